@@ -1,0 +1,62 @@
+// How often experts are chosen together: exact counts per MoE layer, from routing traces.
+//
+// Two experts *collaborate* when one token chooses both (C2R, NAACL 2025; Occult, ICML 2025).
+// Everything else in this module is derived from these counts.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "c2r/core/matrix.h"
+#include "c2r/core/progress.h"
+#include "c2r/routing/trace.h"
+
+namespace c2r {
+
+/// The expert collaboration matrix [num_experts, num_experts] of one layer: entry (a, b) counts
+/// the tokens that chose both a and b. It is symmetric, and its diagonal is each expert's load in
+/// tokens.
+using CollaborationMatrix = Matrix<std::int64_t>;
+
+/// Adds the choices `topk_idx` [num_tokens, top_k] to `counts`; kNoExpert is skipped. Batches may
+/// be added in any order: the result is exact. The reference for count_collaboration().
+/// @throws Error(kInvalidArgument) if an id is not below counts.rows()
+void add_collaboration(MatrixView<const ExpertId> topk_idx, CollaborationMatrix& counts);
+
+/// The counts of a whole model over one or more traces.
+struct CollaborationStatistics {
+  TraceHeader header;
+  std::vector<std::int64_t> num_tokens;           // [num_layers]
+  std::vector<CollaborationMatrix> coactivation;  // [num_layers] of [num_experts, num_experts]
+  // False for statistics of engines that record loads only: then just the diagonals are filled.
+  bool has_pairs = true;
+
+  std::int64_t num_layers() const { return header.num_layers(); }
+  bool operator==(const CollaborationStatistics&) const = default;
+};
+
+/// Statistics of zero tokens.
+CollaborationStatistics empty_statistics(const TraceHeader& header, bool has_pairs = true);
+
+/// Counts a whole trace on `num_threads` threads. The result does not depend on their number.
+/// @throws Error(kInvalidFile), naming layer and token, if the trace holds an invalid choice
+///
+/// Cost: num_tokens * num_layers * top_k^2 / 2 increments and one pass over the file; memory
+/// num_layers * num_experts^2 * 8 bytes plus num_experts^2 * 4 for each thread, whatever the
+/// number of tokens.
+CollaborationStatistics count_collaboration(const Trace& trace, int num_threads,
+                                            Progress& progress);
+
+/// Adds `from` to `into`, as if their tokens had been counted together.
+/// @throws Error(kInvalidArgument) if they are of different models, or only one has pairs
+void merge(const CollaborationStatistics& from, CollaborationStatistics& into);
+
+/// Reads and writes a statistics file (docs/formats.md).
+/// @throws Error(kInvalidFile), naming what is wrong: also if a matrix is not symmetric or has a
+///         negative count
+CollaborationStatistics read_statistics(const std::filesystem::path& path);
+void write_statistics(const CollaborationStatistics& statistics, const std::filesystem::path& path);
+
+}  // namespace c2r

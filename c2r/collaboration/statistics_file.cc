@@ -1,0 +1,86 @@
+// Statistics on disk: the same safetensors conventions as a trace.
+#include <algorithm>
+
+#include "c2r/collaboration/collaboration.h"
+#include "c2r/core/error.h"
+#include "c2r/io/json.h"
+#include "c2r/io/safetensors.h"
+#include "c2r/routing/routing.h"
+#include "c2r/routing/trace_metadata.h"
+
+namespace c2r {
+namespace {
+
+constexpr std::string_view kFormat = "c2r.statistics";
+
+void check_matrix(const CollaborationMatrix& counts, std::int64_t num_tokens, std::size_t layer,
+                  const std::string& path) {
+  for (std::int64_t a = 0; a < counts.rows(); ++a) {
+    for (std::int64_t b = a; b < counts.cols(); ++b) {
+      const std::int64_t count = counts(a, b);
+      C2R_REQUIRE(0 <= count && count <= num_tokens, kInvalidFile,
+                  "{}: layer {}: {} tokens chose experts {} and {}, but the layer saw {}", path,
+                  layer, count, a, b, num_tokens);
+      C2R_REQUIRE(count == counts(b, a), kInvalidFile,
+                  "{}: layer {}: coactivation is not symmetric: {} at [{}, {}], {} at [{}, {}]",
+                  path, layer, count, a, b, counts(b, a), b, a);
+    }
+  }
+}
+
+}  // namespace
+
+CollaborationStatistics read_statistics(const std::filesystem::path& path) {
+  const SafetensorsFile file(path);
+  const TraceHeader header = read_trace_metadata(file, kFormat, "a statistics file");
+  const std::int64_t num_layers = header.num_layers(), num_experts = header.num_experts;
+  auto statistics = empty_statistics(header, file.has("coactivation"));
+
+  const std::int64_t layers_shape[] = {num_layers};
+  std::ranges::copy(file.elements<std::int64_t>("num_tokens", layers_shape),
+                    statistics.num_tokens.begin());
+  const std::int64_t pairs_shape[] = {num_layers, num_experts, num_experts};
+  const std::int64_t load_shape[] = {num_layers, num_experts};
+  const auto counts = statistics.has_pairs
+                          ? file.elements<std::int64_t>("coactivation", pairs_shape)
+                          : file.elements<std::int64_t>("load", load_shape);
+  const std::size_t stride = counts.size() / static_cast<std::size_t>(num_layers);
+  for (std::size_t layer = 0; layer < statistics.coactivation.size(); ++layer) {
+    const auto source = counts.subspan(layer * stride, stride);
+    CollaborationMatrix& matrix = statistics.coactivation[layer];
+    if (statistics.has_pairs) {
+      std::ranges::copy(source, matrix.all().begin());
+    } else {
+      for (std::size_t e = 0; e < source.size(); ++e) {
+        matrix(static_cast<std::int64_t>(e), static_cast<std::int64_t>(e)) = source[e];
+      }
+    }
+    check_matrix(matrix, statistics.num_tokens[layer], layer, file.path());
+  }
+  return statistics;
+}
+
+void write_statistics(const CollaborationStatistics& statistics,
+                      const std::filesystem::path& path) {
+  const std::int64_t num_layers = statistics.num_layers();
+  const std::int64_t num_experts = statistics.header.num_experts;
+  std::vector<std::int64_t> counts;
+  for (const CollaborationMatrix& matrix : statistics.coactivation) {
+    if (statistics.has_pairs) {
+      counts.insert(counts.end(), matrix.all().begin(), matrix.all().end());
+    } else {
+      for (std::int64_t e = 0; e < num_experts; ++e) counts.push_back(matrix(e, e));
+    }
+  }
+  std::vector<TensorToWrite> tensors;
+  tensors.push_back(tensor_of<std::int64_t>("num_tokens", {num_layers}, statistics.num_tokens));
+  if (statistics.has_pairs) {
+    tensors.push_back(
+        tensor_of<std::int64_t>("coactivation", {num_layers, num_experts, num_experts}, counts));
+  } else {
+    tensors.push_back(tensor_of<std::int64_t>("load", {num_layers, num_experts}, counts));
+  }
+  write_safetensors(path, std::move(tensors), trace_metadata(statistics.header, kFormat));
+}
+
+}  // namespace c2r

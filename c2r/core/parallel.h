@@ -1,0 +1,24 @@
+// Threads for independent pieces of work.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+namespace c2r {
+
+/// What `--threads 0` means: the processors that this process may run on, at least 1.
+int default_num_threads();
+
+/// Calls `body(task, thread)` once for each task in [0, num_tasks), on at most `num_threads`
+/// threads, the calling one among them; `thread` is in [0, num_threads) and names the thread's
+/// own scratch space. Tasks are handed out in order. If bodies throw, the remaining tasks are not
+/// started and the exception of the lowest task that threw is rethrown here, so that an error
+/// does not depend on the number of threads.
+///
+/// @throws Error(kInvalidArgument) if `num_threads` < 1
+///
+/// Cost: starts min(num_threads, num_tasks) - 1 threads, some 20 us each.
+void parallel_for(std::int64_t num_tasks, int num_threads,
+                  const std::function<void(std::int64_t task, int thread)>& body);
+
+}  // namespace c2r

@@ -1,0 +1,23 @@
+// How long work tells its caller how far it is. The library never prints; the CLI draws a line.
+#pragma once
+
+#include <cstdint>
+
+namespace c2r {
+
+class Progress {
+ public:
+  virtual ~Progress() = default;
+
+  /// `done` of `total` units are finished; `total` 0 means that it is not known. Called from one
+  /// thread at a time, at most some thousand times in all.
+  virtual void update(std::int64_t done, std::int64_t total) = 0;
+};
+
+/// Ignores what it is told; the default of every function that takes a Progress.
+class NoProgress final : public Progress {
+ public:
+  void update(std::int64_t, std::int64_t) override {}
+};
+
+}  // namespace c2r

@@ -1,0 +1,137 @@
+#include "c2r/io/file.h"
+
+#include <fcntl.h>
+#include <lzma.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "c2r/core/error.h"
+
+namespace c2r {
+namespace {
+
+std::string last_error() {
+  return std::strerror(errno);  // NOLINT(concurrency-mt-unsafe): glibc's is thread-safe
+}
+
+struct FileDescriptor {
+  int fd = -1;
+  ~FileDescriptor() {
+    if (fd >= 0) ::close(fd);
+  }
+};
+
+// One call for the whole stream: the decoder's own check finds truncation and corruption.
+std::vector<std::byte> decompress_xz(std::span<const std::byte> compressed,
+                                     const std::filesystem::path& path) {
+  lzma_stream stream = LZMA_STREAM_INIT;
+  C2R_REQUIRE(lzma_stream_decoder(&stream, UINT64_MAX, LZMA_CONCATENATED) == LZMA_OK, kUnsupported,
+              "{}: liblzma cannot start a decoder", path.string());
+  struct End {
+    lzma_stream* stream;
+    ~End() { lzma_end(stream); }
+  } const end{&stream};
+
+  std::vector<std::byte> out;
+  std::vector<std::byte> chunk(1 << 20);
+  stream.next_in = reinterpret_cast<const std::uint8_t*>(compressed.data());
+  stream.avail_in = compressed.size();
+  for (;;) {
+    stream.next_out = reinterpret_cast<std::uint8_t*>(chunk.data());
+    stream.avail_out = chunk.size();
+    const lzma_ret status = lzma_code(&stream, LZMA_FINISH);
+    const auto produced = static_cast<std::ptrdiff_t>(chunk.size() - stream.avail_out);
+    out.insert(out.end(), chunk.begin(), chunk.begin() + produced);
+    if (status == LZMA_STREAM_END) return out;
+    C2R_REQUIRE(status == LZMA_OK, kInvalidFile, "{}: not a complete xz file (liblzma error {})",
+                path.string(), static_cast<int>(status));
+  }
+}
+
+}  // namespace
+
+MappedFile::MappedFile(const std::filesystem::path& path) {
+  const FileDescriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  C2R_REQUIRE(file.fd >= 0, kInvalidFile, "cannot open '{}': {}", path.string(), last_error());
+  struct stat status {};
+  C2R_REQUIRE(::fstat(file.fd, &status) == 0, kInvalidFile, "cannot read '{}': {}", path.string(),
+              last_error());
+  C2R_REQUIRE(S_ISREG(status.st_mode), kInvalidFile, "'{}' is not a regular file", path.string());
+  if (status.st_size == 0) return;  // mmap refuses an empty range
+  const auto size = static_cast<std::size_t>(status.st_size);
+  void* const address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.fd, 0);
+  C2R_REQUIRE(address != MAP_FAILED, kInvalidFile, "cannot map '{}': {}", path.string(),
+              last_error());
+  bytes_ = {static_cast<const std::byte*>(address), size};
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+MappedFile::~MappedFile() {
+  if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+}
+
+std::vector<std::byte> read_file(const std::filesystem::path& path) {
+  const MappedFile file(path);
+  if (path.extension() == ".xz") return decompress_xz(file.bytes(), path);
+  return {file.bytes().begin(), file.bytes().end()};
+}
+
+std::string read_text_file(const std::filesystem::path& path) {
+  const auto bytes = read_file(path);
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(path) {
+  static std::atomic<int> count = 0;  // two threads may write the same path; the last rename wins
+  std::error_code ignored;            // a file that is not there yet is fine
+  const auto status = std::filesystem::status(path, ignored);
+  C2R_REQUIRE(!std::filesystem::exists(status) || std::filesystem::is_regular_file(status),
+              kInvalidFile, "cannot write '{}': it is there and not a regular file", path.string());
+  temporary_ = path.parent_path() /
+               fmt::format(".{}.{}.{}.tmp", path.filename().string(), ::getpid(), ++count);
+  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  C2R_REQUIRE(fd_ >= 0, kInvalidFile, "cannot write '{}': {}", path.string(), last_error());
+}
+
+AtomicFile::~AtomicFile() {
+  if (fd_ < 0) return;
+  ::close(fd_);
+  ::unlink(temporary_.c_str());
+}
+
+void AtomicFile::write(std::span<const std::byte> bytes) {
+  C2R_ASSERT(fd_ >= 0);
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(fd_, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    C2R_REQUIRE(written > 0, kInvalidFile, "cannot write '{}': {}", path_.string(), last_error());
+    bytes = bytes.subspan(static_cast<std::size_t>(written));
+  }
+}
+
+void AtomicFile::commit() {
+  C2R_ASSERT(fd_ >= 0);
+  C2R_REQUIRE(::fsync(fd_) == 0 && ::rename(temporary_.c_str(), path_.c_str()) == 0, kInvalidFile,
+              "cannot write '{}': {}", path_.string(), last_error());
+  ::close(std::exchange(fd_, -1));
+}
+
+void write_text_file(const std::filesystem::path& path, std::string_view text) {
+  AtomicFile file(path);
+  file.write(text);
+  file.commit();
+}
+
+}  // namespace c2r

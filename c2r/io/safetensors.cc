@@ -1,0 +1,202 @@
+#include "c2r/io/safetensors.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "c2r/core/error.h"
+#include "c2r/io/json.h"
+
+namespace c2r {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "tensors are used as they lie on disk");
+
+struct DtypeRow {
+  Dtype dtype;
+  std::string_view name;
+  std::int64_t bytes;
+};
+
+constexpr DtypeRow kDtypes[] = {
+    {Dtype::kBool, "BOOL", 1}, {Dtype::kU8, "U8", 1},   {Dtype::kI8, "I8", 1},
+    {Dtype::kU16, "U16", 2},   {Dtype::kI16, "I16", 2}, {Dtype::kF16, "F16", 2},
+    {Dtype::kBf16, "BF16", 2}, {Dtype::kU32, "U32", 4}, {Dtype::kI32, "I32", 4},
+    {Dtype::kF32, "F32", 4},   {Dtype::kU64, "U64", 8}, {Dtype::kI64, "I64", 8},
+    {Dtype::kF64, "F64", 8},
+};
+
+constexpr std::uint64_t kLengthBytes = 8;
+constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;  // the official library's limit
+
+const DtypeRow& dtype_row(Dtype dtype) {
+  return *std::ranges::find(kDtypes, dtype, &DtypeRow::dtype);
+}
+
+Dtype parse_dtype(const std::string& name, std::string_view place) {
+  const auto* const row = std::ranges::find(kDtypes, name, &DtypeRow::name);
+  C2R_REQUIRE(row != std::end(kDtypes), kInvalidFile, "{}: dtype '{}' is not known", place, name);
+  return row->dtype;
+}
+
+// Bytes of a tensor, or nothing where the product does not fit.
+std::optional<std::int64_t> num_bytes(std::span<const std::int64_t> shape, Dtype dtype) {
+  std::int64_t bytes = dtype_row(dtype).bytes;
+  for (const std::int64_t extent : shape) {
+    if (__builtin_mul_overflow(bytes, extent, &bytes)) return std::nullopt;
+  }
+  return bytes;
+}
+
+struct ParsedTensor {
+  TensorView view;
+  std::int64_t begin = 0, end = 0;  // in the data section
+};
+
+ParsedTensor parse_tensor(const Json& entry, std::int64_t data_bytes, const std::string& place) {
+  C2R_REQUIRE(entry.is_object() && entry.size() == 3, kInvalidFile,
+              "{}: must have exactly the keys dtype, shape and data_offsets", place);
+  ParsedTensor tensor;
+  tensor.view.dtype =
+      parse_dtype(json_string(json_at(entry, "dtype", place), "dtype", place), place);
+  for (const Json& extent : json_array(json_at(entry, "shape", place), "shape", place)) {
+    tensor.view.shape.push_back(json_integer(extent, 0, INT64_MAX, "an extent of shape", place));
+  }
+  const auto& offsets = json_array(json_at(entry, "data_offsets", place), "data_offsets", place);
+  C2R_REQUIRE(offsets.size() == 2, kInvalidFile, "{}: data_offsets has {} numbers, not 2", place,
+              offsets.size());
+  tensor.end = json_integer(offsets[1], 0, data_bytes, "the end in data_offsets", place);
+  tensor.begin = json_integer(offsets[0], 0, tensor.end, "the begin in data_offsets", place);
+  const auto expected = num_bytes(tensor.view.shape, tensor.view.dtype);
+  C2R_REQUIRE(expected == tensor.end - tensor.begin, kInvalidFile,
+              "{}: shape {} of {} needs {} bytes, but data_offsets span {}", place,
+              shape_text(tensor.view.shape), dtype_name(tensor.view.dtype),
+              expected ? std::to_string(*expected) : "more than 2^63", tensor.end - tensor.begin);
+  return tensor;
+}
+
+void check_tiling(std::vector<std::pair<std::string, ParsedTensor>>& tensors,
+                  std::int64_t data_bytes, const std::string& path) {
+  std::ranges::sort(tensors, {}, [](const auto& named) {
+    return std::pair(named.second.begin, named.second.end);
+  });
+  std::int64_t filled = 0;
+  for (const auto& [name, tensor] : tensors) {
+    C2R_REQUIRE(tensor.begin == filled, kInvalidFile, "{}: tensor '{}' {} the one before it", path,
+                name, tensor.begin < filled ? "overlaps" : "leaves a gap after");
+    filled = tensor.end;
+  }
+  C2R_REQUIRE(filled == data_bytes, kInvalidFile,
+              "{}: the tensors end at byte {}, but the data has {}", path, filled, data_bytes);
+}
+
+}  // namespace
+
+std::string_view dtype_name(Dtype dtype) {
+  return dtype_row(dtype).name;
+}
+
+std::int64_t dtype_bytes(Dtype dtype) {
+  return dtype_row(dtype).bytes;
+}
+
+std::string shape_text(std::span<const std::int64_t> shape) {
+  std::string text = "[";
+  for (const std::int64_t extent : shape) {
+    if (text.size() > 1) text += ", ";
+    text += extent == -1 ? "any" : std::to_string(extent);
+  }
+  return text + "]";
+}
+
+SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
+    : path_(path.string()), file_(path) {
+  const auto bytes = file_.bytes();
+  std::uint64_t header_bytes = 0;
+  C2R_REQUIRE(bytes.size() >= kLengthBytes, kInvalidFile,
+              "{}: has {} bytes, too short for a safetensors file", path_, bytes.size());
+  std::memcpy(&header_bytes, bytes.data(), kLengthBytes);
+  C2R_REQUIRE(header_bytes <= std::min(kMaxHeaderBytes, bytes.size() - kLengthBytes), kInvalidFile,
+              "{}: not a safetensors file, or cut off: the header claims {} bytes, the file has {}",
+              path_, header_bytes, bytes.size() - kLengthBytes);
+  const auto data = bytes.subspan(kLengthBytes + header_bytes);
+  const auto data_bytes = static_cast<std::int64_t>(data.size());
+
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + kLengthBytes,
+                              header_bytes);
+  const Json header = parse_json(text, path_ + ", header");
+  C2R_REQUIRE(header.is_object(), kInvalidFile, "{}: the header is not a JSON object", path_);
+  std::vector<std::pair<std::string, ParsedTensor>> tensors;
+  for (const auto& [name, entry] : header.items()) {
+    if (name == "__metadata__") {
+      const std::string place = path_ + ", __metadata__";
+      C2R_REQUIRE(entry.is_object(), kInvalidFile, "{}: must be a JSON object", place);
+      for (const auto& [key, value] : entry.items()) {
+        metadata_.emplace(key, json_string(value, "'" + key + "'", place));
+      }
+    } else {
+      const std::string place = fmt::format("{}: tensor '{}'", path_, name);
+      tensors.emplace_back(name, parse_tensor(entry, data_bytes, place));
+    }
+  }
+  check_tiling(tensors, data_bytes, path_);
+  for (auto& [name, tensor] : tensors) {
+    tensor.view.bytes = data.subspan(static_cast<std::size_t>(tensor.begin),
+                                     static_cast<std::size_t>(tensor.end - tensor.begin));
+    tensors_.emplace(name, std::move(tensor.view));
+  }
+}
+
+const TensorView& SafetensorsFile::tensor(std::string_view name) const {
+  const auto found = tensors_.find(name);
+  C2R_REQUIRE(found != tensors_.end(), kInvalidFile, "{}: has no tensor '{}'", path_, name);
+  return found->second;
+}
+
+std::span<const std::byte> SafetensorsFile::checked_bytes(
+    std::string_view name, Dtype dtype, std::span<const std::int64_t> shape) const {
+  const TensorView& view = tensor(name);
+  const bool fits = std::ranges::equal(view.shape, shape,
+                                       [](auto is, auto want) { return want == -1 || is == want; });
+  C2R_REQUIRE(view.dtype == dtype && fits, kInvalidFile, "{}: tensor '{}' is {} {}, not {} {}",
+              path_, name, dtype_name(view.dtype), shape_text(view.shape), dtype_name(dtype),
+              shape_text(shape));
+  const auto address = reinterpret_cast<std::uintptr_t>(view.bytes.data());
+  C2R_REQUIRE(view.bytes.empty() || address % static_cast<std::uintptr_t>(dtype_bytes(dtype)) == 0,
+              kInvalidFile, "{}: tensor '{}' does not start at a multiple of {} bytes", path_, name,
+              dtype_bytes(dtype));
+  return view.bytes;
+}
+
+const std::string& SafetensorsFile::metadata_at(std::string_view key) const {
+  const auto found = metadata_.find(key);
+  C2R_REQUIRE(found != metadata_.end(), kInvalidFile, "{}: the metadata has no '{}'", path_, key);
+  return found->second;
+}
+
+void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWrite> tensors,
+                       const std::map<std::string, std::string>& metadata) {
+  std::ranges::stable_sort(tensors, std::ranges::greater{},
+                           [](const TensorToWrite& t) { return dtype_bytes(t.dtype); });
+  Json header = Json::object();
+  if (!metadata.empty()) header["__metadata__"] = metadata;
+  std::int64_t offset = 0;
+  for (const TensorToWrite& tensor : tensors) {
+    const std::int64_t end = offset + num_bytes(tensor.shape, tensor.dtype).value();
+    header[tensor.name] = {{"dtype", dtype_name(tensor.dtype)},
+                           {"shape", tensor.shape},
+                           {"data_offsets", {offset, end}}};
+    offset = end;
+  }
+  std::string text = header.dump();
+  text.append((8 - text.size() % 8) % 8, ' ');  // so that the data starts at a multiple of 8
+
+  AtomicFile file(path);
+  const std::uint64_t header_bytes = text.size();
+  file.write(std::as_bytes(std::span(&header_bytes, 1)));
+  file.write(text);
+  for (const TensorToWrite& tensor : tensors) tensor.write(file);
+  file.commit();
+}
+
+}  // namespace c2r

@@ -1,0 +1,112 @@
+// safetensors files: an 8-byte header length, a JSON header, then the tensors' bytes.
+// https://github.com/huggingface/safetensors#format
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "c2r/io/file.h"
+
+namespace c2r {
+
+enum class Dtype { kBool, kU8, kI8, kU16, kI16, kF16, kBf16, kU32, kI32, kF32, kU64, kI64, kF64 };
+
+std::string_view dtype_name(Dtype dtype);  // as in the header: "U8", "BF16", ...
+std::int64_t dtype_bytes(Dtype dtype);
+
+/// The C++ element type of a dtype. Half and bf16 tensors are read as their bits.
+template <class T>
+inline constexpr std::optional<Dtype> kDtypeOf = std::nullopt;
+template <>
+inline constexpr std::optional<Dtype> kDtypeOf<std::uint8_t> = Dtype::kU8;
+template <>
+inline constexpr std::optional<Dtype> kDtypeOf<std::uint16_t> = Dtype::kU16;
+template <>
+inline constexpr std::optional<Dtype> kDtypeOf<std::int32_t> = Dtype::kI32;
+template <>
+inline constexpr std::optional<Dtype> kDtypeOf<std::int64_t> = Dtype::kI64;
+template <>
+inline constexpr std::optional<Dtype> kDtypeOf<float> = Dtype::kF32;
+
+/// One tensor of an open file. The bytes belong to the file, row-major and little-endian.
+struct TensorView {
+  Dtype dtype = Dtype::kU8;
+  std::vector<std::int64_t> shape;
+  std::span<const std::byte> bytes;
+};
+
+std::string shape_text(std::span<const std::int64_t> shape);  // "[3, 4]"
+
+/// A safetensors file, mapped. Opening reads and checks the whole header: sizes agree with shapes
+/// and dtypes, and the tensors fill the rest of the file without gaps or overlaps.
+class SafetensorsFile {
+ public:
+  /// @throws Error(kInvalidFile), naming the file and the tensor
+  explicit SafetensorsFile(const std::filesystem::path& path);
+
+  const std::string& path() const { return path_; }
+  const std::map<std::string, TensorView, std::less<>>& tensors() const { return tensors_; }
+  /// The header's `__metadata__`; empty if there is none.
+  const std::map<std::string, std::string, std::less<>>& metadata() const { return metadata_; }
+
+  bool has(std::string_view name) const { return tensors_.contains(name); }
+
+  /// @throws Error(kInvalidFile) if there is no such tensor
+  const TensorView& tensor(std::string_view name) const;
+
+  /// The tensor's elements, if it has this dtype and shape; -1 in `shape` accepts any extent.
+  /// Aligned to the dtype's size.
+  /// @throws Error(kInvalidFile) if it is absent, misaligned, or has another dtype or shape
+  template <class T>
+  std::span<const T> elements(std::string_view name, std::span<const std::int64_t> shape) const {
+    static_assert(kDtypeOf<T>.has_value());
+    const auto bytes = checked_bytes(name, *kDtypeOf<T>, shape);
+    return {reinterpret_cast<const T*>(bytes.data()), bytes.size() / sizeof(T)};
+  }
+
+  /// As elements(), for dtypes without a C++ type.
+  std::span<const std::byte> checked_bytes(std::string_view name, Dtype dtype,
+                                           std::span<const std::int64_t> shape) const;
+
+  /// metadata()[key]. @throws Error(kInvalidFile) if it is absent
+  const std::string& metadata_at(std::string_view key) const;
+
+ private:
+  std::string path_;
+  MappedFile file_;
+  std::map<std::string, TensorView, std::less<>> tensors_;
+  std::map<std::string, std::string, std::less<>> metadata_;
+};
+
+/// A tensor to be written. `write` appends exactly shape x dtype bytes to the file, in any number
+/// of pieces; it is called once.
+struct TensorToWrite {
+  std::string name;
+  Dtype dtype = Dtype::kU8;
+  std::vector<std::int64_t> shape;
+  std::function<void(AtomicFile&)> write;
+};
+
+/// Elements that outlive the call to write_safetensors(), with their shape.
+template <class T>
+TensorToWrite tensor_of(std::string name, std::vector<std::int64_t> shape,
+                        std::span<const T> elements) {
+  static_assert(kDtypeOf<T>.has_value());
+  return {std::move(name), *kDtypeOf<T>, std::move(shape),
+          [elements](AtomicFile& file) { file.write(std::as_bytes(elements)); }};
+}
+
+/// Writes a safetensors file in one piece. Tensors are stored in the order given, the wider
+/// dtypes first, so that every tensor is aligned to its dtype; same arguments, same bytes.
+void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWrite> tensors,
+                       const std::map<std::string, std::string>& metadata);
+
+}  // namespace c2r

@@ -1,0 +1,45 @@
+#include "c2r/placement/placement.h"
+
+#include <algorithm>
+
+#include "c2r/core/error.h"
+
+namespace c2r {
+
+void check_placement(const Placement& placement) {
+  std::vector<std::int32_t> replicas(static_cast<std::size_t>(placement.num_experts), 0);
+  for (std::int64_t r = 0; r < placement.slots.rows(); ++r) {
+    const auto row = placement.slots.row(r);
+    for (auto slot = row.begin(); slot != row.end(); ++slot) {
+      const auto expert = static_cast<std::int32_t>(*slot);
+      C2R_REQUIRE(0 <= expert && expert < placement.num_experts, kInvalidArgument,
+                  "rank {} holds expert {}, but the layer has experts 0 to {}", r, expert,
+                  placement.num_experts - 1);
+      C2R_REQUIRE(std::find(row.begin(), slot, *slot) == slot, kInvalidArgument,
+                  "rank {} holds expert {} twice", r, expert);
+      ++replicas[index(*slot)];
+    }
+  }
+  const auto missing = std::ranges::find(replicas, 0);
+  C2R_REQUIRE(missing == replicas.end(), kInvalidArgument, "expert {} is on no rank",
+              missing - replicas.begin());
+}
+
+std::vector<std::vector<RankId>> ranks_of_experts(const Placement& placement) {
+  std::vector<std::vector<RankId>> ranks(static_cast<std::size_t>(placement.num_experts));
+  for (std::int32_t r = 0; r < placement.ep_size(); ++r) {
+    for (const ExpertId e : placement.slots.row(r)) ranks[index(e)].push_back(RankId{r});
+  }
+  return ranks;
+}
+
+Placement place_contiguous(std::int32_t num_experts, std::int32_t ep_size) {
+  C2R_REQUIRE(ep_size >= 1 && num_experts % ep_size == 0, kInvalidArgument,
+              "{} experts cannot be split evenly over {} ranks", num_experts, ep_size);
+  Placement placement{.num_experts = num_experts, .slots = {ep_size, num_experts / ep_size}};
+  std::int32_t next = 0;
+  for (ExpertId& slot : placement.slots.all()) slot = ExpertId{next++};
+  return placement;
+}
+
+}  // namespace c2r

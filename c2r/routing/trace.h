@@ -1,0 +1,113 @@
+// Routing traces: which experts each token chose in each MoE layer, on disk.
+//
+// A trace is a safetensors file (docs/formats.md). For MoE layer i, counted from 0:
+//   layers.{i}.topk_idx      U8 or U16 [num_tokens, top_k]; the type's largest value = no expert
+//   layers.{i}.topk_weights  F16 [num_tokens, top_k], optional
+//   sequence_starts          I64 [num_sequences], ascending from 0: row of each first token
+// and the metadata of TraceHeader. Ids are logical: an expert keeps its id wherever it is placed.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "c2r/core/half.h"
+#include "c2r/core/ids.h"
+#include "c2r/core/matrix.h"
+
+namespace c2r {
+
+struct TraceHeader {
+  std::string model;  // free text: which model the trace was recorded from; may be empty
+  std::int32_t num_experts = 0, top_k = 0;
+  // The model's own index of each MoE layer: {1, 2, 3} for a model whose layer 0 is dense.
+  std::vector<std::int32_t> layer_indices;
+
+  std::int64_t num_layers() const { return std::ssize(layer_indices); }
+  bool operator==(const TraceHeader&) const = default;
+};
+
+/// Checks the counts against kMaxExperts and kMaxTopK and that layer_indices ascend.
+/// @param place what the header is of, for messages
+/// @throws Error(kInvalidFile)
+void check_header(const TraceHeader& header, std::string_view place);
+
+/// The ids of one layer as they lie in the file, unchecked. One of the spans is empty, the other
+/// holds [num_tokens, top_k] ids.
+struct StoredTopkIdx {
+  std::span<const std::uint8_t> u8;
+  std::span<const std::uint16_t> u16;
+};
+
+/// An open trace. The ids are mapped from the file, not read: memory does not grow with the trace.
+/// Opening checks names, shapes and metadata; ids are checked where they are read.
+class Trace {
+ public:
+  /// @throws Error(kInvalidFile) if it is not a trace, naming what is wrong
+  explicit Trace(const std::filesystem::path& path);
+  Trace(Trace&&) noexcept;
+  Trace& operator=(Trace&&) noexcept;
+  ~Trace();
+
+  const std::string& path() const;
+  const TraceHeader& header() const { return header_; }
+  std::int64_t num_tokens() const { return num_tokens_; }
+  bool has_weights() const { return has_weights_; }
+  /// Row of each sequence's first token; {0} if the file does not say, {} without tokens.
+  std::span<const std::int64_t> sequence_starts() const { return sequence_starts_; }
+
+  StoredTopkIdx stored_topk_idx(std::int64_t layer) const;
+
+  /// The experts of tokens [begin, end) in `layer`, as [end - begin, top_k].
+  /// @throws Error(kInvalidFile), naming file, layer and token, if an id is not below num_experts
+  ///         or a token names an expert twice
+  Matrix<ExpertId> topk_idx(std::int64_t layer, std::int64_t begin, std::int64_t end) const;
+
+  /// The weights of the same choices. @throws Error(kInvalidArgument) unless has_weights()
+  Matrix<float> topk_weights(std::int64_t layer, std::int64_t begin, std::int64_t end) const;
+
+ private:
+  struct File;
+  std::unique_ptr<File> file_;
+  TraceHeader header_;
+  std::int64_t num_tokens_ = 0;
+  bool has_weights_ = false;
+  std::vector<std::int64_t> sequence_starts_;
+};
+
+/// Writes a trace as its tokens become known, in memory that does not grow with their number:
+/// each layer is spilled to a nameless temporary file beside `path` and joined by finish().
+/// Without finish() nothing is left behind.
+class TraceWriter {
+ public:
+  /// @throws Error(kInvalidFile) if the header is not valid or the folder cannot be written to
+  TraceWriter(const std::filesystem::path& path, TraceHeader header, bool has_weights);
+  TraceWriter(const TraceWriter&) = delete;
+  TraceWriter& operator=(const TraceWriter&) = delete;
+  ~TraceWriter();
+
+  /// Appends tokens to one layer; layers may advance at different times.
+  /// @param topk_idx [n, top_k], row-major; kNoExpert = none
+  /// @param topk_weights [n, top_k], rounded to f16; empty unless `has_weights`
+  /// @param place where the ids come from, for messages
+  /// @throws Error(kInvalidFile) if an id is out of range or a token names an expert twice
+  void append(std::int64_t layer, std::span<const ExpertId> topk_idx,
+              std::span<const float> topk_weights, std::string_view place);
+
+  /// Says that a new sequence starts with the next token that is appended to layer 0.
+  void start_sequence();
+
+  /// Joins the layers and makes the file visible.
+  /// @throws Error(kInvalidFile) if the layers have different numbers of tokens, or on a full disk
+  void finish();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace c2r

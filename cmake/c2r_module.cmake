@@ -1,0 +1,89 @@
+# How a folder of c2r/ becomes a library, a test program and a benchmark program.
+
+# c2r_flags(TARGET): the warnings, sanitizers and assertions that every target is built with.
+function(c2r_flags target)
+  target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
+                                              $<INSTALL_INTERFACE:include>)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -Wconversion
+    # designated initialisers leave fields to their defaults on purpose
+    -Wno-missing-field-initializers
+    $<$<BOOL:${C2R_WARNINGS_AS_ERRORS}>:-Werror>
+    # a*b+c rounds twice on every machine, so that results do not depend on the processor
+    -ffp-contract=off)
+  target_compile_definitions(${target} PUBLIC
+    $<BUILD_INTERFACE:$<$<BOOL:${C2R_ENABLE_ASSERTS}>:C2R_ENABLE_ASSERTS>>)
+  if(C2R_SANITIZE)
+    target_compile_options(${target} PUBLIC $<BUILD_INTERFACE:-fsanitize=${C2R_SANITIZE}>
+      $<BUILD_INTERFACE:-fno-sanitize-recover=all> $<BUILD_INTERFACE:-fno-omit-frame-pointer>)
+    target_link_options(${target} PUBLIC $<BUILD_INTERFACE:-fsanitize=${C2R_SANITIZE}>)
+  endif()
+endfunction()
+
+# c2r_module(NAME [DEPS module...] [LIBS lib...] [PRIVATE_LIBS lib...] [NO_INSTALL]): one library per
+# folder of c2r/. Files are found by suffix: *_test.cc become one test program, *_bench.cc one
+# benchmark program, main.cc is left to c2r_program(), the rest is the library. LIBS are seen by
+# those who include the module's headers, PRIVATE_LIBS only by its sources.
+function(c2r_module name)
+  cmake_parse_arguments(ARG "NO_INSTALL" "" "DEPS;LIBS;PRIVATE_LIBS" ${ARGN})
+  file(GLOB all CONFIGURE_DEPENDS c2r/${name}/*.cc)
+  set(tests ${all})
+  list(FILTER tests INCLUDE REGEX "_test\\.cc$")
+  set(benches ${all})
+  list(FILTER benches INCLUDE REGEX "_bench\\.cc$")
+  list(FILTER all EXCLUDE REGEX "_(test|bench)\\.cc$|/main\\.cc$")
+
+  add_library(c2r_${name} ${all})
+  add_library(c2r::${name} ALIAS c2r_${name})
+  set_target_properties(c2r_${name} PROPERTIES EXPORT_NAME ${name})
+  c2r_flags(c2r_${name})
+  list(TRANSFORM ARG_DEPS PREPEND c2r_)
+  target_link_libraries(c2r_${name} PUBLIC ${ARG_DEPS} ${ARG_LIBS} PRIVATE ${ARG_PRIVATE_LIBS})
+  if(NOT ARG_NO_INSTALL)
+    set_property(GLOBAL APPEND PROPERTY C2R_INSTALLED_MODULES ${name})
+  endif()
+
+  if(C2R_BUILD_TESTS AND tests)
+    add_executable(${name}_test ${tests})
+    c2r_flags(${name}_test)
+    target_compile_definitions(${name}_test PRIVATE C2R_DATA_DIR="${C2R_DATA_DIR}"
+                                                    C2R_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+    target_link_libraries(${name}_test PRIVATE c2r_${name} ${ARG_PRIVATE_LIBS} GTest::gtest_main)
+    gtest_discover_tests(${name}_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300)
+  endif()
+  if(C2R_BUILD_TESTS AND benches)
+    add_executable(${name}_bench ${benches})
+    c2r_flags(${name}_bench)
+    target_compile_definitions(${name}_bench PRIVATE C2R_DATA_DIR="${C2R_DATA_DIR}")
+    target_link_libraries(${name}_bench PRIVATE c2r_${name} benchmark::benchmark_main)
+    # One short round, so that no benchmark rots: it verifies its result before it measures.
+    add_test(NAME bench_${name}_runs
+             COMMAND ${name}_bench --benchmark_min_time=0.001 --benchmark_format=console)
+    set_tests_properties(bench_${name}_runs PROPERTIES TIMEOUT 300
+                         FAIL_REGULAR_EXPRESSION "ERROR OCCURRED")
+  endif()
+endfunction()
+
+# c2r_program(NAME MAIN DEPS module...): an installed program.
+function(c2r_program name main)
+  cmake_parse_arguments(ARG "" "" "DEPS" ${ARGN})
+  add_executable(${name} ${main})
+  c2r_flags(${name})
+  list(TRANSFORM ARG_DEPS PREPEND c2r_)
+  target_link_libraries(${name} PRIVATE ${ARG_DEPS})
+endfunction()
+
+# c2r_version(SOURCE): tells one source file which version, commit and compiler it is built from.
+function(c2r_version source)
+  find_package(Git QUIET)
+  set(commit "unknown")
+  if(GIT_FOUND)
+    execute_process(COMMAND ${GIT_EXECUTABLE} describe --always --dirty --abbrev=12
+                    WORKING_DIRECTORY ${PROJECT_SOURCE_DIR} OUTPUT_VARIABLE described
+                    OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+    if(described)
+      set(commit ${described})
+    endif()
+  endif()
+  set_source_files_properties(${source} PROPERTIES COMPILE_DEFINITIONS
+    "C2R_VERSION=\"${PROJECT_VERSION}\";C2R_COMMIT=\"${commit}\";C2R_COMPILER=\"${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}\"")
+endfunction()

@@ -1,0 +1,20 @@
+# `cmake --install`: headers, libraries, the program, and c2rConfig.cmake for find_package(c2r).
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+
+get_property(modules GLOBAL PROPERTY C2R_INSTALLED_MODULES)
+list(TRANSFORM modules PREPEND c2r_ OUTPUT_VARIABLE targets)
+install(TARGETS ${targets} EXPORT c2rTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
+        LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(TARGETS c2r RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+foreach(module ${modules})
+  install(DIRECTORY c2r/${module} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/c2r
+          FILES_MATCHING PATTERN "*.h" PATTERN "*_internal.h" EXCLUDE)
+endforeach()
+install(EXPORT c2rTargets NAMESPACE c2r:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/c2r)
+configure_package_config_file(cmake/c2rConfig.cmake.in ${PROJECT_BINARY_DIR}/c2rConfig.cmake
+                              INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/c2r)
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/c2rConfigVersion.cmake
+                                 COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/c2rConfig.cmake ${PROJECT_BINARY_DIR}/c2rConfigVersion.cmake
+        DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/c2r)
