@@ -4,15 +4,12 @@
 #include <mutex>
 
 #include "c2r/core/error.h"
-#include "c2r/core/parallel.h"
+#include "c2r/routing/trace_chunks.h"
 
 namespace c2r {
 namespace {
 
-constexpr std::int64_t kChunkTokens = 1 << 16;
-
-// What one thread counts before it is added to the layer's 64-bit totals. 32 bits suffice: a chunk
-// has 2^16 tokens.
+// What one thread counts before it is added to the layer's 64-bit totals; a chunk fits in 32 bits.
 struct ChunkCounts {
   std::int64_t num_experts = 0;
   std::vector<std::uint32_t> pairs;  // [num_experts, num_experts], (earlier, later choice)
@@ -85,12 +82,11 @@ bool count_clean_chunk(std::span<const Stored> ids, std::int64_t top_k, ChunkCou
   return !counts.has_repeated_choice();
 }
 
-bool count_clean_chunk(const Trace& trace, std::int64_t layer, std::int64_t begin, std::int64_t end,
-                       ChunkCounts& counts) {
+bool count_clean_chunk(const Trace& trace, const TraceChunk& chunk, ChunkCounts& counts) {
   const std::int64_t top_k = trace.header().top_k;
-  const auto first = static_cast<std::size_t>(begin * top_k);
-  const auto size = static_cast<std::size_t>((end - begin) * top_k);
-  const StoredTopkIdx stored = trace.stored_topk_idx(layer);
+  const auto first = static_cast<std::size_t>(chunk.begin * top_k);
+  const auto size = static_cast<std::size_t>(chunk.num_tokens() * top_k);
+  const StoredTopkIdx stored = trace.stored_topk_idx(chunk.layer);
   return stored.u16.empty() ? count_clean_chunk(stored.u8.subspan(first, size), top_k, counts)
                             : count_clean_chunk(stored.u16.subspan(first, size), top_k, counts);
 }
@@ -125,29 +121,20 @@ CollaborationStatistics count_collaboration(const Trace& trace, int num_threads,
                                             Progress& progress) {
   auto statistics = empty_statistics(trace.header());
   std::ranges::fill(statistics.num_tokens, trace.num_tokens());
-  const std::int64_t num_chunks = (trace.num_tokens() + kChunkTokens - 1) / kChunkTokens;
-  const std::int64_t num_tasks = trace.header().num_layers() * num_chunks;
-
   std::vector<ChunkCounts> scratch(static_cast<std::size_t>(std::max(num_threads, 1)));
-  std::mutex mutex;  // guards the totals and the progress; both are touched once a chunk
-  std::int64_t num_done = 0;
-  parallel_for(num_tasks, num_threads, [&](std::int64_t task, int thread) {
-    const std::int64_t layer = task / num_chunks;
-    const std::int64_t begin = task % num_chunks * kChunkTokens;
-    const std::int64_t end = std::min(begin + kChunkTokens, trace.num_tokens());
+  std::mutex mutex;  // guards the totals, which are touched once a chunk
+  for_each_chunk(trace, num_threads, progress, [&](const TraceChunk& chunk, int thread) {
     ChunkCounts& counts = scratch[static_cast<std::size_t>(thread)];
     counts.reset(trace.header().num_experts);
-    CollaborationMatrix& total = statistics.coactivation[static_cast<std::size_t>(layer)];
-    if (count_clean_chunk(trace, layer, begin, end, counts)) {
+    CollaborationMatrix& total = statistics.coactivation[static_cast<std::size_t>(chunk.layer)];
+    if (count_clean_chunk(trace, chunk, counts)) {
       const std::lock_guard lock(mutex);
       counts.add_to(total);
     } else {
-      const auto topk_idx = trace.topk_idx(layer, begin, end);  // reports what is invalid
+      const auto topk_idx = trace.topk_idx(chunk.layer, chunk.begin, chunk.end);  // reports errors
       const std::lock_guard lock(mutex);
       add_collaboration(topk_idx, total);
     }
-    const std::lock_guard lock(mutex);
-    progress.update(++num_done, num_tasks);
   });
   return statistics;
 }

@@ -1,0 +1,231 @@
+#include "c2r/collaboration/collaboration.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <random>
+
+#include "c2r/core/testing.h"
+#include "c2r/io/file.h"
+
+namespace c2r {
+namespace {
+
+using testing::error_of;
+using testing::temporary_path;
+
+// The definition, word for word: for each pair, count the tokens that chose both.
+CollaborationMatrix by_definition(const Matrix<ExpertId>& topk_idx, std::int32_t num_experts) {
+  CollaborationMatrix counts(num_experts, num_experts);
+  const auto chose = [&](std::int64_t t, std::int32_t e) {
+    return std::ranges::count(topk_idx.row(t), ExpertId{e}) > 0;
+  };
+  for (std::int32_t a = 0; a < num_experts; ++a) {
+    for (std::int32_t b = 0; b < num_experts; ++b) {
+      for (std::int64_t t = 0; t < topk_idx.rows(); ++t) counts(a, b) += chose(t, a) && chose(t, b);
+    }
+  }
+  return counts;
+}
+
+// Distinct experts a token; about one choice in ten is masked if `has_masked`.
+Matrix<ExpertId> random_choices(std::int64_t num_tokens, std::int32_t num_experts,
+                                std::int32_t top_k, bool has_masked, unsigned seed) {
+  std::mt19937 rng(seed);
+  std::vector<ExpertId> experts;
+  for (std::int32_t e = 0; e < num_experts; ++e) experts.push_back(ExpertId{e});
+  Matrix<ExpertId> topk_idx(num_tokens, top_k);
+  for (std::int64_t t = 0; t < num_tokens; ++t) {
+    std::ranges::shuffle(experts, rng);
+    std::ranges::copy_n(experts.begin(), top_k, topk_idx.row(t).begin());
+    for (ExpertId& id : topk_idx.row(t)) {
+      if (has_masked && rng() % 10 == 0) id = kNoExpert;
+    }
+  }
+  return topk_idx;
+}
+
+Trace trace_of(const std::vector<Matrix<ExpertId>>& layers, std::int32_t num_experts,
+               const std::string& name = "trace.safetensors") {
+  TraceHeader header{.model = "test",
+                     .num_experts = num_experts,
+                     .top_k = static_cast<std::int32_t>(layers[0].cols())};
+  for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+    header.layer_indices.push_back(static_cast<std::int32_t>(layer));
+  }
+  const auto path = temporary_path(name);
+  TraceWriter writer(path, header, false);
+  for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+    writer.append(static_cast<std::int64_t>(layer), layers[layer].all(), {}, "test");
+  }
+  writer.finish();
+  return Trace(path);
+}
+
+// 3 tokens, 4 experts, top-2, worked by hand: t0 -> {0,1}, t1 -> {1,0}, t2 -> {2, masked}.
+TEST(AddCollaboration, CountsAWorkedExample) {
+  Matrix<ExpertId> topk_idx(3, 2);
+  topk_idx(0, 0) = ExpertId{0}, topk_idx(0, 1) = ExpertId{1};
+  topk_idx(1, 0) = ExpertId{1}, topk_idx(1, 1) = ExpertId{0};
+  topk_idx(2, 0) = ExpertId{2}, topk_idx(2, 1) = kNoExpert;
+
+  CollaborationMatrix counts(4, 4);
+  add_collaboration(topk_idx, counts);
+
+  CollaborationMatrix expected(4, 4);
+  expected(0, 0) = expected(1, 1) = expected(0, 1) = expected(1, 0) = 2;
+  expected(2, 2) = 1;
+  EXPECT_EQ(counts, expected);
+}
+
+TEST(AddCollaboration, MatchesTheDefinitionOnRandomChoices) {
+  for (unsigned seed = 0; seed < 50; ++seed) {
+    SCOPED_TRACE(::testing::Message() << "seed " << seed);
+    const auto num_experts = static_cast<std::int32_t>(1 + seed % 17);
+    const auto top_k = 1 + static_cast<std::int32_t>(seed) % num_experts;
+    const auto topk_idx = random_choices(seed % 64, num_experts, top_k, true, seed);
+    CollaborationMatrix counts(num_experts, num_experts);
+    add_collaboration(topk_idx, counts);
+    EXPECT_EQ(counts, by_definition(topk_idx, num_experts));
+  }
+}
+
+TEST(AddCollaboration, RefusesAnExpertBeyondTheMatrix) {
+  CollaborationMatrix counts(4, 4);
+  EXPECT_EQ(error_of([&] { add_collaboration(Matrix<ExpertId>(1, 1, ExpertId{4}), counts); }),
+            "token 0 names expert 4, but the collaboration matrix has 4 experts");
+}
+
+// Every specialised top-k, ids of 8 and 16 bits, chunks that do and do not end evenly, and layers
+// with masked choices, which take the slow path.
+TEST(CountCollaboration, EqualsTheReferenceForAnyNumberOfThreads) {
+  for (const std::int32_t top_k : {1, 2, 3, 4, 6, 8}) {
+    for (const std::int32_t num_experts : {8, 60, 300}) {
+      SCOPED_TRACE(::testing::Message() << "top_k " << top_k << ", experts " << num_experts);
+      const auto seed = static_cast<unsigned>(top_k * 1000 + num_experts);
+      const auto clean = random_choices(70'000, num_experts, top_k, false, seed);
+      const auto masked = random_choices(70'000, num_experts, top_k, true, seed + 1);
+      const Trace trace = trace_of({clean, masked}, num_experts);
+      NoProgress progress;
+      const auto one = count_collaboration(trace, 1, progress);
+      EXPECT_EQ(one, count_collaboration(trace, 3, progress));
+      auto expected = empty_statistics(trace.header());
+      expected.num_tokens = {70'000, 70'000};
+      add_collaboration(clean, expected.coactivation[0]);
+      add_collaboration(masked, expected.coactivation[1]);
+      EXPECT_EQ(one, expected);
+    }
+  }
+}
+
+TEST(CountCollaboration, AcceptsATraceWithoutTokens) {
+  const Trace trace = trace_of({Matrix<ExpertId>(0, 2)}, 4);
+  NoProgress progress;
+  EXPECT_EQ(count_collaboration(trace, 2, progress), empty_statistics(trace.header()));
+}
+
+class CountingProgress final : public Progress {
+ public:
+  void update(std::int64_t done, std::int64_t total) override {
+    EXPECT_EQ(done, ++num_updates);
+    EXPECT_EQ(total, 4);
+  }
+  std::int64_t num_updates = 0;
+};
+
+TEST(CountCollaboration, ReportsProgressToTheEnd) {
+  const auto choices = random_choices(70'000, 4, 2, false, 1);
+  CountingProgress progress;
+  count_collaboration(trace_of({choices, choices}, 4), 2, progress);
+  EXPECT_EQ(progress.num_updates, 4);
+}
+
+// Writes the trace, then damages one id in the file itself, which TraceWriter would refuse.
+TEST(CountCollaboration, ReportsAnInvalidChoiceInTheFile) {
+  const auto choices = random_choices(1000, 8, 2, false, 1);
+  const std::string path = trace_of({choices}, 8).path();
+  std::string bytes = read_text_file(path);
+  const auto last = bytes.size() - 1;
+  NoProgress progress;
+  const auto error_with = [&](char last_id) {
+    bytes[last] = last_id;
+    write_text_file(path, bytes);
+    return error_of([&] { count_collaboration(Trace(path), 1, progress); });
+  };
+  const char partner = bytes[last - 1];
+  EXPECT_EQ(error_with(8),
+            path + ": layer 0, token 999 names expert 8, but the trace has experts 0 to 7");
+  EXPECT_EQ(error_with(partner),
+            path + ": layer 0, token 999 names expert " + std::to_string(int{partner}) + " twice");
+}
+
+TEST(Merge, AddsAsIfCountedTogether) {
+  const auto first = random_choices(500, 8, 2, true, 1),
+             second = random_choices(300, 8, 2, true, 2);
+  NoProgress progress;
+  auto merged = count_collaboration(trace_of({first}, 8, "a"), 1, progress);
+  merge(count_collaboration(trace_of({second}, 8, "b"), 1, progress), merged);
+  EXPECT_EQ(merged.num_tokens[0], 800);
+  CollaborationMatrix expected(8, 8);
+  add_collaboration(first, expected);
+  add_collaboration(second, expected);
+  EXPECT_EQ(merged.coactivation[0], expected);
+}
+
+TEST(Merge, RefusesAnotherModel) {
+  const TraceHeader header{.model = "a", .num_experts = 8, .top_k = 2, .layer_indices = {0}};
+  auto into = empty_statistics(header);
+  const auto error_with = [&](const TraceHeader& other, bool has_pairs = true) {
+    return error_of([&] { merge(empty_statistics(other, has_pairs), into); });
+  };
+  auto other = header;
+  other.num_experts = 16;
+  EXPECT_EQ(error_with(other),
+            "cannot merge statistics of 8 experts, top-2 with 16 experts, top-2");
+  other = header;
+  other.layer_indices = {1};
+  EXPECT_EQ(error_with(other),
+            "cannot merge statistics of different layers: 1 and 1 MoE layers, or other indices");
+  other = header;
+  other.model = "b";
+  EXPECT_EQ(error_with(other), "cannot merge statistics of 'a' and 'b'");
+  EXPECT_EQ(error_with(header, false),
+            "cannot merge statistics with and without co-activation counts");
+}
+
+TEST(StatisticsFile, ReturnsWhatWasWritten) {
+  const TraceHeader header{.model = "m", .num_experts = 3, .top_k = 2, .layer_indices = {1, 4}};
+  for (const bool has_pairs : {true, false}) {
+    auto statistics = empty_statistics(header, has_pairs);
+    statistics.num_tokens = {5, 7};
+    statistics.coactivation[1](2, 2) = 6;
+    if (has_pairs) statistics.coactivation[1](0, 2) = statistics.coactivation[1](2, 0) = 4;
+    const auto path = temporary_path("statistics.safetensors");
+    write_statistics(statistics, path);
+    EXPECT_EQ(read_statistics(path), statistics);
+  }
+}
+
+TEST(StatisticsFile, RefusesCountsThatCannotBe) {
+  const TraceHeader header{.model = "m", .num_experts = 3, .top_k = 2, .layer_indices = {0}};
+  const auto path = temporary_path("statistics.safetensors");
+  const auto error_with = [&](std::int64_t above, std::int64_t below) {
+    auto statistics = empty_statistics(header);
+    statistics.num_tokens = {5};
+    statistics.coactivation[0](0, 1) = above;
+    statistics.coactivation[0](1, 0) = below;
+    write_statistics(statistics, path);
+    return error_of([&] { read_statistics(path); });
+  };
+  const std::string place = path.string();
+  EXPECT_EQ(error_with(-1, -1),
+            place + ": layer 0: -1 tokens chose experts 0 and 1, but the layer saw 5");
+  EXPECT_EQ(error_with(6, 6),
+            place + ": layer 0: 6 tokens chose experts 0 and 1, but the layer saw 5");
+  EXPECT_EQ(error_with(3, 2),
+            place + ": layer 0: coactivation is not symmetric: 3 at [0, 1], 2 at [1, 0]");
+  EXPECT_EQ(error_with(3, 3), "no error");
+}
+
+}  // namespace
+}  // namespace c2r

@@ -1,0 +1,150 @@
+#include "c2r/collaboration/metrics.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "c2r/collaboration/collaborators.h"
+#include "c2r/collaboration/fan_out.h"
+#include "c2r/collaboration/ordering.h"
+#include "c2r/core/testing.h"
+
+namespace c2r {
+namespace {
+
+CollaborationMatrix matrix_of(const std::vector<std::vector<std::int64_t>>& rows) {
+  CollaborationMatrix matrix(std::ssize(rows), std::ssize(rows));
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    std::ranges::copy(rows[r], matrix.row(static_cast<std::int64_t>(r)).begin());
+  }
+  return matrix;
+}
+
+// Sums and products of a few numbers in double: 1e-12 is some thousand rounding errors.
+constexpr double kTolerance = 1e-12;
+
+// Expert 0 works with 1, 2 and 3 in the ratio 2:1:1, expert 3 with 0 alone.
+//   H(0) = 0.5 ln 2 + 2 * 0.25 ln 4 = 1.5 ln 2, so exp(H) = 2^1.5; normalized: 1.5 ln 2 / ln 3.
+TEST(LayerMetrics, MatchAWorkedExample) {
+  const LayerMetrics m = layer_metrics(
+      matrix_of({{40, 20, 10, 10}, {20, 20, 0, 0}, {10, 0, 10, 0}, {10, 0, 0, 10}}), true);
+  EXPECT_EQ(m.num_choices, 80);
+  EXPECT_NEAR(m.busiest_share, 0.5, kTolerance);
+  EXPECT_NEAR(m.imbalance, 2.0, kTolerance);
+  EXPECT_EQ(m.busiest_expert, 0);
+  ASSERT_TRUE(m.experts[0].collaborators.has_value());
+  EXPECT_NEAR(m.experts[0].collaborators->effective_collaborators, std::pow(2, 1.5), kTolerance);
+  EXPECT_NEAR(m.experts[0].collaborators->normalized_entropy, 1.5 * std::log(2) / std::log(3),
+              kTolerance);
+  EXPECT_EQ(m.experts[0].collaborators->collaborators_90, 3);
+  EXPECT_NEAR(m.experts[3].collaborators->effective_collaborators, 1, kTolerance);
+  EXPECT_NEAR(m.experts[3].collaborators->specialization, 1, kTolerance);
+  EXPECT_EQ(m.experts[3].collaborators->collaborators_90, 1);
+  EXPECT_NEAR(m.collaborators->collaborators_90, (3.0 + 1 + 1 + 1) / 4, kTolerance);
+}
+
+TEST(LayerMetrics, CountExactlyWhoCoversNinetyPercent) {
+  const auto ninety = [](std::vector<std::int64_t> counts) {
+    CollaborationMatrix matrix(std::ssize(counts) + 1, std::ssize(counts) + 1);
+    for (std::size_t b = 0; b < counts.size(); ++b) {
+      const auto other = static_cast<std::int64_t>(b) + 1;
+      matrix(0, other) = matrix(other, 0) = counts[b];
+    }
+    return layer_metrics(matrix, true).experts[0].collaborators->collaborators_90;
+  };
+  EXPECT_EQ(ninety({9, 1}), 1);
+  EXPECT_EQ(ninety({899, 101}), 2);
+  EXPECT_EQ(ninety({1, 1, 1, 1, 1, 1, 1, 1, 1, 1}), 9);
+}
+
+TEST(LayerMetrics, LeaveOutExpertsWithoutCollaborators) {
+  const LayerMetrics m = layer_metrics(matrix_of({{3, 3, 0}, {3, 3, 0}, {0, 0, 0}}), true);
+  EXPECT_EQ(m.num_unused_experts, 1);
+  EXPECT_FALSE(m.experts[2].collaborators.has_value());
+  EXPECT_NEAR(m.collaborators->effective_collaborators, 1, kTolerance);
+  const LayerMetrics empty = layer_metrics(CollaborationMatrix(3, 3), true);
+  EXPECT_FALSE(empty.collaborators.has_value());
+  EXPECT_EQ(empty.imbalance, 0);
+  const LayerMetrics loads = layer_metrics(matrix_of({{3, 0}, {0, 1}}), false);
+  EXPECT_FALSE(loads.collaborators.has_value());
+  EXPECT_NEAR(loads.imbalance, 1.5, kTolerance);
+}
+
+TEST(LayerMetrics, StayWithinTheirBounds) {
+  const LayerMetrics even = layer_metrics(CollaborationMatrix(9, 9, 7), true);
+  EXPECT_NEAR(even.collaborators->effective_collaborators, 8, kTolerance);
+  EXPECT_LE(even.collaborators->normalized_entropy, 1);
+  EXPECT_NEAR(even.collaborators->normalized_entropy, 1, kTolerance);
+  EXPECT_NEAR(even.imbalance, 1, kTolerance);
+}
+
+TEST(RankCollaborators, BreaksTiesByLowerIdAndLeavesOutTheExpertItself) {
+  const auto ranked =
+      rank_collaborators(matrix_of({{9, 2, 5, 2}, {2, 9, 0, 0}, {5, 0, 9, 1}, {2, 0, 1, 9}}));
+  const std::vector<std::vector<int>> expected = {{2, 1, 3}, {0, 2, 3}, {0, 3, 1}, {0, 2, 1}};
+  for (std::int64_t e = 0; e < 4; ++e) {
+    for (std::int64_t i = 0; i < 3; ++i) {
+      EXPECT_EQ(ranked(e, i),
+                ExpertId{expected[static_cast<std::size_t>(e)][static_cast<std::size_t>(i)]});
+    }
+  }
+  EXPECT_EQ(rank_collaborators(CollaborationMatrix(1, 1)).cols(), 0);
+}
+
+// Experts 0, 2, 4 choose each other, and 1, 3, 5; the order must not mix them.
+TEST(OrderByCollaboration, PutsGroupsTogether) {
+  CollaborationMatrix counts(6, 6);
+  for (std::int64_t a = 0; a < 6; ++a) {
+    for (std::int64_t b = 0; b < 6; ++b) counts(a, b) = a == b ? 100 : (a + b) % 2 == 0 ? 50 : 1;
+  }
+  const auto order = order_by_collaboration(counts);
+  ASSERT_EQ(order.size(), 6u);
+  for (std::size_t i = 1; i < 6; ++i) {
+    const bool is_same_group =
+        (static_cast<int>(order[i]) - static_cast<int>(order[i - 1])) % 2 == 0;
+    EXPECT_EQ(is_same_group, i != 3) << "at " << i;
+  }
+  auto sorted = order;
+  std::ranges::sort(sorted);
+  for (std::int32_t e = 0; e < 6; ++e) EXPECT_EQ(sorted[static_cast<std::size_t>(e)], ExpertId{e});
+}
+
+// A chain 0-3-1-2 in which each works with its neighbours only: turning keeps neighbours adjacent.
+TEST(OrderByCollaboration, TurnsClustersSoThatNeighboursMeet) {
+  CollaborationMatrix counts(4, 4);
+  for (std::int64_t e = 0; e < 4; ++e) counts(e, e) = 100;
+  const auto link = [&](int a, int b, std::int64_t n) { counts(a, b) = counts(b, a) = n; };
+  link(0, 3, 50), link(1, 2, 40), link(3, 1, 30);
+  const auto order = order_by_collaboration(counts);
+  const std::vector<ExpertId> chain = {ExpertId{0}, ExpertId{3}, ExpertId{1}, ExpertId{2}};
+  EXPECT_EQ(order, chain);
+}
+
+TEST(CountFanOut, CountsDistinctGroups) {
+  const TraceHeader header{.model = "m", .num_experts = 4, .top_k = 2, .layer_indices = {0}};
+  const auto path = testing::temporary_path("trace");
+  TraceWriter writer(path, header, false);
+  const std::vector<ExpertId> ids = {ExpertId{0}, ExpertId{1}, ExpertId{0}, ExpertId{2},
+                                     ExpertId{3}, kNoExpert,   kNoExpert,   kNoExpert};
+  writer.append(0, ids, {}, "test");
+  writer.finish();
+  const std::vector<std::int32_t> groups = {0, 0, 1, 1};
+  NoProgress progress;
+  const Trace trace(path);
+  const std::vector<std::int64_t> expected = {1 + 2 + 1 + 0};
+  EXPECT_EQ(count_fan_out(trace, groups, 2, progress), expected);
+  // top-2: the pair counts know as much as the trace
+  EXPECT_EQ(count_fan_out(count_collaboration(trace, 1, progress), groups), expected);
+  EXPECT_EQ(testing::error_of([&] {
+              count_fan_out(trace, {{0, 1}}, 1, progress);
+            }),
+            "2 experts are given a group, but the layer has 4");
+  EXPECT_EQ(testing::error_of([&] {
+              count_fan_out(trace, {{0, 1, -1, 0}}, 1, progress);
+            }),
+            "group -1 is not in [0, 1023]");
+}
+
+}  // namespace
+}  // namespace c2r

@@ -1,0 +1,19 @@
+// An order of the experts in which groups that collaborate stand together, for people to look at.
+#pragma once
+
+#include <vector>
+
+#include "c2r/collaboration/collaboration.h"
+#include "c2r/core/ids.h"
+
+namespace c2r {
+
+/// The leaves of an average-linkage hierarchical clustering of the experts, where the similarity
+/// of a and b is C[a][b] / sqrt(C[a][a] C[b][b]), the cosine of their token sets. Where two
+/// clusters join, each is turned so that the experts that meet are the most similar. The result
+/// is a permutation of the experts and depends on the counts alone; ties go to the lower id.
+///
+/// Cost: O(num_experts^3) in the worst case, O(num_experts^2) memory: under 0.1 s for 256 experts.
+std::vector<ExpertId> order_by_collaboration(const CollaborationMatrix& counts);
+
+}  // namespace c2r

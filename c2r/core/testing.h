@@ -1,0 +1,44 @@
+// What tests of several modules share. Not installed, not part of the library.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <string>
+
+#include "c2r/core/error.h"
+
+namespace c2r::testing {
+
+/// A file name of this test's own; its folder exists and is emptied of an earlier run's file.
+inline std::filesystem::path temporary_path(const std::string& name) {
+  const auto* const test = ::testing::UnitTest::GetInstance()->current_test_info();
+  std::string folder = std::string(test->test_suite_name()) + "." + test->name();
+  for (char& c : folder) c = c == '/' ? '_' : c;  // parametrised names contain slashes
+  const auto path = std::filesystem::path(::testing::TempDir()) / "c2r" / folder / name;
+  std::filesystem::create_directories(path.parent_path());
+  std::filesystem::remove(path);
+  return path;
+}
+
+/// The message of the Error that `call` throws, or "no error".
+template <class Call>
+std::string error_of(const Call& call) {
+  try {
+    call();
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+/// A file of the real data, for a suite named ...OnRealData.
+inline std::filesystem::path real_data(const std::string& name) {
+  return std::filesystem::path(C2R_DATA_DIR) / name;
+}
+
+}  // namespace c2r::testing
+
+/// Skips the test, visibly, where the real data is absent. `make check` asserts how many do.
+#define C2R_SKIP_WITHOUT(path) \
+  if (!std::filesystem::exists(path)) GTEST_SKIP() << "needs " << (path)
