@@ -19,12 +19,12 @@ function(c2r_flags target)
   endif()
 endfunction()
 
-# c2r_module(NAME [DEPS module...] [LIBS lib...] [PRIVATE_LIBS lib...] [NO_INSTALL]): one library per
+# c2r_module(NAME [DEPS module...] [LIBS lib...] [PRIVATE_LIBS lib...] [NO_INSTALL] [THREADED]): one library per
 # folder of c2r/. Files are found by suffix: *_test.cc become one test program, *_bench.cc one
 # benchmark program, main.cc is left to c2r_program(), the rest is the library. LIBS are seen by
 # those who include the module's headers, PRIVATE_LIBS only by its sources.
 function(c2r_module name)
-  cmake_parse_arguments(ARG "NO_INSTALL" "" "DEPS;LIBS;PRIVATE_LIBS" ${ARGN})
+  cmake_parse_arguments(ARG "NO_INSTALL;THREADED" "" "DEPS;LIBS;PRIVATE_LIBS" ${ARGN})
   file(GLOB all CONFIGURE_DEPENDS c2r/${name}/*.cc)
   set(tests ${all})
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")
@@ -48,7 +48,10 @@ function(c2r_module name)
     target_compile_definitions(${name}_test PRIVATE C2R_DATA_DIR="${C2R_DATA_DIR}"
                                                     C2R_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
     target_link_libraries(${name}_test PRIVATE c2r_${name} ${ARG_PRIVATE_LIBS} GTest::gtest_main)
-    gtest_discover_tests(${name}_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300)
+    if(ARG_THREADED)
+      set(labels LABELS threaded)  # what runs under ThreadSanitizer too
+    endif()
+    gtest_discover_tests(${name}_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300 ${labels})
   endif()
   if(C2R_BUILD_TESTS AND benches)
     add_executable(${name}_bench ${benches})

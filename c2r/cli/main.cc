@@ -1,6 +1,6 @@
-#include <iostream>
+// The `c2r` program.
+#include "c2r/cli/app.h"
 
-#include "c2r/cli/version.h"
-int main() {
-  std::cout << c2r::cli::version_text();
+int main(int argc, char** argv) {
+  return c2r::cli::run(argc, argv);
 }

@@ -1,0 +1,29 @@
+# Two commands do everything on a fresh Debian 12: `make demo` and `make check`.
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo check bench install clean
+
+help: ## what can be made
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+setup: ## install the Debian packages that building needs
+	@tools/setup.sh build
+
+build: setup ## build the release preset into build/release
+	@cmake --preset release >build/configure.log 2>&1 || { cat build/configure.log; exit 1; }
+	@cmake --build --preset release
+
+demo: build ## measure how the experts of a real model work together
+	@tools/demo.sh
+
+check: ## every test: format, layers, clang-tidy, release, asan, tsan, fuzzers, documents
+	@tools/setup.sh check
+	@tools/check.py
+
+bench: build ## every benchmark
+	@tools/bench.sh
+
+install: build ## install program, headers and libraries; PREFIX=/usr/local by default
+	@cmake --install build/release --prefix $(or $(PREFIX),/usr/local)
+
+clean: ## remove what was built
+	rm -rf build

@@ -1,0 +1,169 @@
+// `c2r analyze`: what the experts of each layer do together.
+#include <algorithm>
+#include <charconv>
+#include <iostream>
+#include <memory>
+
+#include "c2r/cli/app.h"
+#include "c2r/cli/inputs.h"
+#include "c2r/cli/output.h"
+#include "c2r/cli/progress_line.h"
+#include "c2r/cli/version.h"
+#include "c2r/collaboration/fan_out.h"
+#include "c2r/core/error.h"
+#include "c2r/core/parallel.h"
+#include "c2r/report/analysis.h"
+
+namespace c2r::cli {
+namespace {
+
+struct Options {
+  std::vector<std::string> inputs;
+  std::vector<std::int32_t> ranks;
+  std::string heat_map = "best";
+  std::string statistics_path;
+  bool is_json = false;
+  int num_threads = 0;
+};
+
+// The sizes to report: those asked for, or the usual ones that split the experts evenly.
+std::vector<std::int32_t> splits(const Options& options, std::int32_t num_experts) {
+  std::vector<std::int32_t> sizes = options.ranks;
+  if (sizes.empty()) {
+    for (const std::int32_t size : {4, 8}) {
+      if (num_experts % size == 0) sizes.push_back(size);
+    }
+  }
+  for (const std::int32_t size : sizes) {
+    C2R_REQUIRE(num_experts % size == 0, kInvalidArgument,
+                "--ranks {}: {} experts cannot be split evenly over {} ranks", size, num_experts,
+                size);
+  }
+  return sizes;
+}
+
+// The tokens of all inputs together; nothing if pair counts cannot tell.
+std::optional<FanOutOfSplit> fan_out(const Inputs& inputs, std::int32_t ep_size, int num_threads) {
+  const CollaborationStatistics& statistics = inputs.statistics;
+  std::vector<std::int32_t> ranks;
+  for (std::int32_t e = 0; e < statistics.header.num_experts; ++e) {
+    ranks.push_back(e / (statistics.header.num_experts / ep_size));
+  }
+  std::vector<std::int64_t> totals(statistics.num_tokens.size(), 0);
+  if (inputs.is_all_traces) {
+    for (const Trace& trace : inputs.traces) {
+      ProgressLine progress(fmt::format("fan-out over {} ranks", ep_size));
+      const auto counted = count_fan_out(trace, ranks, num_threads, progress);
+      std::ranges::transform(totals, counted, totals.begin(), std::plus<>{});
+    }
+  } else if (const auto counted = count_fan_out(statistics, ranks)) {
+    totals = *counted;
+  } else {
+    return std::nullopt;
+  }
+  FanOutOfSplit split{.ep_size = ep_size};
+  for (std::size_t layer = 0; layer < totals.size(); ++layer) {
+    const auto num_tokens =
+        static_cast<double>(std::max<std::int64_t>(statistics.num_tokens[layer], 1));
+    split.per_layer.push_back(static_cast<double>(totals[layer]) / num_tokens);
+  }
+  return split;
+}
+
+std::vector<std::int64_t> layers_to_draw(const Options& options, const Analysis& analysis) {
+  if (options.heat_map == "none" || !analysis.statistics.has_pairs) return {};
+  if (options.heat_map == "best") return {most_specialized_layer(analysis.metrics)};
+  const auto& indices = analysis.statistics.header.layer_indices;
+  std::vector<std::int64_t> layers;
+  for (std::size_t layer = 0; layer < indices.size(); ++layer) {
+    const bool is_meant =
+        options.heat_map == "all" || options.heat_map == std::to_string(indices[layer]);
+    if (is_meant) layers.push_back(static_cast<std::int64_t>(layer));
+  }
+  C2R_REQUIRE(!layers.empty(), kInvalidArgument,
+              "--heat-map takes best, all, none or the index of an MoE layer in [{}, {}], not '{}'",
+              indices.front(), indices.back(), options.heat_map);
+  return layers;
+}
+
+void print_for_people(const Options& options, const Analysis& analysis) {
+  const TraceHeader& header = analysis.statistics.header;
+  const auto& num_tokens = analysis.statistics.num_tokens;
+  std::cout << fmt::format("{}: {} MoE layers, {} experts, top-{}, {} tokens\n\n",
+                           header.model.empty() ? "unnamed model" : header.model,
+                           header.num_layers(), header.num_experts, header.top_k,
+                           *std::ranges::max_element(num_tokens))
+            << analysis_table(analysis);
+  for (const std::int64_t layer : layers_to_draw(options, analysis)) {
+    std::cout << "\n" << collaboration_heat_map(analysis.statistics, layer, wants_color());
+  }
+  std::cout
+      << "\npartners: the effective number of other experts that an expert is chosen together "
+         "with;\nspecialization: 0 if it works with all alike, 1 if with one alone";
+  if (!analysis.fan_out.empty()) {
+    std::cout << ";\nranks of N: how many a token must reach if experts are split in order over N";
+  }
+  std::cout << "\n";
+}
+
+void analyze(const Options& options) {
+  const int num_threads = options.num_threads > 0 ? options.num_threads : default_num_threads();
+  Inputs inputs = read_inputs(options.inputs, num_threads);
+  if (!options.statistics_path.empty())
+    write_statistics(inputs.statistics, options.statistics_path);
+
+  Analysis analysis{.metrics = model_metrics(inputs.statistics)};
+  for (const std::int32_t ep_size : splits(options, inputs.statistics.header.num_experts)) {
+    const auto split = fan_out(inputs, ep_size, num_threads);
+    C2R_REQUIRE(split || options.ranks.empty(), kInvalidArgument,
+                "--ranks needs traces: pair counts do not determine how many ranks a token of "
+                "top-{} reaches",
+                inputs.statistics.header.top_k);
+    if (split) analysis.fan_out.push_back(*split);
+  }
+  analysis.statistics = std::move(inputs.statistics);
+  if (options.is_json) {
+    Json json = {{"version", version_text()}, {"inputs", options.inputs}};
+    json.update(analysis_json(analysis));
+    std::cout << json.dump(1) << "\n";
+  } else {
+    print_for_people(options, analysis);
+  }
+}
+
+}  // namespace
+
+void add_analyze(CLI::App& app) {
+  auto* const command =
+      app.add_subcommand("analyze", "show which experts work together, and how evenly");
+  auto options = std::make_shared<Options>();
+  command->add_option("inputs", options->inputs, "routing traces or statistics files of one model")
+      ->required();
+  command
+      ->add_option("--ranks", options->ranks,
+                   "numbers of ranks to report the fan-out for; default 4 and 8 if they divide "
+                   "the experts")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1024))
+      ->type_name("N,...");
+  command
+      ->add_option("--heat-map", options->heat_map,
+                   "the layers to draw: best (the most specialized), all, none, or a layer's index")
+      ->capture_default_str()
+      ->type_name("WHICH");
+  command
+      ->add_option("-o,--output", options->statistics_path,
+                   "write the counts to this statistics file, to be analyzed or merged later")
+      ->type_name("FILE");
+  command->add_flag("--json", options->is_json, "print every number as one JSON object instead");
+  command->add_option("--threads", options->num_threads, "threads; 0 means all processors")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1024))
+      ->type_name("N");
+  command->footer(
+      "Example:\n"
+      "  c2r analyze trace.safetensors --ranks 2,4 -o statistics.safetensors");
+  command->callback([options] { analyze(*options); });
+}
+
+}  // namespace c2r::cli

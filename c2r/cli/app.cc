@@ -1,0 +1,135 @@
+#include "c2r/cli/app.h"
+
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <algorithm>
+#include <iostream>
+#include <numeric>
+
+#include "c2r/cli/version.h"
+#include "c2r/core/error.h"
+
+namespace c2r::cli {
+namespace {
+
+constexpr int kFailed = 1, kUsage = 2;
+
+std::size_t edit_distance(std::string_view from, std::string_view to) {
+  std::vector<std::size_t> row(to.size() + 1);  // row[n]: distance to the first n letters of `to`
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (const char letter : from) {
+    std::size_t diagonal = row[0]++;
+    for (std::size_t n = 0; n < to.size(); ++n) {
+      const std::size_t above = row[n + 1];
+      row[n + 1] = std::min({above + 1, row[n] + 1, diagonal + (letter != to[n] ? 1 : 0)});
+      diagonal = above;
+    }
+  }
+  return row.back();
+}
+
+std::vector<std::string> command_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
+  return names;
+}
+
+std::vector<std::string> option_names(const CLI::App& command) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : command.get_options()) {
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  }
+  return names;
+}
+
+// The command that was being parsed, or the program itself.
+const CLI::App& parsed_command(const CLI::App& app) {
+  const auto parsed = app.get_subcommands();
+  return parsed.empty() ? app : *parsed.front();
+}
+
+std::string prefix(const CLI::App& app) {
+  const CLI::App& command = parsed_command(app);
+  return &command == &app ? "c2r: " : "c2r " + command.get_name() + ": ";
+}
+
+// What is wrong with the command line, in one line, with the nearest name for a misspelt one.
+std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
+  const CLI::App& command = parsed_command(app);
+  const auto words = command.remaining();
+  if (words.empty()) return prefix(app) + error.what();
+  const bool is_option = words[0].starts_with("-");
+  if (is_option) {
+    const std::string name = words[0].substr(0, words[0].find('='));
+    return fmt::format("{}unknown option '{}'; did you mean '{}'?", prefix(app), name,
+                       nearest(name, option_names(command)));
+  }
+  if (&command == &app) {
+    return fmt::format("c2r: unknown command '{}'; did you mean '{}'?", words[0],
+                       nearest(words[0], command_names(app)));
+  }
+  return fmt::format("{}unexpected argument '{}'", prefix(app), words[0]);
+}
+
+void add_help(CLI::App& app) {
+  auto* const help = app.add_subcommand("help", "explain a command");
+  auto name = std::make_shared<std::string>();
+  help->add_option("command", *name, "the command to explain");
+  help->callback([&app, name] {
+    if (name->empty()) {
+      std::cout << app.help();
+      return;
+    }
+    const auto names = command_names(app);
+    C2R_REQUIRE(std::ranges::count(names, *name) > 0, kInvalidArgument,
+                "unknown command '{}'; did you mean '{}'?", *name, nearest(*name, names));
+    std::cout << app.get_subcommand(*name)->help();
+  });
+}
+
+int parse_and_run(CLI::App& app, int argc, const char* const* argv) {
+  try {
+    app.parse(argc, argv);
+    std::cout.flush();
+    C2R_REQUIRE(std::cout.good(), kInvalidFile, "cannot write to standard output");
+    return 0;
+  } catch (const CLI::Success& e) {  // --help, --version
+    return app.exit(e);
+  } catch (const CLI::ParseError& e) {
+    std::cerr << usage_message(app, e) << "\n";
+    return kUsage;
+  } catch (const Error& e) {
+    std::cerr << prefix(app) << e.what() << "\n";
+    return e.code() == ErrorCode::kInvalidArgument ? kUsage : kFailed;
+  } catch (const std::bad_alloc&) {
+    std::cerr << prefix(app) << "out of memory\n";
+    return kFailed;
+  }
+}
+
+}  // namespace
+
+std::string nearest(const std::string& word, const std::vector<std::string>& words) {
+  return *std::ranges::min_element(
+      words, {}, [&](const std::string& candidate) { return edit_distance(candidate, word); });
+}
+
+int run(int argc, const char* const* argv) {
+  CLI::App app(
+      "Collaboration-constrained routing and expert parallelism for Mixture-of-Experts models.",
+      "c2r");
+  app.set_version_flag("--version", version_text());
+  app.require_subcommand(1);
+  app.footer("`c2r help COMMAND` explains a command and shows an example.");
+  //IMPORT
+  add_analyze(app);
+  add_collaborators(app);
+  add_help(app);
+  if (argc == 1) {
+    std::cerr << app.help();
+    return kUsage;
+  }
+  return parse_and_run(app, argc, argv);
+}
+
+}  // namespace c2r::cli

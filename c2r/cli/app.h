@@ -1,0 +1,20 @@
+// The `c2r` program: its commands, how their errors are said, and which exit status they give.
+#pragma once
+
+#include <CLI/App.hpp>
+#include <string>
+
+namespace c2r::cli {
+
+/// Runs the program. @returns the exit status: 0 done, 1 failed, 2 used wrongly
+int run(int argc, const char* const* argv);
+
+/// Each command registers its options, its help and what it does.
+void add_analyze(CLI::App& app);
+void add_collaborators(CLI::App& app);
+void add_import(CLI::App& app);
+
+/// The word of `words` that `word` was probably meant to be: the fewest letters differ.
+std::string nearest(const std::string& word, const std::vector<std::string>& words);
+
+}  // namespace c2r::cli

@@ -1,0 +1,32 @@
+#include "c2r/cli/progress_line.h"
+
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include <cstdio>
+
+namespace c2r::cli {
+
+void ProgressLine::update(std::int64_t done, std::int64_t total) {
+  using std::chrono::duration;
+  const auto now = Clock::now();
+  const double elapsed_s = duration<double>(now - start_).count();
+  const bool is_due = now - last_drawn_ >= std::chrono::milliseconds(is_drawn_ ? 100 : 1000);
+  if (!is_due || ::isatty(STDERR_FILENO) == 0) return;
+  last_drawn_ = now;
+  is_drawn_ = true;
+  if (total > 0 && done > 0) {
+    const double share = static_cast<double>(done) / static_cast<double>(total);
+    fmt::print(stderr, "\r\x1b[K{}: {:.0f} %, {:.0f} s left", what_, 100 * share,
+               elapsed_s * (1 - share) / share);
+  } else {
+    fmt::print(stderr, "\r\x1b[K{}: {} done, {:.0f} s", what_, done, elapsed_s);
+  }
+  std::fflush(stderr);
+}
+
+ProgressLine::~ProgressLine() {
+  if (is_drawn_) fmt::print(stderr, "\r\x1b[K");
+}
+
+}  // namespace c2r::cli

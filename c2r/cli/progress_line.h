@@ -1,0 +1,30 @@
+// One line on standard error that says how far long work is.
+#pragma once
+
+#include <chrono>
+#include <string>
+
+#include "c2r/core/progress.h"
+
+namespace c2r::cli {
+
+/// Draws nothing unless standard error is a terminal and the work takes over a second; then
+/// redraws at most ten times a second and wipes the line at the end.
+class ProgressLine final : public Progress {
+ public:
+  explicit ProgressLine(std::string what) : what_(std::move(what)) {}
+  ProgressLine(const ProgressLine&) = delete;
+  ProgressLine& operator=(const ProgressLine&) = delete;
+  ~ProgressLine() override;
+
+  void update(std::int64_t done, std::int64_t total) override;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  std::string what_;
+  Clock::time_point start_ = Clock::now(), last_drawn_ = start_;
+  bool is_drawn_ = false;
+};
+
+}  // namespace c2r::cli

@@ -1,0 +1,145 @@
+#include "c2r/report/analysis.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "c2r/collaboration/ordering.h"
+#include "c2r/report/heat_map.h"
+#include "c2r/report/table.h"
+
+namespace c2r {
+namespace {
+
+Json collaborators_json(const std::optional<CollaboratorMetrics>& m) {
+  if (!m) return nullptr;
+  return {{"effective_collaborators", m->effective_collaborators},
+          {"normalized_entropy", m->normalized_entropy},
+          {"specialization", m->specialization},
+          {"collaborators_90", m->collaborators_90}};
+}
+
+Json layer_json(const Analysis& analysis, std::size_t layer) {
+  const LayerMetrics& m = analysis.metrics.layers[layer];
+  Json json = {{"layer_index", analysis.statistics.header.layer_indices[layer]},
+               {"num_tokens", analysis.statistics.num_tokens[layer]},
+               {"num_choices", m.num_choices},
+               {"imbalance", m.imbalance},
+               {"busiest_share", m.busiest_share},
+               {"busiest_expert", m.busiest_expert},
+               {"num_unused_experts", m.num_unused_experts},
+               {"collaborators", collaborators_json(m.collaborators)}};
+  json["fan_out"] = Json::object();
+  for (const FanOutOfSplit& split : analysis.fan_out) {
+    json["fan_out"][std::to_string(split.ep_size)] = split.per_layer[layer];
+  }
+  json["experts"] = Json::array();
+  for (const ExpertMetrics& expert : m.experts) {
+    json["experts"].push_back(
+        {{"load", expert.load}, {"collaborators", collaborators_json(expert.collaborators)}});
+  }
+  return json;
+}
+
+double mean_of(const std::vector<double>& values) {
+  return std::reduce(values.begin(), values.end()) / static_cast<double>(values.size());
+}
+
+// The cells that a layer's row and the row of means have in common.
+std::vector<std::string> cells(const std::string& name, double imbalance, double busiest_share,
+                               const std::optional<CollaboratorMetrics>& m) {
+  std::vector<std::string> row = {name, fmt::format("{:.2f}", imbalance),
+                                  fmt::format("{:.1f} %", 100 * busiest_share)};
+  if (!m) {
+    row.insert(row.end(), 3, "-");
+  } else {
+    row.push_back(fmt::format("{:.1f}", m->effective_collaborators));
+    row.push_back(fmt::format("{:.1f}", m->collaborators_90));
+    row.push_back(fmt::format("{:.3f}", m->specialization));
+  }
+  return row;
+}
+
+}  // namespace
+
+Json analysis_json(const Analysis& analysis) {
+  const TraceHeader& header = analysis.statistics.header;
+  const ModelMetrics& m = analysis.metrics;
+  Json json = {{"model", header.model},
+               {"num_experts", header.num_experts},
+               {"top_k", header.top_k},
+               {"num_layers", header.num_layers()},
+               {"mean_imbalance", m.mean_imbalance},
+               {"max_imbalance", m.max_imbalance},
+               {"mean_busiest_share", m.mean_busiest_share},
+               {"collaborators", collaborators_json(m.collaborators)}};
+  json["fan_out"] = Json::object();
+  for (const FanOutOfSplit& split : analysis.fan_out) {
+    json["fan_out"][std::to_string(split.ep_size)] = mean_of(split.per_layer);
+  }
+  json["layers"] = Json::array();
+  for (std::size_t layer = 0; layer < m.layers.size(); ++layer) {
+    json["layers"].push_back(layer_json(analysis, layer));
+  }
+  return json;
+}
+
+std::string analysis_table(const Analysis& analysis) {
+  const ModelMetrics& m = analysis.metrics;
+  const TraceHeader& header = analysis.statistics.header;
+  std::vector<std::vector<std::string>> rows = {
+      {"layer", "max/mean load", "busiest",
+       fmt::format("partners of {}", header.num_experts - 1), "for 90 %", "specialization"}};
+  for (const FanOutOfSplit& split : analysis.fan_out) {
+    rows[0].push_back(fmt::format("ranks of {}", split.ep_size));
+  }
+  for (std::size_t layer = 0; layer < m.layers.size(); ++layer) {
+    const LayerMetrics& l = m.layers[layer];
+    rows.push_back(cells(std::to_string(header.layer_indices[layer]), l.imbalance, l.busiest_share,
+                         l.collaborators));
+    for (const FanOutOfSplit& split : analysis.fan_out) {
+      rows.back().push_back(fmt::format("{:.3f}", split.per_layer[layer]));
+    }
+  }
+  rows.push_back(cells("mean", m.mean_imbalance, m.mean_busiest_share, m.collaborators));
+  for (const FanOutOfSplit& split : analysis.fan_out) {
+    rows.back().push_back(fmt::format("{:.3f}", mean_of(split.per_layer)));
+  }
+  return render_table(rows);
+}
+
+std::int64_t most_specialized_layer(const ModelMetrics& metrics) {
+  const auto specialization = [](const LayerMetrics& layer) {
+    return layer.collaborators ? layer.collaborators->specialization : -1.0;
+  };
+  return std::ranges::max_element(metrics.layers, {}, specialization) - metrics.layers.begin();
+}
+
+std::string collaboration_heat_map(const CollaborationStatistics& statistics, std::int64_t layer,
+                                   bool has_color) {
+  const CollaborationMatrix& counts = statistics.coactivation[static_cast<std::size_t>(layer)];
+  const auto order = order_by_collaboration(counts);
+  Matrix<double> shares(counts.rows(), counts.cols());
+  double largest = 0;
+  for (std::int64_t r = 0; r < counts.rows(); ++r) {
+    const auto a = static_cast<std::int64_t>(order[static_cast<std::size_t>(r)]);
+    const auto row = counts.row(a);
+    const auto total = std::reduce(row.begin(), row.end()) - counts(a, a);
+    for (std::int64_t c = 0; c < counts.cols(); ++c) {
+      const auto b = static_cast<std::int64_t>(order[static_cast<std::size_t>(c)]);
+      if (a == b || total == 0) continue;
+      shares(r, c) = static_cast<double>(counts(a, b)) / static_cast<double>(total);
+      largest = std::max(largest, shares(r, c));
+    }
+  }
+  if (largest == 0) return "no two experts were chosen together\n";
+  std::string text = fmt::format(
+      "layer {}: each row is an expert, its shades whom it works with; solid = {:.0f} % of its "
+      "pairs\n",
+      statistics.header.layer_indices[static_cast<std::size_t>(layer)], 100 * largest);
+  text += render_heat_map(shares, largest, {.has_color = has_color});
+  text += "experts from left to right:";
+  for (const ExpertId e : order) text += fmt::format(" {}", index(e));
+  return text + "\n";
+}
+
+}  // namespace c2r

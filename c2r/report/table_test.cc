@@ -1,0 +1,25 @@
+#include "c2r/report/table.h"
+
+#include <gtest/gtest.h>
+
+#include "c2r/core/testing.h"
+
+namespace c2r {
+namespace {
+
+TEST(RenderTable, AlignsNamesLeftAndNumbersRight) {
+  EXPECT_EQ(render_table({{"layer", "load", ""}, {"0", "1.5", ""}, {"mean", "12.25", "±1"}}),
+            "layer   load\n"
+            "0        1.5\n"
+            "mean   12.25  ±1\n");
+}
+
+TEST(RenderTable, RefusesRaggedRows) {
+  EXPECT_EQ(testing::error_of([] {
+              render_table({{"a", "b"}, {"c"}});
+            }),
+            "a table row has 1 cells, but the header has 2");
+}
+
+}  // namespace
+}  // namespace c2r

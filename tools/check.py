@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+"""Everything that must hold before a change lands, in the order of what fails fastest.
+
+Called by `make check`. Each step prints one line; a failing one prints its output and ends the run.
+The last line counts the tests of all presets. Options for working on a change:
+
+  tools/check.py --list          the steps
+  tools/check.py format release  only these
+"""
+import argparse
+import os
+import pathlib
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build"
+JOBS = str(len(os.sched_getaffinity(0)))
+FUZZ_SECONDS = "6"  # per program; longer runs are done by hand with tools/fuzz.sh
+
+results = []  # one JUnit file a ctest run
+
+
+class StepFailed(Exception):
+    pass
+
+
+def run(*command, **options):
+    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, text=True, errors="replace",
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **options)
+    if done.returncode != 0:
+        raise StepFailed(f"{done.stdout}\n{' '.join(map(str, command))}: exit {done.returncode}")
+    return done.stdout
+
+
+def tracked(*patterns):
+    names = run("git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns)
+    return [name for name in names.split() if (ROOT / name).exists()]
+
+
+def check_format():
+    run("clang-format", "--dry-run", "-Werror", *tracked("*.h", "*.cc"))
+
+
+def check_tidy():
+    sources = [s for s in tracked("c2r/*.cc") if not s.endswith(("_test.cc", "_bench.cc"))]
+    run("run-clang-tidy", "-quiet", "-p", "build/release", "-j", JOBS, *sources)
+
+
+def build(preset, *options):
+    run("cmake", "--preset", preset, *options)
+    run("cmake", "--build", "--preset", preset, "-j", JOBS)
+
+
+def ctest(preset, *options):
+    report = BUILD / preset / "junit.xml"
+    report.unlink(missing_ok=True)
+    try:
+        run("ctest", "--preset", preset, "-j", JOBS, "--output-junit", report, *options)
+    finally:
+        if report.exists():
+            results.append(report)
+
+
+def check_release():
+    build("release")
+    ctest("release")
+
+
+def check_asan():
+    build("asan")
+    # Benchmarks and what runs the installed program were checked in release already.
+    ctest("asan", "-E", "^(bench_.*|layers|documents|consumer)$")
+
+
+def check_tsan():
+    build("tsan")
+    ctest("tsan", "-L", "threaded")
+
+
+def check_fuzz():
+    run("tools/fuzz.sh", FUZZ_SECONDS)
+
+
+STEPS = {"format": check_format, "release": check_release, "tidy": check_tidy, "asan": check_asan,
+         "tsan": check_tsan, "fuzz": check_fuzz}
+
+
+def data_is_present():
+    cache = (BUILD / "release" / "CMakeCache.txt").read_text()
+    line = next(line for line in cache.splitlines() if line.startswith("C2R_DATA_DIR:"))
+    return pathlib.Path(line.split("=", 1)[1]).is_dir()
+
+
+def count():
+    """Passed, failed and skipped tests of all runs, and those that could be known to skip."""
+    passed = failed = skipped = expected = 0
+    for report in results:
+        for case in xml.etree.ElementTree.parse(report).getroot().iter("testcase"):
+            if case.find("failure") is not None:
+                failed += 1
+            elif case.find("skipped") is not None or case.get("status") != "run":
+                skipped += 1
+                print(f"skipped: {report.parent.name} {case.get('name')}")
+            else:
+                passed += 1
+            if "OnRealData" in case.get("name") and not data_is_present():
+                expected += 1
+    return passed, failed, skipped, expected
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--list", action="store_true", help="print the steps")
+    parser.add_argument("steps", nargs="*", metavar="STEP", help="default: all of them")
+    arguments = parser.parse_args()
+    if arguments.list:
+        print("\n".join(STEPS))
+        return 0
+    unknown = set(arguments.steps) - set(STEPS)
+    if unknown:
+        parser.error(f"unknown step {', '.join(unknown)}; there are {', '.join(STEPS)}")
+    BUILD.mkdir(exist_ok=True)
+
+    has_failed = False
+    for name in arguments.steps or STEPS:
+        start = time.monotonic()
+        print(f"{name:10}", end="", flush=True)
+        try:
+            STEPS[name]()
+            print(f"ok      {time.monotonic() - start:6.1f} s", flush=True)
+        except StepFailed as failure:
+            print(f"FAILED  {time.monotonic() - start:6.1f} s\n{failure}", flush=True)
+            has_failed = True
+            break
+    passed, failed, skipped, expected = count()
+    if skipped != expected and not has_failed:
+        print(f"{skipped} tests were skipped, but {expected} had a reason to be")
+        has_failed = True
+    # A step that is no test, like the format, must not be lost in the count.
+    print(f"{passed} passed, {max(failed, int(has_failed))} failed, {skipped} skipped")
+    return int(has_failed)
+
+
+sys.exit(main())

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that are missing. Quick, and silent, when none is.
+#   tools/setup.sh build    what building and running needs
+#   tools/setup.sh check    that, and what `make check` needs
+set -euo pipefail
+cd "$(dirname "$0")/.."
+mkdir -p build
+
+packages=(g++ cmake ninja-build git python3 libfmt-dev nlohmann-json3-dev liblzma-dev libhwy-dev
+          libcli11-dev libgtest-dev libbenchmark-dev)
+case "${1:-build}" in
+  build) ;;
+  check) packages+=(clang clang-format clang-tidy libclang-rt-14-dev) ;;
+  *) echo "usage: tools/setup.sh [build|check]" >&2; exit 2 ;;
+esac
+
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' ||
+    missing+=("$package")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+echo "setup: installing ${missing[*]}"
+sudo=()
+if [ "$(id -u)" -ne 0 ]; then
+  command -v sudo >/dev/null || {
+    echo "setup: needs root, or sudo, to run: apt-get install ${missing[*]}" >&2
+    exit 1
+  }
+  sudo=(sudo)
+fi
+if ! { "${sudo[@]}" apt-get update -q && "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
+       apt-get install -q -y --no-install-recommends "${missing[@]}"; } >build/setup.log 2>&1; then
+  tail -n 20 build/setup.log >&2
+  echo "setup: apt-get failed; the whole log is build/setup.log" >&2
+  exit 1
+fi
