@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""Documents that lie are bugs: every path that they name exists, every command in them works.
+
+  documents_test.py C2R    C2R: the program built from this tree
+
+Paths are relative links and `code` that looks like a path of this tree. Commands are the lines of
+```sh blocks: `make X` must be a target; lines that start with c2r are run, in order, in a folder that
+holds the small model's files. Text after # is a comment.
+"""
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "end_to_end"))
+import small_model  # noqa: E402
+
+C2R = pathlib.Path(sys.argv.pop(1)).resolve()
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+TOP_LEVEL = {path.name for path in ROOT.iterdir()}
+
+
+def named_paths(text):
+    """(path, line number) of each link and each path-like `code`."""
+    for number, line in enumerate(text.splitlines(), 1):
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", line):
+            yield target, number, True
+        for code in re.findall(r"`([A-Za-z0-9_.][A-Za-z0-9_./*{},-]*)`", line):
+            first = code.split("/")[0]
+            if first in TOP_LEVEL and not code.startswith("build/"):
+                yield code, number, False
+
+
+def shell_lines(text):
+    for block in re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            line = line.split(" #")[0].strip()
+            if line and not line.startswith("#"):
+                yield line
+
+
+def expand(pattern):
+    match = re.search(r"\{([^}]*)\}", pattern)
+    if not match:
+        return [pattern]
+    return [p for part in match[1].split(",")
+            for p in expand(pattern[:match.start()] + part + pattern[match.end():])]
+
+
+class Documents(unittest.TestCase):
+    def test_name_paths_that_exist(self):
+        num_paths = 0
+        for document in DOCUMENTS:
+            for path, number, is_link in named_paths(document.read_text()):
+                base = document.parent if is_link else ROOT
+                for one in expand(path):
+                    num_paths += 1
+                    self.assertTrue(list(base.glob(one)) if "*" in one else (base / one).exists(),
+                                    f"{document.relative_to(ROOT)}:{number} names {one}")
+        self.assertGreater(num_paths, 20)
+
+    def test_show_commands_that_work(self):
+        targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+        num_commands = 0
+        for document in DOCUMENTS:
+            with tempfile.TemporaryDirectory() as folder:
+                small_model.write_inputs(pathlib.Path(folder))
+                for line in shell_lines(document.read_text()):
+                    with self.subTest(document=document.name, line=line):
+                        num_commands += self.check_command(line, targets, folder)
+        self.assertGreater(num_commands, 5)
+
+    def check_command(self, line, targets, folder):
+        words = shlex.split(line)
+        if words[0] == "make":
+            for target in (w for w in words[1:] if "=" not in w):
+                self.assertIn(target, targets)
+            return 1
+        if words[0].startswith(("tools/", "build/release/")):
+            path = ROOT / words[0] if words[0].startswith("tools/") else C2R.parent / words[0][14:]
+            self.assertTrue(path.exists(), f"{words[0]} does not exist")
+            return 1
+        if words[0] != "c2r":
+            return 0
+        environment = {**os.environ, "PATH": f"{C2R.parent}:{os.environ['PATH']}"}
+        done = subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], cwd=folder, text=True,
+                              env=environment, capture_output=True, timeout=60, check=False)
+        self.assertEqual(done.returncode, 0, f"{line}\n{done.stdout}{done.stderr}")
+        return 1
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
