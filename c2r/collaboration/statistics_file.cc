@@ -34,21 +34,22 @@ CollaborationStatistics read_statistics(const std::filesystem::path& path) {
   const SafetensorsFile file(path);
   const TraceHeader header = read_trace_metadata(file, kFormat, "a statistics file");
   const std::int64_t num_layers = header.num_layers(), num_experts = header.num_experts;
-  auto statistics = empty_statistics(header, file.has("coactivation"));
-
+  const bool has_pairs = file.has("coactivation");
   const std::int64_t layers_shape[] = {num_layers};
-  std::ranges::copy(file.elements<std::int64_t>("num_tokens", layers_shape),
-                    statistics.num_tokens.begin());
   const std::int64_t pairs_shape[] = {num_layers, num_experts, num_experts};
   const std::int64_t load_shape[] = {num_layers, num_experts};
-  const auto counts = statistics.has_pairs
-                          ? file.elements<std::int64_t>("coactivation", pairs_shape)
-                          : file.elements<std::int64_t>("load", load_shape);
+  const auto num_tokens = file.elements<std::int64_t>("num_tokens", layers_shape);
+  const auto counts = has_pairs ? file.elements<std::int64_t>("coactivation", pairs_shape)
+                                : file.elements<std::int64_t>("load", load_shape);
+
+  // Only now is it known that the file is as long as its metadata claims.
+  auto statistics = empty_statistics(header, has_pairs);
+  std::ranges::copy(num_tokens, statistics.num_tokens.begin());
   const std::size_t stride = counts.size() / static_cast<std::size_t>(num_layers);
   for (std::size_t layer = 0; layer < statistics.coactivation.size(); ++layer) {
     const auto source = counts.subspan(layer * stride, stride);
     CollaborationMatrix& matrix = statistics.coactivation[layer];
-    if (statistics.has_pairs) {
+    if (has_pairs) {
       std::ranges::copy(source, matrix.all().begin());
     } else {
       for (std::size_t e = 0; e < source.size(); ++e) {

@@ -27,12 +27,28 @@ struct FileDescriptor {
   }
 };
 
-// One call for the whole stream: the decoder's own check finds truncation and corruption.
+// What `xz -9` needs is 65 MiB. A file may claim any dictionary, which liblzma would allocate.
+constexpr std::uint64_t kMaxXzMemoryBytes = 256 << 20;
+
+std::string_view xz_problem(lzma_ret status) {
+  switch (status) {
+    case LZMA_FORMAT_ERROR:
+      return "it does not begin like one";
+    case LZMA_BUF_ERROR:
+      return "it is cut off";
+    case LZMA_MEMLIMIT_ERROR:
+      return "its dictionary needs more than 256 MiB";
+    default:
+      return "it is corrupt";
+  }
+}
+
+// The decoder's own checks find truncation and corruption.
 std::vector<std::byte> decompress_xz(std::span<const std::byte> compressed,
                                      const std::filesystem::path& path) {
   lzma_stream stream = LZMA_STREAM_INIT;
-  C2R_REQUIRE(lzma_stream_decoder(&stream, UINT64_MAX, LZMA_CONCATENATED) == LZMA_OK, kUnsupported,
-              "{}: liblzma cannot start a decoder", path.string());
+  C2R_REQUIRE(lzma_stream_decoder(&stream, kMaxXzMemoryBytes, LZMA_CONCATENATED) == LZMA_OK,
+              kUnsupported, "{}: liblzma cannot start a decoder", path.string());
   struct End {
     lzma_stream* stream;
     ~End() { lzma_end(stream); }
@@ -49,8 +65,8 @@ std::vector<std::byte> decompress_xz(std::span<const std::byte> compressed,
     const auto produced = static_cast<std::ptrdiff_t>(chunk.size() - stream.avail_out);
     out.insert(out.end(), chunk.begin(), chunk.begin() + produced);
     if (status == LZMA_STREAM_END) return out;
-    C2R_REQUIRE(status == LZMA_OK, kInvalidFile, "{}: not a complete xz file (liblzma error {})",
-                path.string(), static_cast<int>(status));
+    C2R_REQUIRE(status == LZMA_OK, kInvalidFile, "{}: not a complete xz file: {}", path.string(),
+                xz_problem(status));
   }
 }
 

@@ -1,51 +1,105 @@
 #include "c2r/io/json.h"
 
-#include <set>
 #include <string>
+#include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "c2r/core/error.h"
+#include "c2r/core/shown.h"
 #include "c2r/io/file.h"
 
 namespace c2r {
 namespace {
 
-constexpr int kMaxDepth = 100;  // our files need 5; the parser's own limit is the stack
+constexpr std::size_t kMaxDepth = 100;  // our files need 5; the parser's own limit is the stack
 
 // Long or binary values must not fill the user's terminal.
-std::string shown(const Json& value) {
-  std::string text = value.dump(-1, ' ', true, Json::error_handler_t::replace);
-  if (text.size() > 60) text = text.substr(0, 57) + "...";
-  return text;
+std::string shown_value(const Json& value) {
+  return shown(value.dump(-1, ' ', true, Json::error_handler_t::replace));
 }
+
+// Builds the value that the parser reads. nlohmann's own builder searches an object's keys for
+// each new one, which takes minutes for the header of a model with 100,000 tensors.
+class Builder final : public nlohmann::json_sax<Json> {
+ public:
+  explicit Builder(std::string_view place) : place_(place) {}
+
+  Json take() { return std::move(root_); }
+
+  bool null() override { return put(nullptr); }
+  bool boolean(bool value) override { return put(value); }
+  bool number_integer(number_integer_t value) override { return put(value); }
+  bool number_unsigned(number_unsigned_t value) override { return put(value); }
+  bool number_float(number_float_t value, const string_t&) override { return put(value); }
+  bool string(string_t& value) override { return put(std::move(value)); }
+  bool binary(binary_t&) override { return false; }  // text has none
+
+  bool start_object(std::size_t) override {
+    keys_.emplace_back();
+    return open(Json::object());
+  }
+  bool key(string_t& name) override {
+    C2R_REQUIRE(keys_.back().insert(name).second, kInvalidFile, "{}: JSON has the key '{}' twice",
+                place_, shown(name));
+    auto& object = open_.back()->get_ref<Json::object_t&>();
+    static_cast<Json::object_t::Container&>(object).emplace_back(std::move(name), nullptr);
+    return true;
+  }
+  bool end_object() override {
+    keys_.pop_back();
+    open_.pop_back();
+    return true;
+  }
+  bool start_array(std::size_t) override { return open(Json::array()); }
+  bool end_array() override {
+    open_.pop_back();
+    return true;
+  }
+
+  bool parse_error(std::size_t, const std::string&, const Json::exception& error) override {
+    // "[json.exception.parse_error.101] parse error at line 1, column 2: syntax error ..."
+    const std::string_view what = error.what();
+    const auto detail = what.find("] ");
+    C2R_THROW(kInvalidFile, "{}: not valid JSON: {}", place_,
+              shown(detail == std::string_view::npos ? what : what.substr(detail + 2), 200));
+  }
+
+ private:
+  // Where the next value goes. A container does not grow while one of its elements is open, so
+  // the addresses in open_ stay valid.
+  Json& store(Json&& value) {
+    if (open_.empty()) return root_ = std::move(value);
+    if (open_.back()->is_array()) {
+      auto& array = open_.back()->get_ref<Json::array_t&>();
+      array.push_back(std::move(value));
+      return array.back();
+    }
+    return open_.back()->get_ref<Json::object_t&>().back().second = std::move(value);
+  }
+  bool put(Json value) {
+    store(std::move(value));
+    return true;
+  }
+  bool open(Json container) {
+    C2R_REQUIRE(open_.size() < kMaxDepth, kInvalidFile, "{}: JSON is nested deeper than {}", place_,
+                kMaxDepth);
+    open_.push_back(&store(std::move(container)));
+    return true;
+  }
+
+  std::string_view place_;
+  Json root_;
+  std::vector<Json*> open_;
+  std::vector<std::unordered_set<std::string>> keys_;  // of the open objects
+};
 
 }  // namespace
 
 Json parse_json(std::string_view text, std::string_view place) {
-  std::vector<std::set<std::string>> open_objects;
-  const auto check = [&](int depth, Json::parse_event_t event, const Json& parsed) {
-    C2R_REQUIRE(depth <= kMaxDepth, kInvalidFile, "{}: JSON is nested deeper than {}", place,
-                kMaxDepth);
-    if (event == Json::parse_event_t::object_start) {
-      open_objects.emplace_back();
-    } else if (event == Json::parse_event_t::object_end) {
-      open_objects.pop_back();
-    } else if (event == Json::parse_event_t::key) {
-      const auto& key = parsed.get_ref<const std::string&>();
-      C2R_REQUIRE(open_objects.back().insert(key).second, kInvalidFile,
-                  "{}: JSON has the key {} twice", place, shown(parsed));
-    }
-    return true;
-  };
-  try {
-    return Json::parse(text, check);
-  } catch (const Json::exception& e) {
-    // "[json.exception.parse_error.101] parse error at line 1, column 2: syntax error ..."
-    const std::string_view what = e.what();
-    const auto detail = what.find("] ");
-    C2R_THROW(kInvalidFile, "{}: not valid JSON: {}", place,
-              detail == std::string_view::npos ? what : what.substr(detail + 2));
-  }
+  Builder builder(place);
+  (void)Json::sax_parse(text, &builder);  // errors are thrown by the builder
+  return builder.take();
 }
 
 Json read_json_file(const std::filesystem::path& path) {
@@ -66,19 +120,19 @@ std::int64_t json_integer(const Json& value, std::int64_t min, std::int64_t max,
                     (!value.is_number_unsigned() || value.get<std::uint64_t>() <= INT64_MAX);
   C2R_REQUIRE(fits && min <= value.get<std::int64_t>() && value.get<std::int64_t>() <= max,
               kInvalidFile, "{}: {} is {}, but must be an integer in [{}, {}]", place, what,
-              shown(value), min, max);
+              shown_value(value), min, max);
   return value.get<std::int64_t>();
 }
 
 const Json::array_t& json_array(const Json& value, std::string_view what, std::string_view place) {
   C2R_REQUIRE(value.is_array(), kInvalidFile, "{}: {} is {}, but must be an array", place, what,
-              shown(value));
+              shown_value(value));
   return value.get_ref<const Json::array_t&>();
 }
 
 const std::string& json_string(const Json& value, std::string_view what, std::string_view place) {
   C2R_REQUIRE(value.is_string(), kInvalidFile, "{}: {} is {}, but must be a string", place, what,
-              shown(value));
+              shown_value(value));
   return value.get_ref<const std::string&>();
 }
 

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "c2r/core/error.h"
+#include "c2r/core/shown.h"
 #include "c2r/io/json.h"
 
 namespace c2r {
@@ -35,7 +36,8 @@ const DtypeRow& dtype_row(Dtype dtype) {
 
 Dtype parse_dtype(const std::string& name, std::string_view place) {
   const auto* const row = std::ranges::find(kDtypes, name, &DtypeRow::name);
-  C2R_REQUIRE(row != std::end(kDtypes), kInvalidFile, "{}: dtype '{}' is not known", place, name);
+  C2R_REQUIRE(row != std::end(kDtypes), kInvalidFile, "{}: dtype '{}' is not known", place,
+              shown(name));
   return row->dtype;
 }
 
@@ -82,8 +84,9 @@ void check_tiling(std::vector<std::pair<std::string, ParsedTensor>>& tensors,
   });
   std::int64_t filled = 0;
   for (const auto& [name, tensor] : tensors) {
-    C2R_REQUIRE(tensor.begin == filled, kInvalidFile, "{}: tensor '{}' {} the one before it", path,
-                name, tensor.begin < filled ? "overlaps" : "leaves a gap after");
+    C2R_REQUIRE(tensor.begin == filled, kInvalidFile,
+                "{}: tensor '{}' begins at byte {} of the data, but the one before it ends at {}",
+                path, shown(name), tensor.begin, filled);
     filled = tensor.end;
   }
   C2R_REQUIRE(filled == data_bytes, kInvalidFile,
@@ -132,10 +135,10 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
       const std::string place = path_ + ", __metadata__";
       C2R_REQUIRE(entry.is_object(), kInvalidFile, "{}: must be a JSON object", place);
       for (const auto& [key, value] : entry.items()) {
-        metadata_.emplace(key, json_string(value, "'" + key + "'", place));
+        metadata_.emplace(key, json_string(value, fmt::format("'{}'", shown(key)), place));
       }
     } else {
-      const std::string place = fmt::format("{}: tensor '{}'", path_, name);
+      const std::string place = fmt::format("{}: tensor '{}'", path_, shown(name));
       tensors.emplace_back(name, parse_tensor(entry, data_bytes, place));
     }
   }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bitset>
+#include <cstdlib>
 #include <limits>
 #include <utility>
 
@@ -56,15 +57,16 @@ void decode(std::span<const Stored> stored, const TraceHeader& header, std::int6
   }
 }
 
-void check_row(std::span<const ExpertId> row, std::int32_t num_experts, std::string_view place) {
+void check_row(std::span<const ExpertId> row, std::int32_t num_experts, std::string_view place,
+               std::size_t token) {
   for (auto id = row.begin(); id != row.end(); ++id) {
     if (*id == kNoExpert) continue;
     const auto value = static_cast<std::int32_t>(*id);
     C2R_REQUIRE(0 <= value && value < num_experts, kInvalidFile,
-                "{}: expert {} is not in [0, {}], the range of {} experts", place, value,
-                num_experts - 1, num_experts);
+                "{}, token {}: expert {} is not in [0, {}], the range of {} experts", place, token,
+                value, num_experts - 1, num_experts);
     C2R_REQUIRE(std::find(row.begin(), id, *id) == id, kInvalidFile,
-                "{}: a token names expert {} twice", place, value);
+                "{}, token {}: names expert {} twice", place, token, value);
   }
 }
 
@@ -72,9 +74,12 @@ void check_row(std::span<const ExpertId> row, std::int32_t num_experts, std::str
 class SpillFile {
  public:
   explicit SpillFile(const std::filesystem::path& folder) {
-    fd_ = ::open(folder.empty() ? "." : folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    // Not O_TMPFILE, which network file systems lack.
+    std::string name = (folder.empty() ? "." : folder.string()) + "/.c2r.XXXXXX";
+    fd_ = ::mkostemp(name.data(), O_CLOEXEC);
     C2R_REQUIRE(fd_ >= 0, kInvalidFile, "cannot write a temporary file in '{}'",
                 folder.empty() ? "." : folder.string());
+    ::unlink(name.c_str());
   }
   SpillFile(SpillFile&& other) noexcept
       : fd_(std::exchange(other.fd_, -1)), buffer_(std::move(other.buffer_)) {}
@@ -233,7 +238,7 @@ void TraceWriter::append(std::int64_t layer, std::span<const ExpertId> topk_idx,
   C2R_ASSERT(0 <= layer && layer < state_->header.num_layers() && topk_idx.size() % top_k == 0);
   C2R_ASSERT(topk_weights.size() == (state_->has_weights ? topk_idx.size() : 0));
   for (std::size_t first = 0; first < topk_idx.size(); first += top_k) {
-    check_row(topk_idx.subspan(first, top_k), state_->header.num_experts, place);
+    check_row(topk_idx.subspan(first, top_k), state_->header.num_experts, place, first / top_k);
   }
   const auto at = static_cast<std::size_t>(layer);
   if (is_stored_in_u8(state_->header.num_experts)) {

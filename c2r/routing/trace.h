@@ -93,7 +93,7 @@ class TraceWriter {
   /// Appends tokens to one layer; layers may advance at different times.
   /// @param topk_idx [n, top_k], row-major; kNoExpert = none
   /// @param topk_weights [n, top_k], rounded to f16; empty unless `has_weights`
-  /// @param place where the ids come from, for messages
+  /// @param place where the ids come from, for messages, which count tokens from 0 in this call
   /// @throws Error(kInvalidFile) if an id is out of range or a token names an expert twice
   void append(std::int64_t layer, std::span<const ExpertId> topk_idx,
               std::span<const float> topk_weights, std::string_view place);

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "c2r/core/error.h"
+#include "c2r/core/shown.h"
 #include "c2r/io/json.h"
 #include "c2r/routing/routing.h"
 
@@ -28,10 +29,18 @@ void check_header(const TraceHeader& header, std::string_view place) {
               kInvalidFile, "{}: top_k is {}, but must be in [1, {}]", place, header.top_k,
               std::min(kMaxTopK, header.num_experts));
   C2R_REQUIRE(!header.layer_indices.empty(), kInvalidFile, "{}: has no MoE layer", place);
+  C2R_REQUIRE(header.layer_indices.front() >= 0, kInvalidFile,
+              "{}: layer_indices begin with {}, but must not be negative", place,
+              header.layer_indices.front());
   const auto descent = std::ranges::adjacent_find(header.layer_indices, std::greater_equal{});
   C2R_REQUIRE(descent == header.layer_indices.end(), kInvalidFile,
               "{}: layer_indices must ascend, but {} is followed by {}", place, *descent,
               *std::next(descent));
+  try {
+    (void)Json(header.model).dump();
+  } catch (const Json::exception&) {
+    C2R_THROW(kInvalidFile, "{}: the model's name '{}' is not UTF-8", place, shown(header.model));
+  }
 }
 
 std::map<std::string, std::string> trace_metadata(const TraceHeader& header,
@@ -54,10 +63,10 @@ TraceHeader read_trace_metadata(const SafetensorsFile& file, std::string_view fo
               file.path(), what, format);
   C2R_REQUIRE(file.metadata_at("version") == kVersion, kInvalidFile,
               "{}: is {} of version '{}', but this program reads version {}", file.path(), what,
-              file.metadata_at("version"), kVersion);
+              shown(file.metadata_at("version")), kVersion);
   C2R_REQUIRE(file.metadata_at("id_space") == "logical", kInvalidFile,
               "{}: id_space is '{}', but expert ids must be 'logical'", file.path(),
-              file.metadata_at("id_space"));
+              shown(file.metadata_at("id_space")));
   TraceHeader header{.model = file.metadata_at("model"),
                      .num_experts = metadata_integer(file, "num_experts", kMaxExperts),
                      .top_k = metadata_integer(file, "top_k", kMaxTopK)};

@@ -1,0 +1,77 @@
+#include "c2r/core/parallel.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+#include <vector>
+
+#include "c2r/core/testing.h"
+
+namespace c2r {
+namespace {
+
+using testing::error_of;
+
+TEST(ParallelFor, RunsEveryTaskOnce) {
+  for (const int num_threads : {1, 2, 3, 8}) {
+    for (const std::int64_t num_tasks : {0, 1, 2, 7, 1000}) {
+      SCOPED_TRACE(fmt::format("{} threads, {} tasks", num_threads, num_tasks));
+      std::vector<std::atomic<int>> runs(static_cast<std::size_t>(num_tasks));
+      parallel_for(num_tasks, num_threads, [&](std::int64_t task, int thread) {
+        EXPECT_TRUE(0 <= thread && thread < num_threads);
+        ++runs.at(static_cast<std::size_t>(task));
+      });
+      for (const auto& count : runs) EXPECT_EQ(count, 1);
+    }
+  }
+}
+
+TEST(ParallelFor, GivesAThreadItsOwnScratchSpace) {
+  constexpr int kNumThreads = 4;
+  std::vector<std::atomic<bool>> is_in_use(kNumThreads);
+  parallel_for(200, kNumThreads, [&](std::int64_t, int thread) {
+    auto& in_use = is_in_use[static_cast<std::size_t>(thread)];
+    EXPECT_FALSE(in_use.exchange(true)) << "two bodies at once on thread " << thread;
+    std::this_thread::yield();
+    in_use = false;
+  });
+}
+
+TEST(ParallelFor, RethrowsTheErrorOfTheLowestTask) {
+  for (const int num_threads : {1, 2, 4}) {
+    for (int round = 0; round < 50; ++round) {
+      const auto message = error_of([&] {
+        parallel_for(100, num_threads, [](std::int64_t task, int) {
+          // The lowest failing task is the slowest, so a later one nearly always fails first.
+          if (task == 10) std::this_thread::sleep_for(std::chrono::microseconds(200));
+          if (task >= 10) throw Error(ErrorCode::kInvalidFile, fmt::format("task {}", task));
+        });
+      });
+      ASSERT_EQ(message, "task 10") << num_threads << " threads";
+    }
+  }
+}
+
+TEST(ParallelFor, StartsNoTaskAfterAFailure) {
+  std::atomic<int> runs = 0;
+  const auto body = [&](std::int64_t, int) {
+    ++runs;
+    throw Error(ErrorCode::kInvalidFile, "failed");
+  };
+  EXPECT_THROW(parallel_for(1'000'000, 1, body), Error);
+  EXPECT_EQ(runs, 1);
+}
+
+TEST(ParallelFor, NeedsAThread) {
+  EXPECT_EQ(error_of([] { parallel_for(1, 0, [](std::int64_t, int) {}); }),
+            "num_threads is 0, but must be at least 1");
+}
+
+TEST(DefaultNumThreads, IsAtLeastOne) {
+  EXPECT_GE(default_num_threads(), 1);
+}
+
+}  // namespace
+}  // namespace c2r

@@ -1,0 +1,127 @@
+#include "c2r/io/file.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "c2r/core/testing.h"
+
+namespace c2r {
+namespace {
+
+using testing::error_of;
+using testing::temporary_path;
+
+// `printf 'hello\n' | xz`.
+constexpr std::string_view kHelloXz(
+    "\xfd\x37\x7a\x58\x5a\x00\x00\x04\xe6\xd6\xb4\x46\x02\x00\x21\x01\x16\x00\x00\x00\x74\x2f\xe5"
+    "\xa3\x01\x00\x05\x68\x65\x6c\x6c\x6f\x0a\x00\x00\x00\xa5\x60\x97\xf1\x94\xf6\xfd\xe0\x00\x01"
+    "\x1e\x06\xc1\x2f\xa4\x1d\x1f\xb6\xf3\x7d\x01\x00\x00\x00\x00\x04\x59\x5a",
+    64);
+
+std::int64_t num_files(const std::filesystem::path& folder) {
+  return std::distance(std::filesystem::directory_iterator(folder), {});
+}
+
+TEST(AtomicFile, AppearsWhenCommitted) {
+  const auto path = temporary_path("file.txt");
+  AtomicFile file(path);
+  file.write("one ");
+  file.write("two");
+  EXPECT_FALSE(std::filesystem::exists(path));
+  file.commit();
+  EXPECT_EQ(read_text_file(path), "one two");
+  EXPECT_EQ(num_files(path.parent_path()), 1);
+}
+
+TEST(AtomicFile, LeavesNothingBehindWhenNotCommitted) {
+  const auto path = temporary_path("file.txt");
+  {
+    AtomicFile file(path);
+    file.write("half of it");
+    EXPECT_EQ(num_files(path.parent_path()), 1);
+  }
+  EXPECT_EQ(num_files(path.parent_path()), 0);
+}
+
+TEST(AtomicFile, KeepsTheOldFileUntilTheNewOneIsComplete) {
+  const auto path = temporary_path("file.txt");
+  write_text_file(path, "old");
+  {
+    AtomicFile file(path);
+    file.write("new");
+    EXPECT_EQ(read_text_file(path), "old");
+  }
+  EXPECT_EQ(read_text_file(path), "old");
+  write_text_file(path, "new");
+  EXPECT_EQ(read_text_file(path), "new");
+}
+
+TEST(AtomicFile, SaysWhereItCannotWrite) {
+  const auto path = temporary_path("file.txt").parent_path();
+  EXPECT_EQ(
+      error_of([&] { AtomicFile file(path / "missing" / "file.txt"); }),
+      fmt::format("cannot write '{}/missing/file.txt': No such file or directory", path.string()));
+  EXPECT_EQ(error_of([&] { AtomicFile file{path}; }),
+            fmt::format("cannot write '{}': it is there and not a regular file", path.string()));
+}
+
+TEST(MappedFile, KeepsItsBytesWhenMoved) {
+  const auto path = temporary_path("file.txt"), empty_path = temporary_path("empty");
+  write_text_file(path, "hello");
+  write_text_file(empty_path, "");
+  MappedFile first(path);
+  const auto* const address = first.bytes().data();
+  MappedFile second(std::move(first));
+  EXPECT_EQ(second.bytes().data(), address);
+  MappedFile third(empty_path);
+  EXPECT_TRUE(third.bytes().empty());
+  third = std::move(second);
+  EXPECT_EQ(third.bytes().data(), address);
+  EXPECT_EQ(third.bytes().size(), 5u);
+}
+
+TEST(MappedFile, RefusesWhatIsNotAFile) {
+  const auto path = temporary_path("file.txt");
+  EXPECT_EQ(error_of([&] { MappedFile file{path}; }),
+            fmt::format("cannot open '{}': No such file or directory", path.string()));
+  EXPECT_EQ(error_of([&] { MappedFile file{path.parent_path()}; }),
+            fmt::format("'{}' is not a regular file", path.parent_path().string()));
+}
+
+TEST(ReadFile, DecompressesXzByItsName) {
+  const auto path = temporary_path("file.txt.xz");
+  write_text_file(path, kHelloXz);
+  EXPECT_EQ(read_text_file(path), "hello\n");
+  write_text_file(path, std::string(kHelloXz) + std::string(kHelloXz));  // as `cat a.xz b.xz`
+  EXPECT_EQ(read_text_file(path), "hello\nhello\n");
+  const auto plain = temporary_path("file.txt");
+  write_text_file(plain, kHelloXz);
+  EXPECT_EQ(read_text_file(plain), kHelloXz);
+}
+
+TEST(ReadFile, NoticesEveryTruncationOfAnXzFile) {
+  const auto path = temporary_path("file.txt.xz");
+  for (std::size_t size = 0; size < kHelloXz.size(); ++size) {
+    write_text_file(path, kHelloXz.substr(0, size));
+    EXPECT_EQ(error_of([&] { (void)read_file(path); }),
+              fmt::format("{}: not a complete xz file: it is cut off", path.string()))
+        << size << " bytes";
+  }
+}
+
+TEST(ReadFile, NoticesABrokenXzFile) {
+  const auto path = temporary_path("file.txt.xz");
+  std::string broken(kHelloXz);
+  broken[30] = static_cast<char>(broken[30] ^ 1);  // in "hello"
+  write_text_file(path, broken);
+  EXPECT_EQ(error_of([&] { (void)read_file(path); }),
+            fmt::format("{}: not a complete xz file: it is corrupt", path.string()));
+  write_text_file(path, "hello, this is not xz\n");
+  EXPECT_EQ(error_of([&] { (void)read_file(path); }),
+            fmt::format("{}: not a complete xz file: it does not begin like one", path.string()));
+}
+
+}  // namespace
+}  // namespace c2r
