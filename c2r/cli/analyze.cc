@@ -46,6 +46,7 @@ std::vector<std::int32_t> splits(const Options& options, std::int32_t num_expert
 std::optional<FanOutOfSplit> fan_out(const Inputs& inputs, std::int32_t ep_size, int num_threads) {
   const CollaborationStatistics& statistics = inputs.statistics;
   std::vector<std::int32_t> ranks;
+  ranks.reserve(static_cast<std::size_t>(statistics.header.num_experts));
   for (std::int32_t e = 0; e < statistics.header.num_experts; ++e) {
     ranks.push_back(e / (statistics.header.num_experts / ep_size));
   }

@@ -121,7 +121,7 @@ int run(int argc, const char* const* argv) {
   app.set_version_flag("--version", version_text());
   app.require_subcommand(1);
   app.footer("`c2r help COMMAND` explains a command and shows an example.");
-  //IMPORT
+  // IMPORT
   add_analyze(app);
   add_collaborators(app);
   add_help(app);

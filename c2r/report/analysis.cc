@@ -87,8 +87,8 @@ std::string analysis_table(const Analysis& analysis) {
   const ModelMetrics& m = analysis.metrics;
   const TraceHeader& header = analysis.statistics.header;
   std::vector<std::vector<std::string>> rows = {
-      {"layer", "max/mean load", "busiest",
-       fmt::format("partners of {}", header.num_experts - 1), "for 90 %", "specialization"}};
+      {"layer", "max/mean load", "busiest", fmt::format("partners of {}", header.num_experts - 1),
+       "for 90 %", "specialization"}};
   for (const FanOutOfSplit& split : analysis.fan_out) {
     rows[0].push_back(fmt::format("ranks of {}", split.ep_size));
   }
