@@ -1,0 +1,181 @@
+#!/usr/bin/env python3
+"""The c2r program from outside: results, errors, exit statuses, and every example in its help.
+
+  command_line_test.py C2R    C2R: the program
+"""
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import small_model
+
+C2R = str(pathlib.Path(sys.argv.pop(1)).resolve())
+COMMANDS = ["import", "analyze", "collaborators"]
+IMPORT = ["import", "--from", "npy", "expert_ids.npy", "--num-experts", "8", "--model", "small"]
+
+
+class CommandLine(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        small_model.write_inputs(self.folder)
+
+    def run_c2r(self, *words):
+        return subprocess.run([C2R, *words], cwd=self.folder, text=True, capture_output=True,
+                              timeout=60, check=False)
+
+    def succeed(self, *words):
+        done = self.run_c2r(*words)
+        self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
+        return done.stdout
+
+    def fail(self, status, message, *words):
+        done = self.run_c2r(*words)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (status, "", message + "\n"))
+
+    def make_trace(self):
+        self.succeed(*IMPORT, "--sequences", "sequences.csv", "-o", "trace.safetensors")
+
+
+class Results(CommandLine):
+    def test_counts_of_a_small_model_are_right(self):
+        self.make_trace()
+        analysis = json.loads(self.succeed("analyze", "trace.safetensors", "--ranks", "2,4",
+                                           "--json"))
+        self.assertEqual(analysis["num_layers"], small_model.NUM_LAYERS)
+        for layer, got in enumerate(analysis["layers"]):
+            chosen = [token[layer] for token in small_model.choices()]
+            self.assertEqual([e["load"] for e in got["experts"]],
+                             [sum(e in pair for pair in chosen) for e in range(8)])
+            for ranks in (2, 4):
+                fan_out = sum(len({e // (8 // ranks) for e in pair}) for pair in chosen)
+                self.assertAlmostEqual(got["fan_out"][str(ranks)], fan_out / len(chosen))
+
+    def test_statistics_merge_to_the_same_as_their_trace(self):
+        self.make_trace()
+        self.succeed("analyze", "trace.safetensors", "-o", "counts.safetensors")
+        once = json.loads(self.succeed("analyze", "counts.safetensors", "--json"))
+        twice = json.loads(self.succeed("analyze", "counts.safetensors", "trace.safetensors",
+                                        "--json"))
+        for one, two in zip(once["layers"], twice["layers"]):
+            self.assertEqual(2 * one["num_tokens"], two["num_tokens"])
+            self.assertEqual([2 * e["load"] for e in one["experts"]],
+                             [e["load"] for e in two["experts"]])
+            self.assertEqual(one["fan_out"], two["fan_out"])
+
+    def test_people_see_the_two_groups(self):
+        self.make_trace()
+        text = self.succeed("analyze", "trace.safetensors")
+        self.assertIn("small: 4 MoE layers, 8 experts, top-2, 400 tokens", text)
+        order = text.split("experts from left to right:")[1].split("\n")[0].split()
+        self.assertIn({int(e) for e in order[:4]}, ({0, 1, 2, 3}, {4, 5, 6, 7}))
+
+    def test_collaborators_stay_in_their_group(self):
+        self.make_trace()
+        lists = json.loads(self.succeed("collaborators", "trace.safetensors", "--top-t", "3"))
+        for layer in lists["collaborators"]:
+            for expert, collaborators in enumerate(layer):
+                self.assertEqual({e // 4 for e in collaborators}, {expert // 4})
+                self.assertNotIn(expert, collaborators)
+
+    def test_a_config_gains_the_two_keys_and_keeps_the_others(self):
+        self.make_trace()
+        self.succeed("collaborators", "trace.safetensors", "--top-t", "3", "--config",
+                     "config.json", "-o", "new.json")
+        before = json.loads((self.folder / "config.json").read_text())
+        after = json.loads((self.folder / "new.json").read_text())
+        lists = after.pop("collaborative_list")
+        self.assertEqual(after.pop("top_t"), 3)
+        self.assertEqual(after, before)
+        for layer in lists:
+            for expert, collaborators in enumerate(layer):
+                self.assertEqual(sorted(collaborators), list(range(8)))
+                self.assertEqual(collaborators[-1], expert)
+
+    def test_results_do_not_depend_on_threads(self):
+        self.make_trace()
+        one, two = (self.succeed("analyze", "trace.safetensors", "--json", "--threads", n)
+                    for n in "12")
+        self.assertEqual(one, two)
+
+
+class Help(CommandLine):
+    def test_every_example_works(self):
+        self.make_trace()
+        for command in COMMANDS:
+            text = self.succeed("help", command)
+            self.assertEqual(text, self.succeed(command, "--help"))
+            examples = text.split("Example:\n")[1].strip().splitlines()
+            self.assertTrue(examples)
+            for line in examples:
+                words = line.split()
+                self.assertEqual(words[:2], ["c2r", command])
+                self.succeed(*words[1:])
+
+    def test_version_names_the_build(self):
+        self.assertRegex(self.succeed("--version"), r"^c2r \d+\.\d+\.\d+ \(commit \S+, .+\)\n$")
+
+
+class Mistakes(CommandLine):
+    def test_unknown_names_are_answered_with_the_nearest(self):
+        self.fail(2, "c2r: unknown command 'analyse'; did you mean 'analyze'?", "analyse", "x")
+        self.fail(2, "c2r: unknown command 'analyse'; did you mean 'analyze'?", "help", "analyse")
+        self.fail(2, "c2r analyze: unknown option '--rank'; did you mean '--ranks'?",
+                  "analyze", "x", "--rank", "2")
+        self.fail(2, "c2r collaborators: unknown option '--topt'; did you mean '--top-t'?",
+                  "collaborators", "x", "--topt=2")
+
+    def test_nothing_to_do_is_a_usage_error(self):
+        done = self.run_c2r()
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertIn("analyze", done.stderr)
+
+    def test_values_out_of_range_name_the_range(self):
+        self.make_trace()
+        self.fail(2, "c2r collaborators: --top-t 8 is not in [1, 7]: a token of top-2 needs 1 "
+                     "collaborators, and an expert has 7",
+                  "collaborators", "trace.safetensors", "--top-t", "8")
+        self.fail(2, "c2r analyze: --ranks 3: 8 experts cannot be split evenly over 3 ranks",
+                  "analyze", "trace.safetensors", "--ranks", "3")
+        self.fail(2, "c2r analyze: --heat-map takes best, all, none or the index of an MoE layer in "
+                     "[0, 3], not '9'", "analyze", "trace.safetensors", "--heat-map", "9", "--ranks",
+                  "2")
+
+    def test_a_missing_file_is_a_failure(self):
+        self.fail(1, "c2r analyze: cannot open 'x': No such file or directory", "analyze", "x")
+
+    def test_another_format_points_to_import(self):
+        path = self.folder / "weights.safetensors"
+        path.write_bytes(b"\x02\x00\x00\x00\x00\x00\x00\x00{}")
+        self.fail(1, "c2r analyze: weights.safetensors: is not a routing trace: its metadata lacks "
+                     "format = c2r.trace; `c2r import` reads other formats",
+                  "analyze", "weights.safetensors")
+
+    def test_a_config_of_another_model_is_refused(self):
+        self.make_trace()
+        (self.folder / "config.json").write_text('{"num_experts": 60}')
+        self.fail(2, "c2r collaborators: config.json: num_experts is 60, but the statistics are of "
+                     "8 experts",
+                  "collaborators", "trace.safetensors", "--top-t", "3", "--config", "config.json")
+
+    def test_a_failed_import_leaves_nothing_behind(self):
+        before = sorted(self.folder.iterdir())
+        words = [w if w != "8" else "7" for w in IMPORT]
+        self.assertEqual(self.run_c2r(*words, "-o", "trace.safetensors").returncode, 1)
+        self.assertEqual(sorted(self.folder.iterdir()), before)
+
+    def test_a_full_disk_is_a_failure(self):
+        self.make_trace()
+        with open("/dev/full", "w", encoding="ascii") as full:
+            done = subprocess.run([C2R, "analyze", "trace.safetensors"], cwd=self.folder, stdout=full,
+                                  stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        self.assertEqual((done.returncode, done.stderr),
+                         (1, "c2r analyze: cannot write to standard output\n"))
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
