@@ -13,41 +13,13 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "tensors are used as they lie on disk");
 
-struct DtypeRow {
-  Dtype dtype;
-  std::string_view name;
-  std::int64_t bytes;
-};
-
-constexpr DtypeRow kDtypes[] = {
-    {Dtype::kBool, "BOOL", 1}, {Dtype::kU8, "U8", 1},   {Dtype::kI8, "I8", 1},
-    {Dtype::kU16, "U16", 2},   {Dtype::kI16, "I16", 2}, {Dtype::kF16, "F16", 2},
-    {Dtype::kBf16, "BF16", 2}, {Dtype::kU32, "U32", 4}, {Dtype::kI32, "I32", 4},
-    {Dtype::kF32, "F32", 4},   {Dtype::kU64, "U64", 8}, {Dtype::kI64, "I64", 8},
-    {Dtype::kF64, "F64", 8},
-};
-
 constexpr std::uint64_t kLengthBytes = 8;
 constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;  // the official library's limit
 
-const DtypeRow& dtype_row(Dtype dtype) {
-  return *std::ranges::find(kDtypes, dtype, &DtypeRow::dtype);
-}
-
 Dtype parse_dtype(const std::string& name, std::string_view place) {
-  const auto* const row = std::ranges::find(kDtypes, name, &DtypeRow::name);
-  C2R_REQUIRE(row != std::end(kDtypes), kInvalidFile, "{}: dtype '{}' is not known", place,
-              shown(name));
-  return row->dtype;
-}
-
-// Bytes of a tensor, or nothing where the product does not fit.
-std::optional<std::int64_t> num_bytes(std::span<const std::int64_t> shape, Dtype dtype) {
-  std::int64_t bytes = dtype_row(dtype).bytes;
-  for (const std::int64_t extent : shape) {
-    if (__builtin_mul_overflow(bytes, extent, &bytes)) return std::nullopt;
-  }
-  return bytes;
+  const auto dtype = dtype_of_name(name);
+  C2R_REQUIRE(dtype.has_value(), kInvalidFile, "{}: dtype '{}' is not known", place, shown(name));
+  return *dtype;
 }
 
 struct ParsedTensor {
@@ -69,11 +41,11 @@ ParsedTensor parse_tensor(const Json& entry, std::int64_t data_bytes, const std:
               offsets.size());
   tensor.end = json_integer(offsets[1], 0, data_bytes, "the end in data_offsets", place);
   tensor.begin = json_integer(offsets[0], 0, tensor.end, "the begin in data_offsets", place);
-  const auto expected = num_bytes(tensor.view.shape, tensor.view.dtype);
+  const auto expected = tensor_bytes(tensor.view.shape, tensor.view.dtype);
   C2R_REQUIRE(expected == tensor.end - tensor.begin, kInvalidFile,
               "{}: shape {} of {} needs {} bytes, but data_offsets span {}", place,
               shape_text(tensor.view.shape), dtype_name(tensor.view.dtype),
-              expected ? std::to_string(*expected) : "more than 2^63", tensor.end - tensor.begin);
+              expected ? std::to_string(*expected) : "too many", tensor.end - tensor.begin);
   return tensor;
 }
 
@@ -94,23 +66,6 @@ void check_tiling(std::vector<std::pair<std::string, ParsedTensor>>& tensors,
 }
 
 }  // namespace
-
-std::string_view dtype_name(Dtype dtype) {
-  return dtype_row(dtype).name;
-}
-
-std::int64_t dtype_bytes(Dtype dtype) {
-  return dtype_row(dtype).bytes;
-}
-
-std::string shape_text(std::span<const std::int64_t> shape) {
-  std::string text = "[";
-  for (const std::int64_t extent : shape) {
-    if (text.size() > 1) text += ", ";
-    text += extent == -1 ? "any" : std::to_string(extent);
-  }
-  return text + "]";
-}
 
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
     : path_(path.string()), file_(path) {
@@ -185,7 +140,7 @@ void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWr
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::int64_t offset = 0;
   for (const TensorToWrite& tensor : tensors) {
-    const std::int64_t end = offset + num_bytes(tensor.shape, tensor.dtype).value();
+    const std::int64_t end = offset + tensor_bytes(tensor.shape, tensor.dtype).value();
     header[tensor.name] = {{"dtype", dtype_name(tensor.dtype)},
                            {"shape", tensor.shape},
                            {"data_offsets", {offset, end}}};

@@ -7,34 +7,15 @@
 #include <filesystem>
 #include <functional>
 #include <map>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "c2r/io/dtype.h"
 #include "c2r/io/file.h"
 
 namespace c2r {
-
-enum class Dtype { kBool, kU8, kI8, kU16, kI16, kF16, kBf16, kU32, kI32, kF32, kU64, kI64, kF64 };
-
-std::string_view dtype_name(Dtype dtype);  // as in the header: "U8", "BF16", ...
-std::int64_t dtype_bytes(Dtype dtype);
-
-/// The C++ element type of a dtype. Half and bf16 tensors are read as their bits.
-template <class T>
-inline constexpr std::optional<Dtype> kDtypeOf = std::nullopt;
-template <>
-inline constexpr std::optional<Dtype> kDtypeOf<std::uint8_t> = Dtype::kU8;
-template <>
-inline constexpr std::optional<Dtype> kDtypeOf<std::uint16_t> = Dtype::kU16;
-template <>
-inline constexpr std::optional<Dtype> kDtypeOf<std::int32_t> = Dtype::kI32;
-template <>
-inline constexpr std::optional<Dtype> kDtypeOf<std::int64_t> = Dtype::kI64;
-template <>
-inline constexpr std::optional<Dtype> kDtypeOf<float> = Dtype::kF32;
 
 /// One tensor of an open file. The bytes belong to the file, row-major and little-endian.
 struct TensorView {
@@ -42,8 +23,6 @@ struct TensorView {
   std::vector<std::int64_t> shape;
   std::span<const std::byte> bytes;
 };
-
-std::string shape_text(std::span<const std::int64_t> shape);  // "[3, 4]"
 
 /// A safetensors file, mapped. Opening reads and checks the whole header: sizes agree with shapes
 /// and dtypes, and the tensors fill the rest of the file without gaps or overlaps.

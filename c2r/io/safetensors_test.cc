@@ -116,7 +116,7 @@ TEST(Safetensors, ChecksThatTensorsTileTheData) {
 TEST(Safetensors, ChecksSizesBeforeItBelievesThem) {
   EXPECT_EQ(error_of_header(
                 R"({"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}})"),
-            ": tensor 'a': shape [4611686018427387904, 4] of F32 needs more than 2^63 bytes, but "
+            ": tensor 'a': shape [4611686018427387904, 4] of F32 needs too many bytes, but "
             "data_offsets span 0");
   EXPECT_EQ(error_of_header(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", 4),
             ": tensor 'a': shape [2] of F32 needs 8 bytes, but data_offsets span 4");

@@ -1,0 +1,49 @@
+// Comma-separated values as in RFC 4180: fields may be quoted, and then hold commas, line breaks
+// and, doubled, quotes. https://www.rfc-editor.org/rfc/rfc4180
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace c2r {
+
+/// Walks over the rows of a text. The first row is the header and gives the number of fields.
+class CsvReader {
+ public:
+  /// Reads the header.
+  /// @param path what the text is, for messages
+  /// @throws Error(kInvalidFile) if the text is empty or its header is broken
+  CsvReader(std::string_view text, std::string_view path);
+
+  /// The position of the header's field `name`.
+  /// @throws Error(kInvalidFile) if there is none, or more than one
+  std::size_t column(std::string_view name) const;
+
+  /// Moves to the next row; false at the end.
+  /// @throws Error(kInvalidFile), naming path and line, if a row has a stray or missing quote or
+  ///         another number of fields than the header
+  bool next();
+
+  /// A field of the current row, unquoted.
+  const std::string& field(std::size_t column) const { return fields_[column]; }
+
+  /// A field of the current row as an integer in [min, max].
+  /// @throws Error(kInvalidFile) if it is anything else
+  std::int64_t integer(std::size_t column, std::int64_t min, std::int64_t max) const;
+
+  /// "PATH:LINE" of the current row's first line, counted from 1.
+  std::string place() const;
+
+ private:
+  void read_row();
+  void read_quoted_field(std::string& field);
+
+  std::string_view text_, path_;
+  std::size_t at_ = 0;
+  std::int64_t line_ = 1, row_line_ = 1;  // of at_, and where the current row begins
+  std::vector<std::string> header_, fields_;
+};
+
+}  // namespace c2r

@@ -1,0 +1,56 @@
+// NumPy's .npy files: a magic string, a header written as a Python dict, then the elements.
+// https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "c2r/io/dtype.h"
+
+namespace c2r {
+
+/// An array in the bytes of somebody else, row-major and little-endian, not aligned.
+struct NpyView {
+  Dtype dtype = Dtype::kU8;
+  std::vector<std::int64_t> shape;
+  std::span<const std::byte> bytes;  // as many as shape and dtype say
+
+  std::int64_t num_elements() const { return std::ssize(bytes) / dtype_bytes(dtype); }
+};
+
+/// Reads versions 1 to 3 with the dtypes b1, u1, i1, u2, i2, i4, i8, f2, f4 and f8. Allocates
+/// nothing but the shape.
+/// @param place what the bytes are, for messages: a file's path
+/// @throws Error(kInvalidFile) if the header is not as numpy writes it or the file is not exactly
+///         as long as it says; Error(kUnsupported) for Fortran order, big-endian and other dtypes
+NpyView parse_npy(std::span<const std::byte> file, std::string_view place);
+
+/// A .npy file, or .npy.xz, in memory.
+class NpyFile {
+ public:
+  explicit NpyFile(const std::filesystem::path& path);
+
+  const std::string& path() const { return path_; }
+  const NpyView& array() const { return array_; }
+
+ private:
+  std::string path_;
+  std::vector<std::byte> bytes_;
+  NpyView array_;  // of bytes_, which stay where they are when this object is moved
+};
+
+/// Whether the dtype is read by integer_at().
+bool is_integer(Dtype dtype);
+
+/// Element `i`, counted row-major, of an array of integers. @throws nothing: check the dtype first
+std::int64_t integer_at(const NpyView& array, std::int64_t i);
+
+/// Element `i` of an array of f2, f4 or f8, rounded to float.
+float float_at(const NpyView& array, std::int64_t i);
+
+}  // namespace c2r
