@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <random>
 
 #include "c2r/collaboration/collaborators.h"
 #include "c2r/collaboration/fan_out.h"
@@ -119,6 +120,27 @@ TEST(OrderByCollaboration, TurnsClustersSoThatNeighboursMeet) {
   const auto order = order_by_collaboration(counts);
   const std::vector<ExpertId> chain = {ExpertId{0}, ExpertId{3}, ExpertId{1}, ExpertId{2}};
   EXPECT_EQ(order, chain);
+}
+
+// In a chain only neighbours work together, so there is one right order, and its reverse.
+TEST(OrderByCollaboration, RecoversAnyChain) {
+  for (unsigned seed = 0; seed < 50; ++seed) {
+    SCOPED_TRACE(::testing::Message() << "seed " << seed);
+    std::mt19937 rng(seed);
+    std::vector<ExpertId> chain;
+    for (std::int32_t e = 0; e < 9; ++e) chain.push_back(ExpertId{e});
+    std::ranges::shuffle(chain, rng);
+    CollaborationMatrix counts(9, 9);
+    for (std::int64_t e = 0; e < 9; ++e) counts(e, e) = 1000;
+    for (std::size_t i = 1; i < chain.size(); ++i) {
+      const auto a = static_cast<std::int64_t>(chain[i - 1]);
+      const auto b = static_cast<std::int64_t>(chain[i]);
+      counts(a, b) = counts(b, a) = 1 + static_cast<std::int64_t>(rng() % 500);
+    }
+    auto order = order_by_collaboration(counts);
+    if (order.front() != chain.front()) std::ranges::reverse(order);
+    EXPECT_EQ(order, chain);
+  }
 }
 
 TEST(CountFanOut, CountsDistinctGroups) {
