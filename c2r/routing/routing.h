@@ -20,5 +20,6 @@ struct Routing {
 /// The limits within which every policy, trace and statistic of this library works.
 inline constexpr std::int32_t kMaxExperts = 1024;
 inline constexpr std::int32_t kMaxTopK = 32;
+inline constexpr std::int32_t kMaxLayers = 1024;  // MoE layers of a model
 
 }  // namespace c2r

@@ -31,7 +31,7 @@ struct TraceHeader {
   bool operator==(const TraceHeader&) const = default;
 };
 
-/// Checks the counts against kMaxExperts and kMaxTopK and that layer_indices ascend.
+/// Checks the counts against kMaxExperts, kMaxTopK and kMaxLayers and that layer_indices ascend.
 /// @param place what the header is of, for messages
 /// @throws Error(kInvalidFile)
 void check_header(const TraceHeader& header, std::string_view place);

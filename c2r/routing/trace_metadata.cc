@@ -29,6 +29,9 @@ void check_header(const TraceHeader& header, std::string_view place) {
               kInvalidFile, "{}: top_k is {}, but must be in [1, {}]", place, header.top_k,
               std::min(kMaxTopK, header.num_experts));
   C2R_REQUIRE(!header.layer_indices.empty(), kInvalidFile, "{}: has no MoE layer", place);
+  C2R_REQUIRE(header.num_layers() <= kMaxLayers, kInvalidFile,
+              "{}: has {} MoE layers, but must have at most {}", place, header.num_layers(),
+              kMaxLayers);
   C2R_REQUIRE(header.layer_indices.front() >= 0, kInvalidFile,
               "{}: layer_indices begin with {}, but must not be negative", place,
               header.layer_indices.front());
