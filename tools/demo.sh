@@ -24,10 +24,11 @@ sed -n '3p; /^\(0\|10\|22\|mean\) /p' $out/analysis.txt
 echo
 run $c2r collaborators $out/statistics.safetensors --top-t 12 -o $out/collaborators.json
 echo
-cat <<'TEXT'
-What this says: an expert could work with 31 others and really works with about 17, in the middle layers
-with 14. With experts split in order over 8 ranks a token still has to reach 3.6 of them; sent
-once per expert it would cost 4 copies. Putting collaborators on one rank, and routing among
-collaborators, is what c2r is for. See the groups yourself:
+read -r _ _ _ _ partners _ _ _ ranks_of_8 < <(grep '^mean ' $out/analysis.txt)
+cat <<TEXT
+What this says: of 31 other experts, an expert really works with about $partners. With experts split in order
+over 8 ranks a token has to reach $ranks_of_8 of them; sent once per expert it would cost 4 copies.
+Putting collaborators on one rank, and routing among collaborators, is what c2r is for.
+See the groups yourself:
+  $c2r analyze $out/statistics.safetensors --heat-map 18
 TEXT
-echo "  $c2r analyze $out/statistics.safetensors --heat-map 18"

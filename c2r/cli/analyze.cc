@@ -87,7 +87,7 @@ std::vector<std::int64_t> layers_to_draw(const Options& options, const Analysis&
   return layers;
 }
 
-void print_for_people(const Options& options, const Analysis& analysis) {
+void print_for_people(const Analysis& analysis, const std::vector<std::int64_t>& drawn_layers) {
   const TraceHeader& header = analysis.statistics.header;
   const auto& num_tokens = analysis.statistics.num_tokens;
   std::cout << fmt::format("{}: {} MoE layers, {} experts, top-{}, {} tokens\n\n",
@@ -95,7 +95,7 @@ void print_for_people(const Options& options, const Analysis& analysis) {
                            header.num_layers(), header.num_experts, header.top_k,
                            *std::ranges::max_element(num_tokens))
             << analysis_table(analysis);
-  for (const std::int64_t layer : layers_to_draw(options, analysis)) {
+  for (const std::int64_t layer : drawn_layers) {
     std::cout << "\n" << collaboration_heat_map(analysis.statistics, layer, wants_color());
   }
   std::cout
@@ -128,7 +128,7 @@ void analyze(const Options& options) {
     json.update(analysis_json(analysis));
     std::cout << json.dump(1) << "\n";
   } else {
-    print_for_people(options, analysis);
+    print_for_people(analysis, layers_to_draw(options, analysis));
   }
 }
 
@@ -145,7 +145,7 @@ void add_analyze(CLI::App& app) {
                    "numbers of ranks to report the fan-out for; default 4 and 8 if they divide "
                    "the experts")
       ->delimiter(',')
-      ->check(CLI::Range(1, 1024))
+      ->check(in_range(1, 1024))
       ->type_name("N,...");
   command
       ->add_option("--heat-map", options->heat_map,
@@ -157,9 +157,11 @@ void add_analyze(CLI::App& app) {
                    "write the counts to this statistics file, to be analyzed or merged later")
       ->type_name("FILE");
   command->add_flag("--json", options->is_json, "print every number as one JSON object instead");
-  command->add_option("--threads", options->num_threads, "threads; 0 means all processors")
+  command
+      ->add_option("--threads", options->num_threads,
+                   "threads, at most 1024; 0 means all processors")
       ->capture_default_str()
-      ->check(CLI::Range(0, 1024))
+      ->check(in_range(0, 1024))
       ->type_name("N");
   command->footer(
       "Example:\n"

@@ -2,6 +2,7 @@
 
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <CLI/Validators.hpp>
 #include <algorithm>
 #include <iostream>
 #include <numeric>
@@ -83,7 +84,7 @@ void add_help(CLI::App& app) {
     const auto names = command_names(app);
     C2R_REQUIRE(std::ranges::count(names, *name) > 0, kInvalidArgument,
                 "unknown command '{}'; did you mean '{}'?", *name, nearest(*name, names));
-    std::cout << app.get_subcommand(*name)->help();
+    std::cout << app.get_subcommand(*name)->help(app.get_name());
   });
 }
 
@@ -109,6 +110,10 @@ int parse_and_run(CLI::App& app, int argc, const char* const* argv) {
 
 }  // namespace
 
+CLI::Validator in_range(std::int64_t min, std::int64_t max) {
+  return CLI::Range(min, max).description("");  // the help text says it in words
+}
+
 std::string nearest(const std::string& word, const std::vector<std::string>& words) {
   return *std::ranges::min_element(
       words, {}, [&](const std::string& candidate) { return edit_distance(candidate, word); });
@@ -121,7 +126,7 @@ int run(int argc, const char* const* argv) {
   app.set_version_flag("--version", version_text());
   app.require_subcommand(1);
   app.footer("`c2r help COMMAND` explains a command and shows an example.");
-  // IMPORT
+  add_import(app);
   add_analyze(app);
   add_collaborators(app);
   add_help(app);

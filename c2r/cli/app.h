@@ -2,7 +2,10 @@
 #pragma once
 
 #include <CLI/App.hpp>
+#include <CLI/Validators.hpp>
+#include <cstdint>
 #include <string>
+#include <vector>
 
 namespace c2r::cli {
 
@@ -13,6 +16,9 @@ int run(int argc, const char* const* argv);
 void add_analyze(CLI::App& app);
 void add_collaborators(CLI::App& app);
 void add_import(CLI::App& app);
+
+/// The check of an option that takes an integer in [min, max].
+CLI::Validator in_range(std::int64_t min, std::int64_t max);
 
 /// The word of `words` that `word` was probably meant to be: the fewest letters differ.
 std::string nearest(const std::string& word, const std::vector<std::string>& words);

@@ -106,9 +106,11 @@ void add_collaborators(CLI::App& app) {
       ->type_name("FILE");
   command->add_option("-o,--output", options->output_path, "the file to write; default is to print")
       ->type_name("FILE");
-  command->add_option("--threads", options->num_threads, "threads; 0 means all processors")
+  command
+      ->add_option("--threads", options->num_threads,
+                   "threads, at most 1024; 0 means all processors")
       ->capture_default_str()
-      ->check(CLI::Range(0, 1024))
+      ->check(in_range(0, 1024))
       ->type_name("N");
   command->footer(
       "Example:\n"

@@ -4,8 +4,8 @@
 // is  | | --------------- | --------------------------------------- | ------------------ |
 // ---------------- | | npy             | as the caller says                      | -1 = no expert
 // | as sequences.csv | | megatron        | named in each record, as found          | none | an
-// input file    | | orders_in_chaos | model layers as keys, null = dense      | none | an input
-// file    | | moe_beyond      | model layers in a column                | none               | an
+// input file    | | orders-in-chaos | model layers as keys, null = dense      | none | an input
+// file    | | moe-beyond      | model layers in a column                | none               | an
 // input file    | | vllm            | MoE layers only, counted from 0         | -1 = prefix-cached
 // | a choice         | | sglang          | all hidden layers, or as a schema says  | 0 = dense
 // layer    | a response       |

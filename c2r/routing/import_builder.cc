@@ -16,9 +16,9 @@ constexpr ImportFormat kFormats[] = {
     {"npy", "array of ids [tokens, layers, top_k], with weights and sequences beside it",
      import_npy},
     {"megatron", "Megatron-Core router_trace_rank*.jsonl", import_megatron},
-    {"orders_in_chaos", "JSON list of steps of core12345/MoE_expert_selection_trace",
+    {"orders-in-chaos", "JSON list of steps of core12345/MoE_expert_selection_trace",
      import_orders_in_chaos},
-    {"moe_beyond", "CSV of ngavhane/moe-beyond, a row for each layer and token", import_moe_beyond},
+    {"moe-beyond", "CSV of ngavhane/moe-beyond, a row for each layer and token", import_moe_beyond},
     {"vllm", "vLLM responses with routed_experts", import_vllm},
     {"sglang", "SGLang responses with meta_info.routed_experts", import_sglang},
 };

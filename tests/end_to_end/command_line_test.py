@@ -33,7 +33,7 @@ class CommandLine(unittest.TestCase):
         self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
         return done.stdout
 
-    def fail(self, status, message, *words):
+    def fails_with(self, status, message, *words):
         done = self.run_c2r(*words)
         self.assertEqual((done.returncode, done.stdout, done.stderr), (status, "", message + "\n"))
 
@@ -122,11 +122,11 @@ class Help(CommandLine):
 
 class Mistakes(CommandLine):
     def test_unknown_names_are_answered_with_the_nearest(self):
-        self.fail(2, "c2r: unknown command 'analyse'; did you mean 'analyze'?", "analyse", "x")
-        self.fail(2, "c2r: unknown command 'analyse'; did you mean 'analyze'?", "help", "analyse")
-        self.fail(2, "c2r analyze: unknown option '--rank'; did you mean '--ranks'?",
+        self.fails_with(2, "c2r: unknown command 'analyse'; did you mean 'analyze'?", "analyse", "x")
+        self.fails_with(2, "c2r help: unknown command 'analyse'; did you mean 'analyze'?", "help", "analyse")
+        self.fails_with(2, "c2r analyze: unknown option '--rank'; did you mean '--ranks'?",
                   "analyze", "x", "--rank", "2")
-        self.fail(2, "c2r collaborators: unknown option '--topt'; did you mean '--top-t'?",
+        self.fails_with(2, "c2r collaborators: unknown option '--topt'; did you mean '--top-t'?",
                   "collaborators", "x", "--topt=2")
 
     def test_nothing_to_do_is_a_usage_error(self):
@@ -136,29 +136,29 @@ class Mistakes(CommandLine):
 
     def test_values_out_of_range_name_the_range(self):
         self.make_trace()
-        self.fail(2, "c2r collaborators: --top-t 8 is not in [1, 7]: a token of top-2 needs 1 "
+        self.fails_with(2, "c2r collaborators: --top-t 8 is not in [1, 7]: a token of top-2 needs 1 "
                      "collaborators, and an expert has 7",
                   "collaborators", "trace.safetensors", "--top-t", "8")
-        self.fail(2, "c2r analyze: --ranks 3: 8 experts cannot be split evenly over 3 ranks",
+        self.fails_with(2, "c2r analyze: --ranks 3: 8 experts cannot be split evenly over 3 ranks",
                   "analyze", "trace.safetensors", "--ranks", "3")
-        self.fail(2, "c2r analyze: --heat-map takes best, all, none or the index of an MoE layer in "
+        self.fails_with(2, "c2r analyze: --heat-map takes best, all, none or the index of an MoE layer in "
                      "[0, 3], not '9'", "analyze", "trace.safetensors", "--heat-map", "9", "--ranks",
                   "2")
 
     def test_a_missing_file_is_a_failure(self):
-        self.fail(1, "c2r analyze: cannot open 'x': No such file or directory", "analyze", "x")
+        self.fails_with(1, "c2r analyze: cannot open 'x': No such file or directory", "analyze", "x")
 
     def test_another_format_points_to_import(self):
         path = self.folder / "weights.safetensors"
         path.write_bytes(b"\x02\x00\x00\x00\x00\x00\x00\x00{}")
-        self.fail(1, "c2r analyze: weights.safetensors: is not a routing trace: its metadata lacks "
+        self.fails_with(1, "c2r analyze: weights.safetensors: is not a routing trace: its metadata lacks "
                      "format = c2r.trace; `c2r import` reads other formats",
                   "analyze", "weights.safetensors")
 
     def test_a_config_of_another_model_is_refused(self):
         self.make_trace()
         (self.folder / "config.json").write_text('{"num_experts": 60}')
-        self.fail(2, "c2r collaborators: config.json: num_experts is 60, but the statistics are of "
+        self.fails_with(2, "c2r collaborators: config.json: num_experts is 60, but the statistics are of "
                      "8 experts",
                   "collaborators", "trace.safetensors", "--top-t", "3", "--config", "config.json")
 
