@@ -1,0 +1,164 @@
+// Choosing among groups of experts, and by sigmoid scores: compiled once per instruction set.
+#if defined(C2R_ROUTING_GROUPS_INTERNAL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef C2R_ROUTING_GROUPS_INTERNAL_H_
+#undef C2R_ROUTING_GROUPS_INTERNAL_H_
+#else
+#define C2R_ROUTING_GROUPS_INTERNAL_H_
+#endif
+
+#include <hwy/cache_control.h>
+#include <hwy/highway.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+
+#include "c2r/routing/keys_internal.h"
+#include "c2r/routing/scores_internal.h"
+#include "c2r/routing/top_k_internal.h"
+
+#if HWY_TARGET != HWY_SCALAR
+HWY_BEFORE_NAMESPACE();
+namespace c2r::HWY_NAMESPACE {
+
+// The keys of a block's experts, computed once because they are read twice or dear, and which of
+// each token's vectors are open to choice.
+struct ScoredKeys {
+  alignas(64) std::int32_t keys[kLanes * kMaxSlots];  // [kLanes, num_slots]
+  alignas(64) float group_scores[kMaxSlots];          // [num_groups, kLanes]
+  std::int32_t open[kLanes][kMaxSlots / kLanes];      // first slots of open vectors
+  std::size_t num_slots, num_open;                    // vectors
+  Ints largest_magnitude;                             // of a logit
+
+  std::size_t num_vectors() const { return num_open; }
+  HWY_INLINE Ints load(std::size_t t, std::size_t v) const {
+    return hn::Load(IntTag(), keys + t * num_slots + static_cast<std::size_t>(open[t][v]));
+  }
+};
+
+// The best two scores in each lane, in the same lane of both.
+struct BestTwo {
+  alignas(64) float best[kLanes * kLanes];    // [kLanes, kLanes]
+  alignas(64) float second[kLanes * kLanes];  // [kLanes, kLanes]
+};
+
+// Row t of `two` holds the best two of each lane of token t; lane t of the result holds the score
+// of token t's group.
+HWY_INLINE Floats reduce_best_two(BestTwo& two, GroupScore group_score) {
+  constexpr FloatTag d;
+  for (std::size_t num_pairs = kLanes / 2; num_pairs >= 1; num_pairs /= 2) {
+    for (std::size_t pair = 0; pair < num_pairs; ++pair) {
+      const std::size_t a = 2 * pair * kLanes, b = a + kLanes;
+      const Floats best_a = hn::Load(d, two.best + a), best_b = hn::Load(d, two.best + b);
+      const Floats second_a = hn::Load(d, two.second + a), second_b = hn::Load(d, two.second + b);
+      const Floats even = hn::ConcatEven(d, best_b, best_a), odd = hn::ConcatOdd(d, best_b, best_a);
+      const Floats second =
+          hn::Max(hn::ConcatEven(d, second_b, second_a), hn::ConcatOdd(d, second_b, second_a));
+      hn::Store(hn::Max(even, odd), d, two.best + pair * kLanes);
+      hn::Store(hn::Max(hn::Min(even, odd), second), d, two.second + pair * kLanes);
+    }
+  }
+  const Floats best = hn::Load(d, two.best);
+  return group_score == GroupScore::kMax ? best : hn::Add(best, hn::Load(d, two.second));
+}
+
+// Scores and keys of group `g` of token `t`, and the best two scores of each lane.
+template <Scoring kScoring>
+HWY_INLINE void score_group(const float* row, const KeyLayout& layout, std::size_t t, std::size_t g,
+                            ScoredKeys& scored, BestTwo& two) {
+  constexpr FloatTag d;
+  constexpr IntTag di;
+  const Floats none = hn::Set(d, -std::numeric_limits<float>::infinity());
+  Floats best = none, second = none;
+  for (std::size_t v = 0; v < layout.vectors_per_group; ++v) {
+    const std::size_t slot = (g * layout.vectors_per_group + v) * kLanes;
+    const float* const at = row + g * layout.group_size + v * kLanes;
+    hwy::Prefetch(at + layout.num_experts * kLanes);
+    const Floats logits = hn::LoadU(d, at);
+    scored.largest_magnitude =
+        hn::Max(scored.largest_magnitude, magnitude(hn::BitCast(di, logits)));
+    Floats score = logits;
+    if constexpr (kScoring == Scoring::kSigmoid) {
+      score = hn::Add(sigmoid(logits), hn::Load(d, layout.bias + slot));
+    }
+    Ints key = make_key(bits_of(score), layout.kept_bits, hn::Load(di, layout.id_bits + slot));
+    if (layout.has_padding() && v + 1 == layout.vectors_per_group) {
+      const std::size_t num_used = layout.group_size - v * kLanes;
+      key = hn::IfThenElse(hn::FirstN(di, num_used), key, hn::Set(di, kNoKey));
+      score = hn::IfThenElse(hn::FirstN(d, num_used), score, none);
+    }
+    hn::Store(key, di, scored.keys + t * scored.num_slots + slot);
+    second = hn::Max(second, hn::Min(best, score));
+    best = hn::Max(best, score);
+  }
+  hn::Store(best, d, two.best + t * kLanes);
+  hn::Store(second, d, two.second + t * kLanes);
+}
+
+// Marks the vectors of each token's best groups as open, in ascending order.
+HWY_INLINE void open_groups(const RoutingPolicy& policy, const KeyLayout& layout,
+                            ScoredKeys& scored) {
+  constexpr FloatTag d;
+  constexpr IntTag di;
+  const auto num_groups = static_cast<std::size_t>(policy.num_groups);
+  std::size_t num_open[kLanes] = {};
+  for (std::size_t g = 0; g < num_groups; ++g) {
+    const Floats score = hn::Load(d, scored.group_scores + g * kLanes);
+    Ints rank = hn::Zero(di);  // how many groups are better
+    for (std::size_t h = 0; h < num_groups; ++h) {
+      const Floats other = hn::Load(d, scored.group_scores + h * kLanes);
+      const auto is_better = h < g ? hn::Ge(other, score) : hn::Gt(other, score);
+      rank = hn::Sub(rank, hn::BitCast(di, hn::VecFromMask(d, is_better)));
+    }
+    alignas(64) std::int32_t ranks[kLanes];
+    hn::Store(rank, di, ranks);
+    for (std::size_t t = 0; t < kLanes; ++t) {
+      if (ranks[t] >= policy.top_groups) continue;
+      for (std::size_t v = 0; v < layout.vectors_per_group; ++v) {
+        scored.open[t][num_open[t]++] =
+            static_cast<std::int32_t>((g * layout.vectors_per_group + v) * kLanes);
+      }
+    }
+  }
+}
+
+template <Scoring kScoring>
+HWY_INLINE void score_block_as(const RoutingPolicy& policy, const float* const* rows,
+                               const KeyLayout& layout, ScoredKeys& scored) {
+  BestTwo two;
+  for (std::size_t g = 0; g < static_cast<std::size_t>(policy.num_groups); ++g) {
+    for (std::size_t t = 0; t < kLanes; ++t) {
+      score_group<kScoring>(rows[t], layout, t, g, scored, two);
+    }
+    if (policy.num_groups == 1) continue;
+    hn::Store(reduce_best_two(two, policy.group_score), FloatTag(),
+              scored.group_scores + g * kLanes);
+  }
+}
+
+/// Scores every expert of a block, and opens the best groups of each token.
+HWY_INLINE void score_block(const RoutingPolicy& policy, const float* const* rows,
+                            const KeyLayout& layout, ScoredKeys& scored) {
+  scored.num_slots = layout.num_slots();
+  scored.num_open = static_cast<std::size_t>(policy.top_groups) * layout.vectors_per_group;
+  scored.largest_magnitude = hn::Zero(IntTag());
+  if (policy.num_groups == 1) {
+    for (auto& open : scored.open) {
+      for (std::size_t v = 0; v < scored.num_open; ++v) {
+        open[v] = static_cast<std::int32_t>(v * kLanes);
+      }
+    }
+  }
+  if (policy.scoring == Scoring::kSigmoid) {
+    score_block_as<Scoring::kSigmoid>(policy, rows, layout, scored);
+  } else {
+    score_block_as<Scoring::kSoftmax>(policy, rows, layout, scored);
+  }
+  if (policy.num_groups > 1) open_groups(policy, layout, scored);
+}
+
+}  // namespace c2r::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+#endif  // HWY_TARGET != HWY_SCALAR
+
+#endif  // per-target include guard

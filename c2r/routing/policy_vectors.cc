@@ -1,0 +1,244 @@
+// The router with vectors: blocks of as many tokens as a vector has lanes. Highway compiles what is
+// between HWY_BEFORE_NAMESPACE and HWY_AFTER_NAMESPACE once per instruction set and picks one at
+// run time.
+#include <cstddef>
+#include <cstdint>
+
+// Processors that stop at SSSE3 are routed portably, to halve the code for four lanes; vectors of
+// unknown length (SVE) cannot be elements of arrays, so Arm uses NEON.
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "c2r/routing/policy_vectors.cc"
+#include <hwy/foreach_target.h>
+// After foreach_target.h:
+#include <hwy/highway.h>
+
+#include "c2r/routing/groups_internal.h"
+#include "c2r/routing/keys_internal.h"
+#include "c2r/routing/policy_internal.h"
+#include "c2r/routing/scores_internal.h"
+#include "c2r/routing/top_k_internal.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace c2r::HWY_NAMESPACE {
+#if HWY_TARGET == HWY_SCALAR
+
+bool route_tokens(const RouteTask& task) {
+  return route_portably(task);
+}
+
+#else
+
+// kLanes tokens on their way through the router.
+struct Block {
+  std::int64_t first_token = 0;
+  std::size_t num_tokens = 0;  // the last block's may be fewer than kLanes
+  const float* rows[kLanes];   // all valid: lanes past num_tokens repeat the last token
+  alignas(64) std::int32_t chosen[kMaxTopK * kLanes];  // [top_k, kLanes]
+  alignas(64) float weights[kMaxTopK * kLanes];        // [top_k, kLanes]
+  // Rows at the end of the logits, copied so that whole vectors can be read: fewer than
+  // 1 + 30 / num_experts rows, each at most num_experts + 30 floats, see set_rows().
+  float tail[kMaxExperts + 16 * 32];
+};
+
+// What is the same for every block.
+struct Call {
+  const RouteTask& task;
+  std::size_t top_k;
+  KeyLayout layout;
+};
+
+void set_rows(const Call& call, std::int64_t first_token, Block& block) {
+  const RouteTask& task = call.task;
+  const std::int64_t width = static_cast<std::int64_t>(call.layout.read_width());
+  const std::int64_t num_logits = task.num_tokens * task.num_experts;
+  block.first_token = first_token;
+  block.num_tokens =
+      static_cast<std::size_t>(std::min<std::int64_t>(kLanes, task.num_tokens - first_token));
+  float* free = block.tail;
+  for (std::size_t t = 0; t < block.num_tokens; ++t) {
+    const std::int64_t at = (first_token + static_cast<std::int64_t>(t)) * task.num_experts;
+    block.rows[t] = task.logits + at;
+    if (at + width <= num_logits) continue;
+    C2R_ASSERT(free + width <= block.tail + std::size(block.tail));
+    std::fill_n(std::copy_n(task.logits + at, task.num_experts, free), width - task.num_experts,
+                0.0f);
+    block.rows[t] = free;
+    free += width;
+  }
+  for (std::size_t t = block.num_tokens; t < kLanes; ++t) {
+    block.rows[t] = block.rows[block.num_tokens - 1];
+  }
+}
+
+// Chooses `count` experts from the source's keys into rows `first_row` on of block.chosen. Returns
+// nonzero in the lanes of tokens whose keys do not decide.
+template <std::size_t K = 1, class Source>
+HWY_INLINE Ints choose_best(Source& source, const KeyLayout& layout, std::size_t first_row,
+                            std::size_t count, Block& block) {
+  if constexpr (K < kMaxTopK) {
+    if (count > K) return choose_best<2 * K>(source, layout, first_row, count, block);
+  }
+  constexpr IntTag d;
+  Lists<K> lists;
+  select_top(source, lists);
+  const Ints kept_bits = hn::Set(d, layout.kept_bits);
+  Ints is_undecided = hn::Zero(d);
+  for (std::size_t r = 0; r < count; ++r) {
+    const Ints key = hn::Load(d, lists.row(0, r)), next = hn::Load(d, lists.row(0, r + 1));
+    const auto is_close = hn::Eq(hn::And(hn::Xor(key, next), kept_bits), hn::Zero(d));
+    is_undecided = hn::Or(is_undecided, hn::VecFromMask(d, is_close));
+    hn::Store(hn::AndNot(hn::Or(key, kept_bits), hn::Set(d, -1)), d,
+              block.chosen + (first_row + r) * kLanes);
+  }
+  return is_undecided;
+}
+
+// Whether the bits that keys drop are zero in all of a row's logits, as they are in logits that
+// were computed in bf16: then even equal prefixes decide.
+bool has_exact_keys(const float* row, const KeyLayout& layout) {
+  constexpr IntTag d;
+  Ints bits = hn::Zero(d);
+  for (std::size_t e = 0; e < layout.num_experts; e += kLanes) {
+    bits = hn::Or(bits, hn::BitCast(d, hn::LoadU(FloatTag(), row + e)));
+  }
+  return hn::AllTrue(d, hn::Eq(hn::AndNot(hn::Set(d, layout.kept_bits), bits), hn::Zero(d)));
+}
+
+void decide(const Call& call, Ints is_undecided, Block& block) {
+  constexpr IntTag d;
+  if (hn::AllTrue(d, hn::Eq(is_undecided, hn::Zero(d)))) return;
+  alignas(64) std::int32_t lanes[kLanes];
+  hn::Store(is_undecided, d, lanes);
+  const bool is_sigmoid = call.task.policy.scoring == Scoring::kSigmoid;
+  for (std::size_t t = 0; t < block.num_tokens; ++t) {
+    if (lanes[t] == 0) continue;
+    if (!is_sigmoid && has_exact_keys(block.rows[t], call.layout)) continue;
+    std::int32_t chosen[kMaxTopK];
+    choose_experts(call.task, block.rows[t], std::span(chosen).first(call.top_k));
+    for (std::size_t r = 0; r < call.top_k; ++r) block.chosen[r * kLanes + t] = chosen[r];
+  }
+}
+
+// Each returns false if a logit is not finite.
+bool choose_freely(const Call& call, Block& block) {
+  LogitKeys keys(block.rows, call.layout);
+  const Ints is_undecided = choose_best(keys, call.layout, 0, call.top_k, block);
+  if (is_not_finite(keys.largest_magnitude())) return false;
+  decide(call, is_undecided, block);
+  return true;
+}
+
+bool choose_collaborators(const Call& call, Block& block) {
+  LogitKeys all(block.rows, call.layout);
+  Ints is_undecided = choose_best(all, call.layout, 0, 1, block);
+  if (is_not_finite(all.largest_magnitude())) return false;
+  if (call.top_k > 1) {
+    const std::uint32_t* sets[kLanes];
+    for (std::size_t t = 0; t < kLanes; ++t) {
+      sets[t] =
+          call.task.candidates.data() + block.chosen[t] * words_per_expert(call.task.num_experts);
+    }
+    CandidateKeys candidates(block.rows, sets, call.layout);
+    is_undecided =
+        hn::Or(is_undecided, choose_best(candidates, call.layout, 1, call.top_k - 1, block));
+  }
+  decide(call, is_undecided, block);
+  return true;
+}
+
+bool choose_by_score(const Call& call, Block& block) {
+  ScoredKeys scored;
+  score_block(call.task.policy, block.rows, call.layout, scored);
+  if (is_not_finite(scored.largest_magnitude)) return false;
+  decide(call, choose_best(scored, call.layout, 0, call.top_k, block), block);
+  return true;
+}
+
+bool choose(const Call& call, Block& block) {
+  const RoutingPolicy& policy = call.task.policy;
+  if (policy.constraint) return choose_collaborators(call, block);
+  if (policy.scoring == Scoring::kSigmoid || policy.num_groups > 1) {
+    return choose_by_score(call, block);
+  }
+  return choose_freely(call, block);
+}
+
+// The sum of exp(logit - shift) over all experts of each token.
+Floats sums_over_all(const Call& call, const Block& block, const float* shifts) {
+  alignas(64) float sums[kLanes * kLanes];  // [kLanes, kLanes]
+  for (std::size_t t = 0; t < kLanes; ++t) {
+    hn::Store(partial_sums(block.rows[t], call.layout.num_experts, shifts[t]), FloatTag(),
+              sums + t * kLanes);
+  }
+  return sum_rows(sums);
+}
+
+void weigh(const Call& call, Block& block) {
+  constexpr FloatTag d;
+  const RoutingPolicy& policy = call.task.policy;
+  const bool is_sigmoid = policy.scoring == Scoring::kSigmoid;
+  alignas(64) float logits[kMaxTopK * kLanes];  // [top_k, kLanes]
+  for (std::size_t t = 0; t < kLanes; ++t) {
+    for (std::size_t r = 0; r < call.top_k; ++r) {
+      logits[r * kLanes + t] = block.rows[t][block.chosen[r * kLanes + t]];
+    }
+  }
+  const Floats shift = hn::Load(d, logits);  // the first choice is the largest logit
+  Floats sum = hn::Zero(d);
+  for (std::size_t r = 0; r < call.top_k; ++r) {
+    const Floats logit = hn::Load(d, logits + r * kLanes);
+    const Floats weight = is_sigmoid ? sigmoid(logit) : exp_of_negative(hn::Sub(logit, shift));
+    hn::Store(weight, d, block.weights + r * kLanes);
+    sum = hn::Add(sum, weight);
+  }
+  if (needs_sum_over_all(policy)) sum = sums_over_all(call, block, logits);
+  if (is_sigmoid) sum = policy.norm_topk_prob ? hn::Add(sum, hn::Set(d, 1e-20f)) : hn::Set(d, 1.0f);
+  const Floats scale = hn::Set(d, policy.scale);
+  for (std::size_t r = 0; r < call.top_k; ++r) {
+    float* const at = block.weights + r * kLanes;
+    hn::Store(hn::Mul(hn::Div(hn::Load(d, at), sum), scale), d, at);
+  }
+}
+
+void write(const Call& call, const Block& block) {
+  const std::int64_t first = block.first_token * call.task.policy.top_k;
+  ExpertId* idx = call.task.topk_idx + first;
+  float* weights = call.task.topk_weights + first;
+  for (std::size_t t = 0; t < block.num_tokens; ++t) {
+    for (std::size_t r = 0; r < call.top_k; ++r) {
+      *idx++ = ExpertId{block.chosen[r * kLanes + t]};
+      *weights++ = block.weights[r * kLanes + t];
+    }
+  }
+}
+
+bool route_tokens(const RouteTask& task) {
+  if (slots_needed(task) > kMaxSlots) return route_portably(task);
+  Call call{.task = task, .top_k = static_cast<std::size_t>(task.policy.top_k), .layout = {}};
+  lay_out(task, call.layout);
+  Block block;
+  for (std::int64_t t = 0; t < task.num_tokens; t += kLanes) {
+    set_rows(call, t, block);
+    if (!choose(call, block)) return false;
+    weigh(call, block);
+    write(call, block);
+  }
+  return true;
+}
+
+#endif  // HWY_TARGET == HWY_SCALAR
+}  // namespace c2r::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace c2r {
+
+HWY_EXPORT(route_tokens);
+
+bool route_with_vectors(const RouteTask& task) {
+  return HWY_DYNAMIC_DISPATCH(route_tokens)(task);
+}
+
+}  // namespace c2r
+#endif  // HWY_ONCE

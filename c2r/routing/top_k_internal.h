@@ -1,0 +1,176 @@
+// The top-k of many tokens at once: compiled once per instruction set, by policy_vectors.cc.
+//
+// A block has as many tokens as a vector has lanes. Each token first sorts its vectors of keys lane
+// by lane into one list per lane. Then, in log2(kLanes) levels, the tokens are paired, and each
+// pair's lists in even and odd lanes are merged, which halves the lanes that a token occupies:
+//     lanes of token A   a0 a1 a2 a3      even lanes, A then B   a0 a2 b0 b2
+//     lanes of token B   b0 b1 b2 b3      odd lanes              a1 a3 b1 b3
+// so that in the end lane t of vector r holds the r-th best key of token t. All keys of a token
+// differ, which makes the result independent of the order in which lists are merged.
+#if defined(C2R_ROUTING_TOP_K_INTERNAL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef C2R_ROUTING_TOP_K_INTERNAL_H_
+#undef C2R_ROUTING_TOP_K_INTERNAL_H_
+#else
+#define C2R_ROUTING_TOP_K_INTERNAL_H_
+#endif
+
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <utility>
+
+#include "c2r/routing/networks_internal.h"
+
+#if HWY_TARGET != HWY_SCALAR
+HWY_BEFORE_NAMESPACE();
+namespace c2r::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// 16 partial sums (policy.h) are folded lane by lane, so a vector has at most 16.
+inline constexpr std::size_t kLanes = HWY_MIN(16, HWY_MAX_BYTES / sizeof(std::int32_t));
+using IntTag = hn::FixedTag<std::int32_t, kLanes>;
+using FloatTag = hn::FixedTag<float, kLanes>;
+using Ints = hn::Vec<IntTag>;
+using Floats = hn::Vec<FloatTag>;
+
+// No key: below that of any finite score.
+inline constexpr std::int32_t kNoKey = std::numeric_limits<std::int32_t>::min();
+
+// Lists of at most K keys on the way from one per lane to one per token. List g starts at row
+// g * (K + 1); its last row is the best key that did not fit, kNoKey if all did.
+template <std::size_t K>
+struct Lists {
+  alignas(64) std::int32_t keys[kLanes * (K + 1) * kLanes];
+
+  std::int32_t* row(std::size_t list, std::size_t r) {
+    return keys + (list * (K + 1) + r) * kLanes;
+  }
+};
+
+HWY_INLINE void order(Ints& a, Ints& b) {
+  const Ints larger = hn::Max(a, b);
+  b = hn::Min(a, b);
+  a = larger;
+}
+
+template <const auto& kNetwork, std::size_t... kAt>
+HWY_INLINE void apply(Ints* list, std::index_sequence<kAt...>) {
+  (order(list[kNetwork[kAt].i], list[kNetwork[kAt].j]), ...);
+}
+
+template <const auto& kNetwork>
+HWY_INLINE void apply(Ints* list) {
+  apply<kNetwork>(list, std::make_index_sequence<kNetwork.size()>());
+}
+
+// list = the best K of two sorted lists, sorted; next = the best of the rest and `next`.
+template <std::size_t K>
+HWY_INLINE void keep_best(Ints* list, const Ints* other, Ints& next) {
+  for (std::size_t r = 0; r < K; ++r) {
+    next = hn::Max(next, hn::Min(list[r], other[K - 1 - r]));
+    list[r] = hn::Max(list[r], other[K - 1 - r]);
+  }
+  apply<kSortBitonic<K>>(list);
+}
+
+// Sorts the vectors of token `t` lane by lane and keeps the best L of each lane; L <= K.
+template <std::size_t L, std::size_t K, class Source>
+HWY_INLINE void sort_token(Source& source, std::size_t t, Lists<K>& lists) {
+  constexpr IntTag d;
+  const std::size_t num_vectors = source.num_vectors();
+  Ints list[L], next = hn::Set(d, kNoKey);
+  for (std::size_t v = 0; v < L; ++v) {
+    list[v] = v < num_vectors ? source.load(t, v) : hn::Set(d, kNoKey);
+  }
+  apply<kSort<L>>(list);
+  for (std::size_t first = L; first < num_vectors; first += L) {
+    Ints more[L];
+    for (std::size_t v = 0; v < L; ++v) {
+      more[v] = first + v < num_vectors ? source.load(t, first + v) : hn::Set(d, kNoKey);
+    }
+    apply<kSort<L>>(more);
+    keep_best<L>(list, more, next);
+  }
+  for (std::size_t r = 0; r < L; ++r) hn::Store(list[r], d, lists.row(t, r));
+  hn::Store(next, d, lists.row(t, K));
+}
+
+template <std::size_t L, std::size_t K, class Source>
+HWY_NOINLINE void sort_tokens(Source& source, Lists<K>& lists) {
+  for (std::size_t t = 0; t < kLanes; ++t) sort_token<L>(source, t, lists);
+}
+
+// The rows of lists 2 `pair` and 2 `pair` + 1, even lanes and odd lanes.
+template <std::size_t K>
+HWY_INLINE void load_pair(Lists<K>& lists, std::size_t pair, std::size_t r, Ints& even, Ints& odd) {
+  constexpr IntTag d;
+  const Ints a = hn::Load(d, lists.row(2 * pair, r));
+  const Ints b = hn::Load(d, lists.row(2 * pair + 1, r));
+  even = hn::ConcatEven(d, b, a);
+  odd = hn::ConcatOdd(d, b, a);
+}
+
+// Pairs lists of L keys into half as many lists of min(2 L, K).
+template <std::size_t L, std::size_t K>
+HWY_NOINLINE void pair_lists(Lists<K>& lists, std::size_t num_pairs) {
+  constexpr IntTag d;
+  for (std::size_t pair = 0; pair < num_pairs; ++pair) {
+    Ints list[2 * L], even, odd;
+    for (std::size_t r = 0; r < L; ++r) load_pair(lists, pair, r, list[r], list[L + r]);
+    load_pair(lists, pair, K, even, odd);
+    Ints next = hn::Max(even, odd);
+    if constexpr (L < K) {
+      apply<kMerge<2 * L>>(list);
+    } else {
+      keep_best<K>(list, list + L, next);
+    }
+    for (std::size_t r = 0; r < std::min(2 * L, K); ++r) {
+      hn::Store(list[r], d, lists.row(pair, r));
+    }
+    hn::Store(next, d, lists.row(pair, K));
+  }
+}
+
+// Calls sort_tokens() with the list length `length`, a power of two <= K.
+template <std::size_t K, std::size_t L = 1, class Source>
+HWY_INLINE void sort_into(Source& source, std::size_t length, Lists<K>& lists) {
+  if constexpr (L < K) {
+    if (length > L) return sort_into<K, 2 * L>(source, length, lists);
+  }
+  sort_tokens<L>(source, lists);
+}
+
+template <std::size_t K, std::size_t L = 1>
+HWY_INLINE void pair_all(std::size_t length, Lists<K>& lists, std::size_t num_pairs) {
+  if constexpr (L < K) {
+    if (length > L) return pair_all<K, 2 * L>(length, lists, num_pairs);
+  }
+  pair_lists<L>(lists, num_pairs);
+}
+
+// Leaves the best K keys of token t in lane t of rows 0 to K - 1 of list 0, best first, and the
+// best of the rest in row K.
+// Source: num_vectors(); load(t, v), the v-th vector of token t's keys, all keys distinct.
+template <std::size_t K, class Source>
+HWY_INLINE void select_top(Source& source, Lists<K>& lists) {
+  std::size_t length = std::min(K, std::bit_ceil(source.num_vectors()));
+  sort_into(source, length, lists);
+  for (std::size_t num_pairs = kLanes / 2; num_pairs >= 1; num_pairs /= 2) {
+    pair_all(length, lists, num_pairs);
+    length = std::min(2 * length, K);
+  }
+  for (std::size_t r = length; r < K; ++r) {
+    hn::Store(hn::Set(IntTag(), kNoKey), IntTag(), lists.row(0, r));
+  }
+}
+
+}  // namespace c2r::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+#endif  // HWY_TARGET != HWY_SCALAR
+
+#endif  // per-target include guard
