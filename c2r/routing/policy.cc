@@ -46,20 +46,23 @@ void check_groups(const RoutingPolicy& policy, std::int32_t num_experts) {
               num_experts, policy.num_groups, group_size);
 }
 
+// @param position_of scratch, [num_experts]
 void check_collaborators(std::span<const ExpertId> list, std::int64_t owner,
-                         std::int32_t num_experts) {
-  for (std::size_t i = 0; i < list.size(); ++i) {
-    const auto e = static_cast<std::int32_t>(list[i]);
-    C2R_REQUIRE(0 <= e && e < num_experts, kInvalidArgument,
+                         std::vector<std::int64_t>& position_of) {
+  std::ranges::fill(position_of, -1);
+  for (std::int64_t i = 0; i < std::ssize(list); ++i) {
+    const auto e = static_cast<std::int64_t>(list[static_cast<std::size_t>(i)]);
+    C2R_REQUIRE(0 <= e && e < std::ssize(position_of), kInvalidArgument,
                 "collaborator {} of expert {} is {}, but experts are 0 to {}", i, owner, e,
-                num_experts - 1);
+                std::ssize(position_of) - 1);
     C2R_REQUIRE(e != owner, kInvalidArgument,
                 "expert {} is listed as its own collaborator, at position {} of its first {}",
                 owner, i, list.size());
-    const auto earlier = std::ranges::find(list.first(i), list[i]);
-    C2R_REQUIRE(earlier == list.first(i).end(), kInvalidArgument,
-                "expert {} lists collaborator {} twice, at positions {} and {}", owner, e,
-                earlier - list.begin(), i);
+    std::int64_t& position = position_of[static_cast<std::size_t>(e)];
+    C2R_REQUIRE(position < 0, kInvalidArgument,
+                "expert {} lists collaborator {} twice, at positions {} and {}", owner, e, position,
+                i);
+    position = i;
   }
 }
 
@@ -81,9 +84,10 @@ void check_constraint(const RoutingPolicy& policy, std::int32_t num_experts) {
               kInvalidArgument,
               "collaborator lists have {} entries, but must have {} (top_t) to {} (num_experts)",
               collaborators.cols(), top_t, num_experts);
+  std::vector<std::int64_t> position_of(static_cast<std::size_t>(num_experts));
   for (std::int64_t e = 0; e < num_experts; ++e) {
     check_collaborators(collaborators.row(e).first(static_cast<std::size_t>(top_t)), e,
-                        num_experts);
+                        position_of);
   }
 }
 

@@ -18,8 +18,8 @@ std::size_t size(std::int32_t n) {
   return static_cast<std::size_t>(n);
 }
 
-// The place of the largest of `scores` for which `is_allowed`, the first of equals.
-std::size_t best_of(std::span<const float> scores, const std::vector<bool>& is_allowed) {
+// The place of the largest of `scores` among those allowed, the first of equals.
+std::size_t best_of(std::span<const float> scores, std::span<const char> is_allowed) {
   std::size_t best = scores.size();
   for (std::size_t i = 0; i < scores.size(); ++i) {
     if (is_allowed[i] && (best == scores.size() || scores[i] > scores[best])) best = i;
@@ -40,7 +40,8 @@ std::vector<float> choice_scores(const RoutingPolicy& policy, std::span<const fl
 }
 
 // Which experts are in the best `top_groups` groups.
-std::vector<bool> in_best_groups(const RoutingPolicy& policy, std::span<const float> scores) {
+std::vector<char> in_best_groups(const RoutingPolicy& policy, std::span<const float> scores) {
+  if (policy.num_groups == 1) return std::vector<char>(scores.size(), true);
   const std::size_t group_size = scores.size() / size(policy.num_groups);
   std::vector<float> group_scores;
   for (std::size_t g = 0; g < size(policy.num_groups); ++g) {
@@ -50,7 +51,7 @@ std::vector<bool> in_best_groups(const RoutingPolicy& policy, std::span<const fl
     const bool is_sum = policy.group_score == GroupScore::kSumOfBestTwo;
     group_scores.push_back(is_sum ? sorted[0] + sorted[1] : sorted[0]);
   }
-  std::vector<bool> is_open(group_scores.size(), true), is_allowed(scores.size(), false);
+  std::vector<char> is_open(group_scores.size(), true), is_allowed(scores.size(), false);
   for (std::int32_t i = 0; i < policy.top_groups; ++i) {
     const std::size_t g = best_of(group_scores, is_open);
     is_open[g] = false;
@@ -61,7 +62,7 @@ std::vector<bool> in_best_groups(const RoutingPolicy& policy, std::span<const fl
 
 std::vector<std::size_t> choose(const RoutingPolicy& policy, std::span<const float> logits) {
   const std::vector<float> scores = choice_scores(policy, logits);
-  std::vector<bool> is_allowed = in_best_groups(policy, scores);
+  std::vector<char> is_allowed = in_best_groups(policy, scores);
   std::vector<std::size_t> chosen;
   while (std::ssize(chosen) < policy.top_k) {
     const std::size_t best = best_of(scores, is_allowed);
