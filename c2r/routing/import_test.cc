@@ -385,7 +385,7 @@ TEST(Import, HoldsLaterFilesToTheShapeOfTheFirst) {
 TEST(ImportFormats, AreNamedAsDocumented) {
   std::string names;
   for (const ImportFormat& format : import_formats()) names += std::string(format.name) + " ";
-  EXPECT_EQ(names, "npy megatron orders_in_chaos moe_beyond vllm sglang ");
+  EXPECT_EQ(names, "npy megatron orders-in-chaos moe-beyond vllm sglang ");
 }
 
 TEST(ImportNpyOnRealData, ReadsTheGptOssTrace) {
