@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh Debian 12: `make demo` and `make check`.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo check bench install clean
+.PHONY: help setup configure build demo check bench install clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -8,11 +8,14 @@ help: ## what can be made
 setup: ## install the Debian packages that building needs
 	@tools/setup.sh build
 
-build: setup ## build the release preset into build/release
+configure: setup
 	@cmake --preset release >build/configure.log 2>&1 || { cat build/configure.log; exit 1; }
+
+build: configure ## build the release preset into build/release
 	@cmake --build --preset release
 
-demo: build ## measure how the experts of a real model work together
+demo: configure ## measure how the experts of a real model work together
+	@cmake --build --preset release --target c2r
 	@tools/demo.sh
 
 check: ## every test: format, layers, clang-tidy, release, asan, tsan, fuzzers, documents
