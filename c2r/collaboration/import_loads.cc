@@ -198,8 +198,8 @@ CollaborationStatistics import_coactivation(const LoadsRequest& request) {
               "{}: is {} {}, but must be integers [num_layers, num_experts, num_experts]",
               file.path(), dtype_name(array.dtype), shape_text(shape));
   C2R_REQUIRE(1 <= shape[0] && shape[0] <= kMaxLayers && shape[1] <= kMaxExperts, kInvalidFile,
-              "{}: has {} layers of {} experts, but at most {} of {} are possible", file.path(),
-              shape[0], shape[1], kMaxLayers, kMaxExperts);
+              "{}: has {} layers of {} experts, but must have 1 to {} layers of at most {}",
+              file.path(), shape[0], shape[1], kMaxLayers, kMaxExperts);
   C2R_REQUIRE(request.top_k >= 2, kInvalidArgument,
               "top_k is {}, but tokens with co-activated experts have at least 2", request.top_k);
   TraceHeader header{.model = request.model,

@@ -56,7 +56,7 @@ struct Ids {
 
 // Appends the rows of a base64 string to `ids`.
 std::int64_t append_rows(const Json& base64, const std::string& place, Ids& ids) {
-  const auto bytes = decode_base64(json_string(base64, "the ids", place), place);
+  const auto bytes = decode_base64(json_string(base64, "the base64 text", place), place);
   const std::int64_t row_bytes = ids.num_layers * ids.top_k * std::int64_t{sizeof(std::int32_t)};
   C2R_REQUIRE(std::ssize(bytes) % row_bytes == 0, kInvalidFile,
               "{}: has {} bytes, which are not whole rows of {} layers x {} int32", place,

@@ -1,0 +1,367 @@
+#!/usr/bin/env python3
+"""Writes one broken file for each check of the loaders.
+
+usage: make_files.py FOLDER
+
+The files are made here, not stored, so that binary ones can be reviewed as text. expected.tsv has
+the loader and the message of each. A name ends in what the loader goes by (.xz); a folder in "/".
+"""
+import json
+import lzma
+import pathlib
+import struct
+import sys
+
+FOLDER = pathlib.Path(sys.argv[1])
+
+
+def write(name, data):
+    path = FOLDER / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+
+
+# ---- safetensors: an 8-byte length, a JSON header, the data.
+
+def safetensors(header, data=b""):
+    """A dict is padded, so that its data is aligned; text is taken as it is."""
+    text = (header if isinstance(header, str) else json.dumps(header)).encode()
+    if not isinstance(header, str):
+        text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def tensor(dtype, shape, begin, end):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+A = tensor("U8", [4], 0, 4)
+write("safetensors/empty", b"")
+write("safetensors/short", b"\0" * 7)
+write("safetensors/header_cut_off", safetensors({"a": A})[:20])
+write("safetensors/header_of_2_to_60_bytes", struct.pack("<Q", 2**60) + b"{}")
+write("safetensors/header_not_json", safetensors("{'a': 1}"))
+write("safetensors/header_is_an_array", safetensors("[]"))
+write("safetensors/name_twice",
+      safetensors('{"a": %s, "a": %s}' % ((json.dumps(tensor("U8", [0], 0, 0)),) * 2)))
+write("safetensors/tensor_is_a_number", safetensors({"a": 1}))
+write("safetensors/key_missing", safetensors({"a": {"dtype": "U8", "shape": [0], "x": 1}}))
+write("safetensors/dtype_unknown", safetensors({"a": tensor("F8_E9", [4], 0, 4)}, b"abcd"))
+write("safetensors/extent_negative", safetensors({"a": tensor("U8", [-1], 0, 0)}))
+write("safetensors/extent_of_2_to_60", safetensors({"a": tensor("F64", [2**60], 0, 0)}))
+write("safetensors/extents_overflow", safetensors({"a": tensor("U8", [2**40, 2**40], 0, 0)}))
+write("safetensors/offsets_are_three", safetensors({"a": {**A, "data_offsets": [0, 1, 4]}}, b"abcd"))
+write("safetensors/offsets_reversed", safetensors({"a": tensor("U8", [4], 4, 0)}, b"abcd"))
+write("safetensors/offsets_beyond_the_end", safetensors({"a": tensor("U8", [4], 4, 8)}, b"abcd"))
+write("safetensors/size_differs_from_shape", safetensors({"a": tensor("F32", [4], 0, 4)}, b"abcd"))
+write("safetensors/overlap", safetensors({"a": A, "b": tensor("U8", [4], 2, 6)}, b"abcdef"))
+write("safetensors/gap", safetensors({"a": A, "b": tensor("U8", [2], 6, 8)}, b"abcdefgh"))
+write("safetensors/data_left_over", safetensors({"a": A}, b"abcdef"))
+write("safetensors/data_cut_off", safetensors({"a": A}, b"ab"))
+write("safetensors/metadata_is_an_array", safetensors({"__metadata__": []}))
+write("safetensors/metadata_value_is_a_number", safetensors({"__metadata__": {"a": 1}}))
+
+# ---- traces: tensors of ids and the metadata of TraceHeader.
+
+METADATA = {"format": "c2r.trace", "version": "1", "model": "m", "num_experts": "4", "top_k": "2",
+            "layer_indices": "[0, 1]", "id_space": "logical"}
+IDS = bytes([0, 1, 2, 3])
+
+
+def trace(metadata={}, layers=(IDS, IDS), dtype="U8", width=2, starts=None, more=()):
+    """Two layers of two tokens; a None in `metadata` removes the key."""
+    metadata = {k: v for k, v in {**METADATA, **metadata}.items() if v is not None}
+    header, data = {"__metadata__": metadata}, b""
+
+    def add(name, kind, shape, raw):
+        nonlocal data
+        header[name] = tensor(kind, shape, len(data), len(data) + len(raw))
+        data += raw
+
+    if starts is not None:
+        add("sequence_starts", "I64", [len(starts)], struct.pack(f"<{len(starts)}q", *starts))
+    for layer, ids in enumerate(layers):
+        size = 2 if dtype == "U16" else 1
+        add(f"layers.{layer}.topk_idx", dtype, [len(ids) // width // size, width], ids)
+    for name, kind, shape, raw in more:
+        add(name, kind, shape, raw)
+    return safetensors(header, data)
+
+
+write("trace/format_missing", trace({"format": None}))
+write("trace/format_of_statistics", trace({"format": "c2r.statistics"}))
+write("trace/version_2", trace({"version": "2"}))
+write("trace/version_missing", trace({"version": None}))
+write("trace/id_space_physical", trace({"id_space": "physical"}))
+write("trace/num_experts_missing", trace({"num_experts": None}))
+write("trace/num_experts_0", trace({"num_experts": "0"}))
+write("trace/num_experts_2_to_60", trace({"num_experts": str(2**60)}))
+write("trace/num_experts_not_a_number", trace({"num_experts": "four"}))
+write("trace/top_k_above_num_experts", trace({"top_k": "5"}))
+write("trace/layer_indices_not_an_array", trace({"layer_indices": "2"}))
+write("trace/layer_indices_empty", trace({"layer_indices": "[]"}))
+write("trace/layer_indices_negative", trace({"layer_indices": "[-1, 0]"}))
+write("trace/layer_indices_descend", trace({"layer_indices": "[1, 0]"}))
+write("trace/layer_indices_too_many", trace({"layer_indices": str(list(range(1025)))}))
+write("trace/layer_missing", trace(layers=(IDS,)))
+write("trace/layers_of_different_length", trace(layers=(IDS, IDS + IDS)))
+write("trace/dtype_u16", trace(layers=(IDS * 2, IDS * 2), dtype="U16"))
+write("trace/dtype_u8_of_256_experts", trace({"num_experts": "256"}))
+write("trace/top_k_differs", trace(width=4))
+write("trace/id_out_of_range", trace(layers=(IDS, bytes([0, 1, 2, 4]))))
+write("trace/expert_twice", trace(layers=(IDS, bytes([0, 1, 3, 3]))))
+write("trace/sequence_starts_at_1", trace(starts=[1]))
+write("trace/sequence_starts_descend", trace(starts=[0, 1, 1]))
+write("trace/sequence_starts_beyond_the_end", trace(starts=[0, 2]))
+write("trace/sequence_starts_empty", trace(starts=[]))
+write("trace/weights_of_one_layer",
+      trace(more=[("layers.0.topk_weights", "F16", [2, 2], b"\0" * 8)]))
+write("trace/weights_f32", trace(more=[("layers.0.topk_weights", "F32", [2, 2], b"\0" * 16)]))
+write("trace/misaligned", safetensors(
+    {"__metadata__": {**METADATA, "num_experts": "256", "layer_indices": "[0]"},
+     "pad": tensor("U8", [1], 0, 1), "layers.0.topk_idx": tensor("U16", [1, 2], 1, 5)}, b"\0" * 5))
+
+# ---- statistics.
+
+STATISTICS = {**METADATA, "format": "c2r.statistics", "num_experts": "2", "layer_indices": "[0]"}
+
+
+def statistics(counts=(3, 3, 3, 3), num_tokens=(3,), name="coactivation", shape=(1, 2, 2),
+               metadata={}):
+    header = {"__metadata__": {**STATISTICS, **metadata}}
+    data = struct.pack(f"<{len(num_tokens)}q", *num_tokens)
+    header["num_tokens"] = tensor("I64", [len(num_tokens)], 0, len(data))
+    raw = struct.pack(f"<{len(counts)}q", *counts)
+    header[name] = tensor("I64", list(shape), len(data), len(data) + len(raw))
+    return safetensors(header, data + raw)
+
+
+write("statistics/format_of_a_trace", trace())
+write("statistics/version_2", statistics(metadata={"version": "2"}))
+write("statistics/counts_missing", statistics(name="counts"))
+write("statistics/num_tokens_of_two_layers", statistics(num_tokens=(3, 3)))
+write("statistics/shape_differs", statistics(shape=(2, 1, 2)))
+write("statistics/load_shape_differs", statistics(name="load", shape=(4,)))
+write("statistics/not_symmetric", statistics(counts=(3, 2, 3, 3)))
+write("statistics/count_negative", statistics(counts=(3, -1, -1, 3)))
+write("statistics/count_above_num_tokens", statistics(counts=(3, 3, 3, 4)))
+write("statistics/load_above_num_tokens", statistics(counts=(3, 4), name="load", shape=(1, 2)))
+write("statistics/claims_1024_layers_of_1024_experts", statistics(
+    metadata={"num_experts": "1024", "layer_indices": str(list(range(1024)))}))
+
+# ---- npy.
+
+
+def npy(descr="|u1", shape="(2, 2)", data=b"\0\1\2\3", header=None, version=(1, 0)):
+    text = header or "{'descr': '%s', 'fortran_order': False, 'shape': %s, }\n" % (descr, shape)
+    length = struct.pack("<H" if version[0] == 1 else "<I", len(text))
+    return b"\x93NUMPY" + bytes(version) + length + text.encode() + data
+
+
+write("npy/empty", b"")
+write("npy/magic_wrong", b"\x93NUMPX" + npy()[6:])
+write("npy/cut_off_before_the_length", npy()[:9])
+write("npy/header_cut_off", npy()[:40])
+write("npy/header_of_4_gib", b"\x93NUMPY\3\0\xff\xff\xff\xff{}")
+write("npy/version_4", npy(version=(4, 0)))
+write("npy/version_1_1", npy(version=(1, 1)))
+write("npy/header_not_a_dict", npy(header="[]\n"))
+write("npy/header_without_line_feed", npy(header="{'descr': '|u1', 'fortran_order': False, 'shape': ()}"))
+write("npy/header_goes_on", npy(header="{'descr': '|u1', 'fortran_order': False, 'shape': ()} {}\n"))
+write("npy/key_unknown", npy(header="{'descr': '|u1', 'order': 'C'}\n"))
+write("npy/key_twice", npy(header="{'descr': '|u1', 'descr': '|u1'}\n"))
+write("npy/key_missing", npy(header="{'descr': '|u1', 'shape': (4,)}\n"))
+write("npy/string_open", npy(header="{'descr: |u1}\n"))
+write("npy/dtype_big_endian", npy(">i2", "(2,)"))
+write("npy/dtype_complex", npy("<c8", "(2,)"))
+write("npy/dtype_structured", npy(header="{'descr': [('a', '|u1')], 'fortran_order': False}\n"))
+write("npy/fortran_order", npy(header="{'descr': '|u1', 'fortran_order': True, 'shape': (2, 2)}\n"))
+write("npy/order_not_a_bool", npy(header="{'descr': '|u1', 'fortran_order': 0, 'shape': (2, 2)}\n"))
+write("npy/shape_not_a_tuple", npy(shape="(4)"))
+write("npy/shape_negative", npy(shape="(-4,)"))
+write("npy/shape_without_comma", npy(shape="(2 2)"))
+write("npy/extent_of_2_to_60", npy("<i8", f"({2**60},)"))
+write("npy/extent_of_2_to_64", npy("<i8", f"({2**64},)"))
+write("npy/extents_overflow", npy("|u1", f"({2**40}, {2**40})"))
+write("npy/data_cut_off", npy(data=b"\0\1\2"))
+write("npy/data_left_over", npy(data=b"\0\1\2\3\4"))
+write("npy/xz_cut_off.npy.xz", lzma.compress(npy())[:-8])
+write("npy/xz_corrupt.npy.xz", lzma.compress(npy()).replace(b"NUMPY", b"NUMPX"))
+write("npy/xz_is_not.npy.xz", npy())
+
+# ---- JSON and CSV.
+
+write("json/empty", "")
+write("json/cut_off", '{"a": [1, 2')
+write("json/two_values", "1 2")
+write("json/key_twice", '{"a": 1, "b": {"a": 1, "a": 2}}')
+write("json/too_deep", "[" * 200 + "]" * 200)
+write("json/not_utf8", b'"\xff"')
+write("json/number_too_large", "1e999")
+write("csv/empty", "")
+write("csv/field_missing", "a,b\n1,2\n3\n")
+write("csv/field_too_many", "a,b\n1,2,3\n")
+write("csv/empty_line", "a,b\n\n1,2\n")
+write("csv/quote_in_the_middle", 'a,b\n1,x"y\n')
+write("csv/quote_open", 'a,b\n1,"x\n')
+write("csv/text_after_quote", 'a,b\n"1"x,2\n')
+write("csv/carriage_return", "a,b\r1,2\n")
+
+# ---- importers: 4 experts. Arrays are [num_tokens, num_layers, top_k].
+
+write("import_npy/dtype_float", npy("<f4", "(1, 1, 1)"))
+write("import_npy/shape_2d", npy())
+write("import_npy/top_k_0", npy(shape="(4, 2, 0)", data=b""))
+write("import_npy/top_k_above_num_experts", npy(shape="(1, 1, 5)", data=b"\0\1\2\3\4"))
+write("import_npy/no_layers", npy(shape="(4, 0, 2)", data=b""))
+write("import_npy/layers_of_2_to_60", npy(shape=f"(0, {2**60}, 2)", data=b""))
+write("import_npy/id_out_of_range", npy(shape="(1, 2, 2)", data=b"\0\1\2\4"))
+write("import_npy/expert_twice", npy(shape="(1, 2, 2)", data=b"\0\1\2\2"))
+
+
+def megatron(**changes):
+    record = {"step": 0, "stage": "pre_dispatch", "block": "decoder", "layer": 1, "rank": 0,
+              "num_tokens": 2, "topk": 2, "top_indices": [[0, 1], [2, 3]]}
+    record.update(changes)
+    return json.dumps({k: v for k, v in record.items() if v is not None}) + "\n"
+
+
+write("import_megatron/not_json", megatron() + "step 1\n")
+write("import_megatron/cut_off", megatron() + megatron()[:-10])
+write("import_megatron/key_missing", megatron(top_indices=None))
+write("import_megatron/block_unknown", megatron(block="encoder"))
+write("import_megatron/stage_unknown", megatron(stage="post_dispatch"))
+write("import_megatron/layer_negative", megatron(layer=-1))
+write("import_megatron/num_tokens_differs", megatron(num_tokens=3))
+write("import_megatron/topk_differs_from_rows", megatron(topk=1))
+write("import_megatron/topk_changes", megatron() + megatron(topk=1, top_indices=[[0], [1]]))
+write("import_megatron/topk_0", megatron(topk=0, top_indices=[[], []]))
+write("import_megatron/id_out_of_range", megatron(top_indices=[[0, 1], [2, 4]]))
+write("import_megatron/id_not_an_integer", megatron(top_indices=[[0, 1], [2, "x"]]))
+write("import_megatron/expert_twice", megatron(top_indices=[[0, 1], [2, 2]]))
+write("import_megatron/layer_shorter", megatron() + megatron() + megatron(layer=2))
+write("import_megatron/only_mtp", megatron(block="mtp"))
+
+write("import_orders_in_chaos/not_a_list", "{}")
+write("import_orders_in_chaos/no_steps", "[]")
+write("import_orders_in_chaos/step_not_an_object", "[[]]")
+write("import_orders_in_chaos/key_not_a_layer", '[{"x": null}]')
+write("import_orders_in_chaos/layer_twice", '[{"1": [[0]], "01": [[0]]}]')
+write("import_orders_in_chaos/only_dense_layers", '[{"0": null}]')
+write("import_orders_in_chaos/layers_change", '[{"1": [[0]]}, {"2": [[0]]}]')
+write("import_orders_in_chaos/layer_shorter", '[{"1": [[0], [1]], "2": [[0]]}]')
+write("import_orders_in_chaos/top_k_changes", '[{"1": [[0], [1, 2]]}]')
+write("import_orders_in_chaos/id_out_of_range", '[{"1": [[0]]}, {"1": [[4]]}]')
+write("import_orders_in_chaos/expert_twice", '[{"1": [[0, 1], [2, 2]]}]')
+
+HEADER = "Layer ID,Batch Number,Token,Activated Expert IDs\n"
+write("import_moe_beyond/column_missing", "Layer ID,Token\n1,a\n")
+write("import_moe_beyond/layer_negative", HEADER + "-1,0,a,[0]\n")
+write("import_moe_beyond/two_batches", HEADER + "1,0,a,[0]\n1,1,a,[0]\n")
+write("import_moe_beyond/tokens_differ", HEADER + "1,0,a,[0]\n2,0,b,[0]\n")
+write("import_moe_beyond/layer_longer", HEADER + "1,0,a,[0]\n2,0,a,[0]\n2,0,b,[0]\n")
+write("import_moe_beyond/layer_shorter", HEADER + "1,0,a,[0]\n1,0,b,[0]\n2,0,a,[0]\n")
+write("import_moe_beyond/ids_not_a_list", HEADER + "1,0,a,0\n")
+write("import_moe_beyond/ids_broken", HEADER + '1,0,a,"[0, 1"\n')
+write("import_moe_beyond/id_out_of_range", HEADER + '1,0,a,"[0, 4]"\n')
+write("import_moe_beyond/expert_twice", HEADER + '1,0,a,"[0, 1]"\n1,0,b,"[2, 2]"\n')
+write("import_moe_beyond/no_tokens", HEADER)
+
+write("import_vllm/no_experts", '{"choices": [{"text": "x"}]}')
+write("import_vllm/not_a_response", '{"id": 1}')
+write("import_vllm/not_an_object", "1")
+write("import_vllm/list_and_choices", '{"routed_experts": [[[0]]], "choices": []}')
+write("import_vllm/choices_not_a_list", '{"choices": {}}')
+write("import_vllm/token_not_a_list", "[1]")
+write("import_vllm/token_without_layers", "[[]]")
+write("import_vllm/layers_change", "[[[0], [1]], [[0]]]")
+write("import_vllm/layers_change_between_choices",
+      '{"choices": [{"routed_experts": [[[0]]]}, {"routed_experts": [[[0], [1]]]}]}')
+write("import_vllm/row_not_a_list", "[[0]]")
+write("import_vllm/top_k_0", "[[[]]]")
+write("import_vllm/top_k_changes", "[[[0, 1]], [[0]]]")
+write("import_vllm/id_below_minus_1", "[[[-2]]]")
+write("import_vllm/id_out_of_range", "[[[0]], [[4]]]")
+write("import_vllm/expert_twice", "[[[0, 1]], [[2, 2]]]")
+
+
+def sglang(ids="AAAAAAEAAAA=", schema=None):
+    """A response; without a schema, the test reads it as 1 layer and top-2."""
+    info = {"routed_experts": ids}
+    if schema is not None:
+        info = {"output_expert_ids": ids, "expert_ids_schema": {
+            "dtype": "int32", "layout": "row_major", "id_space": "logical_global", "num_layers": 1,
+            "top_k": 2, "moe_layer_ids": [0], "output_num_rows": 1, **schema}}
+    return json.dumps({"meta_info": info})
+
+
+write("import_sglang/no_meta_info", "{}")
+write("import_sglang/no_ids", '{"meta_info": {}}')
+write("import_sglang/ids_not_a_string", '{"meta_info": {"routed_experts": [0]}}')
+write("import_sglang/base64_length", sglang("AAAAA"))
+write("import_sglang/base64_digit", sglang("AAAA-A=="))
+write("import_sglang/rows_not_whole", sglang("AAAAAA=="))
+write("import_sglang/only_zeros", sglang("AAAAAAAAAAA="))
+write("import_sglang/id_out_of_range", sglang("AAAAAAQAAAA="))
+write("import_sglang/id_negative", sglang("AAAAAP////8="))
+write("import_sglang/expert_twice", sglang("AQAAAAEAAAA="))
+write("import_sglang/schema_dtype", sglang(schema={"dtype": "int16"}))
+write("import_sglang/schema_layout", sglang(schema={"layout": "column_major"}))
+write("import_sglang/schema_id_space", sglang(schema={"id_space": "physical"}))
+write("import_sglang/schema_layers_of_2_to_60", sglang(schema={"num_layers": 2**60}))
+write("import_sglang/schema_layer_out_of_range", sglang(schema={"moe_layer_ids": [0, 1]}))
+write("import_sglang/schema_layers_descend",
+      sglang(schema={"num_layers": 1, "moe_layer_ids": [0, 0]}))
+write("import_sglang/schema_no_layers", sglang(schema={"moe_layer_ids": []}))
+write("import_sglang/schema_num_rows_differs", sglang(schema={"output_num_rows": 2}))
+write("import_sglang/schema_num_rows_missing", sglang(schema={"output_num_rows": None}))
+
+# ---- loads, top-2.
+
+write("sglang_loads/key_missing", "{}")
+write("sglang_loads/empty", '{"logical_count": []}')
+write("sglang_loads/no_experts", '{"logical_count": [[]]}')
+write("sglang_loads/too_many_experts", json.dumps({"logical_count": [[1] * 1025]}))
+write("sglang_loads/only_zeros", '{"logical_count": [[0, 0]]}')
+write("sglang_loads/count_negative", '{"logical_count": [[-1, 1]]}')
+write("sglang_loads/sum_overflows", '{"logical_count": [[%d, 2]]}' % (2**63 - 1))
+write("sglang_loads/steps_differ", '{"logical_count": [[[1, 1]], [[1, 1], [1, 1]]]}')
+write("sglang_loads/rows_differ", '{"logical_count": [[1, 1], [1, 1, 0]]}')
+write("sglang_loads/sum_odd", '{"logical_count": [[1, 2]]}')
+write("sglang_loads/load_too_large", '{"logical_count": [[3, 1]]}')
+
+
+def tensorrt_llm(name, rank_file="rank0.safetensors", tensor_name="0_0", meta=None, extent=2):
+    write(f"tensorrt_llm_loads/{name}/meta_info.json",
+          meta or '{"num_experts": 2, "num_experts_per_token": 2}')
+    data = struct.pack(f"<{extent}q", *[1] * extent)
+    write(f"tensorrt_llm_loads/{name}/{rank_file}",
+          safetensors({tensor_name: tensor("I64", [extent], 0, len(data))}, data))
+
+
+tensorrt_llm("meta_incomplete", meta='{"num_experts": 2}')
+tensorrt_llm("meta_num_experts_2_to_60", meta='{"num_experts": %d}' % 2**60)
+tensorrt_llm("no_ranks", rank_file="ranks.safetensors")
+tensorrt_llm("rank_missing", rank_file="rank1.safetensors")
+tensorrt_llm("tensor_name", tensor_name="0-0")
+tensorrt_llm("shape_differs", extent=3)
+write("tensorrt_llm_loads/no_meta_info/rank0.safetensors", safetensors({}))
+write("tensorrt_llm_loads/no_tensors/meta_info.json",
+      '{"num_experts": 2, "num_experts_per_token": 2}')
+write("tensorrt_llm_loads/no_tensors/rank0.safetensors", safetensors({}))
+
+
+def coactivation(values, shape="(1, 2, 2)"):
+    return npy("<i8", shape, struct.pack(f"<{len(values)}q", *values))
+
+
+write("coactivation/shape_not_square", coactivation([0, 1], "(1, 1, 2)"))
+write("coactivation/dtype_float", npy("<f8", "(1, 2, 2)", b"\0" * 32))
+write("coactivation/no_layers", npy("<i8", "(0, 2, 2)", b""))
+write("coactivation/layers_of_2_to_60", npy("|u1", f"({2**60}, 0, 0)", b""))
+write("coactivation/no_experts", npy("<i8", "(1, 0, 0)", b""))
+write("coactivation/not_symmetric", coactivation([0, 1, 2, 0]))
+write("coactivation/count_negative", coactivation([0, -1, -1, 0]))
+write("coactivation/diagonal_filled", coactivation([1, 1, 1, 1]))
+write("coactivation/sum_overflows",
+      coactivation([0, 2**63 - 1, 2**63 - 1, 2**63 - 1, 0, 0, 2**63 - 1, 0, 0], "(1, 3, 3)"))
