@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Writes one broken file for each check of the loaders.
 
-usage: make_files.py FOLDER
+usage: make_files.py FOLDER WELL_FORMED_FOLDER
 
 The files are made here, not stored, so that binary ones can be reviewed as text. expected.tsv has
-the loader and the message of each. A name ends in what the loader goes by (.xz); a folder in "/".
+the loader and the message of each. The second folder gets what they are made from, before it is
+broken; the fuzzers start from both.
 """
 import json
 import lzma
@@ -12,11 +13,11 @@ import pathlib
 import struct
 import sys
 
-FOLDER = pathlib.Path(sys.argv[1])
+FOLDER, WELL_FORMED_FOLDER = map(pathlib.Path, sys.argv[1:])
 
 
-def write(name, data):
-    path = FOLDER / name
+def write(name, data, folder=FOLDER):
+    path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data if isinstance(data, bytes) else data.encode())
 
@@ -66,6 +67,7 @@ write("safetensors/metadata_value_is_a_number", safetensors({"__metadata__": {"a
 METADATA = {"format": "c2r.trace", "version": "1", "model": "m", "num_experts": "4", "top_k": "2",
             "layer_indices": "[0, 1]", "id_space": "logical"}
 IDS = bytes([0, 1, 2, 3])
+IDS_16 = struct.pack("<4H", *IDS)
 
 
 def trace(metadata={}, layers=(IDS, IDS), dtype="U8", width=2, starts=None, more=()):
@@ -105,7 +107,7 @@ write("trace/layer_indices_descend", trace({"layer_indices": "[1, 0]"}))
 write("trace/layer_indices_too_many", trace({"layer_indices": str(list(range(1025)))}))
 write("trace/layer_missing", trace(layers=(IDS,)))
 write("trace/layers_of_different_length", trace(layers=(IDS, IDS + IDS)))
-write("trace/dtype_u16", trace(layers=(IDS * 2, IDS * 2), dtype="U16"))
+write("trace/dtype_u16", trace(layers=(IDS_16, IDS_16), dtype="U16"))
 write("trace/dtype_u8_of_256_experts", trace({"num_experts": "256"}))
 write("trace/top_k_differs", trace(width=4))
 write("trace/id_out_of_range", trace(layers=(IDS, bytes([0, 1, 2, 4]))))
@@ -365,3 +367,43 @@ write("coactivation/count_negative", coactivation([0, -1, -1, 0]))
 write("coactivation/diagonal_filled", coactivation([1, 1, 1, 1]))
 write("coactivation/sum_overflows",
       coactivation([0, 2**63 - 1, 2**63 - 1, 2**63 - 1, 0, 0, 2**63 - 1, 0, 0], "(1, 3, 3)"))
+
+# ---- well-formed files of every loader.
+
+
+def write_well_formed(name, data):
+    write(name, data, WELL_FORMED_FOLDER)
+
+
+write_well_formed("safetensors/1", safetensors({"__metadata__": {"a": "b"}, "a": A}, b"abcd"))
+write_well_formed("trace/1", trace())
+write_well_formed("trace/sequences", trace(starts=[0, 1]))
+write_well_formed("trace/masked", trace(layers=(IDS, bytes([0, 255, 255, 255]))))
+write_well_formed("trace/u16", trace({"num_experts": "256"}, (IDS_16, IDS_16), "U16"))
+write_well_formed("trace/weights", trace(
+    more=[(f"layers.{layer}.topk_weights", "F16", [2, 2], b"\0" * 8) for layer in (0, 1)]))
+write_well_formed("statistics/pairs", statistics())
+write_well_formed("statistics/loads", statistics(counts=(3, 3), name="load", shape=(1, 2)))
+write_well_formed("npy/1", npy())
+write_well_formed("npy/2", npy(version=(2, 0)))
+write_well_formed("npy/compressed.npy.xz", lzma.compress(npy()))
+write_well_formed("json/1", '{"a": [1, -2.5e3, "x\\u00e9", true, null, {}]}')
+write_well_formed("csv/1", 'a,b\n1,"x ""y"",\r\nz"\r\n,\n')
+write_well_formed("import_npy/1", npy(shape="(1, 2, 2)"))
+write_well_formed("import_npy/masked", npy("|i1", "(1, 2, 2)", b"\0\xff\2\3"))
+write_well_formed("import_megatron/1", megatron() + megatron(layer=2) + megatron(block="mtp"))
+write_well_formed("import_orders_in_chaos/1",
+                  '[{"0": null, "1": [[0, 1], [2, 3]]}, {"0": null, "1": [[3, 2]]}]')
+write_well_formed("import_moe_beyond/1", HEADER + '1,0,"a\nb","[0, 1]"\n2,0,"a\nb","[2, 3]"\n')
+write_well_formed("import_vllm/response", '{"prompt_routed_experts": [[[-1, -1]], [[0, 1]]], '
+                  '"choices": [{"routed_experts": [[[2, 3]]]}]}')
+write_well_formed("import_vllm/list", "[[[0, 1], [2, 3]]]")
+write_well_formed("import_sglang/1", sglang())
+write_well_formed("import_sglang/schema", sglang(schema={}))
+write_well_formed("sglang_loads/steps", '{"logical_count": [[[0, 0], [1, 1]], [[0, 0], [2, 2]]]}')
+write_well_formed("sglang_loads/layers", '{"logical_count": [[2, 2]]}')
+write_well_formed("coactivation/1", coactivation([-1, 3, 3, -1]))
+write_well_formed("tensorrt_llm_loads/1/meta_info.json",
+                  '{"num_experts": 2, "num_experts_per_token": 2}')
+write_well_formed("tensorrt_llm_loads/1/rank0.safetensors", safetensors(
+    {"0_0": tensor("I64", [2], 0, 16)}, struct.pack("<2q", 1, 1)))

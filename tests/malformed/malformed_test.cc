@@ -5,20 +5,15 @@
 #include <map>
 #include <set>
 
-#include "c2r/collaboration/collaboration.h"
-#include "c2r/collaboration/import_loads.h"
 #include "c2r/core/testing.h"
-#include "c2r/io/csv.h"
 #include "c2r/io/file.h"
-#include "c2r/io/json.h"
-#include "c2r/io/npy.h"
-#include "c2r/io/safetensors.h"
-#include "c2r/routing/import.h"
+#include "tests/loaders.h"
 
 namespace c2r {
 namespace {
 
 using testing::error_of;
+using testing::load;
 
 const std::filesystem::path kFolder = C2R_MALFORMED_DIR;
 
@@ -28,44 +23,6 @@ std::string without_folder(std::string message) {
     message.erase(at, prefix.size());
   }
   return message;
-}
-
-void load_csv(const std::filesystem::path& path) {
-  const std::string text = read_text_file(path);
-  CsvReader csv(text, path.native());
-  while (csv.next()) {
-  }
-}
-
-void load_trace(const std::filesystem::path& path) {
-  const Trace trace(path);
-  for (std::int64_t layer = 0; layer < trace.header().num_layers(); ++layer) {
-    (void)trace.topk_idx(layer, 0, trace.num_tokens());
-  }
-}
-
-// The loader that the folder's name says.
-void load(const std::string& loader, const std::filesystem::path& path) {
-  if (loader == "safetensors") return void(SafetensorsFile(path));
-  if (loader == "trace") return load_trace(path);
-  if (loader == "statistics") return void(read_statistics(path));
-  if (loader == "npy") return void(NpyFile(path));
-  if (loader == "json") return void(read_json_file(path));
-  if (loader == "csv") return load_csv(path);
-  const LoadsRequest loads{.input = path, .top_k = 2};
-  if (loader == "sglang_loads") return void(import_sglang_loads(loads));
-  if (loader == "tensorrt_llm_loads") return void(import_tensorrt_llm_loads(loads));
-  if (loader == "coactivation") return void(import_coactivation(loads));
-  for (const ImportFormat& format : import_formats()) {
-    if (loader != "import_" + std::string(format.name)) continue;
-    ImportRequest request{
-        .inputs = {path}, .output = testing::temporary_path("out.safetensors"), .num_experts = 4};
-    if (format.name == "sglang") {
-      request.num_hidden_layers = 1;
-      request.top_k = 2;
-    }
-    format.run(request);
-  }
 }
 
 // A file or folder, as "LOADER/NAME", and the message. Comments begin with '#'.
@@ -100,12 +57,27 @@ TEST(Malformed, EveryFileHasAnExpectedMessageAndTheOtherWayRound) {
   EXPECT_EQ(files(), expected);
 }
 
+// Without this, the files might be broken in another way than meant.
+TEST(Malformed, WhatTheFilesAreMadeFromIsWellFormed) {
+  int num_files = 0;
+  for (const auto& folder : std::filesystem::directory_iterator(C2R_WELL_FORMED_DIR)) {
+    for (const auto& file : std::filesystem::directory_iterator(folder)) {
+      const auto output = testing::temporary_path("out");
+      EXPECT_EQ(error_of([&] { load(folder.path().filename(), file, output); }), "no error")
+          << file;
+      ++num_files;
+    }
+  }
+  EXPECT_GE(num_files, 14);
+}
+
 class MalformedFile : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(MalformedFile, IsRefusedWithTheExpectedMessage) {
   const std::string& name = GetParam();
   const std::string loader = name.substr(0, name.find('/'));
-  const std::string message = without_folder(error_of([&] { load(loader, kFolder / name); }));
+  const std::string message = without_folder(
+      error_of([&] { load(loader, kFolder / name, testing::temporary_path("out")); }));
   const auto expected = expected_messages();
   const auto found = expected.find(name);
   EXPECT_EQ(message, found == expected.end() ? "" : found->second);

@@ -1,0 +1,58 @@
+// Every loader by name, for the tests of broken files and the fuzzers.
+#pragma once
+
+#include <filesystem>
+#include <stdexcept>
+#include <string>
+
+#include "c2r/collaboration/collaboration.h"
+#include "c2r/collaboration/import_loads.h"
+#include "c2r/io/csv.h"
+#include "c2r/io/file.h"
+#include "c2r/io/json.h"
+#include "c2r/io/npy.h"
+#include "c2r/io/safetensors.h"
+#include "c2r/routing/import.h"
+
+namespace c2r::testing {
+
+inline void load_csv(const std::filesystem::path& path) {
+  const std::string text = read_text_file(path);
+  CsvReader csv(text, path.native());
+  while (csv.next()) {
+  }
+}
+
+inline void load_trace(const std::filesystem::path& path) {
+  const Trace trace(path);
+  for (std::int64_t layer = 0; layer < trace.header().num_layers(); ++layer) {
+    (void)trace.topk_idx(layer, 0, trace.num_tokens());
+  }
+}
+
+/// Loads `path` with the loader of this name; importers write to `output`.
+inline void load(const std::string& loader, const std::filesystem::path& path,
+                 const std::filesystem::path& output) {
+  if (loader == "safetensors") return void(SafetensorsFile(path));
+  if (loader == "trace") return load_trace(path);
+  if (loader == "statistics") return void(read_statistics(path));
+  if (loader == "npy") return void(NpyFile(path));
+  if (loader == "json") return void(read_json_file(path));
+  if (loader == "csv") return load_csv(path);
+  const LoadsRequest loads{.input = path, .top_k = 2};
+  if (loader == "sglang_loads") return void(import_sglang_loads(loads));
+  if (loader == "tensorrt_llm_loads") return void(import_tensorrt_llm_loads(loads));
+  if (loader == "coactivation") return void(import_coactivation(loads));
+  for (const ImportFormat& format : import_formats()) {
+    if (loader != "import_" + std::string(format.name)) continue;
+    ImportRequest request{.inputs = {path}, .output = output, .num_experts = 4};
+    if (format.name == "sglang") {
+      request.num_hidden_layers = 1;
+      request.top_k = 2;
+    }
+    return void(format.run(request));
+  }
+  throw std::logic_error("there is no loader " + loader);
+}
+
+}  // namespace c2r::testing

@@ -1,0 +1,52 @@
+#!/bin/sh
+# Builds the fuzzers and runs each for SECONDS, two at a time. Fails if one crashed, ran out of
+# memory or hung; the input is kept in build/fuzz/findings.
+# usage: tools/fuzz.sh SECONDS [FUZZER...]
+set -eu
+if [ $# -lt 1 ]; then
+  echo "usage: tools/fuzz.sh SECONDS [FUZZER...]" >&2
+  exit 2
+fi
+seconds=$1
+shift
+cd "$(dirname "$0")/.."
+cmake --preset fuzz >/dev/null
+cmake --build --preset fuzz --target fuzzers
+
+seeds=$PWD/build/fuzz/tests/malformed
+cd build/fuzz
+mkdir -p findings corpora
+[ $# -gt 0 ] || set -- $(cd tests/fuzz && ls -d fuzz_* | grep -v '\.')
+
+# Importers write their output in memory, not on the disk.
+TMPDIR=$(mktemp -d /dev/shm/c2r_fuzz.XXXXXX)
+export TMPDIR
+trap 'rm -rf "$TMPDIR"' EXIT
+
+run_one() {
+  loader=${1#fuzz_}
+  mkdir -p "corpora/$loader"
+  if "tests/fuzz/$1" -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=2048 \
+      -artifact_prefix="findings/$loader-" "corpora/$loader" "$seeds/well_formed/$loader" \
+      "$seeds/files/$loader" \
+      >"findings/$loader.log" 2>&1; then
+    echo "$1: ok, $(ls "corpora/$loader" | wc -l) inputs kept"
+  else
+    echo "$1: FAILED, see $PWD/findings/$loader.log" >&2
+    tail -n 5 "findings/$loader.log" >&2
+    return 1
+  fi
+}
+
+status=0
+while [ $# -gt 0 ]; do
+  run_one "$1" &
+  first=$!
+  shift
+  if [ $# -gt 0 ]; then
+    run_one "$1" || status=1
+    shift
+  fi
+  wait "$first" || status=1
+done
+exit $status
