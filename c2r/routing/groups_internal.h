@@ -31,6 +31,7 @@ struct ScoredKeys {
   Ints largest_magnitude;                             // of a logit
 
   std::size_t num_vectors() const { return num_open; }
+  void start(std::size_t) const {}
   HWY_INLINE Ints load(std::size_t t, std::size_t v) const {
     return hn::Load(IntTag(), keys + t * num_slots + static_cast<std::size_t>(open[t][v]));
   }
@@ -79,7 +80,8 @@ HWY_INLINE void score_group(const float* row, const KeyLayout& layout, std::size
         hn::Max(scored.largest_magnitude, magnitude(hn::BitCast(di, logits)));
     Floats score = logits;
     if constexpr (kScoring == Scoring::kSigmoid) {
-      score = hn::Add(sigmoid(logits), hn::Load(d, layout.bias + slot));
+      sigmoid<1>(&score);
+      score = hn::Add(score, hn::Load(d, layout.bias + slot));
     }
     Ints key = make_key(bits_of(score), layout.kept_bits, hn::Load(di, layout.id_bits + slot));
     if (layout.has_padding() && v + 1 == layout.vectors_per_group) {

@@ -42,7 +42,7 @@ struct KeyLayout {
   // Floats from a row's start that are read.
   std::size_t read_width() const {
     const std::size_t last_group = num_experts - group_size + vectors_per_group * kLanes;
-    return std::max(last_group, hwy::RoundUpTo(num_experts, kLanes));
+    return std::max(last_group, hwy::RoundUpTo(num_experts, 16));  // softmax sums: 16 at a time
   }
   std::int32_t expert_of(std::int32_t key) const { return ~key & ~kept_bits; }
 };
@@ -92,6 +92,17 @@ inline bool is_not_finite(Ints largest_magnitude) {
   return !hn::AllFalse(d, hn::Gt(largest_magnitude, hn::Set(d, 0x7f7fffff)));
 }
 
+// Prefetches a quarter of the row kLanes tokens after `row`, so that the next block arrives while
+// this one is computed. Each of a block's stages asks for its share: all at once would wait for the
+// processor's few miss buffers.
+template <std::size_t kQuarter>
+HWY_INLINE void prefetch_next(const float* row, std::size_t num_experts) {
+  constexpr std::size_t kLine = 16;  // floats
+  const float* const next = row + kLanes * num_experts;
+  const std::size_t end = (kQuarter + 1) * num_experts / 4;
+  for (std::size_t e = kQuarter * num_experts / 4; e < end; e += kLine) hwy::Prefetch(next + e);
+}
+
 // Keys made of logits as they are read. One group.
 class LogitKeys {
  public:
@@ -101,17 +112,18 @@ class LogitKeys {
         num_vectors_(layout.num_vectors),
         padded_(layout.has_padding() ? num_vectors_ - 1 : num_vectors_),
         num_used_(layout.group_size - (num_vectors_ - 1) * kLanes),
-        block_stride_(layout.num_experts * kLanes),
+        num_experts_(layout.num_experts),
         kept_bits_(layout.kept_bits),
         largest_(hn::Zero(IntTag())) {}
 
   std::size_t num_vectors() const { return num_vectors_; }
   Ints largest_magnitude() const { return largest_; }
 
+  HWY_INLINE void start(std::size_t t) const { prefetch_next<0>(rows_[t], num_experts_); }
+
   HWY_INLINE Ints load(std::size_t t, std::size_t v) {
     constexpr IntTag d;
     const float* const at = rows_[t] + v * kLanes;
-    hwy::Prefetch(at + block_stride_);  // the same place of the next block
     const Ints bits = bits_of(hn::LoadU(FloatTag(), at));
     largest_ = hn::Max(largest_, magnitude(bits));
     const Ints key = make_key(bits, kept_bits_, hn::Load(d, id_bits_ + v * kLanes));
@@ -122,7 +134,7 @@ class LogitKeys {
  private:
   const float* const* rows_;
   const std::int32_t* id_bits_;
-  std::size_t num_vectors_, padded_, num_used_, block_stride_;
+  std::size_t num_vectors_, padded_, num_used_, num_experts_;
   std::int32_t kept_bits_;
   Ints largest_;  // magnitude read so far
 };
@@ -141,6 +153,8 @@ class CandidateKeys {
   }
 
   std::size_t num_vectors() const { return num_vectors_; }
+
+  void start(std::size_t) const {}
 
   HWY_INLINE Ints load(std::size_t t, std::size_t v) const {
     constexpr IntTag d;

@@ -12,10 +12,10 @@
 //     scores to the lower group; -0 equals +0.
 //   - Softmax keeps the order of the logits, so its choice is made on the logits themselves. Where
 //     rounding merges the probabilities of two different logits, the larger logit still wins.
-//   - exp is this library's own (exp_internal.h), exact to 3 units of 2^-24, and 0 below e^-87. The
-//     softmax's denominator is the sum of exp(logit - largest logit): expert e is added to partial
-//     sum e % 16 in ascending order of e, then neighbours are added, 16 -> 8 -> 4 -> 2 -> 1. Sums
-//     over the chosen experts run best first. Nothing is fused.
+//   - exp is this library's own (exp_internal.h), as precise as its rounded argument, and 2^-126
+//     where it would be less. The softmax's denominator is the sum of exp(logit - largest logit):
+//     expert e is added to partial sum e % 16 in ascending order of e, then neighbours are added,
+//     16 -> 8 -> 4 -> 2 -> 1. Sums over the chosen experts run best first. Nothing is fused.
 #pragma once
 
 #include <cstdint>

@@ -3,6 +3,7 @@
 // run time.
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 // Processors that stop at SSSE3 are routed portably, to halve the code for four lanes; vectors of
 // unknown length (SVE) cannot be elements of arrays, so Arm uses NEON.
@@ -168,10 +169,26 @@ bool choose(const Call& call, Block& block) {
 Floats sums_over_all(const Call& call, const Block& block, const float* shifts) {
   alignas(64) float sums[kLanes * kLanes];  // [kLanes, kLanes]
   for (std::size_t t = 0; t < kLanes; ++t) {
+    prefetch_next<2>(block.rows[t], call.layout.num_experts);
     hn::Store(partial_sums(block.rows[t], call.layout.num_experts, shifts[t]), FloatTag(),
               sums + t * kLanes);
   }
   return sum_rows(sums);
+}
+
+// logits[r * kLanes + t] = the logit of token t's choice r.
+void gather_logits(const Call& call, const Block& block, float* logits) {
+  for (std::size_t t = 0; t < kLanes; ++t) {
+    prefetch_next<1>(block.rows[t], call.layout.num_experts);
+    if (!needs_sum_over_all(call.task.policy)) {
+      prefetch_next<2>(block.rows[t], call.layout.num_experts);
+    }
+  }
+  for (std::size_t r = 0; r < call.top_k; ++r) {
+    for (std::size_t t = 0; t < kLanes; ++t) {
+      logits[r * kLanes + t] = block.rows[t][block.chosen[r * kLanes + t]];
+    }
+  }
 }
 
 void weigh(const Call& call, Block& block) {
@@ -179,16 +196,17 @@ void weigh(const Call& call, Block& block) {
   const RoutingPolicy& policy = call.task.policy;
   const bool is_sigmoid = policy.scoring == Scoring::kSigmoid;
   alignas(64) float logits[kMaxTopK * kLanes];  // [top_k, kLanes]
-  for (std::size_t t = 0; t < kLanes; ++t) {
-    for (std::size_t r = 0; r < call.top_k; ++r) {
-      logits[r * kLanes + t] = block.rows[t][block.chosen[r * kLanes + t]];
-    }
-  }
+  gather_logits(call, block, logits);
   const Floats shift = hn::Load(d, logits);  // the first choice is the largest logit
   Floats sum = hn::Zero(d);
   for (std::size_t r = 0; r < call.top_k; ++r) {
-    const Floats logit = hn::Load(d, logits + r * kLanes);
-    const Floats weight = is_sigmoid ? sigmoid(logit) : exp_of_negative(hn::Sub(logit, shift));
+    Floats weight = hn::Load(d, logits + r * kLanes);
+    if (is_sigmoid) {
+      sigmoid<1>(&weight);
+    } else {
+      weight = hn::Sub(weight, shift);
+      exp_of_negative<1>(&weight);
+    }
     hn::Store(weight, d, block.weights + r * kLanes);
     sum = hn::Add(sum, weight);
   }
@@ -201,16 +219,38 @@ void weigh(const Call& call, Block& block) {
   }
 }
 
-void write(const Call& call, const Block& block) {
-  const std::int64_t first = block.first_token * call.task.policy.top_k;
-  ExpertId* idx = call.task.topk_idx + first;
-  float* weights = call.task.topk_weights + first;
-  for (std::size_t t = 0; t < block.num_tokens; ++t) {
-    for (std::size_t r = 0; r < call.top_k; ++r) {
-      *idx++ = ExpertId{block.chosen[r * kLanes + t]};
-      *weights++ = block.weights[r * kLanes + t];
+// Transposes `values` [top_k, kLanes] into `out` [num_tokens, top_k]. Rows up to a multiple of 4
+// are read.
+template <class T, class Out>
+HWY_INLINE void write_transposed(const T* values, std::size_t top_k, std::size_t num_tokens,
+                                 Out* out) {
+  static_assert(sizeof(T) == sizeof(Out));
+  constexpr hn::FixedTag<T, kLanes> d;
+  alignas(64) T fours[kLanes * 4];
+  for (std::size_t r = 0; r < top_k; r += 4) {
+    const T* const row = values + r * kLanes;
+    hn::StoreInterleaved4(hn::Load(d, row), hn::Load(d, row + kLanes),
+                          hn::Load(d, row + 2 * kLanes), hn::Load(d, row + 3 * kLanes), d, fours);
+    const std::size_t n = std::min<std::size_t>(4, top_k - r);
+    if (n == 4) {
+      for (std::size_t t = 0; t < num_tokens; ++t) {
+        std::memcpy(out + t * top_k + r, fours + 4 * t, 4 * sizeof(T));
+      }
+    } else {
+      for (std::size_t t = 0; t < num_tokens; ++t) {
+        std::memcpy(out + t * top_k + r, fours + 4 * t, n * sizeof(T));
+      }
     }
   }
+}
+
+void write(const Call& call, const Block& block) {
+  const std::int64_t first = block.first_token * call.task.policy.top_k;
+  for (std::size_t t = 0; t < kLanes; ++t) {
+    prefetch_next<3>(block.rows[t], call.layout.num_experts);
+  }
+  write_transposed(block.chosen, call.top_k, block.num_tokens, call.task.topk_idx + first);
+  write_transposed(block.weights, call.top_k, block.num_tokens, call.task.topk_weights + first);
 }
 
 bool route_tokens(const RouteTask& task) {

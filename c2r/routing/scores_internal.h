@@ -9,6 +9,7 @@
 
 #include <hwy/highway.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -19,35 +20,55 @@
 HWY_BEFORE_NAMESPACE();
 namespace c2r::HWY_NAMESPACE {
 
-HWY_INLINE Floats exp_bounded(Floats x) {
+// t[i] = 2^t[i], all at once: one would spend most of its time waiting for itself.
+template <std::size_t kCount>
+HWY_INLINE void exp2_bounded(Floats* t) {
   using namespace exp_constants;
   constexpr FloatTag d;
-  const Floats shifted = hn::Add(hn::Mul(x, hn::Set(d, kLog2e)), hn::Set(d, kRound));
-  const Floats n = hn::Sub(shifted, hn::Set(d, kRound));
-  const Floats r =
-      hn::Sub(hn::Sub(x, hn::Mul(n, hn::Set(d, kLn2High))), hn::Mul(n, hn::Set(d, kLn2Low)));
-  Floats p = hn::Set(d, kC6);
-  p = hn::Add(hn::Mul(p, r), hn::Set(d, kC5));
-  p = hn::Add(hn::Mul(p, r), hn::Set(d, kC4));
-  p = hn::Add(hn::Mul(p, r), hn::Set(d, kC3));
-  p = hn::Add(hn::Mul(p, r), hn::Set(d, kC2));
-  p = hn::Add(hn::Mul(p, r), hn::Set(d, 1.0f));
-  p = hn::Add(hn::Mul(p, r), hn::Set(d, 1.0f));
   constexpr IntTag di;
-  const Ints exponent = hn::ShiftLeft<23>(hn::BitCast(di, shifted));
-  return hn::BitCast(d, hn::Add(hn::BitCast(di, p), exponent));
+  Floats shifted[kCount], f2[kCount], c23[kCount], c45[kCount];
+  for (std::size_t i = 0; i < kCount; ++i) shifted[i] = hn::Add(t[i], hn::Set(d, kRound));
+  for (std::size_t i = 0; i < kCount; ++i) {
+    t[i] = hn::Sub(t[i], hn::Sub(shifted[i], hn::Set(d, kRound)));
+  }
+  for (std::size_t i = 0; i < kCount; ++i) {
+    f2[i] = hn::Mul(t[i], t[i]);
+    c23[i] = hn::Add(hn::Set(d, kC2), hn::Mul(hn::Set(d, kC3), t[i]));
+    c45[i] = hn::Add(hn::Set(d, kC4), hn::Mul(hn::Set(d, kC5), t[i]));
+  }
+  for (std::size_t i = 0; i < kCount; ++i) {
+    const Floats tail = hn::Add(c23[i], hn::Mul(c45[i], f2[i]));
+    t[i] = hn::Add(hn::Mul(hn::Set(d, kC1), t[i]), hn::Mul(tail, f2[i]));
+  }
+  for (std::size_t i = 0; i < kCount; ++i) {
+    const Floats p = hn::Add(t[i], hn::Set(d, 1.0f));
+    const Ints exponent = hn::ShiftLeft<23>(hn::BitCast(di, shifted[i]));
+    t[i] = hn::BitCast(d, hn::Add(hn::BitCast(di, p), exponent));
+  }
 }
 
-HWY_INLINE Floats exp_of_negative(Floats x) {
-  const auto is_tiny = hn::Lt(x, hn::Set(FloatTag(), -exp_constants::kMax));
-  return hn::IfThenZeroElse(is_tiny, exp_bounded(x));
-}
-
-HWY_INLINE Floats sigmoid(Floats x) {
+// x[i] = e^x[i] for x[i] <= 0.
+template <std::size_t kCount>
+HWY_INLINE void exp_of_negative(Floats* x) {
+  using namespace exp_constants;
   constexpr FloatTag d;
-  const Floats one = hn::Set(d, 1.0f), max = hn::Set(d, exp_constants::kMax);
-  const Floats bounded = hn::Min(hn::Max(x, hn::Neg(max)), max);
-  return hn::Div(one, hn::Add(one, exp_bounded(hn::Neg(bounded))));
+  for (std::size_t i = 0; i < kCount; ++i) {
+    x[i] = hn::Max(hn::Mul(x[i], hn::Set(d, kLog2e)), hn::Set(d, -kMax));
+  }
+  exp2_bounded<kCount>(x);
+}
+
+template <std::size_t kCount>
+HWY_INLINE void sigmoid(Floats* x) {
+  using namespace exp_constants;
+  constexpr FloatTag d;
+  for (std::size_t i = 0; i < kCount; ++i) {
+    const Floats t = hn::Mul(x[i], hn::Set(d, -kLog2e));
+    x[i] = hn::Min(hn::Max(t, hn::Set(d, -kMax)), hn::Set(d, kMax));
+  }
+  exp2_bounded<kCount>(x);
+  const Floats one = hn::Set(d, 1.0f);
+  for (std::size_t i = 0; i < kCount; ++i) x[i] = hn::Div(one, hn::Add(one, x[i]));
 }
 
 // Lane t of the result is the sum of row t of `rows` [kLanes, kLanes], neighbours first.
@@ -63,26 +84,40 @@ HWY_INLINE Floats sum_rows(float* rows) {
   return hn::Load(d, rows);
 }
 
-// The 16 partial sums of exp(logit - shift) over one token's experts, folded to kLanes.
-// @param row may be read up to a whole vector past its last expert
-HWY_INLINE Floats partial_sums(const float* row, std::size_t num_experts, float shift) {
+// Adds exp(logit - shift) of kCount vectors from `row` on to the partial sums, of which vector v is
+// lanes [v * kLanes, (v + 1) * kLanes); lanes past the first `num_used` add nothing.
+template <std::size_t kCount>
+HWY_INLINE void add_exps(const float* row, std::size_t num_used, Floats shift, Floats* sums) {
   constexpr FloatTag d;
   constexpr std::size_t kVectors = 16 / kLanes;
+  Floats terms[kCount];
+  for (std::size_t v = 0; v < kCount; ++v) {
+    terms[v] = hn::Sub(hn::LoadU(d, row + v * kLanes), shift);
+  }
+  exp_of_negative<kCount>(terms);
+  for (std::size_t v = 0; v < kCount; ++v) {
+    if ((v + 1) * kLanes > num_used) {
+      const std::size_t num_left = num_used - std::min(num_used, v * kLanes);
+      terms[v] = hn::IfThenElseZero(hn::FirstN(d, num_left), terms[v]);
+    }
+    sums[v % kVectors] = hn::Add(sums[v % kVectors], terms[v]);
+  }
+}
+
+// The 16 partial sums of exp(logit - shift) over one token's experts, folded to kLanes.
+// @param row readable up to a multiple of 16 experts
+HWY_INLINE Floats partial_sums(const float* row, std::size_t num_experts, float shift) {
+  constexpr FloatTag d;
+  constexpr std::size_t kVectors = 16 / kLanes, kManyLanes = 4 * kVectors * kLanes;
   const Floats shifts = hn::Set(d, shift);
   Floats sums[kVectors];
   for (Floats& sum : sums) sum = hn::Zero(d);
   std::size_t e = 0;
-  for (; e + 16 <= num_experts; e += 16) {
-    for (std::size_t v = 0; v < kVectors; ++v) {
-      const Floats logits = hn::LoadU(d, row + e + v * kLanes);
-      sums[v] = hn::Add(sums[v], exp_of_negative(hn::Sub(logits, shifts)));
-    }
+  for (; e + kManyLanes <= hwy::RoundUpTo(num_experts, 16); e += kManyLanes) {
+    add_exps<4 * kVectors>(row + e, num_experts - e, shifts, sums);
   }
-  for (std::size_t v = 0; v < kVectors && e + v * kLanes < num_experts; ++v) {
-    const Floats logits = hn::LoadU(d, row + e + v * kLanes);
-    const auto is_expert = hn::FirstN(d, num_experts - e - v * kLanes);
-    const Floats terms = exp_of_negative(hn::Sub(logits, shifts));
-    sums[v] = hn::Add(sums[v], hn::IfThenElseZero(is_expert, terms));
+  for (; e < num_experts; e += 16) {
+    add_exps<kVectors>(row + e, num_experts - e, shifts, sums);
   }
   for (std::size_t n = kVectors / 2; n >= 1; n /= 2) {
     for (std::size_t v = 0; v < n; ++v) {

@@ -83,6 +83,7 @@ template <std::size_t L, std::size_t K, class Source>
 HWY_INLINE void sort_token(Source& source, std::size_t t, Lists<K>& lists) {
   constexpr IntTag d;
   const std::size_t num_vectors = source.num_vectors();
+  source.start(t);
   Ints list[L], next = hn::Set(d, kNoKey);
   for (std::size_t v = 0; v < L; ++v) {
     list[v] = v < num_vectors ? source.load(t, v) : hn::Set(d, kNoKey);
@@ -155,7 +156,8 @@ HWY_INLINE void pair_all(std::size_t length, Lists<K>& lists, std::size_t num_pa
 
 // Leaves the best K keys of token t in lane t of rows 0 to K - 1 of list 0, best first, and the
 // best of the rest in row K.
-// Source: num_vectors(); load(t, v), the v-th vector of token t's keys, all keys distinct.
+// Source: num_vectors(); start(t), called before token t; load(t, v), the v-th vector of token t's
+// keys, all keys distinct.
 template <std::size_t K, class Source>
 HWY_INLINE void select_top(Source& source, Lists<K>& lists) {
   std::size_t length = std::min(K, std::bit_ceil(source.num_vectors()));
