@@ -29,12 +29,23 @@ struct ScoredKeys {
   std::int32_t open[kLanes][kMaxSlots / kLanes];      // first slots of open vectors
   std::size_t num_slots, num_open;                    // vectors
   Ints largest_magnitude;                             // of a logit
+};
 
-  std::size_t num_vectors() const { return num_open; }
+// The keys of each token's open vectors.
+class OpenKeys {
+ public:
+  explicit OpenKeys(const ScoredKeys& scored) : scored_(&scored) {}
+
+  std::size_t num_vectors() const { return scored_->num_open; }
   void start(std::size_t) const {}
+
   HWY_INLINE Ints load(std::size_t t, std::size_t v) const {
-    return hn::Load(IntTag(), keys + t * num_slots + static_cast<std::size_t>(open[t][v]));
+    const auto slot = static_cast<std::size_t>(scored_->open[t][v]);
+    return hn::Load(IntTag(), scored_->keys + t * scored_->num_slots + slot);
   }
+
+ private:
+  const ScoredKeys* scored_;
 };
 
 // The best two scores in each lane, in the same lane of both.
@@ -63,38 +74,61 @@ HWY_INLINE Floats reduce_best_two(BestTwo& two, GroupScore group_score) {
   return group_score == GroupScore::kMax ? best : hn::Add(best, hn::Load(d, two.second));
 }
 
+// The best two scores of each lane of one token, so far.
+struct LanesBestTwo {
+  Floats best, second;
+};
+
+// Scores and keys of kCount vectors of group `g` of token `t`, from the group's vector `v` on.
+template <Scoring kScoring, std::size_t kCount>
+HWY_INLINE void score_vectors(const float* row, const KeyLayout& layout, std::size_t t,
+                              std::size_t g, std::size_t v, ScoredKeys& scored, LanesBestTwo& two) {
+  constexpr FloatTag d;
+  constexpr IntTag di;
+  const std::size_t slot = (g * layout.vectors_per_group + v) * kLanes;
+  const float* const at = row + g * layout.group_size + v * kLanes;
+  Floats scores[kCount];
+  for (std::size_t i = 0; i < kCount; ++i) {
+    hwy::Prefetch(at + (layout.num_experts + i) * kLanes);
+    scores[i] = hn::LoadU(d, at + i * kLanes);
+    const Ints bits = hn::BitCast(di, scores[i]);
+    scored.largest_magnitude = hn::Max(scored.largest_magnitude, magnitude(bits));
+  }
+  if constexpr (kScoring == Scoring::kSigmoid) sigmoid<kCount>(scores);
+  for (std::size_t i = 0; i < kCount; ++i) {
+    const std::size_t here = slot + i * kLanes;
+    if constexpr (kScoring == Scoring::kSigmoid) {
+      scores[i] = hn::Add(scores[i], hn::Load(d, layout.bias + here));
+    }
+    Ints key = make_key(bits_of(scores[i]), layout.kept_bits, hn::Load(di, layout.id_bits + here));
+    if (layout.has_padding() && v + i + 1 == layout.vectors_per_group) {
+      const std::size_t num_used = layout.group_size - (v + i) * kLanes;
+      const Floats none = hn::Set(d, -std::numeric_limits<float>::infinity());
+      key = hn::IfThenElse(hn::FirstN(di, num_used), key, hn::Set(di, kNoKey));
+      scores[i] = hn::IfThenElse(hn::FirstN(d, num_used), scores[i], none);
+    }
+    hn::Store(key, di, scored.keys + t * scored.num_slots + here);
+    two.second = hn::Max(two.second, hn::Min(two.best, scores[i]));
+    two.best = hn::Max(two.best, scores[i]);
+  }
+}
+
 // Scores and keys of group `g` of token `t`, and the best two scores of each lane.
 template <Scoring kScoring>
 HWY_INLINE void score_group(const float* row, const KeyLayout& layout, std::size_t t, std::size_t g,
-                            ScoredKeys& scored, BestTwo& two) {
+                            ScoredKeys& scored, BestTwo& best_two) {
   constexpr FloatTag d;
-  constexpr IntTag di;
   const Floats none = hn::Set(d, -std::numeric_limits<float>::infinity());
-  Floats best = none, second = none;
-  for (std::size_t v = 0; v < layout.vectors_per_group; ++v) {
-    const std::size_t slot = (g * layout.vectors_per_group + v) * kLanes;
-    const float* const at = row + g * layout.group_size + v * kLanes;
-    hwy::Prefetch(at + layout.num_experts * kLanes);
-    const Floats logits = hn::LoadU(d, at);
-    scored.largest_magnitude =
-        hn::Max(scored.largest_magnitude, magnitude(hn::BitCast(di, logits)));
-    Floats score = logits;
-    if constexpr (kScoring == Scoring::kSigmoid) {
-      sigmoid<1>(&score);
-      score = hn::Add(score, hn::Load(d, layout.bias + slot));
-    }
-    Ints key = make_key(bits_of(score), layout.kept_bits, hn::Load(di, layout.id_bits + slot));
-    if (layout.has_padding() && v + 1 == layout.vectors_per_group) {
-      const std::size_t num_used = layout.group_size - v * kLanes;
-      key = hn::IfThenElse(hn::FirstN(di, num_used), key, hn::Set(di, kNoKey));
-      score = hn::IfThenElse(hn::FirstN(d, num_used), score, none);
-    }
-    hn::Store(key, di, scored.keys + t * scored.num_slots + slot);
-    second = hn::Max(second, hn::Min(best, score));
-    best = hn::Max(best, score);
+  LanesBestTwo two{none, none};
+  std::size_t v = 0;
+  for (; v + 2 <= layout.vectors_per_group; v += 2) {
+    score_vectors<kScoring, 2>(row, layout, t, g, v, scored, two);
   }
-  hn::Store(best, d, two.best + t * kLanes);
-  hn::Store(second, d, two.second + t * kLanes);
+  if (v < layout.vectors_per_group) {
+    score_vectors<kScoring, 1>(row, layout, t, g, v, scored, two);
+  }
+  hn::Store(two.best, d, best_two.best + t * kLanes);
+  hn::Store(two.second, d, best_two.second + t * kLanes);
 }
 
 // Marks the vectors of each token's best groups as open, in ascending order.

@@ -18,6 +18,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 #include "c2r/routing/policy_internal.h"
 #include "c2r/routing/top_k_internal.h"
@@ -139,6 +140,17 @@ class LogitKeys {
   Ints largest_;  // magnitude read so far
 };
 
+// Bit i alone, for i = 0 to 31.
+alignas(64) inline constexpr std::int32_t kBits[32] = {
+    1 << 0,  1 << 1,  1 << 2,  1 << 3,
+    1 << 4,  1 << 5,  1 << 6,  1 << 7,
+    1 << 8,  1 << 9,  1 << 10, 1 << 11,
+    1 << 12, 1 << 13, 1 << 14, 1 << 15,
+    1 << 16, 1 << 17, 1 << 18, 1 << 19,
+    1 << 20, 1 << 21, 1 << 22, 1 << 23,
+    1 << 24, 1 << 25, 1 << 26, 1 << 27,
+    1 << 28, 1 << 29, 1 << 30, std::numeric_limits<std::int32_t>::min()};
+
 // Keys of the experts in each token's set of candidates.
 class CandidateKeys {
  public:
@@ -148,20 +160,20 @@ class CandidateKeys {
         sets_(sets),
         id_bits_(layout.id_bits),
         num_vectors_(layout.num_vectors),
-        kept_bits_(layout.kept_bits) {
-    for (std::size_t b = 0; b < 32; ++b) bits_[b] = static_cast<std::int32_t>(1u << b);
-  }
+        kept_bits_(layout.kept_bits),
+        largest_(hn::Zero(IntTag())) {}
 
   std::size_t num_vectors() const { return num_vectors_; }
-
   void start(std::size_t) const {}
+  Ints largest_magnitude() const { return largest_; }
 
-  HWY_INLINE Ints load(std::size_t t, std::size_t v) const {
+  HWY_INLINE Ints load(std::size_t t, std::size_t v) {
     constexpr IntTag d;
     const Ints bits = bits_of(hn::LoadU(FloatTag(), rows_[t] + v * kLanes));
+    largest_ = hn::Max(largest_, magnitude(bits));
     const Ints key = make_key(bits, kept_bits_, hn::Load(d, id_bits_ + v * kLanes));
     const auto word = static_cast<std::int32_t>(sets_[t][v * kLanes / 32]);
-    const auto is_candidate = hn::TestBit(hn::Set(d, word), hn::Load(d, bits_ + v * kLanes % 32));
+    const auto is_candidate = hn::TestBit(hn::Set(d, word), hn::Load(d, kBits + v * kLanes % 32));
     return hn::IfThenElse(is_candidate, key, hn::Set(d, kNoKey));
   }
 
@@ -171,7 +183,7 @@ class CandidateKeys {
   const std::int32_t* id_bits_;
   std::size_t num_vectors_;
   std::int32_t kept_bits_;
-  alignas(64) std::int32_t bits_[32];
+  Ints largest_;  // magnitude read so far
 };
 
 }  // namespace c2r::HWY_NAMESPACE

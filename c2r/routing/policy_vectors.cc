@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 // Processors that stop at SSSE3 are routed portably, to halve the code for four lanes; vectors of
 // unknown length (SVE) cannot be elements of arrays, so Arm uses NEON.
@@ -35,8 +36,8 @@ struct Block {
   std::int64_t first_token = 0;
   std::size_t num_tokens = 0;  // the last block's may be fewer than kLanes
   const float* rows[kLanes];   // all valid: lanes past num_tokens repeat the last token
-  alignas(64) std::int32_t chosen[kMaxTopK * kLanes];  // [top_k, kLanes]
-  alignas(64) float weights[kMaxTopK * kLanes];        // [top_k, kLanes]
+  alignas(64) std::int32_t chosen[(kMaxTopK + 1) * kLanes];  // [top_k, kLanes], and one to spare
+  alignas(64) float weights[kMaxTopK * kLanes];              // [top_k, kLanes]
   // Rows at the end of the logits, copied so that whole vectors can be read: fewer than
   // 1 + 30 / num_experts rows, each at most num_experts + 30 floats, see set_rows().
   float tail[kMaxExperts + 16 * 32];
@@ -130,20 +131,52 @@ bool choose_freely(const Call& call, Block& block) {
   return true;
 }
 
-bool choose_collaborators(const Call& call, Block& block) {
-  LogitKeys all(block.rows, call.layout);
-  Ints is_undecided = choose_best(all, call.layout, 0, 1, block);
-  if (is_not_finite(all.largest_magnitude())) return false;
-  if (call.top_k > 1) {
-    const std::uint32_t* sets[kLanes];
-    for (std::size_t t = 0; t < kLanes; ++t) {
-      sets[t] =
-          call.task.candidates.data() + block.chosen[t] * words_per_expert(call.task.num_experts);
+// Each token's best expert, exactly: the first that has the largest logit. Unspecified, but an
+// expert, where a logit is not finite.
+Ints best_experts(const Call& call, const Block& block) {
+  constexpr FloatTag d;
+  constexpr IntTag di;
+  const KeyLayout& layout = call.layout;
+  const std::size_t last = layout.num_vectors - 1;
+  const auto is_used = hn::FirstN(d, layout.num_experts - last * kLanes);
+  alignas(64) float largest[kLanes * kLanes];       // [kLanes, kLanes]
+  alignas(64) std::int32_t first[kLanes * kLanes];  // [kLanes, kLanes]
+  for (std::size_t t = 0; t < kLanes; ++t) {
+    prefetch_next<0>(block.rows[t], layout.num_experts);
+    const Floats padded = hn::LoadU(d, block.rows[t] + last * kLanes);
+    Floats best = hn::IfThenElse(is_used, padded, hn::Set(d, std::numeric_limits<float>::lowest()));
+    for (std::size_t v = 0; v < last; ++v) {
+      best = hn::Max(best, hn::LoadU(d, block.rows[t] + v * kLanes));
     }
-    CandidateKeys candidates(block.rows, sets, call.layout);
-    is_undecided =
-        hn::Or(is_undecided, choose_best(candidates, call.layout, 1, call.top_k - 1, block));
+    hn::Store(best, d, largest + t * kLanes);
   }
+  hn::Store(join_rows(largest, Largest()), d, largest);
+  const Ints last_expert = hn::Set(di, call.task.num_experts - 1);
+  for (std::size_t t = 0; t < kLanes; ++t) {
+    const Floats best = hn::Set(d, largest[t]);
+    Ints place = hn::Iota(di, 0), found = last_expert;
+    for (std::size_t v = 0; v <= last; ++v) {
+      const auto is_best = hn::Eq(hn::LoadU(d, block.rows[t] + v * kLanes), best);
+      found = hn::IfThenElse(hn::RebindMask(di, is_best), hn::Min(found, place), found);
+      place = hn::Add(place, hn::Set(di, static_cast<std::int32_t>(kLanes)));
+    }
+    hn::Store(found, di, first + t * kLanes);
+  }
+  return join_rows(first, Smallest());
+}
+
+bool choose_collaborators(const Call& call, Block& block) {
+  hn::Store(best_experts(call, block), IntTag(), block.chosen);
+  const std::uint32_t* sets[kLanes];
+  for (std::size_t t = 0; t < kLanes; ++t) {
+    sets[t] =
+        call.task.candidates.data() + block.chosen[t] * words_per_expert(call.task.num_experts);
+  }
+  CandidateKeys keys(block.rows, sets, call.layout);
+  // Reads all logits even if no more experts are wanted: they must be finite.
+  const std::size_t count = std::max<std::size_t>(1, call.top_k - 1);
+  const Ints is_undecided = choose_best(keys, call.layout, 1, count, block);
+  if (is_not_finite(keys.largest_magnitude())) return false;
   decide(call, is_undecided, block);
   return true;
 }
@@ -152,7 +185,8 @@ bool choose_by_score(const Call& call, Block& block) {
   ScoredKeys scored;
   score_block(call.task.policy, block.rows, call.layout, scored);
   if (is_not_finite(scored.largest_magnitude)) return false;
-  decide(call, choose_best(scored, call.layout, 0, call.top_k, block), block);
+  OpenKeys keys(scored);
+  decide(call, choose_best(keys, call.layout, 0, call.top_k, block), block);
   return true;
 }
 
@@ -173,7 +207,7 @@ Floats sums_over_all(const Call& call, const Block& block, const float* shifts) 
     hn::Store(partial_sums(block.rows[t], call.layout.num_experts, shifts[t]), FloatTag(),
               sums + t * kLanes);
   }
-  return sum_rows(sums);
+  return join_rows(sums, Sum());
 }
 
 // logits[r * kLanes + t] = the logit of token t's choice r.

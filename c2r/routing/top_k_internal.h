@@ -45,7 +45,7 @@ inline constexpr std::int32_t kNoKey = std::numeric_limits<std::int32_t>::min();
 // g * (K + 1); its last row is the best key that did not fit, kNoKey if all did.
 template <std::size_t K>
 struct Lists {
-  alignas(64) std::int32_t keys[kLanes * (K + 1) * kLanes];
+  alignas(64) std::int32_t keys[kLanes / 2 * (K + 1) * kLanes];
 
   std::int32_t* row(std::size_t list, std::size_t r) {
     return keys + (list * (K + 1) + r) * kLanes;
@@ -78,72 +78,79 @@ HWY_INLINE void keep_best(Ints* list, const Ints* other, Ints& next) {
   apply<kSortBitonic<K>>(list);
 }
 
-// Sorts the vectors of token `t` lane by lane and keeps the best L of each lane; L <= K.
-template <std::size_t L, std::size_t K, class Source>
-HWY_INLINE void sort_token(Source& source, std::size_t t, Lists<K>& lists) {
-  constexpr IntTag d;
+// list = the best L keys in each lane of token `t`, sorted; next = the best of the rest.
+template <std::size_t L, class Source>
+HWY_INLINE void sort_token(Source& source, std::size_t t, Ints* list, Ints& next) {
+  const Ints none = hn::Set(IntTag(), kNoKey);
   const std::size_t num_vectors = source.num_vectors();
   source.start(t);
-  Ints list[L], next = hn::Set(d, kNoKey);
-  for (std::size_t v = 0; v < L; ++v) {
-    list[v] = v < num_vectors ? source.load(t, v) : hn::Set(d, kNoKey);
-  }
+  next = none;
+  for (std::size_t v = 0; v < L; ++v) list[v] = v < num_vectors ? source.load(t, v) : none;
   apply<kSort<L>>(list);
   for (std::size_t first = L; first < num_vectors; first += L) {
     Ints more[L];
     for (std::size_t v = 0; v < L; ++v) {
-      more[v] = first + v < num_vectors ? source.load(t, first + v) : hn::Set(d, kNoKey);
+      more[v] = first + v < num_vectors ? source.load(t, first + v) : none;
     }
     apply<kSort<L>>(more);
     keep_best<L>(list, more, next);
   }
-  for (std::size_t r = 0; r < L; ++r) hn::Store(list[r], d, lists.row(t, r));
-  hn::Store(next, d, lists.row(t, K));
 }
 
-template <std::size_t L, std::size_t K, class Source>
-HWY_NOINLINE void sort_tokens(Source& source, Lists<K>& lists) {
-  for (std::size_t t = 0; t < kLanes; ++t) sort_token<L>(source, t, lists);
-}
-
-// The rows of lists 2 `pair` and 2 `pair` + 1, even lanes and odd lanes.
-template <std::size_t K>
-HWY_INLINE void load_pair(Lists<K>& lists, std::size_t pair, std::size_t r, Ints& even, Ints& odd) {
+// Pairs the lists of L keys of two tokens, or halves of tokens, into one of min(2 L, K).
+template <std::size_t L, std::size_t K>
+HWY_INLINE void pair_into_row(const Ints* a, Ints next_a, const Ints* b, Ints next_b,
+                              std::size_t pair, Lists<K>& lists) {
   constexpr IntTag d;
-  const Ints a = hn::Load(d, lists.row(2 * pair, r));
-  const Ints b = hn::Load(d, lists.row(2 * pair + 1, r));
-  even = hn::ConcatEven(d, b, a);
-  odd = hn::ConcatOdd(d, b, a);
+  Ints list[2 * L];
+  for (std::size_t r = 0; r < L; ++r) {
+    list[r] = hn::ConcatEven(d, b[r], a[r]);
+    list[L + r] = hn::ConcatOdd(d, b[r], a[r]);
+  }
+  Ints next = hn::Max(hn::ConcatEven(d, next_b, next_a), hn::ConcatOdd(d, next_b, next_a));
+  if constexpr (L < K) {
+    apply<kMerge<2 * L>>(list);
+  } else {
+    keep_best<K>(list, list + L, next);
+  }
+  for (std::size_t r = 0; r < std::min(2 * L, K); ++r) hn::Store(list[r], d, lists.row(pair, r));
+  hn::Store(next, d, lists.row(pair, K));
 }
 
-// Pairs lists of L keys into half as many lists of min(2 L, K).
+// Lists of up to L keys of single tokens, paired at once: storing them would take longer.
+template <std::size_t L, std::size_t K, class Source>
+HWY_NOINLINE void sort_and_pair(Source& source, Lists<K>& lists) {
+  Source local = source;  // so that its state stays in registers
+  for (std::size_t pair = 0; pair < kLanes / 2; ++pair) {
+    Ints a[L], b[L], next_a, next_b;
+    sort_token<L>(local, 2 * pair, a, next_a);
+    sort_token<L>(local, 2 * pair + 1, b, next_b);
+    pair_into_row<L>(a, next_a, b, next_b, pair, lists);
+  }
+  source = local;
+}
+
 template <std::size_t L, std::size_t K>
 HWY_NOINLINE void pair_lists(Lists<K>& lists, std::size_t num_pairs) {
   constexpr IntTag d;
   for (std::size_t pair = 0; pair < num_pairs; ++pair) {
-    Ints list[2 * L], even, odd;
-    for (std::size_t r = 0; r < L; ++r) load_pair(lists, pair, r, list[r], list[L + r]);
-    load_pair(lists, pair, K, even, odd);
-    Ints next = hn::Max(even, odd);
-    if constexpr (L < K) {
-      apply<kMerge<2 * L>>(list);
-    } else {
-      keep_best<K>(list, list + L, next);
+    Ints a[L], b[L];
+    for (std::size_t r = 0; r < L; ++r) {
+      a[r] = hn::Load(d, lists.row(2 * pair, r));
+      b[r] = hn::Load(d, lists.row(2 * pair + 1, r));
     }
-    for (std::size_t r = 0; r < std::min(2 * L, K); ++r) {
-      hn::Store(list[r], d, lists.row(pair, r));
-    }
-    hn::Store(next, d, lists.row(pair, K));
+    pair_into_row<L>(a, hn::Load(d, lists.row(2 * pair, K)), b,
+                     hn::Load(d, lists.row(2 * pair + 1, K)), pair, lists);
   }
 }
 
-// Calls sort_tokens() with the list length `length`, a power of two <= K.
+// Calls sort_and_pair() with the list length `length`, a power of two <= K.
 template <std::size_t K, std::size_t L = 1, class Source>
 HWY_INLINE void sort_into(Source& source, std::size_t length, Lists<K>& lists) {
   if constexpr (L < K) {
     if (length > L) return sort_into<K, 2 * L>(source, length, lists);
   }
-  sort_tokens<L>(source, lists);
+  sort_and_pair<L>(source, lists);
 }
 
 template <std::size_t K, std::size_t L = 1>
@@ -162,10 +169,11 @@ template <std::size_t K, class Source>
 HWY_INLINE void select_top(Source& source, Lists<K>& lists) {
   std::size_t length = std::min(K, std::bit_ceil(source.num_vectors()));
   sort_into(source, length, lists);
-  for (std::size_t num_pairs = kLanes / 2; num_pairs >= 1; num_pairs /= 2) {
-    pair_all(length, lists, num_pairs);
+  for (std::size_t num_pairs = kLanes / 4; num_pairs >= 1; num_pairs /= 2) {
     length = std::min(2 * length, K);
+    pair_all(length, lists, num_pairs);
   }
+  length = std::min(2 * length, K);
   for (std::size_t r = length; r < K; ++r) {
     hn::Store(hn::Set(IntTag(), kNoKey), IntTag(), lists.row(0, r));
   }
