@@ -2,6 +2,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <string>
@@ -10,14 +11,30 @@
 
 namespace c2r::testing {
 
-/// A file name of this test's own; its folder exists and is emptied of an earlier run's file.
+/// The folder of this process's tests, removed with all it holds when the process ends.
+inline const std::filesystem::path& temporary_folder() {
+  struct Folder {
+    std::filesystem::path path =
+        std::filesystem::path(::testing::TempDir()) / ("c2r_test." + std::to_string(::getpid()));
+    Folder() = default;
+    Folder(const Folder&) = delete;
+    Folder& operator=(const Folder&) = delete;
+    ~Folder() {
+      std::error_code ignored;
+      std::filesystem::remove_all(path, ignored);
+    }
+  };
+  static const Folder folder;
+  return folder.path;
+}
+
+/// A file name of this test's own, in a folder of its own.
 inline std::filesystem::path temporary_path(const std::string& name) {
   const auto* const test = ::testing::UnitTest::GetInstance()->current_test_info();
   std::string folder = std::string(test->test_suite_name()) + "." + test->name();
   for (char& c : folder) c = c == '/' ? '_' : c;  // parametrised names contain slashes
-  const auto path = std::filesystem::path(::testing::TempDir()) / "c2r" / folder / name;
+  const auto path = temporary_folder() / folder / name;
   std::filesystem::create_directories(path.parent_path());
-  std::filesystem::remove(path);
   return path;
 }
 

@@ -1,14 +1,15 @@
 // Importers: routing decisions as other programs record them, turned into a routing trace.
 //
-// | format          | layer axis of the input                 | padding            | one sequence
-// is  | | --------------- | --------------------------------------- | ------------------ |
-// ---------------- | | npy             | as the caller says                      | -1 = no expert
-// | as sequences.csv | | megatron        | named in each record, as found          | none | an
-// input file    | | orders-in-chaos | model layers as keys, null = dense      | none | an input
-// file    | | moe-beyond      | model layers in a column                | none               | an
-// input file    | | vllm            | MoE layers only, counted from 0         | -1 = prefix-cached
-// | a choice         | | sglang          | all hidden layers, or as a schema says  | 0 = dense
-// layer    | a response       |
+// clang-format off
+// | format          | layer axis of the input                 | padding            | one sequence is  |
+// | --------------- | --------------------------------------- | ------------------ | ---------------- |
+// | npy             | as the caller says                      | -1 = no expert     | as sequences.csv |
+// | megatron        | named in each record, as found          | none               | an input file    |
+// | orders-in-chaos | model layers as keys, null = dense      | none               | an input file    |
+// | moe-beyond      | model layers in a column                | none               | an input file    |
+// | vllm            | MoE layers only, counted from 0         | -1 = prefix-cached | a choice         |
+// | sglang          | all hidden layers, or as a schema says  | 0 = dense layer    | a response       |
+// clang-format on
 //
 // Every format must hold logical expert ids, counted from 0; one that may hold physical slot ids
 // (SGLang's per_token dumps) is not read. No format states the number of experts. Inputs whose
