@@ -16,7 +16,7 @@ using testing::real_data;
 using testing::temporary_path;
 
 std::filesystem::path text_file(const std::string& name, std::string_view text) {
-  const auto path = temporary_path(name);
+  auto path = temporary_path(name);
   write_text_file(path, text);
   return path;
 }

@@ -164,7 +164,7 @@ class SglangImporter {
     for (const std::string direction : {"input", "output"}) {
       const std::string key = direction + "_expert_ids";
       if (!info.contains(key) || info[key].is_null()) continue;
-      const std::int64_t num_rows = append_rows(info[key], place + ", " + key, ids);
+      const std::int64_t num_rows = append_rows(info[key], fmt::format("{}, {}", place, key), ids);
       const std::string rows_key = direction + "_num_rows";
       C2R_REQUIRE(num_rows == integer(rows_key.c_str(), 0, INT64_MAX), kInvalidFile,
                   "{}: {} has {} rows, but {} is {}", place, key, num_rows, rows_key,

@@ -15,7 +15,7 @@ using testing::real_data;
 using testing::temporary_path;
 
 std::filesystem::path text_file(const std::string& name, std::string_view text) {
-  const auto path = temporary_path(name);
+  auto path = temporary_path(name);
   write_text_file(path, text);
   return path;
 }
@@ -186,7 +186,7 @@ TEST(ImportMegatron, NamesTheLineOfABrokenRecord) {
   EXPECT_EQ(with("\"num_tokens\":2", "\"num_tokens\":3"),
             ":1: num_tokens is 3, but top_indices has 2 rows");
   EXPECT_EQ(with("\"mtp\"", "\"vision\""), ":3: block is 'vision', but must be 'decoder' or 'mtp'");
-  const std::string cut(kMegatron.substr(0, kMegatron.rfind("{")));
+  const std::string cut(kMegatron.substr(0, kMegatron.rfind('{')));
   EXPECT_EQ(error_of_text(import_megatron, cut),
             ": layer 2 has 2 tokens, but layer 1 has 3; was the recording cut off?");
 }
