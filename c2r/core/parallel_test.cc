@@ -43,9 +43,10 @@ TEST(ParallelFor, RethrowsTheErrorOfTheLowestTask) {
   for (const int num_threads : {1, 2, 4}) {
     for (int round = 0; round < 50; ++round) {
       const auto message = error_of([&] {
-        parallel_for(100, num_threads, [](std::int64_t task, int) {
-          // The lowest failing task is the slowest, so a later one nearly always fails first.
-          if (task == 10) std::this_thread::sleep_for(std::chrono::microseconds(200));
+        parallel_for(100, num_threads, [&](std::int64_t task, int) {
+          // The lowest failing task fails after a later one in even rounds, before it in odd ones.
+          const bool is_slow = round % 2 == 0 ? task == 10 : task > 10;
+          if (is_slow) std::this_thread::sleep_for(std::chrono::microseconds(200));
           if (task >= 10) throw Error(ErrorCode::kInvalidFile, fmt::format("task {}", task));
         });
       });

@@ -24,8 +24,16 @@ std::int64_t num_files(const std::filesystem::path& folder) {
   return std::distance(std::filesystem::directory_iterator(folder), {});
 }
 
+// In a folder that holds nothing else, whatever an earlier run left there.
+std::filesystem::path path_in_empty_folder(const std::string& name) {
+  auto path = temporary_path(name);
+  std::filesystem::remove_all(path.parent_path());
+  std::filesystem::create_directories(path.parent_path());
+  return path;
+}
+
 TEST(AtomicFile, AppearsWhenCommitted) {
-  const auto path = temporary_path("file.txt");
+  const auto path = path_in_empty_folder("file.txt");
   AtomicFile file(path);
   file.write("one ");
   file.write("two");
@@ -36,7 +44,7 @@ TEST(AtomicFile, AppearsWhenCommitted) {
 }
 
 TEST(AtomicFile, LeavesNothingBehindWhenNotCommitted) {
-  const auto path = temporary_path("file.txt");
+  const auto path = path_in_empty_folder("file.txt");
   {
     AtomicFile file(path);
     file.write("half of it");

@@ -26,6 +26,14 @@ std::int64_t num_files(const std::filesystem::path& folder) {
   return std::distance(std::filesystem::directory_iterator(folder), {});
 }
 
+// In a folder that holds nothing else, whatever an earlier run left there.
+std::filesystem::path path_in_empty_folder(const std::string& name) {
+  auto path = temporary_path(name);
+  std::filesystem::remove_all(path.parent_path());
+  std::filesystem::create_directories(path.parent_path());
+  return path;
+}
+
 TEST(Trace, ReturnsWhatWasWritten) {
   const auto path = temporary_path("trace.safetensors");
   const TraceHeader header{.model = "tiny", .num_experts = 8, .top_k = 2, .layer_indices = {1, 3}};
@@ -141,7 +149,7 @@ TEST(Trace, ChecksIdsWhereTheyAreRead) {
 }
 
 TEST(TraceWriter, LeavesNothingBehindWithoutFinish) {
-  const auto path = temporary_path("trace.safetensors");
+  const auto path = path_in_empty_folder("trace.safetensors");
   {
     TraceWriter writer(path, {.num_experts = 4, .top_k = 1, .layer_indices = {0}}, false);
     writer.append(0, std::vector<ExpertId>(200'000, ExpertId{3}), {}, "test");
