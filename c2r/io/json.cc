@@ -1,5 +1,9 @@
 #include "c2r/io/json.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
 #include <string>
 #include <unordered_set>
 #include <utility>
@@ -122,6 +126,24 @@ std::int64_t json_integer(const Json& value, std::int64_t min, std::int64_t max,
               kInvalidFile, "{}: {} is {}, but must be an integer in [{}, {}]", place, what,
               shown_value(value), min, max);
   return value.get<std::int64_t>();
+}
+
+double json_number(const Json& value, double min, std::string_view what, std::string_view place) {
+  C2R_REQUIRE(value.is_number() && std::isfinite(value.get<double>()) && value.get<double>() >= min,
+              kInvalidFile, "{}: {} is {}, but must be a number of at least {}", place, what,
+              shown_value(value), min);
+  return value.get<double>();
+}
+
+void json_check_keys(const Json& object, std::initializer_list<std::string_view> known,
+                     std::string_view what, std::string_view place) {
+  C2R_REQUIRE(object.is_object(), kInvalidFile, "{}: {} is {}, but must be an object", place, what,
+              shown_value(object));
+  for (const auto& item : object.items()) {
+    C2R_REQUIRE(std::ranges::find(known, item.key()) != known.end(), kInvalidFile,
+                "{}: {} has the unknown key {}; the known ones are {}", place, what,
+                shown_value(Json(item.key())), fmt::join(known, ", "));
+  }
 }
 
 const Json::array_t& json_array(const Json& value, std::string_view what, std::string_view place) {

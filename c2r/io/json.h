@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
@@ -25,6 +26,15 @@ const Json& json_at(const Json& object, std::string_view key, std::string_view p
 /// @throws Error(kInvalidFile) if it is anything else; 3.0 and "3" are not integers
 std::int64_t json_integer(const Json& value, std::int64_t min, std::int64_t max,
                           std::string_view what, std::string_view place);
+
+/// `value` as a finite number of at least `min`. @throws Error(kInvalidFile)
+double json_number(const Json& value, double min, std::string_view what, std::string_view place);
+
+/// Checks that `object` is one and has no key but `known`: a key that we do not read may mean
+/// something, so it is never skipped. @throws Error(kInvalidFile), naming the key and the known
+/// ones
+void json_check_keys(const Json& object, std::initializer_list<std::string_view> known,
+                     std::string_view what, std::string_view place);
 
 /// `value` as an array. @throws Error(kInvalidFile)
 const Json::array_t& json_array(const Json& value, std::string_view what, std::string_view place);

@@ -1,14 +1,27 @@
 // The machines that experts are placed on: nodes of ranks, and what their links can carry.
+//
+// In text: `2x4` (2 nodes of 4 ranks, default links), or the path of a JSON file:
+//   {"num_nodes": 2, "ranks_per_node": 4,
+//    "intra_node": {"bandwidth_bytes_per_s": 400e9, "latency_s": 2e-6},
+//    "inter_node": {"bandwidth_bytes_per_s": 50e9, "latency_s": 5e-6},
+//    "device_flop_per_s": 400e12}
+// The first two keys are required. Another key is an error.
 #pragma once
 
 #include <cstdint>
 #include <optional>
+#include <string_view>
 
 #include "c2r/core/ids.h"
+#include "c2r/io/json.h"
 
 namespace c2r {
 
-/// One level of the network, as every rank sees it.
+/// The largest group that this library works with; a rank x rank matrix of it takes 8 MiB.
+inline constexpr std::int32_t kMaxRanks = 1024;
+
+/// One level of the network, as every rank sees it: what one rank can send, and at the same time
+/// receive, over it.
 struct Link {
   double bandwidth_bytes_per_s = 0;
   double latency_s = 0;
@@ -29,7 +42,29 @@ struct Cluster {
   std::int32_t node_of(RankId rank) const {
     return static_cast<std::int32_t>(rank) / ranks_per_node;
   }
+  /// The rank of `node` with the same position in it as `rank` has in its own.
+  RankId peer_on(std::int32_t node, RankId rank) const {
+    return RankId{node * ranks_per_node + static_cast<std::int32_t>(rank) % ranks_per_node};
+  }
   bool operator==(const Cluster&) const = default;
 };
+
+/// Checks that it has 1 to kMaxRanks ranks, positive bandwidths and rates, and latencies of at
+/// least 0. @throws Error(kInvalidArgument), naming the field
+void check_cluster(const Cluster& cluster);
+
+/// `NODESxRANKS` with the default links. @throws Error(kInvalidArgument)
+Cluster parse_cluster(std::string_view text);
+
+/// What `--cluster` takes: the path of a JSON file if it ends in `.json`, else as parse_cluster().
+/// @throws Error(kInvalidArgument) or, from a file, Error(kInvalidFile)
+Cluster read_cluster(std::string_view text_or_path);
+
+/// @param place where the value is from, for messages
+/// @throws Error(kInvalidFile), naming the key
+Cluster cluster_from_json(const Json& json, std::string_view place);
+
+/// What cluster_from_json() reads back as an equal cluster.
+Json cluster_to_json(const Cluster& cluster);
 
 }  // namespace c2r
