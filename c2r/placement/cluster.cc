@@ -6,6 +6,7 @@
 #include <string>
 
 #include "c2r/core/error.h"
+#include "c2r/io/json.h"
 
 namespace c2r {
 namespace {

@@ -9,11 +9,11 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string_view>
 
 #include "c2r/core/ids.h"
-#include "c2r/io/json.h"
 
 namespace c2r {
 
@@ -62,9 +62,9 @@ Cluster read_cluster(std::string_view text_or_path);
 
 /// @param place where the value is from, for messages
 /// @throws Error(kInvalidFile), naming the key
-Cluster cluster_from_json(const Json& json, std::string_view place);
+Cluster cluster_from_json(const nlohmann::ordered_json& json, std::string_view place);
 
 /// What cluster_from_json() reads back as an equal cluster.
-Json cluster_to_json(const Cluster& cluster);
+nlohmann::ordered_json cluster_to_json(const Cluster& cluster);
 
 }  // namespace c2r

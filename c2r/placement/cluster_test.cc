@@ -4,6 +4,7 @@
 
 #include "c2r/core/testing.h"
 #include "c2r/io/file.h"
+#include "c2r/io/json.h"
 
 namespace c2r {
 namespace {

@@ -1,0 +1,69 @@
+// Random placements and choices for the tests of this module and of those above it.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <initializer_list>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "c2r/core/rng.h"
+#include "c2r/placement/placement.h"
+
+namespace c2r::testing {
+
+/// A placement from the experts of each rank, checked.
+inline Placement make_placement(std::int32_t num_experts,
+                                std::initializer_list<std::initializer_list<int>> ranks) {
+  Placement placement{.num_experts = num_experts,
+                      .slots = {std::ssize(ranks), std::ssize(*ranks.begin())}};
+  auto slot = placement.slots.all().begin();
+  for (const auto& rank : ranks) {
+    for (const int e : rank) *slot++ = ExpertId{e};
+  }
+  check_placement(placement);
+  return placement;
+}
+
+/// Every expert once on a random rank, and up to `spare_slots` slots a rank beyond what that
+/// needs, filled with random experts that the rank does not hold yet.
+inline Placement random_placement(std::int32_t num_experts, std::int32_t ep_size, int spare_slots,
+                                  std::mt19937_64& rng) {
+  const int slots =
+      std::min(num_experts, (num_experts + ep_size - 1) / ep_size +
+                                int(uniform_below(std::uint64_t(spare_slots) + 1, rng)));
+  std::vector<std::int32_t> order(static_cast<std::size_t>(num_experts));
+  std::iota(order.begin(), order.end(), 0);
+  shuffle(std::span(order), rng);
+  std::vector<std::vector<std::int32_t>> ranks(static_cast<std::size_t>(ep_size));
+  for (std::size_t i = 0; i < order.size(); ++i) ranks[i % ranks.size()].push_back(order[i]);
+  Placement placement{.num_experts = num_experts, .slots = {ep_size, slots}};
+  for (std::size_t r = 0; r < ranks.size(); ++r) {
+    while (std::ssize(ranks[r]) < slots) {
+      const auto e = std::int32_t(uniform_below(std::uint64_t(num_experts), rng));
+      if (std::find(ranks[r].begin(), ranks[r].end(), e) == ranks[r].end()) ranks[r].push_back(e);
+    }
+    for (int s = 0; s < slots; ++s) {
+      placement.slots(std::int64_t(r), s) = ExpertId{ranks[r][std::size_t(s)]};
+    }
+  }
+  check_placement(placement);
+  return placement;
+}
+
+/// Up to `top_k` distinct experts in random order, some of them masked.
+inline std::vector<ExpertId> random_choices(std::int32_t num_experts, std::int32_t top_k,
+                                            std::mt19937_64& rng) {
+  std::vector<std::int32_t> order(static_cast<std::size_t>(num_experts));
+  std::iota(order.begin(), order.end(), 0);
+  shuffle(std::span(order), rng);
+  std::vector<ExpertId> choices;
+  for (std::int32_t k = 0; k < top_k; ++k) {
+    const bool is_masked = k >= num_experts || uniform_below(8, rng) == 0;
+    choices.push_back(is_masked ? kNoExpert : ExpertId{order[std::size_t(k)]});
+  }
+  return choices;
+}
+
+}  // namespace c2r::testing
