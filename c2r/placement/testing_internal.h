@@ -3,12 +3,16 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
+#include <filesystem>
 #include <initializer_list>
 #include <numeric>
 #include <random>
 #include <vector>
 
+#include "c2r/collaboration/collaboration.h"
 #include "c2r/core/rng.h"
+#include "c2r/io/file.h"
 #include "c2r/placement/placement.h"
 
 namespace c2r::testing {
@@ -64,6 +68,30 @@ inline std::vector<ExpertId> random_choices(std::int32_t num_experts, std::int32
     choices.push_back(is_masked ? kNoExpert : ExpertId{order[std::size_t(k)]});
   }
   return choices;
+}
+
+/// The official matrices, i64 [32, 8, 8] at the end of a .npy file. Their diagonal is 0: it is set
+/// to the loads, which for top-2 are the row sums.
+inline std::vector<CollaborationMatrix> read_official_counts(const std::filesystem::path& path) {
+  const auto bytes = read_file(path);
+  std::vector<CollaborationMatrix> layers(32, CollaborationMatrix(8, 8));
+  const std::byte* next = bytes.data() + bytes.size() - 32 * 64 * sizeof(std::int64_t);
+  for (auto& counts : layers) {
+    std::memcpy(counts.all().data(), next, 64 * sizeof(std::int64_t));
+    next += 64 * sizeof(std::int64_t);
+    for (std::int64_t e = 0; e < 8; ++e) {
+      const auto row = counts.row(e);
+      counts(e, e) = std::accumulate(row.begin(), row.end(), std::int64_t{0});
+    }
+  }
+  return layers;
+}
+
+/// Each token of a top-2 layer is in two loads.
+inline std::int64_t tokens_of_top_2(const CollaborationMatrix& counts) {
+  std::int64_t loads = 0;
+  for (std::int64_t e = 0; e < counts.rows(); ++e) loads += counts(e, e);
+  return loads / 2;
 }
 
 }  // namespace c2r::testing

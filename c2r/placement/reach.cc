@@ -1,0 +1,160 @@
+#include "c2r/placement/reach.h"
+
+#include <algorithm>
+#include <atomic>
+#include <numeric>
+
+#include "c2r/core/error.h"
+#include "c2r/core/parallel.h"
+
+namespace c2r {
+namespace {
+
+constexpr std::int64_t kChunkTokens = 1 << 14;
+
+std::int64_t at(RankId rank) {
+  return static_cast<std::int64_t>(index(rank));
+}
+
+Reach empty_reach(const ReplicaChooser& chooser, const ReachOptions& options) {
+  const std::int64_t ep_size = options.cluster.ep_size();
+  return {.cluster = options.cluster,
+          .rule = options.rule,
+          .homes = options.homes,
+          .has_replicas = chooser.has_replicas(),
+          .denominator = options.homes == Homes::kUniform ? ep_size : 1,
+          .num_tokens = std::vector<std::int64_t>(static_cast<std::size_t>(ep_size)),
+          .choices_on_rank = {ep_size, ep_size},
+          .tokens_on_rank = {ep_size, ep_size},
+          .tokens_on_node = {ep_size, options.cluster.num_nodes}};
+}
+
+void copy_first_home_to_all(Reach& reach) {
+  std::ranges::fill(reach.num_tokens, reach.num_tokens[0]);
+  for (auto* counts : {&reach.choices_on_rank, &reach.tokens_on_rank, &reach.tokens_on_node}) {
+    for (std::int64_t home = 1; home < counts->rows(); ++home) {
+      std::ranges::copy(counts->row(0), counts->row(home).begin());
+    }
+  }
+}
+
+}  // namespace
+
+std::string_view name_of(Homes homes) {
+  return homes == Homes::kSequences ? "sequences" : "uniform";
+}
+
+Homes parse_homes(std::string_view name) {
+  C2R_REQUIRE(name == "sequences" || name == "uniform", kInvalidArgument,
+              "homes are sequences or uniform; not '{}'", name);
+  return name == "sequences" ? Homes::kSequences : Homes::kUniform;
+}
+
+std::vector<RankId> homes_of_sequences(std::span<const std::int64_t> sequence_starts,
+                                       std::int64_t num_tokens, std::int32_t ep_size) {
+  std::vector<RankId> homes(static_cast<std::size_t>(num_tokens), RankId{0});
+  for (std::size_t s = 0; s < sequence_starts.size(); ++s) {
+    const bool is_last = s + 1 == sequence_starts.size();
+    const auto begin = homes.begin() + sequence_starts[s];
+    const auto end = is_last ? homes.end() : homes.begin() + sequence_starts[s + 1];
+    std::fill(begin, end, RankId{static_cast<std::int32_t>(s % std::size_t(ep_size))});
+  }
+  return homes;
+}
+
+ReachCounter::ReachCounter(const Placement& placement, const ReachOptions& options)
+    : chooser_(placement, options.cluster, options.rule, options.seed),
+      reach_(empty_reach(chooser_, options)),
+      counts_one_home_for_all_(options.homes == Homes::kUniform && chooser_.ignores_home()) {}
+
+void ReachCounter::add(MatrixView<const ExpertId> topk_idx, std::span<const RankId> homes) {
+  C2R_REQUIRE((reach_.homes == Homes::kSequences ? topk_idx.rows() : 0) == std::ssize(homes),
+              kInvalidArgument, "{} home ranks were given for {} tokens, with homes {}",
+              homes.size(), topk_idx.rows(), name_of(reach_.homes));
+  served_by_.resize(static_cast<std::size_t>(topk_idx.cols()));
+  const std::int32_t num_homes = counts_one_home_for_all_ ? 1 : reach_.cluster.ep_size();
+  for (std::int64_t t = 0; t < topk_idx.rows(); ++t, ++next_token_) {
+    if (reach_.homes == Homes::kSequences) {
+      add_token(topk_idx.row(t), homes[static_cast<std::size_t>(t)]);
+    } else {
+      for (std::int32_t home = 0; home < num_homes; ++home) {
+        add_token(topk_idx.row(t), RankId{home});
+      }
+    }
+  }
+}
+
+void ReachCounter::add_token(std::span<const ExpertId> experts, RankId home) {
+  chooser_.choose(experts, home, next_token_, served_by_);
+  ++reach_.num_tokens[index(home)];
+  const Cluster& cluster = reach_.cluster;
+  for (auto rank = served_by_.begin(); rank != served_by_.end(); ++rank) {
+    if (*rank == kNoRank) continue;
+    ++reach_.choices_on_rank(at(home), at(*rank));
+    if (std::find(served_by_.begin(), rank, *rank) != rank) continue;  // an earlier choice's rank
+    ++reach_.tokens_on_rank(at(home), at(*rank));
+    const std::int32_t node = cluster.node_of(*rank);
+    const bool is_new_node = std::none_of(served_by_.begin(), rank, [&](RankId earlier) {
+      return earlier != kNoRank && cluster.node_of(earlier) == node;
+    });
+    if (is_new_node) ++reach_.tokens_on_node(at(home), node);
+  }
+}
+
+Reach ReachCounter::finish() const {
+  Reach reach = reach_;
+  if (counts_one_home_for_all_) copy_first_home_to_all(reach);
+  return reach;
+}
+
+std::vector<Reach> count_reach(const Trace& trace, std::span<const Placement> placements,
+                               const ReachOptions& options, int num_threads, Progress& progress) {
+  const TraceHeader& header = trace.header();
+  C2R_REQUIRE(std::ssize(placements) == header.num_layers(), kInvalidArgument,
+              "there are {} placements, but the trace has {} layers", placements.size(),
+              header.num_layers());
+  std::vector<RankId> homes;
+  if (options.homes == Homes::kSequences) {
+    homes =
+        homes_of_sequences(trace.sequence_starts(), trace.num_tokens(), options.cluster.ep_size());
+  }
+  std::vector<Reach> result(placements.size());
+  std::atomic<std::int64_t> num_done = 0;
+  parallel_for(header.num_layers(), num_threads, [&](std::int64_t layer, int thread) {
+    const Placement& placement = placements[static_cast<std::size_t>(layer)];
+    C2R_REQUIRE(placement.num_experts == header.num_experts, kInvalidArgument,
+                "the placement of layer {} is for {} experts, but the trace has {}", layer,
+                placement.num_experts, header.num_experts);
+    ReachCounter counter(placement, options);
+    for (std::int64_t begin = 0; begin < trace.num_tokens(); begin += kChunkTokens) {
+      const std::int64_t end = std::min(begin + kChunkTokens, trace.num_tokens());
+      const auto chunk_homes = homes.empty() ? std::span<const RankId>()
+                                             : std::span<const RankId>(homes).subspan(
+                                                   std::size_t(begin), std::size_t(end - begin));
+      counter.add(trace.topk_idx(layer, begin, end), chunk_homes);
+    }
+    result[static_cast<std::size_t>(layer)] = counter.finish();
+    const std::int64_t done = ++num_done;
+    if (thread == 0) progress.update(done, header.num_layers());
+  });
+  return result;
+}
+
+std::vector<std::int64_t> rank_choices(const Reach& reach) {
+  std::vector<std::int64_t> choices(static_cast<std::size_t>(reach.choices_on_rank.cols()));
+  for (std::int64_t home = 0; home < reach.choices_on_rank.rows(); ++home) {
+    for (std::size_t r = 0; r < choices.size(); ++r) {
+      choices[r] += reach.choices_on_rank(home, static_cast<std::int64_t>(r));
+    }
+  }
+  return choices;
+}
+
+double imbalance(std::span<const std::int64_t> loads) {
+  const auto total = std::accumulate(loads.begin(), loads.end(), std::int64_t{0});
+  if (total == 0) return 1.0;
+  return static_cast<double>(*std::ranges::max_element(loads)) * static_cast<double>(loads.size()) /
+         static_cast<double>(total);
+}
+
+}  // namespace c2r
