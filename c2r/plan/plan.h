@@ -1,0 +1,116 @@
+// The plan: what was decided for each MoE layer of a model, why, and what it should give.
+//
+// Everything downstream (simulation, export, running, fine-tuning, the report) reads only this. As
+// a file it is JSON of version 1, checked strictly: an unknown version or key is an error. The same
+// plan is always written as the same bytes; nothing in it depends on when or where it was made.
+//   {"format": "c2r-plan", "version": 1,
+//    "model": "...", "num_experts": 60, "top_k": 4,
+//    "top_t": 30,                                   optional: collaboration-constrained routing
+//    "cluster": {...},                              as placement/cluster.h reads it
+//    "layers": [{"layer_index": 0,                  the model's own index of the layer
+//                "slots": [[...], ...],             [ep_size][slots_per_rank] experts
+//                "collaborators": [[...], ...]}],   [num_experts][top_t], if and only if top_t
+//    "predictions": [{"placement": "plan", "trace": "...", "num_tokens": 1000,
+//                     "copy_mode": "per-rank", "replica_rule": "local-first", "homes": "uniform",
+//                     "is_exact": true,
+//                     "copies_per_token": [...],    [num_layers], and so the other columns
+//                     "wire_copies_per_token": [...], "inter_node_copies_per_token": [...],
+//                     "imbalance": [...],
+//                     "predicted_layer_time_s": [...]}],   optional
+//    "provenance": {"c2r_version": "...", "method": "...", "seed": 0,
+//                   "inputs": [{"role": "trace", "name": "..."}]}}
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "c2r/core/matrix.h"
+#include "c2r/placement/cluster.h"
+#include "c2r/placement/layer_time.h"
+#include "c2r/placement/placement.h"
+#include "c2r/placement/volume.h"
+
+namespace c2r {
+
+inline constexpr std::int32_t kPlanVersion = 1;
+
+struct PlanLayer {
+  std::int32_t layer_index = 0;  // the model's own index: dense layers count
+  Placement placement;
+  Matrix<ExpertId> collaborators;  // [num_experts, top_t], best first; [0, 0] without top_t
+
+  bool operator==(const PlanLayer&) const = default;
+};
+
+/// What some placement of all layers gives on one trace, under one transport. Always predicted.
+struct Prediction {
+  std::string placement = "plan";  // or the name of a baseline that the plan is compared with
+  std::string trace;               // what was counted
+  std::int64_t num_tokens = 0;
+  CopyMode copy_mode = CopyMode::kPerRank;
+  ReplicaRule replica_rule = ReplicaRule::kLocalFirst;
+  Homes homes = Homes::kUniform;
+  bool is_exact = true;                             // false: estimated from pair counts
+  std::vector<double> copies_per_token;             // [num_layers], local ones included
+  std::vector<double> wire_copies_per_token;        // [num_layers]
+  std::vector<double> inter_node_copies_per_token;  // [num_layers]
+  std::vector<double> imbalance;                    // [num_layers], of choices over ranks
+  std::vector<double> predicted_layer_time_s;       // [num_layers] or empty
+
+  bool operator==(const Prediction&) const = default;
+};
+
+struct PlanInput {
+  std::string role;  // "trace", "statistics", "cluster"
+  std::string name;
+
+  bool operator==(const PlanInput&) const = default;
+};
+
+struct Provenance {
+  std::string c2r_version;
+  std::string method;  // what placed: the optimizer or a baseline
+  std::uint64_t seed = 0;
+  std::vector<PlanInput> inputs;
+
+  bool operator==(const Provenance&) const = default;
+};
+
+struct Plan {
+  std::string model;
+  std::int32_t num_experts = 0, top_k = 0;
+  std::optional<std::int32_t> top_t;
+  Cluster cluster;
+  std::vector<PlanLayer> layers;  // [num_layers], layer_index ascending
+  std::vector<Prediction> predictions;
+  Provenance provenance;
+
+  std::int64_t num_layers() const { return std::ssize(layers); }
+  bool operator==(const Plan&) const = default;
+};
+
+/// Checks that the parts agree: every placement is valid and for the plan's experts and cluster,
+/// collaborators are there as top_t says, columns are as long as there are layers, and numbers are
+/// finite. @throws Error(kInvalidArgument), naming the layer or the field
+void check_plan(const Plan& plan);
+
+/// Columns of a prediction from one volume a layer, all of the same mode, rule and homes.
+/// @param times [num_layers], or empty
+Prediction make_prediction(std::span<const Volume> volumes,
+                           std::span<const PredictedLayerTime> times);
+
+/// The file's text. @throws as check_plan()
+std::string plan_to_text(const Plan& plan);
+/// @param place where the text is from, for messages
+/// @throws Error(kInvalidFile), naming what is wrong
+Plan parse_plan(std::string_view text, std::string_view place);
+
+Plan read_plan(const std::filesystem::path& path);
+void write_plan(const Plan& plan, const std::filesystem::path& path);
+
+}  // namespace c2r

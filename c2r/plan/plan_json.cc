@@ -1,0 +1,243 @@
+// The plan as JSON text, both ways.
+#include <algorithm>
+#include <limits>
+
+#include "c2r/core/error.h"
+#include "c2r/io/json.h"
+#include "c2r/plan/plan.h"
+#include "c2r/routing/routing.h"
+
+namespace c2r {
+namespace {
+
+constexpr std::string_view kFormat = "c2r-plan";
+
+Json matrix_to_json(const Matrix<ExpertId>& matrix) {
+  Json rows = Json::array();
+  for (std::int64_t r = 0; r < matrix.rows(); ++r) {
+    Json row = Json::array();
+    for (const ExpertId e : matrix.row(r)) row.push_back(static_cast<std::int32_t>(e));
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+Json layer_to_json(const PlanLayer& layer) {
+  Json json = {{"layer_index", layer.layer_index},
+               {"slots", matrix_to_json(layer.placement.slots)}};
+  if (layer.collaborators.rows() > 0) json["collaborators"] = matrix_to_json(layer.collaborators);
+  return json;
+}
+
+Json prediction_to_json(const Prediction& p) {
+  Json json = {{"placement", p.placement},
+               {"trace", p.trace},
+               {"num_tokens", p.num_tokens},
+               {"copy_mode", name_of(p.copy_mode)},
+               {"replica_rule", name_of(p.replica_rule)},
+               {"homes", name_of(p.homes)},
+               {"is_exact", p.is_exact},
+               {"copies_per_token", p.copies_per_token},
+               {"wire_copies_per_token", p.wire_copies_per_token},
+               {"inter_node_copies_per_token", p.inter_node_copies_per_token},
+               {"imbalance", p.imbalance}};
+  if (!p.predicted_layer_time_s.empty()) json["predicted_layer_time_s"] = p.predicted_layer_time_s;
+  return json;
+}
+
+Json provenance_to_json(const Provenance& provenance) {
+  Json inputs = Json::array();
+  for (const auto& [role, name] : provenance.inputs) {
+    inputs.push_back({{"role", role}, {"name", name}});
+  }
+  return {{"c2r_version", provenance.c2r_version},
+          {"method", provenance.method},
+          {"seed", provenance.seed},
+          {"inputs", inputs}};
+}
+
+// Objects and what holds them on lines of their own, arrays of numbers on one line: readable, and
+// a change of one layer is a change of one line.
+void write_value(const Json& value, std::size_t indent, std::string& out) {
+  const bool has_objects = value.is_array() && std::ranges::any_of(value, [](const Json& element) {
+                             return element.is_object();
+                           });
+  if (value.empty() || !(value.is_object() || has_objects)) {
+    out += value.dump(-1, ' ', false, Json::error_handler_t::replace);
+    return;
+  }
+  std::string_view separator = value.is_object() ? "{\n" : "[\n";
+  for (const auto& item : value.items()) {
+    out += separator;
+    out.append(indent + 2, ' ');
+    if (value.is_object()) {
+      out += Json(item.key()).dump(-1, ' ', false, Json::error_handler_t::replace) + ": ";
+    }
+    write_value(item.value(), indent + 2, out);
+    separator = ",\n";
+  }
+  out += '\n';
+  out.append(indent, ' ');
+  out += value.is_object() ? '}' : ']';
+}
+
+// Where a value is and how to complain about it.
+struct Reader {
+  std::string_view place;
+
+  std::int32_t int32(const Json& object, std::string_view key, std::int32_t min) const {
+    return static_cast<std::int32_t>(
+        json_integer(json_at(object, key, place), min, INT32_MAX, key, place));
+  }
+  std::int64_t count(const Json& object, std::string_view key) const {
+    return json_integer(json_at(object, key, place), 0, INT64_MAX, key, place);
+  }
+  std::string text(const Json& object, std::string_view key) const {
+    return json_string(json_at(object, key, place), key, place);
+  }
+  const Json::array_t& array(const Json& object, std::string_view key) const {
+    return json_array(json_at(object, key, place), key, place);
+  }
+  std::vector<double> column(const Json& object, std::string_view key) const {
+    std::vector<double> values;
+    for (const Json& value : array(object, key)) {
+      values.push_back(json_number(value, 0, key, place));
+    }
+    return values;
+  }
+
+  Matrix<ExpertId> experts(const Json& object, std::string_view key,
+                           std::int32_t num_experts) const {
+    const auto& rows = array(object, key);
+    const std::size_t cols = rows.empty() ? 0 : json_array(rows[0], key, place).size();
+    Matrix<ExpertId> matrix(std::ssize(rows), static_cast<std::int64_t>(cols));
+    auto out = matrix.all().begin();
+    for (const Json& json : rows) {
+      const auto& row = json_array(json, key, place);
+      C2R_REQUIRE(row.size() == cols, kInvalidFile, "{}: {} has rows of {} and of {} experts",
+                  place, key, cols, row.size());
+      for (const Json& value : row) {
+        *out++ = ExpertId{static_cast<std::int32_t>(
+            json_integer(value, 0, num_experts - 1, fmt::format("an expert in {}", key), place))};
+      }
+    }
+    return matrix;
+  }
+
+  PlanLayer layer(const Json& json, std::int32_t num_experts) const {
+    json_check_keys(json, {"layer_index", "slots", "collaborators"}, "a layer", place);
+    PlanLayer layer{
+        .layer_index = int32(json, "layer_index", 0),
+        .placement = {.num_experts = num_experts, .slots = experts(json, "slots", num_experts)}};
+    if (json.contains("collaborators")) {
+      layer.collaborators = experts(json, "collaborators", num_experts);
+    }
+    return layer;
+  }
+
+  Prediction prediction(const Json& json) const {
+    json_check_keys(json,
+                    {"placement", "trace", "num_tokens", "copy_mode", "replica_rule", "homes",
+                     "is_exact", "copies_per_token", "wire_copies_per_token",
+                     "inter_node_copies_per_token", "imbalance", "predicted_layer_time_s"},
+                    "a prediction", place);
+    const Json& is_exact = json_at(json, "is_exact", place);
+    C2R_REQUIRE(is_exact.is_boolean(), kInvalidFile, "{}: is_exact must be true or false", place);
+    Prediction p{.placement = text(json, "placement"),
+                 .trace = text(json, "trace"),
+                 .num_tokens = count(json, "num_tokens"),
+                 .copy_mode = parse_copy_mode(text(json, "copy_mode")),
+                 .replica_rule = parse_replica_rule(text(json, "replica_rule")),
+                 .homes = parse_homes(text(json, "homes")),
+                 .is_exact = is_exact.get<bool>(),
+                 .copies_per_token = column(json, "copies_per_token"),
+                 .wire_copies_per_token = column(json, "wire_copies_per_token"),
+                 .inter_node_copies_per_token = column(json, "inter_node_copies_per_token"),
+                 .imbalance = column(json, "imbalance")};
+    if (json.contains("predicted_layer_time_s")) {
+      p.predicted_layer_time_s = column(json, "predicted_layer_time_s");
+    }
+    return p;
+  }
+
+  Provenance provenance(const Json& json) const {
+    json_check_keys(json, {"c2r_version", "method", "seed", "inputs"}, "provenance", place);
+    Provenance result{.c2r_version = text(json, "c2r_version"),
+                      .method = text(json, "method"),
+                      .seed = static_cast<std::uint64_t>(count(json, "seed"))};
+    for (const Json& input : array(json, "inputs")) {
+      json_check_keys(input, {"role", "name"}, "an input", place);
+      result.inputs.push_back({.role = text(input, "role"), .name = text(input, "name")});
+    }
+    return result;
+  }
+};
+
+// Before any other key is looked at: another version may have other keys.
+void check_format(const Json& json, const Reader& reader) {
+  const std::string format = reader.text(json, "format");
+  C2R_REQUIRE(format == kFormat, kInvalidFile, "{}: the format is '{}', not '{}'", reader.place,
+              format, kFormat);
+  const std::int64_t version = reader.count(json, "version");
+  C2R_REQUIRE(version == kPlanVersion, kInvalidFile,
+              "{}: the plan has version {}, but this program reads version {}", reader.place,
+              version, kPlanVersion);
+}
+
+Plan plan_from_json(const Json& json, const Reader& reader) {
+  check_format(json, reader);
+  json_check_keys(json,
+                  {"format", "version", "model", "num_experts", "top_k", "top_t", "cluster",
+                   "layers", "predictions", "provenance"},
+                  "the plan", reader.place);
+  Plan plan{
+      .model = reader.text(json, "model"),
+      .num_experts = static_cast<std::int32_t>(json_integer(
+          json_at(json, "num_experts", reader.place), 1, kMaxExperts, "num_experts", reader.place)),
+      .top_k = reader.int32(json, "top_k", 1),
+      .cluster = cluster_from_json(json_at(json, "cluster", reader.place), reader.place)};
+  if (json.contains("top_t")) plan.top_t = reader.int32(json, "top_t", 1);
+  for (const Json& layer : reader.array(json, "layers")) {
+    plan.layers.push_back(reader.layer(layer, plan.num_experts));
+  }
+  for (const Json& prediction : reader.array(json, "predictions")) {
+    plan.predictions.push_back(reader.prediction(prediction));
+  }
+  plan.provenance = reader.provenance(json_at(json, "provenance", reader.place));
+  check_plan(plan);
+  return plan;
+}
+
+}  // namespace
+
+std::string plan_to_text(const Plan& plan) {
+  check_plan(plan);
+  Json json = {{"format", kFormat},
+               {"version", kPlanVersion},
+               {"model", plan.model},
+               {"num_experts", plan.num_experts},
+               {"top_k", plan.top_k}};
+  if (plan.top_t) json["top_t"] = *plan.top_t;
+  json["cluster"] = cluster_to_json(plan.cluster);
+  json["layers"] = Json::array();
+  for (const PlanLayer& layer : plan.layers) json["layers"].push_back(layer_to_json(layer));
+  json["predictions"] = Json::array();
+  for (const Prediction& p : plan.predictions) json["predictions"].push_back(prediction_to_json(p));
+  json["provenance"] = provenance_to_json(plan.provenance);
+  std::string text;
+  write_value(json, 0, text);
+  return text + '\n';
+}
+
+Plan parse_plan(std::string_view text, std::string_view place) {
+  const Json json = parse_json(text, place);
+  try {
+    return plan_from_json(json, {.place = place});
+  } catch (const Error& e) {
+    // The checks that a program's own plan goes through, too, do not know the file.
+    if (e.code() != ErrorCode::kInvalidArgument) throw;
+    C2R_THROW(kInvalidFile, "{}: {}", place, e.what());
+  }
+}
+
+}  // namespace c2r

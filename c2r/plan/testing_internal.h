@@ -1,0 +1,66 @@
+// Plans for the tests of this module.
+#pragma once
+
+#include <random>
+
+#include "c2r/core/rng.h"
+#include "c2r/placement/testing_internal.h"
+#include "c2r/plan/plan.h"
+
+namespace c2r::testing {
+
+/// 2 MoE layers, 1 and 3, of a 4-layer model; 4 experts on 2 ranks without replicas.
+inline Plan small_plan() {
+  const auto lists = [](std::initializer_list<int> experts) {
+    Matrix<ExpertId> matrix(std::ssize(experts), 1);
+    auto entry = matrix.all().begin();
+    for (const int e : experts) *entry++ = ExpertId{e};
+    return matrix;
+  };
+  return {.model = "tiny",
+          .num_experts = 4,
+          .top_k = 2,
+          .top_t = 1,
+          .cluster = {.ranks_per_node = 2},
+          .layers = {{.layer_index = 1,
+                      .placement = make_placement(4, {{0, 3}, {1, 2}}),
+                      .collaborators = lists({3, 2, 1, 0})},
+                     {.layer_index = 3,
+                      .placement = make_placement(4, {{0, 1}, {2, 3}}),
+                      .collaborators = lists({1, 0, 3, 2})}},
+          .predictions = {{.trace = "t.safetensors",
+                           .num_tokens = 10,
+                           .copies_per_token = {1.1, 1.5},
+                           .wire_copies_per_token = {0.55, 0.75},
+                           .inter_node_copies_per_token = {0, 0},
+                           .imbalance = {1, 1.25}}},
+          .provenance = {.c2r_version = "0.1.0",
+                         .method = "affinity",
+                         .seed = 7,
+                         .inputs = {{.role = "trace", .name = "t.safetensors"}}}};
+}
+
+/// Layers with gaps between them, replicas where they fit, up to 2 x 4 ranks; no predictions.
+inline Plan random_plan(unsigned seed) {
+  std::mt19937_64 rng(seed);
+  Plan plan{.model = "random",
+            .num_experts = std::int32_t(1 + uniform_below(20, rng)),
+            .top_k = 1,
+            .cluster = {.num_nodes = std::int32_t(1 + uniform_below(2, rng)),
+                        .ranks_per_node = std::int32_t(1 + uniform_below(4, rng))}};
+  const std::int32_t ep_size = plan.cluster.ep_size();
+  const Placement first = random_placement(plan.num_experts, ep_size, 2, rng);
+  std::int32_t layer_index = 0;
+  for (std::uint64_t l = 0; l < 1 + seed % 5; ++l) {
+    layer_index += std::int32_t(uniform_below(3, rng));
+    Placement placement = first;  // as many slots in every layer, other experts in them
+    std::vector<std::int32_t> renamed(std::size_t(plan.num_experts));
+    std::iota(renamed.begin(), renamed.end(), 0);
+    shuffle(std::span(renamed), rng);
+    for (ExpertId& e : placement.slots.all()) e = ExpertId{renamed[index(e)]};
+    plan.layers.push_back({.layer_index = layer_index++, .placement = placement});
+  }
+  return plan;
+}
+
+}  // namespace c2r::testing
