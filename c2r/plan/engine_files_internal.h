@@ -1,0 +1,25 @@
+// The writers of export.h's targets, and the reader of the one whose file is not text.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "c2r/plan/export.h"
+
+namespace c2r::engine_files {
+
+std::string write_sglang(const Plan& plan, const ExportOptions& options);
+std::string write_tensorrt_llm(const Plan& plan, const ExportOptions& options);
+std::string write_vllm_41141(const Plan& plan, const ExportOptions& options);
+std::string write_vllm_49572(const Plan& plan, const ExportOptions& options);
+std::string write_vllm_ascend(const Plan& plan, const ExportOptions& options);
+std::string write_omni_infer(const Plan& plan, const ExportOptions& options);
+std::string write_eplb(const Plan& plan, const ExportOptions& options);
+std::string write_permutation(const Plan& plan, const ExportOptions& options);
+
+/// Reads what write_omni_infer() wrote: exactly its header, not any .npy file.
+std::vector<Placement> read_omni_infer(std::string_view bytes, const MapShape& shape,
+                                       std::string_view place);
+
+}  // namespace c2r::engine_files

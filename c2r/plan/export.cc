@@ -1,0 +1,170 @@
+#include "c2r/plan/export.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "c2r/core/error.h"
+#include "c2r/plan/engine_files_internal.h"
+
+namespace c2r {
+namespace {
+
+constexpr ExportTarget kTargets[] = {
+    {"sglang", ".json", "--init-expert-location FILE", engine_files::write_sglang, import_sglang},
+    {"tensorrt-llm", ".yaml", "moe_config: {load_balancer: FILE}", engine_files::write_tensorrt_llm,
+     import_tensorrt_llm},
+    {"vllm-41141", ".jsonl", "--eplb-config.initial_mapping_path FILE",
+     engine_files::write_vllm_41141, import_vllm_41141},
+    {"vllm-49572", ".json", "--eplb-config.initial_expert_map_path FILE",
+     engine_files::write_vllm_49572, import_vllm_49572},
+    {"vllm-ascend", ".json",
+     "--additional-config '{\"eplb_config\": {\"expert_map_path\": \"FILE\"}}'",
+     engine_files::write_vllm_ascend, import_vllm_ascend},
+    {"omni-infer", ".npy", "pattern_path: FILE", engine_files::write_omni_infer,
+     engine_files::read_omni_infer, /*keeps_slot_order=*/false},
+    {"eplb", ".json", "in place of the results of eplb.rebalance_experts", engine_files::write_eplb,
+     import_eplb},
+    {"permutation", ".json", "permute router rows, biases and experts of a checkpoint",
+     engine_files::write_permutation, import_permutation},
+};
+
+// How engines send copies, by backend; the first row of a target is its default.
+struct Backend {
+  std::string_view target, name;
+  CopyMode mode;
+};
+
+constexpr Backend kBackends[] = {
+    {"sglang", "none", CopyMode::kAllGather},
+    {"sglang", "deepep", CopyMode::kPerNode},
+    {"tensorrt-llm", "alltoall", CopyMode::kPerRank},
+    {"tensorrt-llm", "allgather", CopyMode::kAllGather},
+    {"vllm-41141", "allgather_reducescatter", CopyMode::kAllGather},
+    {"vllm-41141", "deepep_high_throughput", CopyMode::kPerNode},
+    {"vllm-41141", "deepep_low_latency", CopyMode::kPerExpert},
+    {"vllm-49572", "allgather_reducescatter", CopyMode::kAllGather},
+    {"vllm-49572", "deepep_high_throughput", CopyMode::kPerNode},
+    {"vllm-49572", "deepep_low_latency", CopyMode::kPerExpert},
+    {"permutation", "allgather", CopyMode::kAllGather},  // Megatron's names
+    {"permutation", "alltoall", CopyMode::kPerExpert},
+    {"permutation", "flex", CopyMode::kPerNode},
+};
+
+// What the user must know before trusting an engine with the file, whatever its backend.
+struct Caution {
+  std::string_view target, text;
+};
+
+constexpr Caution kCautions[] = {
+    {"sglang",
+     "give --ep-num-redundant-experts the number of slots beyond the experts, and "
+     "--ep-dispatch-algorithm static: without one, some versions skip the map and answer wrongly"},
+    {"vllm-41141", "vLLM reads this file only with its pull request 41141 applied"},
+    {"vllm-49572", "vLLM reads this file only with its pull request 49572 applied"},
+    {"vllm-ascend", "vllm-ascend reads this file in model runner v1 only"},
+    {"omni-infer", "the file says which rank holds an expert, not in which slot"},
+    {"permutation",
+     "permute group-limited models (DeepSeek) only within expert groups or groups as units, or "
+     "their router chooses other experts"},
+};
+
+std::optional<std::string> transport_warning(const ExportTarget& target,
+                                             const ExportOptions& options) {
+  const auto mode = copy_mode_of_backend(target, options.backend);
+  if (!mode) return std::nullopt;
+  const std::string backend =
+      options.backend.empty() ? "the default backend" : fmt::format("backend {}", options.backend);
+  if (*mode == CopyMode::kAllGather) {
+    return fmt::format(
+        "with {}, {} sends every token to every rank: placement changes the balance of load, but "
+        "not a byte of traffic",
+        backend, target.name);
+  }
+  if (*mode == CopyMode::kPerExpert) {
+    return fmt::format(
+        "with {}, {} sends one copy for every chosen expert: placement changes only which of them "
+        "stay on their rank or node",
+        backend, target.name);
+  }
+  return std::nullopt;
+}
+
+std::vector<ExpertId> sorted(std::span<const ExpertId> experts) {
+  std::vector<ExpertId> result(experts.begin(), experts.end());
+  std::ranges::sort(result);
+  return result;
+}
+
+void check_same(const PlanLayer& layer, const Placement& found, bool keeps_slot_order,
+                std::string_view place) {
+  const Placement& expected = layer.placement;
+  C2R_REQUIRE(found.slots_per_rank() == expected.slots_per_rank(), kInvalidFile,
+              "{}: layer {} has {} slots a rank, but {} in the plan", place, layer.layer_index,
+              found.slots_per_rank(), expected.slots_per_rank());
+  for (std::int64_t r = 0; r < expected.slots.rows(); ++r) {
+    const bool is_same = keeps_slot_order
+                             ? std::ranges::equal(found.slots.row(r), expected.slots.row(r))
+                             : sorted(found.slots.row(r)) == sorted(expected.slots.row(r));
+    C2R_REQUIRE(is_same, kInvalidFile, "{}: layer {}: rank {} holds other experts than in the plan",
+                place, layer.layer_index, r);
+  }
+}
+
+}  // namespace
+
+std::span<const ExportTarget> export_targets() {
+  return kTargets;
+}
+
+const ExportTarget& find_export_target(std::string_view name) {
+  const auto found = std::ranges::find(kTargets, name, &ExportTarget::name);
+  if (found != std::end(kTargets)) return *found;
+  std::vector<std::string_view> names;
+  for (const ExportTarget& target : kTargets) names.push_back(target.name);
+  C2R_THROW(kInvalidArgument, "an export target is {}; not '{}'", fmt::join(names, ", "), name);
+}
+
+std::optional<CopyMode> copy_mode_of_backend(const ExportTarget& target, std::string_view backend) {
+  const auto found = std::ranges::find_if(kBackends, [&](const Backend& b) {
+    return b.target == target.name && (backend.empty() || b.name == backend);
+  });
+  if (found == std::end(kBackends)) return std::nullopt;
+  return found->mode;
+}
+
+MapShape map_shape(const Plan& plan) {
+  MapShape shape{.num_experts = plan.num_experts, .ep_size = plan.cluster.ep_size()};
+  for (const PlanLayer& layer : plan.layers) shape.layer_indices.push_back(layer.layer_index);
+  return shape;
+}
+
+Export export_plan(const ExportTarget& target, const Plan& plan, const ExportOptions& options) {
+  check_plan(plan);
+  Export result{.bytes = target.write(plan, options)};
+  validate_export(target, result.bytes, plan, fmt::format("the {} file", target.name));
+  for (const Caution& caution : kCautions) {
+    if (caution.target == target.name) result.warnings.emplace_back(caution.text);
+  }
+  if (target.name == "sglang" && !options.num_hidden_layers) {
+    result.warnings.push_back(fmt::format(
+        "the number of hidden layers was not given: {} rows were written, as if layer {} were the "
+        "model's last",
+        plan.layers.back().layer_index + 1, plan.layers.back().layer_index));
+  }
+  if (auto warning = transport_warning(target, options)) result.warnings.push_back(*warning);
+  return result;
+}
+
+void validate_export(const ExportTarget& target, std::string_view bytes, const Plan& plan,
+                     std::string_view place) {
+  const std::vector<Placement> found = target.read(bytes, map_shape(plan), place);
+  C2R_REQUIRE(std::ssize(found) == plan.num_layers(), kInvalidFile,
+              "{}: it has {} MoE layers, but the plan has {}", place, found.size(),
+              plan.num_layers());
+  for (std::size_t l = 0; l < found.size(); ++l) {
+    check_same(plan.layers[l], found[l], target.keeps_slot_order, place);
+  }
+}
+
+}  // namespace c2r

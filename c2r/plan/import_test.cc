@@ -1,0 +1,177 @@
+#include "c2r/plan/import.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "c2r/core/testing.h"
+#include "c2r/io/file.h"
+#include "c2r/placement/testing_internal.h"
+
+namespace c2r {
+namespace {
+
+using testing::error_of;
+using testing::make_placement;
+
+// MoE layers 1 and 3; 4 experts on 2 ranks.
+const MapShape kShape = {.num_experts = 4, .ep_size = 2, .layer_indices = {1, 3}};
+
+TEST(Import, TakesSglangsRowsOfMoeLayersOnly) {
+  const auto placements = import_sglang(
+      R"({"physical_to_logical_map": [[9], [0,3,1,2], [], [0,1,2,3], [0,0]]})", kShape, "f");
+  ASSERT_EQ(placements.size(), 2u);
+  EXPECT_EQ(placements[0], make_placement(4, {{0, 3}, {1, 2}}));
+  EXPECT_EQ(placements[1], make_placement(4, {{0, 1}, {2, 3}}));
+}
+
+TEST(Import, TakesOneListForAllLayersFromVllm49572) {
+  const auto placements = import_vllm_49572("[0,1,2,3,0,1]", kShape, "f");
+  ASSERT_EQ(placements.size(), 2u);
+  EXPECT_EQ(placements[0], make_placement(4, {{0, 1, 2}, {3, 0, 1}}));
+  EXPECT_EQ(placements[1], placements[0]);
+}
+
+TEST(Import, ReadsACommentedYaml) {
+  const auto placements = import_tensorrt_llm(
+      "# made by hand\nnum_slots: 4\nlayer_updates_per_iter: 2\ninitial_global_assignments:\n"
+      "  3: [3, 2, 1, 0]\n  1: [0, 1, 2, 3]",
+      kShape, "f");
+  EXPECT_EQ(placements[0], make_placement(4, {{0, 1}, {2, 3}}));
+  EXPECT_EQ(placements[1], make_placement(4, {{3, 2}, {1, 0}}));
+}
+
+TEST(Import, TakesOmniInfersPatternInAscendingOrder) {
+  const std::vector<std::int64_t> array_shape = {2, 1, 3};
+  const std::vector<std::int32_t> values = {1, 0, 1, 1, 1, 0};
+  EXPECT_EQ(import_omni_infer(array_shape, values, "f")[0], make_placement(3, {{0, 2}, {0, 1}}));
+}
+
+TEST(Import, SaysWhatIsWrongWithSglangsMap) {
+  const auto error = [](std::string_view text) {
+    return error_of([&] { import_sglang(text, kShape, "f"); });
+  };
+  EXPECT_EQ(error(R"({"physical_to_logical_map": [], "logical_count": []})"),
+            "f: the map has the unknown key \"logical_count\"; the known ones are "
+            "physical_to_logical_map");
+  EXPECT_EQ(error(R"({"logical_count": [[1, 2]]})"),
+            "f: it has loads (logical_count), from which SGLang places by EPLB itself, and no "
+            "placement");
+  EXPECT_EQ(error(R"({"physical_to_logical_map": [[0,1,2,3],[0,1,2,3]]})"),
+            "f: the map has 2 rows, but SGLang looks up row 3: rows count dense layers, too");
+  EXPECT_EQ(error(R"({"physical_to_logical_map": [[],[0,1,2]]})"),
+            "f: row 1 has 3 slots, which 2 ranks cannot share evenly");
+  EXPECT_EQ(error(R"({"physical_to_logical_map": [[],[0,1,2,4]]})"),
+            "f: row 1 names expert 4, but the model has experts 0 to 3");
+  EXPECT_EQ(error(R"({"physical_to_logical_map": [[],[0,1,2,2]]})"),
+            "f: row 1: rank 1 holds expert 2 twice");
+  EXPECT_EQ(error(R"({"physical_to_logical_map": [[],[0,1,2,0]]})"),
+            "f: row 1: expert 3 is on no rank");
+  EXPECT_EQ(error(R"({"physical_to_logical_map": [[],[0,1,2,3],[],[0,1,2,3,0,1]]})"),
+            "f: num_slots is 4, but a layer has 6 slots");
+  EXPECT_EQ(error("[0]"), "f: the map is [0], but must be an object");
+}
+
+TEST(Import, SaysWhatIsWrongWithAYaml) {
+  const auto error = [](std::string_view head, std::string_view layers) {
+    const auto text = fmt::format("{}initial_global_assignments:\n{}", head, layers);
+    return error_of([&] { import_tensorrt_llm(text, kShape, "f"); });
+  };
+  constexpr std::string_view kHead = "num_slots: 4\nlayer_updates_per_iter: 0\n";
+  EXPECT_EQ(error(kHead, "  1: [0, 1, 2, 3]\n"), "f: the key '3' is missing");
+  EXPECT_EQ(error(kHead, "  1: [0,1,2,3]\n  2: [0,1,2,3]\n  3: [0,1,2,3]\n"),
+            "f: there is a layer '2', but the MoE layers are 1, 3");
+  EXPECT_EQ(error("num_slots: 8\nlayer_updates_per_iter: 0\n", "  1: [0,1,2,3]\n  3: [0,1,2,3]\n"),
+            "f: num_slots is 8, but a layer has 4 slots");
+  EXPECT_EQ(error("num_slots: 4\nslots: 4\n", ""),
+            "f: the yaml has the unknown key \"slots\"; the known ones are num_slots, "
+            "layer_updates_per_iter, initial_global_assignments");
+  EXPECT_EQ(error("num_slots: 4\nnum_slots: 4\n", ""),
+            "f: line 2: the key 'num_slots' is there twice");
+  EXPECT_EQ(error(kHead, "- 1\n"), "f: line 4: expected 'key: value', not '- 1'");
+  EXPECT_EQ(error("  1: 2\n", ""), "f: line 1: expected 'key: value', not '  1: 2'");
+  EXPECT_NE(error(kHead, "  1: [0, 1\n"), "no error");
+}
+
+TEST(Import, SaysWhatIsWrongWithVllmsRecord) {
+  const auto error = [](std::string_view head, std::string_view map) {
+    const auto text = fmt::format(
+        R"({{{}, "version": 1, "num_slots": 4, "initial_global_assignments": {}}})", head, map);
+    return error_of([&] { import_vllm_41141(text, kShape, "f"); });
+  };
+  constexpr std::string_view kHead =
+      R"("record_type": "eplb_initial_mapping", "num_redundant_experts": 0)";
+  EXPECT_EQ(error(kHead, R"({"1": [0,1,2,3], "3": [0,1,2,3]})"), "f: the key '0' is missing")
+      << "layers are ordinals, not the model's indices";
+  EXPECT_EQ(error(kHead, R"({"0": [0,1,2,3], "1": [0,1,2,3]})"), "no error");
+  EXPECT_EQ(error(R"("record_type": "eplb_load_stats", "num_redundant_experts": 0)", "{}"),
+            "f: record_type is 'eplb_load_stats', not 'eplb_initial_mapping'");
+  EXPECT_EQ(error(R"("record_type": "eplb_initial_mapping", "num_redundant_experts": 1)", "{}"),
+            "f: num_redundant_experts is 1, but must be an integer in [0, 0]");
+}
+
+TEST(Import, SaysWhatIsWrongWithTheOtherForms) {
+  EXPECT_EQ(error_of([] { import_vllm_49572("[[0,1,2,3]]", kShape, "f"); }),
+            "f: the map has 1 rows, but there are 2 MoE layers");
+  const MapShape one = {.num_experts = 2, .ep_size = 2, .layer_indices = {4}};
+  EXPECT_EQ(error_of([&] {
+              import_vllm_ascend(R"({"moe_layer_count": 1, "layer_list": [{"layer_id": 4,
+                "device_count": 2, "device_list": []}]})",
+                                 one, "f");
+            }),
+            "f: layer_id is 4, but must be an integer in [0, 0]");
+  EXPECT_EQ(error_of([&] {
+              import_vllm_ascend(R"({"moe_layer_count": 1, "layer_list": [{"layer_id": 0,
+                "device_count": 2, "device_list": [{"device_id": 0, "device_expert": [0, 1]},
+                {"device_id": 1, "device_expert": [1]}]}]})",
+                                 one, "f");
+            }),
+            "f: layer 0: device 1 has 1 experts, which is not what device 0 has");
+  EXPECT_EQ(error_of([&] {
+              import_eplb(R"({"physical_to_logical_map": [[1,0]], "logical_to_physical_map":
+                [[[0],[1]]], "logical_count": [[1,1]]})",
+                          one, "f");
+            }),
+            "f: row 0: the inverse maps put expert 0 into slots 0, but the map into 1");
+  EXPECT_EQ(error_of([&] {
+              import_permutation(R"({"num_experts": 2, "old_of_new": {"4": [1,0]},
+                "new_of_old": {"4": [0,1]}})",
+                                 one, "f");
+            }),
+            "f: layer 4: new_of_old is not the inverse of old_of_new");
+}
+
+TEST(Import, SaysWhatIsWrongWithAPattern) {
+  const auto error = [](std::vector<std::int64_t> array_shape, std::vector<std::int32_t> values) {
+    return error_of([&] { import_omni_infer(array_shape, values, "f"); });
+  };
+  EXPECT_EQ(error({2, 2}, {1, 0, 0, 1}),
+            "f: the array has 2 dimensions, but must be [ranks, MoE layers, experts]");
+  EXPECT_EQ(error({2, 1, 2}, {1, 0, 0, 2}),
+            "f: rank 1, layer 0, expert 1 is 2, but must be 0 or 1");
+  EXPECT_EQ(error({2, 1, 2}, {1, 1, 0, 1}),
+            "f: layer 0: rank 1 holds 1 experts, which is not what rank 0 holds");
+  EXPECT_EQ(error({2, 1, 2}, {1, 0, 1, 0}), "f: layer 0: expert 1 is on no rank");
+  EXPECT_EQ(error({1, 1, 1}, {0}), "f: layer 0 has 0 slots, which 1 ranks cannot share evenly");
+  EXPECT_EQ(error({2, 1, 2}, {1, 0, 1}),
+            "f: an array of shape 2 x 1 x 2 and 3 values is not [ranks, MoE layers, experts] of at "
+            "most 1024 ranks and 1024 experts");
+  EXPECT_NE(error({INT64_MAX, INT64_MAX, INT64_MAX}, {1}), "no error");
+}
+
+// omni-infer's DeepSeek-V3 placements: 58 MoE layers of 256 experts on 16 ranks of 17 slots.
+TEST(ImportOnRealData, ReadsOmniInfersPublishedPlacement) {
+  const auto path = testing::real_data("placements/omni_infer_dsv3_16_ranks_redundant.npy.xz");
+  C2R_SKIP_WITHOUT(path);
+  const auto bytes = read_file(path);
+  const std::vector<std::int64_t> array_shape = {16, 58, 256};
+  std::vector<std::int32_t> values(16 * 58 * 256);
+  ASSERT_EQ(bytes.size(), 128 + values.size() * sizeof(values[0]));
+  std::memcpy(values.data(), bytes.data() + 128, values.size() * sizeof(values[0]));
+  const auto placements = import_omni_infer(array_shape, values, path.string());
+  ASSERT_EQ(placements.size(), 58u);
+  for (const Placement& placement : placements) EXPECT_EQ(placement.slots_per_rank(), 17);
+}
+
+}  // namespace
+}  // namespace c2r
