@@ -29,7 +29,8 @@ enum class ReplicaRule {
   /// by at most one. This is SGLang's `static` algorithm, but not its random numbers.
   kLocalFirst,
   /// Each (token, expert) by itself, all replicas equally likely: a hash of seed, token and expert,
-  /// whatever the home rank. SGLang's `dynamic`, made repeatable.
+  /// whatever the home rank, so that layers given the same seed draw alike. SGLang's `dynamic`,
+  /// made repeatable.
   kRandom,
 };
 

@@ -163,6 +163,9 @@ TEST(Volume, MatchesTheDefinitionOnRandomCases) {
           const Volume volume = volume_of(reach, mode);
           EXPECT_EQ(volume.link_copies, links_by_definition(c, options, mode));
           EXPECT_EQ(volume.num_tokens, c.topk_idx.rows());
+          if (mode == CopyMode::kPerNode && c.cluster.num_nodes == 1) {
+            EXPECT_EQ(volume.link_copies, volume_of(reach, CopyMode::kPerRank).link_copies);
+          }
           EXPECT_EQ(std::accumulate(volume.sent.begin(), volume.sent.end(), std::int64_t{0}),
                     volume.wire_copies());
           EXPECT_EQ(

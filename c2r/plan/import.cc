@@ -307,7 +307,8 @@ std::vector<Placement> import_omni_infer(std::span<const std::int64_t> array_sha
               array_shape.size());
   const auto [ranks, layers, experts] = std::tuple(array_shape[0], array_shape[1], array_shape[2]);
   C2R_REQUIRE(
-      ranks >= 1 && experts >= 1 && layers >= 0 && ranks * layers * experts == std::ssize(values),
+      1 <= ranks && ranks <= kMaxRanks && 1 <= experts && experts <= kMaxExperts && 0 <= layers &&
+          layers <= std::ssize(values) && ranks * layers * experts == std::ssize(values),
       kInvalidFile,
       "{}: an array of shape {} and {} values is not [ranks, MoE layers, experts] of at most {} "
       "ranks and {} experts",
