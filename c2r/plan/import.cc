@@ -58,6 +58,7 @@ std::string row_name(std::size_t row) {
 std::vector<Placement> placements_by_key(const Json& object, const std::vector<std::string>& keys,
                                          const MapShape& shape, std::string_view place) {
   std::vector<Placement> placements;
+  placements.reserve(keys.size());
   for (const std::string& key : keys) {
     placements.push_back(
         placement_of_row(json_at(object, key, place), shape, fmt::format("layer {}", key), place));
@@ -284,7 +285,7 @@ std::vector<Placement> import_permutation(std::string_view text, const MapShape&
   json_integer(json_at(json, "num_experts", place), shape.num_experts, shape.num_experts,
                "num_experts", place);
   const auto keys = model_indices(shape);
-  const auto placements = placements_by_key(json_at(json, "old_of_new", place), keys, shape, place);
+  auto placements = placements_by_key(json_at(json, "old_of_new", place), keys, shape, place);
   const Json& inverse = json_at(json, "new_of_old", place);
   for (std::size_t l = 0; l < keys.size(); ++l) {
     const auto new_of_old = integers(json_at(inverse, keys[l], place), "new_of_old", place);
