@@ -44,7 +44,7 @@ TEST(Rng, ShufflesEvenly) {
   for (int n = 0; n < 6000; ++n) {
     std::vector items = {0, 1, 2};
     shuffle(std::span(items), rng);
-    ++count[static_cast<std::size_t>(items[0] * 2 + (items[1] > items[2]))];
+    ++count[static_cast<std::size_t>(items[0]) * 2 + (items[1] > items[2] ? 1 : 0)];
   }
   for (const int c : count) EXPECT_NEAR(c, 1000, 5 * 28.9);
 }

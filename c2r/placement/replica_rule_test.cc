@@ -23,6 +23,7 @@ std::vector<int> served(ReplicaChooser& chooser, std::initializer_list<int> expe
   std::vector<RankId> ranks(ids.size());
   chooser.choose(ids, RankId{home}, token, ranks);
   std::vector<int> result;
+  result.reserve(ranks.size());
   for (const RankId r : ranks) result.push_back(static_cast<int>(r));
   return result;
 }

@@ -75,7 +75,7 @@ inline std::vector<ExpertId> random_choices(std::int32_t num_experts, std::int32
 inline std::vector<CollaborationMatrix> read_official_counts(const std::filesystem::path& path) {
   const auto bytes = read_file(path);
   std::vector<CollaborationMatrix> layers(32, CollaborationMatrix(8, 8));
-  const std::byte* next = bytes.data() + bytes.size() - 32 * 64 * sizeof(std::int64_t);
+  const std::byte* next = bytes.data() + bytes.size() - sizeof(std::int64_t) * 32 * 64;
   for (auto& counts : layers) {
     std::memcpy(counts.all().data(), next, 64 * sizeof(std::int64_t));
     next += 64 * sizeof(std::int64_t);

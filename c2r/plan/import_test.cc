@@ -165,7 +165,7 @@ TEST(ImportOnRealData, ReadsOmniInfersPublishedPlacement) {
   C2R_SKIP_WITHOUT(path);
   const auto bytes = read_file(path);
   const std::vector<std::int64_t> array_shape = {16, 58, 256};
-  std::vector<std::int32_t> values(16 * 58 * 256);
+  std::vector<std::int32_t> values(std::size_t{16} * 58 * 256);
   ASSERT_EQ(bytes.size(), 128 + values.size() * sizeof(values[0]));
   std::memcpy(values.data(), bytes.data() + 128, values.size() * sizeof(values[0]));
   const auto placements = import_omni_infer(array_shape, values, path.string());
