@@ -33,7 +33,7 @@ inline std::filesystem::path temporary_path(const std::string& name) {
   const auto* const test = ::testing::UnitTest::GetInstance()->current_test_info();
   std::string folder = std::string(test->test_suite_name()) + "." + test->name();
   for (char& c : folder) c = c == '/' ? '_' : c;  // parametrised names contain slashes
-  const auto path = temporary_folder() / folder / name;
+  auto path = temporary_folder() / folder / name;
   std::filesystem::create_directories(path.parent_path());
   return path;
 }
