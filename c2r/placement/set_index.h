@@ -1,0 +1,48 @@
+// Token sets laid out for search: compact rows, and the sets of each expert.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "c2r/placement/token_sets.h"
+
+namespace c2r {
+
+/// Experts are plain integers here: searches number slots, groups and padding in the same way.
+class SetIndex {
+ public:
+  explicit SetIndex(const TokenSets& sets);
+
+  std::int32_t num_experts() const { return num_experts_; }
+  std::int64_t num_sets() const { return std::ssize(weights_); }
+  std::int64_t total_weight() const { return total_weight_; }  // tokens with a choice
+  std::int64_t num_choices() const { return num_choices_; }    // (token, expert) pairs
+  std::int64_t weight(std::int64_t set) const { return weights_[static_cast<std::size_t>(set)]; }
+
+  /// The experts of a set, ascending. [<= top_k]
+  std::span<const std::uint16_t> experts(std::int64_t set) const {
+    return std::span(experts_).subspan(static_cast<std::size_t>(set) * width_,
+                                       sizes_[static_cast<std::size_t>(set)]);
+  }
+  /// The sets that hold `expert`, ascending.
+  std::span<const std::int32_t> sets_of(std::int32_t expert) const {
+    const auto e = static_cast<std::size_t>(expert);
+    return std::span(set_ids_).subspan(offsets_[e], offsets_[e + 1] - offsets_[e]);
+  }
+  /// (token, expert) choices of an expert.
+  std::int64_t load(std::int32_t expert) const { return loads_[static_cast<std::size_t>(expert)]; }
+
+ private:
+  std::int32_t num_experts_ = 0;
+  std::size_t width_ = 0;
+  std::int64_t total_weight_ = 0, num_choices_ = 0;
+  std::vector<std::uint16_t> experts_;  // [num_sets, width_]
+  std::vector<std::uint8_t> sizes_;     // [num_sets]
+  std::vector<std::int64_t> weights_;   // [num_sets]
+  std::vector<std::size_t> offsets_;    // [num_experts + 1]
+  std::vector<std::int32_t> set_ids_;   // sets of expert e at [offsets[e], offsets[e + 1])
+  std::vector<std::int64_t> loads_;     // [num_experts]
+};
+
+}  // namespace c2r

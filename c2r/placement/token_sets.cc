@@ -1,0 +1,143 @@
+#include "c2r/placement/token_sets.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "c2r/core/error.h"
+#include "c2r/core/rng.h"
+
+namespace c2r {
+namespace {
+
+constexpr std::uint16_t kNoKey = 0xffff;  // pads a key; sorts behind every expert
+
+std::uint64_t hash_of(std::span<const std::uint16_t> key) {
+  std::uint64_t hash = 0;
+  for (const std::uint16_t e : key) hash = (hash ^ e) * 0x9e3779b97f4a7c15u;
+  return mix_bits(hash);
+}
+
+}  // namespace
+
+TokenSetBuilder::TokenSetBuilder(std::int32_t num_experts, std::int32_t top_k)
+    : num_experts_(num_experts), top_k_(top_k), table_(1024, -1) {
+  C2R_REQUIRE(1 <= top_k && top_k <= num_experts && num_experts < kNoKey, kInvalidArgument,
+              "token sets need 1 <= top_k <= num_experts < {}, not top_k {} of {} experts", kNoKey,
+              top_k, num_experts);
+}
+
+void TokenSetBuilder::add(MatrixView<const ExpertId> topk_idx) {
+  C2R_REQUIRE(topk_idx.cols() == top_k_, kInvalidArgument,
+              "the tokens have {} choices, but the sets are for top-{}", topk_idx.cols(), top_k_);
+  std::vector<std::uint16_t> key(static_cast<std::size_t>(top_k_));
+  for (std::int64_t t = 0; t < topk_idx.rows(); ++t) {
+    ++num_tokens_;
+    std::size_t size = 0;
+    for (const ExpertId e : topk_idx.row(t)) {
+      if (e == kNoExpert) continue;
+      const auto id = static_cast<std::int32_t>(e);
+      C2R_REQUIRE(0 <= id && id < num_experts_, kInvalidArgument,
+                  "token {} chose expert {}, but the layer has experts 0 to {}", t, id,
+                  num_experts_ - 1);
+      std::size_t at = size++;  // insertion sort: keys are short
+      for (; at > 0 && key[at - 1] > id; --at) key[at] = key[at - 1];
+      C2R_REQUIRE(at == 0 || key[at - 1] != id, kInvalidArgument, "token {} chose expert {} twice",
+                  t, id);
+      key[at] = static_cast<std::uint16_t>(id);
+    }
+    if (size == 0) continue;
+    std::fill(key.begin() + static_cast<std::ptrdiff_t>(size), key.end(), kNoKey);
+    ++multiplicity_[static_cast<std::size_t>(find_or_insert(key))];
+  }
+}
+
+std::int64_t TokenSetBuilder::find_or_insert(std::span<const std::uint16_t> key) {
+  const std::size_t mask = table_.size() - 1;
+  std::size_t at = hash_of(key) & mask;
+  for (; table_[at] >= 0; at = (at + 1) & mask) {
+    const auto known = keys_.begin() + std::int64_t{table_[at]} * top_k_;
+    if (std::equal(key.begin(), key.end(), known)) return table_[at];
+  }
+  const std::int64_t set = std::ssize(multiplicity_);
+  table_[at] = static_cast<std::int32_t>(set);
+  keys_.insert(keys_.end(), key.begin(), key.end());
+  multiplicity_.push_back(0);
+  if (multiplicity_.size() * 2 > table_.size()) grow();
+  return set;
+}
+
+void TokenSetBuilder::grow() {
+  table_.assign(table_.size() * 2, -1);
+  const std::size_t mask = table_.size() - 1;
+  const auto width = static_cast<std::size_t>(top_k_);
+  for (std::size_t set = 0; set < multiplicity_.size(); ++set) {
+    std::size_t at = hash_of(std::span(keys_).subspan(set * width, width)) & mask;
+    while (table_[at] >= 0) at = (at + 1) & mask;
+    table_[at] = static_cast<std::int32_t>(set);
+  }
+}
+
+TokenSets TokenSetBuilder::finish() const {
+  const auto width = static_cast<std::size_t>(top_k_);
+  const auto key = [&](std::int32_t set) {
+    return std::span(keys_).subspan(static_cast<std::size_t>(set) * width, width);
+  };
+  std::vector<std::int32_t> order(multiplicity_.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::sort(order, [&](std::int32_t a, std::int32_t b) {
+    return std::ranges::lexicographical_compare(key(a), key(b));
+  });
+  TokenSets sets{.num_experts = num_experts_,
+                 .num_tokens = num_tokens_,
+                 .experts = {std::ssize(order), top_k_, kNoExpert}};
+  sets.multiplicity.reserve(order.size());
+  for (std::int64_t row = 0; row < std::ssize(order); ++row) {
+    const std::int32_t set = order[static_cast<std::size_t>(row)];
+    auto out = sets.experts.row(row).begin();
+    for (const std::uint16_t e : key(set)) {
+      if (e != kNoKey) *out++ = ExpertId{e};
+    }
+    sets.multiplicity.push_back(multiplicity_[static_cast<std::size_t>(set)]);
+  }
+  return sets;
+}
+
+TokenSets collect_token_sets(const Trace& trace, std::int64_t layer,
+                             std::span<const TokenRange> ranges) {
+  constexpr std::int64_t kTokensAtOnce = 8192;
+  TokenSetBuilder builder(trace.header().num_experts, trace.header().top_k);
+  for (const TokenRange& range : ranges) {
+    for (std::int64_t begin = range.begin; begin < range.end; begin += kTokensAtOnce) {
+      builder.add(trace.topk_idx(layer, begin, std::min(begin + kTokensAtOnce, range.end)));
+    }
+  }
+  return builder.finish();
+}
+
+TokenSets token_sets_from_pairs(const CollaborationMatrix& counts) {
+  TokenSets sets{.num_experts = static_cast<std::int32_t>(counts.rows())};
+  std::vector<ExpertId> pairs;
+  for (std::int32_t a = 0; a < sets.num_experts; ++a) {
+    for (std::int32_t b = a + 1; b < sets.num_experts; ++b) {
+      if (counts(a, b) == 0) continue;
+      pairs.insert(pairs.end(), {ExpertId{a}, ExpertId{b}});
+      sets.multiplicity.push_back(counts(a, b));
+      sets.num_tokens += counts(a, b);
+    }
+  }
+  sets.experts = {std::ssize(sets.multiplicity), 2};
+  std::ranges::copy(pairs, sets.experts.all().begin());
+  return sets;
+}
+
+std::vector<std::int64_t> expert_loads(const TokenSets& sets) {
+  std::vector<std::int64_t> loads(static_cast<std::size_t>(sets.num_experts));
+  for (std::int64_t set = 0; set < sets.num_sets(); ++set) {
+    for (const ExpertId e : sets.experts.row(set)) {
+      if (e != kNoExpert) loads[index(e)] += sets.multiplicity[static_cast<std::size_t>(set)];
+    }
+  }
+  return loads;
+}
+
+}  // namespace c2r

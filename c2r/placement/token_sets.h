@@ -1,0 +1,71 @@
+// The distinct sets of experts that tokens choose, with their multiplicities: all that a
+// placement's copies and loads depend on, and far smaller than the trace where few sets are
+// possible.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "c2r/collaboration/collaboration.h"
+#include "c2r/core/ids.h"
+#include "c2r/core/matrix.h"
+#include "c2r/routing/trace.h"
+
+namespace c2r {
+
+/// The choices of one MoE layer. Rows are distinct and in ascending order.
+struct TokenSets {
+  std::int32_t num_experts = 0;
+  std::int64_t num_tokens = 0;             // tokens without any choice included
+  Matrix<ExpertId> experts;                // [num_sets, top_k], ascending, then kNoExpert
+  std::vector<std::int64_t> multiplicity;  // [num_sets], tokens that chose exactly this set
+
+  std::int64_t num_sets() const { return experts.rows(); }
+  std::int64_t top_k() const { return experts.cols(); }
+  bool operator==(const TokenSets&) const = default;
+};
+
+/// Collects token sets batch by batch. The result does not depend on the order of the tokens.
+class TokenSetBuilder {
+ public:
+  /// @throws Error(kInvalidArgument) unless 1 <= `top_k` <= `num_experts` <= kMaxExperts
+  TokenSetBuilder(std::int32_t num_experts, std::int32_t top_k);
+
+  /// Adds `topk_idx` [n, top_k]; kNoExpert is skipped.
+  /// @throws Error(kInvalidArgument) if an id is out of range or a token names an expert twice
+  ///
+  /// Cost: one hash look-up a token; memory grows with the number of distinct sets.
+  void add(MatrixView<const ExpertId> topk_idx);
+
+  TokenSets finish() const;
+
+ private:
+  std::int64_t find_or_insert(std::span<const std::uint16_t> key);
+  void grow();
+
+  std::int32_t num_experts_ = 0, top_k_ = 0;
+  std::int64_t num_tokens_ = 0;
+  std::vector<std::uint16_t> keys_;         // [num_sets, top_k_], as they were met
+  std::vector<std::int64_t> multiplicity_;  // [num_sets]
+  std::vector<std::int32_t> table_;         // open addressing: a set, or -1; a power of two long
+};
+
+/// Tokens [begin, end) of a trace.
+struct TokenRange {
+  std::int64_t begin = 0, end = 0;
+};
+
+/// The sets of one layer of a trace over some of its tokens, read in pieces.
+/// @throws Error(kInvalidFile) if the trace holds an invalid choice there
+TokenSets collect_token_sets(const Trace& trace, std::int64_t layer,
+                             std::span<const TokenRange> ranges);
+
+/// The sets behind pair counts of a top-2 router, where each pair is one set: exact.
+/// @param counts symmetric; the diagonal is ignored
+TokenSets token_sets_from_pairs(const CollaborationMatrix& counts);
+
+/// The (token, expert) choices that each expert receives. [num_experts]
+std::vector<std::int64_t> expert_loads(const TokenSets& sets);
+
+}  // namespace c2r
