@@ -9,7 +9,7 @@
 
 #include "c2r/core/error.h"
 #include "c2r/core/matrix.h"
-#include "c2r/core/rng.h"
+#include "c2r/placement/fast_random.h"
 #include "c2r/placement/partition_level.h"
 
 namespace c2r {
@@ -20,20 +20,6 @@ std::vector<std::int32_t> nodes_of(const Cluster& cluster, std::span<const std::
   for (const std::int32_t rank : rank_of) nodes.push_back(cluster.node_of(RankId{rank}));
   return nodes;
 }
-
-// A draw that costs a few cycles; a search needs millions.
-class FastRandom {
- public:
-  explicit FastRandom(std::uint64_t seed) : state_(mix_bits(seed)) {}
-  std::uint64_t next() { return mix_bits(state_ += 0x9e3779b97f4a7c15u); }
-  std::int32_t below(std::int32_t n) {  // the bias is below n / 2^32
-    return static_cast<std::int32_t>(((next() >> 32) * static_cast<std::uint64_t>(n)) >> 32);
-  }
-  double unit() { return (static_cast<double>(next() >> 11) + 0.5) * 0x1p-53; }
-
- private:
-  std::uint64_t state_;
-};
 
 // `Level` is PartitionLevel or PairLevel.
 template <class Level>
@@ -64,6 +50,7 @@ class Annealer {
         if (limits.reached()) break;
         const double progress = static_cast<double>(work) / static_cast<double>(effort.work);
         temperature = scale * effort.start_temperature * std::exp(fall * progress);
+        load_penalty_ = problem_.energy.load_penalty * std::pow(effort.start_penalty, 1 - progress);
         next_check = work + std::max<std::int64_t>(1, effort.work / 2048);
       }
       const std::int32_t a = random.below(problem_.num_items);
@@ -102,8 +89,8 @@ class Annealer {
     const auto excess = [&](std::int64_t rank_load) {
       return std::max(0.0, static_cast<double>(rank_load) - energy.max_load);
     };
-    change += energy.load_penalty * (excess(loads_[rank_a] + shift) - excess(loads_[rank_a]) +
-                                     excess(loads_[rank_b] - shift) - excess(loads_[rank_b]));
+    change += load_penalty_ * (excess(loads_[rank_a] + shift) - excess(loads_[rank_a]) +
+                               excess(loads_[rank_b] - shift) - excess(loads_[rank_b]));
     if (energy.imbalance_scale > 0 && shift != 0) {
       const std::int64_t before = std::ranges::max(loads_);
       loads_[rank_a] += shift, loads_[rank_b] -= shift;
@@ -145,6 +132,7 @@ class Annealer {
   std::optional<Level> nodes_;  // only if copies between nodes have a cost
   std::vector<std::int64_t> loads_;
   double cost_ = 0;
+  double load_penalty_ = 0;
   std::pair<double, double> best_energy_;  // violation, value
   std::vector<std::int32_t> best_;
 };

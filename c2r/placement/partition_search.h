@@ -22,7 +22,10 @@ struct PartitionProblem {
 struct PartitionEffort {
   std::int64_t work = 0;  // swaps evaluated + 2 x sets visited by swaps made; some 10 ns each
   // In units of the mean number of tokens of an expert.
-  double start_temperature = 0.08, end_temperature = 0.0016;
+  double start_temperature = 0.08, end_temperature = 0.008;
+  // The load penalty rises to its full height from this part of it. Low starts find better
+  // placements where the bound is loose, but may miss it altogether where it is tight.
+  double start_penalty = 1;
   std::uint64_t seed = 0;
 };
 

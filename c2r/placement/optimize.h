@@ -1,0 +1,99 @@
+// The placement optimizer: experts to slots of ranks, so that few copies of tokens are sent and no
+// rank is overloaded.
+//
+// Copies of a token = the distinct ranks that must be visited (and, where the links between nodes
+// are slower, the distinct nodes, each at its own cost). Without replicas this is the connectivity
+// metric of balanced hypergraph partitioning; with them, each token takes the fewest ranks that
+// host all its experts, then the fewest nodes, then the least load.
+//
+// Search: annealing over swaps that are judged in O(1) (partition_level.h), seeded on pair counts
+// where tokens are too many, then replicas by gain, then annealing of the whole (replica_search.h).
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "c2r/core/progress.h"
+#include "c2r/placement/cluster.h"
+#include "c2r/placement/placement.h"
+#include "c2r/placement/token_sets.h"
+
+namespace c2r {
+
+/// What is minimized: rank_copy_cost x copies + node_copy_cost x node copies + imbalance_weight x
+/// (imbalance - 1), all per token. With `max_copy_cost`, the imbalance alone.
+struct PlacementObjective {
+  double rank_copy_cost = 1;  // of each distinct rank of a token
+  double node_copy_cost = 0;  // of each distinct node
+  double imbalance_weight = 0;
+  std::optional<double> max_imbalance;  // max / mean load over ranks; a bound
+  std::optional<double> max_copy_cost;  // per token; a bound
+};
+
+/// Costs in proportion to the time on each level's links; a copy within a node costs 1. On one node
+/// just that.
+PlacementObjective objective_for(const Cluster& cluster);
+
+struct OptimizeOptions {
+  std::uint64_t seed = 0;
+  // Multiplies the moves tried. 1 takes some 0.1 s a layer for 32 experts and 100,000 tokens.
+  double effort = 1;
+  std::optional<double> seconds;             // for all layers; a cut-off, then the best so far
+  const std::atomic<bool>* stop = nullptr;   // set by another thread: as if the time were up
+  std::int32_t redundant_slots_per_rank = 0;
+  // Group-limited routing: group g, a run of num_experts / num_groups experts, stays in one node.
+  std::optional<std::int32_t> num_groups;
+  int num_threads = 1;  // over layers
+};
+
+/// A placement and what it costs on the tokens that it was optimized for, counted anew.
+struct OptimizedPlacement {
+  Placement placement;
+  double copies_per_token = 0, node_copies_per_token = 0;
+  double copy_cost = 0;  // per token, by the objective
+  double imbalance = 1;
+  bool meets_bounds = true;  // false: the bounds are missed by the least that was found
+  double copy_cost_bound = 0;  // no placement of these slots costs less (copy_bounds.h)
+
+  /// By how much copy_cost may exceed the best possible, as a fraction of it.
+  double gap() const { return copy_cost_bound > 0 ? copy_cost / copy_cost_bound - 1 : 0; }
+};
+
+/// Every rank gets ceil(num_experts / ep_size) + redundant_slots_per_rank slots; those that experts
+/// leave free hold replicas, each on another node as far as there are nodes. The result depends on
+/// the arguments alone, unless `seconds` or `stop` ends the search.
+///
+/// @throws Error(kInvalidArgument) if the groups cannot be kept, or a rank has more slots than there
+///         are experts
+///
+/// Cost: effort x (some 10^7 swaps + 50 visits of each choice); memory some 50 bytes a choice of a
+/// distinct set, and num_experts x (num_experts + ep_size) x 8 bytes, per thread.
+OptimizedPlacement optimize_placement(const TokenSets& sets, const Cluster& cluster,
+                                      const PlacementObjective& objective,
+                                      const OptimizeOptions& options);
+
+/// All layers; `load_layer` is called once for each, from several threads. The result does not
+/// depend on num_threads.
+std::vector<OptimizedPlacement> optimize_placements(
+    std::int64_t num_layers, const std::function<TokenSets(std::int64_t layer)>& load_layer,
+    const Cluster& cluster, const PlacementObjective& objective, const OptimizeOptions& options,
+    Progress& progress);
+
+/// Placements from the fewest copies to the best balance, none dominated by another: the bound on
+/// the imbalance is lowered in `num_points` steps from what the fewest copies give to the least
+/// reachable. In ascending order of copy_cost.
+/// @throws Error(kInvalidArgument) unless num_points >= 2
+std::vector<OptimizedPlacement> pareto_front(const TokenSets& sets, const Cluster& cluster,
+                                             const PlacementObjective& objective,
+                                             const OptimizeOptions& options, int num_points);
+
+/// What `placement` costs on `sets`; copy_cost_bound and meets_bounds included.
+OptimizedPlacement measure_placement(const TokenSets& sets, const Cluster& cluster,
+                                     const PlacementObjective& objective,
+                                     const Placement& placement);
+
+}  // namespace c2r

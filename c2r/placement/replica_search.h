@@ -1,0 +1,103 @@
+// Search for placements with replicas: where a token can be served by different sets of ranks.
+//
+// Every token is served by the fewest ranks that host all its experts, and where several sets of
+// that size do, by the one on the fewest
+// nodes, then by the one with the least load. The number of copies is therefore a function of the
+// placement alone and is tracked exactly; the loads depend on the order of the choices and are
+// settled by settle_loads() in the end.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "c2r/placement/cluster.h"
+#include "c2r/placement/cover.h"
+#include "c2r/placement/placement.h"
+#include "c2r/placement/search_energy.h"
+#include "c2r/placement/set_index.h"
+
+namespace c2r {
+
+/// A placement under change, with each token set's ranks.
+class ReplicaState {
+ public:
+  /// @param is_fixed_to_nodes experts may only move within their node
+  ReplicaState(const SetIndex& index, const Cluster& cluster, const Placement& placement,
+               bool is_fixed_to_nodes);
+
+  const Placement& placement() const { return placement_; }
+  std::int64_t rank_copies() const { return rank_copies_; }
+  std::int64_t node_copies() const { return node_copies_; }
+  std::span<const std::int64_t> loads() const { return loads_; }
+
+  /// Slot `slot` of `rank` is to hold `expert`; a swap is two of them at once.
+  struct Change {
+    std::int32_t rank = 0, slot = 0, expert = 0;
+  };
+  /// Whether each expert would still be hosted, once on a rank, and on as many nodes as it can.
+  bool is_allowed(std::span<const Change> changes) const;
+  /// Makes allowed changes and serves the tokens concerned anew. Returns the sets visited.
+  std::int64_t apply(std::span<const Change> changes);
+  /// Takes the last apply() back, exactly.
+  void undo();
+
+  /// Serves all tokens anew, twice over, so that early choices know the later loads. Depends on the
+  /// placement alone.
+  void settle_loads();
+
+  /// The tokens that would need one rank less if `rank` hosted each expert as well, as far as one
+  /// expert alone decides. [num_experts]
+  std::vector<std::int64_t> gains_on(std::int32_t rank) const;
+
+  std::int32_t num_replicas(std::int32_t expert) const {
+    return static_cast<std::int32_t>(std::ssize(hosts_[std::size_t(expert)]));
+  }
+
+ private:
+  struct Saved {
+    std::int32_t set = 0;
+    std::uint32_t offset = 0;  // its ranks in saved_ranks_
+  };
+
+  std::span<std::uint16_t> ranks_of(std::int64_t set);
+  std::span<const std::uint16_t> ranks_of(std::int64_t set) const;
+  std::int32_t place(const Change& change);  // returns the expert that was there
+  void count(std::int64_t set, std::int64_t sign);
+  void serve(std::int64_t set);
+  void visit_sets_of(std::int32_t expert);
+
+  const SetIndex* index_;
+  Cluster cluster_;
+  Placement placement_;
+  bool is_fixed_to_nodes_ = false;
+  std::vector<std::vector<std::uint16_t>> hosts_;  // [num_experts], ascending
+  std::vector<std::size_t> offsets_;               // [num_sets + 1], into served_by_
+  std::vector<std::uint16_t> served_by_;           // the rank of each expert of each set
+  std::int64_t rank_copies_ = 0, node_copies_ = 0;
+  std::vector<std::int64_t> loads_;  // [ep_size]
+  CoverSolver solver_;
+  std::vector<std::span<const std::uint16_t>> set_hosts_;  // scratch of serve()
+
+  // What undo() needs.
+  std::vector<Change> undone_;
+  std::vector<Saved> saved_;
+  std::vector<std::uint16_t> saved_ranks_;
+  std::vector<std::uint32_t> visited_in_;  // [num_sets], the apply() that last visited the set
+  std::uint32_t num_applied_ = 0;
+};
+
+struct ReplicaEffort {
+  std::int64_t work = 0;  // 8 x sets visited
+  double start_temperature = 0.04, end_temperature = 0.002;
+  double start_penalty = 1;
+  std::uint64_t seed = 0;
+};
+
+/// Improves a placement with replicas by annealing and, where that is too slow for the effort, by
+/// trying the most promising replicas of each rank in turn. Returns the best placement met.
+Placement search_replicas(const SetIndex& index, const Cluster& cluster, const SearchEnergy& energy,
+                          bool is_fixed_to_nodes, const ReplicaEffort& effort,
+                          const SearchLimits& limits, const Placement& start);
+
+}  // namespace c2r

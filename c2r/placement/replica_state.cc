@@ -1,0 +1,183 @@
+#include <algorithm>
+#include <utility>
+
+#include "c2r/core/error.h"
+#include "c2r/placement/replica_search.h"
+
+namespace c2r {
+
+ReplicaState::ReplicaState(const SetIndex& index, const Cluster& cluster,
+                           const Placement& placement, bool is_fixed_to_nodes)
+    : index_(&index),
+      cluster_(cluster),
+      placement_(placement),
+      is_fixed_to_nodes_(is_fixed_to_nodes),
+      hosts_(static_cast<std::size_t>(placement.num_experts)),
+      offsets_(static_cast<std::size_t>(index.num_sets()) + 1),
+      loads_(static_cast<std::size_t>(cluster.ep_size())),
+      solver_(cluster.ranks_per_node),
+      visited_in_(static_cast<std::size_t>(index.num_sets())) {
+  for (std::int64_t rank = 0; rank < placement.ep_size(); ++rank) {
+    for (const ExpertId e : placement.slots.row(rank)) {
+      hosts_[c2r::index(e)].push_back(static_cast<std::uint16_t>(rank));
+    }
+  }
+  for (std::int64_t set = 0; set < index.num_sets(); ++set) {
+    offsets_[std::size_t(set) + 1] = offsets_[std::size_t(set)] + index.experts(set).size();
+  }
+  served_by_.resize(offsets_.back());
+  for (std::int64_t set = 0; set < index.num_sets(); ++set) {
+    serve(set);
+    count(set, 1);
+  }
+  settle_loads();
+}
+
+std::span<std::uint16_t> ReplicaState::ranks_of(std::int64_t set) {
+  const std::size_t begin = offsets_[std::size_t(set)];
+  return std::span(served_by_).subspan(begin, offsets_[std::size_t(set) + 1] - begin);
+}
+std::span<const std::uint16_t> ReplicaState::ranks_of(std::int64_t set) const {
+  const std::size_t begin = offsets_[std::size_t(set)];
+  return std::span(served_by_).subspan(begin, offsets_[std::size_t(set) + 1] - begin);
+}
+
+// Adds (or, with sign -1, takes away) what a set costs as it is served now.
+void ReplicaState::count(std::int64_t set, std::int64_t sign) {
+  const auto ranks = ranks_of(set);
+  const std::int64_t weight = sign * index_->weight(set);
+  for (std::size_t i = 0; i < ranks.size(); ++i) {
+    loads_[ranks[i]] += weight;
+    bool is_new_rank = true, is_new_node = true;
+    for (std::size_t before = 0; before < i; ++before) {
+      is_new_rank &= ranks[before] != ranks[i];
+      is_new_node &= ranks[before] / cluster_.ranks_per_node != ranks[i] / cluster_.ranks_per_node;
+    }
+    if (is_new_rank) rank_copies_ += weight;
+    if (is_new_node) node_copies_ += weight;
+  }
+}
+
+void ReplicaState::serve(std::int64_t set) {
+  const auto ranks = ranks_of(set);
+  set_hosts_.clear();
+  bool has_choice = false;
+  for (const std::uint16_t e : index_->experts(set)) {
+    set_hosts_.emplace_back(hosts_[e]);
+    has_choice |= hosts_[e].size() > 1;
+  }
+  if (has_choice) {
+    solver_.solve(set_hosts_, loads_, ranks);
+  } else {
+    for (std::size_t i = 0; i < ranks.size(); ++i) ranks[i] = set_hosts_[i][0];
+  }
+}
+
+void ReplicaState::settle_loads() {
+  std::ranges::fill(loads_, 0);
+  rank_copies_ = node_copies_ = 0;
+  for (std::int64_t set = 0; set < index_->num_sets(); ++set) {
+    serve(set);
+    count(set, 1);
+  }
+  for (std::int64_t set = 0; set < index_->num_sets(); ++set) {
+    count(set, -1);
+    serve(set);
+    count(set, 1);
+  }
+}
+
+bool ReplicaState::is_allowed(std::span<const Change> changes) const {
+  for (const Change& change : changes) {
+    const auto old = static_cast<std::int32_t>(placement_.slots(change.rank, change.slot));
+    if (old == change.expert) return false;
+    const auto& hosts = hosts_[std::size_t(change.expert)];
+    if (std::ranges::binary_search(hosts, change.rank)) return false;
+    const bool is_swap = changes.size() == 2;
+    if (!is_swap && num_replicas(old) == 1) return false;
+    // Where the expert will be besides `change.rank`: its hosts but the one that a swap vacates.
+    std::int32_t others = 0, others_in_node = 0;
+    const std::int32_t vacated =
+        !is_swap ? -1 : (&change == changes.data() ? changes[1].rank : changes[0].rank);
+    const std::int32_t node = cluster_.node_of(RankId{change.rank});
+    for (const std::uint16_t host : hosts) {
+      const bool is_in_node = cluster_.node_of(RankId{host}) == node;
+      if (is_fixed_to_nodes_ && !is_in_node) return false;
+      if (host == vacated) continue;
+      ++others;
+      others_in_node += is_in_node;
+    }
+    if (!is_fixed_to_nodes_ && others_in_node > 0 && others < cluster_.num_nodes) return false;
+  }
+  return true;
+}
+
+std::int32_t ReplicaState::place(const Change& change) {
+  ExpertId& slot = placement_.slots(change.rank, change.slot);
+  const auto old = static_cast<std::int32_t>(slot);
+  slot = ExpertId{change.expert};
+  std::erase(hosts_[std::size_t(old)], static_cast<std::uint16_t>(change.rank));
+  auto& hosts = hosts_[std::size_t(change.expert)];
+  hosts.insert(std::ranges::upper_bound(hosts, change.rank),
+               static_cast<std::uint16_t>(change.rank));
+  return old;
+}
+
+void ReplicaState::visit_sets_of(std::int32_t expert) {
+  for (const std::int32_t set : index_->sets_of(expert)) {
+    if (visited_in_[std::size_t(set)] == num_applied_) continue;
+    visited_in_[std::size_t(set)] = num_applied_;
+    const auto ranks = ranks_of(set);
+    saved_.push_back({set, static_cast<std::uint32_t>(saved_ranks_.size())});
+    saved_ranks_.insert(saved_ranks_.end(), ranks.begin(), ranks.end());
+    count(set, -1);
+    serve(set);
+    count(set, 1);
+  }
+}
+
+std::int64_t ReplicaState::apply(std::span<const Change> changes) {
+  C2R_ASSERT(is_allowed(changes));
+  ++num_applied_;
+  undone_.clear(), saved_.clear(), saved_ranks_.clear();
+  for (const Change& change : changes) {
+    undone_.push_back({change.rank, change.slot, place(change)});
+  }
+  for (const Change& change : changes) {
+    visit_sets_of(change.expert);
+    if (changes.size() == 1) visit_sets_of(undone_[0].expert);
+  }
+  return std::ssize(saved_);
+}
+
+void ReplicaState::undo() {
+  for (const Saved& saved : saved_) {
+    const auto ranks = ranks_of(saved.set);
+    count(saved.set, -1);
+    std::copy_n(saved_ranks_.begin() + saved.offset, ranks.size(), ranks.begin());
+    count(saved.set, 1);
+  }
+  for (const Change& change : undone_) place(change);
+  undone_.clear(), saved_.clear();
+}
+
+std::vector<std::int64_t> ReplicaState::gains_on(std::int32_t rank) const {
+  std::vector<std::int64_t> gains(hosts_.size());
+  std::vector<bool> is_seen(static_cast<std::size_t>(index_->num_sets()));
+  for (const ExpertId host : placement_.slots.row(rank)) {
+    for (const std::int32_t set : index_->sets_of(static_cast<std::int32_t>(host))) {
+      if (is_seen[std::size_t(set)]) continue;
+      is_seen[std::size_t(set)] = true;
+      const auto ranks = ranks_of(set);
+      if (std::ranges::find(ranks, rank) == ranks.end()) continue;
+      const auto experts = index_->experts(set);
+      for (std::size_t i = 0; i < ranks.size(); ++i) {
+        if (ranks[i] == rank || std::ranges::count(ranks, ranks[i]) > 1) continue;
+        gains[experts[i]] += index_->weight(set);
+      }
+    }
+  }
+  return gains;
+}
+
+}  // namespace c2r
