@@ -76,8 +76,8 @@ class CompanionBound {
     double saved = largest_x / (1 + largest_x) * static_cast<double>(index_.load(e));
     for (double j = 0; j < largest_x; ++j) {
       const double slope = 1 / ((j + 1) * (j + 2)), offset = j / (j + 1) - j * slope;
-      saved = std::min(saved, offset * static_cast<double>(index_.load(e)) +
-                                  slope * static_cast<double>(pairs));
+      saved = std::min(
+          saved, offset * static_cast<double>(index_.load(e)) + slope * static_cast<double>(pairs));
     }
     return saved;
   }

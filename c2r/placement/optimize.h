@@ -42,8 +42,8 @@ struct OptimizeOptions {
   std::uint64_t seed = 0;
   // Multiplies the moves tried. 1 takes some 0.1 s a layer for 32 experts and 100,000 tokens.
   double effort = 1;
-  std::optional<double> seconds;             // for all layers; a cut-off, then the best so far
-  const std::atomic<bool>* stop = nullptr;   // set by another thread: as if the time were up
+  std::optional<double> seconds;            // for all layers; a cut-off, then the best so far
+  const std::atomic<bool>* stop = nullptr;  // set by another thread: as if the time were up
   std::int32_t redundant_slots_per_rank = 0;
   // Group-limited routing: group g, a run of num_experts / num_groups experts, stays in one node.
   std::optional<std::int32_t> num_groups;
@@ -56,7 +56,7 @@ struct OptimizedPlacement {
   double copies_per_token = 0, node_copies_per_token = 0;
   double copy_cost = 0;  // per token, by the objective
   double imbalance = 1;
-  bool meets_bounds = true;  // false: the bounds are missed by the least that was found
+  bool meets_bounds = true;    // false: the bounds are missed by the least that was found
   double copy_cost_bound = 0;  // no placement of these slots costs less (copy_bounds.h)
 
   /// By how much copy_cost may exceed the best possible, as a fraction of it.
@@ -67,7 +67,8 @@ struct OptimizedPlacement {
 /// leave free hold replicas, each on another node as far as there are nodes. The result depends on
 /// the arguments alone, unless `seconds` or `stop` ends the search.
 ///
-/// @throws Error(kInvalidArgument) if the groups cannot be kept, or a rank has more slots than there
+/// @throws Error(kInvalidArgument) if the groups cannot be kept, or a rank has more slots than
+/// there
 ///         are experts
 ///
 /// Cost: effort x (some 10^7 swaps + 50 visits of each choice); memory some 50 bytes a choice of a

@@ -1,0 +1,380 @@
+#include "c2r/placement/optimize.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <mutex>
+#include <numeric>
+#include <utility>
+
+#include "c2r/core/error.h"
+#include "c2r/core/parallel.h"
+#include "c2r/placement/copy_bounds.h"
+#include "c2r/placement/partition_level.h"
+#include "c2r/placement/partition_search.h"
+#include "c2r/placement/replica_fill.h"
+#include "c2r/placement/replica_search.h"
+
+namespace c2r {
+namespace {
+
+SearchEnergy energy_for(const SetIndex& index, const Cluster& cluster,
+                        const PlacementObjective& objective) {
+  const auto num_tokens = static_cast<double>(index.total_weight());
+  SearchEnergy energy{.rank_cost = objective.rank_copy_cost, .node_cost = objective.node_copy_cost};
+  energy.mean_load = std::max(1.0, static_cast<double>(index.num_choices()) / cluster.ep_size());
+  energy.imbalance_scale = objective.imbalance_weight * num_tokens;
+  if (objective.max_imbalance) energy.max_load = *objective.max_imbalance * energy.mean_load;
+  if (objective.max_copy_cost) {
+    energy.max_cost = *objective.max_copy_cost * num_tokens;
+    energy.copy_scale = 0;
+    energy.imbalance_scale = num_tokens;
+  }
+  // A bound must weigh more than what it holds back.
+  const double unit = std::max(energy.rank_cost, energy.node_cost);
+  energy.load_penalty *= unit;
+  return energy;
+}
+
+// The search for one layer, step by step.
+class LayerSearch {
+ public:
+  LayerSearch(const TokenSets& sets, const Cluster& cluster, const PlacementObjective& objective,
+              const OptimizeOptions& options, const SearchLimits& limits)
+      : sets_(sets), options_(options), limits_(limits), index_(sets) {
+    const std::int32_t ep_size = cluster.ep_size();
+    const std::int32_t base = (sets.num_experts + ep_size - 1) / ep_size;
+    slots_per_rank_ = base + options.redundant_slots_per_rank;
+    C2R_REQUIRE(options.redundant_slots_per_rank >= 0 && slots_per_rank_ <= sets.num_experts,
+                kInvalidArgument, "{} redundant slots make {} slots a rank for {} experts",
+                options.redundant_slots_per_rank, slots_per_rank_, sets.num_experts);
+    problem_ = {.index = &index_,
+                .cluster = cluster,
+                .num_items = base * ep_size,
+                .energy = energy_for(index_, cluster, objective),
+                .domain_of_rank = std::vector<std::int32_t>(std::size_t(ep_size))};
+    if (options.num_groups) fix_groups();
+  }
+
+  Placement run() {
+    std::vector<std::int32_t> rank_of = first_assignment();
+    if (!index_is_empty()) rank_of = best_partition(rank_of);
+    Placement placement = filled(rank_of);
+    if (placement.slots.rows() * placement.slots.cols() > sets_.num_experts && !index_is_empty()) {
+      placement = with_better_replicas(placement);
+    }
+    for (std::int64_t rank = 0; rank < placement.ep_size(); ++rank) {
+      std::ranges::sort(placement.slots.row(rank));
+    }
+    return placement;
+  }
+
+ private:
+  bool index_is_empty() const { return index_.num_choices() == 0; }
+  bool is_fixed_to_nodes() const { return options_.num_groups.has_value(); }
+  bool has_node_level() const {
+    return problem_.cluster.num_nodes > 1 && problem_.energy.node_cost > 0;
+  }
+
+  void fix_groups() {
+    const std::int32_t num_groups = *options_.num_groups;
+    const Cluster& cluster = problem_.cluster;
+    C2R_REQUIRE(num_groups >= 1 && sets_.num_experts % num_groups == 0 &&
+                    num_groups % cluster.num_nodes == 0 &&
+                    sets_.num_experts % cluster.ep_size() == 0,
+                kInvalidArgument,
+                "{} experts in {} groups cannot keep each group in one of {} nodes of {} ranks",
+                sets_.num_experts, num_groups, cluster.num_nodes, cluster.ranks_per_node);
+    for (std::int32_t rank = 0; rank < cluster.ep_size(); ++rank) {
+      problem_.domain_of_rank[std::size_t(rank)] = cluster.node_of(RankId{rank});
+    }
+  }
+
+  // Contiguous; with groups, those that collaborate in one node.
+  std::vector<std::int32_t> first_assignment() const {
+    const std::int32_t base = problem_.num_items / problem_.cluster.ep_size();
+    std::vector<std::int32_t> rank_of(std::size_t(problem_.num_items));
+    for (std::int32_t item = 0; item < problem_.num_items; ++item) {
+      rank_of[std::size_t(item)] = item / base;
+    }
+    if (!options_.num_groups || *options_.num_groups == problem_.cluster.num_nodes) return rank_of;
+    const std::int32_t group_size = sets_.num_experts / *options_.num_groups;
+    std::vector<std::int32_t> next_item(std::size_t(problem_.cluster.num_nodes));
+    const auto node_of_group = nodes_of_groups(group_size);
+    const std::int32_t node_items = base * problem_.cluster.ranks_per_node;
+    for (std::int32_t e = 0; e < sets_.num_experts; ++e) {
+      const std::int32_t node = node_of_group[std::size_t(e / group_size)];
+      const std::int32_t place = node * node_items + next_item[std::size_t(node)]++;
+      rank_of[std::size_t(e)] = place / base;
+    }
+    return rank_of;
+  }
+
+  // The groups as experts of a problem whose ranks are the nodes.
+  std::vector<std::int32_t> nodes_of_groups(std::int32_t group_size) const {
+    const std::int32_t num_groups = *options_.num_groups;
+    TokenSets groups{.num_experts = num_groups,
+                     .num_tokens = sets_.num_tokens,
+                     .experts = {sets_.num_sets(), sets_.top_k(), kNoExpert},
+                     .multiplicity = sets_.multiplicity};
+    for (std::int64_t set = 0; set < sets_.num_sets(); ++set) {
+      const auto row = groups.experts.row(set);
+      auto out = row.begin();
+      for (const ExpertId e : sets_.experts.row(set)) {
+        if (e == kNoExpert) continue;
+        const ExpertId group{static_cast<std::int32_t>(e) / group_size};
+        if (out == row.begin() || *(out - 1) != group) *out++ = group;
+      }
+    }
+    const Placement placement =
+        optimize_placement(groups, {.num_nodes = 1, .ranks_per_node = problem_.cluster.num_nodes},
+                           {}, {.seed = options_.seed, .effort = options_.effort})
+            .placement;
+    std::vector<std::int32_t> nodes;
+    for (const auto& hosts : ranks_of_experts(placement)) {
+      nodes.push_back(static_cast<std::int32_t>(hosts[0]));
+    }
+    return nodes;
+  }
+
+  std::int64_t partition_work() const {
+    return static_cast<std::int64_t>(options_.effort * (7e6 + 15.0 * num_set_choices()));
+  }
+  double num_set_choices() const {
+    double count = 0;
+    for (std::int64_t set = 0; set < index_.num_sets(); ++set) {
+      count += static_cast<double>(index_.experts(set).size());
+    }
+    return count;
+  }
+
+  std::pair<double, double> quality(const PartitionProblem& problem,
+                                    const std::vector<std::int32_t>& rank_of) const {
+    const PartitionCost cost = partition_cost(problem, rank_of);
+    const double total = problem.energy.cost(cost.rank_copies, cost.node_copies);
+    return {problem.energy.violation(total, cost.loads), problem.energy.value(total, cost.loads)};
+  }
+
+  // Nodes first and jointly, if both are possible, else jointly: whichever wins.
+  std::vector<std::int32_t> best_partition(const std::vector<std::int32_t>& start) {
+    // Hot annealing from anywhere needs some 50 accepted swaps of each item.
+    const double swaps =
+        static_cast<double>(partition_work()) / (1 + 4 * num_set_choices() / index_.num_experts());
+    const bool needs_seed = swaps < 50.0 * problem_.num_items;
+    if (needs_seed) pairs_ = pair_counts(index_, problem_.num_items);
+    const bool tries_both = has_node_level() && !is_fixed_to_nodes();
+    const std::int64_t work = partition_work() / (tries_both && !needs_seed ? 2 : 1);
+
+    auto jointly = needs_seed ? seeded(problem_, start) : annealed(problem_, start, work);
+    if (tries_both) {
+      auto split = nodes_first(start, needs_seed, work);
+      if (quality(problem_, split) < quality(problem_, jointly)) jointly = std::move(split);
+    }
+    return needs_seed ? refined(std::move(jointly)) : jointly;
+  }
+
+  std::vector<std::int32_t> nodes_first(const std::vector<std::int32_t>& start, bool needs_seed,
+                                        std::int64_t work) {
+    PartitionProblem across = problem_;
+    across.energy.rank_cost = 0;
+    auto rank_of = needs_seed ? seeded(across, start) : annealed(across, start, work / 2);
+    PartitionProblem within = problem_;
+    for (std::int32_t rank = 0; rank < within.cluster.ep_size(); ++rank) {
+      within.domain_of_rank[std::size_t(rank)] = within.cluster.node_of(RankId{rank});
+    }
+    return needs_seed ? seeded(within, rank_of) : annealed(within, rank_of, work / 2);
+  }
+
+  std::vector<std::int32_t> seeded(const PartitionProblem& problem,
+                                   const std::vector<std::int32_t>& start) const {
+    const PartitionEffort effort{.work = partition_work(), .seed = options_.seed};
+    return anneal_pairs(problem, pairs_, effort, limits_, start);
+  }
+
+  // Token by token, warm: the seed is not to be lost.
+  std::vector<std::int32_t> refined(std::vector<std::int32_t> rank_of) const {
+    const PartitionEffort effort{.work = partition_work(),
+                                 .start_temperature = 0.004,
+                                 .end_temperature = 0.001,
+                                 .seed = options_.seed};
+    return anneal_partition(problem_, effort, limits_, std::move(rank_of));
+  }
+
+  std::vector<std::int32_t> annealed(const PartitionProblem& problem,
+                                     const std::vector<std::int32_t>& start,
+                                     std::int64_t work) const {
+    PartitionEffort effort{.work = work, .start_penalty = 0.1, .seed = options_.seed};
+    auto rank_of = anneal_partition(problem, effort, limits_, start);
+    if (quality(problem, rank_of).first == 0) return rank_of;
+    effort.start_penalty = 1;  // the bound is tight: hold it from the beginning
+    auto tight = anneal_partition(problem, effort, limits_, start);
+    return quality(problem, tight) < quality(problem, rank_of) ? tight : rank_of;
+  }
+
+  Placement filled(const std::vector<std::int32_t>& rank_of) const {
+    std::vector<std::vector<std::int32_t>> experts(std::size_t(problem_.cluster.ep_size()));
+    for (std::int32_t e = 0; e < sets_.num_experts; ++e) {
+      experts[std::size_t(rank_of[std::size_t(e)])].push_back(e);
+    }
+    return fill_with_replicas(index_, problem_.cluster, is_fixed_to_nodes(), slots_per_rank_,
+                              std::move(experts));
+  }
+
+  std::pair<double, double> quality(const Placement& placement) const {
+    const ReplicaState state(index_, problem_.cluster, placement, is_fixed_to_nodes());
+    const double cost = problem_.energy.cost(state.rank_copies(), state.node_copies());
+    return {problem_.energy.violation(cost, state.loads()),
+            problem_.energy.value(cost, state.loads())};
+  }
+
+  // The loads that the search sees drift from the settled ones, so a bound that is just met may be
+  // missed in the end: then the search is repeated against a lower one.
+  Placement with_better_replicas(const Placement& start) const {
+    constexpr int kTries = 3;
+    ReplicaEffort effort{
+        .work = static_cast<std::int64_t>(options_.effort * (8e7 + 15.0 * num_set_choices())),
+        .seed = options_.seed};
+    SearchEnergy energy = problem_.energy;
+    Placement best = start;
+    auto best_quality = quality(start);
+    for (int attempt = 0; attempt < kTries; ++attempt) {
+      Placement found = search_replicas(index_, problem_.cluster, energy, is_fixed_to_nodes(),
+                                        effort, limits_, attempt == 0 ? start : best);
+      const auto found_quality = quality(found);
+      if (found_quality < best_quality) best = std::move(found), best_quality = found_quality;
+      if (best_quality.first == 0 || energy.max_load == std::numeric_limits<double>::infinity())
+        break;
+      energy.max_load *= 0.98;
+      effort.start_temperature = 0.008;
+      effort.work /= 2;
+    }
+    return best;
+  }
+
+  const TokenSets& sets_;
+  const OptimizeOptions& options_;
+  const SearchLimits& limits_;
+  SetIndex index_;
+  std::int32_t slots_per_rank_ = 0;
+  PartitionProblem problem_;
+  Matrix<std::int64_t> pairs_;
+};
+
+SearchLimits limits_for(const OptimizeOptions& options) {
+  SearchLimits limits{.stop = options.stop};
+  if (options.seconds) {
+    limits.deadline = std::chrono::steady_clock::now() +
+                      std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+                          std::chrono::duration<double>(*options.seconds));
+  }
+  return limits;
+}
+
+OptimizedPlacement optimize_within(const TokenSets& sets, const Cluster& cluster,
+                                   const PlacementObjective& objective,
+                                   const OptimizeOptions& options, const SearchLimits& limits) {
+  const Placement placement = LayerSearch(sets, cluster, objective, options, limits).run();
+  return measure_placement(sets, cluster, objective, placement);
+}
+
+}  // namespace
+
+PlacementObjective objective_for(const Cluster& cluster) {
+  if (cluster.num_nodes == 1) return {};
+  return {.rank_copy_cost = 1,
+          .node_copy_cost =
+              cluster.intra_node.bandwidth_bytes_per_s / cluster.inter_node.bandwidth_bytes_per_s};
+}
+
+OptimizedPlacement optimize_placement(const TokenSets& sets, const Cluster& cluster,
+                                      const PlacementObjective& objective,
+                                      const OptimizeOptions& options) {
+  return optimize_within(sets, cluster, objective, options, limits_for(options));
+}
+
+std::vector<OptimizedPlacement> optimize_placements(
+    std::int64_t num_layers, const std::function<TokenSets(std::int64_t layer)>& load_layer,
+    const Cluster& cluster, const PlacementObjective& objective, const OptimizeOptions& options,
+    Progress& progress) {
+  std::vector<OptimizedPlacement> results(static_cast<std::size_t>(num_layers));
+  const SearchLimits all = limits_for(options);
+  std::mutex mutex;
+  std::int64_t num_started = 0, num_done = 0;
+  parallel_for(num_layers, options.num_threads, [&](std::int64_t layer, int) {
+    SearchLimits limits = all;
+    if (all.deadline) {  // an equal share of what is left for each layer still to come
+      const std::lock_guard lock(mutex);
+      const auto now = std::chrono::steady_clock::now();
+      const auto rounds =
+          (num_layers - num_started++ + options.num_threads - 1) / options.num_threads;
+      limits.deadline = std::min(*all.deadline, now + (*all.deadline - now) / rounds);
+    }
+    results[std::size_t(layer)] =
+        optimize_within(load_layer(layer), cluster, objective, options, limits);
+    const std::lock_guard lock(mutex);
+    progress.update(++num_done, num_layers);
+  });
+  return results;
+}
+
+std::vector<OptimizedPlacement> pareto_front(const TokenSets& sets, const Cluster& cluster,
+                                             const PlacementObjective& objective,
+                                             const OptimizeOptions& options, int num_points) {
+  C2R_REQUIRE(num_points >= 2, kInvalidArgument, "a front needs at least 2 points, not {}",
+              num_points);
+  const SearchLimits limits = limits_for(options);
+  const auto solve = [&](double scale, std::optional<double> max_imbalance) {
+    PlacementObjective asked = objective;
+    asked.imbalance_weight = scale;
+    asked.max_imbalance = max_imbalance;
+    asked.max_copy_cost.reset();
+    return optimize_within(sets, cluster, asked, options, limits);
+  };
+  // A weight that no saving of copies can outbid.
+  const double balance_only = 100 * (objective.rank_copy_cost + objective.node_copy_cost);
+  std::vector<OptimizedPlacement> met = {solve(0, {}), solve(balance_only, {})};
+  const double worst = met[0].imbalance, best = met[1].imbalance;
+  for (int point = 1; point + 1 < num_points; ++point) {
+    // Even in the logarithm: near perfect balance small steps matter.
+    const double share = static_cast<double>(point) / (num_points - 1);
+    met.push_back(solve(0, worst * std::pow(best / worst, share)));
+  }
+  std::ranges::sort(met, {}, [](const auto& p) { return std::pair(p.copy_cost, p.imbalance); });
+  std::vector<OptimizedPlacement> front;
+  for (auto& point : met) {
+    point.meets_bounds = true;  // of the front itself there is none
+    if (front.empty() || point.imbalance < front.back().imbalance)
+      front.push_back(std::move(point));
+  }
+  return front;
+}
+
+OptimizedPlacement measure_placement(const TokenSets& sets, const Cluster& cluster,
+                                     const PlacementObjective& objective,
+                                     const Placement& placement) {
+  check_placement(placement);
+  C2R_REQUIRE(placement.num_experts == sets.num_experts && placement.ep_size() == cluster.ep_size(),
+              kInvalidArgument,
+              "the placement is for {} experts on {} ranks, but the tokens choose among {} and the "
+              "cluster has {} ranks",
+              placement.num_experts, placement.ep_size(), sets.num_experts, cluster.ep_size());
+  OptimizedPlacement result{.placement = placement};
+  const SetIndex index(sets);
+  if (index.num_choices() == 0) return result;
+  const ReplicaState state(index, cluster, placement, /*is_fixed_to_nodes=*/false);
+  const auto per_token = [&](double count) { return count / static_cast<double>(sets.num_tokens); };
+  const SearchEnergy energy = energy_for(index, cluster, objective);
+  const double cost = energy.cost(state.rank_copies(), state.node_copies());
+  result.copies_per_token = per_token(static_cast<double>(state.rank_copies()));
+  result.node_copies_per_token = per_token(static_cast<double>(state.node_copies()));
+  result.copy_cost = per_token(cost);
+  result.imbalance = static_cast<double>(std::ranges::max(state.loads())) / energy.mean_load;
+  result.meets_bounds = energy.violation(cost, state.loads()) == 0;
+  result.copy_cost_bound = per_token(
+      energy.rank_cost * copies_bound(index, cluster.ep_size(), placement.slots_per_rank()) +
+      energy.node_cost * copies_bound(index, cluster.num_nodes,
+                                      placement.slots_per_rank() * cluster.ranks_per_node));
+  return result;
+}
+
+}  // namespace c2r
