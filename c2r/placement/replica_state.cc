@@ -15,7 +15,7 @@ ReplicaState::ReplicaState(const SetIndex& index, const Cluster& cluster,
       hosts_(static_cast<std::size_t>(placement.num_experts)),
       offsets_(static_cast<std::size_t>(index.num_sets()) + 1),
       loads_(static_cast<std::size_t>(cluster.ep_size())),
-      solver_(cluster.ranks_per_node),
+      solver_(cluster),
       visited_in_(static_cast<std::size_t>(index.num_sets())) {
   for (std::int64_t rank = 0; rank < placement.ep_size(); ++rank) {
     for (const ExpertId e : placement.slots.row(rank)) {

@@ -1,0 +1,358 @@
+#include "c2r/placement/optimize.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <numeric>
+#include <random>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "c2r/core/error.h"
+#include "c2r/core/rng.h"
+#include "c2r/io/file.h"
+#include "c2r/placement/copy_bounds.h"
+#include "c2r/placement/fast_random.h"
+#include "c2r/placement/optimize_problems_internal.h"
+#include "c2r/placement/partition_level.h"
+#include "c2r/placement/replica_search.h"
+
+namespace c2r {
+namespace {
+
+Cluster flat(std::int32_t ep_size) {
+  return {.num_nodes = 1, .ranks_per_node = ep_size};
+}
+
+TokenSets random_sets(std::int32_t num_experts, std::int32_t top_k, int num_tokens,
+                      std::uint64_t seed) {
+  return clustered_token_sets({.num_experts = num_experts,
+                               .top_k = top_k,
+                               .num_tokens = num_tokens,
+                               .num_topics = 3,
+                               .seed = seed});
+}
+
+std::vector<std::int32_t> random_groups(std::int32_t num_items, std::int32_t num_groups,
+                                        std::mt19937_64& rng) {
+  std::vector<std::int32_t> groups(static_cast<std::size_t>(num_items));
+  for (std::int32_t item = 0; item < num_items; ++item) {
+    groups[std::size_t(item)] = item % num_groups;
+  }
+  shuffle(std::span(groups), rng);
+  return groups;
+}
+
+// The definition: the distinct groups of each token's experts.
+std::int64_t copies_of(const TokenSets& sets, const std::vector<std::int32_t>& group_of) {
+  std::int64_t copies = 0;
+  for (std::int64_t set = 0; set < sets.num_sets(); ++set) {
+    std::set<std::int32_t> groups;
+    for (const ExpertId e : sets.experts.row(set)) {
+      if (e != kNoExpert) groups.insert(group_of[index(e)]);
+    }
+    copies += std::ssize(groups) * sets.multiplicity[std::size_t(set)];
+  }
+  return copies;
+}
+
+// The definition with replicas: the smallest set of ranks that hosts every expert of the token.
+std::int64_t fewest_copies(const TokenSets& sets, const Placement& placement) {
+  const auto hosts = ranks_of_experts(placement);
+  std::int64_t copies = 0;
+  for (std::int64_t set = 0; set < sets.num_sets(); ++set) {
+    int fewest = placement.ep_size();
+    for (unsigned ranks = 0; ranks < (1u << placement.ep_size()); ++ranks) {
+      const bool serves_all = std::ranges::all_of(sets.experts.row(set), [&](ExpertId e) {
+        return e == kNoExpert || std::ranges::any_of(hosts[index(e)], [&](RankId rank) {
+                 return (ranks >> index(rank) & 1u) != 0;
+               });
+      });
+      if (serves_all) fewest = std::min(fewest, std::popcount(ranks));
+    }
+    copies += fewest * sets.multiplicity[std::size_t(set)];
+  }
+  return copies;
+}
+
+// The fewest copies of all ways to split the experts evenly.
+double least_copies_per_token(const TokenSets& sets, std::int32_t ep_size) {
+  std::vector<std::int32_t> rank_of;
+  for (std::int32_t e = 0; e < sets.num_experts; ++e) {
+    rank_of.push_back(e / (sets.num_experts / ep_size));
+  }
+  std::int64_t least = INT64_MAX;
+  do {
+    least = std::min(least, copies_of(sets, rank_of));
+  } while (std::next_permutation(rank_of.begin(), rank_of.end()));
+  return static_cast<double>(least) / static_cast<double>(sets.num_tokens);
+}
+
+// 3 tokens chose {0, 2}, 2 chose {1, 3}, 1 chose {0, 1}; a masked choice and an empty token.
+TEST(TokenSets, AreCountedOnce) {
+  TokenSetBuilder builder(4, 2);
+  const int choices[][2] = {{2, 0}, {0, 2}, {3, 1}, {0, 1}, {1, 3}, {0, 2}, {-1, 3}, {-1, -1}};
+  for (const auto& [a, b] : choices) {
+    Matrix<ExpertId> token(1, 2);
+    token(0, 0) = ExpertId{a}, token(0, 1) = ExpertId{b};
+    builder.add(token);
+  }
+  const TokenSets sets = builder.finish();
+  EXPECT_EQ(sets.num_tokens, 8);
+  ASSERT_EQ(sets.num_sets(), 4);
+  EXPECT_EQ(sets.multiplicity, (std::vector<std::int64_t>{1, 3, 2, 1}));
+  EXPECT_EQ(sets.experts(1, 0), ExpertId{0});
+  EXPECT_EQ(sets.experts(1, 1), ExpertId{2});
+  EXPECT_EQ(sets.experts(3, 0), ExpertId{3});
+  EXPECT_EQ(sets.experts(3, 1), kNoExpert);
+  EXPECT_EQ(expert_loads(sets), (std::vector<std::int64_t>{4, 3, 3, 3}));
+}
+
+TEST(TokenSets, RefuseWhatIsNotAChoice) {
+  TokenSetBuilder builder(4, 2);
+  Matrix<ExpertId> token(1, 2, ExpertId{4});
+  EXPECT_THROW(builder.add(token), Error);
+  token = Matrix<ExpertId>(1, 2, ExpertId{3});
+  EXPECT_THROW(builder.add(token), Error) << "twice the same";
+  EXPECT_THROW(TokenSetBuilder(4, 5), Error);
+}
+
+// Experts 0 and 2 belong together, and 1 and 3: contiguous placement cuts every pair but one.
+TEST(Optimize, FindsTheObviousPlacement) {
+  CollaborationMatrix pairs(4, 4);
+  pairs(0, 2) = pairs(2, 0) = 3, pairs(1, 3) = pairs(3, 1) = 2, pairs(0, 1) = pairs(1, 0) = 1;
+  const auto result = optimize_placement(token_sets_from_pairs(pairs), flat(2), {}, {});
+  EXPECT_NEAR(result.copies_per_token, 7.0 / 6, 1e-12);
+  EXPECT_NEAR(result.imbalance, 7.0 / 6, 1e-12);
+  EXPECT_LE(result.copy_cost_bound, result.copy_cost);
+}
+
+TEST(PartitionLevel, TracksWhatRecountingGives) {
+  for (std::uint64_t seed = 0; seed < 30; ++seed) {
+    SCOPED_TRACE(seed);
+    std::mt19937_64 rng(seed);
+    const auto num_experts = std::int32_t(4 + seed % 9), num_groups = std::int32_t(2 + seed % 3);
+    const auto top_k = std::int32_t(1 + seed % 4);
+    const TokenSets sets = random_sets(num_experts, top_k, 200, seed);
+    const SetIndex index(sets);
+    const std::int32_t num_items = (num_experts + num_groups - 1) / num_groups * num_groups;
+    auto groups = random_groups(num_items, num_groups, rng);
+    PartitionLevel level(index, groups, num_groups);
+    const auto pairs = pair_counts(index, num_items);
+    PairLevel pair_level(pairs, groups, num_groups);
+    for (int step = 0; step < 60; ++step) {
+      EXPECT_EQ(level.cost(), copies_of(sets, groups));
+      const auto a = std::int32_t(uniform_below(std::uint64_t(num_items), rng));
+      const auto b = std::int32_t(uniform_below(std::uint64_t(num_items), rng));
+      if (groups[std::size_t(a)] == groups[std::size_t(b)]) continue;
+      std::swap(groups[std::size_t(a)], groups[std::size_t(b)]);
+      EXPECT_EQ(level.cost() + level.swap_delta(a, b), copies_of(sets, groups));
+      const std::int64_t inside = pair_level.cost() + pair_level.swap_delta(a, b);
+      level.swap(a, b), pair_level.swap(a, b);
+      EXPECT_EQ(pair_level.cost(), inside);
+      EXPECT_EQ(pair_level.cost(), PairLevel(pairs, groups, num_groups).cost());
+    }
+  }
+}
+
+TEST(ReplicaState, TracksWhatRecountingGivesAndTakesChangesBack) {
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    SCOPED_TRACE(seed);
+    FastRandom random(seed);
+    const Cluster cluster{.num_nodes = 2, .ranks_per_node = 2};
+    const TokenSets sets = random_sets(8, 4, 100, seed);
+    const SetIndex index(sets);
+    const auto start = optimize_placement(
+        sets, cluster, {}, {.seed = seed, .effort = 1e-4, .redundant_slots_per_rank = 1});
+    ReplicaState state(index, cluster, start.placement, false);
+    for (int step = 0; step < 100; ++step) {
+      using Change = ReplicaState::Change;
+      const Placement& now = state.placement();
+      std::vector<Change> changes = {{random.below(4), random.below(3), random.below(8)}};
+      if (step % 2 == 0) {
+        const Change other{random.below(4), random.below(3),
+                           std::int32_t(now.slots(changes[0].rank, changes[0].slot))};
+        if (other.rank == changes[0].rank) continue;
+        changes[0].expert = std::int32_t(now.slots(other.rank, other.slot));
+        changes.push_back(other);
+      }
+      if (!state.is_allowed(changes)) continue;
+      const Placement before = now;
+      const std::vector<std::int64_t> loads(state.loads().begin(), state.loads().end());
+      const std::int64_t copies = state.rank_copies(), node_copies = state.node_copies();
+      state.apply(changes);
+      ASSERT_NO_THROW(check_placement(state.placement()));
+      EXPECT_EQ(state.rank_copies(), fewest_copies(sets, state.placement()));
+      EXPECT_EQ(state.node_copies(),
+                ReplicaState(index, cluster, state.placement(), false).node_copies());
+      EXPECT_EQ(std::accumulate(state.loads().begin(), state.loads().end(), std::int64_t{0}),
+                index.num_choices());
+      if (step % 3 != 0) continue;
+      state.undo();
+      EXPECT_EQ(state.placement().slots.row(changes[0].rank)[0],
+                before.slots.row(changes[0].rank)[0]);
+      EXPECT_EQ(state.placement(), before);
+      EXPECT_EQ(state.rank_copies(), copies);
+      EXPECT_EQ(state.node_copies(), node_copies);
+      EXPECT_EQ(std::vector(state.loads().begin(), state.loads().end()), loads);
+    }
+  }
+}
+
+TEST(Optimize, FindsTheOptimumOfSmallInstances) {
+  for (std::uint64_t seed = 0; seed < 12; ++seed) {
+    SCOPED_TRACE(seed);
+    const std::int32_t ep_size = seed % 2 == 0 ? 2 : 4;
+    const TokenSets sets = random_sets(8, std::int32_t(2 + seed % 3), 300, seed);
+    const auto result = optimize_placement(sets, flat(ep_size), {}, {.seed = seed, .effort = 0.01});
+    const double least = least_copies_per_token(sets, ep_size);
+    EXPECT_NEAR(result.copies_per_token, least, 1e-12);
+    EXPECT_LE(result.copy_cost_bound, least);
+    EXPECT_GT(result.copy_cost_bound, 0.6 * least) << "a bound is to say something";
+  }
+}
+
+TEST(Optimize, KeepsTheBoundOnImbalance) {
+  const TokenSets sets = random_sets(16, 4, 2000, 5);
+  const auto free = optimize_placement(sets, flat(4), {}, {.effort = 0.05});
+  const auto bound = optimize_placement(sets, flat(4), {.max_imbalance = 1.1}, {.effort = 0.05});
+  EXPECT_TRUE(bound.meets_bounds);
+  EXPECT_LE(bound.imbalance, 1.1);
+  EXPECT_GE(bound.copy_cost, free.copy_cost);
+  const auto balanced =
+      optimize_placement(sets, flat(4), {.max_copy_cost = bound.copy_cost}, {.effort = 0.05});
+  EXPECT_TRUE(balanced.meets_bounds);
+  EXPECT_LE(balanced.copy_cost, bound.copy_cost + 1e-12);
+  EXPECT_LE(balanced.imbalance, bound.imbalance);
+  const auto impossible =
+      optimize_placement(sets, flat(4), {.max_imbalance = 0.99}, {.effort = 0.01});
+  EXPECT_FALSE(impossible.meets_bounds);
+}
+
+TEST(Optimize, PutsReplicasOnDifferentNodesFirst) {
+  for (std::uint64_t seed = 0; seed < 5; ++seed) {
+    SCOPED_TRACE(seed);
+    const Cluster cluster{.num_nodes = 3, .ranks_per_node = 2};
+    const TokenSets sets = random_sets(10, 3, 500, seed);  // 12 slots at least: 2 spare
+    const auto result =
+        optimize_placement(sets, cluster, objective_for(cluster),
+                           {.seed = seed, .effort = 0.002, .redundant_slots_per_rank = 1});
+    EXPECT_EQ(result.placement.slots_per_rank(), 3);
+    ASSERT_NO_THROW(check_placement(result.placement));
+    for (const auto& hosts : ranks_of_experts(result.placement)) {
+      std::set<std::int32_t> nodes;
+      for (const RankId rank : hosts) nodes.insert(cluster.node_of(rank));
+      EXPECT_EQ(std::ssize(nodes), std::min<std::ptrdiff_t>(std::ssize(hosts), 3));
+    }
+    const std::int64_t fewest = fewest_copies(sets, result.placement);
+    EXPECT_NEAR(result.copies_per_token * static_cast<double>(sets.num_tokens), double(fewest),
+                1e-6);
+    EXPECT_LE(result.copy_cost_bound, result.copy_cost);
+  }
+}
+
+TEST(Optimize, KeepsGroupsInTheirNode) {
+  const Cluster cluster{.num_nodes = 2, .ranks_per_node = 2};
+  const TokenSets sets = random_sets(16, 4, 500, 3);
+  const auto result =
+      optimize_placement(sets, cluster, objective_for(cluster),
+                         {.effort = 0.01, .redundant_slots_per_rank = 1, .num_groups = 4});
+  const auto hosts = ranks_of_experts(result.placement);
+  for (std::size_t e = 0; e < hosts.size(); ++e) {
+    for (const RankId rank : hosts[e]) {
+      EXPECT_EQ(cluster.node_of(rank), cluster.node_of(hosts[e / 4 * 4][0])) << "expert " << e;
+    }
+  }
+  EXPECT_THROW(optimize_placement(sets, cluster, {}, {.num_groups = 3}), Error);
+}
+
+TEST(Optimize, DoesNotDependOnThreadsAndReportsProgress) {
+  struct Counter final : Progress {
+    void update(std::int64_t done, std::int64_t total) override { last = {done, total}; }
+    std::pair<std::int64_t, std::int64_t> last;
+  } counter;
+  const auto load = [](std::int64_t layer) {
+    return random_sets(16, 4, 300, std::uint64_t(layer));
+  };
+  const auto solve = [&](int num_threads) {
+    return optimize_placements(
+        5, load, flat(4), {.max_imbalance = 1.1},
+        {.effort = 0.002, .redundant_slots_per_rank = 1, .num_threads = num_threads}, counter);
+  };
+  const auto one = solve(1), three = solve(3);
+  for (std::size_t layer = 0; layer < one.size(); ++layer) {
+    EXPECT_EQ(one[layer].placement, three[layer].placement) << "layer " << layer;
+  }
+  EXPECT_EQ(counter.last, std::pair(std::int64_t{5}, std::int64_t{5}));
+}
+
+TEST(Optimize, ReturnsTheBestSoFarWhenStopped) {
+  const std::atomic<bool> stop = true;
+  const TokenSets sets = random_sets(16, 4, 300, 1);
+  const auto result = optimize_placement(
+      sets, flat(4), {}, {.effort = 1e6, .stop = &stop, .redundant_slots_per_rank = 1});
+  ASSERT_NO_THROW(check_placement(result.placement));
+  const auto timed = optimize_placement(sets, flat(4), {}, {.effort = 1e6, .seconds = 0.05});
+  ASSERT_NO_THROW(check_placement(timed.placement));
+}
+
+TEST(Optimize, TakesATraceWithoutTokens) {
+  const auto result = optimize_placement(TokenSetBuilder(6, 2).finish(), flat(4), {}, {});
+  ASSERT_NO_THROW(check_placement(result.placement));
+  EXPECT_EQ(result.copy_cost, 0);
+}
+
+TEST(ParetoFront, GoesFromFewCopiesToGoodBalance) {
+  const TokenSets sets = random_sets(16, 4, 2000, 8);
+  const auto front = pareto_front(sets, flat(4), {}, {.effort = 0.02}, 6);
+  ASSERT_GE(front.size(), 2u);
+  for (std::size_t point = 1; point < front.size(); ++point) {
+    EXPECT_GT(front[point].copy_cost, front[point - 1].copy_cost);
+    EXPECT_LT(front[point].imbalance, front[point - 1].imbalance);
+  }
+  EXPECT_THROW(pareto_front(sets, flat(4), {}, {}, 1), Error);
+}
+
+// A .npy file of int64 [32, 8, 8] in C order; the header's length is at byte 8.
+std::vector<CollaborationMatrix> read_matrices(const std::filesystem::path& path) {
+  const auto bytes = read_file(path);
+  std::uint16_t header_bytes = 0;
+  std::memcpy(&header_bytes, bytes.data() + 8, sizeof header_bytes);
+  const std::byte* next = bytes.data() + 10 + header_bytes;
+  std::vector<CollaborationMatrix> matrices(32, CollaborationMatrix(8, 8));
+  for (auto& matrix : matrices) {
+    std::memcpy(matrix.all().data(), next, matrix.all().size_bytes());
+    next += matrix.all().size_bytes();
+  }
+  return matrices;
+}
+
+// Mean over layers of the distinct ranks per token: the optima, enumerated independently.
+TEST(OptimizeOnRealData, ReproducesTheOptimaOfThePublishedMatrices) {
+  const std::filesystem::path folder = std::filesystem::path(C2R_DATA_DIR) / "c2r-official";
+  if (!std::filesystem::exists(folder)) GTEST_SKIP() << folder << " is not there";
+  const std::map<std::string, std::pair<double, double>> kOptima = {
+      {"base", {1.268, 1.522}},   {"topt_1", {1.079, 1.246}}, {"topt_2", {1.178, 1.437}},
+      {"topt_3", {1.231, 1.487}}, {"topt_4", {1.253, 1.508}}, {"topt_5", {1.264, 1.518}},
+      {"topt_6", {1.268, 1.522}}};
+  for (const auto& [name, optima] : kOptima) {
+    SCOPED_TRACE(name);
+    double two = 0, four = 0;
+    for (const auto& matrix : read_matrices(folder / ("llama_moe_3_5b_2_8_" + name + "_i64.npy"))) {
+      const TokenSets sets = token_sets_from_pairs(matrix);
+      two += optimize_placement(sets, flat(2), {}, {.effort = 0.003}).copies_per_token / 32;
+      four += optimize_placement(sets, flat(4), {}, {.effort = 0.003}).copies_per_token / 32;
+    }
+    EXPECT_NEAR(two, optima.first, 0.0005);
+    EXPECT_NEAR(four, optima.second, 0.0005);
+  }
+}
+
+}  // namespace
+}  // namespace c2r
