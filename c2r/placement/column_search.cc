@@ -1,0 +1,305 @@
+#include "c2r/placement/column_search.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <numeric>
+#include <span>
+#include <utility>
+
+#include "c2r/core/error.h"
+
+namespace c2r {
+namespace {
+
+using ExpertSet = std::uint64_t;
+
+struct Column {
+  ExpertSet experts = 0;
+  double copies = 0;
+};
+
+template <class Visit>
+void for_each_expert(ExpertSet experts, const Visit& visit) {
+  for (; experts != 0; experts &= experts - 1) visit(std::size_t(std::countr_zero(experts)));
+}
+
+// Lists the columns in lexicographic order, carrying along the sets that none of the experts chosen
+// so far is in.
+class ColumnLister {
+ public:
+  explicit ColumnLister(const ColumnProblem& problem)
+      : problem_(problem), size_(problem.index->num_experts() / problem.ep_size) {
+    const SetIndex& index = *problem.index;
+    for (std::int64_t set = 0; set < index.num_sets(); ++set) {
+      ExpertSet experts = 0;
+      for (const std::uint16_t e : index.experts(set)) experts |= ExpertSet{1} << e;
+      sets_.push_back({experts, static_cast<double>(index.weight(set))});
+    }
+  }
+
+  std::vector<Column> run() {
+    extend(0, 0, 0, 0, 0, sets_);
+    return std::move(columns_);
+  }
+
+ private:
+  void extend(std::int32_t from, std::int32_t num_chosen, ExpertSet chosen, double copies,
+              std::int64_t load, const std::vector<Column>& unvisited) {
+    const std::int32_t num_experts = problem_.index->num_experts();
+    if (num_chosen + 1 == size_) {
+      std::array<double, 64> visits{};
+      for (const Column& set : unvisited) {
+        for_each_expert(set.experts, [&](std::size_t e) { visits[e] += set.copies; });
+      }
+      for (std::int32_t e = from; e < num_experts; ++e) {
+        if (static_cast<double>(load + problem_.index->load(e)) > problem_.max_load) continue;
+        columns_.push_back({chosen | ExpertSet{1} << e, copies + visits[std::size_t(e)]});
+      }
+      return;
+    }
+    std::vector<Column> rest;
+    for (std::int32_t e = from; e < num_experts; ++e) {
+      const ExpertSet expert = ExpertSet{1} << e;
+      double visits = 0;
+      rest.clear();
+      for (const Column& set : unvisited) {
+        if ((set.experts & expert) != 0) {
+          visits += set.copies;
+        } else {
+          rest.push_back(set);
+        }
+      }
+      extend(e + 1, num_chosen + 1, chosen | expert, copies + visits,
+             load + problem_.index->load(e), rest);
+    }
+  }
+
+  const ColumnProblem& problem_;
+  std::int32_t size_ = 0;
+  std::vector<Column> sets_;  // a token set and its weight
+  std::vector<Column> columns_;
+};
+
+// Prices u[e] for covering each expert. The columns of a placement cover every expert once, so that
+// with r(c) = copies(c) - sum of u over c, and s experts in a column,
+//   copies of the placement = sum of u + sum of r(c) over its columns
+//                           = sum over experts e of (u[e] + r(the column of e) / s)
+//                           >= sum over experts e of (u[e] + least[e] / s),
+// least[e] being the least r of a column with e. The prices maximize this by subgradient steps.
+class Prices {
+ public:
+  Prices(std::vector<Column> columns, std::int32_t num_experts, std::int32_t slots_per_rank,
+         double known_copies)
+      : columns_(std::move(columns)),
+        slots_per_rank_(slots_per_rank),
+        known_(known_copies),
+        price_(std::size_t(num_experts), known_copies / num_experts),
+        best_share_(price_.size()) {}
+
+  // An expert's part of the bound.
+  std::span<const double> shares() const { return best_share_; }
+  double bound() const { return best_; }
+  const std::vector<Column>& columns() const { return columns_; }
+
+  void improve(const SearchLimits& limits) {
+    constexpr int kSteps = 600, kPatience = 12, kStepsToDrop = 20;
+    double scale = 1;
+    int since_better = 0;
+    for (int step = 0; step < kSteps && scale > 1e-3 && !limits.reached(); ++step) {
+      const double bound = evaluate();
+      if (bound > best_ + 1e-6 * known_ || step == 0) since_better = 0;
+      if (bound > best_ || step == 0) {
+        best_ = bound;
+        best_price_ = price_;
+        for (std::size_t e = 0; e < price_.size(); ++e) {
+          best_share_[e] = price_[e] + least_[e] / slots_per_rank_;
+        }
+      }
+      if (best_ > known_ - 1) return;
+      if (step % kStepsToDrop == kStepsToDrop - 1) drop_columns();
+      if (++since_better > kPatience)
+        scale /= 2, since_better = 0, price_ = best_price_, evaluate();
+      move(scale);
+    }
+  }
+
+ private:
+  double evaluate() {
+    least_.assign(price_.size(), std::numeric_limits<double>::infinity());
+    cheapest_.assign(price_.size(), 0);
+    for (std::size_t c = 0; c < columns_.size(); ++c) {
+      double reduced = columns_[c].copies;
+      for_each_expert(columns_[c].experts, [&](std::size_t e) { reduced -= price_[e]; });
+      for_each_expert(columns_[c].experts, [&](std::size_t e) {
+        if (reduced < least_[e]) least_[e] = reduced, cheapest_[e] = c;
+      });
+    }
+    double bound = 0;
+    for (std::size_t e = 0; e < price_.size(); ++e)
+      bound += price_[e] + least_[e] / slots_per_rank_;
+    return bound;
+  }
+
+  // A placement with column c costs at least the bound + copies(c) - the shares of its experts.
+  void drop_columns() {
+    std::erase_if(columns_, [&](const Column& column) {
+      double least = best_ + column.copies;
+      for_each_expert(column.experts, [&](std::size_t e) { least -= best_share_[e]; });
+      return least > known_ - 0.5 + 1e-9 * known_;
+    });
+    evaluate();
+  }
+
+  // A step along 1 - (how often the cheapest columns hold e) / s, of Polyak's length.
+  void move(double scale) {
+    std::vector<double> slope(price_.size(), 1);
+    for (const std::size_t c : cheapest_) {
+      for_each_expert(columns_[c].experts,
+                      [&](std::size_t e) { slope[e] -= 1.0 / slots_per_rank_; });
+    }
+    direction_.resize(price_.size());
+    double norm = 0;
+    for (std::size_t e = 0; e < price_.size(); ++e) {
+      direction_[e] = 0.7 * slope[e] + 0.3 * direction_[e];  // damps zigzags
+      norm += direction_[e] * direction_[e];
+    }
+    if (norm == 0) return;
+    const double length = scale * (known_ - best_) / norm;
+    for (std::size_t e = 0; e < price_.size(); ++e) price_[e] += length * direction_[e];
+  }
+
+  std::vector<Column> columns_;  // those that a better placement may have
+  double slots_per_rank_ = 1;
+  double known_ = 0;  // copies of a placement
+  double best_ = 0;
+  std::vector<double> price_, best_price_, least_, best_share_, direction_;  // [num_experts]
+  std::vector<std::size_t> cheapest_;  // [num_experts], the column of least_[e]
+};
+
+// Depth first over the experts: the first one not covered, in the order of how few columns it has.
+class ColumnBranch {
+ public:
+  ColumnBranch(std::span<const Column> columns, std::span<const double> shares, double bound,
+               double known_copies, std::int64_t max_steps)
+      : shares_(shares),
+        best_copies_(known_copies),
+        max_steps_(max_steps),
+        of_expert_(shares.size()) {
+    for (const Column& column : columns) {
+      if (bound + excess(column) > best_copies_ - 0.5) continue;
+      for_each_expert(column.experts, [&](std::size_t e) { of_expert_[e].push_back(column); });
+    }
+    for (auto& list : of_expert_) {
+      std::ranges::sort(list, {}, [&](const Column& c) { return std::pair(excess(c), c.experts); });
+    }
+    order_.resize(shares.size());
+    std::iota(order_.begin(), order_.end(), std::size_t{0});
+    std::ranges::stable_sort(order_, {}, [&](std::size_t e) { return of_expert_[e].size(); });
+  }
+
+  // Whether all placements were looked at or ruled out.
+  bool run(double bound, const SearchLimits& limits) {
+    limits_ = &limits;
+    branch(0, bound);
+    return !has_given_up_;
+  }
+  const std::vector<ExpertSet>& best() const { return best_; }  // empty: none is better
+
+ private:
+  double excess(const Column& column) const {
+    double excess = column.copies;
+    for_each_expert(column.experts, [&](std::size_t e) { excess -= shares_[e]; });
+    return excess;
+  }
+
+  // `bound`: what a completion costs at least.
+  void branch(ExpertSet covered, double bound) {
+    if (++steps_ > max_steps_ || (steps_ % 1024 == 0 && limits_->reached())) has_given_up_ = true;
+    if (has_given_up_) return;
+    const auto open =
+        std::ranges::find_if(order_, [&](std::size_t e) { return (covered >> e & 1) == 0; });
+    if (open == order_.end()) {
+      best_ = chosen_;
+      best_copies_ = bound;
+      return;
+    }
+    for (const Column& column : of_expert_[*open]) {
+      const double next = bound + excess(column);
+      if (next > best_copies_ - 0.5) break;  // copies are whole; columns ascend
+      if ((column.experts & covered) != 0) continue;
+      chosen_.push_back(column.experts);
+      branch(covered | column.experts, next);
+      chosen_.pop_back();
+    }
+  }
+
+  std::span<const double> shares_;
+  double best_copies_ = 0;
+  std::int64_t steps_ = 0, max_steps_ = 0;
+  bool has_given_up_ = false;
+  const SearchLimits* limits_ = nullptr;
+  std::vector<std::vector<Column>> of_expert_;
+  std::vector<std::size_t> order_;
+  std::vector<ExpertSet> chosen_, best_;
+};
+
+// Infinite if a rank is above max_load.
+double copies_of(const ColumnProblem& problem, const std::vector<std::int32_t>& rank_of) {
+  std::vector<std::int64_t> loads(std::size_t(problem.ep_size));
+  for (std::int32_t e = 0; e < problem.index->num_experts(); ++e) {
+    loads[std::size_t(rank_of[std::size_t(e)])] += problem.index->load(e);
+  }
+  if (static_cast<double>(std::ranges::max(loads)) > problem.max_load) {
+    return std::numeric_limits<double>::infinity();
+  }
+  std::int64_t copies = 0;
+  for (std::int64_t set = 0; set < problem.index->num_sets(); ++set) {
+    ExpertSet ranks = 0;  // at most 64 experts, so at most 64 ranks
+    for (const std::uint16_t e : problem.index->experts(set)) ranks |= ExpertSet{1} << rank_of[e];
+    copies += problem.index->weight(set) * std::popcount(ranks);
+  }
+  return static_cast<double>(copies);
+}
+
+}  // namespace
+
+double num_columns(std::int32_t num_experts, std::int32_t slots_per_rank) {
+  double count = 1;
+  for (std::int32_t i = 1; i <= slots_per_rank; ++i) {
+    count = count * (num_experts - slots_per_rank + i) / i;
+  }
+  return count;
+}
+
+ColumnResult search_columns(const ColumnProblem& problem, const SearchLimits& limits,
+                            std::vector<std::int32_t> known) {
+  const SetIndex& index = *problem.index;
+  C2R_REQUIRE(index.num_experts() <= 64 && index.num_experts() % problem.ep_size == 0,
+              kInvalidArgument,
+              "columns are for up to 64 experts, evenly over ranks, not {} over {}",
+              index.num_experts(), problem.ep_size);
+  ColumnResult result{.rank_of = std::move(known)};
+  const double known_copies = copies_of(problem, result.rank_of);
+  // Without a placement to start from, more copies than any: one for each choice, and one more.
+  const double ceiling = std::min(known_copies, static_cast<double>(index.num_choices()) + 1);
+
+  Prices prices(ColumnLister(problem).run(), index.num_experts(),
+                index.num_experts() / problem.ep_size, ceiling);
+  prices.improve(limits);
+  // Rounding: costs are below 2^53 and sums have some thousand terms.
+  const double bound = prices.bound() - 1e-9 * ceiling;
+  ColumnBranch branch(prices.columns(), prices.shares(), bound, ceiling, problem.max_steps);
+  result.is_proved = branch.run(bound, limits);
+  for (std::size_t rank = 0; rank < branch.best().size(); ++rank) {
+    for_each_expert(branch.best()[rank],
+                    [&](std::size_t e) { result.rank_of[e] = static_cast<std::int32_t>(rank); });
+  }
+  // Columns that only placements worse than the known one hold do not count towards the bound.
+  result.bound =
+      result.is_proved ? copies_of(problem, result.rank_of) : std::min(std::ceil(bound), ceiling);
+  return result;
+}
+
+}  // namespace c2r
