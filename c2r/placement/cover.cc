@@ -10,7 +10,8 @@ namespace c2r {
 
 CoverSolver::CoverSolver(const Cluster& cluster)
     : ranks_per_node_(cluster.ranks_per_node),
-      bit_of_rank_(static_cast<std::size_t>(cluster.ep_size()), -1) {}
+      bit_of_rank_(static_cast<std::size_t>(cluster.ep_size()), -1),
+      bit_of_node_(static_cast<std::size_t>(cluster.num_nodes), -1) {}
 
 // 0 if there are too many ranks already.
 CoverSolver::RankSet CoverSolver::bit_of(std::uint16_t rank) {
@@ -19,13 +20,19 @@ CoverSolver::RankSet CoverSolver::bit_of(std::uint16_t rank) {
     if (std::ssize(rank_of_bit_) == kMaxHosts) return 0;
     bit = static_cast<std::int32_t>(std::ssize(rank_of_bit_));
     rank_of_bit_.push_back(rank);
+    std::int32_t& node_bit = bit_of_node_[std::size_t(rank / ranks_per_node_)];
+    if (node_bit < 0) node_bit = bit;  // a node is known by its first rank
+    node_of_bit_.push_back(std::uint64_t{1} << node_bit);
   }
   return RankSet{1} << bit;
 }
 
 void CoverSolver::number_hosts(std::span<const std::span<const std::uint16_t>> hosts) {
-  for (const std::uint16_t rank : rank_of_bit_) bit_of_rank_[rank] = -1;
-  rank_of_bit_.clear();
+  for (const std::uint16_t rank : rank_of_bit_) {
+    bit_of_rank_[rank] = -1;
+    bit_of_node_[std::size_t(rank / ranks_per_node_)] = -1;
+  }
+  rank_of_bit_.clear(), node_of_bit_.clear();
   hosts_.assign(hosts.size(), 0);
   for (std::size_t i = 0; i < hosts.size(); ++i) {
     if (hosts[i].size() == 1) hosts_[i] = bit_of(hosts[i][0]);
@@ -89,17 +96,13 @@ void CoverSolver::branch(RankSet used, std::int32_t num_used, std::uint64_t open
 
 void CoverSolver::consider(RankSet used, std::int32_t num_used) {
   if (num_used > best_size_) return;
-  std::int32_t num_nodes = 0;
-  std::int64_t load = 0;
+  std::uint64_t nodes = 0;
   for (RankSet rest = used; rest != 0; rest &= rest - 1) {
-    const std::int32_t node = rank_of_bit_[std::size_t(std::countr_zero(rest))] / ranks_per_node_;
-    bool is_new = true;
-    for (RankSet earlier = used & ((rest & -rest) - 1); earlier != 0; earlier &= earlier - 1) {
-      const std::uint16_t rank = rank_of_bit_[std::size_t(std::countr_zero(earlier))];
-      is_new &= rank / ranks_per_node_ != node;
-    }
-    num_nodes += is_new;
+    nodes |= node_of_bit_[std::size_t(std::countr_zero(rest))];
   }
+  const std::int32_t num_nodes = std::popcount(nodes);
+  if (num_used == best_size_ && num_nodes > best_ties_.first) return;
+  std::int64_t load = 0;
   for (const RankSet ranks : hosts_) {
     std::int64_t least = std::numeric_limits<std::int64_t>::max();
     for (RankSet rest = ranks & used; rest != 0; rest &= rest - 1) {

@@ -47,6 +47,8 @@ class CoverSolver {
   std::span<const std::int64_t> loads_;
   std::vector<std::int32_t> bit_of_rank_;   // [ep_size], -1 = none yet
   std::vector<std::uint16_t> rank_of_bit_;  // [<= kMaxHosts]
+  std::vector<std::int32_t> bit_of_node_;   // [num_nodes], -1 = none yet
+  std::vector<std::uint64_t> node_of_bit_;  // [<= kMaxHosts], as a bit
   std::vector<RankSet> hosts_;              // [k]
   RankSet best_ = 0;
   std::int32_t best_size_ = 0;

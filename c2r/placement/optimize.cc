@@ -153,15 +153,19 @@ class LayerSearch {
   std::int64_t partition_work() const {
     return static_cast<std::int64_t>(options_.effort * (takes_columns() ? 1e6 : 7e6));
   }
+  // Hot annealing from anywhere needs some 50 accepted swaps of each item, each visiting its sets.
+  bool is_large() const {
+    return 50.0 * problem_.num_items * (1 + 4 * num_set_choices() / index_.num_experts()) > 7e6;
+  }
   // What problems with so many tokens that pairs stand for them afford on pairs, and on tokens.
   std::int64_t pairs_work() const {
-    return static_cast<std::int64_t>(options_.effort * 5e3 * problem_.num_items);
+    return static_cast<std::int64_t>(options_.effort * 8e3 * problem_.num_items);
   }
   std::int64_t refine_work() const {
     return static_cast<std::int64_t>(options_.effort * (1e6 + 2 * num_set_choices()));
   }
   std::int64_t replica_work() const {
-    return static_cast<std::int64_t>(options_.effort * std::max(3e7, 6 * num_set_choices()));
+    return static_cast<std::int64_t>(options_.effort * (is_large() ? 2e6 : 6e7));
   }
   bool takes_columns() const {
     return slots_per_rank_ * problem_.cluster.ep_size() == sets_.num_experts &&
@@ -186,10 +190,7 @@ class LayerSearch {
 
   // Nodes first and jointly, if both are possible, else jointly: whichever wins.
   std::vector<std::int32_t> best_partition(const std::vector<std::int32_t>& start) {
-    // Hot annealing from anywhere needs some 50 accepted swaps of each item.
-    const double swaps =
-        static_cast<double>(partition_work()) / (1 + 4 * num_set_choices() / index_.num_experts());
-    const bool needs_seed = swaps < 50.0 * problem_.num_items;
+    const bool needs_seed = is_large();
     if (needs_seed) pairs_ = pair_counts(index_, problem_.num_items);
     const bool tries_both = has_node_level() && !is_fixed_to_nodes();
     const std::int64_t work = partition_work() / (tries_both && !needs_seed ? 2 : 1);
@@ -269,24 +270,30 @@ class LayerSearch {
             problem_.energy.value(cost, state.loads())};
   }
 
-  // The loads that the search sees drift from the settled ones, so a bound that is just met may be
-  // missed in the end: then the search is repeated against a lower one.
+  // The loads that the search tracks drift from the settled ones, to either side. So a bound is
+  // approached in rounds, each searching against the bound that would have been just met before.
   Placement with_better_replicas(const Placement& start) const {
-    constexpr int kTries = 3;
+    constexpr int kRounds = 4;
     ReplicaEffort effort{.work = replica_work(), .seed = options_.seed};
     SearchEnergy energy = problem_.energy;
-    Placement best = start;
+    const auto search = [&](const Placement& from) {
+      return search_replicas(index_, problem_.cluster, energy, is_fixed_to_nodes(), effort, limits_,
+                             from);
+    };
+    if (energy.max_load == std::numeric_limits<double>::infinity()) return search(start);
+    effort.work /= kRounds;
+    Placement best = start, latest = start;
     auto best_quality = quality(start);
-    for (int attempt = 0; attempt < kTries; ++attempt) {
-      Placement found = search_replicas(index_, problem_.cluster, energy, is_fixed_to_nodes(),
-                                        effort, limits_, attempt == 0 ? start : best);
-      const auto found_quality = quality(found);
-      if (found_quality < best_quality) best = std::move(found), best_quality = found_quality;
-      if (best_quality.first == 0 || energy.max_load == std::numeric_limits<double>::infinity())
-        break;
-      energy.max_load *= 0.98;
-      effort.start_temperature = 0.008;
-      effort.work /= 2;
+    for (int round = 0; round < kRounds; ++round) {
+      latest = search(latest);
+      const auto latest_quality = quality(latest);
+      if (latest_quality < best_quality) best = latest, best_quality = latest_quality;
+      const ReplicaState state(index_, problem_.cluster, latest, is_fixed_to_nodes());
+      const double ratio =
+          static_cast<double>(std::ranges::max(state.loads())) / problem_.energy.max_load;
+      energy.max_load *= std::clamp(0.998 / ratio, 0.97, 1.03);
+      effort.start_temperature = 0.012;
+      ++effort.seed;
     }
     return best;
   }

@@ -17,7 +17,7 @@
 #include "c2r/core/error.h"
 #include "c2r/core/rng.h"
 #include "c2r/io/file.h"
-#include "c2r/placement/copy_bounds.h"
+#include "c2r/placement/column_search.h"
 #include "c2r/placement/fast_random.h"
 #include "c2r/placement/optimize_problems_internal.h"
 #include "c2r/placement/partition_level.h"
@@ -220,13 +220,13 @@ TEST(Optimize, FindsTheOptimumOfSmallInstances) {
 
 TEST(Optimize, KeepsTheBoundOnImbalance) {
   const TokenSets sets = random_sets(16, 4, 2000, 5);
-  const auto free = optimize_placement(sets, flat(4), {}, {.effort = 0.05});
-  const auto bound = optimize_placement(sets, flat(4), {.max_imbalance = 1.1}, {.effort = 0.05});
+  const auto free = optimize_placement(sets, flat(4), {}, {.effort = 0.01});
+  const auto bound = optimize_placement(sets, flat(4), {.max_imbalance = 1.1}, {.effort = 0.01});
   EXPECT_TRUE(bound.meets_bounds);
   EXPECT_LE(bound.imbalance, 1.1);
   EXPECT_GE(bound.copy_cost, free.copy_cost);
   const auto balanced =
-      optimize_placement(sets, flat(4), {.max_copy_cost = bound.copy_cost}, {.effort = 0.05});
+      optimize_placement(sets, flat(4), {.max_copy_cost = bound.copy_cost}, {.effort = 0.01});
   EXPECT_TRUE(balanced.meets_bounds);
   EXPECT_LE(balanced.copy_cost, bound.copy_cost + 1e-12);
   EXPECT_LE(balanced.imbalance, bound.imbalance);
@@ -242,7 +242,7 @@ TEST(Optimize, PutsReplicasOnDifferentNodesFirst) {
     const TokenSets sets = random_sets(10, 3, 500, seed);  // 12 slots at least: 2 spare
     const auto result =
         optimize_placement(sets, cluster, objective_for(cluster),
-                           {.seed = seed, .effort = 0.002, .redundant_slots_per_rank = 1});
+                           {.seed = seed, .effort = 0.0005, .redundant_slots_per_rank = 1});
     EXPECT_EQ(result.placement.slots_per_rank(), 3);
     ASSERT_NO_THROW(check_placement(result.placement));
     for (const auto& hosts : ranks_of_experts(result.placement)) {
@@ -262,7 +262,7 @@ TEST(Optimize, KeepsGroupsInTheirNode) {
   const TokenSets sets = random_sets(16, 4, 500, 3);
   const auto result =
       optimize_placement(sets, cluster, objective_for(cluster),
-                         {.effort = 0.01, .redundant_slots_per_rank = 1, .num_groups = 4});
+                         {.effort = 0.001, .redundant_slots_per_rank = 1, .num_groups = 4});
   const auto hosts = ranks_of_experts(result.placement);
   for (std::size_t e = 0; e < hosts.size(); ++e) {
     for (const RankId rank : hosts[e]) {
@@ -283,7 +283,7 @@ TEST(Optimize, DoesNotDependOnThreadsAndReportsProgress) {
   const auto solve = [&](int num_threads) {
     return optimize_placements(
         5, load, flat(4), {.max_imbalance = 1.1},
-        {.effort = 0.002, .redundant_slots_per_rank = 1, .num_threads = num_threads}, counter);
+        {.effort = 0.0005, .redundant_slots_per_rank = 1, .num_threads = num_threads}, counter);
   };
   const auto one = solve(1), three = solve(3);
   for (std::size_t layer = 0; layer < one.size(); ++layer) {
@@ -310,13 +310,47 @@ TEST(Optimize, TakesATraceWithoutTokens) {
 
 TEST(ParetoFront, GoesFromFewCopiesToGoodBalance) {
   const TokenSets sets = random_sets(16, 4, 2000, 8);
-  const auto front = pareto_front(sets, flat(4), {}, {.effort = 0.02}, 6);
+  const auto front = pareto_front(sets, flat(4), {}, {.effort = 0.005}, 6);
   ASSERT_GE(front.size(), 2u);
   for (std::size_t point = 1; point < front.size(); ++point) {
     EXPECT_GT(front[point].copy_cost, front[point - 1].copy_cost);
     EXPECT_LT(front[point].imbalance, front[point - 1].imbalance);
   }
   EXPECT_THROW(pareto_front(sets, flat(4), {}, {}, 1), Error);
+}
+
+// Every partition is enumerated by the definition.
+TEST(ColumnSearch, ProvesTheOptimumAndItsBound) {
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    SCOPED_TRACE(seed);
+    const std::int32_t ep_size = seed % 2 == 0 ? 4 : 2;
+    const TokenSets sets = random_sets(8, 3, 300, seed);
+    const SetIndex index(sets);
+    std::vector<std::int32_t> start;
+    for (std::int32_t e = 0; e < 8; ++e) start.push_back(e / (8 / ep_size));
+    const double least =
+        least_copies_per_token(sets, ep_size) * static_cast<double>(sets.num_tokens);
+    const auto proved = search_columns({.index = &index, .ep_size = ep_size}, {}, start);
+    EXPECT_TRUE(proved.is_proved);
+    EXPECT_NEAR(proved.bound, least, 1e-6);
+    EXPECT_EQ(copies_of(sets, proved.rank_of), std::llround(least));
+    const auto cut_off =
+        search_columns({.index = &index, .ep_size = ep_size, .max_steps = 0}, {}, start);
+    EXPECT_LE(cut_off.bound, least + 1e-6);
+    EXPECT_GT(cut_off.bound, 0.9 * least);
+    const auto impossible =
+        search_columns({.index = &index, .ep_size = ep_size, .max_load = 1}, {}, start);
+    EXPECT_TRUE(std::isinf(impossible.bound));
+  }
+}
+
+TEST(ColumnSearch, RespectsTheLargestLoad) {
+  const TokenSets sets = random_sets(12, 3, 2000, 2);
+  const auto result = optimize_placement(sets, flat(3), {.max_imbalance = 1.02}, {.effort = 0.01});
+  ASSERT_TRUE(result.meets_bounds);
+  EXPECT_TRUE(result.is_proved_optimal);
+  EXPECT_NEAR(result.gap(), 0, 1e-12);
+  EXPECT_LE(result.imbalance, 1.02);
 }
 
 // A .npy file of int64 [32, 8, 8] in C order; the header's length is at byte 8.

@@ -51,7 +51,8 @@ class Annealer {
         const double progress = static_cast<double>(work) / static_cast<double>(effort.work);
         temperature = scale * effort.start_temperature * std::exp(fall * progress);
         load_penalty_ = problem_.energy.load_penalty * std::pow(effort.start_penalty, 1 - progress);
-        next_check = work + std::max<std::int64_t>(1, effort.work / 2048);
+        // often enough to cool smoothly and to stop within a millisecond
+        next_check = work + std::clamp<std::int64_t>(effort.work / 2048, 1, 65536);
       }
       const std::int32_t a = random.below(problem_.num_items);
       const std::int32_t b = random.below(problem_.num_items);

@@ -26,10 +26,6 @@ ReplicaState::ReplicaState(const SetIndex& index, const Cluster& cluster,
     offsets_[std::size_t(set) + 1] = offsets_[std::size_t(set)] + index.experts(set).size();
   }
   served_by_.resize(offsets_.back());
-  for (std::int64_t set = 0; set < index.num_sets(); ++set) {
-    serve(set);
-    count(set, 1);
-  }
   settle_loads();
 }
 
