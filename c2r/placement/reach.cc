@@ -107,8 +107,9 @@ Reach ReachCounter::finish() const {
   return reach;
 }
 
-std::vector<Reach> count_reach(const Trace& trace, std::span<const Placement> placements,
-                               const ReachOptions& options, int num_threads, Progress& progress) {
+std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> ranges,
+                               std::span<const Placement> placements, const ReachOptions& options,
+                               int num_threads, Progress& progress) {
   const TraceHeader& header = trace.header();
   C2R_REQUIRE(std::ssize(placements) == header.num_layers(), kInvalidArgument,
               "there are {} placements, but the trace has {} layers", placements.size(),
@@ -126,12 +127,14 @@ std::vector<Reach> count_reach(const Trace& trace, std::span<const Placement> pl
                 "the placement of layer {} is for {} experts, but the trace has {}", layer,
                 placement.num_experts, header.num_experts);
     ReachCounter counter(placement, options);
-    for (std::int64_t begin = 0; begin < trace.num_tokens(); begin += kChunkTokens) {
-      const std::int64_t end = std::min(begin + kChunkTokens, trace.num_tokens());
-      const auto chunk_homes = homes.empty() ? std::span<const RankId>()
-                                             : std::span<const RankId>(homes).subspan(
-                                                   std::size_t(begin), std::size_t(end - begin));
-      counter.add(trace.topk_idx(layer, begin, end), chunk_homes);
+    for (const TokenRange& range : ranges) {
+      for (std::int64_t begin = range.begin; begin < range.end; begin += kChunkTokens) {
+        const std::int64_t end = std::min(begin + kChunkTokens, range.end);
+        const auto chunk_homes = homes.empty() ? std::span<const RankId>()
+                                               : std::span<const RankId>(homes).subspan(
+                                                     std::size_t(begin), std::size_t(end - begin));
+        counter.add(trace.topk_idx(layer, begin, end), chunk_homes);
+      }
     }
     result[static_cast<std::size_t>(layer)] = counter.finish();
     const std::int64_t done = ++num_done;

@@ -15,6 +15,7 @@
 #include "c2r/placement/cluster.h"
 #include "c2r/placement/placement.h"
 #include "c2r/placement/replica_rule.h"
+#include "c2r/routing/sequence_split.h"
 #include "c2r/routing/trace.h"
 
 namespace c2r {
@@ -85,12 +86,13 @@ class ReachCounter {
   std::vector<RankId> served_by_;  // [top_k], scratch
 };
 
-/// Counts a whole trace. [num_layers]
+/// Counts the tokens of a trace in `ranges`. [num_layers]
 /// @param placements one for each layer of the trace
 /// @throws Error(kInvalidArgument) if they are not for the trace's experts and layers,
 ///         Error(kInvalidFile) if the trace holds an invalid choice
-std::vector<Reach> count_reach(const Trace& trace, std::span<const Placement> placements,
-                               const ReachOptions& options, int num_threads, Progress& progress);
+std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> ranges,
+                               std::span<const Placement> placements, const ReachOptions& options,
+                               int num_threads, Progress& progress);
 
 /// The same for one layer from pair counts alone. Exact for top_k <= 2, where pairs are all there
 /// is. For more, `choices_on_rank` is exact and tokens_on_* are the Dawson-Sankoff lower bound of

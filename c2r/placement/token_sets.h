@@ -10,6 +10,7 @@
 #include "c2r/collaboration/collaboration.h"
 #include "c2r/core/ids.h"
 #include "c2r/core/matrix.h"
+#include "c2r/routing/sequence_split.h"
 #include "c2r/routing/trace.h"
 
 namespace c2r {
@@ -49,11 +50,6 @@ class TokenSetBuilder {
   std::vector<std::uint16_t> keys_;         // [num_sets, top_k_], as they were met
   std::vector<std::int64_t> multiplicity_;  // [num_sets]
   std::vector<std::int32_t> table_;         // open addressing: a set, or -1; a power of two long
-};
-
-/// Tokens [begin, end) of a trace.
-struct TokenRange {
-  std::int64_t begin = 0, end = 0;
 };
 
 /// The sets of one layer of a trace over some of its tokens, read in pieces.

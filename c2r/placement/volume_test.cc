@@ -227,11 +227,13 @@ TEST(Volume, CountsATraceLikeItsTokens) {
   const ReachOptions options = {.cluster = c.cluster, .homes = Homes::kSequences};
   const std::vector<Placement> placements(2, c.placement);
   const std::vector<RankId> on_rank_0(std::size_t(c.topk_idx.rows()), RankId{0});
-  const auto reach = count_reach(Trace(path), placements, options, 2, progress);
+  const Trace trace(path);
+  const auto reach =
+      count_reach(trace, ranges_of(trace, SequencePart::kAll), placements, options, 2, progress);
   EXPECT_EQ(reach[0], reach_of(c.topk_idx, c.placement, options, on_rank_0));
   EXPECT_EQ(reach[1], reach[0]);
   EXPECT_EQ(error_of([&] {
-              count_reach(Trace(path), std::span(placements).first(1), options, 1, progress);
+              count_reach(trace, {}, std::span(placements).first(1), options, 1, progress);
             }),
             "there are 1 placements, but the trace has 2 layers");
 }

@@ -1,0 +1,52 @@
+#include "c2r/routing/sequence_split.h"
+
+#include <gtest/gtest.h>
+
+#include "c2r/core/testing.h"
+
+namespace c2r {
+namespace {
+
+// Five sequences of 1, 2, 3, 4 and 5 tokens.
+Trace five_sequences() {
+  const auto path = testing::temporary_path("trace.safetensors");
+  TraceWriter writer(path, {.model = "m", .num_experts = 2, .top_k = 1, .layer_indices = {0}},
+                     false);
+  for (int length = 1; length <= 5; ++length) {
+    writer.start_sequence();
+    writer.append(0, std::vector<ExpertId>(static_cast<std::size_t>(length), ExpertId{0}), {}, "");
+  }
+  writer.finish();
+  return Trace(path);
+}
+
+using Ranges = std::vector<TokenRange>;
+
+TEST(RangesOf, AreWholeSequences) {
+  const Trace trace = five_sequences();
+  EXPECT_EQ(ranges_of(trace, SequencePart::kAll), (Ranges{{0, 15}}));
+  EXPECT_EQ(ranges_of(trace, SequencePart::kEven), (Ranges{{0, 1}, {3, 6}, {10, 15}}));
+  EXPECT_EQ(ranges_of(trace, SequencePart::kOdd), (Ranges{{1, 3}, {6, 10}}));
+  EXPECT_EQ(ranges_of(trace, SequencePart::kFirstHalf), (Ranges{{0, 6}}));
+  EXPECT_EQ(ranges_of(trace, SequencePart::kSecondHalf), (Ranges{{6, 15}}));
+}
+
+TEST(RangesOf, AndTheOtherPartAreTheWholeTrace) {
+  const Trace trace = five_sequences();
+  for (const char* const name : {"even", "odd", "first-half", "second-half"}) {
+    const SequencePart part = parse_sequence_part(name);
+    EXPECT_EQ(name_of(part), name);
+    EXPECT_EQ(other_part(other_part(part)), part);
+    EXPECT_EQ(
+        num_tokens_in(ranges_of(trace, part)) + num_tokens_in(ranges_of(trace, other_part(part))),
+        15);
+  }
+}
+
+TEST(ParseSequencePart, ListsTheParts) {
+  EXPECT_EQ(testing::error_of([] { parse_sequence_part("half"); }),
+            "'half' is no part of a trace; there are all, even, odd, first-half and second-half");
+}
+
+}  // namespace
+}  // namespace c2r
