@@ -9,6 +9,8 @@
 // Processors that stop at SSSE3 are routed portably, to halve the code for four lanes; vectors of
 // unknown length (SVE) cannot be elements of arrays, so Arm uses NEON.
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
+// The fallback is the portable path, not vectors emulated by loops, with every compiler.
+#define HWY_BROKEN_EMU128 1
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "c2r/routing/policy_vectors.cc"
 #include <hwy/foreach_target.h>
@@ -75,14 +77,12 @@ void set_rows(const Call& call, std::int64_t first_token, Block& block) {
 
 // Chooses `count` experts from the source's keys into rows `first_row` on of block.chosen. Returns
 // nonzero in the lanes of tokens whose keys do not decide.
-template <std::size_t K = 1, class Source>
+template <class Source>
 HWY_INLINE Ints choose_best(Source& source, const KeyLayout& layout, std::size_t first_row,
                             std::size_t count, Block& block) {
-  if constexpr (K < kMaxTopK) {
-    if (count > K) return choose_best<2 * K>(source, layout, first_row, count, block);
-  }
   constexpr IntTag d;
-  Lists<K> lists;
+  Lists lists;
+  lists.capacity = std::bit_ceil(count);
   select_top(source, lists);
   const Ints kept_bits = hn::Set(d, layout.kept_bits);
   Ints is_undecided = hn::Zero(d);

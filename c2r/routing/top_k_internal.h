@@ -24,6 +24,7 @@
 #include <utility>
 
 #include "c2r/routing/networks_internal.h"
+#include "c2r/routing/routing.h"
 
 #if HWY_TARGET != HWY_SCALAR
 HWY_BEFORE_NAMESPACE();
@@ -41,14 +42,14 @@ using Floats = hn::Vec<FloatTag>;
 // No key: below that of any finite score.
 inline constexpr std::int32_t kNoKey = std::numeric_limits<std::int32_t>::min();
 
-// Lists of at most K keys on the way from one per lane to one per token. List g starts at row
-// g * (K + 1); its last row is the best key that did not fit, kNoKey if all did.
-template <std::size_t K>
+// The lists on their way from one per lane to one per token: list g's rows are its keys, best
+// first, and, at row `capacity`, the best key that did not fit, kNoKey if all did.
 struct Lists {
-  alignas(64) std::int32_t keys[kLanes / 2 * (K + 1) * kLanes];
+  std::size_t capacity;  // a power of two <= kMaxTopK
+  alignas(64) std::int32_t keys[kLanes / 2 * (kMaxTopK + 1) * kLanes];
 
   std::int32_t* row(std::size_t list, std::size_t r) {
-    return keys + (list * (K + 1) + r) * kLanes;
+    return keys + (list * (capacity + 1) + r) * kLanes;
   }
 };
 
@@ -63,9 +64,17 @@ HWY_INLINE void apply(Ints* list, std::index_sequence<kAt...>) {
   (order(list[kNetwork[kAt].i], list[kNetwork[kAt].j]), ...);
 }
 
+// Longer networks than this are loops over their table: unrolled, those for 16 and 32 keys take the
+// compiler minutes, and their lists do not fit into registers anyway.
+inline constexpr std::size_t kMaxUnrolled = 32;
+
 template <const auto& kNetwork>
 HWY_INLINE void apply(Ints* list) {
-  apply<kNetwork>(list, std::make_index_sequence<kNetwork.size()>());
+  if constexpr (kNetwork.size() <= kMaxUnrolled) {
+    apply<kNetwork>(list, std::make_index_sequence<kNetwork.size()>());
+  } else {
+    for (const Comparator& c : kNetwork) order(list[c.i], list[c.j]);
+  }
 }
 
 // list = the best K of two sorted lists, sorted; next = the best of the rest and `next`.
@@ -97,10 +106,11 @@ HWY_INLINE void sort_token(Source& source, std::size_t t, Ints* list, Ints& next
   }
 }
 
-// Pairs the lists of L keys of two tokens, or halves of tokens, into one of min(2 L, K).
-template <std::size_t L, std::size_t K>
+// Pairs the lists of L keys of two tokens, or of two runs of tokens, into one: of L keys if that is
+// the capacity, else of 2 L.
+template <std::size_t L, bool kIsFull>
 HWY_INLINE void pair_into_row(const Ints* a, Ints next_a, const Ints* b, Ints next_b,
-                              std::size_t pair, Lists<K>& lists) {
+                              std::size_t pair, Lists& lists) {
   constexpr IntTag d;
   Ints list[2 * L];
   for (std::size_t r = 0; r < L; ++r) {
@@ -108,30 +118,30 @@ HWY_INLINE void pair_into_row(const Ints* a, Ints next_a, const Ints* b, Ints ne
     list[L + r] = hn::ConcatOdd(d, b[r], a[r]);
   }
   Ints next = hn::Max(hn::ConcatEven(d, next_b, next_a), hn::ConcatOdd(d, next_b, next_a));
-  if constexpr (L < K) {
-    apply<kMerge<2 * L>>(list);
+  if constexpr (kIsFull) {
+    keep_best<L>(list, list + L, next);
   } else {
-    keep_best<K>(list, list + L, next);
+    apply<kMerge<2 * L>>(list);
   }
-  for (std::size_t r = 0; r < std::min(2 * L, K); ++r) hn::Store(list[r], d, lists.row(pair, r));
-  hn::Store(next, d, lists.row(pair, K));
+  for (std::size_t r = 0; r < (kIsFull ? L : 2 * L); ++r) hn::Store(list[r], d, lists.row(pair, r));
+  hn::Store(next, d, lists.row(pair, lists.capacity));
 }
 
 // Lists of up to L keys of single tokens, paired at once: storing them would take longer.
-template <std::size_t L, std::size_t K, class Source>
-HWY_NOINLINE void sort_and_pair(Source& source, Lists<K>& lists) {
+template <std::size_t L, bool kIsFull, class Source>
+HWY_NOINLINE void sort_and_pair(Source& source, Lists& lists) {
   Source local = source;  // so that its state stays in registers
   for (std::size_t pair = 0; pair < kLanes / 2; ++pair) {
     Ints a[L], b[L], next_a, next_b;
     sort_token<L>(local, 2 * pair, a, next_a);
     sort_token<L>(local, 2 * pair + 1, b, next_b);
-    pair_into_row<L>(a, next_a, b, next_b, pair, lists);
+    pair_into_row<L, kIsFull>(a, next_a, b, next_b, pair, lists);
   }
   source = local;
 }
 
-template <std::size_t L, std::size_t K>
-HWY_NOINLINE void pair_lists(Lists<K>& lists, std::size_t num_pairs) {
+template <std::size_t L, bool kIsFull>
+HWY_NOINLINE void pair_lists(Lists& lists, std::size_t num_pairs) {
   constexpr IntTag d;
   for (std::size_t pair = 0; pair < num_pairs; ++pair) {
     Ints a[L], b[L];
@@ -139,42 +149,43 @@ HWY_NOINLINE void pair_lists(Lists<K>& lists, std::size_t num_pairs) {
       a[r] = hn::Load(d, lists.row(2 * pair, r));
       b[r] = hn::Load(d, lists.row(2 * pair + 1, r));
     }
-    pair_into_row<L>(a, hn::Load(d, lists.row(2 * pair, K)), b,
-                     hn::Load(d, lists.row(2 * pair + 1, K)), pair, lists);
+    pair_into_row<L, kIsFull>(a, hn::Load(d, lists.row(2 * pair, lists.capacity)), b,
+                              hn::Load(d, lists.row(2 * pair + 1, lists.capacity)), pair, lists);
   }
 }
 
-// Calls sort_and_pair() with the list length `length`, a power of two <= K.
-template <std::size_t K, std::size_t L = 1, class Source>
-HWY_INLINE void sort_into(Source& source, std::size_t length, Lists<K>& lists) {
-  if constexpr (L < K) {
-    if (length > L) return sort_into<K, 2 * L>(source, length, lists);
+// Calls sort_and_pair() for lists of `length` keys, a power of two <= the capacity.
+template <std::size_t L = 1, class Source>
+HWY_INLINE void sort_into(Source& source, std::size_t length, Lists& lists) {
+  if constexpr (L < kMaxTopK) {
+    if (length > L) return sort_into<2 * L>(source, length, lists);
+    if (length < lists.capacity) return sort_and_pair<L, false>(source, lists);
   }
-  sort_and_pair<L>(source, lists);
+  sort_and_pair<L, true>(source, lists);
 }
 
-template <std::size_t K, std::size_t L = 1>
-HWY_INLINE void pair_all(std::size_t length, Lists<K>& lists, std::size_t num_pairs) {
-  if constexpr (L < K) {
-    if (length > L) return pair_all<K, 2 * L>(length, lists, num_pairs);
+template <std::size_t L = 1>
+HWY_INLINE void pair_all(std::size_t length, Lists& lists, std::size_t num_pairs) {
+  if constexpr (L < kMaxTopK) {
+    if (length > L) return pair_all<2 * L>(length, lists, num_pairs);
+    if (length < lists.capacity) return pair_lists<L, false>(lists, num_pairs);
   }
-  pair_lists<L>(lists, num_pairs);
+  pair_lists<L, true>(lists, num_pairs);
 }
 
-// Leaves the best K keys of token t in lane t of rows 0 to K - 1 of list 0, best first, and the
-// best of the rest in row K.
+// Leaves the best keys of token t in lane t of the rows of list 0: lists.capacity of them, best
+// first, and then the best of the rest.
 // Source: num_vectors(); start(t), called before token t; load(t, v), the v-th vector of token t's
 // keys, all keys distinct.
-template <std::size_t K, class Source>
-HWY_INLINE void select_top(Source& source, Lists<K>& lists) {
-  std::size_t length = std::min(K, std::bit_ceil(source.num_vectors()));
+template <class Source>
+HWY_INLINE void select_top(Source& source, Lists& lists) {
+  std::size_t length = std::min(lists.capacity, std::bit_ceil(source.num_vectors()));
   sort_into(source, length, lists);
   for (std::size_t num_pairs = kLanes / 4; num_pairs >= 1; num_pairs /= 2) {
-    length = std::min(2 * length, K);
+    length = std::min(2 * length, lists.capacity);
     pair_all(length, lists, num_pairs);
   }
-  length = std::min(2 * length, K);
-  for (std::size_t r = length; r < K; ++r) {
+  for (std::size_t r = std::min(2 * length, lists.capacity); r < lists.capacity; ++r) {
     hn::Store(hn::Set(IntTag(), kNoKey), IntTag(), lists.row(0, r));
   }
 }
