@@ -87,12 +87,6 @@ HWY_INLINE Ints magnitude(Ints bits) {
   return hn::And(bits, hn::Set(IntTag(), 0x7fffffff));
 }
 
-// The largest of these magnitudes belongs to an infinity or a NaN.
-inline bool is_not_finite(Ints largest_magnitude) {
-  constexpr IntTag d;
-  return !hn::AllFalse(d, hn::Gt(largest_magnitude, hn::Set(d, 0x7f7fffff)));
-}
-
 // Prefetches a quarter of the row kLanes tokens after `row`, so that the next block arrives while
 // this one is computed. Each of a block's stages asks for its share: all at once would wait for the
 // processor's few miss buffers.

@@ -15,7 +15,8 @@
 //   - exp is this library's own (exp_internal.h), as precise as its rounded argument, and 2^-126
 //     where it would be less. The softmax's denominator is the sum of exp(logit - largest logit):
 //     expert e is added to partial sum e % 16 in ascending order of e, then neighbours are added,
-//     16 -> 8 -> 4 -> 2 -> 1. Sums over the chosen experts run best first. Nothing is fused.
+//     16 -> 8 -> 4 -> 2 -> 1. Sums over the chosen experts run best first. A weight is the exp or
+//     sigmoid times the rounded quotient scale / divisor. Nothing is fused.
 #pragma once
 
 #include <cstdint>

@@ -95,7 +95,7 @@ void weigh_experts(const RoutingPolicy& policy, std::span<const float> row,
   }
   if (needs_sum_over_all(policy)) sum = sum_of_exps(row, shift);
   if (is_sigmoid) sum = policy.norm_topk_prob ? sum + 1e-20f : 1.0f;
-  for (std::size_t k = 0; k < chosen.size(); ++k) weights[k] = weights[k] / sum * policy.scale;
+  for (std::size_t k = 0; k < chosen.size(); ++k) weights[k] *= policy.scale / sum;
 }
 
 }  // namespace

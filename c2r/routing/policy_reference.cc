@@ -109,7 +109,7 @@ std::vector<float> weigh(const RoutingPolicy& policy, std::span<const float> log
   } else {
     divisor = sum_of_exps(logits, largest);
   }
-  for (float& weight : weights) weight = weight / divisor * policy.scale;
+  for (float& weight : weights) weight *= policy.scale / divisor;
   return weights;
 }
 

@@ -37,6 +37,7 @@ bool route_tokens(const RouteTask& task) {
 struct Block {
   std::int64_t first_token = 0;
   std::size_t num_tokens = 0;  // the last block's may be fewer than kLanes
+  bool is_bounded = false;     // no two logits of the block differ by more than 86
   const float* rows[kLanes];   // all valid: lanes past num_tokens repeat the last token
   alignas(64) std::int32_t chosen[(kMaxTopK + 1) * kLanes];  // [top_k, kLanes], and one to spare
   alignas(64) float weights[kMaxTopK * kLanes];              // [top_k, kLanes]
@@ -122,11 +123,18 @@ void decide(const Call& call, Ints is_undecided, Block& block) {
   }
 }
 
+// Returns false if the largest of these magnitudes is that of an infinity or a NaN.
+bool note_magnitude(Ints largest, Block& block) {
+  const std::int32_t bits = hn::GetLane(hn::MaxOfLanes(IntTag(), largest));
+  block.is_bounded = bits <= std::bit_cast<std::int32_t>(43.0f);
+  return bits <= std::bit_cast<std::int32_t>(std::numeric_limits<float>::max());
+}
+
 // Each returns false if a logit is not finite.
 bool choose_freely(const Call& call, Block& block) {
   LogitKeys keys(block.rows, call.layout);
   const Ints is_undecided = choose_best(keys, call.layout, 0, call.top_k, block);
-  if (is_not_finite(keys.largest_magnitude())) return false;
+  if (!note_magnitude(keys.largest_magnitude(), block)) return false;
   decide(call, is_undecided, block);
   return true;
 }
@@ -176,7 +184,7 @@ bool choose_collaborators(const Call& call, Block& block) {
   // Reads all logits even if no more experts are wanted: they must be finite.
   const std::size_t count = std::max<std::size_t>(1, call.top_k - 1);
   const Ints is_undecided = choose_best(keys, call.layout, 1, count, block);
-  if (is_not_finite(keys.largest_magnitude())) return false;
+  if (!note_magnitude(keys.largest_magnitude(), block)) return false;
   decide(call, is_undecided, block);
   return true;
 }
@@ -184,7 +192,7 @@ bool choose_collaborators(const Call& call, Block& block) {
 bool choose_by_score(const Call& call, Block& block) {
   ScoredKeys scored;
   score_block(call.task.policy, block.rows, call.layout, scored);
-  if (is_not_finite(scored.largest_magnitude)) return false;
+  if (!note_magnitude(scored.largest_magnitude, block)) return false;
   OpenKeys keys(scored);
   decide(call, choose_best(keys, call.layout, 0, call.top_k, block), block);
   return true;
@@ -200,12 +208,13 @@ bool choose(const Call& call, Block& block) {
 }
 
 // The sum of exp(logit - shift) over all experts of each token.
-Floats sums_over_all(const Call& call, const Block& block, const float* shifts) {
+template <bool kIsBounded>
+HWY_NOINLINE Floats sums_over_all(const Call& call, const Block& block, const float* shifts) {
   alignas(64) float sums[kLanes * kLanes];  // [kLanes, kLanes]
   for (std::size_t t = 0; t < kLanes; ++t) {
     prefetch_next<2>(block.rows[t], call.layout.num_experts);
-    hn::Store(partial_sums(block.rows[t], call.layout.num_experts, shifts[t]), FloatTag(),
-              sums + t * kLanes);
+    hn::Store(partial_sums<kIsBounded>(block.rows[t], call.layout.num_experts, shifts[t]),
+              FloatTag(), sums + t * kLanes);
   }
   return join_rows(sums, Sum());
 }
@@ -244,12 +253,15 @@ void weigh(const Call& call, Block& block) {
     hn::Store(weight, d, block.weights + r * kLanes);
     sum = hn::Add(sum, weight);
   }
-  if (needs_sum_over_all(policy)) sum = sums_over_all(call, block, logits);
+  if (needs_sum_over_all(policy)) {
+    sum = block.is_bounded ? sums_over_all<true>(call, block, logits)
+                           : sums_over_all<false>(call, block, logits);
+  }
   if (is_sigmoid) sum = policy.norm_topk_prob ? hn::Add(sum, hn::Set(d, 1e-20f)) : hn::Set(d, 1.0f);
-  const Floats scale = hn::Set(d, policy.scale);
+  const Floats factor = hn::Div(hn::Set(d, policy.scale), sum);
   for (std::size_t r = 0; r < call.top_k; ++r) {
     float* const at = block.weights + r * kLanes;
-    hn::Store(hn::Mul(hn::Div(hn::Load(d, at), sum), scale), d, at);
+    hn::Store(hn::Mul(hn::Load(d, at), factor), d, at);
   }
 }
 

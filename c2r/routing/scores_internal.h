@@ -47,13 +47,14 @@ HWY_INLINE void exp2_bounded(Floats* t) {
   }
 }
 
-// x[i] = e^x[i] for x[i] <= 0.
-template <std::size_t kCount>
+// x[i] = e^x[i] for x[i] <= 0; for -87 <= x[i] if kIsBounded.
+template <std::size_t kCount, bool kIsBounded = false>
 HWY_INLINE void exp_of_negative(Floats* x) {
   using namespace exp_constants;
   constexpr FloatTag d;
   for (std::size_t i = 0; i < kCount; ++i) {
-    x[i] = hn::Max(hn::Mul(x[i], hn::Set(d, kLog2e)), hn::Set(d, -kMax));
+    x[i] = hn::Mul(x[i], hn::Set(d, kLog2e));
+    if constexpr (!kIsBounded) x[i] = hn::Max(x[i], hn::Set(d, -kMax));
   }
   exp2_bounded<kCount>(x);
 }
@@ -97,7 +98,7 @@ HWY_INLINE auto join_rows(T* rows, Join join) {
 
 // Adds exp(logit - shift) of kCount vectors from `row` on to the partial sums, of which vector v is
 // lanes [v * kLanes, (v + 1) * kLanes); lanes past the first `num_used` add nothing.
-template <std::size_t kCount>
+template <std::size_t kCount, bool kIsBounded>
 HWY_INLINE void add_exps(const float* row, std::size_t num_used, Floats shift, Floats* sums) {
   constexpr FloatTag d;
   constexpr std::size_t kVectors = 16 / kLanes;
@@ -105,7 +106,7 @@ HWY_INLINE void add_exps(const float* row, std::size_t num_used, Floats shift, F
   for (std::size_t v = 0; v < kCount; ++v) {
     terms[v] = hn::Sub(hn::LoadU(d, row + v * kLanes), shift);
   }
-  exp_of_negative<kCount>(terms);
+  exp_of_negative<kCount, kIsBounded>(terms);
   for (std::size_t v = 0; v < kCount; ++v) {
     if ((v + 1) * kLanes > num_used) {
       const std::size_t num_left = num_used - std::min(num_used, v * kLanes);
@@ -116,7 +117,9 @@ HWY_INLINE void add_exps(const float* row, std::size_t num_used, Floats shift, F
 }
 
 // The 16 partial sums of exp(logit - shift) over one token's experts, folded to kLanes.
+// kIsBounded: no logit is more than 87 below `shift`.
 // @param row readable up to a multiple of 16 experts
+template <bool kIsBounded>
 HWY_INLINE Floats partial_sums(const float* row, std::size_t num_experts, float shift) {
   constexpr FloatTag d;
   constexpr std::size_t kVectors = 16 / kLanes, kManyLanes = 4 * kVectors * kLanes;
@@ -125,10 +128,10 @@ HWY_INLINE Floats partial_sums(const float* row, std::size_t num_experts, float 
   for (Floats& sum : sums) sum = hn::Zero(d);
   std::size_t e = 0;
   for (; e + kManyLanes <= hwy::RoundUpTo(num_experts, 16); e += kManyLanes) {
-    add_exps<4 * kVectors>(row + e, num_experts - e, shifts, sums);
+    add_exps<4 * kVectors, kIsBounded>(row + e, num_experts - e, shifts, sums);
   }
   for (; e < num_experts; e += 16) {
-    add_exps<kVectors>(row + e, num_experts - e, shifts, sums);
+    add_exps<kVectors, kIsBounded>(row + e, num_experts - e, shifts, sums);
   }
   for (std::size_t n = kVectors / 2; n >= 1; n /= 2) {
     for (std::size_t v = 0; v < n; ++v) {

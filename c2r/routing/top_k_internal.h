@@ -117,8 +117,9 @@ HWY_INLINE void pair_into_row(const Ints* a, Ints next_a, const Ints* b, Ints ne
     list[r] = hn::ConcatEven(d, b[r], a[r]);
     list[L + r] = hn::ConcatOdd(d, b[r], a[r]);
   }
-  Ints next = hn::Max(hn::ConcatEven(d, next_b, next_a), hn::ConcatOdd(d, next_b, next_a));
+  Ints next = hn::Set(d, kNoKey);  // nothing is left out before lists are full
   if constexpr (kIsFull) {
+    next = hn::Max(hn::ConcatEven(d, next_b, next_a), hn::ConcatOdd(d, next_b, next_a));
     keep_best<L>(list, list + L, next);
   } else {
     apply<kMerge<2 * L>>(list);
