@@ -129,6 +129,9 @@ int run(int argc, const char* const* argv) {
   add_import(app);
   add_analyze(app);
   add_collaborators(app);
+  add_plan(app);
+  add_simulate(app);
+  add_export(app);
   add_help(app);
   if (argc == 1) {
     std::cerr << app.help();

@@ -16,6 +16,9 @@ int run(int argc, const char* const* argv);
 void add_analyze(CLI::App& app);
 void add_collaborators(CLI::App& app);
 void add_import(CLI::App& app);
+void add_plan(CLI::App& app);
+void add_simulate(CLI::App& app);
+void add_export(CLI::App& app);
 
 /// The check of an option that takes an integer in [min, max].
 CLI::Validator in_range(std::int64_t min, std::int64_t max);

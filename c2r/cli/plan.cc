@@ -1,0 +1,244 @@
+// `c2r plan`: experts to slots of ranks, from a trace.
+#include "c2r/plan/plan.h"
+
+#include <algorithm>
+#include <atomic>
+#include <csignal>
+#include <iostream>
+#include <memory>
+
+#include "c2r/cli/app.h"
+#include "c2r/cli/predictions.h"
+#include "c2r/cli/progress_line.h"
+#include "c2r/cli/version.h"
+#include "c2r/collaboration/collaborators.h"
+#include "c2r/core/error.h"
+#include "c2r/core/parallel.h"
+#include "c2r/placement/baselines.h"
+#include "c2r/placement/optimize.h"
+#include "c2r/plan/predict.h"
+
+namespace c2r::cli {
+namespace {
+
+struct Options {
+  std::string trace, cluster, output, fit = "all", method = "optimize";
+  std::int32_t redundant_slots = 0, top_t = 0, num_groups = 0;
+  double max_imbalance = 1.1, effort = 1, seconds = 0;
+  std::uint64_t seed = 0;
+  int num_threads = 0;
+};
+
+// Ctrl-C ends the search, not the command: the best plan so far is written.
+std::atomic<bool> should_stop = false;
+
+class StopOnInterrupt {
+ public:
+  StopOnInterrupt() : previous_(std::signal(SIGINT, [](int) { should_stop = true; })) {}
+  StopOnInterrupt(const StopOnInterrupt&) = delete;
+  StopOnInterrupt& operator=(const StopOnInterrupt&) = delete;
+  ~StopOnInterrupt() { std::signal(SIGINT, previous_); }
+
+ private:
+  void (*previous_)(int);
+};
+
+std::vector<OptimizedPlacement> optimized(const Options& options, const Trace& trace,
+                                          std::span<const TokenRange> ranges,
+                                          const Cluster& cluster, int num_threads) {
+  PlacementObjective objective = objective_for(cluster);
+  objective.max_imbalance = options.max_imbalance;
+  OptimizeOptions how{.seed = options.seed,
+                      .effort = options.effort,
+                      .stop = &should_stop,
+                      .redundant_slots_per_rank = options.redundant_slots,
+                      .num_threads = num_threads};
+  if (options.seconds > 0) how.seconds = options.seconds;
+  if (options.num_groups > 0) how.num_groups = options.num_groups;
+  const StopOnInterrupt interrupt;
+  ProgressLine progress("placing experts");
+  return optimize_placements(
+      trace.header().num_layers(),
+      [&](std::int64_t layer) { return collect_token_sets(trace, layer, ranges); }, cluster,
+      objective, how, progress);
+}
+
+std::vector<Placement> by_baseline(const Options& options, const Trace& trace,
+                                   std::span<const TokenRange> ranges, const Cluster& cluster) {
+  const std::int32_t num_experts = trace.header().num_experts;
+  const std::int32_t ep_size = cluster.ep_size();
+  std::vector<Placement> placements;
+  for (std::int64_t layer = 0; layer < trace.header().num_layers(); ++layer) {
+    CollaborationMatrix counts(num_experts, num_experts);
+    for (const TokenRange& range : ranges) {
+      add_collaboration(trace.topk_idx(layer, range.begin, range.end), counts);
+    }
+    placements.push_back(place_baseline(
+        options.method,
+        {.counts = counts,
+         .cluster = cluster,
+         .slots_per_rank = (num_experts + ep_size - 1) / ep_size + options.redundant_slots,
+         .num_groups = std::max(options.num_groups, 1),
+         .seed = options.seed}));
+  }
+  return placements;
+}
+
+// The constraint's lists come from the fitted tokens, as the placement does.
+void add_lists(const Trace& trace, std::span<const TokenRange> ranges, std::int32_t top_t,
+               Plan& plan) {
+  const TraceHeader& header = trace.header();
+  C2R_REQUIRE(std::max(header.top_k - 1, 1) <= top_t && top_t < header.num_experts,
+              kInvalidArgument, "--top-t {} is not in [{}, {}]", top_t,
+              std::max(header.top_k - 1, 1), header.num_experts - 1);
+  plan.top_t = top_t;
+  for (std::size_t layer = 0; layer < plan.layers.size(); ++layer) {
+    CollaborationMatrix counts(header.num_experts, header.num_experts);
+    for (const TokenRange& range : ranges) {
+      add_collaboration(trace.topk_idx(static_cast<std::int64_t>(layer), range.begin, range.end),
+                        counts);
+    }
+    const auto ranked = rank_collaborators(counts);
+    Matrix<ExpertId>& lists = plan.layers[layer].collaborators;
+    lists = Matrix<ExpertId>(header.num_experts, top_t);
+    for (std::int64_t e = 0; e < ranked.rows(); ++e) {
+      std::ranges::copy_n(ranked.row(e).begin(), top_t, lists.row(e).begin());
+    }
+  }
+}
+
+void print_bounds(const std::vector<OptimizedPlacement>& layers, double max_imbalance) {
+  double cost = 0, bound = 0;
+  std::int64_t num_proved = 0, num_missed = 0;
+  for (const OptimizedPlacement& layer : layers) {
+    cost += layer.copy_cost;
+    bound += layer.copy_cost_bound;
+    num_proved += layer.is_proved_optimal ? 1 : 0;
+    num_missed += layer.meets_bounds ? 0 : 1;
+  }
+  if (num_proved == std::ssize(layers)) {
+    std::cout << "every layer is proved optimal within the bound on imbalance\n";
+  } else {
+    std::cout << fmt::format(
+        "no placement of these slots costs less than {:.1f} % of this; {} of {} layers are proved "
+        "optimal\n",
+        100 * bound / cost, num_proved, layers.size());
+  }
+  if (num_missed > 0) {
+    std::cout << fmt::format("{} layers miss --max-imbalance {}: the best found is kept\n",
+                             num_missed, max_imbalance);
+  }
+}
+
+void make_plan(const Options& options) {
+  const int num_threads = options.num_threads > 0 ? options.num_threads : default_num_threads();
+  const Trace trace(options.trace);
+  const Cluster cluster = read_cluster_option(options.cluster);
+  const SequencePart part = parse_sequence_part(options.fit);
+  const auto ranges = ranges_of(trace, part);
+  C2R_REQUIRE(num_tokens_in(ranges) > 0, kInvalidArgument, "{}: has no tokens in its part '{}'",
+              options.trace, options.fit);
+  std::vector<OptimizedPlacement> layers;
+  std::vector<Placement> placements;
+  if (options.method == "optimize") {
+    layers = optimized(options, trace, ranges, cluster, num_threads);
+    for (const OptimizedPlacement& layer : layers) placements.push_back(layer.placement);
+  } else {
+    placements = by_baseline(options, trace, ranges, cluster);
+  }
+
+  const TraceHeader& header = trace.header();
+  Plan plan{.model = header.model,
+            .num_experts = header.num_experts,
+            .top_k = header.top_k,
+            .cluster = cluster,
+            .provenance = {.c2r_version = version_text(),
+                           .method = options.method,
+                           .seed = options.seed,
+                           .inputs = {{"trace", options.trace + ", " + options.fit}}}};
+  for (std::size_t layer = 0; layer < placements.size(); ++layer) {
+    plan.layers.push_back(
+        {.layer_index = header.layer_indices[layer], .placement = std::move(placements[layer])});
+  }
+  if (options.top_t > 0) add_lists(trace, ranges, options.top_t, plan);
+
+  const PredictRequest request{
+      .reach = {.cluster = cluster, .rule = ReplicaRule::kGreedyCover},
+      .copy_mode = cluster.num_nodes > 1 ? CopyMode::kPerNode : CopyMode::kPerRank};
+  ProgressLine progress("predicting");
+  plan.predictions = predict_waterfall(plan, trace, ranges_of(trace, other_part(part)), request,
+                                       num_threads, progress);
+  for (Prediction& step : plan.predictions) step.trace = reported_tokens(options.trace, part);
+  write_plan(plan, options.output);
+  std::cout << prediction_table(plan.predictions, std::nullopt);
+  if (!layers.empty()) print_bounds(layers, options.max_imbalance);
+  std::cout << fmt::format("{}: {} layers, {} slots on each of {} ranks\n", options.output,
+                           plan.num_layers(), plan.layers[0].placement.slots_per_rank(),
+                           cluster.ep_size());
+}
+
+}  // namespace
+
+void add_plan(CLI::App& app) {
+  auto* const command = app.add_subcommand("plan", "place experts so that tokens reach few ranks");
+  auto options = std::make_shared<Options>();
+  command->add_option("trace", options->trace, "the routing trace to fit")->required();
+  command->add_option("--cluster", options->cluster, kClusterHelp)
+      ->required()
+      ->type_name("CLUSTER");
+  command->add_option("-o,--output", options->output, "the plan to write")
+      ->required()
+      ->type_name("FILE");
+  command
+      ->add_option("--fit", options->fit,
+                   "the sequences to fit: all, even, odd, first-half, second-half; the others are "
+                   "reported on")
+      ->capture_default_str()
+      ->type_name("PART");
+  command
+      ->add_option("--max-imbalance", options->max_imbalance,
+                   "bound on the busiest rank's load over the mean, on the fitted tokens")
+      ->capture_default_str()
+      ->type_name("X");
+  command
+      ->add_option("--redundant-slots", options->redundant_slots,
+                   "slots of each rank for replicas of busy experts")
+      ->capture_default_str()
+      ->check(in_range(0, 1024))
+      ->type_name("N");
+  command
+      ->add_option("--top-t", options->top_t,
+                   "also put the top-T collaborators of the fitted tokens into the plan")
+      ->check(in_range(1, 1024))
+      ->type_name("T");
+  command
+      ->add_option("--num-groups", options->num_groups,
+                   "group-limited routing: keep each of these groups on one node")
+      ->check(in_range(1, 1024))
+      ->type_name("N");
+  command
+      ->add_option(
+          "--method", options->method,
+          "optimize, or a baseline: contiguous, round-robin, random, eplb, affinity, grace, "
+          "exhaustive")
+      ->capture_default_str()
+      ->type_name("NAME");
+  command->add_option("--effort", options->effort, "multiplies the search")
+      ->capture_default_str()
+      ->type_name("X");
+  command->add_option("--seconds", options->seconds, "ends the search with the best so far")
+      ->type_name("S");
+  command->add_option("--seed", options->seed, "of the search")
+      ->capture_default_str()
+      ->type_name("N");
+  command->add_option("--threads", options->num_threads, "threads; 0 means all processors")
+      ->capture_default_str()
+      ->check(in_range(0, 1024))
+      ->type_name("N");
+  command->footer(
+      "Example:\n"
+      "  c2r plan trace.safetensors --cluster 1x2 --fit even -o plan.json");
+  command->callback([options] { make_plan(*options); });
+}
+
+}  // namespace c2r::cli

@@ -1,0 +1,86 @@
+#include "c2r/cli/predictions.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "c2r/core/error.h"
+#include "c2r/report/table.h"
+
+namespace c2r::cli {
+namespace {
+
+double mean(const std::vector<double>& values) {
+  return values.empty() ? 0
+                        : std::accumulate(values.begin(), values.end(), 0.0) /
+                              static_cast<double>(values.size());
+}
+
+// There and back.
+double wire_bytes_per_token(const Prediction& step, const CopyFormat& format) {
+  const auto bytes = format.dispatch_element_bytes + format.combine_element_bytes;
+  return mean(step.wire_copies_per_token) * static_cast<double>(format.hidden * bytes);
+}
+
+std::string tokens_line(const Prediction& step) {
+  return fmt::format("predicted on {} tokens of {}; transport {}, homes {}{}\n", step.num_tokens,
+                     step.trace, name_of(step.copy_mode), name_of(step.homes),
+                     step.placement.ends_with("replicas")
+                         ? fmt::format(", replicas chosen by {}", name_of(step.replica_rule))
+                         : "");
+}
+
+}  // namespace
+
+Cluster read_cluster_option(const std::string& text) {
+  return read_cluster(text);
+}
+
+std::string reported_tokens(const std::string& trace, SequencePart fitted) {
+  if (fitted == SequencePart::kAll) return trace + ", all (the fitted ones)";
+  return fmt::format("{}, {} (not fitted)", trace, name_of(other_part(fitted)));
+}
+
+std::string prediction_table(std::span<const Prediction> steps,
+                             const std::optional<CopyFormat>& format) {
+  std::vector<std::vector<std::string>> rows = {
+      {"step", "copies/token", "on the wire", "between nodes", "saved", "max/mean load"}};
+  if (format) rows[0].push_back("kB/token");
+  const bool has_times = !steps[0].predicted_layer_time_s.empty();
+  if (has_times) rows[0].push_back("predicted ms/layer");
+  const double baseline = mean(steps[0].wire_copies_per_token);
+  for (const Prediction& step : steps) {
+    const double wire = mean(step.wire_copies_per_token);
+    rows.push_back({step.placement, fmt::format("{:.3f}", mean(step.copies_per_token)),
+                    fmt::format("{:.3f}", wire),
+                    fmt::format("{:.3f}", mean(step.inter_node_copies_per_token)),
+                    baseline > 0 ? fmt::format("{:.1f} %", 100 * (1 - wire / baseline)) : "-",
+                    fmt::format("{:.3f}", mean(step.imbalance))});
+    if (format)
+      rows.back().push_back(fmt::format("{:.2f}", wire_bytes_per_token(step, *format) / 1e3));
+    if (has_times) {
+      rows.back().push_back(fmt::format("{:.4g}", 1e3 * mean(step.predicted_layer_time_s)));
+    }
+  }
+  return render_table(rows) + tokens_line(steps.back());
+}
+
+Json predictions_json(std::span<const Prediction> steps, const std::optional<CopyFormat>& format) {
+  Json json = Json::array();
+  for (const Prediction& step : steps) {
+    json.push_back({{"step", step.placement},
+                    {"trace", step.trace},
+                    {"num_tokens", step.num_tokens},
+                    {"copy_mode", name_of(step.copy_mode)},
+                    {"replica_rule", name_of(step.replica_rule)},
+                    {"homes", name_of(step.homes)},
+                    {"copies_per_token", step.copies_per_token},
+                    {"wire_copies_per_token", step.wire_copies_per_token},
+                    {"inter_node_copies_per_token", step.inter_node_copies_per_token},
+                    {"imbalance", step.imbalance},
+                    {"predicted_layer_time_s", step.predicted_layer_time_s}});
+    if (format) json.back()["wire_bytes_per_token"] = wire_bytes_per_token(step, *format);
+  }
+  return json;
+}
+
+}  // namespace c2r::cli

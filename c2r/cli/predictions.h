@@ -1,0 +1,34 @@
+// What the commands about plans share: the cluster option, and predictions as a table and JSON.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+
+#include "c2r/io/json.h"
+#include "c2r/placement/cluster.h"
+#include "c2r/placement/volume.h"
+#include "c2r/plan/plan.h"
+#include "c2r/routing/sequence_split.h"
+
+namespace c2r::cli {
+
+inline constexpr const char* kClusterHelp =
+    "nodes x ranks per node, such as 1x8 or 2x4, or a JSON file with bandwidths "
+    "(docs/formats.md)";
+
+Cluster read_cluster_option(const std::string& text);
+
+/// Which tokens were reported on after fitting `part`: "t.safetensors, odd", or "..., all (fitted)"
+/// where they are the fitted ones.
+std::string reported_tokens(const std::string& trace, SequencePart fitted);
+
+/// Means over layers, one line a step, and each step's copies relative to the first's. With a
+/// format also the bytes of a token, dispatch and combine together.
+std::string prediction_table(std::span<const Prediction> steps,
+                             const std::optional<CopyFormat>& format);
+
+/// The same, and each layer's numbers.
+Json predictions_json(std::span<const Prediction> steps, const std::optional<CopyFormat>& format);
+
+}  // namespace c2r::cli

@@ -1,0 +1,125 @@
+// `c2r simulate`: what a plan saves on a trace, step by step.
+#include <iostream>
+#include <memory>
+
+#include "c2r/cli/app.h"
+#include "c2r/cli/predictions.h"
+#include "c2r/cli/progress_line.h"
+#include "c2r/cli/version.h"
+#include "c2r/core/error.h"
+#include "c2r/core/parallel.h"
+#include "c2r/plan/predict.h"
+
+namespace c2r::cli {
+namespace {
+
+struct Options {
+  std::string plan, trace, cluster;
+  std::string transport = "per-rank", rule = "greedy-cover", homes = "uniform", part = "all";
+  std::string overlap = "added";
+  std::int64_t hidden = 0, intermediate = 0;
+  std::uint64_t seed = 0;
+  bool is_json = false;
+  int num_threads = 0;
+};
+
+PredictRequest request_of(const Options& options, const Cluster& cluster) {
+  PredictRequest request{.reach = {.cluster = cluster,
+                                   .rule = parse_replica_rule(options.rule),
+                                   .seed = options.seed,
+                                   .homes = parse_homes(options.homes)},
+                         .copy_mode = parse_copy_mode(options.transport)};
+  if (options.intermediate > 0) {
+    C2R_REQUIRE(options.hidden > 0, kInvalidArgument, "--intermediate needs --hidden");
+    C2R_REQUIRE(
+        cluster.device_flop_per_s.has_value(), kInvalidArgument,
+        "--intermediate asks for predicted times, but the cluster has no device_flop_per_s; "
+        "give --cluster a JSON file with it");
+    request.layer_time = {
+        .cluster = cluster,
+        .format = {.hidden = options.hidden},
+        .flop_per_choice = flop_of_gated_mlp(options.hidden, options.intermediate),
+        .overlap = parse_overlap(options.overlap)};
+  }
+  return request;
+}
+
+void simulate(const Options& options) {
+  const int num_threads = options.num_threads > 0 ? options.num_threads : default_num_threads();
+  const Plan plan = read_plan(options.plan);
+  const Trace trace(options.trace);
+  const Cluster cluster =
+      options.cluster.empty() ? plan.cluster : read_cluster_option(options.cluster);
+  const auto ranges = ranges_of(trace, parse_sequence_part(options.part));
+  ProgressLine progress("simulating");
+  auto steps =
+      predict_waterfall(plan, trace, ranges, request_of(options, cluster), num_threads, progress);
+  for (Prediction& step : steps) step.trace = options.trace + ", " + options.part;
+  std::optional<CopyFormat> format;
+  if (options.hidden > 0) format = CopyFormat{.hidden = options.hidden};
+  if (options.is_json) {
+    const Json json = {{"version", version_text()},
+                       {"plan", options.plan},
+                       {"steps", predictions_json(steps, format)}};
+    std::cout << json.dump(1) << "\n";
+    return;
+  }
+  std::cout << prediction_table(steps, format);
+  for (const PlanInput& input : plan.provenance.inputs) {
+    if (input.role == "trace") std::cout << "the plan was fitted on " << input.name << "\n";
+  }
+}
+
+}  // namespace
+
+void add_simulate(CLI::App& app) {
+  auto* const command = app.add_subcommand("simulate", "say what a plan saves on a trace");
+  auto options = std::make_shared<Options>();
+  command->add_option("plan", options->plan, "the plan")->required();
+  command->add_option("trace", options->trace, "the routing trace to count on")->required();
+  command
+      ->add_option("--transport", options->transport,
+                   "how copies are sent: per-expert, per-rank, per-node or all-gather")
+      ->capture_default_str()
+      ->type_name("MODE");
+  command
+      ->add_option("--replica-rule", options->rule,
+                   "which replica serves: greedy-cover, local-first or random")
+      ->capture_default_str()
+      ->type_name("RULE");
+  command
+      ->add_option("--homes", options->homes,
+                   "where tokens come from: uniform (in expectation) or sequences (data parallel)")
+      ->capture_default_str()
+      ->type_name("HOMES");
+  command->add_option("--on", options->part, "all, even, odd, first-half or second-half sequences")
+      ->capture_default_str()
+      ->type_name("PART");
+  command->add_option("--cluster", options->cluster, "instead of the plan's own")
+      ->type_name("CLUSTER");
+  command->add_option("--hidden", options->hidden, "values of a token, in bf16: also print bytes")
+      ->check(in_range(1, 1 << 20))
+      ->type_name("N");
+  command
+      ->add_option("--intermediate", options->intermediate,
+                   "the experts' inner width: also print predicted layer times")
+      ->check(in_range(1, 1 << 20))
+      ->type_name("N");
+  command->add_option("--overlap", options->overlap, "for times: added, or overlapped in chunks")
+      ->capture_default_str()
+      ->type_name("HOW");
+  command->add_option("--seed", options->seed, "of the replica rule")
+      ->capture_default_str()
+      ->type_name("N");
+  command->add_flag("--json", options->is_json, "print every layer's numbers as one JSON object");
+  command->add_option("--threads", options->num_threads, "threads; 0 means all processors")
+      ->capture_default_str()
+      ->check(in_range(0, 1024))
+      ->type_name("N");
+  command->footer(
+      "Example:\n"
+      "  c2r simulate plan.json trace.safetensors --on odd --hidden 2048");
+  command->callback([options] { simulate(*options); });
+}
+
+}  // namespace c2r::cli
