@@ -2,312 +2,17 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <mutex>
-#include <numeric>
 #include <utility>
 
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
-#include "c2r/placement/column_search.h"
 #include "c2r/placement/copy_bounds.h"
-#include "c2r/placement/partition_level.h"
-#include "c2r/placement/partition_search.h"
-#include "c2r/placement/replica_fill.h"
+#include "c2r/placement/layer_search.h"
 #include "c2r/placement/replica_search.h"
 
 namespace c2r {
 namespace {
-
-SearchEnergy energy_for(const SetIndex& index, const Cluster& cluster,
-                        const PlacementObjective& objective) {
-  const auto num_tokens = static_cast<double>(index.total_weight());
-  SearchEnergy energy{.rank_cost = objective.rank_copy_cost, .node_cost = objective.node_copy_cost};
-  energy.mean_load = std::max(1.0, static_cast<double>(index.num_choices()) / cluster.ep_size());
-  energy.imbalance_scale = objective.imbalance_weight * num_tokens;
-  if (objective.max_imbalance) energy.max_load = *objective.max_imbalance * energy.mean_load;
-  if (objective.max_copy_cost) {
-    energy.max_cost = *objective.max_copy_cost * num_tokens;
-    energy.copy_scale = 0;
-    energy.imbalance_scale = num_tokens;
-  }
-  // A bound must weigh more than what it holds back.
-  const double unit = std::max(energy.rank_cost, energy.node_cost);
-  energy.load_penalty *= unit;
-  return energy;
-}
-
-// The search for one layer, step by step.
-class LayerSearch {
- public:
-  LayerSearch(const TokenSets& sets, const Cluster& cluster, const PlacementObjective& objective,
-              const OptimizeOptions& options, const SearchLimits& limits)
-      : sets_(sets), options_(options), limits_(limits), index_(sets) {
-    const std::int32_t ep_size = cluster.ep_size();
-    const std::int32_t base = (sets.num_experts + ep_size - 1) / ep_size;
-    slots_per_rank_ = base + options.redundant_slots_per_rank;
-    C2R_REQUIRE(options.redundant_slots_per_rank >= 0 && slots_per_rank_ <= sets.num_experts,
-                kInvalidArgument, "{} redundant slots make {} slots a rank for {} experts",
-                options.redundant_slots_per_rank, slots_per_rank_, sets.num_experts);
-    problem_ = {.index = &index_,
-                .cluster = cluster,
-                .num_items = base * ep_size,
-                .energy = energy_for(index_, cluster, objective),
-                .domain_of_rank = std::vector<std::int32_t>(std::size_t(ep_size))};
-    if (options.num_groups) fix_groups();
-  }
-
-  OptimizedPlacement run(const PlacementObjective& objective) {
-    OptimizedPlacement result = measure_placement(sets_, problem_.cluster, objective, search());
-    if (columns_bound_) {
-      result.copy_cost_bound = std::max(result.copy_cost_bound, *columns_bound_);
-    }
-    result.is_proved_optimal = is_proved_ && result.meets_bounds;
-    return result;
-  }
-
- private:
-  Placement search() {
-    std::vector<std::int32_t> rank_of = first_assignment();
-    if (!index_is_empty()) rank_of = best_partition(rank_of);
-    if (!index_is_empty() && takes_columns()) rank_of = finish_by_columns(std::move(rank_of));
-    Placement placement = filled(rank_of);
-    if (placement.slots.rows() * placement.slots.cols() > sets_.num_experts && !index_is_empty()) {
-      placement = with_better_replicas(placement);
-    }
-    for (std::int64_t rank = 0; rank < placement.ep_size(); ++rank) {
-      std::ranges::sort(placement.slots.row(rank));
-    }
-    return placement;
-  }
-
-  bool index_is_empty() const { return index_.num_choices() == 0; }
-  bool is_fixed_to_nodes() const { return options_.num_groups.has_value(); }
-  bool has_node_level() const {
-    return problem_.cluster.num_nodes > 1 && problem_.energy.node_cost > 0;
-  }
-
-  void fix_groups() {
-    const std::int32_t num_groups = *options_.num_groups;
-    const Cluster& cluster = problem_.cluster;
-    C2R_REQUIRE(num_groups >= 1 && sets_.num_experts % num_groups == 0 &&
-                    num_groups % cluster.num_nodes == 0 &&
-                    sets_.num_experts % cluster.ep_size() == 0,
-                kInvalidArgument,
-                "{} experts in {} groups cannot keep each group in one of {} nodes of {} ranks",
-                sets_.num_experts, num_groups, cluster.num_nodes, cluster.ranks_per_node);
-    for (std::int32_t rank = 0; rank < cluster.ep_size(); ++rank) {
-      problem_.domain_of_rank[std::size_t(rank)] = cluster.node_of(RankId{rank});
-    }
-  }
-
-  // Contiguous; with groups, those that collaborate in one node.
-  std::vector<std::int32_t> first_assignment() const {
-    const std::int32_t base = problem_.num_items / problem_.cluster.ep_size();
-    std::vector<std::int32_t> rank_of(std::size_t(problem_.num_items));
-    for (std::int32_t item = 0; item < problem_.num_items; ++item) {
-      rank_of[std::size_t(item)] = item / base;
-    }
-    if (!options_.num_groups || *options_.num_groups == problem_.cluster.num_nodes) return rank_of;
-    const std::int32_t group_size = sets_.num_experts / *options_.num_groups;
-    std::vector<std::int32_t> next_item(std::size_t(problem_.cluster.num_nodes));
-    const auto node_of_group = nodes_of_groups(group_size);
-    const std::int32_t node_items = base * problem_.cluster.ranks_per_node;
-    for (std::int32_t e = 0; e < sets_.num_experts; ++e) {
-      const std::int32_t node = node_of_group[std::size_t(e / group_size)];
-      const std::int32_t place = node * node_items + next_item[std::size_t(node)]++;
-      rank_of[std::size_t(e)] = place / base;
-    }
-    return rank_of;
-  }
-
-  // The groups as experts of a problem whose ranks are the nodes.
-  std::vector<std::int32_t> nodes_of_groups(std::int32_t group_size) const {
-    const std::int32_t num_groups = *options_.num_groups;
-    TokenSets groups{.num_experts = num_groups,
-                     .num_tokens = sets_.num_tokens,
-                     .experts = {sets_.num_sets(), sets_.top_k(), kNoExpert},
-                     .multiplicity = sets_.multiplicity};
-    for (std::int64_t set = 0; set < sets_.num_sets(); ++set) {
-      const auto row = groups.experts.row(set);
-      auto out = row.begin();
-      for (const ExpertId e : sets_.experts.row(set)) {
-        if (e == kNoExpert) continue;
-        const ExpertId group{static_cast<std::int32_t>(e) / group_size};
-        if (out == row.begin() || *(out - 1) != group) *out++ = group;
-      }
-    }
-    const Placement placement =
-        optimize_placement(groups, {.num_nodes = 1, .ranks_per_node = problem_.cluster.num_nodes},
-                           {}, {.seed = options_.seed, .effort = options_.effort})
-            .placement;
-    std::vector<std::int32_t> nodes;
-    for (const auto& hosts : ranks_of_experts(placement)) {
-      nodes.push_back(static_cast<std::int32_t>(hosts[0]));
-    }
-    return nodes;
-  }
-
-  // Measured: four times more improves gpt-oss-20b by 0.1 %. Columns need less: they finish the
-  // job.
-  std::int64_t partition_work() const {
-    return static_cast<std::int64_t>(options_.effort * (takes_columns() ? 1e6 : 7e6));
-  }
-  // Hot annealing from anywhere needs some 50 accepted swaps of each item, each visiting its sets.
-  bool is_large() const {
-    return 50.0 * problem_.num_items * (1 + 4 * num_set_choices() / index_.num_experts()) > 7e6;
-  }
-  // What problems with so many tokens that pairs stand for them afford on pairs, and on tokens.
-  std::int64_t pairs_work() const {
-    return static_cast<std::int64_t>(options_.effort * 8e3 * problem_.num_items);
-  }
-  std::int64_t refine_work() const {
-    return static_cast<std::int64_t>(options_.effort * (1e6 + 2 * num_set_choices()));
-  }
-  std::int64_t replica_work() const {
-    return static_cast<std::int64_t>(options_.effort * (is_large() ? 2e6 : 6e7));
-  }
-  bool takes_columns() const {
-    return slots_per_rank_ * problem_.cluster.ep_size() == sets_.num_experts &&
-           sets_.num_experts <= 64 && !has_node_level() && !is_fixed_to_nodes() &&
-           problem_.energy.imbalance_scale == 0 && problem_.energy.copy_scale == 1 &&
-           num_columns(sets_.num_experts, slots_per_rank_) <= options_.max_columns;
-  }
-  double num_set_choices() const {
-    double count = 0;
-    for (std::int64_t set = 0; set < index_.num_sets(); ++set) {
-      count += static_cast<double>(index_.experts(set).size());
-    }
-    return count;
-  }
-
-  std::pair<double, double> quality(const PartitionProblem& problem,
-                                    const std::vector<std::int32_t>& rank_of) const {
-    const PartitionCost cost = partition_cost(problem, rank_of);
-    const double total = problem.energy.cost(cost.rank_copies, cost.node_copies);
-    return {problem.energy.violation(total, cost.loads), problem.energy.value(total, cost.loads)};
-  }
-
-  // Nodes first and jointly, if both are possible, else jointly: whichever wins.
-  std::vector<std::int32_t> best_partition(const std::vector<std::int32_t>& start) {
-    const bool needs_seed = is_large();
-    if (needs_seed) pairs_ = pair_counts(index_, problem_.num_items);
-    const bool tries_both = has_node_level() && !is_fixed_to_nodes();
-    const std::int64_t work = partition_work() / (tries_both && !needs_seed ? 2 : 1);
-
-    auto jointly = needs_seed ? seeded(problem_, start) : annealed(problem_, start, work);
-    if (tries_both) {
-      auto split = nodes_first(start, needs_seed, work);
-      if (quality(problem_, split) < quality(problem_, jointly)) jointly = std::move(split);
-    }
-    return needs_seed ? refined(std::move(jointly)) : jointly;
-  }
-
-  std::vector<std::int32_t> nodes_first(const std::vector<std::int32_t>& start, bool needs_seed,
-                                        std::int64_t work) {
-    PartitionProblem across = problem_;
-    across.energy.rank_cost = 0;
-    auto rank_of = needs_seed ? seeded(across, start) : annealed(across, start, work / 2);
-    PartitionProblem within = problem_;
-    for (std::int32_t rank = 0; rank < within.cluster.ep_size(); ++rank) {
-      within.domain_of_rank[std::size_t(rank)] = within.cluster.node_of(RankId{rank});
-    }
-    return needs_seed ? seeded(within, rank_of) : annealed(within, rank_of, work / 2);
-  }
-
-  std::vector<std::int32_t> seeded(const PartitionProblem& problem,
-                                   const std::vector<std::int32_t>& start) const {
-    const PartitionEffort effort{.work = pairs_work(), .seed = options_.seed};
-    return anneal_pairs(problem, pairs_, effort, limits_, start);
-  }
-
-  // Token by token, warm: the seed is not to be lost.
-  std::vector<std::int32_t> refined(std::vector<std::int32_t> rank_of) const {
-    const PartitionEffort effort{.work = refine_work(),
-                                 .start_temperature = 0.004,
-                                 .end_temperature = 0.001,
-                                 .seed = options_.seed};
-    return anneal_partition(problem_, effort, limits_, std::move(rank_of));
-  }
-
-  std::vector<std::int32_t> annealed(const PartitionProblem& problem,
-                                     const std::vector<std::int32_t>& start,
-                                     std::int64_t work) const {
-    PartitionEffort effort{.work = work, .start_penalty = 0.1, .seed = options_.seed};
-    auto rank_of = anneal_partition(problem, effort, limits_, start);
-    if (quality(problem, rank_of).first == 0) return rank_of;
-    effort.start_penalty = 1;  // the bound is tight: hold it from the beginning
-    auto tight = anneal_partition(problem, effort, limits_, start);
-    return quality(problem, tight) < quality(problem, rank_of) ? tight : rank_of;
-  }
-
-  std::vector<std::int32_t> finish_by_columns(std::vector<std::int32_t> rank_of) {
-    ColumnResult result = search_columns({.index = &index_,
-                                          .ep_size = problem_.cluster.ep_size(),
-                                          .max_load = problem_.energy.max_load},
-                                         limits_, std::move(rank_of));
-    is_proved_ = result.is_proved;
-    if (std::isfinite(result.bound)) {
-      columns_bound_ =
-          problem_.energy.rank_cost * result.bound / static_cast<double>(sets_.num_tokens);
-    }
-    return result.rank_of;
-  }
-
-  Placement filled(const std::vector<std::int32_t>& rank_of) const {
-    std::vector<std::vector<std::int32_t>> experts(std::size_t(problem_.cluster.ep_size()));
-    for (std::int32_t e = 0; e < sets_.num_experts; ++e) {
-      experts[std::size_t(rank_of[std::size_t(e)])].push_back(e);
-    }
-    return fill_with_replicas(index_, problem_.cluster, is_fixed_to_nodes(), slots_per_rank_,
-                              std::move(experts));
-  }
-
-  std::pair<double, double> quality(const Placement& placement) const {
-    const ReplicaState state(index_, problem_.cluster, placement, is_fixed_to_nodes());
-    const double cost = problem_.energy.cost(state.rank_copies(), state.node_copies());
-    return {problem_.energy.violation(cost, state.loads()),
-            problem_.energy.value(cost, state.loads())};
-  }
-
-  // The loads that the search tracks drift from the settled ones, to either side. So a bound is
-  // approached in rounds, each searching against the bound that would have been just met before.
-  Placement with_better_replicas(const Placement& start) const {
-    constexpr int kRounds = 4;
-    ReplicaEffort effort{.work = replica_work(), .seed = options_.seed};
-    SearchEnergy energy = problem_.energy;
-    const auto search = [&](const Placement& from) {
-      return search_replicas(index_, problem_.cluster, energy, is_fixed_to_nodes(), effort, limits_,
-                             from);
-    };
-    if (energy.max_load == std::numeric_limits<double>::infinity()) return search(start);
-    effort.work /= kRounds;
-    Placement best = start, latest = start;
-    auto best_quality = quality(start);
-    for (int round = 0; round < kRounds; ++round) {
-      latest = search(latest);
-      const auto latest_quality = quality(latest);
-      if (latest_quality < best_quality) best = latest, best_quality = latest_quality;
-      const ReplicaState state(index_, problem_.cluster, latest, is_fixed_to_nodes());
-      const double ratio =
-          static_cast<double>(std::ranges::max(state.loads())) / problem_.energy.max_load;
-      energy.max_load *= std::clamp(0.998 / ratio, 0.97, 1.03);
-      effort.start_temperature = 0.012;
-      ++effort.seed;
-    }
-    return best;
-  }
-
-  const TokenSets& sets_;
-  const OptimizeOptions& options_;
-  const SearchLimits& limits_;
-  SetIndex index_;
-  std::int32_t slots_per_rank_ = 0;
-  PartitionProblem problem_;
-  Matrix<std::int64_t> pairs_;
-  bool is_proved_ = false;
-  std::optional<double> columns_bound_;  // of the copy cost per token
-};
 
 SearchLimits limits_for(const OptimizeOptions& options) {
   SearchLimits limits{.stop = options.stop};
@@ -317,12 +22,6 @@ SearchLimits limits_for(const OptimizeOptions& options) {
                           std::chrono::duration<double>(*options.seconds));
   }
   return limits;
-}
-
-OptimizedPlacement optimize_within(const TokenSets& sets, const Cluster& cluster,
-                                   const PlacementObjective& objective,
-                                   const OptimizeOptions& options, const SearchLimits& limits) {
-  return LayerSearch(sets, cluster, objective, options, limits).run(objective);
 }
 
 }  // namespace
@@ -337,7 +36,7 @@ PlacementObjective objective_for(const Cluster& cluster) {
 OptimizedPlacement optimize_placement(const TokenSets& sets, const Cluster& cluster,
                                       const PlacementObjective& objective,
                                       const OptimizeOptions& options) {
-  return optimize_within(sets, cluster, objective, options, limits_for(options));
+  return search_layer(sets, cluster, objective, options, limits_for(options));
 }
 
 std::vector<OptimizedPlacement> optimize_placements(
@@ -358,7 +57,7 @@ std::vector<OptimizedPlacement> optimize_placements(
       limits.deadline = std::min(*all.deadline, now + (*all.deadline - now) / rounds);
     }
     results[std::size_t(layer)] =
-        optimize_within(load_layer(layer), cluster, objective, options, limits);
+        search_layer(load_layer(layer), cluster, objective, options, limits);
     const std::lock_guard lock(mutex);
     progress.update(++num_done, num_layers);
   });
@@ -376,7 +75,7 @@ std::vector<OptimizedPlacement> pareto_front(const TokenSets& sets, const Cluste
     asked.imbalance_weight = scale;
     asked.max_imbalance = max_imbalance;
     asked.max_copy_cost.reset();
-    return optimize_within(sets, cluster, asked, options, limits);
+    return search_layer(sets, cluster, asked, options, limits);
   };
   // A weight that no saving of copies can outbid.
   const double balance_only = 100 * (objective.rank_copy_cost + objective.node_copy_cost);

@@ -1,0 +1,19 @@
+// The optimizer's steps for one layer, in order; optimize.h says what they are to achieve.
+#pragma once
+
+#include "c2r/placement/optimize.h"
+#include "c2r/placement/search_energy.h"
+#include "c2r/placement/set_index.h"
+
+namespace c2r {
+
+/// What the searches minimize for an objective.
+SearchEnergy energy_for(const SetIndex& index, const Cluster& cluster,
+                        const PlacementObjective& objective);
+
+/// optimize_placement() within `limits`, whatever `options` says of time.
+OptimizedPlacement search_layer(const TokenSets& sets, const Cluster& cluster,
+                                const PlacementObjective& objective, const OptimizeOptions& options,
+                                const SearchLimits& limits);
+
+}  // namespace c2r
