@@ -139,13 +139,13 @@ class LayerSearch {
   }
   // What problems with so many tokens that pairs stand for them afford on pairs, and on tokens.
   std::int64_t pairs_work() const {
-    return static_cast<std::int64_t>(options_.effort * 8e3 * problem_.num_items);
+    return static_cast<std::int64_t>(options_.effort * 6e3 * problem_.num_items);
   }
   std::int64_t refine_work() const {
     return static_cast<std::int64_t>(options_.effort * (1e6 + 2 * num_set_choices()));
   }
   std::int64_t replica_work() const {
-    return static_cast<std::int64_t>(options_.effort * (is_large() ? 2e6 : 6e7));
+    return static_cast<std::int64_t>(options_.effort * (is_large() ? 1.2e6 : 6e7));
   }
   bool takes_columns() const {
     return slots_per_rank_ * problem_.cluster.ep_size() == sets_.num_experts &&

@@ -76,7 +76,7 @@ struct OptimizedPlacement {
 /// there
 ///         are experts
 ///
-/// Cost: about effort x (0.1 s, with replicas 0.5 s) for 32 experts and 100,000 tokens, 0.7 s for
+/// Cost: about effort x (0.1 s, with replicas 0.5 s) for 32 experts and 100,000 tokens, 0.6 s for
 /// 256 experts on 64 ranks with replicas; plus the proof, see max_columns. Memory some 50 bytes a
 /// choice of a distinct set, and num_experts x (num_experts + ep_size) x 8 bytes, per thread.
 OptimizedPlacement optimize_placement(const TokenSets& sets, const Cluster& cluster,
