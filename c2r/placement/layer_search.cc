@@ -139,7 +139,7 @@ class LayerSearch {
   }
   // What problems with so many tokens that pairs stand for them afford on pairs, and on tokens.
   std::int64_t pairs_work() const {
-    return static_cast<std::int64_t>(options_.effort * 6e3 * problem_.num_items);
+    return static_cast<std::int64_t>(options_.effort * std::max(1.5e6, 6e3 * problem_.num_items));
   }
   std::int64_t refine_work() const {
     return static_cast<std::int64_t>(options_.effort * (1e6 + 2 * num_set_choices()));
