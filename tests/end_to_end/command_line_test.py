@@ -13,7 +13,7 @@ import unittest
 import small_model
 
 C2R = str(pathlib.Path(sys.argv.pop(1)).resolve())
-COMMANDS = ["import", "analyze", "collaborators"]
+COMMANDS = ["import", "analyze", "collaborators", "plan", "simulate", "export"]
 IMPORT = ["import", "--from", "npy", "expert_ids.npy", "--num-experts", "8", "--model", "small"]
 
 
@@ -103,9 +103,73 @@ class Results(CommandLine):
         self.assertEqual(one, two)
 
 
+class Plans(CommandLine):
+    def make_plan(self, *words):
+        self.make_trace()
+        return self.succeed("plan", "trace.safetensors", "--cluster", "1x2", "-o", "plan.json",
+                            *words)
+
+    def test_a_plan_puts_each_group_on_one_rank(self):
+        text = self.make_plan("--fit", "even", "--max-imbalance", "1.5")
+        plan = json.loads((self.folder / "plan.json").read_text())
+        for layer in plan["layers"]:
+            self.assertEqual({frozenset(rank) for rank in layer["slots"]},
+                             {frozenset(range(4)), frozenset(range(4, 8))})
+        self.assertIn("odd (not fitted)", text)
+        self.assertIn("proved optimal", text)
+
+    def test_a_simulation_counts_what_the_definition_says(self):
+        self.make_plan()
+        steps = json.loads(self.succeed("simulate", "plan.json", "trace.safetensors",
+                                        "--json"))["steps"]
+        self.assertEqual([s["step"] for s in steps],
+                         ["per-expert", "one copy per rank", "placement"])
+        for layer in range(small_model.NUM_LAYERS):
+            chosen = [token[layer] for token in small_model.choices()]
+            ranks = sum(len({e // 4 for e in pair}) for pair in chosen) / len(chosen)
+            self.assertAlmostEqual(steps[0]["copies_per_token"][layer], 2)
+            self.assertAlmostEqual(steps[1]["copies_per_token"][layer], ranks)
+            self.assertAlmostEqual(steps[2]["copies_per_token"][layer], ranks)
+            self.assertAlmostEqual(steps[2]["wire_copies_per_token"][layer], ranks / 2)
+
+    def test_the_same_input_gives_the_same_plan(self):
+        self.make_plan("--threads", "1")
+        first = (self.folder / "plan.json").read_bytes()
+        self.make_plan("--threads", "2")
+        self.assertEqual(first, (self.folder / "plan.json").read_bytes())
+
+    def test_replicas_are_planned_and_said(self):
+        text = self.make_plan("--redundant-slots", "1")
+        self.assertIn("placement and replicas", text)
+        self.assertIn("replicas chosen by greedy-cover", text)
+        plan = json.loads((self.folder / "plan.json").read_text())
+        self.assertEqual({len(rank) for layer in plan["layers"] for rank in layer["slots"]}, {5})
+
+    def test_an_exported_plan_is_what_the_engine_reads(self):
+        self.make_plan()
+        exported = json.loads(self.run_c2r("export", "plan.json", "--to", "vllm-49572").stdout)
+        plan = json.loads((self.folder / "plan.json").read_text())
+        self.assertEqual(exported, [sum(layer["slots"], []) for layer in plan["layers"]])
+
+    def test_a_backend_that_gathers_is_warned_about(self):
+        self.make_plan()
+        done = self.run_c2r("export", "plan.json", "--to", "vllm-49572", "-o", "map.json")
+        self.assertEqual(done.returncode, 0)
+        self.assertIn("warning: with the default backend", done.stderr)
+
+    def test_mistakes_are_explained(self):
+        self.make_plan()
+        self.fails_with(2, "c2r plan: 'half' is no part of a trace; there are all, even, odd, "
+                           "first-half and second-half",
+                        "plan", "trace.safetensors", "--cluster", "1x2", "--fit", "half", "-o", "x")
+        self.fails_with(1, "c2r simulate: config.json: the key 'format' is missing",
+                        "simulate", "config.json", "trace.safetensors")
+
+
 class Help(CommandLine):
     def test_every_example_works(self):
         self.make_trace()
+        self.succeed("plan", "trace.safetensors", "--cluster", "1x2", "-o", "plan.json")
         for command in COMMANDS:
             text = self.succeed("help", command)
             self.assertEqual(text, self.succeed(command, "--help"))
@@ -114,7 +178,8 @@ class Help(CommandLine):
             for line in examples:
                 words = line.split()
                 self.assertEqual(words[:2], ["c2r", command])
-                self.succeed(*words[1:])
+                done = self.run_c2r(*words[1:])
+                self.assertEqual(done.returncode, 0, done.stderr)
 
     def test_version_names_the_build(self):
         self.assertRegex(self.succeed("--version"), r"^c2r \d+\.\d+\.\d+ \(commit \S+, .+\)\n$")
