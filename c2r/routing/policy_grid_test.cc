@@ -31,12 +31,18 @@ constexpr int kNumSeeds = 3;
 // Runs the router with one instruction set at a time.
 class EveryTarget : public testing::Test {
  protected:
-  static std::vector<std::int64_t> targets() { return hwy::SupportedAndGeneratedTargets(); }
+  // Listed once: the list is cut down to what is in use.
+  EveryTarget() : targets_(hwy::SupportedAndGeneratedTargets()) {}
+  ~EveryTarget() override { use(0); }
+
+  const std::vector<std::int64_t>& targets() const { return targets_; }
   static void use(std::int64_t target) {
     hwy::SetSupportedTargetsForTest(target);
     hwy::GetChosenTarget().Update(hwy::SupportedTargets());
   }
-  void TearDown() override { use(0); }
+
+ private:
+  std::vector<std::int64_t> targets_;
 };
 
 enum class Kind { kNormal, kSmallIntegers, kBf16, kHuge, kTiny, kOneValue, kCloseTogether };
