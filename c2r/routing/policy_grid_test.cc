@@ -45,9 +45,10 @@ class EveryTarget : public testing::Test {
   std::vector<std::int64_t> targets_;
 };
 
-enum class Kind { kNormal, kSmallIntegers, kBf16, kHuge, kTiny, kOneValue, kCloseTogether };
-constexpr Kind kKinds[] = {Kind::kNormal, Kind::kSmallIntegers, Kind::kBf16,         Kind::kHuge,
-                           Kind::kTiny,   Kind::kOneValue,      Kind::kCloseTogether};
+enum class Kind { kNormal, kSmallIntegers, kBf16, kWide, kHuge, kTiny, kOneValue, kCloseTogether };
+constexpr Kind kKinds[] = {Kind::kNormal,   Kind::kSmallIntegers, Kind::kBf16,
+                           Kind::kWide,     Kind::kHuge,          Kind::kTiny,
+                           Kind::kOneValue, Kind::kCloseTogether};
 
 // Portable and fast: the sum of four 16-bit uniforms, with the variance of a normal.
 class Random {
@@ -76,6 +77,8 @@ float logit_of(Kind kind, Random& random) {
       return std::round(x) * (random.below(2) == 0 ? 1.0f : -1.0f);  // both zeros
     case Kind::kBf16:
       return std::bit_cast<float>(std::bit_cast<std::uint32_t>(x) & 0xffff0000u);
+    case Kind::kWide:  // apart by more than exp's range
+      return 60 * x;
     case Kind::kHuge:
       return x * 0x1p126f;
     case Kind::kTiny:
