@@ -6,7 +6,6 @@
 #define C2R_ROUTING_GROUPS_INTERNAL_H_
 #endif
 
-#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include <cstddef>
@@ -89,7 +88,7 @@ HWY_INLINE void score_vectors(const float* row, const KeyLayout& layout, std::si
   const float* const at = row + g * layout.group_size + v * kLanes;
   Floats scores[kCount];
   for (std::size_t i = 0; i < kCount; ++i) {
-    hwy::Prefetch(at + (layout.num_experts + i) * kLanes);
+    prefetch(at + (layout.num_experts + i) * kLanes);
     scores[i] = hn::LoadU(d, at + i * kLanes);
     const Ints bits = hn::BitCast(di, scores[i]);
     scored.largest_magnitude = hn::Max(scored.largest_magnitude, magnitude(bits));

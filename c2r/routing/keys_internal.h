@@ -11,7 +11,6 @@
 #define C2R_ROUTING_KEYS_INTERNAL_H_
 #endif
 
-#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include <algorithm>
@@ -87,6 +86,12 @@ HWY_INLINE Ints magnitude(Ints bits) {
   return hn::And(bits, hn::Set(IntTag(), 0x7fffffff));
 }
 
+// Prefetches into the second-level cache: the first-level one does not hold two blocks of 256
+// experts, whose prefetch into it cost 40 % more time.
+HWY_INLINE void prefetch(const float* at) {
+  __builtin_prefetch(at, /*rw=*/0, /*locality=*/2);
+}
+
 // Prefetches a quarter of the row kLanes tokens after `row`, so that the next block arrives while
 // this one is computed. Each of a block's stages asks for its share: all at once would wait for the
 // processor's few miss buffers.
@@ -95,7 +100,7 @@ HWY_INLINE void prefetch_next(const float* row, std::size_t num_experts) {
   constexpr std::size_t kLine = 16;  // floats
   const float* const next = row + kLanes * num_experts;
   const std::size_t end = (kQuarter + 1) * num_experts / 4;
-  for (std::size_t e = kQuarter * num_experts / 4; e < end; e += kLine) hwy::Prefetch(next + e);
+  for (std::size_t e = kQuarter * num_experts / 4; e < end; e += kLine) prefetch(next + e);
 }
 
 // Keys made of logits as they are read. One group.
