@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "c2r/cli/app.h"
+#include "c2r/cli/progress_line.h"
 #include "c2r/collaboration/import_loads.h"
 #include "c2r/core/error.h"
 #include "c2r/routing/routing.h"
@@ -67,7 +68,13 @@ void import_trace(const ImportFormat& format, Options& options) {
   request.sequences = options.sequences;
   if (options.top_k > 0) request.top_k = options.top_k;
   if (options.num_hidden_layers > 0) request.num_hidden_layers = options.num_hidden_layers;
-  const ImportResult result = format.run(request);
+  ImportResult result;
+  {
+    ProgressLine progress("importing");
+    request.progress = &progress;
+    result = format.run(request);
+    request.progress = nullptr;
+  }
   std::cout << fmt::format("{}: {} tokens in {} sequences, {}\n", options.output, result.num_tokens,
                            result.num_sequences, summary_of(result.header));
   if (result.num_skipped_tokens > 0) {

@@ -24,6 +24,7 @@
 #include <string_view>
 #include <vector>
 
+#include "c2r/core/progress.h"
 #include "c2r/routing/trace.h"
 
 namespace c2r {
@@ -42,6 +43,7 @@ struct ImportRequest {
   std::optional<std::int32_t> num_hidden_layers;
   std::filesystem::path weights;    // npy only; empty = none
   std::filesystem::path sequences;  // npy only; empty = one sequence
+  Progress* progress = nullptr;     // told of tokens (npy) or inputs done; may be null
 };
 
 struct ImportResult {

@@ -39,6 +39,16 @@ std::string TokenPlace::text() const {
   return fmt::format("{}, layer {}, token {}", file, layer, token);
 }
 
+void for_each_input(const ImportRequest& request,
+                    const std::function<void(const std::filesystem::path&)>& read) {
+  std::int64_t num_done = 0;
+  for (const auto& path : request.inputs) {
+    read(path);
+    if (request.progress == nullptr) continue;
+    request.progress->update(++num_done, std::ssize(request.inputs));
+  }
+}
+
 ImportBuilder::ImportBuilder(const ImportRequest& request, bool takes_arrays,
                              bool takes_hidden_layers)
     : request_(request) {

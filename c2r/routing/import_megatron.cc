@@ -97,13 +97,13 @@ ImportResult import_megatron(const ImportRequest& request) {
   C2R_REQUIRE(!layer_indices.empty(), kInvalidFile, "{}: has no record of a decoder layer",
               request.inputs[0].string());
   builder.open(layer_indices, request.inputs[0].native());
-  for (const auto& path : request.inputs) {
+  for_each_input(request, [&](const std::filesystem::path& path) {
     builder.writer().start_sequence();
     for_each_record(path, builder, [&](const Record& record, const std::string& place) {
       builder.writer().append(position.at(record.layer), record.topk_idx, {},
                               fmt::format("{}, layer {}", place, record.layer));
     });
-  }
+  });
   ImportResult result = builder.finish();
   result.num_skipped_records = num_skipped;
   return result;

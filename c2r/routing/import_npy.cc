@@ -114,6 +114,7 @@ ImportResult import_npy(const ImportRequest& request) {
           layer, reader.topk_idx, reader.topk_weights,
           fmt::format("{}, layer {}, from row {}", ids.path(), layer, rows.begin));
     }
+    if (request.progress != nullptr) request.progress->update(rows.end, shape[0]);
   }
   return builder.finish();
 }

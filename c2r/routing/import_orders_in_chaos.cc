@@ -66,9 +66,9 @@ SequenceChoices parse_sequence(const std::filesystem::path& path, ImportBuilder&
 
 ImportResult import_orders_in_chaos(const ImportRequest& request) {
   ImportBuilder builder(request);
-  for (const auto& path : request.inputs) {
+  for_each_input(request, [&](const std::filesystem::path& path) {
     builder.add_sequence(parse_sequence(path, builder), path.native());
-  }
+  });
   return builder.finish();
 }
 

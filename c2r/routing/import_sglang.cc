@@ -214,7 +214,7 @@ class SglangImporter {
 
 ImportResult import_sglang(const ImportRequest& request) {
   SglangImporter importer(request);
-  for (const auto& path : request.inputs) importer.add_file(path);
+  for_each_input(request, [&](const auto& path) { importer.add_file(path); });
   return importer.finish();
 }
 

@@ -67,6 +67,30 @@ std::string error_of_text(ImportResult (*run)(const ImportRequest&), std::string
 using Indices = std::vector<std::int32_t>;
 using Starts = std::vector<std::int64_t>;
 
+class RecordedProgress final : public Progress {
+ public:
+  void update(std::int64_t done, std::int64_t total) override {
+    text += fmt::format("{}/{} ", done, total);
+  }
+  std::string text;
+};
+
+TEST(Import, TellsItsProgress) {
+  RecordedProgress progress;
+  auto request =
+      request_for({text_file("a", R"([{"0":[[1]]}])"), text_file("b", R"([{"0":[[2]]}])")});
+  request.progress = &progress;
+  (void)import_orders_in_chaos(request);
+  EXPECT_EQ(progress.text, "1/2 2/2 ");
+
+  progress.text.clear();
+  request = request_for({npy_file("ids.npy", "|u1", "(3, 1, 1)", std::string_view("\0\1\2", 3))});
+  request.sequences = text_file("s.csv", "row_start,n_tokens\n0,2\n2,1\n");
+  request.progress = &progress;
+  (void)import_npy(request);
+  EXPECT_EQ(progress.text, "2/3 3/3 ");
+}
+
 TEST(ImportNpy, TurnsTheLayerAxisOutward) {
   // 3 tokens, 2 layers, top-2.
   auto request = request_for({npy_file("ids.npy", "|i1", "(3, 2, 2)",

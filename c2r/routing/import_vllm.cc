@@ -91,7 +91,7 @@ class VllmImporter {
 
 ImportResult import_vllm(const ImportRequest& request) {
   VllmImporter importer(request);
-  for (const auto& path : request.inputs) importer.add_file(path);
+  for_each_input(request, [&](const auto& path) { importer.add_file(path); });
   return importer.finish();
 }
 
