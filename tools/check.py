@@ -49,9 +49,9 @@ def check_tidy():
     run("run-clang-tidy", "-quiet", "-p", "build/release", "-j", JOBS, *sources)
 
 
-def build(preset, *options):
-    run("cmake", "--preset", preset, *options)
-    run("cmake", "--build", "--preset", preset, "-j", JOBS)
+def build(preset, target="all"):
+    run("cmake", "--preset", preset)
+    run("cmake", "--build", "--preset", preset, "-j", JOBS, "--target", target)
 
 
 def ctest(preset, *options):
@@ -76,7 +76,7 @@ def check_asan():
 
 
 def check_tsan():
-    build("tsan")
+    build("tsan", "threaded_tests")
     ctest("tsan", "-L", "threaded")
 
 
