@@ -63,16 +63,22 @@ std::vector<OptimizedPlacement> optimized(const Options& options, const Trace& t
       objective, how, progress);
 }
 
+CollaborationMatrix count_layer(const Trace& trace, std::int64_t layer,
+                                std::span<const TokenRange> ranges) {
+  CollaborationMatrix counts(trace.header().num_experts, trace.header().num_experts);
+  for (const TokenRange& range : ranges) {
+    add_collaboration(trace.topk_idx(layer, range.begin, range.end), counts);
+  }
+  return counts;
+}
+
 std::vector<Placement> by_baseline(const Options& options, const Trace& trace,
                                    std::span<const TokenRange> ranges, const Cluster& cluster) {
   const std::int32_t num_experts = trace.header().num_experts;
   const std::int32_t ep_size = cluster.ep_size();
   std::vector<Placement> placements;
   for (std::int64_t layer = 0; layer < trace.header().num_layers(); ++layer) {
-    CollaborationMatrix counts(num_experts, num_experts);
-    for (const TokenRange& range : ranges) {
-      add_collaboration(trace.topk_idx(layer, range.begin, range.end), counts);
-    }
+    const CollaborationMatrix counts = count_layer(trace, layer, ranges);
     placements.push_back(place_baseline(
         options.method,
         {.counts = counts,
@@ -93,12 +99,8 @@ void add_lists(const Trace& trace, std::span<const TokenRange> ranges, std::int3
               std::max(header.top_k - 1, 1), header.num_experts - 1);
   plan.top_t = top_t;
   for (std::size_t layer = 0; layer < plan.layers.size(); ++layer) {
-    CollaborationMatrix counts(header.num_experts, header.num_experts);
-    for (const TokenRange& range : ranges) {
-      add_collaboration(trace.topk_idx(static_cast<std::int64_t>(layer), range.begin, range.end),
-                        counts);
-    }
-    const auto ranked = rank_collaborators(counts);
+    const auto ranked =
+        rank_collaborators(count_layer(trace, static_cast<std::int64_t>(layer), ranges));
     Matrix<ExpertId>& lists = plan.layers[layer].collaborators;
     lists = Matrix<ExpertId>(header.num_experts, top_t);
     for (std::int64_t e = 0; e < ranked.rows(); ++e) {
@@ -130,10 +132,27 @@ void print_bounds(const std::vector<OptimizedPlacement>& layers, double max_imba
   }
 }
 
+Plan plan_of(const Options& options, const TraceHeader& header, const Cluster& cluster,
+             std::vector<Placement> placements) {
+  Plan plan{.model = header.model,
+            .num_experts = header.num_experts,
+            .top_k = header.top_k,
+            .cluster = cluster,
+            .provenance = {.c2r_version = version_text(),
+                           .method = options.method,
+                           .seed = options.seed,
+                           .inputs = {{"trace", options.trace + ", " + options.fit}}}};
+  for (std::size_t layer = 0; layer < placements.size(); ++layer) {
+    plan.layers.push_back(
+        {.layer_index = header.layer_indices[layer], .placement = std::move(placements[layer])});
+  }
+  return plan;
+}
+
 void make_plan(const Options& options) {
   const int num_threads = options.num_threads > 0 ? options.num_threads : default_num_threads();
   const Trace trace(options.trace);
-  const Cluster cluster = read_cluster_option(options.cluster);
+  const Cluster cluster = read_cluster(options.cluster);
   const SequencePart part = parse_sequence_part(options.fit);
   const auto ranges = ranges_of(trace, part);
   C2R_REQUIRE(num_tokens_in(ranges) > 0, kInvalidArgument, "{}: has no tokens in its part '{}'",
@@ -147,19 +166,7 @@ void make_plan(const Options& options) {
     placements = by_baseline(options, trace, ranges, cluster);
   }
 
-  const TraceHeader& header = trace.header();
-  Plan plan{.model = header.model,
-            .num_experts = header.num_experts,
-            .top_k = header.top_k,
-            .cluster = cluster,
-            .provenance = {.c2r_version = version_text(),
-                           .method = options.method,
-                           .seed = options.seed,
-                           .inputs = {{"trace", options.trace + ", " + options.fit}}}};
-  for (std::size_t layer = 0; layer < placements.size(); ++layer) {
-    plan.layers.push_back(
-        {.layer_index = header.layer_indices[layer], .placement = std::move(placements[layer])});
-  }
+  Plan plan = plan_of(options, trace.header(), cluster, std::move(placements));
   if (options.top_t > 0) add_lists(trace, ranges, options.top_t, plan);
 
   const PredictRequest request{

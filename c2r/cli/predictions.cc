@@ -31,10 +31,6 @@ std::string tokens_line(const Prediction& step) {
 
 }  // namespace
 
-Cluster read_cluster_option(const std::string& text) {
-  return read_cluster(text);
-}
-
 std::string reported_tokens(const std::string& trace, SequencePart fitted) {
   if (fitted == SequencePart::kAll) return trace + ", all (the fitted ones)";
   return fmt::format("{}, {} (not fitted)", trace, name_of(other_part(fitted)));

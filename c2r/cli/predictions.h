@@ -6,7 +6,6 @@
 #include <string>
 
 #include "c2r/io/json.h"
-#include "c2r/placement/cluster.h"
 #include "c2r/placement/volume.h"
 #include "c2r/plan/plan.h"
 #include "c2r/routing/sequence_split.h"
@@ -16,8 +15,6 @@ namespace c2r::cli {
 inline constexpr const char* kClusterHelp =
     "nodes x ranks per node, such as 1x8 or 2x4, or a JSON file with bandwidths "
     "(docs/formats.md)";
-
-Cluster read_cluster_option(const std::string& text);
 
 /// Which tokens were reported on after fitting `part`: "t.safetensors, odd", or "..., all (fitted)"
 /// where they are the fitted ones.

@@ -48,8 +48,7 @@ void simulate(const Options& options) {
   const int num_threads = options.num_threads > 0 ? options.num_threads : default_num_threads();
   const Plan plan = read_plan(options.plan);
   const Trace trace(options.trace);
-  const Cluster cluster =
-      options.cluster.empty() ? plan.cluster : read_cluster_option(options.cluster);
+  const Cluster cluster = options.cluster.empty() ? plan.cluster : read_cluster(options.cluster);
   const auto ranges = ranges_of(trace, parse_sequence_part(options.part));
   ProgressLine progress("simulating");
   auto steps =
