@@ -11,7 +11,6 @@
 #include "c2r/cli/version.h"
 #include "c2r/collaboration/fan_out.h"
 #include "c2r/core/error.h"
-#include "c2r/core/parallel.h"
 #include "c2r/report/analysis.h"
 
 namespace c2r::cli {
@@ -108,14 +107,13 @@ void print_for_people(const Analysis& analysis, const std::vector<std::int64_t>&
 }
 
 void analyze(const Options& options) {
-  const int num_threads = options.num_threads > 0 ? options.num_threads : default_num_threads();
-  Inputs inputs = read_inputs(options.inputs, num_threads);
+  Inputs inputs = read_inputs(options.inputs, options.num_threads);
   if (!options.statistics_path.empty())
     write_statistics(inputs.statistics, options.statistics_path);
 
   Analysis analysis{.metrics = model_metrics(inputs.statistics)};
   for (const std::int32_t ep_size : splits(options, inputs.statistics.header.num_experts)) {
-    const auto split = fan_out(inputs, ep_size, num_threads);
+    const auto split = fan_out(inputs, ep_size, options.num_threads);
     C2R_REQUIRE(split || options.ranks.empty(), kInvalidArgument,
                 "--ranks needs traces: pair counts do not determine how many ranks a token of "
                 "top-{} reaches",
@@ -157,12 +155,7 @@ void add_analyze(CLI::App& app) {
                    "write the counts to this statistics file, to be analyzed or merged later")
       ->type_name("FILE");
   command->add_flag("--json", options->is_json, "print every number as one JSON object instead");
-  command
-      ->add_option("--threads", options->num_threads,
-                   "threads, at most 1024; 0 means all processors")
-      ->capture_default_str()
-      ->check(in_range(0, 1024))
-      ->type_name("N");
+  add_threads(*command, options->num_threads);
   command->footer(
       "Example:\n"
       "  c2r analyze trace.safetensors --ranks 2,4 -o statistics.safetensors");

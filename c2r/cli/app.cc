@@ -9,6 +9,7 @@
 
 #include "c2r/cli/version.h"
 #include "c2r/core/error.h"
+#include "c2r/core/parallel.h"
 
 namespace c2r::cli {
 namespace {
@@ -112,6 +113,17 @@ int parse_and_run(CLI::App& app, int argc, const char* const* argv) {
 
 CLI::Validator in_range(std::int64_t min, std::int64_t max) {
   return CLI::Range(min, max).description("");  // the help text says it in words
+}
+
+void add_threads(CLI::App& command, int& num_threads) {
+  num_threads = default_num_threads();
+  command
+      .add_option_function<int>(
+          "--threads",
+          [&num_threads](int given) { num_threads = given > 0 ? given : default_num_threads(); },
+          "threads, at most 1024; 0, the default, means all processors")
+      ->check(in_range(0, 1024))
+      ->type_name("N");
 }
 
 std::string nearest(const std::string& word, const std::vector<std::string>& words) {

@@ -23,6 +23,9 @@ void add_export(CLI::App& app);
 /// The check of an option that takes an integer in [min, max].
 CLI::Validator in_range(std::int64_t min, std::int64_t max);
 
+/// Adds --threads to a command; `num_threads` becomes the processors where it is 0 or not given.
+void add_threads(CLI::App& command, int& num_threads);
+
 /// The word of `words` that `word` was probably meant to be: the fewest letters differ.
 std::string nearest(const std::string& word, const std::vector<std::string>& words);
 

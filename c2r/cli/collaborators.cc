@@ -8,7 +8,6 @@
 #include "c2r/cli/output.h"
 #include "c2r/cli/version.h"
 #include "c2r/core/error.h"
-#include "c2r/core/parallel.h"
 #include "c2r/io/json.h"
 
 namespace c2r::cli {
@@ -64,8 +63,7 @@ Json config_with_lists(const Options& options, const CollaborationStatistics& st
 }
 
 void write_collaborators(const Options& options) {
-  const int num_threads = options.num_threads > 0 ? options.num_threads : default_num_threads();
-  const Inputs inputs = read_inputs(options.inputs, num_threads);
+  const Inputs inputs = read_inputs(options.inputs, options.num_threads);
   const CollaborationStatistics& statistics = inputs.statistics;
   C2R_REQUIRE(statistics.has_pairs, kInvalidArgument,
               "{} holds loads only; collaborators need a trace, or counts of pairs",
@@ -106,12 +104,7 @@ void add_collaborators(CLI::App& app) {
       ->type_name("FILE");
   command->add_option("-o,--output", options->output_path, "the file to write; default is to print")
       ->type_name("FILE");
-  command
-      ->add_option("--threads", options->num_threads,
-                   "threads, at most 1024; 0 means all processors")
-      ->capture_default_str()
-      ->check(in_range(0, 1024))
-      ->type_name("N");
+  add_threads(*command, options->num_threads);
   command->footer(
       "Example:\n"
       "  c2r collaborators trace.safetensors --top-t 5 -o collaborators.json");

@@ -13,10 +13,10 @@
 #include "c2r/cli/version.h"
 #include "c2r/collaboration/collaborators.h"
 #include "c2r/core/error.h"
-#include "c2r/core/parallel.h"
 #include "c2r/placement/baselines.h"
 #include "c2r/placement/optimize.h"
 #include "c2r/plan/predict.h"
+#include "c2r/routing/trace_chunks.h"
 
 namespace c2r::cli {
 namespace {
@@ -67,7 +67,10 @@ CollaborationMatrix count_layer(const Trace& trace, std::int64_t layer,
                                 std::span<const TokenRange> ranges) {
   CollaborationMatrix counts(trace.header().num_experts, trace.header().num_experts);
   for (const TokenRange& range : ranges) {
-    add_collaboration(trace.topk_idx(layer, range.begin, range.end), counts);
+    for (std::int64_t begin = range.begin; begin < range.end; begin += kMaxChunkTokens) {
+      const std::int64_t end = std::min(begin + kMaxChunkTokens, range.end);
+      add_collaboration(trace.topk_idx(layer, begin, end), counts);
+    }
   }
   return counts;
 }
@@ -150,7 +153,6 @@ Plan plan_of(const Options& options, const TraceHeader& header, const Cluster& c
 }
 
 void make_plan(const Options& options) {
-  const int num_threads = options.num_threads > 0 ? options.num_threads : default_num_threads();
   const Trace trace(options.trace);
   const Cluster cluster = read_cluster(options.cluster);
   const SequencePart part = parse_sequence_part(options.fit);
@@ -160,7 +162,7 @@ void make_plan(const Options& options) {
   std::vector<OptimizedPlacement> layers;
   std::vector<Placement> placements;
   if (options.method == "optimize") {
-    layers = optimized(options, trace, ranges, cluster, num_threads);
+    layers = optimized(options, trace, ranges, cluster, options.num_threads);
     for (const OptimizedPlacement& layer : layers) placements.push_back(layer.placement);
   } else {
     placements = by_baseline(options, trace, ranges, cluster);
@@ -174,7 +176,7 @@ void make_plan(const Options& options) {
       .copy_mode = cluster.num_nodes > 1 ? CopyMode::kPerNode : CopyMode::kPerRank};
   ProgressLine progress("predicting");
   plan.predictions = predict_waterfall(plan, trace, ranges_of(trace, other_part(part)), request,
-                                       num_threads, progress);
+                                       options.num_threads, progress);
   for (Prediction& step : plan.predictions) step.trace = reported_tokens(options.trace, part);
   write_plan(plan, options.output);
   std::cout << prediction_table(plan.predictions, std::nullopt);
@@ -238,10 +240,7 @@ void add_plan(CLI::App& app) {
   command->add_option("--seed", options->seed, "of the search")
       ->capture_default_str()
       ->type_name("N");
-  command->add_option("--threads", options->num_threads, "threads; 0 means all processors")
-      ->capture_default_str()
-      ->check(in_range(0, 1024))
-      ->type_name("N");
+  add_threads(*command, options->num_threads);
   command->footer(
       "Example:\n"
       "  c2r plan trace.safetensors --cluster 1x2 --fit even -o plan.json");

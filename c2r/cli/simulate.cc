@@ -7,7 +7,6 @@
 #include "c2r/cli/progress_line.h"
 #include "c2r/cli/version.h"
 #include "c2r/core/error.h"
-#include "c2r/core/parallel.h"
 #include "c2r/plan/predict.h"
 
 namespace c2r::cli {
@@ -45,14 +44,13 @@ PredictRequest request_of(const Options& options, const Cluster& cluster) {
 }
 
 void simulate(const Options& options) {
-  const int num_threads = options.num_threads > 0 ? options.num_threads : default_num_threads();
   const Plan plan = read_plan(options.plan);
   const Trace trace(options.trace);
   const Cluster cluster = options.cluster.empty() ? plan.cluster : read_cluster(options.cluster);
   const auto ranges = ranges_of(trace, parse_sequence_part(options.part));
   ProgressLine progress("simulating");
-  auto steps =
-      predict_waterfall(plan, trace, ranges, request_of(options, cluster), num_threads, progress);
+  auto steps = predict_waterfall(plan, trace, ranges, request_of(options, cluster),
+                                 options.num_threads, progress);
   for (Prediction& step : steps) step.trace = options.trace + ", " + options.part;
   std::optional<CopyFormat> format;
   if (options.hidden > 0) format = CopyFormat{.hidden = options.hidden};
@@ -111,10 +109,7 @@ void add_simulate(CLI::App& app) {
       ->capture_default_str()
       ->type_name("N");
   command->add_flag("--json", options->is_json, "print every layer's numbers as one JSON object");
-  command->add_option("--threads", options->num_threads, "threads; 0 means all processors")
-      ->capture_default_str()
-      ->check(in_range(0, 1024))
-      ->type_name("N");
+  add_threads(*command, options->num_threads);
   command->footer(
       "Example:\n"
       "  c2r simulate plan.json trace.safetensors --on odd --hidden 2048");
