@@ -72,9 +72,11 @@ class CompanionBound {
     std::int64_t pairs = 0;
     for (std::int64_t i = 0; i < count; ++i) pairs += row[std::size_t(i)];
     // x is also below the group's slots and the token's size.
-    const auto largest_x = static_cast<double>(std::min<std::int64_t>(companions_, max_size_ - 1));
-    double saved = largest_x / (1 + largest_x) * static_cast<double>(index_.load(e));
-    for (double j = 0; j < largest_x; ++j) {
+    const auto largest_x = std::min<std::int64_t>(companions_, max_size_ - 1);
+    const auto largest = static_cast<double>(largest_x);
+    double saved = largest / (1 + largest) * static_cast<double>(index_.load(e));
+    for (std::int64_t x = 0; x < largest_x; ++x) {
+      const auto j = static_cast<double>(x);
       const double slope = 1 / ((j + 1) * (j + 2)), offset = j / (j + 1) - j * slope;
       saved = std::min(
           saved, offset * static_cast<double>(index_.load(e)) + slope * static_cast<double>(pairs));

@@ -56,9 +56,9 @@ void choose_in_groups(const RoutingPolicy& policy, std::span<const float> scores
                       std::span<std::int32_t> chosen) {
   RankKeys groups, experts;
   const auto size = static_cast<std::int32_t>(scores.size()) / policy.num_groups;
+  const auto group_size = static_cast<std::size_t>(size);
   for (std::int32_t g = 0; g < policy.num_groups; ++g) {
-    const auto group =
-        scores.subspan(static_cast<std::size_t>(g * size), static_cast<std::size_t>(size));
+    const auto group = scores.subspan(static_cast<std::size_t>(g) * group_size, group_size);
     groups.add(rank_key(group_score(policy, group), g));
   }
   std::array<std::int32_t, kMaxExperts> best_groups;
