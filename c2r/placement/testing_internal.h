@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <filesystem>
 #include <initializer_list>
 #include <numeric>
@@ -11,8 +10,8 @@
 #include <vector>
 
 #include "c2r/collaboration/collaboration.h"
+#include "c2r/collaboration/import_loads.h"
 #include "c2r/core/rng.h"
-#include "c2r/io/file.h"
 #include "c2r/placement/placement.h"
 
 namespace c2r::testing {
@@ -70,21 +69,9 @@ inline std::vector<ExpertId> random_choices(std::int32_t num_experts, std::int32
   return choices;
 }
 
-/// The official matrices, i64 [32, 8, 8] at the end of a .npy file. Their diagonal is 0: it is set
-/// to the loads, which for top-2 are the row sums.
+/// The official matrices, with the loads on their diagonals.
 inline std::vector<CollaborationMatrix> read_official_counts(const std::filesystem::path& path) {
-  const auto bytes = read_file(path);
-  std::vector<CollaborationMatrix> layers(32, CollaborationMatrix(8, 8));
-  const std::byte* next = bytes.data() + bytes.size() - sizeof(std::int64_t) * 32 * 64;
-  for (auto& counts : layers) {
-    std::memcpy(counts.all().data(), next, 64 * sizeof(std::int64_t));
-    next += 64 * sizeof(std::int64_t);
-    for (std::int64_t e = 0; e < 8; ++e) {
-      const auto row = counts.row(e);
-      counts(e, e) = std::accumulate(row.begin(), row.end(), std::int64_t{0});
-    }
-  }
-  return layers;
+  return import_coactivation({.input = path, .top_k = 2}).coactivation;
 }
 
 /// Each token of a top-2 layer is in two loads.
