@@ -3,10 +3,14 @@
 #include <algorithm>
 #include <cmath>
 
+#include "c2r/core/enum_names.h"
 #include "c2r/core/error.h"
 
 namespace c2r {
 namespace {
+
+constexpr EnumName<Overlap> kOverlaps[] = {{Overlap::kAdded, "added"},
+                                           {Overlap::kOverlapped, "overlapped"}};
 
 // What one rank sends or receives over each of its two links, in copies times the denominator.
 struct RankTraffic {
@@ -61,13 +65,11 @@ void check_options(const Volume& volume, const LayerTimeOptions& options) {
 }  // namespace
 
 std::string_view name_of(Overlap overlap) {
-  return overlap == Overlap::kAdded ? "added" : "overlapped";
+  return name_in(kOverlaps, overlap);
 }
 
 Overlap parse_overlap(std::string_view name) {
-  C2R_REQUIRE(name == "added" || name == "overlapped", kInvalidArgument,
-              "overlap is added or overlapped; not '{}'", name);
-  return name == "added" ? Overlap::kAdded : Overlap::kOverlapped;
+  return parse_in(kOverlaps, "overlap is", name);
 }
 
 double flop_of_gated_mlp(std::int64_t hidden, std::int64_t intermediate) {

@@ -4,11 +4,15 @@
 #include <atomic>
 #include <numeric>
 
+#include "c2r/core/enum_names.h"
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
 
 namespace c2r {
 namespace {
+
+constexpr EnumName<Homes> kHomes[] = {{Homes::kSequences, "sequences"},
+                                      {Homes::kUniform, "uniform"}};
 
 constexpr std::int64_t kChunkTokens = 1 << 14;
 
@@ -41,13 +45,11 @@ void copy_first_home_to_all(Reach& reach) {
 }  // namespace
 
 std::string_view name_of(Homes homes) {
-  return homes == Homes::kSequences ? "sequences" : "uniform";
+  return name_in(kHomes, homes);
 }
 
 Homes parse_homes(std::string_view name) {
-  C2R_REQUIRE(name == "sequences" || name == "uniform", kInvalidArgument,
-              "homes are sequences or uniform; not '{}'", name);
-  return name == "sequences" ? Homes::kSequences : Homes::kUniform;
+  return parse_in(kHomes, "homes are", name);
 }
 
 std::vector<RankId> homes_of_sequences(std::span<const std::int64_t> sequence_starts,

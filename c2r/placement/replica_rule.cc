@@ -1,19 +1,19 @@
 #include "c2r/placement/replica_rule.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <array>
 #include <map>
 #include <tuple>
 
+#include "c2r/core/enum_names.h"
 #include "c2r/core/error.h"
 #include "c2r/core/rng.h"
 
 namespace c2r {
 namespace {
 
-constexpr std::array<std::string_view, 3> kNames = {"greedy-cover", "local-first", "random"};
+constexpr EnumName<ReplicaRule> kRules[] = {{ReplicaRule::kGreedyCover, "greedy-cover"},
+                                            {ReplicaRule::kLocalFirst, "local-first"},
+                                            {ReplicaRule::kRandom, "random"}};
 
 // The hosts among which `home` chooses under kLocalFirst: the nearest ones.
 std::vector<RankId> nearest_hosts(const std::vector<RankId>& hosts, RankId home,
@@ -28,14 +28,11 @@ std::vector<RankId> nearest_hosts(const std::vector<RankId>& hosts, RankId home,
 }  // namespace
 
 std::string_view name_of(ReplicaRule rule) {
-  return kNames[static_cast<std::size_t>(rule)];
+  return name_in(kRules, rule);
 }
 
 ReplicaRule parse_replica_rule(std::string_view name) {
-  const auto found = std::ranges::find(kNames, name);
-  C2R_REQUIRE(found != kNames.end(), kInvalidArgument, "a replica rule is {}; not '{}'",
-              fmt::join(kNames, ", "), name);
-  return static_cast<ReplicaRule>(found - kNames.begin());
+  return parse_in(kRules, "a replica rule is", name);
 }
 
 ReplicaChooser::ReplicaChooser(const Placement& placement, const Cluster& cluster, ReplicaRule rule,

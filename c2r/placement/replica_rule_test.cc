@@ -38,7 +38,7 @@ TEST(ReplicaRule, HasANameThatParsesBack) {
     EXPECT_EQ(parse_replica_rule(name_of(rule)), rule);
   }
   EXPECT_EQ(error_of([] { parse_replica_rule("static"); }),
-            "a replica rule is greedy-cover, local-first, random; not 'static'");
+            "a replica rule is greedy-cover, local-first or random; not 'static'");
 }
 
 TEST(GreedyCover, BreaksTiesAsDocumented) {

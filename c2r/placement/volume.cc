@@ -1,17 +1,15 @@
 #include "c2r/placement/volume.h"
 
-#include <fmt/format.h>
-
-#include <algorithm>
-#include <array>
-
+#include "c2r/core/enum_names.h"
 #include "c2r/core/error.h"
 
 namespace c2r {
 namespace {
 
-constexpr std::array<std::string_view, 4> kNames = {"per-expert", "per-rank", "per-node",
-                                                    "all-gather"};
+constexpr EnumName<CopyMode> kModes[] = {{CopyMode::kPerExpert, "per-expert"},
+                                         {CopyMode::kPerRank, "per-rank"},
+                                         {CopyMode::kPerNode, "per-node"},
+                                         {CopyMode::kAllGather, "all-gather"}};
 
 void add_per_node(const Reach& reach, std::int64_t home, Matrix<std::int64_t>& links) {
   const Cluster& cluster = reach.cluster;
@@ -58,14 +56,11 @@ void sum_links(const Cluster& cluster, Volume& volume) {
 }  // namespace
 
 std::string_view name_of(CopyMode mode) {
-  return kNames[static_cast<std::size_t>(mode)];
+  return name_in(kModes, mode);
 }
 
 CopyMode parse_copy_mode(std::string_view name) {
-  const auto found = std::ranges::find(kNames, name);
-  C2R_REQUIRE(found != kNames.end(), kInvalidArgument, "a copy mode is {}; not '{}'",
-              fmt::join(kNames, ", "), name);
-  return static_cast<CopyMode>(found - kNames.begin());
+  return parse_in(kModes, "a copy mode is", name);
 }
 
 double Volume::per_token(std::int64_t count) const {

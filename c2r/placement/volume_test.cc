@@ -270,7 +270,7 @@ TEST(Volume, SaysWhatItCannotPredict) {
   EXPECT_EQ(error_of([] { volume_bytes({}, {.hidden = 0}); }),
             "a copy of 0 values of 2 bytes in dispatch and 2 in combine: each must be at least 1");
   EXPECT_EQ(error_of([] { parse_copy_mode("per-token"); }),
-            "a copy mode is per-expert, per-rank, per-node, all-gather; not 'per-token'");
+            "a copy mode is per-expert, per-rank, per-node or all-gather; not 'per-token'");
 }
 
 // The published pair counts of LLaMA-MoE (k = 2): distinct ranks a token, contiguous placement.

@@ -1,28 +1,15 @@
 #include "c2r/routing/sequence_split.h"
 
-#include <algorithm>
-
-#include "c2r/core/error.h"
+#include "c2r/core/enum_names.h"
 
 namespace c2r {
 namespace {
 
-struct PartRow {
-  SequencePart part, other;
-  std::string_view name;
-};
-
-constexpr PartRow kParts[] = {
-    {SequencePart::kAll, SequencePart::kAll, "all"},
-    {SequencePart::kEven, SequencePart::kOdd, "even"},
-    {SequencePart::kOdd, SequencePart::kEven, "odd"},
-    {SequencePart::kFirstHalf, SequencePart::kSecondHalf, "first-half"},
-    {SequencePart::kSecondHalf, SequencePart::kFirstHalf, "second-half"},
-};
-
-const PartRow& row_of(SequencePart part) {
-  return *std::ranges::find(kParts, part, &PartRow::part);
-}
+constexpr EnumName<SequencePart> kParts[] = {{SequencePart::kAll, "all"},
+                                             {SequencePart::kEven, "even"},
+                                             {SequencePart::kOdd, "odd"},
+                                             {SequencePart::kFirstHalf, "first-half"},
+                                             {SequencePart::kSecondHalf, "second-half"}};
 
 bool is_in(SequencePart part, std::size_t sequence, std::size_t num_sequences) {
   switch (part) {
@@ -43,19 +30,27 @@ bool is_in(SequencePart part, std::size_t sequence, std::size_t num_sequences) {
 }  // namespace
 
 std::string_view name_of(SequencePart part) {
-  return row_of(part).name;
+  return name_in(kParts, part);
 }
 
 SequencePart parse_sequence_part(std::string_view name) {
-  const auto* const row = std::ranges::find(kParts, name, &PartRow::name);
-  C2R_REQUIRE(row != std::end(kParts), kInvalidArgument,
-              "'{}' is no part of a trace; there are all, even, odd, first-half and second-half",
-              name);
-  return row->part;
+  return parse_in(kParts, "a part of a trace is", name);
 }
 
 SequencePart other_part(SequencePart part) {
-  return row_of(part).other;
+  switch (part) {
+    case SequencePart::kAll:
+      return SequencePart::kAll;
+    case SequencePart::kEven:
+      return SequencePart::kOdd;
+    case SequencePart::kOdd:
+      return SequencePart::kEven;
+    case SequencePart::kFirstHalf:
+      return SequencePart::kSecondHalf;
+    case SequencePart::kSecondHalf:
+      return SequencePart::kFirstHalf;
+  }
+  return SequencePart::kAll;
 }
 
 std::vector<TokenRange> ranges_of(const Trace& trace, SequencePart part) {

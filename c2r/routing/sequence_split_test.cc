@@ -45,7 +45,7 @@ TEST(RangesOf, AndTheOtherPartAreTheWholeTrace) {
 
 TEST(ParseSequencePart, ListsTheParts) {
   EXPECT_EQ(testing::error_of([] { parse_sequence_part("half"); }),
-            "'half' is no part of a trace; there are all, even, odd, first-half and second-half");
+            "a part of a trace is all, even, odd, first-half or second-half; not 'half'");
 }
 
 }  // namespace

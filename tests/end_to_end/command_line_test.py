@@ -159,8 +159,8 @@ class Plans(CommandLine):
 
     def test_mistakes_are_explained(self):
         self.make_plan()
-        self.fails_with(2, "c2r plan: 'half' is no part of a trace; there are all, even, odd, "
-                           "first-half and second-half",
+        self.fails_with(2, "c2r plan: a part of a trace is all, even, odd, first-half or "
+                           "second-half; not 'half'",
                         "plan", "trace.safetensors", "--cluster", "1x2", "--fit", "half", "-o", "x")
         self.fails_with(1, "c2r simulate: config.json: the key 'format' is missing",
                         "simulate", "config.json", "trace.safetensors")
