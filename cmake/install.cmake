@@ -9,7 +9,7 @@ install(TARGETS ${targets} EXPORT c2rTargets ARCHIVE DESTINATION ${CMAKE_INSTALL
 install(TARGETS c2r RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 foreach(module ${modules})
   install(DIRECTORY c2r/${module} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/c2r
-          FILES_MATCHING PATTERN "*.h" PATTERN "testing.h" EXCLUDE)
+          FILES_MATCHING PATTERN "*.h" PATTERN "*testing*.h" EXCLUDE)
 endforeach()
 install(EXPORT c2rTargets NAMESPACE c2r:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/c2r)
 configure_package_config_file(cmake/c2rConfig.cmake.in ${PROJECT_BINARY_DIR}/c2rConfig.cmake

@@ -14,12 +14,7 @@ namespace {
 using testing::error_of;
 using testing::real_data;
 using testing::temporary_path;
-
-std::filesystem::path text_file(const std::string& name, std::string_view text) {
-  auto path = temporary_path(name);
-  write_text_file(path, text);
-  return path;
-}
+using testing::text_file;
 
 std::vector<std::int64_t> loads_of(const CollaborationStatistics& statistics, std::size_t layer) {
   std::vector<std::int64_t> loads;

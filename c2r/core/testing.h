@@ -4,8 +4,12 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cstdint>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <string>
+#include <string_view>
 
 #include "c2r/core/error.h"
 
@@ -36,6 +40,27 @@ inline std::filesystem::path temporary_path(const std::string& name) {
   auto path = temporary_folder() / folder / name;
   std::filesystem::create_directories(path.parent_path());
   return path;
+}
+
+/// A file of this test's own with `text` in it.
+inline std::filesystem::path text_file(const std::string& name, std::string_view text) {
+  auto path = temporary_path(name);
+  std::ofstream out(path, std::ios::binary);
+  out << text;
+  EXPECT_TRUE(out.flush().good()) << path;
+  return path;
+}
+
+/// As temporary_path(), in a folder that holds nothing else, whatever an earlier run left there.
+inline std::filesystem::path path_in_empty_folder(const std::string& name) {
+  auto path = temporary_path(name);
+  std::filesystem::remove_all(path.parent_path());
+  std::filesystem::create_directories(path.parent_path());
+  return path;
+}
+
+inline std::int64_t num_files(const std::filesystem::path& folder) {
+  return std::distance(std::filesystem::directory_iterator(folder), {});
 }
 
 /// The message of the Error that `call` throws, or "no error".

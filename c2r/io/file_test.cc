@@ -11,6 +11,8 @@ namespace c2r {
 namespace {
 
 using testing::error_of;
+using testing::num_files;
+using testing::path_in_empty_folder;
 using testing::temporary_path;
 
 // `printf 'hello\n' | xz`.
@@ -19,18 +21,6 @@ constexpr std::string_view kHelloXz(
     "\xa3\x01\x00\x05\x68\x65\x6c\x6c\x6f\x0a\x00\x00\x00\xa5\x60\x97\xf1\x94\xf6\xfd\xe0\x00\x01"
     "\x1e\x06\xc1\x2f\xa4\x1d\x1f\xb6\xf3\x7d\x01\x00\x00\x00\x00\x04\x59\x5a",
     64);
-
-std::int64_t num_files(const std::filesystem::path& folder) {
-  return std::distance(std::filesystem::directory_iterator(folder), {});
-}
-
-// In a folder that holds nothing else, whatever an earlier run left there.
-std::filesystem::path path_in_empty_folder(const std::string& name) {
-  auto path = temporary_path(name);
-  std::filesystem::remove_all(path.parent_path());
-  std::filesystem::create_directories(path.parent_path());
-  return path;
-}
 
 TEST(AtomicFile, AppearsWhenCommitted) {
   const auto path = path_in_empty_folder("file.txt");

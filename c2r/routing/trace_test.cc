@@ -14,24 +14,14 @@ namespace c2r {
 namespace {
 
 using testing::error_of;
+using testing::num_files;
+using testing::path_in_empty_folder;
 using testing::temporary_path;
 
 std::vector<ExpertId> ids(std::initializer_list<int> values) {
   std::vector<ExpertId> out;
   for (const int value : values) out.push_back(ExpertId{value});
   return out;
-}
-
-std::int64_t num_files(const std::filesystem::path& folder) {
-  return std::distance(std::filesystem::directory_iterator(folder), {});
-}
-
-// In a folder that holds nothing else, whatever an earlier run left there.
-std::filesystem::path path_in_empty_folder(const std::string& name) {
-  auto path = temporary_path(name);
-  std::filesystem::remove_all(path.parent_path());
-  std::filesystem::create_directories(path.parent_path());
-  return path;
 }
 
 TEST(Trace, ReturnsWhatWasWritten) {
