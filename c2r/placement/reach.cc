@@ -7,14 +7,13 @@
 #include "c2r/core/enum_names.h"
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
+#include "c2r/routing/trace_chunks.h"
 
 namespace c2r {
 namespace {
 
 constexpr EnumName<Homes> kHomes[] = {{Homes::kSequences, "sequences"},
                                       {Homes::kUniform, "uniform"}};
-
-constexpr std::int64_t kChunkTokens = 1 << 14;
 
 std::int64_t at(RankId rank) {
   return static_cast<std::int64_t>(index(rank));
@@ -129,14 +128,12 @@ std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> r
                 "the placement of layer {} is for {} experts, but the trace has {}", layer,
                 placement.num_experts, header.num_experts);
     ReachCounter counter(placement, options);
-    for (const TokenRange& range : ranges) {
-      for (std::int64_t begin = range.begin; begin < range.end; begin += kChunkTokens) {
-        const std::int64_t end = std::min(begin + kChunkTokens, range.end);
-        const auto chunk_homes = homes.empty() ? std::span<const RankId>()
-                                               : std::span<const RankId>(homes).subspan(
-                                                     std::size_t(begin), std::size_t(end - begin));
-        counter.add(trace.topk_idx(layer, begin, end), chunk_homes);
-      }
+    for (const TokenRange& piece : pieces_of(ranges)) {
+      const auto piece_homes =
+          homes.empty() ? std::span<const RankId>()
+                        : std::span<const RankId>(homes).subspan(
+                              std::size_t(piece.begin), std::size_t(piece.end - piece.begin));
+      counter.add(trace.topk_idx(layer, piece.begin, piece.end), piece_homes);
     }
     result[static_cast<std::size_t>(layer)] = counter.finish();
     const std::int64_t done = ++num_done;

@@ -5,6 +5,7 @@
 
 #include "c2r/core/error.h"
 #include "c2r/core/rng.h"
+#include "c2r/routing/trace_chunks.h"
 
 namespace c2r {
 namespace {
@@ -104,12 +105,9 @@ TokenSets TokenSetBuilder::finish() const {
 
 TokenSets collect_token_sets(const Trace& trace, std::int64_t layer,
                              std::span<const TokenRange> ranges) {
-  constexpr std::int64_t kTokensAtOnce = 8192;
   TokenSetBuilder builder(trace.header().num_experts, trace.header().top_k);
-  for (const TokenRange& range : ranges) {
-    for (std::int64_t begin = range.begin; begin < range.end; begin += kTokensAtOnce) {
-      builder.add(trace.topk_idx(layer, begin, std::min(begin + kTokensAtOnce, range.end)));
-    }
+  for (const TokenRange& piece : pieces_of(ranges)) {
+    builder.add(trace.topk_idx(layer, piece.begin, piece.end));
   }
   return builder.finish();
 }

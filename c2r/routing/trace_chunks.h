@@ -3,8 +3,11 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
+#include <vector>
 
 #include "c2r/core/progress.h"
+#include "c2r/routing/sequence_split.h"
 #include "c2r/routing/trace.h"
 
 namespace c2r {
@@ -16,8 +19,11 @@ struct TraceChunk {
   std::int64_t num_tokens() const { return end - begin; }
 };
 
-/// No chunk has more tokens, so 32 bits count whatever happens at most once a token.
+/// No chunk or piece has more tokens, so 32 bits count whatever happens at most once a token.
 inline constexpr std::int64_t kMaxChunkTokens = 1 << 16;
+
+/// Cuts ranges into pieces of at most kMaxChunkTokens, in order.
+std::vector<TokenRange> pieces_of(std::span<const TokenRange> ranges);
 
 /// Calls `body(chunk, thread)` for chunks that together cover every token of every layer once;
 /// `thread`, in [0, num_threads), names scratch space. Throws what the first chunk's body threw
