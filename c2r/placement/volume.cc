@@ -53,6 +53,20 @@ void sum_links(const Cluster& cluster, Volume& volume) {
   }
 }
 
+VolumeBytes bytes_of(const Volume& volume, std::int64_t hidden, std::int64_t element_bytes) {
+  // The sum of the three counts fits, so that each of them and any sum of them does.
+  std::int64_t total = 0;
+  C2R_REQUIRE(!__builtin_mul_overflow(hidden, element_bytes, &total) &&
+                  !__builtin_mul_overflow(total, volume.total_copies(), &total),
+              kInvalidArgument, "{} copies of {} values of {} bytes are more than 2^63 bytes",
+              volume.total_copies(), hidden, element_bytes);
+  const std::int64_t copy_bytes = hidden * element_bytes;
+  return {.denominator = volume.denominator,
+          .intra_node_bytes = volume.intra_node_copies * copy_bytes,
+          .inter_node_bytes = volume.inter_node_copies * copy_bytes,
+          .local_bytes = volume.local_copies * copy_bytes};
+}
+
 }  // namespace
 
 std::string_view name_of(CopyMode mode) {
@@ -97,21 +111,14 @@ void check_copy_format(const CopyFormat& format) {
       format.hidden, format.dispatch_element_bytes, format.combine_element_bytes);
 }
 
-VolumeBytes volume_bytes(const Volume& volume, const CopyFormat& format) {
+VolumeBytes dispatch_bytes(const Volume& volume, const CopyFormat& format) {
   check_copy_format(format);
-  const auto bytes = [&](std::int64_t copies, std::int64_t element_bytes) {
-    return static_cast<double>(copies) * static_cast<double>(format.hidden * element_bytes) /
-           static_cast<double>(volume.denominator);
-  };
-  const std::int64_t there = format.dispatch_element_bytes, back = format.combine_element_bytes;
-  return {.dispatch_wire_bytes = bytes(volume.wire_copies(), there),
-          .dispatch_intra_node_bytes = bytes(volume.intra_node_copies, there),
-          .dispatch_inter_node_bytes = bytes(volume.inter_node_copies, there),
-          .dispatch_total_bytes = bytes(volume.total_copies(), there),
-          .combine_wire_bytes = bytes(volume.wire_copies(), back),
-          .combine_intra_node_bytes = bytes(volume.intra_node_copies, back),
-          .combine_inter_node_bytes = bytes(volume.inter_node_copies, back),
-          .combine_total_bytes = bytes(volume.total_copies(), back)};
+  return bytes_of(volume, format.hidden, format.dispatch_element_bytes);
+}
+
+VolumeBytes combine_bytes(const Volume& volume, const CopyFormat& format) {
+  check_copy_format(format);
+  return bytes_of(volume, format.hidden, format.combine_element_bytes);
 }
 
 }  // namespace c2r

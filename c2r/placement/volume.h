@@ -64,16 +64,22 @@ struct CopyFormat {
   std::int64_t combine_element_bytes = 2;
 };
 
-/// Bytes in one layer = copies x hidden x element size; exact below 2^53.
+/// Bytes in one layer and direction = copies x hidden x element size. Like the copies, they are to
+/// be divided by `denominator`: of tokens whose homes are known they are whole bytes.
 struct VolumeBytes {
-  double dispatch_wire_bytes = 0, dispatch_intra_node_bytes = 0, dispatch_inter_node_bytes = 0;
-  double dispatch_total_bytes = 0;  // local copies included
-  double combine_wire_bytes = 0, combine_intra_node_bytes = 0, combine_inter_node_bytes = 0;
-  double combine_total_bytes = 0;
+  std::int64_t denominator = 1;
+  std::int64_t intra_node_bytes = 0, inter_node_bytes = 0;
+  std::int64_t local_bytes = 0;
+
+  std::int64_t wire_bytes() const { return intra_node_bytes + inter_node_bytes; }
+  std::int64_t total_bytes() const { return local_bytes + wire_bytes(); }
+  bool operator==(const VolumeBytes&) const = default;
 };
 
-/// @throws Error(kInvalidArgument) if the format has a size below 1
-VolumeBytes volume_bytes(const Volume& volume, const CopyFormat& format);
+VolumeBytes dispatch_bytes(const Volume& volume, const CopyFormat& format);
+/// @throws Error(kInvalidArgument), as dispatch_bytes(), if the format has a size below 1, or if
+///         there are 2^63 bytes or more
+VolumeBytes combine_bytes(const Volume& volume, const CopyFormat& format);
 
 void check_copy_format(const CopyFormat& format);
 

@@ -93,11 +93,11 @@ TEST(Volume, CountsAWorkedExample) {
   EXPECT_EQ(all_gather.wire_copies(), 2 * 3);
   EXPECT_EQ(all_gather.per_token(all_gather.wire_copies()), 3.0);
 
-  const VolumeBytes bytes = volume_bytes(per_rank, {.hidden = 100, .dispatch_element_bytes = 1});
-  EXPECT_EQ(bytes.dispatch_wire_bytes, 300);
-  EXPECT_EQ(bytes.dispatch_total_bytes, 400);
-  EXPECT_EQ(bytes.combine_wire_bytes, 600);
-  EXPECT_EQ(bytes.combine_inter_node_bytes, 600);
+  const CopyFormat format = {.hidden = 100, .dispatch_element_bytes = 1};
+  EXPECT_EQ(dispatch_bytes(per_rank, format),
+            (VolumeBytes{.inter_node_bytes = 300, .local_bytes = 100}));
+  EXPECT_EQ(combine_bytes(per_rank, format).wire_bytes(), 600);
+  EXPECT_EQ(combine_bytes(per_rank, format).total_bytes(), 800);
 }
 
 // Token {0, 1} reaches 1 rank, token {0, 2} reaches 2; each copy stays home once in two.
@@ -267,8 +267,13 @@ TEST(Volume, SaysWhatItCannotPredict) {
               reach_of({3, 1}, replicated, {.cluster = two}, std::vector<RankId>(2));
             }),
             "2 home ranks were given for 3 tokens, with homes uniform");
-  EXPECT_EQ(error_of([] { volume_bytes({}, {.hidden = 0}); }),
+  EXPECT_EQ(error_of([] { dispatch_bytes({}, {.hidden = 0}); }),
             "a copy of 0 values of 2 bytes in dispatch and 2 in combine: each must be at least 1");
+  EXPECT_EQ(error_of([] {
+              combine_bytes({.local_copies = std::int64_t{1} << 40},
+                            {.hidden = 1 << 22, .combine_element_bytes = 2});
+            }),
+            "1099511627776 copies of 4194304 values of 2 bytes are more than 2^63 bytes");
   EXPECT_EQ(error_of([] { parse_copy_mode("per-token"); }),
             "a copy mode is per-expert, per-rank, per-node or all-gather; not 'per-token'");
 }
