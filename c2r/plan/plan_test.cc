@@ -143,7 +143,7 @@ TEST(Plan, SaysWhatIsWrongWithAFile) {
            Case{"[1.1,1.5]", "[1.1,-1]",
                 "p: copies_per_token is -1, but must be a number of at least 0"},
            Case{"per-rank", "per-token",
-                "p: a copy mode is per-expert, per-rank, per-node, all-gather; not 'per-token'"},
+                "p: a copy mode is per-expert, per-rank, per-node or all-gather; not 'per-token'"},
            Case{"\"is_exact\": true", "\"is_exact\": 1", "p: is_exact must be true or false"},
            Case{"\"seed\": 7", "\"seed\": -7",
                 "p: seed is -7, but must be an integer in [0, 9223372036854775807]"},
