@@ -172,7 +172,7 @@ void make_plan(const Options& options) {
   if (options.top_t > 0) add_lists(trace, ranges, options.top_t, plan);
 
   const PredictRequest request{
-      .reach = {.cluster = cluster, .rule = ReplicaRule::kGreedyCover},
+      .reach = {.cluster = cluster, .rule = ReplicaRule::kFewestRanks},
       .copy_mode = cluster.num_nodes > 1 ? CopyMode::kPerNode : CopyMode::kPerRank};
   ProgressLine progress("predicting");
   plan.predictions = predict_waterfall(plan, trace, ranges_of(trace, other_part(part)), request,

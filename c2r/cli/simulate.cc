@@ -14,7 +14,7 @@ namespace {
 
 struct Options {
   std::string plan, trace, cluster;
-  std::string transport = "per-rank", rule = "greedy-cover", homes = "uniform", part = "all";
+  std::string transport = "per-rank", rule = "fewest-ranks", homes = "uniform", part = "all";
   std::string overlap = "added";
   std::int64_t hidden = 0, intermediate = 0;
   std::uint64_t seed = 0;
@@ -81,7 +81,7 @@ void add_simulate(CLI::App& app) {
       ->type_name("MODE");
   command
       ->add_option("--replica-rule", options->rule,
-                   "which replica serves: greedy-cover, local-first or random")
+                   "which replica serves: fewest-ranks, local-first or random")
       ->capture_default_str()
       ->type_name("RULE");
   command

@@ -3,55 +3,77 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
+#include <numeric>
 
 #include "c2r/core/error.h"
 
 namespace c2r {
+namespace {
+
+std::size_t lowest(std::uint64_t set) {
+  return static_cast<std::size_t>(std::countr_zero(set));
+}
+
+}  // namespace
 
 CoverSolver::CoverSolver(const Cluster& cluster)
     : ranks_per_node_(cluster.ranks_per_node),
-      bit_of_rank_(static_cast<std::size_t>(cluster.ep_size()), -1),
-      bit_of_node_(static_cast<std::size_t>(cluster.num_nodes), -1) {}
-
-// 0 if there are too many ranks already.
-CoverSolver::RankSet CoverSolver::bit_of(std::uint16_t rank) {
-  std::int32_t& bit = bit_of_rank_[rank];
-  if (bit < 0) {
-    if (std::ssize(rank_of_bit_) == kMaxHosts) return 0;
-    bit = static_cast<std::int32_t>(std::ssize(rank_of_bit_));
-    rank_of_bit_.push_back(rank);
-    std::int32_t& node_bit = bit_of_node_[std::size_t(rank / ranks_per_node_)];
-    if (node_bit < 0) node_bit = bit;  // a node is known by its first rank
-    node_of_bit_.push_back(std::uint64_t{1} << node_bit);
-  }
-  return RankSet{1} << bit;
+      bit_of_rank_(static_cast<std::size_t>(cluster.ep_size()), -1) {
+  std::vector<std::uint16_t> ranks(bit_of_rank_.size());
+  std::iota(ranks.begin(), ranks.end(), std::uint16_t{0});
+  if (cluster.ep_size() <= kMaxHosts) number(ranks);
 }
 
+// `ranks` ascend.
+void CoverSolver::number(std::span<const std::uint16_t> ranks) {
+  for (const std::uint16_t rank : rank_of_bit_) bit_of_rank_[rank] = -1;
+  rank_of_bit_.assign(ranks.begin(), ranks.end());
+  node_of_bit_.assign(ranks.size(), 0);
+  std::size_t first = 0;  // bit of the same node
+  for (std::size_t bit = 0; bit < ranks.size(); ++bit) {
+    bit_of_rank_[ranks[bit]] = static_cast<std::int32_t>(bit);
+    if (ranks[bit] / ranks_per_node_ != ranks[first] / ranks_per_node_) first = bit;
+    for (std::size_t same = first; same < bit; ++same) {
+      node_of_bit_[same] |= RankSet{1} << bit;
+      node_of_bit_[bit] |= RankSet{1} << same;
+    }
+    node_of_bit_[bit] |= RankSet{1} << bit;
+  }
+}
+
+// Where there are more ranks than bits, those that matter to this token get one.
 void CoverSolver::number_hosts(std::span<const std::span<const std::uint16_t>> hosts) {
-  for (const std::uint16_t rank : rank_of_bit_) {
-    bit_of_rank_[rank] = -1;
-    bit_of_node_[std::size_t(rank / ranks_per_node_)] = -1;
+  std::vector<std::uint16_t>& ranks = hosts_of_token_;
+  ranks.clear();
+  const auto add = [&](std::uint16_t rank) {
+    if (std::ssize(ranks) < kMaxHosts && std::ranges::find(ranks, rank) == ranks.end()) {
+      ranks.push_back(rank);
+    }
+  };
+  for (const auto& expert : hosts) {
+    if (expert.size() == 1) add(expert[0]);
   }
-  rank_of_bit_.clear(), node_of_bit_.clear();
-  hosts_.assign(hosts.size(), 0);
-  for (std::size_t i = 0; i < hosts.size(); ++i) {
-    if (hosts[i].size() == 1) hosts_[i] = bit_of(hosts[i][0]);
-  }
-  for (std::size_t i = 0; i < hosts.size(); ++i) {
-    if (hosts[i].size() > 1) hosts_[i] = bit_of(hosts[i][0]);
-  }
-  for (std::size_t i = 0; i < hosts.size(); ++i) {
-    for (const std::uint16_t rank : hosts[i].subspan(1)) hosts_[i] |= bit_of(rank);
-  }
+  for (const auto& expert : hosts) add(expert[0]);
+  for (const auto& expert : hosts) std::ranges::for_each(expert, add);
+  std::ranges::sort(ranks);
+  number(ranks);
 }
 
 void CoverSolver::solve(std::span<const std::span<const std::uint16_t>> hosts,
-                        std::span<const std::int64_t> loads, std::span<std::uint16_t> served_by) {
+                        std::span<const std::int64_t> loads, std::span<std::uint16_t> served_by,
+                        std::int32_t home_node) {
   C2R_ASSERT(hosts.size() == served_by.size() && hosts.size() <= std::size_t{kMaxHosts});
-  number_hosts(hosts);
+  if (bit_of_rank_.size() > std::size_t{kMaxHosts}) number_hosts(hosts);
   loads_ = loads;
+  home_node_ = home_node;
+  hosts_.assign(hosts.size(), 0);
   RankSet used = 0;  // no choice: visited in every cover
-  for (const RankSet ranks : hosts_) used |= std::has_single_bit(ranks) ? ranks : 0;
+  for (std::size_t i = 0; i < hosts.size(); ++i) {
+    for (const std::uint16_t rank : hosts[i]) {
+      if (bit_of_rank_[rank] >= 0) hosts_[i] |= RankSet{1} << bit_of_rank_[rank];
+    }
+    if (hosts[i].size() == 1) used |= hosts_[i];
+  }
   std::uint64_t open = 0;
   for (std::size_t i = 0; i < hosts_.size(); ++i) {
     if ((hosts_[i] & used) == 0) open |= std::uint64_t{1} << i;
@@ -63,14 +85,7 @@ void CoverSolver::solve(std::span<const std::span<const std::uint16_t>> hosts,
     branch(used, std::popcount(used), open);
   }
   for (std::size_t i = 0; i < hosts_.size(); ++i) {
-    RankSet serving = hosts_[i] & best_;
-    served_by[i] = rank_of_bit_[std::size_t(std::countr_zero(serving))];
-    for (serving &= serving - 1; serving != 0; serving &= serving - 1) {
-      const std::uint16_t rank = rank_of_bit_[std::size_t(std::countr_zero(serving))];
-      if (std::pair(loads[rank], rank) < std::pair(loads[served_by[i]], served_by[i])) {
-        served_by[i] = rank;
-      }
-    }
+    served_by[i] = rank_of_bit_[lowest(least_loaded(hosts_[i] & best_))];
   }
 }
 
@@ -81,14 +96,14 @@ void CoverSolver::branch(RankSet used, std::int32_t num_used, std::uint64_t open
   std::int32_t fewest = kMaxHosts + 1;
   RankSet choices = 0;
   for (std::uint64_t rest = open; rest != 0; rest &= rest - 1) {
-    const RankSet ranks = hosts_[std::size_t(std::countr_zero(rest))];
+    const RankSet ranks = hosts_[lowest(rest)];
     if (std::popcount(ranks) < fewest) fewest = std::popcount(ranks), choices = ranks;
   }
   for (; choices != 0; choices &= choices - 1) {
     const RankSet rank = choices & (~choices + 1);
     std::uint64_t still_open = 0;
     for (std::uint64_t rest = open; rest != 0; rest &= rest - 1) {
-      if ((hosts_[std::size_t(std::countr_zero(rest))] & rank) == 0) still_open |= rest & -rest;
+      if ((hosts_[lowest(rest)] & rank) == 0) still_open |= rest & -rest;
     }
     branch(used | rank, num_used + 1, still_open);
   }
@@ -96,26 +111,40 @@ void CoverSolver::branch(RankSet used, std::int32_t num_used, std::uint64_t open
 
 void CoverSolver::consider(RankSet used, std::int32_t num_used) {
   if (num_used > best_size_) return;
-  std::uint64_t nodes = 0;
-  for (RankSet rest = used; rest != 0; rest &= rest - 1) {
-    nodes |= node_of_bit_[std::size_t(std::countr_zero(rest))];
+  std::int32_t num_nodes = 0;
+  bool is_home_missing = home_node_ != kNoNode;
+  for (RankSet rest = used; rest != 0; rest &= ~node_of_bit_[lowest(rest)]) {
+    ++num_nodes;
+    is_home_missing &= rank_of_bit_[lowest(rest)] / ranks_per_node_ != home_node_;
   }
-  const std::int32_t num_nodes = std::popcount(nodes);
-  if (num_used == best_size_ && num_nodes > best_ties_.first) return;
-  std::int64_t load = 0;
-  for (const RankSet ranks : hosts_) {
-    std::int64_t least = std::numeric_limits<std::int64_t>::max();
-    for (RankSet rest = ranks & used; rest != 0; rest &= rest - 1) {
-      least = std::min(least, loads_[rank_of_bit_[std::size_t(std::countr_zero(rest))]]);
-    }
-    load += least;
-  }
-  const std::pair ties{num_nodes, load};
-  if (num_used < best_size_ || ties < best_ties_) {
+  if (num_used == best_size_ && num_nodes > std::get<0>(best_ties_)) return;
+  const Ties ties{num_nodes, is_home_missing, load_of(used)};
+  const RankSet differing = used ^ best_;
+  const bool is_lower = (differing & (~differing + 1) & used) != 0;
+  if (num_used < best_size_ || ties < best_ties_ || (ties == best_ties_ && is_lower)) {
     best_ = used;
     best_size_ = num_used;
     best_ties_ = ties;
   }
+}
+
+std::int64_t CoverSolver::load_of(RankSet used) const {
+  std::int64_t load = 0;
+  for (const RankSet ranks : hosts_) {
+    load += loads_[rank_of_bit_[lowest(least_loaded(ranks & used))]];
+  }
+  return load;
+}
+
+// The rank of `ranks` with the least load; of equals, the lowest.
+CoverSolver::RankSet CoverSolver::least_loaded(RankSet ranks) const {
+  RankSet best = ranks & (~ranks + 1);
+  for (RankSet rest = ranks ^ best; rest != 0; rest &= rest - 1) {
+    if (loads_[rank_of_bit_[lowest(rest)]] < loads_[rank_of_bit_[lowest(best)]]) {
+      best = rest & (~rest + 1);
+    }
+  }
+  return best;
 }
 
 }  // namespace c2r

@@ -1,10 +1,10 @@
 // The fewest ranks that serve one token, and among those the least loaded: exact, by branch and
-// bound.
+// bound. The optimizer's idea of a copy and ReplicaRule::kFewestRanks are this one function.
 #pragma once
 
 #include <cstdint>
 #include <span>
-#include <utility>
+#include <tuple>
 #include <vector>
 
 #include "c2r/placement/cluster.h"
@@ -14,45 +14,57 @@ namespace c2r {
 /// Chooses for one token after another; keeps its scratch.
 class CoverSolver {
  public:
+  static constexpr std::int32_t kNoNode = -1;
+
   explicit CoverSolver(const Cluster& cluster);
 
   /// Fills `served_by` [k] with a host of each expert, so that as few distinct ranks are used as
-  /// any choice needs. Ties: the fewest nodes, then the least sum over experts of the load of their
-  /// rank, then the first found. An expert that two chosen ranks host goes to the less loaded, then
-  /// lower one.
+  /// any choice needs. Ties: the fewest nodes, then, if a home is given, a choice with its node;
+  /// then the least sum over experts of the load of their rank, then the lexicographically lowest
+  /// ranks. An expert that two chosen ranks host goes to the less loaded, then lower one. The
+  /// numbers of ranks and of nodes therefore depend on `hosts` alone.
   ///
-  /// Two limits keep a step cheap: of a token's hosts the first kMaxHosts are looked at, in the
-  /// order of single hosts, then first hosts, then the rest; and after kMaxSteps partial covers the
-  /// best so far is taken. Within them the cover is the smallest.
+  /// Two limits keep a token cheap: in clusters of more than kMaxHosts ranks, only the first
+  /// kMaxHosts of a token's hosts are looked at, in the order of single hosts, then first hosts,
+  /// then the rest; and after kMaxSteps partial covers the best so far is taken. Within them the
+  /// cover is the smallest. 8 experts with 3 hosts each, or 12 with 2, have at most
+  /// 3^0 + ... + 3^7 = 3280 and 2^0 + ... + 2^11 = 4095 partial covers.
   ///
   /// @param hosts [k <= kMaxHosts], the ranks of each expert, ascending and not empty
   /// @param loads of every rank
+  /// @param home_node the node whose copies are cheap, or kNoNode
   ///
   /// Cost: O(k) if the ranks of experts with one host serve all; else the product of the replica
   /// numbers of the experts left, cut off by the best so far.
   void solve(std::span<const std::span<const std::uint16_t>> hosts,
-             std::span<const std::int64_t> loads, std::span<std::uint16_t> served_by);
+             std::span<const std::int64_t> loads, std::span<std::uint16_t> served_by,
+             std::int32_t home_node = kNoNode);
 
   static constexpr std::int32_t kMaxHosts = 64, kMaxSteps = 4096;
 
  private:
-  using RankSet = std::uint64_t;  // bit i = rank_of_bit_[i]
+  using RankSet = std::uint64_t;  // bit i = rank_of_bit_[i]; bits ascend with ranks
+  // Nodes, whether none of them is the home node, and load: less is better.
+  using Ties = std::tuple<std::int32_t, bool, std::int64_t>;
 
-  RankSet bit_of(std::uint16_t rank);
   void number_hosts(std::span<const std::span<const std::uint16_t>> hosts);
+  void number(std::span<const std::uint16_t> ranks);
+  std::int64_t load_of(RankSet used) const;
+  RankSet least_loaded(RankSet ranks) const;
   void branch(RankSet used, std::int32_t num_used, std::uint64_t open);
   void consider(RankSet used, std::int32_t num_used);
 
   std::int32_t ranks_per_node_ = 1;
   std::span<const std::int64_t> loads_;
-  std::vector<std::int32_t> bit_of_rank_;   // [ep_size], -1 = none yet
-  std::vector<std::uint16_t> rank_of_bit_;  // [<= kMaxHosts]
-  std::vector<std::int32_t> bit_of_node_;   // [num_nodes], -1 = none yet
-  std::vector<std::uint64_t> node_of_bit_;  // [<= kMaxHosts], as a bit
-  std::vector<RankSet> hosts_;              // [k]
+  std::int32_t home_node_ = kNoNode;
+  std::vector<std::int32_t> bit_of_rank_;      // [ep_size], -1 = none
+  std::vector<std::uint16_t> rank_of_bit_;     // [<= kMaxHosts]
+  std::vector<RankSet> node_of_bit_;           // [<= kMaxHosts], the bits of the same node
+  std::vector<std::uint16_t> hosts_of_token_;  // [<= kMaxHosts], scratch
+  std::vector<RankSet> hosts_;                 // [k]
   RankSet best_ = 0;
   std::int32_t best_size_ = 0;
-  std::pair<std::int32_t, std::int64_t> best_ties_;  // nodes, load
+  Ties best_ties_;
   std::int32_t steps_ = 0;
 };
 

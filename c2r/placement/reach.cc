@@ -32,13 +32,27 @@ Reach empty_reach(const ReplicaChooser& chooser, const ReachOptions& options) {
           .tokens_on_node = {ep_size, options.cluster.num_nodes}};
 }
 
-void copy_first_home_to_all(Reach& reach) {
-  std::ranges::fill(reach.num_tokens, reach.num_tokens[0]);
-  for (auto* counts : {&reach.choices_on_rank, &reach.tokens_on_rank, &reach.tokens_on_node}) {
-    for (std::int64_t home = 1; home < counts->rows(); ++home) {
-      std::ranges::copy(counts->row(0), counts->row(home).begin());
+// Every run of `num_alike` homes gets what its first one has.
+void copy_to_alike_homes(std::int64_t num_alike, Reach& reach) {
+  for (std::int64_t home = 0; home < reach.cluster.ep_size(); ++home) {
+    const std::int64_t first = home - home % num_alike;
+    reach.num_tokens[static_cast<std::size_t>(home)] =
+        reach.num_tokens[static_cast<std::size_t>(first)];
+    for (auto* counts : {&reach.choices_on_rank, &reach.tokens_on_rank, &reach.tokens_on_node}) {
+      if (home != first) std::ranges::copy(counts->row(first), counts->row(home).begin());
     }
   }
+}
+
+std::vector<TokenRange> outside(std::span<const TokenRange> ranges, std::int64_t num_tokens) {
+  std::vector<TokenRange> others;
+  std::int64_t begin = 0;
+  for (const TokenRange& range : ranges) {
+    others.push_back({begin, range.begin});
+    begin = range.end;
+  }
+  others.push_back({begin, num_tokens});
+  return others;
 }
 
 }  // namespace
@@ -66,27 +80,39 @@ std::vector<RankId> homes_of_sequences(std::span<const std::int64_t> sequence_st
 ReachCounter::ReachCounter(const Placement& placement, const ReachOptions& options)
     : chooser_(placement, options.cluster, options.rule, options.seed),
       reach_(empty_reach(chooser_, options)),
-      counts_one_home_for_all_(options.homes == Homes::kUniform && chooser_.ignores_home()) {}
+      num_alike_homes_(options.homes == Homes::kUniform ? chooser_.num_alike_homes() : 1) {}
 
 void ReachCounter::add(MatrixView<const ExpertId> topk_idx, std::span<const RankId> homes) {
+  serve(topk_idx, homes, /*is_counted=*/true);
+}
+
+void ReachCounter::serve_before(MatrixView<const ExpertId> topk_idx,
+                                std::span<const RankId> homes) {
+  serve(topk_idx, homes, /*is_counted=*/false);
+}
+
+void ReachCounter::serve(MatrixView<const ExpertId> topk_idx, std::span<const RankId> homes,
+                         bool is_counted) {
   C2R_REQUIRE((reach_.homes == Homes::kSequences ? topk_idx.rows() : 0) == std::ssize(homes),
               kInvalidArgument, "{} home ranks were given for {} tokens, with homes {}",
               homes.size(), topk_idx.rows(), name_of(reach_.homes));
   served_by_.resize(static_cast<std::size_t>(topk_idx.cols()));
-  const std::int32_t num_homes = counts_one_home_for_all_ ? 1 : reach_.cluster.ep_size();
   for (std::int64_t t = 0; t < topk_idx.rows(); ++t, ++next_token_) {
+    const auto serve_from = [&](RankId home) {
+      chooser_.choose(topk_idx.row(t), home, next_token_, served_by_);
+      if (is_counted) count_token(home);
+    };
     if (reach_.homes == Homes::kSequences) {
-      add_token(topk_idx.row(t), homes[static_cast<std::size_t>(t)]);
+      serve_from(homes[static_cast<std::size_t>(t)]);
     } else {
-      for (std::int32_t home = 0; home < num_homes; ++home) {
-        add_token(topk_idx.row(t), RankId{home});
+      for (std::int32_t home = 0; home < reach_.cluster.ep_size(); home += num_alike_homes_) {
+        serve_from(RankId{home});
       }
     }
   }
 }
 
-void ReachCounter::add_token(std::span<const ExpertId> experts, RankId home) {
-  chooser_.choose(experts, home, next_token_, served_by_);
+void ReachCounter::count_token(RankId home) {
   ++reach_.num_tokens[index(home)];
   const Cluster& cluster = reach_.cluster;
   for (auto rank = served_by_.begin(); rank != served_by_.end(); ++rank) {
@@ -104,7 +130,7 @@ void ReachCounter::add_token(std::span<const ExpertId> experts, RankId home) {
 
 Reach ReachCounter::finish() const {
   Reach reach = reach_;
-  if (counts_one_home_for_all_) copy_first_home_to_all(reach);
+  copy_to_alike_homes(num_alike_homes_, reach);
   return reach;
 }
 
@@ -128,12 +154,18 @@ std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> r
                 "the placement of layer {} is for {} experts, but the trace has {}", layer,
                 placement.num_experts, header.num_experts);
     ReachCounter counter(placement, options);
+    const auto homes_of = [&](const TokenRange& piece) {
+      return homes.empty() ? std::span<const RankId>()
+                           : std::span<const RankId>(homes).subspan(
+                                 std::size_t(piece.begin), std::size_t(piece.end - piece.begin));
+    };
+    if (counter.has_memory()) {
+      for (const TokenRange& piece : pieces_of(outside(ranges, trace.num_tokens()))) {
+        counter.serve_before(trace.topk_idx(layer, piece.begin, piece.end), homes_of(piece));
+      }
+    }
     for (const TokenRange& piece : pieces_of(ranges)) {
-      const auto piece_homes =
-          homes.empty() ? std::span<const RankId>()
-                        : std::span<const RankId>(homes).subspan(
-                              std::size_t(piece.begin), std::size_t(piece.end - piece.begin));
-      counter.add(trace.topk_idx(layer, piece.begin, piece.end), piece_homes);
+      counter.add(trace.topk_idx(layer, piece.begin, piece.end), homes_of(piece));
     }
     result[static_cast<std::size_t>(layer)] = counter.finish();
     const std::int64_t done = ++num_done;

@@ -70,23 +70,35 @@ class ReachCounter {
   /// @param homes [num_tokens] for Homes::kSequences, else empty
   /// @throws Error(kInvalidArgument) if `homes` has another length
   ///
-  /// Cost: one ReplicaChooser::choose() a token; for Homes::kUniform ep_size of them, unless the
-  /// placement has no replicas or the rule ignores the home.
+  /// Cost: one ReplicaChooser::choose() a token; for Homes::kUniform ep_size of them, or as many as
+  /// there are homes that are not alike (ReplicaChooser::num_alike_homes()).
   void add(MatrixView<const ExpertId> topk_idx, std::span<const RankId> homes);
+
+  /// Serves tokens that came before those to count. As add().
+  void serve_before(MatrixView<const ExpertId> topk_idx, std::span<const RankId> homes);
+  /// Whether serve_before() makes a difference.
+  bool has_memory() const { return chooser_.has_memory(); }
 
   Reach finish() const;
 
  private:
-  void add_token(std::span<const ExpertId> experts, RankId home);
+  void serve(MatrixView<const ExpertId> topk_idx, std::span<const RankId> homes, bool is_counted);
+  void count_token(RankId home);
 
   ReplicaChooser chooser_;
   Reach reach_;
-  bool counts_one_home_for_all_ = false;
+  std::int32_t num_alike_homes_ = 1;  // of which the first is counted for all
   std::int64_t next_token_ = 0;
   std::vector<RankId> served_by_;  // [top_k], scratch
 };
 
 /// Counts the tokens of a trace in `ranges`. [num_layers]
+///
+/// A rule that looks at earlier tokens has served the trace's other tokens before: those that a
+/// plan was fitted on, when it is reported on the rest. So the loads that break ties start from
+/// traffic of the same kind, as in a server that has run for a while.
+///
+/// @param ranges ascending and disjoint
 /// @param placements one for each layer of the trace
 /// @throws Error(kInvalidArgument) if they are not for the trace's experts and layers,
 ///         Error(kInvalidFile) if the trace holds an invalid choice

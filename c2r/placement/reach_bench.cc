@@ -60,7 +60,7 @@ void BM_CountReach(benchmark::State& state, ReplicaRule rule, int spare_slots) {
 }
 BENCHMARK_CAPTURE(BM_CountReach, no_replicas, ReplicaRule::kLocalFirst, 0);
 BENCHMARK_CAPTURE(BM_CountReach, local_first, ReplicaRule::kLocalFirst, 4);
-BENCHMARK_CAPTURE(BM_CountReach, greedy_cover, ReplicaRule::kGreedyCover, 4);
+BENCHMARK_CAPTURE(BM_CountReach, fewest_ranks, ReplicaRule::kFewestRanks, 4);
 BENCHMARK_CAPTURE(BM_CountReach, random, ReplicaRule::kRandom, 4);
 
 }  // namespace

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <map>
-#include <tuple>
 
 #include "c2r/core/enum_names.h"
 #include "c2r/core/error.h"
@@ -11,7 +10,7 @@
 namespace c2r {
 namespace {
 
-constexpr EnumName<ReplicaRule> kRules[] = {{ReplicaRule::kGreedyCover, "greedy-cover"},
+constexpr EnumName<ReplicaRule> kRules[] = {{ReplicaRule::kFewestRanks, "fewest-ranks"},
                                             {ReplicaRule::kLocalFirst, "local-first"},
                                             {ReplicaRule::kRandom, "random"}};
 
@@ -35,6 +34,11 @@ ReplicaRule parse_replica_rule(std::string_view name) {
   return parse_in(kRules, "a replica rule is", name);
 }
 
+std::int32_t ReplicaChooser::num_alike_homes() const {
+  if (!has_replicas_ || rule_ == ReplicaRule::kRandom) return cluster_.ep_size();
+  return rule_ == ReplicaRule::kFewestRanks ? cluster_.ranks_per_node : 1;
+}
+
 ReplicaChooser::ReplicaChooser(const Placement& placement, const Cluster& cluster, ReplicaRule rule,
                                std::uint64_t seed)
     : cluster_(cluster), rule_(rule), seed_(seed) {
@@ -46,12 +50,14 @@ ReplicaChooser::ReplicaChooser(const Placement& placement, const Cluster& cluste
   hosts_ = ranks_of_experts(placement);
   has_replicas_ = std::ranges::any_of(hosts_, [](const auto& hosts) { return hosts.size() > 1; });
   if (!has_replicas_) return;
-  const auto ep_size = static_cast<std::size_t>(cluster.ep_size());
   if (rule == ReplicaRule::kLocalFirst) deal_local_first();
-  if (rule == ReplicaRule::kGreedyCover) {
+  if (rule == ReplicaRule::kFewestRanks) {
     load_ = {cluster.ep_size(), cluster.ep_size()};
-    covered_.resize(ep_size);
-    is_node_used_.resize(static_cast<std::size_t>(cluster.num_nodes));
+    solver_.emplace(cluster);
+    for (const auto& hosts : hosts_) {
+      auto& ranks = solver_hosts_.emplace_back();
+      for (const RankId host : hosts) ranks.push_back(static_cast<std::uint16_t>(index(host)));
+    }
   }
 }
 
@@ -78,8 +84,8 @@ void ReplicaChooser::deal_local_first() {
 void ReplicaChooser::choose(std::span<const ExpertId> experts, RankId home, std::int64_t token,
                             std::span<RankId> served_by) {
   C2R_ASSERT(experts.size() == served_by.size() && index(home) < std::size_t(cluster_.ep_size()));
-  if (has_replicas_ && rule_ == ReplicaRule::kGreedyCover) {
-    return choose_greedy_cover(experts, home, served_by);
+  if (has_replicas_ && rule_ == ReplicaRule::kFewestRanks) {
+    return choose_fewest_ranks(experts, home, served_by);
   }
   for (std::size_t i = 0; i < experts.size(); ++i) {
     if (experts[i] == kNoExpert) {
@@ -96,46 +102,22 @@ void ReplicaChooser::choose(std::span<const ExpertId> experts, RankId home, std:
   }
 }
 
-void ReplicaChooser::choose_greedy_cover(std::span<const ExpertId> experts, RankId home,
+void ReplicaChooser::choose_fewest_ranks(std::span<const ExpertId> experts, RankId home,
                                          std::span<RankId> served_by) {
-  std::ranges::fill(served_by, kNoRank);
-  is_node_used_[static_cast<std::size_t>(cluster_.node_of(home))] = 1;
-  for (;;) {
-    const RankId best = best_cover(experts, home, served_by);
-    if (best == kNoRank) break;
-    is_node_used_[static_cast<std::size_t>(cluster_.node_of(best))] = 1;
-    for (std::size_t i = 0; i < experts.size(); ++i) {
-      if (experts[i] == kNoExpert || served_by[i] != kNoRank) continue;
-      const auto& hosts = hosts_[index(experts[i])];
-      if (std::ranges::find(hosts, best) == hosts.end()) continue;
-      served_by[i] = best;
-      ++load_(std::int64_t(index(home)), std::int64_t(index(best)));
-    }
+  set_hosts_.clear();
+  for (const ExpertId e : experts) {
+    if (e != kNoExpert) set_hosts_.emplace_back(solver_hosts_[index(e)]);
   }
-  std::ranges::fill(is_node_used_, char{0});
-}
-
-// The next rank by the rule, or kNoRank if every expert is served.
-RankId ReplicaChooser::best_cover(std::span<const ExpertId> experts, RankId home,
-                                  std::span<const RankId> served_by) {
-  const auto unserved_hosts = [&](const auto& visit) {
-    for (std::size_t i = 0; i < experts.size(); ++i) {
-      if (experts[i] == kNoExpert || served_by[i] != kNoRank) continue;
-      for (const RankId host : hosts_[index(experts[i])]) visit(host);
-    }
-  };
-  unserved_hosts([&](RankId host) { ++covered_[index(host)]; });
-  RankId best = kNoRank;
-  std::tuple<std::int32_t, bool, bool, std::int64_t, std::int32_t> best_key;
-  unserved_hosts([&](RankId host) {
-    const std::tuple key{covered_[index(host)], host == home,
-                         is_node_used_[static_cast<std::size_t>(cluster_.node_of(host))] != 0,
-                         -load_(std::int64_t(index(home)), std::int64_t(index(host))),
-                         -static_cast<std::int32_t>(host)};
-    if (best == kNoRank || key > best_key) best = host, best_key = key;
-  });
-  unserved_hosts([&](RankId host) { covered_[index(host)] = 0; });
-  return best;
+  set_ranks_.resize(set_hosts_.size());
+  const auto loads = load_.row(std::int64_t(index(home)));
+  solver_->solve(set_hosts_, loads, set_ranks_, cluster_.node_of(home));
+  auto rank = set_ranks_.begin();
+  for (std::size_t i = 0; i < experts.size(); ++i) {
+    served_by[i] = kNoRank;
+    if (experts[i] == kNoExpert) continue;
+    ++loads[*rank];
+    served_by[i] = RankId{*rank++};
+  }
 }
 
 }  // namespace c2r

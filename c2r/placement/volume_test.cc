@@ -8,6 +8,7 @@
 
 #include "c2r/core/testing.h"
 #include "c2r/io/file.h"
+#include "c2r/placement/optimize.h"
 #include "c2r/placement/testing_internal.h"
 
 namespace c2r {
@@ -19,7 +20,7 @@ using testing::random_placement;
 
 constexpr CopyMode kModes[] = {CopyMode::kPerExpert, CopyMode::kPerRank, CopyMode::kPerNode,
                                CopyMode::kAllGather};
-constexpr ReplicaRule kRules[] = {ReplicaRule::kGreedyCover, ReplicaRule::kLocalFirst,
+constexpr ReplicaRule kRules[] = {ReplicaRule::kFewestRanks, ReplicaRule::kLocalFirst,
                                   ReplicaRule::kRandom};
 
 Matrix<ExpertId> choices_of(std::initializer_list<std::initializer_list<int>> tokens) {
@@ -133,6 +134,27 @@ RandomCase random_case(unsigned seed, std::int32_t top_k, int spare_slots) {
   return c;
 }
 
+// What the optimizer takes for granted is what the rule does: distinct ranks and nodes a token.
+TEST(Volume, OfFewestRanksIsWhatTheOptimizerCounts) {
+  for (unsigned seed = 0; seed < 60; ++seed) {
+    const RandomCase c = random_case(seed, 1 + int(seed % 5), int(seed % 3));
+    TokenSetBuilder sets(c.placement.num_experts, std::int32_t(c.topk_idx.cols()));
+    sets.add(c.topk_idx);
+    const OptimizedPlacement counted = measure_placement(sets.finish(), c.cluster, {}, c.placement);
+    for (const auto homes : {Homes::kSequences, Homes::kUniform}) {
+      const Reach reach =
+          reach_of(c.topk_idx, c.placement, {c.cluster, ReplicaRule::kFewestRanks, 0, homes},
+                   homes == Homes::kSequences ? c.homes : std::vector<RankId>());
+      const Volume volume = volume_of(reach, CopyMode::kPerRank);
+      const auto on_nodes = reach.tokens_on_node.all();
+      EXPECT_DOUBLE_EQ(volume.per_token(volume.total_copies()), counted.copies_per_token);
+      EXPECT_DOUBLE_EQ(
+          volume.per_token(std::accumulate(on_nodes.begin(), on_nodes.end(), std::int64_t{0})),
+          counted.node_copies_per_token);
+    }
+  }
+}
+
 // Every home that the options give a token, once; with the denominator that this implies.
 Matrix<std::int64_t> links_by_definition(const RandomCase& c, const ReachOptions& options,
                                          CopyMode mode) {
@@ -236,6 +258,27 @@ TEST(Volume, CountsATraceLikeItsTokens) {
               count_reach(trace, {}, std::span(placements).first(1), options, 1, progress);
             }),
             "there are 1 placements, but the trace has 2 layers");
+}
+
+// Expert 0 is on both ranks: after token {0} of the other sequence, the next goes to rank 1.
+TEST(Volume, OfAPartStartsFromTheLoadsOfTheRest) {
+  const auto path = testing::temporary_path("t.safetensors");
+  TraceWriter writer(path, {.num_experts = 3, .top_k = 1, .layer_indices = {0}}, false);
+  for (int sequence = 0; sequence < 2; ++sequence) {
+    writer.start_sequence();
+    writer.append(0, std::vector{ExpertId{0}}, {}, "test");
+  }
+  writer.finish();
+  const Trace trace(path);
+  const std::vector<Placement> placements = {make_placement(3, {{0, 1}, {0, 2}})};
+  const ReachOptions options = {.cluster = {.ranks_per_node = 2},
+                                .rule = ReplicaRule::kFewestRanks};
+  NoProgress progress;
+  for (const auto part : {SequencePart::kEven, SequencePart::kOdd}) {
+    const auto reach = count_reach(trace, ranges_of(trace, part), placements, options, 1, progress);
+    EXPECT_EQ(reach[0].num_tokens[0], 1);
+    EXPECT_EQ(reach[0].tokens_on_rank(0, 1), 1);
+  }
 }
 
 TEST(Volume, HandlesNoTokensAndOneRank) {

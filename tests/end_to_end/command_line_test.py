@@ -141,7 +141,7 @@ class Plans(CommandLine):
     def test_replicas_are_planned_and_said(self):
         text = self.make_plan("--redundant-slots", "1")
         self.assertIn("placement and replicas", text)
-        self.assertIn("replicas chosen by greedy-cover", text)
+        self.assertIn("replicas chosen by fewest-ranks", text)
         plan = json.loads((self.folder / "plan.json").read_text())
         self.assertEqual({len(rank) for layer in plan["layers"] for rank in layer["slots"]}, {5})
 
