@@ -5,15 +5,12 @@
 #include "c2r/io/safetensors.h"
 
 namespace c2r::cli {
-namespace {
 
 bool is_statistics_file(const std::string& path) {
   const SafetensorsFile file(path);
   const auto format = file.metadata().find("format");
   return format != file.metadata().end() && format->second == "c2r.statistics";
 }
-
-}  // namespace
 
 Inputs read_inputs(const std::vector<std::string>& paths, int num_threads) {
   Inputs inputs;

@@ -9,6 +9,10 @@
 
 namespace c2r::cli {
 
+/// Whether a safetensors file holds statistics, and no trace.
+/// @throws Error(kInvalidFile) if it is no safetensors file
+bool is_statistics_file(const std::string& path);
+
 struct Inputs {
   CollaborationStatistics statistics;  // of all files together
   std::vector<Trace> traces;           // the files that are traces, in the order given

@@ -175,9 +175,13 @@ void make_plan(const Options& options) {
       .reach = {.cluster = cluster, .rule = ReplicaRule::kFewestRanks},
       .copy_mode = cluster.num_nodes > 1 ? CopyMode::kPerNode : CopyMode::kPerRank};
   ProgressLine progress("predicting");
-  plan.predictions = predict_waterfall(plan, trace, ranges_of(trace, other_part(part)), request,
-                                       options.num_threads, progress);
-  for (Prediction& step : plan.predictions) step.trace = reported_tokens(options.trace, part);
+  const RoutedTokens reported{.trace = &trace,
+                              .ranges = ranges_of(trace, other_part(part)),
+                              .name = reported_tokens(options.trace, part)};
+  for (WaterfallStep& step :
+       predict_waterfall(plan, reported, nullptr, request, options.num_threads, progress)) {
+    plan.predictions.push_back(std::move(step.prediction));
+  }
   write_plan(plan, options.output);
   std::cout << prediction_table(plan.predictions, std::nullopt);
   if (!layers.empty()) print_bounds(layers, options.max_imbalance);

@@ -21,12 +21,23 @@ double wire_bytes_per_token(const Prediction& step, const CopyFormat& format) {
   return mean(step.wire_copies_per_token) * static_cast<double>(format.hidden * bytes);
 }
 
-std::string tokens_line(const Prediction& step) {
-  return fmt::format("predicted on {} tokens of {}; transport {}, homes {}{}\n", step.num_tokens,
-                     step.trace, name_of(step.copy_mode), name_of(step.homes),
-                     step.placement.ends_with("replicas")
-                         ? fmt::format(", replicas chosen by {}", name_of(step.replica_rule))
-                         : "");
+std::string tokens_lines(std::span<const Prediction> steps) {
+  const bool has_constraint = steps.back().placement == "constraint";
+  const Prediction& plan = steps[steps.size() - (has_constraint ? 2 : 1)];
+  std::string text =
+      fmt::format("predicted on {} tokens of {}; transport {}, homes {}{}\n", plan.num_tokens,
+                  plan.trace, name_of(plan.copy_mode), name_of(plan.homes),
+                  plan.placement == "replicas"
+                      ? fmt::format(", replicas chosen by {}", name_of(plan.replica_rule))
+                      : "");
+  if (has_constraint) {
+    text += fmt::format("constraint: on {} tokens of {}\n", steps.back().num_tokens,
+                        steps.back().trace);
+  }
+  if (!std::ranges::all_of(steps, &Prediction::is_exact)) {
+    text += "copies are estimates from pair counts, which are exact up to top-2\n";
+  }
+  return text;
 }
 
 }  // namespace
@@ -57,7 +68,7 @@ std::string prediction_table(std::span<const Prediction> steps,
       rows.back().push_back(fmt::format("{:.4g}", 1e3 * mean(step.predicted_layer_time_s)));
     }
   }
-  return render_table(rows) + tokens_line(steps.back());
+  return render_table(rows) + tokens_lines(steps);
 }
 
 Json predictions_json(std::span<const Prediction> steps, const std::optional<CopyFormat>& format) {
@@ -69,6 +80,7 @@ Json predictions_json(std::span<const Prediction> steps, const std::optional<Cop
                     {"copy_mode", name_of(step.copy_mode)},
                     {"replica_rule", name_of(step.replica_rule)},
                     {"homes", name_of(step.homes)},
+                    {"is_exact", step.is_exact},
                     {"copies_per_token", step.copies_per_token},
                     {"wire_copies_per_token", step.wire_copies_per_token},
                     {"inter_node_copies_per_token", step.inter_node_copies_per_token},
@@ -77,6 +89,22 @@ Json predictions_json(std::span<const Prediction> steps, const std::optional<Cop
     if (format) json.back()["wire_bytes_per_token"] = wire_bytes_per_token(step, *format);
   }
   return json;
+}
+
+Json volumes_json(std::span<const Volume> volumes, const std::optional<CopyFormat>& format) {
+  Json layers = Json::array();
+  for (const Volume& volume : volumes) {
+    layers.push_back({{"copies", volume.total_copies()},
+                      {"wire_copies", volume.wire_copies()},
+                      {"inter_node_copies", volume.inter_node_copies},
+                      {"sent", volume.sent},
+                      {"received", volume.received},
+                      {"choices", volume.choices}});
+    if (!format) continue;
+    layers.back()["dispatch_wire_bytes"] = dispatch_bytes(volume, *format).wire_bytes();
+    layers.back()["combine_wire_bytes"] = combine_bytes(volume, *format).wire_bytes();
+  }
+  return {{"denominator", volumes[0].denominator}, {"layers", std::move(layers)}};
 }
 
 }  // namespace c2r::cli

@@ -28,4 +28,8 @@ std::string prediction_table(std::span<const Prediction> steps,
 /// The same, and each layer's numbers.
 Json predictions_json(std::span<const Prediction> steps, const std::optional<CopyFormat>& format);
 
+/// The exact counts of one step, to be divided by its `denominator`: of each layer, copies by kind
+/// of link, copies and choices of each rank and, with a format, bytes in each direction.
+Json volumes_json(std::span<const Volume> volumes, const std::optional<CopyFormat>& format);
+
 }  // namespace c2r::cli

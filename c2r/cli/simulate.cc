@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "c2r/cli/app.h"
+#include "c2r/cli/inputs.h"
 #include "c2r/cli/predictions.h"
 #include "c2r/cli/progress_line.h"
 #include "c2r/cli/version.h"
@@ -13,7 +14,7 @@ namespace c2r::cli {
 namespace {
 
 struct Options {
-  std::string plan, trace, cluster;
+  std::string plan, tokens, constrained, cluster;
   std::string transport = "per-rank", rule = "fewest-ranks", homes = "uniform", part = "all";
   std::string overlap = "added";
   std::int64_t hidden = 0, intermediate = 0;
@@ -43,25 +44,70 @@ PredictRequest request_of(const Options& options, const Cluster& cluster) {
   return request;
 }
 
+// A recording, in either form.
+struct Recording {
+  std::string path;
+  std::optional<Trace> trace;
+  CollaborationStatistics statistics;  // without a trace
+
+  RoutedTokens tokens_in(SequencePart part) const {
+    if (trace) {
+      return {.trace = &*trace,
+              .ranges = ranges_of(*trace, part),
+              .name = fmt::format("{}, {}", path, name_of(part))};
+    }
+    C2R_REQUIRE(part == SequencePart::kAll, kInvalidArgument,
+                "{} holds pair counts, which are of all sequences, not of --on {}", path,
+                name_of(part));
+    return {.statistics = &statistics, .name = path + ", pair counts"};
+  }
+};
+
+Recording read_recording(const std::string& path) {
+  Recording recording{.path = path};
+  if (is_statistics_file(path)) {
+    recording.statistics = read_statistics(path);
+  } else {
+    recording.trace.emplace(path);
+  }
+  return recording;
+}
+
+std::vector<WaterfallStep> waterfall(const Options& options, const Plan& plan) {
+  const Cluster cluster = options.cluster.empty() ? plan.cluster : read_cluster(options.cluster);
+  const PredictRequest request = request_of(options, cluster);
+  const SequencePart part = parse_sequence_part(options.part);
+  const Recording recording = read_recording(options.tokens);
+  const RoutedTokens tokens = recording.tokens_in(part);
+  ProgressLine progress("simulating");
+  if (options.constrained.empty()) {
+    return predict_waterfall(plan, tokens, nullptr, request, options.num_threads, progress);
+  }
+  const Recording constrained = read_recording(options.constrained);
+  const RoutedTokens constrained_tokens = constrained.tokens_in(part);
+  return predict_waterfall(plan, tokens, &constrained_tokens, request, options.num_threads,
+                           progress);
+}
+
 void simulate(const Options& options) {
   const Plan plan = read_plan(options.plan);
-  const Trace trace(options.trace);
-  const Cluster cluster = options.cluster.empty() ? plan.cluster : read_cluster(options.cluster);
-  const auto ranges = ranges_of(trace, parse_sequence_part(options.part));
-  ProgressLine progress("simulating");
-  auto steps = predict_waterfall(plan, trace, ranges, request_of(options, cluster),
-                                 options.num_threads, progress);
-  for (Prediction& step : steps) step.trace = options.trace + ", " + options.part;
+  const std::vector<WaterfallStep> steps = waterfall(options, plan);
+  std::vector<Prediction> predictions;
+  predictions.reserve(steps.size());
+  for (const WaterfallStep& step : steps) predictions.push_back(step.prediction);
   std::optional<CopyFormat> format;
   if (options.hidden > 0) format = CopyFormat{.hidden = options.hidden};
   if (options.is_json) {
-    const Json json = {{"version", version_text()},
-                       {"plan", options.plan},
-                       {"steps", predictions_json(steps, format)}};
+    Json json = {{"version", version_text()},
+                 {"plan", options.plan},
+                 {"steps", predictions_json(predictions, format)}};
+    for (std::size_t s = 0; s < steps.size(); ++s) {
+      json["steps"][s]["counts"] = volumes_json(steps[s].volumes, format);
+    }
     std::cout << json.dump(1) << "\n";
     return;
   }
-  std::cout << prediction_table(steps, format);
+  std::cout << prediction_table(predictions, format);
   for (const PlanInput& input : plan.provenance.inputs) {
     if (input.role == "trace") std::cout << "the plan was fitted on " << input.name << "\n";
   }
@@ -73,7 +119,14 @@ void add_simulate(CLI::App& app) {
   auto* const command = app.add_subcommand("simulate", "say what a plan saves on a trace");
   auto options = std::make_shared<Options>();
   command->add_option("plan", options->plan, "the plan")->required();
-  command->add_option("trace", options->trace, "the routing trace to count on")->required();
+  command
+      ->add_option("trace", options->tokens,
+                   "the routing trace to count on, or statistics: exact for top-2, else estimated")
+      ->required();
+  command
+      ->add_option("--constrained", options->constrained,
+                   "a second trace or statistics, recorded with the constraint on: one more step")
+      ->type_name("FILE");
   command
       ->add_option("--transport", options->transport,
                    "how copies are sent: per-expert, per-rank, per-node or all-gather")

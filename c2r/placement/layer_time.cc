@@ -12,7 +12,15 @@ namespace {
 constexpr EnumName<Overlap> kOverlaps[] = {{Overlap::kAdded, "added"},
                                            {Overlap::kOverlapped, "overlapped"}};
 
-// What one rank sends or receives over each of its two links, in copies times the denominator.
+// Counts of a volume are to be multiplied by this for the batch whose time is asked for.
+double batch_scale(const Volume& volume, const LayerTimeOptions& options) {
+  const double scale = 1 / static_cast<double>(volume.denominator);
+  if (!options.batch_tokens || volume.num_tokens == 0) return scale;
+  return scale * static_cast<double>(*options.batch_tokens) /
+         static_cast<double>(volume.num_tokens);
+}
+
+// What one rank sends or receives over each of its two links, in the volume's counts.
 struct RankTraffic {
   std::int64_t intra_node = 0, inter_node = 0;
 };
@@ -24,8 +32,9 @@ double link_s(std::int64_t copies, double bytes_per_copy, const Link& link) {
 
 // The slowest link in one direction of time; reversing every copy swaps sent and received, whose
 // maximum this is, so that dispatch and combine differ in bytes only.
-double slowest_link_s(const Volume& volume, const Cluster& cluster, std::int64_t element_bytes,
-                      std::int64_t hidden) {
+double slowest_link_s(const Volume& volume, const LayerTimeOptions& options,
+                      std::int64_t element_bytes) {
+  const Cluster& cluster = options.cluster;
   const auto ep_size = static_cast<std::size_t>(cluster.ep_size());
   std::vector<RankTraffic> sent(ep_size), received(ep_size);
   for (std::int32_t src = 0; src < cluster.ep_size(); ++src) {
@@ -38,7 +47,7 @@ double slowest_link_s(const Volume& volume, const Cluster& cluster, std::int64_t
     }
   }
   const double bytes_per_copy =
-      static_cast<double>(hidden * element_bytes) / static_cast<double>(volume.denominator);
+      static_cast<double>(options.format.hidden * element_bytes) * batch_scale(volume, options);
   double slowest = 0;
   for (const auto& ranks : {sent, received}) {
     for (const RankTraffic& rank : ranks) {
@@ -60,6 +69,8 @@ void check_options(const Volume& volume, const LayerTimeOptions& options) {
   C2R_REQUIRE(std::isfinite(options.flop_per_choice) && options.flop_per_choice > 0,
               kInvalidArgument, "flop_per_choice is {}, but must be positive",
               options.flop_per_choice);
+  C2R_REQUIRE(options.batch_tokens.value_or(0) >= 0, kInvalidArgument,
+              "batch_tokens is {}, but must be at least 0", options.batch_tokens.value_or(0));
 }
 
 }  // namespace
@@ -79,14 +90,12 @@ double flop_of_gated_mlp(std::int64_t hidden, std::int64_t intermediate) {
 PredictedLayerTime predict_layer_time(const Volume& volume, const LayerTimeOptions& options) {
   check_options(volume, options);
   const auto busiest = std::ranges::max_element(volume.choices);
-  const double choices = static_cast<double>(*busiest) / static_cast<double>(volume.denominator);
-  const CopyFormat& format = options.format;
+  const double choices = static_cast<double>(*busiest) * batch_scale(volume, options);
   PredictedLayerTime time{
       .predicted_compute_s = choices * options.flop_per_choice / *options.cluster.device_flop_per_s,
       .predicted_dispatch_s =
-          slowest_link_s(volume, options.cluster, format.dispatch_element_bytes, format.hidden),
-      .predicted_combine_s =
-          slowest_link_s(volume, options.cluster, format.combine_element_bytes, format.hidden),
+          slowest_link_s(volume, options, options.format.dispatch_element_bytes),
+      .predicted_combine_s = slowest_link_s(volume, options, options.format.combine_element_bytes),
       .slowest_compute_rank = RankId{static_cast<std::int32_t>(busiest - volume.choices.begin())}};
   const double communication = time.predicted_dispatch_s + time.predicted_combine_s;
   time.predicted_total_s = options.overlap == Overlap::kAdded

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 #include "c2r/placement/volume.h"
@@ -25,6 +26,9 @@ struct LayerTimeOptions {
   CopyFormat format;
   double flop_per_choice = 0;  // of one expert on one token: flop_of_gated_mlp()
   Overlap overlap = Overlap::kAdded;
+  /// Tokens of the batch whose time is asked for, if it is not the volume's: copies and choices are
+  /// taken in proportion.
+  std::optional<std::int64_t> batch_tokens;
 };
 
 /// FLOPs of a gated expert on one token: three products of hidden x intermediate, two FLOPs each.
@@ -49,7 +53,7 @@ struct PredictedLayerTime {
 /// Fractions of copies, from uniform homes, count as such. Launches, the router, and congestion
 /// beyond a rank's own links are not in it.
 ///
-/// @param volume of the whole batch whose time is asked for, in the same cluster
+/// @param volume in the same cluster
 /// @throws Error(kInvalidArgument) if the cluster is another, or an option is missing or not valid
 PredictedLayerTime predict_layer_time(const Volume& volume, const LayerTimeOptions& options);
 

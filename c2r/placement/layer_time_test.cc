@@ -62,6 +62,18 @@ TEST(LayerTime, OfAnIdleLayerIsZeroAndOfAFractionAFraction) {
   EXPECT_EQ(half.predicted_dispatch_s, 2 * 16 / 16.0 + 2);
 }
 
+TEST(LayerTime, OfAnotherBatchIsInProportion) {
+  LayerTimeOptions options = kOptions;
+  options.batch_tokens = 40;  // the volume is of 20
+  const PredictedLayerTime twice = predict_layer_time(small_volume(), options);
+  EXPECT_EQ(twice.predicted_compute_s, 20);
+  EXPECT_EQ(twice.predicted_dispatch_s, 8 * 16 / 16.0 + 2);
+  EXPECT_EQ(twice.predicted_combine_s, 8 * 32 / 16.0 + 2);
+  options.batch_tokens = 20;
+  EXPECT_EQ(predict_layer_time(small_volume(), options),
+            predict_layer_time(small_volume(), kOptions));
+}
+
 TEST(LayerTime, CountsAGatedExpert) {
   EXPECT_EQ(flop_of_gated_mlp(2048, 1408), 17301504.0);
 }

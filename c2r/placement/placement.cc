@@ -6,11 +6,12 @@
 
 namespace c2r {
 
-void check_placement(const Placement& placement) {
+void check_slots(const Placement& placement) {
   std::vector<std::int32_t> replicas(static_cast<std::size_t>(placement.num_experts), 0);
   for (std::int64_t r = 0; r < placement.slots.rows(); ++r) {
     const auto row = placement.slots.row(r);
     for (auto slot = row.begin(); slot != row.end(); ++slot) {
+      if (*slot == kNoExpert) continue;
       const auto expert = static_cast<std::int32_t>(*slot);
       C2R_REQUIRE(0 <= expert && expert < placement.num_experts, kInvalidArgument,
                   "rank {} holds expert {}, but the layer has experts 0 to {}", r, expert,
@@ -25,10 +26,20 @@ void check_placement(const Placement& placement) {
               missing - replicas.begin());
 }
 
+void check_placement(const Placement& placement) {
+  const auto slots = placement.slots.all();
+  const auto empty = std::ranges::find(slots, kNoExpert) - slots.begin();
+  C2R_REQUIRE(empty == std::ssize(slots), kInvalidArgument, "rank {} has an empty slot {}",
+              empty / placement.slots_per_rank(), empty % placement.slots_per_rank());
+  check_slots(placement);
+}
+
 std::vector<std::vector<RankId>> ranks_of_experts(const Placement& placement) {
   std::vector<std::vector<RankId>> ranks(static_cast<std::size_t>(placement.num_experts));
   for (std::int32_t r = 0; r < placement.ep_size(); ++r) {
-    for (const ExpertId e : placement.slots.row(r)) ranks[index(e)].push_back(RankId{r});
+    for (const ExpertId e : placement.slots.row(r)) {
+      if (e != kNoExpert) ranks[index(e)].push_back(RankId{r});
+    }
   }
   return ranks;
 }

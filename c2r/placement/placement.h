@@ -13,7 +13,8 @@ namespace c2r {
 /// hold replicas; an expert has at most one slot on a rank.
 struct Placement {
   std::int32_t num_experts = 0;
-  Matrix<ExpertId> slots;  // [ep_size, slots_per_rank]; every expert at least once, no empty slot
+  Matrix<ExpertId>
+      slots;  // [ep_size, slots_per_rank]; every expert at least once; kNoExpert = empty
 
   std::int32_t ep_size() const { return static_cast<std::int32_t>(slots.rows()); }
   std::int32_t slots_per_rank() const { return static_cast<std::int32_t>(slots.cols()); }
@@ -22,6 +23,8 @@ struct Placement {
 
 /// Checks the invariants above.
 /// @throws Error(kInvalidArgument), naming the expert or the slot
+void check_slots(const Placement& placement);
+/// The same, and that no slot is empty: what engines take, and what all but predictions work with.
 void check_placement(const Placement& placement);
 
 /// The ranks that host each expert, ascending. [num_experts]

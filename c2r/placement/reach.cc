@@ -19,7 +19,8 @@ std::int64_t at(RankId rank) {
   return static_cast<std::int64_t>(index(rank));
 }
 
-Reach empty_reach(const ReplicaChooser& chooser, const ReachOptions& options) {
+Reach empty_reach(const Placement& placement, const ReplicaChooser& chooser,
+                  const ReachOptions& options) {
   const std::int64_t ep_size = options.cluster.ep_size();
   return {.cluster = options.cluster,
           .rule = options.rule,
@@ -29,7 +30,8 @@ Reach empty_reach(const ReplicaChooser& chooser, const ReachOptions& options) {
           .num_tokens = std::vector<std::int64_t>(static_cast<std::size_t>(ep_size)),
           .choices_on_rank = {ep_size, ep_size},
           .tokens_on_rank = {ep_size, ep_size},
-          .tokens_on_node = {ep_size, options.cluster.num_nodes}};
+          .tokens_on_node = {ep_size, options.cluster.num_nodes},
+          .choices_of_expert = {placement.num_experts, ep_size}};
 }
 
 // Every run of `num_alike` homes gets what its first one has.
@@ -42,6 +44,7 @@ void copy_to_alike_homes(std::int64_t num_alike, Reach& reach) {
       if (home != first) std::ranges::copy(counts->row(first), counts->row(home).begin());
     }
   }
+  for (std::int64_t& count : reach.choices_of_expert.all()) count *= num_alike;
 }
 
 std::vector<TokenRange> outside(std::span<const TokenRange> ranges, std::int64_t num_tokens) {
@@ -79,7 +82,7 @@ std::vector<RankId> homes_of_sequences(std::span<const std::int64_t> sequence_st
 
 ReachCounter::ReachCounter(const Placement& placement, const ReachOptions& options)
     : chooser_(placement, options.cluster, options.rule, options.seed),
-      reach_(empty_reach(chooser_, options)),
+      reach_(empty_reach(placement, chooser_, options)),
       num_alike_homes_(options.homes == Homes::kUniform ? chooser_.num_alike_homes() : 1) {}
 
 void ReachCounter::add(MatrixView<const ExpertId> topk_idx, std::span<const RankId> homes) {
@@ -100,7 +103,7 @@ void ReachCounter::serve(MatrixView<const ExpertId> topk_idx, std::span<const Ra
   for (std::int64_t t = 0; t < topk_idx.rows(); ++t, ++next_token_) {
     const auto serve_from = [&](RankId home) {
       chooser_.choose(topk_idx.row(t), home, next_token_, served_by_);
-      if (is_counted) count_token(home);
+      if (is_counted) count_token(topk_idx.row(t), home);
     };
     if (reach_.homes == Homes::kSequences) {
       serve_from(homes[static_cast<std::size_t>(t)]);
@@ -112,11 +115,13 @@ void ReachCounter::serve(MatrixView<const ExpertId> topk_idx, std::span<const Ra
   }
 }
 
-void ReachCounter::count_token(RankId home) {
+void ReachCounter::count_token(std::span<const ExpertId> experts, RankId home) {
   ++reach_.num_tokens[index(home)];
   const Cluster& cluster = reach_.cluster;
   for (auto rank = served_by_.begin(); rank != served_by_.end(); ++rank) {
     if (*rank == kNoRank) continue;
+    const ExpertId expert = experts[static_cast<std::size_t>(rank - served_by_.begin())];
+    ++reach_.choices_of_expert(static_cast<std::int64_t>(index(expert)), at(*rank));
     ++reach_.choices_on_rank(at(home), at(*rank));
     if (std::find(served_by_.begin(), rank, *rank) != rank) continue;  // an earlier choice's rank
     ++reach_.tokens_on_rank(at(home), at(*rank));
@@ -172,6 +177,22 @@ std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> r
     if (thread == 0) progress.update(done, header.num_layers());
   });
   return result;
+}
+
+Placement keep_main_slots(const Placement& placement, const Reach& reach) {
+  const auto hosts_of = ranks_of_experts(placement);
+  Placement kept = placement;
+  for (std::int64_t rank = 0; rank < kept.slots.rows(); ++rank) {
+    for (ExpertId& slot : kept.slots.row(rank)) {
+      if (slot == kNoExpert) continue;
+      const auto& hosts = hosts_of[index(slot)];
+      const auto choices = reach.choices_of_expert.row(static_cast<std::int64_t>(index(slot)));
+      const RankId main =
+          *std::ranges::max_element(hosts, {}, [&](RankId host) { return choices[index(host)]; });
+      if (at(main) != rank) slot = kNoExpert;
+    }
+  }
+  return kept;
 }
 
 std::vector<std::int64_t> rank_choices(const Reach& reach) {

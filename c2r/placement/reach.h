@@ -52,10 +52,11 @@ struct Reach {
   bool has_replicas = false;  // without, the rule makes no difference
   bool is_exact = true;       // false: tokens_on_* are estimates, see reach_from_pairs()
   std::int64_t denominator = 1;
-  std::vector<std::int64_t> num_tokens;  // [ep_size], tokens of each home rank
-  Matrix<std::int64_t> choices_on_rank;  // [ep_size, ep_size], (home, rank): choices served
-  Matrix<std::int64_t> tokens_on_rank;   // [ep_size, ep_size], (home, rank): tokens served
-  Matrix<std::int64_t> tokens_on_node;   // [ep_size, num_nodes], (home, node): tokens served
+  std::vector<std::int64_t> num_tokens;    // [ep_size], tokens of each home rank
+  Matrix<std::int64_t> choices_on_rank;    // [ep_size, ep_size], (home, rank): choices served
+  Matrix<std::int64_t> tokens_on_rank;     // [ep_size, ep_size], (home, rank): tokens served
+  Matrix<std::int64_t> tokens_on_node;     // [ep_size, num_nodes], (home, node): tokens served
+  Matrix<std::int64_t> choices_of_expert;  // [num_experts, ep_size], (expert, rank), of all homes
 
   bool operator==(const Reach&) const = default;
 };
@@ -83,7 +84,7 @@ class ReachCounter {
 
  private:
   void serve(MatrixView<const ExpertId> topk_idx, std::span<const RankId> homes, bool is_counted);
-  void count_token(RankId home);
+  void count_token(std::span<const ExpertId> experts, RankId home);
 
   ReplicaChooser chooser_;
   Reach reach_;
@@ -117,6 +118,11 @@ std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> r
 /// Cost: O(num_experts^2), times ep_size with replicas.
 Reach reach_from_pairs(const CollaborationMatrix& counts, std::int64_t num_tokens,
                        std::int32_t top_k, const Placement& placement, const ReachOptions& options);
+
+/// `placement` with one slot for each expert: the one that served most of its choices, of equals on
+/// the lowest rank. The other slots are empty.
+/// @param reach of this placement
+Placement keep_main_slots(const Placement& placement, const Reach& reach);
 
 /// Choices served by each rank; divide by `denominator`. [ep_size]
 std::vector<std::int64_t> rank_choices(const Reach& reach);

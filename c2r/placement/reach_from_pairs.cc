@@ -52,6 +52,10 @@ void fill_home(const CollaborationMatrix& counts, std::span<const RankId> rank_o
     reach.choices_on_rank(home, std::int64_t(r)) = by_rank[r].loads;
     reach.tokens_on_rank(home, std::int64_t(r)) = tokens_of(by_rank[r]);
   }
+  for (std::size_t e = 0; e < rank.size(); ++e) {
+    const auto expert = static_cast<std::int64_t>(e);
+    reach.choices_of_expert(expert, rank[e]) += counts(expert, expert);
+  }
   const auto by_node = sum_by_group(counts, node, reach.cluster.num_nodes);
   for (std::size_t n = 0; n < by_node.size(); ++n) {
     reach.tokens_on_node(home, std::int64_t(n)) = tokens_of(by_node[n]);
@@ -84,7 +88,8 @@ Reach reach_from_pairs(const CollaborationMatrix& counts, std::int64_t num_token
               .num_tokens = std::vector<std::int64_t>(std::size_t(ep_size), num_tokens),
               .choices_on_rank = {ep_size, ep_size},
               .tokens_on_rank = {ep_size, ep_size},
-              .tokens_on_node = {ep_size, options.cluster.num_nodes}};
+              .tokens_on_node = {ep_size, options.cluster.num_nodes},
+              .choices_of_expert = {placement.num_experts, ep_size}};
   // A rule that ignores the token serves each expert by itself, so that all can be asked at once.
   std::vector<ExpertId> experts(static_cast<std::size_t>(placement.num_experts));
   std::vector<RankId> rank_of(experts.size());

@@ -43,7 +43,7 @@ ReplicaChooser::ReplicaChooser(const Placement& placement, const Cluster& cluste
                                std::uint64_t seed)
     : cluster_(cluster), rule_(rule), seed_(seed) {
   check_cluster(cluster);
-  check_placement(placement);
+  check_slots(placement);
   C2R_REQUIRE(placement.ep_size() == cluster.ep_size(), kInvalidArgument,
               "the placement is for {} ranks, but the cluster has {}x{}", placement.ep_size(),
               cluster.num_nodes, cluster.ranks_per_node);

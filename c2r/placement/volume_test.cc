@@ -281,6 +281,21 @@ TEST(Volume, OfAPartStartsFromTheLoadsOfTheRest) {
   }
 }
 
+TEST(KeepMainSlots, KeepsTheSlotThatServesMost) {
+  // Expert 0: twice with 2, which only rank 1 hosts; once with 1. Expert 3: nobody chose it.
+  const Placement placement = make_placement(4, {{0, 1, 3}, {0, 2, 3}});
+  const Reach reach =
+      reach_of(choices_of({{0, 2}, {0, 2}, {0, 1}}), placement,
+               {.cluster = {.ranks_per_node = 2}, .rule = ReplicaRule::kFewestRanks});
+  EXPECT_EQ(reach.choices_of_expert(0, 0), 2);  // from each of two homes
+  EXPECT_EQ(reach.choices_of_expert(0, 1), 4);
+  const Placement kept = keep_main_slots(placement, reach);
+  EXPECT_EQ(ranks_of_experts(kept),
+            (std::vector<std::vector<RankId>>{{RankId{1}}, {RankId{0}}, {RankId{1}}, {RankId{0}}}));
+  EXPECT_EQ(error_of([&] { check_placement(kept); }), "rank 0 has an empty slot 0");
+  EXPECT_EQ(error_of([&] { check_slots(kept); }), "no error");
+}
+
 TEST(Volume, HandlesNoTokensAndOneRank) {
   const Volume none = volume_of(reach_of({0, 2}, place_contiguous(4, 1), {}), CopyMode::kPerRank);
   EXPECT_EQ(none.total_copies(), 0);

@@ -1,29 +1,27 @@
 #include "c2r/plan/predict.h"
 
+#include <utility>
+
 #include "c2r/core/error.h"
 #include "c2r/placement/baselines.h"
 
 namespace c2r {
-namespace {
 
-void check_fits(const Plan& plan, const Trace& trace) {
-  const TraceHeader& header = trace.header();
+void check_fits(const Plan& plan, const TraceHeader& header, std::string_view name) {
   C2R_REQUIRE(plan.num_experts == header.num_experts && plan.top_k == header.top_k,
               kInvalidArgument,
               "the plan is for {} experts, top-{}, but {} has {} experts, top-{}; it was probably "
               "made for another model",
-              plan.num_experts, plan.top_k, trace.path(), header.num_experts, header.top_k);
+              plan.num_experts, plan.top_k, name, header.num_experts, header.top_k);
   C2R_REQUIRE(plan.num_layers() == header.num_layers(), kInvalidArgument,
-              "the plan has {} layers, but {} has {}", plan.num_layers(), trace.path(),
+              "the plan has {} layers, but {} has {}", plan.num_layers(), name,
               header.num_layers());
   for (std::size_t layer = 0; layer < plan.layers.size(); ++layer) {
     C2R_REQUIRE(plan.layers[layer].layer_index == header.layer_indices[layer], kInvalidArgument,
                 "the plan's layer {} has index {}, but in {} it is {}", layer,
-                plan.layers[layer].layer_index, trace.path(), header.layer_indices[layer]);
+                plan.layers[layer].layer_index, name, header.layer_indices[layer]);
   }
 }
-
-}  // namespace
 
 std::vector<Placement> placements_of(const Plan& plan) {
   std::vector<Placement> placements;
@@ -43,43 +41,102 @@ std::vector<Placement> contiguous_placements(const TraceHeader& header, const Cl
   return std::vector<Placement>(static_cast<std::size_t>(header.num_layers()), placement);
 }
 
+namespace {
+
+std::vector<Reach> reach_of(const RoutedTokens& tokens, std::span<const Placement> placements,
+                            const ReachOptions& options, int num_threads, Progress& progress) {
+  if (tokens.trace != nullptr) {
+    return count_reach(*tokens.trace, tokens.ranges, placements, options, num_threads, progress);
+  }
+  const CollaborationStatistics& statistics = *tokens.statistics;
+  C2R_REQUIRE(statistics.has_pairs, kInvalidArgument,
+              "{} holds loads without pairs, which say nothing about copies", tokens.name);
+  std::vector<Reach> reach;
+  for (std::size_t layer = 0; layer < placements.size(); ++layer) {
+    reach.push_back(reach_from_pairs(statistics.coactivation[layer], statistics.num_tokens[layer],
+                                     statistics.header.top_k, placements[layer], options));
+  }
+  return reach;
+}
+
+WaterfallStep step_of(std::string name, const RoutedTokens& tokens,
+                      std::span<const Reach> reach_of_layers, const PredictRequest& request) {
+  WaterfallStep step;
+  std::vector<PredictedLayerTime> times;
+  for (const Reach& reach : reach_of_layers) {
+    step.volumes.push_back(volume_of(reach, request.copy_mode));
+    if (request.layer_time) {
+      times.push_back(predict_layer_time(step.volumes.back(), *request.layer_time));
+    }
+  }
+  step.prediction = make_prediction(step.volumes, times);
+  step.prediction.placement = std::move(name);
+  step.prediction.trace = tokens.name;
+  return step;
+}
+
+bool has_replicas(const Placement& placement) {
+  return placement.slots.rows() * placement.slots.cols() > placement.num_experts;
+}
+
+// The plan's placement and, if it has any, its replicas.
+void add_plan_steps(const Plan& plan, const RoutedTokens& tokens, const PredictRequest& request,
+                    int num_threads, Progress& progress, std::vector<WaterfallStep>& steps) {
+  const auto planned = placements_of(plan);
+  const auto reach = reach_of(tokens, planned, request.reach, num_threads, progress);
+  if (has_replicas(planned[0])) {
+    std::vector<Placement> main_slots;
+    for (std::size_t layer = 0; layer < planned.size(); ++layer) {
+      main_slots.push_back(keep_main_slots(planned[layer], reach[layer]));
+    }
+    steps.push_back(step_of("placement", tokens,
+                            reach_of(tokens, main_slots, request.reach, num_threads, progress),
+                            request));
+  }
+  steps.push_back(
+      step_of(has_replicas(planned[0]) ? "replicas" : "placement", tokens, reach, request));
+}
+
+}  // namespace
+
 Prediction predict(const Trace& trace, std::span<const TokenRange> ranges,
                    std::span<const Placement> placements, const PredictRequest& request,
                    int num_threads, Progress& progress) {
-  std::vector<Volume> volumes;
-  std::vector<PredictedLayerTime> times;
-  for (const Reach& reach :
-       count_reach(trace, ranges, placements, request.reach, num_threads, progress)) {
-    volumes.push_back(volume_of(reach, request.copy_mode));
-    if (request.layer_time) {
-      times.push_back(predict_layer_time(volumes.back(), *request.layer_time));
-    }
-  }
-  Prediction prediction = make_prediction(volumes, times);
-  prediction.trace = trace.path();
-  return prediction;
+  const RoutedTokens tokens{
+      .trace = &trace, .ranges = {ranges.begin(), ranges.end()}, .name = trace.path()};
+  return step_of("plan", tokens, reach_of(tokens, placements, request.reach, num_threads, progress),
+                 request)
+      .prediction;
 }
 
-std::vector<Prediction> predict_waterfall(const Plan& plan, const Trace& trace,
-                                          std::span<const TokenRange> ranges,
-                                          const PredictRequest& request, int num_threads,
-                                          Progress& progress) {
-  check_fits(plan, trace);
-  const auto contiguous = contiguous_placements(trace.header(), request.reach.cluster);
-  const auto planned = placements_of(plan);
-  const bool has_replicas =
-      planned[0].slots.rows() * planned[0].slots.cols() > trace.header().num_experts;
-
+std::vector<WaterfallStep> predict_waterfall(const Plan& plan, const RoutedTokens& tokens,
+                                             const RoutedTokens* constrained,
+                                             const PredictRequest& request, int num_threads,
+                                             Progress& progress) {
+  check_fits(plan, tokens.header(), tokens.name);
+  if (constrained != nullptr) check_fits(plan, constrained->header(), constrained->name);
+  const auto contiguous = contiguous_placements(tokens.header(), request.reach.cluster);
+  const auto reach = reach_of(tokens, contiguous, request.reach, num_threads, progress);
   PredictRequest per_expert = request;
   per_expert.copy_mode = CopyMode::kPerExpert;
-  std::vector<Prediction> steps;
-  steps.push_back(predict(trace, ranges, contiguous, per_expert, num_threads, progress));
-  steps.back().placement = "per-expert";
-  steps.push_back(predict(trace, ranges, contiguous, request, num_threads, progress));
-  steps.back().placement =
-      request.copy_mode == CopyMode::kPerNode ? "one copy per node" : "one copy per rank";
-  steps.push_back(predict(trace, ranges, planned, request, num_threads, progress));
-  steps.back().placement = has_replicas ? "placement and replicas" : "placement";
+  std::vector<WaterfallStep> steps;
+  steps.push_back(step_of("per-expert", tokens, reach, per_expert));
+  if (request.copy_mode == CopyMode::kAllGather) {
+    steps.push_back(step_of("all-gather", tokens, reach, request));
+  } else if (request.copy_mode != CopyMode::kPerExpert) {
+    steps.push_back(step_of("deduplication", tokens, reach, request));
+  }
+  add_plan_steps(plan, tokens, request, num_threads, progress, steps);
+  if (constrained != nullptr) {
+    PredictRequest same_batch = request;
+    if (same_batch.layer_time && !same_batch.layer_time->batch_tokens) {
+      same_batch.layer_time->batch_tokens = steps[0].prediction.num_tokens;
+    }
+    steps.push_back(
+        step_of("constraint", *constrained,
+                reach_of(*constrained, placements_of(plan), request.reach, num_threads, progress),
+                same_batch));
+  }
   return steps;
 }
 

@@ -3,8 +3,11 @@
 
 #include <optional>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
+#include "c2r/collaboration/collaboration.h"
 #include "c2r/core/progress.h"
 #include "c2r/placement/layer_time.h"
 #include "c2r/placement/reach.h"
@@ -18,8 +21,24 @@ namespace c2r {
 struct PredictRequest {
   ReachOptions reach;
   CopyMode copy_mode = CopyMode::kPerRank;
-  std::optional<LayerTimeOptions> layer_time;  // for predicted times, of all tokens as one batch
+  std::optional<LayerTimeOptions> layer_time;  // for predicted times; a batch of all tokens if none
 };
+
+/// Tokens to predict for: part of a trace, or all those behind pair counts. Borrows either.
+struct RoutedTokens {
+  const Trace* trace = nullptr;
+  std::vector<TokenRange> ranges;                       // of the trace
+  const CollaborationStatistics* statistics = nullptr;  // instead of the trace
+  std::string name;                                     // for messages and tables
+
+  const TraceHeader& header() const {
+    return trace != nullptr ? trace->header() : statistics->header;
+  }
+};
+
+/// @throws Error(kInvalidArgument) if the plan is for another model than the header
+/// @param name whose header it is, for messages
+void check_fits(const Plan& plan, const TraceHeader& header, std::string_view name);
 
 /// Counts `placements` [num_layers] on the tokens of `trace` in `ranges`.
 /// @throws Error(kInvalidArgument) if they do not fit the trace or the cluster,
@@ -30,15 +49,26 @@ Prediction predict(const Trace& trace, std::span<const TokenRange> ranges,
                    std::span<const Placement> placements, const PredictRequest& request,
                    int num_threads, Progress& progress);
 
-/// Where the savings come from, one step at a time:
-///   1. "per-expert": contiguous placement, one copy per choice, as MegaBlocks sends
-///   2. "one copy per rank" (or per node, as the request's mode says): the same placement
-///   3. "placement", or "placement and replicas": the plan's
-/// @throws as predict(); Error(kInvalidArgument) if the plan is for another model than the trace
-std::vector<Prediction> predict_waterfall(const Plan& plan, const Trace& trace,
-                                          std::span<const TokenRange> ranges,
-                                          const PredictRequest& request, int num_threads,
-                                          Progress& progress);
+struct WaterfallStep {
+  Prediction prediction;
+  std::vector<Volume> volumes;  // [num_layers], the exact counts behind it
+};
+
+/// Where the savings come from, one step at a time; each step changes one thing:
+///   "per-expert"     contiguous placement, one copy for every choice, as MegaBlocks sends
+///   "deduplication"  one copy per rank, or per node, as the request's mode says; with other modes
+///                    the step is called after them, and left out if nothing changes
+///   "placement"      the plan's, each expert in one slot: that which serves most of its choices in
+///                    the next step (keep_main_slots()), so that ranks may hold unequally many
+///   "replicas"       every slot of the plan; only if it has replicas
+///   "constraint"     the same on `constrained`, tokens that were routed with the constraint on;
+///                    only if given. Predicted times are for as many tokens as the other steps'
+/// @throws as predict() and reach_from_pairs(); Error(kInvalidArgument) if the plan is for another
+///         model, or statistics hold loads without pairs
+std::vector<WaterfallStep> predict_waterfall(const Plan& plan, const RoutedTokens& tokens,
+                                             const RoutedTokens* constrained,
+                                             const PredictRequest& request, int num_threads,
+                                             Progress& progress);
 
 /// The plan's placements. [num_layers]
 std::vector<Placement> placements_of(const Plan& plan);

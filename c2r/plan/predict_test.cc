@@ -2,7 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
+#include "c2r/collaboration/import_loads.h"
 #include "c2r/core/testing.h"
+#include "c2r/placement/baselines.h"
 #include "c2r/placement/testing_internal.h"
 
 namespace c2r {
@@ -31,33 +35,104 @@ Plan plan_with(const Placement& placement) {
           .layers = {{.layer_index = 1, .placement = placement}}};
 }
 
+RoutedTokens all_of(const Trace& trace) {
+  return {.trace = &trace, .ranges = ranges_of(trace, SequencePart::kAll), .name = "all"};
+}
+
+std::vector<std::string> names_of(const std::vector<WaterfallStep>& steps) {
+  std::vector<std::string> names;
+  for (const WaterfallStep& step : steps) names.push_back(step.prediction.placement);
+  return names;
+}
+
+double copies(const WaterfallStep& step) {
+  return step.prediction.copies_per_token[0];
+}
+
+using Names = std::vector<std::string>;
+
 TEST(PredictWaterfall, TellsWhatEachStepSaves) {
   const Trace trace = crossing_pairs();
   const Plan plan = plan_with(make_placement(4, {{0, 2}, {1, 3}}));
   NoProgress progress;
-  const auto steps = predict_waterfall(plan, trace, ranges_of(trace, SequencePart::kAll),
+  const auto steps = predict_waterfall(plan, all_of(trace), nullptr,
                                        {.reach = {.cluster = plan.cluster}}, 1, progress);
-  ASSERT_EQ(steps.size(), 3u);
-  EXPECT_EQ(steps[0].placement, "per-expert");
-  EXPECT_EQ(steps[0].copies_per_token[0], 2);
-  EXPECT_EQ(steps[0].wire_copies_per_token[0], 1);  // half of the copies stay at home
-  EXPECT_EQ(steps[1].placement, "one copy per rank");
-  EXPECT_EQ(steps[1].copies_per_token[0], 2);
-  EXPECT_EQ(steps[2].placement, "placement");
-  EXPECT_EQ(steps[2].copies_per_token[0], 1);
-  EXPECT_EQ(steps[2].wire_copies_per_token[0], 0.5);
-  EXPECT_EQ(steps[2].imbalance[0], 1);
-  EXPECT_EQ(steps[2].num_tokens, 4);
+  ASSERT_EQ(names_of(steps), (Names{"per-expert", "deduplication", "placement"}));
+  EXPECT_EQ(copies(steps[0]), 2);
+  EXPECT_EQ(steps[0].prediction.wire_copies_per_token[0], 1);  // half of the copies stay at home
+  EXPECT_EQ(copies(steps[1]), 2);
+  EXPECT_EQ(copies(steps[2]), 1);
+  EXPECT_EQ(steps[2].prediction.wire_copies_per_token[0], 0.5);
+  EXPECT_EQ(steps[2].prediction.imbalance[0], 1);
+  EXPECT_EQ(steps[2].prediction.num_tokens, 4);
+  EXPECT_EQ(steps[2].volumes[0].total_copies(), 4 * 2);  // from each of two homes
+  EXPECT_EQ(steps[2].volumes[0].denominator, 2);
+}
+
+// 0 and 1 alone have a second slot; they serve 0 2 and 1 3 where the other is.
+TEST(PredictWaterfall, TellsReplicasFromPlacement) {
+  const Trace trace = crossing_pairs();
+  const Plan plan = plan_with(make_placement(4, {{0, 1, 2}, {0, 1, 3}}));
+  NoProgress progress;
+  PredictRequest request{.reach = {.cluster = plan.cluster, .rule = ReplicaRule::kFewestRanks}};
+  auto steps = predict_waterfall(plan, all_of(trace), nullptr, request, 1, progress);
+  ASSERT_EQ(names_of(steps), (Names{"per-expert", "deduplication", "placement", "replicas"}));
+  EXPECT_EQ(copies(steps[2]), 1) << "0 with 2, 1 with 3: the second slots serve nobody";
+  EXPECT_EQ(copies(steps[3]), 1);
+
+  request.copy_mode = CopyMode::kPerExpert;
+  steps = predict_waterfall(plan, all_of(trace), nullptr, request, 1, progress);
+  EXPECT_EQ(names_of(steps), (Names{"per-expert", "placement", "replicas"}));
+  request.copy_mode = CopyMode::kAllGather;
+  steps = predict_waterfall(plan, all_of(trace), nullptr, request, 1, progress);
+  EXPECT_EQ(names_of(steps)[1], "all-gather");
+}
+
+TEST(PredictWaterfall, EndsWithTheConstraint) {
+  const Trace trace = crossing_pairs();
+  Plan plan = plan_with(make_placement(4, {{0, 1}, {2, 3}}));
+  plan.cluster.device_flop_per_s = 1;
+  NoProgress progress;
+  const RoutedTokens all = all_of(trace);
+  // The "constrained" recording is one token of the four: as bad, and a batch of one.
+  const RoutedTokens constrained{.trace = &trace, .ranges = {{0, 1}}, .name = "constrained"};
+  const PredictRequest request{
+      .reach = {.cluster = plan.cluster},
+      .layer_time =
+          LayerTimeOptions{.cluster = plan.cluster, .format = {.hidden = 1}, .flop_per_choice = 1}};
+  const auto steps = predict_waterfall(plan, all, &constrained, request, 1, progress);
+  ASSERT_EQ(names_of(steps), (Names{"per-expert", "deduplication", "placement", "constraint"}));
+  EXPECT_EQ(steps[3].prediction.trace, "constrained");
+  EXPECT_EQ(steps[3].prediction.num_tokens, 1);
+  EXPECT_EQ(copies(steps[3]), 2);
+  EXPECT_EQ(steps[3].prediction.predicted_layer_time_s, steps[2].prediction.predicted_layer_time_s)
+      << "times are of equally many tokens";
+}
+
+TEST(PredictWaterfall, CountsPairsLikeTokensWhereTopKIsTwo) {
+  const Trace trace = crossing_pairs();
+  const Plan plan = plan_with(make_placement(4, {{0, 2}, {1, 3}}));
+  NoProgress progress;
+  CollaborationStatistics statistics = count_collaboration(trace, 1, progress);
+  const PredictRequest request{.reach = {.cluster = plan.cluster}};
+  const auto expected = predict_waterfall(plan, all_of(trace), nullptr, request, 1, progress);
+  const RoutedTokens pairs{.statistics = &statistics, .name = "pairs"};
+  const auto found = predict_waterfall(plan, pairs, nullptr, request, 1, progress);
+  ASSERT_EQ(found.size(), expected.size());
+  for (std::size_t s = 0; s < found.size(); ++s) EXPECT_EQ(found[s].volumes, expected[s].volumes);
+  statistics.has_pairs = false;
+  EXPECT_EQ(error_of([&] { predict_waterfall(plan, pairs, nullptr, request, 1, progress); }),
+            "pairs holds loads without pairs, which say nothing about copies");
 }
 
 TEST(PredictWaterfall, CountsOnlyTheTokensAskedFor) {
   const Trace trace = crossing_pairs();
   const Plan plan = plan_with(make_placement(4, {{0, 2}, {1, 3}}));
   NoProgress progress;
-  const auto steps = predict_waterfall(plan, trace, {{TokenRange{0, 1}}},
-                                       {.reach = {.cluster = plan.cluster}}, 1, progress);
-  EXPECT_EQ(steps[2].num_tokens, 1);
-  EXPECT_EQ(steps[2].imbalance[0], 2);  // one token, all on one of two ranks
+  const auto steps = predict_waterfall(plan, {.trace = &trace, .ranges = {{0, 1}}, .name = "first"},
+                                       nullptr, {.reach = {.cluster = plan.cluster}}, 1, progress);
+  EXPECT_EQ(steps[2].prediction.num_tokens, 1);
+  EXPECT_EQ(steps[2].prediction.imbalance[0], 2);  // one token, all on one of two ranks
 }
 
 TEST(PredictWaterfall, RefusesAPlanForAnotherModel) {
@@ -65,17 +140,51 @@ TEST(PredictWaterfall, RefusesAPlanForAnotherModel) {
   NoProgress progress;
   const auto error_with = [&](const Plan& plan) {
     return error_of([&] {
-      predict_waterfall(plan, trace, {}, {.reach = {.cluster = plan.cluster}}, 1, progress);
+      predict_waterfall(plan, all_of(trace), nullptr, {.reach = {.cluster = plan.cluster}}, 1,
+                        progress);
     });
   };
   Plan plan = plan_with(make_placement(4, {{0, 2}, {1, 3}}));
   plan.top_k = 1;
-  EXPECT_EQ(error_with(plan), "the plan is for 4 experts, top-1, but " + trace.path() +
-                                  " has 4 experts, top-2; it was probably made for another model");
+  EXPECT_EQ(error_with(plan),
+            "the plan is for 4 experts, top-1, but all has 4 experts, top-2; it was probably made "
+            "for another model");
   plan = plan_with(make_placement(4, {{0, 2}, {1, 3}}));
   plan.layers[0].layer_index = 0;
-  EXPECT_EQ(error_with(plan),
-            "the plan's layer 0 has index 0, but in " + trace.path() + " it is 1");
+  EXPECT_EQ(error_with(plan), "the plan's layer 0 has index 0, but in all it is 1");
+}
+
+// The published answers for LLaMA-MoE on 2 ranks (k = 2, so that pair counts are exact): without
+// placement or constraint 1.585, placed for T = 2 and routed with T = 2 1.178.
+TEST(PredictWaterfallOnRealData, ReproducesThePublishedConstraint) {
+  const auto counts_of = [](const std::string& matrix) {
+    return testing::real_data(fmt::format("c2r-official/llama_moe_3_5b_2_8_{}_i64.npy", matrix));
+  };
+  C2R_SKIP_WITHOUT(counts_of("base"));
+  const auto base = import_coactivation({.input = counts_of("base"), .top_k = 2});
+  const auto top_2 = import_coactivation({.input = counts_of("topt_2"), .top_k = 2});
+  Plan plan{.model = "m", .num_experts = 8, .top_k = 2, .cluster = {.ranks_per_node = 2}};
+  for (std::size_t layer = 0; layer < top_2.coactivation.size(); ++layer) {
+    plan.layers.push_back(
+        {.layer_index = top_2.header.layer_indices[layer],
+         .placement = place_exhaustive(
+             {.counts = top_2.coactivation[layer], .cluster = plan.cluster, .slots_per_rank = 4})});
+  }
+  const RoutedTokens unconstrained{.statistics = &base, .name = "base"};
+  const RoutedTokens constrained{.statistics = &top_2, .name = "t2"};
+  NoProgress progress;
+  const auto steps = predict_waterfall(plan, unconstrained, &constrained,
+                                       {.reach = {.cluster = plan.cluster}}, 1, progress);
+  std::vector<double> means;
+  for (const WaterfallStep& step : steps) {
+    EXPECT_TRUE(step.prediction.is_exact);
+    double sum = 0;
+    for (const double layer_copies : step.prediction.copies_per_token) sum += layer_copies;
+    means.push_back(std::round(1000 * sum / double(plan.num_layers())));
+  }
+  EXPECT_EQ(means[0], 2000);
+  EXPECT_EQ(means[1], 1585);
+  EXPECT_EQ(means[3], 1178);
 }
 
 }  // namespace

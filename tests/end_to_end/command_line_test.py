@@ -123,7 +123,7 @@ class Plans(CommandLine):
         steps = json.loads(self.succeed("simulate", "plan.json", "trace.safetensors",
                                         "--json"))["steps"]
         self.assertEqual([s["step"] for s in steps],
-                         ["per-expert", "one copy per rank", "placement"])
+                         ["per-expert", "deduplication", "placement"])
         for layer in range(small_model.NUM_LAYERS):
             chosen = [token[layer] for token in small_model.choices()]
             ranks = sum(len({e // 4 for e in pair}) for pair in chosen) / len(chosen)
@@ -131,6 +131,38 @@ class Plans(CommandLine):
             self.assertAlmostEqual(steps[1]["copies_per_token"][layer], ranks)
             self.assertAlmostEqual(steps[2]["copies_per_token"][layer], ranks)
             self.assertAlmostEqual(steps[2]["wire_copies_per_token"][layer], ranks / 2)
+
+    def test_a_simulation_counts_whole_copies_and_bytes_from_known_homes(self):
+        self.make_plan()
+        step = json.loads(self.succeed("simulate", "plan.json", "trace.safetensors", "--json",
+                                       "--homes", "sequences", "--hidden", "10"))["steps"][1]
+        self.assertEqual(step["counts"]["denominator"], 1)
+        homes = 100 * [0] + 250 * [1] + 50 * [0]  # three sequences on two ranks in turn
+        for layer, counts in enumerate(step["counts"]["layers"]):
+            wire = sum(len({e // 4 for e in token[layer]} - {home})
+                       for token, home in zip(small_model.choices(), homes))
+            self.assertEqual(counts["wire_copies"], wire)
+            self.assertEqual(sum(counts["sent"]), wire)
+            self.assertEqual(counts["dispatch_wire_bytes"], wire * 10 * 2)
+
+    def test_pair_counts_of_top_2_are_as_good_as_a_trace(self):
+        self.make_plan()
+        self.succeed("analyze", "trace.safetensors", "-o", "statistics.safetensors")
+        from_trace, from_pairs = (json.loads(self.succeed("simulate", "plan.json", name, "--json"))
+                                  for name in ("trace.safetensors", "statistics.safetensors"))
+        for a, b in zip(from_trace["steps"], from_pairs["steps"]):
+            self.assertTrue(b["is_exact"])
+            self.assertEqual(a["counts"], b["counts"])
+        self.fails_with(2, "c2r simulate: statistics.safetensors holds pair counts, which are of "
+                           "all sequences, not of --on even",
+                        "simulate", "plan.json", "statistics.safetensors", "--on", "even")
+
+    def test_the_constraint_is_a_step_of_its_own(self):
+        self.make_plan()
+        text = self.succeed("simulate", "plan.json", "trace.safetensors", "--on", "even",
+                            "--constrained", "trace.safetensors")
+        self.assertIn("\nconstraint  ", text)
+        self.assertIn("\nconstraint: on ", text)
 
     def test_the_same_input_gives_the_same_plan(self):
         self.make_plan("--threads", "1")
@@ -140,7 +172,8 @@ class Plans(CommandLine):
 
     def test_replicas_are_planned_and_said(self):
         text = self.make_plan("--redundant-slots", "1")
-        self.assertIn("placement and replicas", text)
+        self.assertIn("\nplacement  ", text)
+        self.assertIn("\nreplicas  ", text)
         self.assertIn("replicas chosen by fewest-ranks", text)
         plan = json.loads((self.folder / "plan.json").read_text())
         self.assertEqual({len(rank) for layer in plan["layers"] for rank in layer["slots"]}, {5})
