@@ -51,6 +51,20 @@ constexpr Backend kBackends[] = {
     {"permutation", "flex", CopyMode::kPerNode},
 };
 
+// How engines choose among replicas. TensorRT-LLM deals an expert's tokens to its replicas in turn,
+// vLLM by a hash of the token's position: kRandom needs as many copies in expectation.
+struct EngineRule {
+  std::string_view target;
+  ReplicaRule rule;
+};
+
+constexpr EngineRule kEngineRules[] = {
+    {"sglang", ReplicaRule::kLocalFirst},  // of --ep-dispatch-algorithm static, see kCautions
+    {"tensorrt-llm", ReplicaRule::kRandom},
+    {"vllm-41141", ReplicaRule::kRandom},
+    {"vllm-49572", ReplicaRule::kRandom},
+};
+
 // What the user must know before trusting an engine with the file, whatever its backend.
 struct Caution {
   std::string_view target, text;
@@ -88,6 +102,20 @@ std::optional<std::string> transport_warning(const ExportTarget& target,
         backend, target.name);
   }
   return std::nullopt;
+}
+
+std::optional<std::string> replica_warning(const ExportTarget& target, const Plan& plan) {
+  const auto rule = replica_rule_of(target);
+  const bool has_replicas = std::ranges::any_of(plan.layers, [](const PlanLayer& layer) {
+    return std::ssize(layer.placement.slots.all()) > layer.placement.num_experts;
+  });
+  if (!rule || !has_replicas || plan.predictions.empty()) return std::nullopt;
+  const ReplicaRule predicted = plan.predictions.back().replica_rule;
+  if (predicted == *rule) return std::nullopt;
+  return fmt::format(
+      "the plan's predictions assume the replica rule {}, but {} chooses as {} does: see what that "
+      "gives with c2r simulate --replica-rule {}",
+      name_of(predicted), target.name, name_of(*rule), name_of(*rule));
 }
 
 std::vector<ExpertId> sorted(std::span<const ExpertId> experts) {
@@ -133,6 +161,12 @@ std::optional<CopyMode> copy_mode_of_backend(const ExportTarget& target, std::st
   return found->mode;
 }
 
+std::optional<ReplicaRule> replica_rule_of(const ExportTarget& target) {
+  const auto* const found = std::ranges::find(kEngineRules, target.name, &EngineRule::target);
+  if (found == std::end(kEngineRules)) return std::nullopt;
+  return found->rule;
+}
+
 MapShape map_shape(const Plan& plan) {
   MapShape shape{.num_experts = plan.num_experts, .ep_size = plan.cluster.ep_size()};
   for (const PlanLayer& layer : plan.layers) shape.layer_indices.push_back(layer.layer_index);
@@ -153,6 +187,7 @@ Export export_plan(const ExportTarget& target, const Plan& plan, const ExportOpt
         plan.layers.back().layer_index + 1, plan.layers.back().layer_index));
   }
   if (auto warning = transport_warning(target, options)) result.warnings.push_back(*warning);
+  if (auto warning = replica_warning(target, plan)) result.warnings.push_back(*warning);
   return result;
 }
 

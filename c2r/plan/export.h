@@ -68,6 +68,9 @@ void validate_export(const ExportTarget& target, std::string_view bytes, const P
 /// @param backend empty = the engine's default
 std::optional<CopyMode> copy_mode_of_backend(const ExportTarget& target, std::string_view backend);
 
+/// The rule that describes how a target's engine chooses among replicas; nothing if we do not know.
+std::optional<ReplicaRule> replica_rule_of(const ExportTarget& target);
+
 /// What a reader of the target's file must be told about the plan.
 MapShape map_shape(const Plan& plan);
 

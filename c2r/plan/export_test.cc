@@ -148,6 +148,30 @@ TEST(Export, WarnsWherePlacementMovesNoByte) {
   EXPECT_EQ(copy_mode_of_backend(find_export_target("sglang"), "mooncake"), std::nullopt);
 }
 
+TEST(Export, WarnsWhereTheEngineChoosesOtherReplicasThanPredicted) {
+  Plan plan = small_plan();
+  plan.layers[0].placement = make_placement(4, {{0, 3, 1}, {1, 2, 3}});
+  plan.layers[1].placement = make_placement(4, {{0, 1, 2}, {1, 2, 3}});
+  plan.predictions[0].replica_rule = ReplicaRule::kFewestRanks;
+  const auto last_warning = [&](std::string_view target) {
+    const auto warnings =
+        export_plan(find_export_target(target), plan, {.num_hidden_layers = 4}).warnings;
+    return warnings.empty() ? "" : warnings.back();
+  };
+  EXPECT_EQ(last_warning("tensorrt-llm"),
+            "the plan's predictions assume the replica rule fewest-ranks, but tensorrt-llm chooses "
+            "as random does: see what that gives with c2r simulate --replica-rule random");
+  EXPECT_NE(last_warning("sglang").find("sglang chooses as local-first does"), std::string::npos);
+  EXPECT_EQ(last_warning("eplb"), "") << "we do not know who reads it";
+  plan.predictions[0].replica_rule = ReplicaRule::kRandom;
+  EXPECT_EQ(last_warning("tensorrt-llm"), "");
+  plan.predictions.clear();
+  EXPECT_EQ(last_warning("tensorrt-llm"), "") << "nothing was predicted";
+  EXPECT_EQ(export_plan(find_export_target("tensorrt-llm"), small_plan(), {}).warnings,
+            std::vector<std::string>())
+      << "no replicas";
+}
+
 TEST(Export, SaysWhatItCannotWrite) {
   Plan plan = small_plan();
   EXPECT_EQ(error_of([&] { exported("sglang", plan, {.num_hidden_layers = 3}); }),

@@ -190,6 +190,12 @@ class Plans(CommandLine):
         self.assertEqual(done.returncode, 0)
         self.assertIn("warning: with the default backend", done.stderr)
 
+    def test_an_engine_that_chooses_other_replicas_is_warned_about(self):
+        self.make_plan("--redundant-slots", "1")
+        done = self.run_c2r("export", "plan.json", "--to", "sglang", "-o", "map.json")
+        self.assertIn("warning: the plan's predictions assume the replica rule fewest-ranks, but "
+                      "sglang chooses as local-first does", done.stderr)
+
     def test_mistakes_are_explained(self):
         self.make_plan()
         self.fails_with(2, "c2r plan: a part of a trace is all, even, odd, first-half or "
