@@ -1,8 +1,7 @@
 // Routing policies: from a router's logits to each token's experts and weights.
 //
 //   scoring             | weight of a chosen expert                 | models
-//   kSoftmax            | softmax over all experts                  | Qwen1.5-MoE, OLMoE,
-//   DeepSeek-V2
+//   kSoftmax            | softmax over all experts                  | Qwen-MoE, OLMoE, DeepSeek-V2
 //     + norm_topk_prob  | the same, divided by its sum over chosen  | Mixtral, Qwen3-MoE
 //   kSoftmaxOverChosen  | softmax over the chosen experts           | LLaMA-MoE, GPT-OSS
 //   kSigmoid            | sigmoid, chosen on sigmoid + bias         | DeepSeek-V3
@@ -12,11 +11,11 @@
 //     scores to the lower group; -0 equals +0.
 //   - Softmax keeps the order of the logits, so its choice is made on the logits themselves. Where
 //     rounding merges the probabilities of two different logits, the larger logit still wins.
-//   - exp is this library's own (exp_internal.h), as precise as its rounded argument, and 2^-126
-//     where it would be less. The softmax's denominator is the sum of exp(logit - largest logit):
-//     expert e is added to partial sum e % 16 in ascending order of e, then neighbours are added,
-//     16 -> 8 -> 4 -> 2 -> 1. Sums over the chosen experts run best first. A weight is the exp or
-//     sigmoid times the rounded quotient scale / divisor. Nothing is fused.
+//   - exp is this library's own (exp_internal.h), more precise than its rounded argument, and
+//     e^-87.3 where it would be less. The softmax's denominator is the sum of exp(logit - largest
+//     logit): expert e is added to partial sum e % 16 in ascending order of e, then neighbours are
+//     added, 16 -> 8 -> 4 -> 2 -> 1. Sums over the chosen experts run best first. A weight is the
+//     exp or sigmoid times the rounded quotient scale / divisor. Nothing but exp's steps is fused.
 #pragma once
 
 #include <cstdint>
@@ -81,8 +80,7 @@ class Router {
   ///
   /// Cost: one thread; with AVX-512 some 3 to 7 times the time of reading the logits from memory,
   /// more for few experts (policy_bench.cc). Tokens are routed 16 at a time with AVX-512, 8 with
-  /// AVX2, 4 with SSE4 or NEON, else one by one; fewer cost as much. No allocation beyond the
-  /// result.
+  /// AVX2, 4 with NEON, else one by one; fewer cost as much. No allocation beyond the result.
   Routing route(MatrixView<const float> logits) const;
 
   /// The same into the caller's memory, both [num_tokens, top_k]. Allocates nothing. After an

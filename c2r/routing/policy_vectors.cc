@@ -6,9 +6,10 @@
 #include <cstring>
 #include <limits>
 
-// Processors that stop at SSSE3 are routed portably, to halve the code for four lanes; vectors of
+// Processors that stop at SSE4 cannot fuse a*b+c, as exp does, and are routed portably; vectors of
 // unknown length (SVE) cannot be elements of arrays, so Arm uses NEON.
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
+#define HWY_DISABLED_TARGETS \
+  (HWY_SSSE3 | HWY_SSE4 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
 // The fallback is the portable path, not vectors emulated by loops, with every compiler.
 #define HWY_BROKEN_EMU128 1
 #undef HWY_TARGET_INCLUDE

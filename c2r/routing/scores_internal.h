@@ -20,30 +20,25 @@
 HWY_BEFORE_NAMESPACE();
 namespace c2r::HWY_NAMESPACE {
 
-// t[i] = 2^t[i], all at once: one would spend most of its time waiting for itself.
+// x[i] = 2^(x[i] log2_base), all at once: one would spend most of its time waiting for itself.
 template <std::size_t kCount>
-HWY_INLINE void exp2_bounded(Floats* t) {
+HWY_INLINE void power_bounded(Floats* x, float log2_base) {
   using namespace exp_constants;
   constexpr FloatTag d;
   constexpr IntTag di;
-  Floats shifted[kCount], f2[kCount], c23[kCount], c45[kCount];
-  for (std::size_t i = 0; i < kCount; ++i) shifted[i] = hn::Add(t[i], hn::Set(d, kRound));
+  const Floats factor = hn::Set(d, log2_base), round = hn::Set(d, kRound);
+  Floats shifted[kCount], p[kCount];
+  for (std::size_t i = 0; i < kCount; ++i) shifted[i] = hn::MulAdd(x[i], factor, round);
   for (std::size_t i = 0; i < kCount; ++i) {
-    t[i] = hn::Sub(t[i], hn::Sub(shifted[i], hn::Set(d, kRound)));
+    x[i] = hn::MulAdd(x[i], factor, hn::Sub(round, shifted[i]));
+    p[i] = hn::MulAdd(hn::Set(d, kC5), x[i], hn::Set(d, kC4));
+  }
+  for (const float c : {kC3, kC2, kC1, 1.0f}) {
+    for (std::size_t i = 0; i < kCount; ++i) p[i] = hn::MulAdd(p[i], x[i], hn::Set(d, c));
   }
   for (std::size_t i = 0; i < kCount; ++i) {
-    f2[i] = hn::Mul(t[i], t[i]);
-    c23[i] = hn::Add(hn::Set(d, kC2), hn::Mul(hn::Set(d, kC3), t[i]));
-    c45[i] = hn::Add(hn::Set(d, kC4), hn::Mul(hn::Set(d, kC5), t[i]));
-  }
-  for (std::size_t i = 0; i < kCount; ++i) {
-    const Floats tail = hn::Add(c23[i], hn::Mul(c45[i], f2[i]));
-    t[i] = hn::Add(hn::Mul(hn::Set(d, kC1), t[i]), hn::Mul(tail, f2[i]));
-  }
-  for (std::size_t i = 0; i < kCount; ++i) {
-    const Floats p = hn::Add(t[i], hn::Set(d, 1.0f));
     const Ints exponent = hn::ShiftLeft<23>(hn::BitCast(di, shifted[i]));
-    t[i] = hn::BitCast(d, hn::Add(hn::BitCast(di, p), exponent));
+    x[i] = hn::BitCast(d, hn::Add(hn::BitCast(di, p[i]), exponent));
   }
 }
 
@@ -52,11 +47,10 @@ template <std::size_t kCount, bool kIsBounded = false>
 HWY_INLINE void exp_of_negative(Floats* x) {
   using namespace exp_constants;
   constexpr FloatTag d;
-  for (std::size_t i = 0; i < kCount; ++i) {
-    x[i] = hn::Mul(x[i], hn::Set(d, kLog2e));
-    if constexpr (!kIsBounded) x[i] = hn::Max(x[i], hn::Set(d, -kMax));
+  if constexpr (!kIsBounded) {
+    for (std::size_t i = 0; i < kCount; ++i) x[i] = hn::Max(x[i], hn::Set(d, -kMax));
   }
-  exp2_bounded<kCount>(x);
+  power_bounded<kCount>(x, kLog2e);
 }
 
 template <std::size_t kCount>
@@ -64,10 +58,9 @@ HWY_INLINE void sigmoid(Floats* x) {
   using namespace exp_constants;
   constexpr FloatTag d;
   for (std::size_t i = 0; i < kCount; ++i) {
-    const Floats t = hn::Mul(x[i], hn::Set(d, -kLog2e));
-    x[i] = hn::Min(hn::Max(t, hn::Set(d, -kMax)), hn::Set(d, kMax));
+    x[i] = hn::Min(hn::Max(x[i], hn::Set(d, -kMax)), hn::Set(d, kMax));
   }
-  exp2_bounded<kCount>(x);
+  power_bounded<kCount>(x, -kLog2e);
   const Floats one = hn::Set(d, 1.0f);
   for (std::size_t i = 0; i < kCount; ++i) x[i] = hn::Div(one, hn::Add(one, x[i]));
 }
