@@ -266,28 +266,31 @@ void weigh(const Call& call, Block& block) {
   }
 }
 
+// Columns 0 to kCount - 1 of `fours` [num_tokens, 4] become those of `out` [num_tokens, top_k].
+template <std::size_t kCount, class T, class Out>
+HWY_INLINE void copy_columns(const T* fours, std::size_t top_k, std::size_t num_tokens, Out* out) {
+  static_assert(sizeof(T) == sizeof(Out));
+  for (std::size_t t = 0; t < num_tokens; ++t) {
+    std::memcpy(out + t * top_k, fours + 4 * t, kCount * sizeof(T));
+  }
+}
+
 // Transposes `values` [top_k, kLanes] into `out` [num_tokens, top_k]. Rows up to a multiple of 4
 // are read.
 template <class T, class Out>
 HWY_INLINE void write_transposed(const T* values, std::size_t top_k, std::size_t num_tokens,
                                  Out* out) {
-  static_assert(sizeof(T) == sizeof(Out));
   constexpr hn::FixedTag<T, kLanes> d;
   alignas(64) T fours[kLanes * 4];
   for (std::size_t r = 0; r < top_k; r += 4) {
     const T* const row = values + r * kLanes;
     hn::StoreInterleaved4(hn::Load(d, row), hn::Load(d, row + kLanes),
                           hn::Load(d, row + 2 * kLanes), hn::Load(d, row + 3 * kLanes), d, fours);
-    const std::size_t n = std::min<std::size_t>(4, top_k - r);
-    if (n == 4) {
-      for (std::size_t t = 0; t < num_tokens; ++t) {
-        std::memcpy(out + t * top_k + r, fours + 4 * t, 4 * sizeof(T));
-      }
-    } else {
-      for (std::size_t t = 0; t < num_tokens; ++t) {
-        std::memcpy(out + t * top_k + r, fours + 4 * t, n * sizeof(T));
-      }
-    }
+    const std::size_t num_left = top_k - r;
+    if (num_left == 1) copy_columns<1>(fours, top_k, num_tokens, out + r);
+    if (num_left == 2) copy_columns<2>(fours, top_k, num_tokens, out + r);
+    if (num_left == 3) copy_columns<3>(fours, top_k, num_tokens, out + r);
+    if (num_left >= 4) copy_columns<4>(fours, top_k, num_tokens, out + r);
   }
 }
 
