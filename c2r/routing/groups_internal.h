@@ -47,41 +47,12 @@ class OpenKeys {
   const ScoredKeys* scored_;
 };
 
-// The best two scores in each lane, in the same lane of both.
-struct BestTwo {
-  alignas(64) float best[kLanes * kLanes];    // [kLanes, kLanes]
-  alignas(64) float second[kLanes * kLanes];  // [kLanes, kLanes]
-};
-
-// Row t of `two` holds the best two of each lane of token t; lane t of the result holds the score
-// of token t's group.
-HWY_INLINE Floats reduce_best_two(BestTwo& two, GroupScore group_score) {
-  constexpr FloatTag d;
-  for (std::size_t num_pairs = kLanes / 2; num_pairs >= 1; num_pairs /= 2) {
-    for (std::size_t pair = 0; pair < num_pairs; ++pair) {
-      const std::size_t a = 2 * pair * kLanes, b = a + kLanes;
-      const Floats best_a = hn::Load(d, two.best + a), best_b = hn::Load(d, two.best + b);
-      const Floats second_a = hn::Load(d, two.second + a), second_b = hn::Load(d, two.second + b);
-      const Floats even = hn::ConcatEven(d, best_b, best_a), odd = hn::ConcatOdd(d, best_b, best_a);
-      const Floats second =
-          hn::Max(hn::ConcatEven(d, second_b, second_a), hn::ConcatOdd(d, second_b, second_a));
-      hn::Store(hn::Max(even, odd), d, two.best + pair * kLanes);
-      hn::Store(hn::Max(hn::Min(even, odd), second), d, two.second + pair * kLanes);
-    }
-  }
-  const Floats best = hn::Load(d, two.best);
-  return group_score == GroupScore::kMax ? best : hn::Add(best, hn::Load(d, two.second));
-}
-
-// The best two scores of each lane of one token, so far.
-struct LanesBestTwo {
-  Floats best, second;
-};
-
-// Scores and keys of kCount vectors of group `g` of token `t`, from the group's vector `v` on.
+// Scores and keys of kCount vectors of group `g` of token `t`, from the group's
+// vector `v` on.
 template <Scoring kScoring, std::size_t kCount>
 HWY_INLINE void score_vectors(const float* row, const KeyLayout& layout, std::size_t t,
-                              std::size_t g, std::size_t v, ScoredKeys& scored, LanesBestTwo& two) {
+                              std::size_t g, std::size_t v, ScoredKeys& scored,
+                              TopTwo<Floats>& two) {
   constexpr FloatTag d;
   constexpr IntTag di;
   const std::size_t slot = (g * layout.vectors_per_group + v) * kLanes;
@@ -112,13 +83,12 @@ HWY_INLINE void score_vectors(const float* row, const KeyLayout& layout, std::si
   }
 }
 
-// Scores and keys of group `g` of token `t`, and the best two scores of each lane.
+// Scores and keys of group `g` of token `t`. Returns the best two scores of each lane.
 template <Scoring kScoring>
-HWY_INLINE void score_group(const float* row, const KeyLayout& layout, std::size_t t, std::size_t g,
-                            ScoredKeys& scored, BestTwo& best_two) {
-  constexpr FloatTag d;
-  const Floats none = hn::Set(d, -std::numeric_limits<float>::infinity());
-  LanesBestTwo two{none, none};
+HWY_INLINE TopTwo<Floats> score_group(const float* row, const KeyLayout& layout, std::size_t t,
+                                      std::size_t g, ScoredKeys& scored) {
+  const Floats none = hn::Set(FloatTag(), -std::numeric_limits<float>::infinity());
+  TopTwo<Floats> two{none, none};
   std::size_t v = 0;
   for (; v + 2 <= layout.vectors_per_group; v += 2) {
     score_vectors<kScoring, 2>(row, layout, t, g, v, scored, two);
@@ -126,8 +96,7 @@ HWY_INLINE void score_group(const float* row, const KeyLayout& layout, std::size
   if (v < layout.vectors_per_group) {
     score_vectors<kScoring, 1>(row, layout, t, g, v, scored, two);
   }
-  hn::Store(two.best, d, best_two.best + t * kLanes);
-  hn::Store(two.second, d, best_two.second + t * kLanes);
+  return two;
 }
 
 // Marks the vectors of each token's best groups as open, in ascending order.
@@ -160,14 +129,15 @@ HWY_INLINE void open_groups(const RoutingPolicy& policy, const KeyLayout& layout
 template <Scoring kScoring>
 HWY_INLINE void score_block_as(const RoutingPolicy& policy, const float* const* rows,
                                const KeyLayout& layout, ScoredKeys& scored) {
-  BestTwo two;
   for (std::size_t g = 0; g < static_cast<std::size_t>(policy.num_groups); ++g) {
+    TopTwo<Floats> tokens[kLanes];
     for (std::size_t t = 0; t < kLanes; ++t) {
-      score_group<kScoring>(rows[t], layout, t, g, scored, two);
+      tokens[t] = score_group<kScoring>(rows[t], layout, t, g, scored);
     }
     if (policy.num_groups == 1) continue;
-    hn::Store(reduce_best_two(two, policy.group_score), FloatTag(),
-              scored.group_scores + g * kLanes);
+    const auto [best, second] = pair_all_top_two<kLanes>(tokens);
+    const bool is_max = policy.group_score == GroupScore::kMax;
+    hn::Store(is_max ? best : hn::Add(best, second), FloatTag(), scored.group_scores + g * kLanes);
   }
 }
 

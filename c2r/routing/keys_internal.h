@@ -44,7 +44,9 @@ struct KeyLayout {
     const std::size_t last_group = num_experts - group_size + vectors_per_group * kLanes;
     return std::max(last_group, hwy::RoundUpTo(num_experts, 16));  // softmax sums: 16 at a time
   }
-  std::int32_t expert_of(std::int32_t key) const { return ~key & ~kept_bits; }
+  HWY_INLINE Ints experts_of(Ints keys) const {
+    return hn::Not(hn::Or(keys, hn::Set(IntTag(), kept_bits)));
+  }
 };
 
 inline std::size_t slots_needed(const RouteTask& task) {
@@ -114,19 +116,20 @@ class LogitKeys {
         num_used_(layout.group_size - (num_vectors_ - 1) * kLanes),
         num_experts_(layout.num_experts),
         kept_bits_(layout.kept_bits),
-        largest_(hn::Zero(IntTag())) {}
+        least_(hn::Set(IntTag(), std::numeric_limits<std::int32_t>::max())) {}
 
   std::size_t num_vectors() const { return num_vectors_; }
-  Ints largest_magnitude() const { return largest_; }
+  // The least key read so far. Lanes past a row's last expert count too: they hold other rows'
+  // logits or zeros.
+  Ints least() const { return least_; }
 
   HWY_INLINE void start(std::size_t t) const { prefetch_next<0>(rows_[t], num_experts_); }
 
   HWY_INLINE Ints load(std::size_t t, std::size_t v) {
     constexpr IntTag d;
-    const float* const at = rows_[t] + v * kLanes;
-    const Ints bits = bits_of(hn::LoadU(FloatTag(), at));
-    largest_ = hn::Max(largest_, magnitude(bits));
+    const Ints bits = bits_of(hn::LoadU(FloatTag(), rows_[t] + v * kLanes));
     const Ints key = make_key(bits, kept_bits_, hn::Load(d, id_bits_ + v * kLanes));
+    least_ = hn::Min(least_, key);
     if (v != padded_) return key;
     return hn::IfThenElse(hn::FirstN(d, num_used_), key, hn::Set(d, kNoKey));
   }
@@ -136,7 +139,28 @@ class LogitKeys {
   const std::int32_t* id_bits_;
   std::size_t num_vectors_, padded_, num_used_, num_experts_;
   std::int32_t kept_bits_;
-  Ints largest_;  // magnitude read so far
+  Ints least_;
+};
+
+// The same keys, kept for a second reading.
+class KeptLogitKeys {
+ public:
+  // @param kept [kLanes, num_vectors, kLanes]
+  KeptLogitKeys(const LogitKeys& keys, std::int32_t* kept) : keys_(keys), kept_(kept) {}
+
+  std::size_t num_vectors() const { return keys_.num_vectors(); }
+  Ints least() const { return keys_.least(); }
+  HWY_INLINE void start(std::size_t t) const { keys_.start(t); }
+
+  HWY_INLINE Ints load(std::size_t t, std::size_t v) {
+    const Ints key = keys_.load(t, v);
+    hn::Store(key, IntTag(), kept_ + (t * num_vectors() + v) * kLanes);
+    return key;
+  }
+
+ private:
+  LogitKeys keys_;
+  std::int32_t* kept_;
 };
 
 // Bit i alone, for i = 0 to 31.
@@ -150,39 +174,29 @@ alignas(64) inline constexpr std::int32_t kBits[32] = {
     1 << 24, 1 << 25, 1 << 26, 1 << 27,
     1 << 28, 1 << 29, 1 << 30, std::numeric_limits<std::int32_t>::min()};
 
-// Keys of the experts in each token's set of candidates.
+// Of kept keys, those of the experts in each token's set of candidates.
 class CandidateKeys {
  public:
+  // @param kept [kLanes, num_vectors, kLanes]
   // @param sets one per token, bit b of word w: expert 32 w + b
-  CandidateKeys(const float* const* rows, const std::uint32_t* const* sets, const KeyLayout& layout)
-      : rows_(rows),
-        sets_(sets),
-        id_bits_(layout.id_bits),
-        num_vectors_(layout.num_vectors),
-        kept_bits_(layout.kept_bits),
-        largest_(hn::Zero(IntTag())) {}
+  CandidateKeys(const std::int32_t* kept, const std::uint32_t* const* sets, std::size_t num_vectors)
+      : kept_(kept), sets_(sets), num_vectors_(num_vectors) {}
 
   std::size_t num_vectors() const { return num_vectors_; }
   void start(std::size_t) const {}
-  Ints largest_magnitude() const { return largest_; }
 
-  HWY_INLINE Ints load(std::size_t t, std::size_t v) {
+  HWY_INLINE Ints load(std::size_t t, std::size_t v) const {
     constexpr IntTag d;
-    const Ints bits = bits_of(hn::LoadU(FloatTag(), rows_[t] + v * kLanes));
-    largest_ = hn::Max(largest_, magnitude(bits));
-    const Ints key = make_key(bits, kept_bits_, hn::Load(d, id_bits_ + v * kLanes));
     const auto word = static_cast<std::int32_t>(sets_[t][v * kLanes / 32]);
     const auto is_candidate = hn::TestBit(hn::Set(d, word), hn::Load(d, kBits + v * kLanes % 32));
+    const Ints key = hn::Load(d, kept_ + (t * num_vectors_ + v) * kLanes);
     return hn::IfThenElse(is_candidate, key, hn::Set(d, kNoKey));
   }
 
  private:
-  const float* const* rows_;
+  const std::int32_t* kept_;
   const std::uint32_t* const* sets_;
-  const std::int32_t* id_bits_;
   std::size_t num_vectors_;
-  std::int32_t kept_bits_;
-  Ints largest_;  // magnitude read so far
 };
 
 }  // namespace c2r::HWY_NAMESPACE

@@ -77,25 +77,33 @@ void set_rows(const Call& call, std::int64_t first_token, Block& block) {
   }
 }
 
-// Chooses `count` experts from the source's keys into rows `first_row` on of block.chosen. Returns
-// nonzero in the lanes of tokens whose keys do not decide.
+// Nonzero where two keys of a token do not say which is better.
+HWY_INLINE Ints are_close(Ints a, Ints b, const KeyLayout& layout) {
+  constexpr IntTag d;
+  const Ints differing = hn::And(hn::Xor(a, b), hn::Set(d, layout.kept_bits));
+  return hn::VecFromMask(d, hn::Eq(differing, hn::Zero(d)));
+}
+
+struct Choice {
+  Ints best_keys;     // of each token
+  Ints is_undecided;  // nonzero where a token's keys do not decide
+};
+
+// Chooses `count` experts from the source's keys into rows `first_row` on of block.chosen.
 template <class Source>
-HWY_INLINE Ints choose_best(Source& source, const KeyLayout& layout, std::size_t first_row,
-                            std::size_t count, Block& block) {
+HWY_INLINE Choice choose_best(Source& source, const KeyLayout& layout, std::size_t first_row,
+                              std::size_t count, Block& block) {
   constexpr IntTag d;
   Lists lists;
   lists.capacity = std::bit_ceil(count);
   select_top(source, lists);
-  const Ints kept_bits = hn::Set(d, layout.kept_bits);
   Ints is_undecided = hn::Zero(d);
   for (std::size_t r = 0; r < count; ++r) {
     const Ints key = hn::Load(d, lists.row(0, r)), next = hn::Load(d, lists.row(0, r + 1));
-    const auto is_close = hn::Eq(hn::And(hn::Xor(key, next), kept_bits), hn::Zero(d));
-    is_undecided = hn::Or(is_undecided, hn::VecFromMask(d, is_close));
-    hn::Store(hn::AndNot(hn::Or(key, kept_bits), hn::Set(d, -1)), d,
-              block.chosen + (first_row + r) * kLanes);
+    is_undecided = hn::Or(is_undecided, are_close(key, next, layout));
+    hn::Store(layout.experts_of(key), d, block.chosen + (first_row + r) * kLanes);
   }
-  return is_undecided;
+  return {hn::Load(d, lists.row(0, 0)), is_undecided};
 }
 
 // Whether the bits that keys drop are zero in all of a row's logits, as they are in logits that
@@ -124,68 +132,44 @@ void decide(const Call& call, Ints is_undecided, Block& block) {
   }
 }
 
-// Returns false if the largest of these magnitudes is that of an infinity or a NaN.
-bool note_magnitude(Ints largest, Block& block) {
-  const std::int32_t bits = hn::GetLane(hn::MaxOfLanes(IntTag(), largest));
-  block.is_bounded = bits <= std::bit_cast<std::int32_t>(43.0f);
-  return bits <= std::bit_cast<std::int32_t>(std::numeric_limits<float>::max());
+// Notes whether a block's logits are close together, from its least and largest keys, among others.
+// Returns false if a logit is not finite.
+bool note_range(Ints least, Ints largest, Block& block) {
+  const std::int32_t low = hn::GetLane(hn::MinOfLanes(IntTag(), least));
+  const std::int32_t high = hn::GetLane(hn::MaxOfLanes(IntTag(), largest));
+  // ~key is the key of the opposite score. The bits that keys drop do not matter: the largest
+  // finite score ends in ones, and 2 * 43 is well below the 87.3 that exp_of_negative() needs.
+  const std::int32_t magnitude = std::max(high, ~low);
+  block.is_bounded = magnitude <= std::bit_cast<std::int32_t>(43.0f);
+  return magnitude <= std::bit_cast<std::int32_t>(std::numeric_limits<float>::max());
 }
 
 // Each returns false if a logit is not finite.
 bool choose_freely(const Call& call, Block& block) {
   LogitKeys keys(block.rows, call.layout);
-  const Ints is_undecided = choose_best(keys, call.layout, 0, call.top_k, block);
-  if (!note_magnitude(keys.largest_magnitude(), block)) return false;
-  decide(call, is_undecided, block);
+  const Choice choice = choose_best(keys, call.layout, 0, call.top_k, block);
+  if (!note_range(keys.least(), choice.best_keys, block)) return false;
+  decide(call, choice.is_undecided, block);
   return true;
 }
 
-// Each token's best expert, exactly: the first that has the largest logit. Unspecified, but an
-// expert, where a logit is not finite.
-Ints best_experts(const Call& call, const Block& block) {
-  constexpr FloatTag d;
-  constexpr IntTag di;
-  const KeyLayout& layout = call.layout;
-  const std::size_t last = layout.num_vectors - 1;
-  const auto is_used = hn::FirstN(d, layout.num_experts - last * kLanes);
-  alignas(64) float largest[kLanes * kLanes];       // [kLanes, kLanes]
-  alignas(64) std::int32_t first[kLanes * kLanes];  // [kLanes, kLanes]
-  for (std::size_t t = 0; t < kLanes; ++t) {
-    prefetch_next<0>(block.rows[t], layout.num_experts);
-    const Floats padded = hn::LoadU(d, block.rows[t] + last * kLanes);
-    Floats best = hn::IfThenElse(is_used, padded, hn::Set(d, std::numeric_limits<float>::lowest()));
-    for (std::size_t v = 0; v < last; ++v) {
-      best = hn::Max(best, hn::LoadU(d, block.rows[t] + v * kLanes));
-    }
-    hn::Store(best, d, largest + t * kLanes);
-  }
-  hn::Store(join_rows(largest, Largest()), d, largest);
-  const Ints last_expert = hn::Set(di, call.task.num_experts - 1);
-  for (std::size_t t = 0; t < kLanes; ++t) {
-    const Floats best = hn::Set(d, largest[t]);
-    Ints place = hn::Iota(di, 0), found = last_expert;
-    for (std::size_t v = 0; v <= last; ++v) {
-      const auto is_best = hn::Eq(hn::LoadU(d, block.rows[t] + v * kLanes), best);
-      found = hn::IfThenElse(hn::RebindMask(di, is_best), hn::Min(found, place), found);
-      place = hn::Add(place, hn::Set(di, static_cast<std::int32_t>(kLanes)));
-    }
-    hn::Store(found, di, first + t * kLanes);
-  }
-  return join_rows(first, Smallest());
-}
-
 bool choose_collaborators(const Call& call, Block& block) {
-  hn::Store(best_experts(call, block), IntTag(), block.chosen);
-  const std::uint32_t* sets[kLanes];
-  for (std::size_t t = 0; t < kLanes; ++t) {
-    sets[t] =
-        call.task.candidates.data() + block.chosen[t] * words_per_expert(call.task.num_experts);
+  alignas(64) std::int32_t kept[kLanes * kMaxSlots];  // [kLanes, num_vectors, kLanes]
+  KeptLogitKeys keys(LogitKeys(block.rows, call.layout), kept);
+  const TopTwo<Ints> top = select_top_two(keys);
+  if (!note_range(keys.least(), top.best, block)) return false;
+  Ints is_undecided = are_close(top.best, top.second, call.layout);
+  hn::Store(call.layout.experts_of(top.best), IntTag(), block.chosen);
+  if (call.top_k > 1) {
+    const std::uint32_t* sets[kLanes];
+    for (std::size_t t = 0; t < kLanes; ++t) {
+      sets[t] =
+          call.task.candidates.data() + block.chosen[t] * words_per_expert(call.task.num_experts);
+    }
+    CandidateKeys candidates(kept, sets, call.layout.num_vectors);
+    const Choice others = choose_best(candidates, call.layout, 1, call.top_k - 1, block);
+    is_undecided = hn::Or(is_undecided, others.is_undecided);
   }
-  CandidateKeys keys(block.rows, sets, call.layout);
-  // Reads all logits even if no more experts are wanted: they must be finite.
-  const std::size_t count = std::max<std::size_t>(1, call.top_k - 1);
-  const Ints is_undecided = choose_best(keys, call.layout, 1, count, block);
-  if (!note_magnitude(keys.largest_magnitude(), block)) return false;
   decide(call, is_undecided, block);
   return true;
 }
@@ -193,9 +177,9 @@ bool choose_collaborators(const Call& call, Block& block) {
 bool choose_by_score(const Call& call, Block& block) {
   ScoredKeys scored;
   score_block(call.task.policy, block.rows, call.layout, scored);
-  if (!note_magnitude(scored.largest_magnitude, block)) return false;
+  if (!note_range(hn::Not(scored.largest_magnitude), scored.largest_magnitude, block)) return false;
   OpenKeys keys(scored);
-  decide(call, choose_best(keys, call.layout, 0, call.top_k, block), block);
+  decide(call, choose_best(keys, call.layout, 0, call.top_k, block).is_undecided, block);
   return true;
 }
 
@@ -217,7 +201,7 @@ HWY_NOINLINE Floats sums_over_all(const Call& call, const Block& block, const fl
     hn::Store(partial_sums<kIsBounded>(block.rows[t], call.layout.num_experts, shifts[t]),
               FloatTag(), sums + t * kLanes);
   }
-  return join_rows(sums, Sum());
+  return sum_rows(sums);
 }
 
 // logits[r * kLanes + t] = the logit of token t's choice r.

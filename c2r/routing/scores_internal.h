@@ -65,25 +65,14 @@ HWY_INLINE void sigmoid(Floats* x) {
   for (std::size_t i = 0; i < kCount; ++i) x[i] = hn::Div(one, hn::Add(one, x[i]));
 }
 
-struct Sum {
-  HWY_INLINE Floats operator()(Floats a, Floats b) const { return hn::Add(a, b); }
-};
-struct Largest {
-  HWY_INLINE Floats operator()(Floats a, Floats b) const { return hn::Max(a, b); }
-};
-struct Smallest {
-  HWY_INLINE Ints operator()(Ints a, Ints b) const { return hn::Min(a, b); }
-};
-
-// Lane t of the result is row t of `rows` [kLanes, kLanes], its neighbours joined first.
-template <class Join, class T>
-HWY_INLINE auto join_rows(T* rows, Join join) {
-  constexpr hn::FixedTag<T, kLanes> d;
+// Lane t of the result is the sum of row t of `rows` [kLanes, kLanes], neighbours added first.
+HWY_INLINE Floats sum_rows(float* rows) {
+  constexpr FloatTag d;
   for (std::size_t num_pairs = kLanes / 2; num_pairs >= 1; num_pairs /= 2) {
     for (std::size_t pair = 0; pair < num_pairs; ++pair) {
-      const auto a = hn::Load(d, rows + (2 * pair) * kLanes);
-      const auto b = hn::Load(d, rows + (2 * pair + 1) * kLanes);
-      hn::Store(join(hn::ConcatEven(d, b, a), hn::ConcatOdd(d, b, a)), d, rows + pair * kLanes);
+      const Floats a = hn::Load(d, rows + (2 * pair) * kLanes);
+      const Floats b = hn::Load(d, rows + (2 * pair + 1) * kLanes);
+      hn::Store(hn::Add(hn::ConcatEven(d, b, a), hn::ConcatOdd(d, b, a)), d, rows + pair * kLanes);
     }
   }
   return hn::Load(d, rows);

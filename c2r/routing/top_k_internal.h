@@ -191,6 +191,45 @@ HWY_INLINE void select_top(Source& source, Lists& lists) {
   }
 }
 
+// The best two values in each lane: at first of one token, at last of token t in lane t. Paired as
+// lists are, but all in registers.
+template <class V>
+struct TopTwo {
+  V best, second;
+};
+
+template <class V>
+HWY_INLINE TopTwo<V> pair_top_two(const TopTwo<V>& a, const TopTwo<V>& b) {
+  constexpr hn::FixedTag<hn::TFromV<V>, kLanes> d;
+  const V even = hn::ConcatEven(d, b.best, a.best), odd = hn::ConcatOdd(d, b.best, a.best);
+  const V second =
+      hn::Max(hn::ConcatEven(d, b.second, a.second), hn::ConcatOdd(d, b.second, a.second));
+  return {hn::Max(even, odd), hn::Max(hn::Min(even, odd), second)};
+}
+
+template <std::size_t kCount, class V>
+HWY_INLINE TopTwo<V> pair_all_top_two(const TopTwo<V>* runs) {
+  if constexpr (kCount == 1) {
+    return *runs;
+  } else {
+    return pair_top_two(pair_all_top_two<kCount / 2>(runs),
+                        pair_all_top_two<kCount / 2>(runs + kCount / 2));
+  }
+}
+
+// The best two keys of each token.
+template <class Source>
+HWY_INLINE TopTwo<Ints> select_top_two(Source& source) {
+  TopTwo<Ints> pairs[kLanes / 2];
+  for (std::size_t pair = 0; pair < kLanes / 2; ++pair) {
+    TopTwo<Ints> a, b;
+    sort_token<1>(source, 2 * pair, &a.best, a.second);
+    sort_token<1>(source, 2 * pair + 1, &b.best, b.second);
+    pairs[pair] = pair_top_two(a, b);
+  }
+  return pair_all_top_two<kLanes / 2>(pairs);
+}
+
 }  // namespace c2r::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 #endif  // HWY_TARGET != HWY_SCALAR
