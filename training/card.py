@@ -1,0 +1,138 @@
+"""The model card: every figure is taken from the run's log.
+
+python3 -m training.card build/training/nano-qwen-moe/log.jsonl models/nano-qwen-moe/README.md
+"""
+
+import math
+import pathlib
+import sys
+
+from training.files import new_file
+from training.run_log import read_log
+
+FAMILIES = {
+    "qwen2_moe": "Qwen2-MoE: {num_experts} experts, top-{top_k}, and a shared expert",
+    "llama_moe": "LLaMA-MoE: {num_experts} experts, top-{top_k}, two-layer tanh gate, scale factor {score_scale}",
+    "qwen2": "Qwen2, dense: the control of the MoE models",
+}
+HEADER = """---
+license: apache-2.0
+library_name: transformers
+pipeline_tag: text-generation
+---
+"""
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows]]
+    return "\n".join(lines)
+
+
+def curve(records: list[dict], num_rows: int = 12) -> str:
+    """Loss while training at `num_rows` places, evenly spread; each is the mean since the place before."""
+    rows, start = [], 0
+    for row in range(1, num_rows + 1):
+        end = row * len(records) // num_rows
+        if part := records[start:end]:
+            mean = sum(record["loss"] for record in part) / len(part)
+            rows.append([f"{part[-1]['tokens'] / 1e6:.1f}", f"{mean:.3f}", f"{part[-1]['balance_loss']:.3f}"])
+        start = end
+    return table(["M tokens", "loss, nats/token", "balance loss"], rows)
+
+
+def held_out(losses: dict[str, float], data: dict) -> str:
+    """Perplexity and bits per byte of each domain."""
+    rows = []
+    for domain, loss in losses.items():
+        split = data[domain]["held_out"]
+        if loss is not None:
+            bits = loss / math.log(2) * split["tokens"] / split["utf8_bytes"]
+            rows.append([domain, f"{split['documents']}", f"{loss:.3f}", f"{math.exp(loss):.2f}", f"{bits:.3f}"])
+    return table(["domain", "documents", "loss, nats/token", "perplexity", "bits per byte"], rows)
+
+
+def routing(record: dict) -> str:
+    columns = ("imbalance", "least_load", "specialization", "unused_experts")
+    rows = [
+        [str(layer), *(f"{record[c][layer]:.3f}" for c in columns[:3]), str(record["unused_experts"][layer])]
+        for layer in range(len(record["imbalance"]))
+    ]
+    return table(["layer", "max/mean load", "min/mean load", "specialization", "unused experts"], rows)
+
+
+def data_table(data: dict) -> str:
+    rows = [
+        [
+            domain,
+            f"{d['train']['documents']:,}",
+            f"{d['train']['tokens'] / 1e6:.2f}",
+            f"{d['held_out']['documents']:,}",
+            f"{d['held_out']['tokens'] / 1e6:.2f}",
+            f"{d['overlapping']:,}",
+        ]
+        for domain, d in data.items()
+    ]
+    return table(["domain", "documents", "M tokens", "held out", "M tokens", "left out"], rows)
+
+
+def introduction(starts: list[dict], tokens: int, seconds: float) -> str:
+    """What the model is, and how it was made."""
+    first = starts[0]
+    model, name = first["config"]["model"], first["config"]["name"]
+    epochs = tokens / sum(domain["train"]["tokens"] for domain in first["data"].values())
+    machines = ", then ".join(dict.fromkeys(start["machine"] for start in starts))
+    pieces = f"{len(starts)} piece{'s' * (len(starts) > 1)}"
+    return f"""{HEADER}
+# {name}
+
+{FAMILIES[model["family"]].format(**model)}. A small model to test and to show c2r on; what it
+writes is fluent at best, never reliable.
+
+{first["num_parameters"]:,} parameters, of which a token uses {first["num_active_parameters"]:,}. Trained from scratch
+on {tokens / 1e6:,.1f} M tokens ({epochs:.2f} epochs) in {seconds / 60:.1f} minutes on {machines}, in
+{pieces}: {tokens / max(seconds, 1e-9):,.0f} tokens/s. PyTorch {first["torch"]}, expert products by
+{first["grouped_matmul"]}, commit {first["commit"] or "unknown"}. The command:
+
+    python3 -m training.train {first["command"]}
+
+All figures come from `log.jsonl`. Held-out text and routing are of the saved bf16 weights."""
+
+
+LEGEND = """*Left out*: documents that share 13 words in a row with an evaluation text. *Held out*: 2 % of the
+documents, chosen by hash."""
+
+
+def card(log: list[dict]) -> str:
+    """The text of the card. @raises ValueError if the run has not ended."""
+    starts, steps = ([record for record in log if record["event"] == event] for event in ("start", "step"))
+    if not log or log[-1]["event"] != "finish":
+        raise ValueError("the run has not ended")
+    end, data, config = log[-1], starts[0]["data"], starts[0]["config"]
+    sections = [
+        introduction(starts, steps[-1]["tokens"], end["seconds"]),
+        f"## Data\n\n{data_table(data)}\n\n{LEGEND}",
+        f"## Held-out text\n\n{held_out(end['losses'], data)}",
+        f"## Training loss\n\n{curve(steps)}",
+    ]
+    if config["model"]["family"] != "qwen2":
+        sections.append(f"## Routing of held-out text\n\n{routing(end)}\n\nc2r's docs/metrics.md defines the columns.")
+    settings = (f"{key} {value}" for key, value in (config["model"] | config["training"]).items())
+    samples = ("    " + sample.replace("\n", "\n    ") for sample in end["samples"])
+    sections.append("## Settings\n\n" + ", ".join(settings) + ".")
+    sections.append("## What it writes\n\nAt temperature 0.8, seed 1:\n\n" + "\n\n---\n\n".join(samples))
+    return "\n\n".join(sections) + "\n"
+
+
+def write_card(log: pathlib.Path, output: pathlib.Path) -> None:
+    text = card(read_log(log))
+    with new_file(output) as temporary:
+        temporary.write_text(text)
+
+
+if __name__ == "__main__":
+    try:
+        write_card(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
+    except IndexError:
+        sys.exit("usage: python3 -m training.card LOG OUTPUT")
+    except (OSError, ValueError) as error:
+        sys.exit(f"card: {error}")

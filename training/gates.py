@@ -1,0 +1,85 @@
+"""The gates of the two families, and the losses that keep their experts evenly used."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Routing(NamedTuple):
+    """One layer's decision for a batch of tokens."""
+
+    topk_idx: Tensor  # int64 [num_tokens, top_k], best first
+    topk_weights: Tensor  # float32 [num_tokens, top_k]
+    balance_loss: Tensor  # float32 scalar
+
+
+def switch_balance_loss(probabilities: Tensor, topk_idx: Tensor) -> Tensor:
+    """num_experts * sum over e of (share of choices that fall on e) * (mean probability of e); 1 if balanced.
+
+    Switch Transformer (2101.03961), equations 4 to 6, with choices instead of tokens because top_k > 1.
+    probabilities [num_tokens, num_experts].
+    """
+    num_experts = probabilities.shape[1]
+    choices = torch.zeros_like(probabilities).scatter(1, topk_idx, 1.0).mean(0) / topk_idx.shape[1]
+    return num_experts * (choices * probabilities.mean(0)).sum()
+
+
+def cv_squared(x: Tensor) -> Tensor:
+    """The squared coefficient of variation of x [num_experts]: variance / mean^2; 0 if all are equal."""
+    return x.var() / (x.mean() ** 2 + 1e-10)
+
+
+def load_probability(logits: Tensor, noisy_logits: Tensor, noise_std: Tensor, top_k: int) -> Tensor:
+    """P(expert e is among the chosen | fresh noise on e alone), a smooth stand-in for the load. All [num_tokens,
+    num_experts].
+
+    Shazeer et al. (1701.06538), appendix A: the value to beat is the best not chosen for an expert that is
+    chosen, and the worst chosen for the others. (LLaMA-MoE's code compares the noise instead of the noisy logits
+    when it asks which experts are chosen; we follow the paper.)
+    """
+    best = noisy_logits.topk(top_k + 1, dim=1).values
+    worst_chosen, best_left = best[:, -2:-1], best[:, -1:]
+    to_beat = torch.where(noisy_logits > best_left, best_left, worst_chosen)
+    return torch.special.ndtr((logits - to_beat) / noise_std)
+
+
+class SoftmaxGate(nn.Linear):
+    """Qwen2-MoE: softmax over all experts, then the best top_k with their probabilities as they are."""
+
+    def __init__(self, hidden: int, num_experts: int, top_k: int) -> None:
+        super().__init__(hidden, num_experts, bias=False)
+        self.top_k = top_k
+
+    def forward(self, x: Tensor) -> Routing:
+        probabilities = super().forward(x).float().softmax(dim=-1)
+        topk_weights, topk_idx = probabilities.topk(self.top_k, dim=-1)
+        return Routing(topk_idx, topk_weights, switch_balance_loss(probabilities, topk_idx))
+
+
+class NoisyTanhGate(nn.Module):
+    """LLaMA-MoE: Linear, tanh, Linear; softmax over the logits of the top_k chosen. Noise only while training."""
+
+    def __init__(self, hidden: int, num_experts: int, top_k: int, noise_epsilon: float) -> None:
+        super().__init__()
+        self.gate_network = nn.Sequential(
+            nn.Linear(hidden, num_experts, bias=False), nn.Tanh(), nn.Linear(num_experts, num_experts, bias=False)
+        )
+        self.weight_noise = nn.Linear(hidden, num_experts, bias=False)
+        self.top_k, self.noise_epsilon = top_k, noise_epsilon
+
+    def forward(self, x: Tensor) -> Routing:
+        logits = noisy_logits = self.gate_network(x).float()
+        if self.training:
+            noise_std = F.softplus(self.weight_noise(x).float()) + self.noise_epsilon
+            noisy_logits = logits + torch.randn_like(logits) * noise_std
+        best, topk_idx = noisy_logits.topk(self.top_k, dim=-1)
+        topk_weights = best.softmax(dim=-1)
+        importance = torch.zeros_like(logits).scatter(1, topk_idx, topk_weights).sum(0)  # [num_experts]
+        balance_loss = cv_squared(importance)
+        if self.training:
+            balance_loss = balance_loss + cv_squared(
+                load_probability(logits, noisy_logits, noise_std, self.top_k).sum(0)
+            )
+        return Routing(topk_idx, topk_weights, balance_loss)

@@ -1,0 +1,29 @@
+"""The log of a run: one JSON object a line, each with `event` and `step`; all that the model card states."""
+
+import json
+import pathlib
+
+from training.files import new_file
+
+
+class RunLog:
+    """Appends records to a file. Continuing from a checkpoint drops what came after it."""
+
+    def __init__(self, path: pathlib.Path, first_step: int) -> None:
+        """Keeps the records of the steps before `first_step`."""
+        self._path = path
+        kept = [record for record in read_log(path) if record["step"] <= first_step] if first_step else []
+        with new_file(path) as temporary:
+            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+
+    def add(self, event: str, step: int, **values: object) -> None:
+        with self._path.open("a") as file:
+            file.write(json.dumps({"event": event, "step": step} | values) + "\n")
+
+
+def read_log(path: pathlib.Path) -> list[dict]:
+    """Every whole record; a last line that a kill cut off is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1]]

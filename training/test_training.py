@@ -1,0 +1,169 @@
+"""Training learns, resumes exactly, and leaves a model that others read alike."""
+
+import dataclasses
+import json
+import math
+import sys
+
+import pytest
+import torch
+
+from training import published
+from training.batches import write_corpus
+from training.conftest import MODELS
+from training.evaluate import evaluate, routing_statistics
+from training.experts import torch_grouped
+from training.model import Decoder
+from training.reference_llama_moe import ReferenceLlamaMoe
+from training.run_log import read_log
+from training.tokenizer import train_tokenizer
+from training.train import PAUSED, main, run_training
+from training.trainer import Trainer
+
+CPU = torch.device("cpu")
+TEXTS = [" ".join(f"{a}{b} {b}{a}" for a in "abcdefghij" for b in "klmnopqrst")] * 2
+
+
+def losses(trainer: Trainer, num_steps: int) -> list[float]:
+    return [trainer.train_step().loss.item() for _ in range(num_steps)]
+
+
+def test_the_loss_falls(config, corpus):
+    training = dataclasses.replace(config.training, num_tokens=60 * config.step_tokens)
+    trainer = Trainer(dataclasses.replace(config, training=training), corpus, CPU, compile_blocks=False)
+    before = evaluate(trainer.model, corpus, 4)["losses"]
+    values = losses(trainer, 60)
+    after = evaluate(trainer.model, corpus, 4)["losses"]
+    assert values[0] == pytest.approx(math.log(320), abs=0.2)  # nothing known: ln(vocab_size)
+    assert all(after[domain] < before[domain] - 1 for domain in corpus.domains)
+
+
+def test_a_resumed_run_has_the_losses_of_a_straight_one(config, corpus, tmp_path):
+    straight = losses(Trainer(config, corpus, CPU, False), 12)
+    first = Trainer(config, corpus, CPU, False)
+    assert losses(first, 5) == straight[:5]
+    first.save(tmp_path / "checkpoint.pt")
+    resumed = Trainer(config, corpus, CPU, False)
+    resumed.load(tmp_path / "checkpoint.pt")
+    assert losses(resumed, 7) == straight[5:]
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(config, corpus, tmp_path):
+    Trainer(config, corpus, CPU, False).save(tmp_path / "checkpoint.pt")
+    other = dataclasses.replace(config, training=dataclasses.replace(config.training, learning_rate=1.0))
+    with pytest.raises(ValueError, match="made with another configuration"):
+        Trainer(other, corpus, CPU, False).load(tmp_path / "checkpoint.pt")
+
+
+def random_model(family: str) -> Decoder:
+    """Weights large enough that every part of the model shows in the logits, biases and norms included."""
+    torch.manual_seed(1)
+    model = Decoder(MODELS[family]).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+            parameter.copy_(parameter.bfloat16())
+    return model
+
+
+# Two layers of float32 products of at most 192 terms, in different orders: a few hundred roundings of 2^-24 of
+# values below 2^5 stay below 2^-10 of the logits' unit.
+LOGITS = {"rtol": 0, "atol": 2**-10}
+
+
+@pytest.mark.parametrize("family, architecture", [("qwen2_moe", "Qwen2MoeForCausalLM"), ("qwen2", "Qwen2ForCausalLM")])
+def test_a_saved_model_has_the_same_logits_in_transformers(family, architecture, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    model = random_model(family)
+    published.save_model(model, tmp_path)
+    theirs, loading = getattr(transformers, architecture).from_pretrained(
+        tmp_path, dtype=torch.float32, output_loading_info=True
+    )
+    assert not any(loading.values()), loading
+    tokens = torch.randint(0, 320, (3, 16), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        torch.testing.assert_close(model(tokens).logits, theirs(tokens).logits, **LOGITS)
+
+
+def test_a_saved_llama_moe_has_the_logits_of_the_reference(tmp_path):
+    model = random_model("llama_moe")
+    published.save_model(model, tmp_path)
+    tokens = torch.randint(0, 320, (16,), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        ours, reference = model(tokens.unsqueeze(0)).logits[0], ReferenceLlamaMoe(tmp_path).logits(tokens.tolist())
+    torch.testing.assert_close(ours, reference, **LOGITS)
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_a_saved_model_is_read_back_whole(family, tmp_path):
+    model = random_model(family)
+    published.save_model(model, tmp_path)
+    again = published.load_model(tmp_path)
+    assert again.config == model.config
+    for name, parameter in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], parameter), name
+
+
+def test_routing_statistics_of_a_worked_example():
+    # Four tokens: {0, 1}, {0, 1}, {0, 2}, {1, 2}; expert 3 is never chosen and left out of the specialization.
+    counts = torch.tensor([[[3, 2, 1, 0], [2, 3, 1, 0], [1, 1, 2, 0], [0, 0, 0, 0]]])
+    found = routing_statistics(counts)
+    assert found["imbalance"] == [1.5] and found["least_load"] == [0.0] and found["unused_experts"] == [1]
+    two_to_one = -(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3)) / math.log(3)
+    even = math.log(2) / math.log(3)
+    assert found["specialization"] == [pytest.approx(1 - (2 * two_to_one + even) / 3)]
+
+
+def test_a_block_compiles_whole_and_once_for_all_layers():
+    """What the GPU runs: bf16 autocast, one graph without breaks. (The backend here generates no code.)"""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    torch.manual_seed(1)
+    model = Decoder(MODELS["llama_moe"], torch_grouped).train()
+    for layer in model.layers:
+        layer.compile(fullgraph=True, backend="aot_eager")
+    with torch.autocast("cpu", torch.bfloat16):
+        model(torch.randint(0, 320, (4, 16))).logits.float().square().mean().backward()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def test_the_command_pauses_goes_on_and_writes_model_and_card(config, corpus, tmp_path):
+    prepared, run, output = tmp_path / "corpus", tmp_path / "run", tmp_path / "models" / "tiny"
+    prepared.mkdir()
+    train_tokenizer(TEXTS, vocab_size=320).save(str(prepared / "tokenizer.json"))
+    write_corpus(prepared / "corpus.xz", corpus.tokens, json.dumps(corpus.facts))
+
+    assert run_training(config, prepared, run, output, minutes=0, is_eager=True) == PAUSED
+    assert not output.exists()
+    assert run_training(config, prepared, run, output, minutes=1e9, is_eager=True) == 0
+    steps = [record["step"] for record in read_log(run / "log.jsonl") if record["event"] == "step"]
+    assert steps == list(range(1, 17))
+    card = (output / "README.md").read_text()
+    assert "2 pieces" in card and ("unused experts" in card) == config.model.is_moe
+    assert {path.name for path in output.iterdir()} == {
+        "README.md", "config.json", "generation_config.json", "log.jsonl", "model.safetensors", "tokenizer.json",
+        "tokenizer_config.json"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("[model]\nfamily = 'qwen3'\n", "bad.toml: "),
+        ("[model\n", "bad.toml: "),
+        (None, "No such file"),
+    ],
+)
+def test_a_bad_configuration_is_one_line(content, message, tmp_path, monkeypatch):
+    if content is not None:
+        (tmp_path / "bad.toml").write_text(content)
+    monkeypatch.setattr(sys, "argv", ["train", str(tmp_path / "bad.toml")])
+    with pytest.raises(SystemExit) as exit:
+        main()
+    assert exit.value.code.startswith("train: ") and message in exit.value.code and "\n" not in exit.value.code
+
+
+def test_a_tokenizer_of_another_size_is_refused(config, corpus, tmp_path):
+    train_tokenizer(TEXTS, vocab_size=300).save(str(tmp_path / "tokenizer.json"))
+    write_corpus(tmp_path / "corpus.xz", corpus.tokens, json.dumps(corpus.facts))
+    with pytest.raises(ValueError, match="has 300 tokens, but vocab_size = 320"):
+        run_training(config, tmp_path, tmp_path / "run", tmp_path / "out", minutes=1, is_eager=True)
