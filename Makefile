@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh Debian 12: `make demo` and `make check`.
 .DEFAULT_GOAL := help
-.PHONY: help setup configure build demo check bench install clean
+.PHONY: help setup configure build demo check check-torch bench install clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -21,6 +21,10 @@ demo: configure ## measure how the experts of a real model work together
 check: ## every test: format, layers, clang-tidy, release, asan, tsan, fuzzers, documents
 	@tools/setup.sh check
 	@tools/check.py
+
+check-torch: ## the tests of training/; downloads PyTorch (2.8 GB) the first time
+	@python=$$(tools/setup_torch.sh) && $$python -m ruff check -q training && \
+	  $$python -m ruff format -q --check training && $$python -m pytest -q -p no:cacheprovider training
 
 bench: build ## every benchmark
 	@tools/bench.sh

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "tests" / "end_to_end"))
 import small_model  # noqa: E402
 
 C2R = pathlib.Path(sys.argv.pop(1)).resolve()
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("training/*.md")])
 TOP_LEVEL = {path.name for path in ROOT.iterdir()}
 
 
@@ -84,6 +84,10 @@ class Documents(unittest.TestCase):
         if words[0].startswith(("tools/", "build/release/")):
             path = ROOT / words[0] if words[0].startswith("tools/") else C2R.parent / words[0][14:]
             self.assertTrue(path.exists(), f"{words[0]} does not exist")
+            return 1
+        if words[:2] == ["python3", "-m"]:
+            for path in [words[2].replace(".", "/") + ".py", *(w for w in words if w.endswith(".toml"))]:
+                self.assertTrue((ROOT / path).exists(), f"{path} does not exist")
             return 1
         if words[0] != "c2r":
             return 0
