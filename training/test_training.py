@@ -15,7 +15,7 @@ from training.evaluate import evaluate, routing_statistics
 from training.experts import torch_grouped
 from training.model import Decoder
 from training.reference_llama_moe import ReferenceLlamaMoe
-from training.run_log import read_log
+from training.run_log import RunLog, read_log
 from training.tokenizer import train_tokenizer
 from training.train import PAUSED, main, run_training
 from training.trainer import Trainer
@@ -143,6 +143,16 @@ def test_the_command_pauses_goes_on_and_writes_model_and_card(config, corpus, tm
     assert {path.name for path in output.iterdir()} == {
         "README.md", "config.json", "generation_config.json", "log.jsonl", "model.safetensors", "tokenizer.json",
         "tokenizer_config.json"}  # fmt: skip
+
+
+def test_a_log_continued_from_a_checkpoint_forgets_what_came_after(tmp_path):
+    log = RunLog(tmp_path / "log.jsonl", first_step=0)
+    for step in range(1, 6):
+        log.add("step", step)
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"event": "st')  # a kill
+    RunLog(tmp_path / "log.jsonl", first_step=3).add("step", 4)
+    assert [record["step"] for record in read_log(tmp_path / "log.jsonl")] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
