@@ -160,12 +160,13 @@ class Decoder(nn.Module):
         self._initialize()
 
     def _initialize(self) -> None:
-        """Normal weights, as both families do; smaller where a layer adds to x, 1 / sqrt(inputs) in gates."""
+        """Normal weights, as both families do, but smaller where a layer adds to x, and 1 / sqrt(inputs) in the two
+        layers of LLaMA-MoE's gate, whose product would else hardly depend on x."""
         std = self.config.initializer_range
         for name, parameter in self.named_parameters():
             if "weight_noise" in name or name.endswith("bias"):
                 nn.init.zeros_(parameter)
-            elif ".gate." in name:
+            elif ".gate_network." in name:
                 nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
             elif name.endswith(("o_proj.weight", "down_proj.weight", "experts.down")):
                 nn.init.normal_(parameter, std=std / math.sqrt(2 * self.config.num_layers))
