@@ -22,8 +22,11 @@ class RunLog:
 
 
 def read_log(path: pathlib.Path) -> list[dict]:
-    """Every whole record; a last line that a kill cut off is left out."""
+    """Every whole record; a last line that a kill cut off is left out. @raises ValueError if another is no record."""
     if not path.exists():
         return []
     lines = path.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    try:
+        return [json.loads(line) for line in lines[:-1]]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no log of a run: {error}") from None

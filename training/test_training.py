@@ -153,6 +153,9 @@ def test_a_log_continued_from_a_checkpoint_forgets_what_came_after(tmp_path):
         file.write('{"event": "st')  # a kill
     RunLog(tmp_path / "log.jsonl", first_step=3).add("step", 4)
     assert [record["step"] for record in read_log(tmp_path / "log.jsonl")] == [1, 2, 3, 4]
+    (tmp_path / "log.jsonl").write_text("no record\n")
+    with pytest.raises(ValueError, match=r"log.jsonl is no log of a run: Expecting value"):
+        read_log(tmp_path / "log.jsonl")
 
 
 @pytest.mark.parametrize(
