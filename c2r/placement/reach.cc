@@ -69,13 +69,19 @@ Homes parse_homes(std::string_view name) {
 }
 
 std::vector<RankId> homes_of_sequences(std::span<const std::int64_t> sequence_starts,
-                                       std::int64_t num_tokens, std::int32_t ep_size) {
+                                       std::int64_t num_tokens, std::int32_t ep_size,
+                                       std::span<const TokenRange> ranges) {
   std::vector<RankId> homes(static_cast<std::size_t>(num_tokens), RankId{0});
+  std::int32_t num_inside = 0, num_outside = 0;
+  auto range = ranges.begin();
   for (std::size_t s = 0; s < sequence_starts.size(); ++s) {
+    const std::int64_t start = sequence_starts[s];
+    while (range != ranges.end() && range->end <= start) ++range;
+    const bool is_inside = range != ranges.end() && range->begin <= start;
     const bool is_last = s + 1 == sequence_starts.size();
-    const auto begin = homes.begin() + sequence_starts[s];
+    const auto begin = homes.begin() + start;
     const auto end = is_last ? homes.end() : homes.begin() + sequence_starts[s + 1];
-    std::fill(begin, end, RankId{static_cast<std::int32_t>(s % std::size_t(ep_size))});
+    std::fill(begin, end, RankId{(is_inside ? num_inside : num_outside)++ % ep_size});
   }
   return homes;
 }
@@ -148,8 +154,8 @@ std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> r
               header.num_layers());
   std::vector<RankId> homes;
   if (options.homes == Homes::kSequences) {
-    homes =
-        homes_of_sequences(trace.sequence_starts(), trace.num_tokens(), options.cluster.ep_size());
+    homes = homes_of_sequences(trace.sequence_starts(), trace.num_tokens(),
+                               options.cluster.ep_size(), ranges);
   }
   std::vector<Reach> result(placements.size());
   std::atomic<std::int64_t> num_done = 0;

@@ -22,7 +22,7 @@ namespace c2r {
 
 /// Where tokens come from.
 enum class Homes {
-  kSequences,  // data parallel: all tokens of sequence s live on rank s mod ep_size
+  kSequences,  // data parallel: all tokens of a sequence live on one rank; ranks take turns
   kUniform,    // every token is equally likely to live on each rank: the expectation
 };
 
@@ -31,10 +31,14 @@ std::string_view name_of(Homes homes);
 /// @throws Error(kInvalidArgument), listing the names
 Homes parse_homes(std::string_view name);
 
-/// The home rank of each token under Homes::kSequences. [num_tokens]
+/// The home rank of each token under Homes::kSequences. [num_tokens] The sequences that begin in
+/// `ranges` are dealt to the ranks in turn, from rank 0 on, and so are the others: every other
+/// sequence of a trace must not all live on every other rank.
 /// @param sequence_starts ascending; tokens before the first start, or without any, live on rank 0
+/// @param ranges ascending and disjoint
 std::vector<RankId> homes_of_sequences(std::span<const std::int64_t> sequence_starts,
-                                       std::int64_t num_tokens, std::int32_t ep_size);
+                                       std::int64_t num_tokens, std::int32_t ep_size,
+                                       std::span<const TokenRange> ranges);
 
 struct ReachOptions {
   Cluster cluster;

@@ -233,9 +233,17 @@ TEST(Volume, FromPairsIsALabelledLowerBoundWhereTopKIsMore) {
 }
 
 TEST(Volume, PutsSequencesOnRanksInTurn) {
-  const auto homes = homes_of_sequences(std::vector<std::int64_t>{0, 2, 3, 3}, 5, 2);
-  EXPECT_EQ(homes, (std::vector{RankId{0}, RankId{0}, RankId{1}, RankId{1}, RankId{1}}));
-  EXPECT_TRUE(homes_of_sequences({}, 0, 4).empty());
+  const std::vector<std::int64_t> starts = {0, 2, 3, 3};
+  EXPECT_EQ(homes_of_sequences(starts, 5, 2, std::vector<TokenRange>{{0, 5}}),
+            (std::vector{RankId{0}, RankId{0}, RankId{1}, RankId{1}, RankId{1}}));
+  EXPECT_TRUE(homes_of_sequences({}, 0, 4, {}).empty());
+}
+
+// Sequences 1 and 3 of five are reported on: they live on both ranks, and so do the other three.
+TEST(Volume, PutsSequencesOfAPartOnRanksInTurn) {
+  const std::vector<std::int64_t> starts = {0, 1, 2, 3, 4};
+  EXPECT_EQ(homes_of_sequences(starts, 5, 2, std::vector<TokenRange>{{1, 2}, {3, 4}}),
+            (std::vector{RankId{0}, RankId{0}, RankId{1}, RankId{1}, RankId{0}}));
 }
 
 TEST(Volume, CountsATraceLikeItsTokens) {
