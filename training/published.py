@@ -102,6 +102,7 @@ def save_model(model: Decoder, folder: pathlib.Path) -> None:
     """Writes the three files into `folder`; weights are rounded to bf16."""
     tensors = {name: view.to("cpu", torch.bfloat16).clone() for name, view in published_views(model)}
     safetensors.torch.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)  # safetensors leaves it to its owner alone
     generation = {"bos_token_id": 0, "eos_token_id": 0, "do_sample": True, "temperature": 0.8}
     for name, content in ("config", config_json(model.config)), ("generation_config", generation):
         (folder / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")

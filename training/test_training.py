@@ -98,6 +98,7 @@ def test_a_saved_llama_moe_has_the_logits_of_the_reference(tmp_path):
 def test_a_saved_model_is_read_back_whole(family, tmp_path):
     model = random_model(family)
     published.save_model(model, tmp_path)
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == 0o644
     again = published.load_model(tmp_path)
     assert again.config == model.config
     for name, parameter in model.state_dict().items():
