@@ -16,7 +16,6 @@
 #include "c2r/placement/baselines.h"
 #include "c2r/placement/optimize.h"
 #include "c2r/plan/predict.h"
-#include "c2r/routing/trace_chunks.h"
 
 namespace c2r::cli {
 namespace {
@@ -63,47 +62,29 @@ std::vector<OptimizedPlacement> optimized(const Options& options, const Trace& t
       objective, how, progress);
 }
 
-CollaborationMatrix count_layer(const Trace& trace, std::int64_t layer,
-                                std::span<const TokenRange> ranges) {
-  CollaborationMatrix counts(trace.header().num_experts, trace.header().num_experts);
-  for (const TokenRange& range : ranges) {
-    for (std::int64_t begin = range.begin; begin < range.end; begin += kMaxChunkTokens) {
-      const std::int64_t end = std::min(begin + kMaxChunkTokens, range.end);
-      add_collaboration(trace.topk_idx(layer, begin, end), counts);
-    }
-  }
-  return counts;
-}
-
 std::vector<Placement> by_baseline(const Options& options, const Trace& trace,
                                    std::span<const TokenRange> ranges, const Cluster& cluster) {
   const std::int32_t num_experts = trace.header().num_experts;
   const std::int32_t ep_size = cluster.ep_size();
-  std::vector<Placement> placements;
-  for (std::int64_t layer = 0; layer < trace.header().num_layers(); ++layer) {
-    const CollaborationMatrix counts = count_layer(trace, layer, ranges);
-    placements.push_back(place_baseline(
-        options.method,
-        {.counts = counts,
-         .cluster = cluster,
-         .slots_per_rank = (num_experts + ep_size - 1) / ep_size + options.redundant_slots,
-         .num_groups = std::max(options.num_groups, 1),
-         .seed = options.seed}));
-  }
-  return placements;
+  return place_layers(
+      options.method, count_collaboration(trace, ranges, options.num_threads),
+      {.cluster = cluster,
+       .slots_per_rank = (num_experts + ep_size - 1) / ep_size + options.redundant_slots,
+       .num_groups = std::max(options.num_groups, 1),
+       .seed = options.seed});
 }
 
 // The constraint's lists come from the fitted tokens, as the placement does.
 void add_lists(const Trace& trace, std::span<const TokenRange> ranges, std::int32_t top_t,
-               Plan& plan) {
+               int num_threads, Plan& plan) {
   const TraceHeader& header = trace.header();
   C2R_REQUIRE(std::max(header.top_k - 1, 1) <= top_t && top_t < header.num_experts,
               kInvalidArgument, "--top-t {} is not in [{}, {}]", top_t,
               std::max(header.top_k - 1, 1), header.num_experts - 1);
   plan.top_t = top_t;
+  const auto counts = count_collaboration(trace, ranges, num_threads);
   for (std::size_t layer = 0; layer < plan.layers.size(); ++layer) {
-    const auto ranked =
-        rank_collaborators(count_layer(trace, static_cast<std::int64_t>(layer), ranges));
+    const auto ranked = rank_collaborators(counts[layer]);
     Matrix<ExpertId>& lists = plan.layers[layer].collaborators;
     lists = Matrix<ExpertId>(header.num_experts, top_t);
     for (std::int64_t e = 0; e < ranked.rows(); ++e) {
@@ -135,23 +116,6 @@ void print_bounds(const std::vector<OptimizedPlacement>& layers, double max_imba
   }
 }
 
-Plan plan_of(const Options& options, const TraceHeader& header, const Cluster& cluster,
-             std::vector<Placement> placements) {
-  Plan plan{.model = header.model,
-            .num_experts = header.num_experts,
-            .top_k = header.top_k,
-            .cluster = cluster,
-            .provenance = {.c2r_version = version_text(),
-                           .method = options.method,
-                           .seed = options.seed,
-                           .inputs = {{"trace", options.trace + ", " + options.fit}}}};
-  for (std::size_t layer = 0; layer < placements.size(); ++layer) {
-    plan.layers.push_back(
-        {.layer_index = header.layer_indices[layer], .placement = std::move(placements[layer])});
-  }
-  return plan;
-}
-
 void make_plan(const Options& options) {
   const Trace trace(options.trace);
   const Cluster cluster = read_cluster(options.cluster);
@@ -168,8 +132,12 @@ void make_plan(const Options& options) {
     placements = by_baseline(options, trace, ranges, cluster);
   }
 
-  Plan plan = plan_of(options, trace.header(), cluster, std::move(placements));
-  if (options.top_t > 0) add_lists(trace, ranges, options.top_t, plan);
+  Plan plan = plan_of(trace.header(), cluster, std::move(placements),
+                      {.c2r_version = version_text(),
+                       .method = options.method,
+                       .seed = options.seed,
+                       .inputs = {{"trace", options.trace + ", " + options.fit}}});
+  if (options.top_t > 0) add_lists(trace, ranges, options.top_t, options.num_threads, plan);
 
   const PredictRequest request{
       .reach = {.cluster = cluster, .rule = ReplicaRule::kFewestRanks},

@@ -4,6 +4,7 @@
 #include <mutex>
 
 #include "c2r/core/error.h"
+#include "c2r/core/parallel.h"
 #include "c2r/routing/trace_chunks.h"
 
 namespace c2r {
@@ -137,6 +138,22 @@ CollaborationStatistics count_collaboration(const Trace& trace, int num_threads,
     }
   });
   return statistics;
+}
+
+std::vector<CollaborationMatrix> count_collaboration(const Trace& trace,
+                                                     std::span<const TokenRange> ranges,
+                                                     int num_threads) {
+  const TraceHeader& header = trace.header();
+  std::vector<CollaborationMatrix> layers(
+      static_cast<std::size_t>(header.num_layers()),
+      CollaborationMatrix(header.num_experts, header.num_experts));
+  parallel_for(header.num_layers(), num_threads, [&](std::int64_t layer, int) {
+    for (const TokenRange& piece : pieces_of(ranges)) {
+      add_collaboration(trace.topk_idx(layer, piece.begin, piece.end),
+                        layers[static_cast<std::size_t>(layer)]);
+    }
+  });
+  return layers;
 }
 
 void merge(const CollaborationStatistics& from, CollaborationStatistics& into) {

@@ -6,11 +6,13 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "c2r/core/matrix.h"
 #include "c2r/core/progress.h"
+#include "c2r/routing/sequence_split.h"
 #include "c2r/routing/trace.h"
 
 namespace c2r {
@@ -48,6 +50,14 @@ CollaborationStatistics empty_statistics(const TraceHeader& header, bool has_pai
 /// number of tokens.
 CollaborationStatistics count_collaboration(const Trace& trace, int num_threads,
                                             Progress& progress);
+
+/// The counts of the tokens in `ranges` alone. [num_layers]
+/// @throws Error(kInvalidFile) as above
+///
+/// Cost: num_layers * top_k^2 increments for each token.
+std::vector<CollaborationMatrix> count_collaboration(const Trace& trace,
+                                                     std::span<const TokenRange> ranges,
+                                                     int num_threads);
 
 /// Adds `from` to `into`, as if their tokens had been counted together.
 /// @throws Error(kInvalidArgument) if they are of different models, or only one has pairs

@@ -159,6 +159,16 @@ TEST(CountCollaboration, ReportsAnInvalidChoiceInTheFile) {
             path + ": layer 0, token 999 names expert " + std::to_string(int{partner}) + " twice");
 }
 
+TEST(CountCollaboration, CountsTheTokensOfSomeRangesAlone) {
+  const auto choices = random_choices(300, 8, 2, true, 3);
+  const Trace trace = trace_of({choices, choices}, 8, "a");
+  const auto counts = count_collaboration(trace, {{TokenRange{20, 50}, TokenRange{200, 300}}}, 2);
+  CollaborationMatrix expected(8, 8);
+  add_collaboration(trace.topk_idx(0, 20, 50), expected);
+  add_collaboration(trace.topk_idx(0, 200, 300), expected);
+  EXPECT_EQ(counts, std::vector(2, expected));
+}
+
 TEST(Merge, AddsAsIfCountedTogether) {
   const auto first = random_choices(500, 8, 2, true, 1),
              second = random_choices(300, 8, 2, true, 2);

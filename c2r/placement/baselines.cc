@@ -111,6 +111,17 @@ Placement place_baseline(std::string_view name, const BaselineProblem& problem) 
   return placement;
 }
 
+std::vector<Placement> place_layers(std::string_view name,
+                                    std::span<const CollaborationMatrix> counts,
+                                    BaselineProblem problem) {
+  std::vector<Placement> placements;
+  for (const CollaborationMatrix& layer : counts) {
+    problem.counts = layer;
+    placements.push_back(place_baseline(name, problem));
+  }
+  return placements;
+}
+
 Placement place_contiguous(const BaselineProblem& problem) {
   Placement placement{.num_experts = problem.num_experts(),
                       .slots = {problem.cluster.ep_size(), problem.slots_per_rank}};

@@ -6,7 +6,9 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "c2r/collaboration/collaboration.h"
 #include "c2r/core/matrix.h"
 #include "c2r/placement/cluster.h"
 #include "c2r/placement/placement.h"
@@ -39,6 +41,13 @@ std::span<const Baseline> baselines();
 /// @throws Error(kInvalidArgument) if there is no such baseline (lists them) or the problem is not
 ///         valid, Error(kUnsupported) with the reason if the baseline cannot place it
 Placement place_baseline(std::string_view name, const BaselineProblem& problem);
+
+/// Every layer by itself. [num_layers]
+/// @param counts [num_layers], of which `problem.counts` is set in turn
+/// @throws as place_baseline()
+std::vector<Placement> place_layers(std::string_view name,
+                                    std::span<const CollaborationMatrix> counts,
+                                    BaselineProblem problem);
 
 /// @throws Error(kInvalidArgument) if the slots cannot hold every expert once, or a rank more
 ///         experts than there are

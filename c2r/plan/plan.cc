@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "c2r/core/error.h"
 #include "c2r/io/file.h"
@@ -68,6 +69,22 @@ void check_prediction(const Plan& plan, const Prediction& prediction) {
 }
 
 }  // namespace
+
+Plan plan_of(const TraceHeader& header, const Cluster& cluster, std::vector<Placement> placements,
+             Provenance provenance) {
+  C2R_REQUIRE(std::ssize(placements) == header.num_layers(), kInvalidArgument,
+              "there are {} placements for {} layers", placements.size(), header.num_layers());
+  Plan plan{.model = header.model,
+            .num_experts = header.num_experts,
+            .top_k = header.top_k,
+            .cluster = cluster,
+            .provenance = std::move(provenance)};
+  for (std::size_t layer = 0; layer < placements.size(); ++layer) {
+    plan.layers.push_back(
+        {.layer_index = header.layer_indices[layer], .placement = std::move(placements[layer])});
+  }
+  return plan;
+}
 
 void check_plan(const Plan& plan) {
   C2R_REQUIRE(1 <= plan.num_experts && plan.num_experts <= kMaxExperts, kInvalidArgument,

@@ -34,6 +34,7 @@
 #include "c2r/placement/layer_time.h"
 #include "c2r/placement/placement.h"
 #include "c2r/placement/volume.h"
+#include "c2r/routing/trace.h"
 
 namespace c2r {
 
@@ -93,6 +94,10 @@ struct Plan {
   std::int64_t num_layers() const { return std::ssize(layers); }
   bool operator==(const Plan&) const = default;
 };
+
+/// A plan of `placements` [num_layers] of the trace's model, without lists and predictions.
+Plan plan_of(const TraceHeader& header, const Cluster& cluster, std::vector<Placement> placements,
+             Provenance provenance);
 
 /// Checks that the parts agree: every placement is valid and for the plan's experts and cluster,
 /// collaborators are there as top_t says, columns are as long as there are layers, and numbers are
