@@ -4,6 +4,7 @@
 
 #include "c2r/cli/app.h"
 #include "c2r/cli/inputs.h"
+#include "c2r/cli/prediction_options.h"
 #include "c2r/cli/predictions.h"
 #include "c2r/cli/progress_line.h"
 #include "c2r/cli/version.h"
@@ -13,36 +14,9 @@
 namespace c2r::cli {
 namespace {
 
-struct Options {
-  std::string plan, tokens, constrained, cluster;
-  std::string transport = "per-rank", rule = "fewest-ranks", homes = "uniform", part = "all";
-  std::string overlap = "added";
-  std::int64_t hidden = 0, intermediate = 0;
-  std::uint64_t seed = 0;
-  bool is_json = false;
-  int num_threads = 0;
+struct Options : PredictionOptions {
+  std::string plan, tokens, constrained;
 };
-
-PredictRequest request_of(const Options& options, const Cluster& cluster) {
-  PredictRequest request{.reach = {.cluster = cluster,
-                                   .rule = parse_replica_rule(options.rule),
-                                   .seed = options.seed,
-                                   .homes = parse_homes(options.homes)},
-                         .copy_mode = parse_copy_mode(options.transport)};
-  if (options.intermediate > 0) {
-    C2R_REQUIRE(options.hidden > 0, kInvalidArgument, "--intermediate needs --hidden");
-    C2R_REQUIRE(
-        cluster.device_flop_per_s.has_value(), kInvalidArgument,
-        "--intermediate asks for predicted times, but the cluster has no device_flop_per_s; "
-        "give --cluster a JSON file with it");
-    request.layer_time = {
-        .cluster = cluster,
-        .format = {.hidden = options.hidden},
-        .flop_per_choice = flop_of_gated_mlp(options.hidden, options.intermediate),
-        .overlap = parse_overlap(options.overlap)};
-  }
-  return request;
-}
 
 // A recording, in either form.
 struct Recording {
@@ -95,8 +69,7 @@ void simulate(const Options& options) {
   std::vector<Prediction> predictions;
   predictions.reserve(steps.size());
   for (const WaterfallStep& step : steps) predictions.push_back(step.prediction);
-  std::optional<CopyFormat> format;
-  if (options.hidden > 0) format = CopyFormat{.hidden = options.hidden};
+  const auto format = format_of(options);
   if (options.is_json) {
     Json json = {{"version", version_text()},
                  {"plan", options.plan},
@@ -127,42 +100,7 @@ void add_simulate(CLI::App& app) {
       ->add_option("--constrained", options->constrained,
                    "a second trace or statistics, recorded with the constraint on: one more step")
       ->type_name("FILE");
-  command
-      ->add_option("--transport", options->transport,
-                   "how copies are sent: per-expert, per-rank, per-node or all-gather")
-      ->capture_default_str()
-      ->type_name("MODE");
-  command
-      ->add_option("--replica-rule", options->rule,
-                   "which replica serves: fewest-ranks, local-first or random")
-      ->capture_default_str()
-      ->type_name("RULE");
-  command
-      ->add_option("--homes", options->homes,
-                   "where tokens come from: uniform (in expectation) or sequences (data parallel)")
-      ->capture_default_str()
-      ->type_name("HOMES");
-  command->add_option("--on", options->part, "all, even, odd, first-half or second-half sequences")
-      ->capture_default_str()
-      ->type_name("PART");
-  command->add_option("--cluster", options->cluster, "instead of the plan's own")
-      ->type_name("CLUSTER");
-  command->add_option("--hidden", options->hidden, "values of a token, in bf16: also print bytes")
-      ->check(in_range(1, 1 << 20))
-      ->type_name("N");
-  command
-      ->add_option("--intermediate", options->intermediate,
-                   "the experts' inner width: also print predicted layer times")
-      ->check(in_range(1, 1 << 20))
-      ->type_name("N");
-  command->add_option("--overlap", options->overlap, "for times: added, or overlapped in chunks")
-      ->capture_default_str()
-      ->type_name("HOW");
-  command->add_option("--seed", options->seed, "of the replica rule")
-      ->capture_default_str()
-      ->type_name("N");
-  command->add_flag("--json", options->is_json, "print every layer's numbers as one JSON object");
-  add_threads(*command, options->num_threads);
+  add_prediction_options(*command, *options);
   command->footer(
       "Example:\n"
       "  c2r simulate plan.json trace.safetensors --on odd --hidden 2048");

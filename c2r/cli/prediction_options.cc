@@ -1,0 +1,78 @@
+#include "c2r/cli/prediction_options.h"
+
+#include "c2r/cli/app.h"
+#include "c2r/cli/predictions.h"
+#include "c2r/core/error.h"
+
+namespace c2r::cli {
+
+PredictRequest request_of(const PredictionOptions& options, const Cluster& cluster) {
+  PredictRequest request{.reach = {.cluster = cluster,
+                                   .rule = parse_replica_rule(options.rule),
+                                   .seed = options.seed,
+                                   .homes = parse_homes(options.homes)},
+                         .copy_mode = parse_copy_mode(options.transport)};
+  if (options.intermediate > 0) {
+    C2R_REQUIRE(options.hidden > 0, kInvalidArgument, "--intermediate needs --hidden");
+    C2R_REQUIRE(
+        cluster.device_flop_per_s.has_value(), kInvalidArgument,
+        "--intermediate asks for predicted times, but the cluster has no device_flop_per_s; "
+        "give --cluster a JSON file with it");
+    request.layer_time = {
+        .cluster = cluster,
+        .format = {.hidden = options.hidden},
+        .flop_per_choice = flop_of_gated_mlp(options.hidden, options.intermediate),
+        .overlap = parse_overlap(options.overlap)};
+  }
+  return request;
+}
+
+std::optional<CopyFormat> format_of(const PredictionOptions& options) {
+  if (options.hidden == 0) return std::nullopt;
+  return CopyFormat{.hidden = options.hidden};
+}
+
+void add_prediction_options(CLI::App& command, PredictionOptions& options) {
+  command
+      .add_option("--transport", options.transport,
+                  "how copies are sent: per-expert, per-rank, per-node or all-gather")
+      ->capture_default_str()
+      ->type_name("MODE");
+  command
+      .add_option("--replica-rule", options.rule,
+                  "which replica serves: fewest-ranks, local-first or random")
+      ->capture_default_str()
+      ->type_name("RULE");
+  command
+      .add_option("--homes", options.homes,
+                  "where tokens come from: uniform (in expectation) or sequences (data parallel)")
+      ->capture_default_str()
+      ->type_name("HOMES");
+  command
+      .add_option("--on", options.part,
+                  "the sequences to count: all, even, odd, first-half or second-half")
+      ->capture_default_str()
+      ->type_name("PART");
+  command
+      .add_option("--cluster", options.cluster,
+                  std::string("instead of the plan's own: ") + kClusterHelp)
+      ->type_name("CLUSTER");
+  command.add_option("--hidden", options.hidden, "values of a token, in bf16: also print bytes")
+      ->check(in_range(1, 1 << 20))
+      ->type_name("N");
+  command
+      .add_option("--intermediate", options.intermediate,
+                  "the experts' inner width: also print predicted layer times")
+      ->check(in_range(1, 1 << 20))
+      ->type_name("N");
+  command.add_option("--overlap", options.overlap, "for times: added, or overlapped in chunks")
+      ->capture_default_str()
+      ->type_name("HOW");
+  command.add_option("--seed", options.seed, "of what is random")
+      ->capture_default_str()
+      ->type_name("N");
+  command.add_flag("--json", options.is_json, "print every layer's numbers as one JSON object");
+  add_threads(command, options.num_threads);
+}
+
+}  // namespace c2r::cli

@@ -1,0 +1,30 @@
+// The options of the commands that predict: declared once, so that they mean the same in each.
+#pragma once
+
+#include <CLI/App.hpp>
+#include <optional>
+#include <string>
+
+#include "c2r/plan/predict.h"
+
+namespace c2r::cli {
+
+struct PredictionOptions {
+  std::string cluster, part = "all";
+  std::string transport = "per-rank", rule = "fewest-ranks", homes = "uniform", overlap = "added";
+  std::int64_t hidden = 0, intermediate = 0;
+  std::uint64_t seed = 0;
+  bool is_json = false;
+  int num_threads = 0;
+};
+
+/// Adds every option but the positional ones.
+void add_prediction_options(CLI::App& command, PredictionOptions& options);
+
+/// @throws Error(kInvalidArgument) if a name is unknown, or times are asked for without a rate
+PredictRequest request_of(const PredictionOptions& options, const Cluster& cluster);
+
+/// What a copy weighs, if --hidden says so.
+std::optional<CopyFormat> format_of(const PredictionOptions& options);
+
+}  // namespace c2r::cli
