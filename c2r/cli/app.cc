@@ -143,6 +143,7 @@ int run(int argc, const char* const* argv) {
   add_collaborators(app);
   add_plan(app);
   add_simulate(app);
+  add_compare(app);
   add_export(app);
   add_help(app);
   if (argc == 1) {

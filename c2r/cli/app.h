@@ -18,6 +18,7 @@ void add_collaborators(CLI::App& app);
 void add_import(CLI::App& app);
 void add_plan(CLI::App& app);
 void add_simulate(CLI::App& app);
+void add_compare(CLI::App& app);
 void add_export(CLI::App& app);
 
 /// The check of an option that takes an integer in [min, max].

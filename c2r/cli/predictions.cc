@@ -9,18 +9,6 @@
 namespace c2r::cli {
 namespace {
 
-double mean(const std::vector<double>& values) {
-  return values.empty() ? 0
-                        : std::accumulate(values.begin(), values.end(), 0.0) /
-                              static_cast<double>(values.size());
-}
-
-// There and back.
-double wire_bytes_per_token(const Prediction& step, const CopyFormat& format) {
-  const auto bytes = format.dispatch_element_bytes + format.combine_element_bytes;
-  return mean(step.wire_copies_per_token) * static_cast<double>(format.hidden * bytes);
-}
-
 std::string tokens_lines(std::span<const Prediction> steps) {
   const bool has_constraint = steps.back().placement == "constraint";
   const Prediction& plan = steps[steps.size() - (has_constraint ? 2 : 1)];
@@ -41,6 +29,17 @@ std::string tokens_lines(std::span<const Prediction> steps) {
 }
 
 }  // namespace
+
+double mean(const std::vector<double>& values) {
+  return values.empty() ? 0
+                        : std::accumulate(values.begin(), values.end(), 0.0) /
+                              static_cast<double>(values.size());
+}
+
+double wire_bytes_per_token(const Prediction& step, const CopyFormat& format) {
+  const auto bytes = format.dispatch_element_bytes + format.combine_element_bytes;
+  return mean(step.wire_copies_per_token) * static_cast<double>(format.hidden * bytes);
+}
 
 std::string reported_tokens(const std::string& trace, SequencePart fitted) {
   if (fitted == SequencePart::kAll) return trace + ", all (the fitted ones)";

@@ -20,6 +20,12 @@ inline constexpr const char* kClusterHelp =
 /// where they are the fitted ones.
 std::string reported_tokens(const std::string& trace, SequencePart fitted);
 
+/// Over layers; 0 without any.
+double mean(const std::vector<double>& values);
+
+/// There and back, the mean over layers.
+double wire_bytes_per_token(const Prediction& step, const CopyFormat& format);
+
 /// Means over layers, one line a step, and each step's copies relative to the first's. With a
 /// format also the bytes of a token, dispatch and combine together.
 std::string prediction_table(std::span<const Prediction> steps,

@@ -53,6 +53,10 @@ SequencePart other_part(SequencePart part) {
   return SequencePart::kAll;
 }
 
+bool overlap(SequencePart a, SequencePart b) {
+  return a == SequencePart::kAll || other_part(a) != b;
+}
+
 std::vector<TokenRange> ranges_of(const Trace& trace, SequencePart part) {
   const auto starts = trace.sequence_starts();
   std::vector<TokenRange> ranges;

@@ -29,6 +29,9 @@ SequencePart parse_sequence_part(std::string_view name);
 /// What is left for reporting after fitting on `part`: the other sequences; of kAll, all of them.
 SequencePart other_part(SequencePart part);
 
+/// Whether a sequence can be in both parts.
+bool overlap(SequencePart a, SequencePart b);
+
 /// The tokens of the part, in order, neighbours joined. The first half has the middle sequence.
 std::vector<TokenRange> ranges_of(const Trace& trace, SequencePart part);
 

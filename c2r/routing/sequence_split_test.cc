@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "c2r/core/testing.h"
 
 namespace c2r {
@@ -40,6 +42,24 @@ TEST(RangesOf, AndTheOtherPartAreTheWholeTrace) {
     EXPECT_EQ(
         num_tokens_in(ranges_of(trace, part)) + num_tokens_in(ranges_of(trace, other_part(part))),
         15);
+  }
+}
+
+// By the definition, on five sequences, where every two parts that can meet do.
+TEST(Overlap, SaysWhetherPartsShareSequences) {
+  const Trace trace = five_sequences();
+  constexpr SequencePart kParts[] = {SequencePart::kAll, SequencePart::kEven, SequencePart::kOdd,
+                                     SequencePart::kFirstHalf, SequencePart::kSecondHalf};
+  for (const SequencePart a : kParts) {
+    for (const SequencePart b : kParts) {
+      bool is_shared = false;
+      for (const TokenRange& one : ranges_of(trace, a)) {
+        for (const TokenRange& two : ranges_of(trace, b)) {
+          is_shared = is_shared || std::max(one.begin, two.begin) < std::min(one.end, two.end);
+        }
+      }
+      EXPECT_EQ(overlap(a, b), is_shared) << name_of(a) << " and " << name_of(b);
+    }
   }
 }
 
