@@ -1,14 +1,20 @@
-// `c2r import`: routing that other programs recorded, as a trace or a statistics file.
+// `c2r import`: what other programs recorded, as a trace or a statistics file, and where they place
+// experts, as a plan.
 #include "c2r/routing/import.h"
 
 #include <algorithm>
+#include <charconv>
 #include <iostream>
 #include <memory>
 
 #include "c2r/cli/app.h"
+#include "c2r/cli/predictions.h"
 #include "c2r/cli/progress_line.h"
+#include "c2r/cli/version.h"
 #include "c2r/collaboration/import_loads.h"
 #include "c2r/core/error.h"
+#include "c2r/io/file.h"
+#include "c2r/plan/export.h"
 #include "c2r/routing/routing.h"
 
 namespace c2r::cli {
@@ -28,11 +34,14 @@ constexpr CountsFormat kCountsFormats[] = {
      import_coactivation},
 };
 
+// A placement's format is called as the target of `c2r export` and this.
+constexpr std::string_view kPlacementSuffix = "-placement";
+
 struct Options {
   std::string format;
   ImportRequest request;
-  std::vector<std::string> inputs;
-  std::string output, weights, sequences;
+  std::vector<std::string> inputs, layers;
+  std::string output, weights, sequences, cluster;
   std::int32_t top_k = 0, num_hidden_layers = 0;
 };
 
@@ -42,15 +51,51 @@ const ImportFormat* trace_format(std::string_view name) {
   return found == formats.end() ? nullptr : &*found;
 }
 
-const CountsFormat& counts_format(const std::string& name) {
+const CountsFormat* counts_format(std::string_view name) {
   const auto* const found = std::ranges::find(kCountsFormats, name, &CountsFormat::name);
-  if (found != std::end(kCountsFormats)) return *found;
+  return found == std::end(kCountsFormats) ? nullptr : found;
+}
+
+std::string placement_format_name(const ExportTarget& target) {
+  return fmt::format("{}{}", target.name, kPlacementSuffix);
+}
+
+const ExportTarget* placement_format(std::string_view name) {
+  const auto targets = export_targets();
+  const auto found = std::ranges::find(targets, name, placement_format_name);
+  return found == targets.end() ? nullptr : &*found;
+}
+
+[[noreturn]] void refuse_format(const std::string& name) {
   std::vector<std::string> names;
   for (const ImportFormat& format : import_formats()) names.emplace_back(format.name);
   for (const CountsFormat& format : kCountsFormats) names.emplace_back(format.name);
+  for (const ExportTarget& target : export_targets())
+    names.push_back(placement_format_name(target));
   C2R_THROW(kInvalidArgument,
             "unknown format '{}'; did you mean '{}'? `c2r help import` lists them", name,
             nearest(name, names));
+}
+
+// Indices and runs of them: {"0", "3-60"}.
+std::vector<std::int32_t> parse_layers(const std::vector<std::string>& words) {
+  std::vector<std::int32_t> layers;
+  for (const std::string& word : words) {
+    std::int32_t first = 0, last = 0;
+    const char* const end = word.data() + word.size();
+    auto parsed = std::from_chars(word.data(), end, first);
+    last = first;
+    if (parsed.ec == std::errc() && parsed.ptr != end && *parsed.ptr == '-') {
+      parsed = std::from_chars(parsed.ptr + 1, end, last);
+    }
+    C2R_REQUIRE(parsed.ec == std::errc() && parsed.ptr == end && 0 <= first && first <= last &&
+                    last - first < kMaxLayers,
+                kInvalidArgument,
+                "--layers takes indices and runs of at most {} layers, such as 0,3-60; not '{}'",
+                kMaxLayers, word);
+    for (std::int32_t layer = first; layer <= last; ++layer) layers.push_back(layer);
+  }
+  return layers;
 }
 
 std::string summary_of(const TraceHeader& header) {
@@ -103,11 +148,48 @@ void import_counts(const CountsFormat& format, const Options& options) {
       *std::ranges::max_element(statistics.num_tokens), summary_of(statistics.header));
 }
 
+void import_placement(const ExportTarget& format, const Options& options) {
+  const ImportRequest& request = options.request;
+  C2R_REQUIRE(options.inputs.size() == 1 && request.num_experts > 0 && options.top_k > 0 &&
+                  !request.layer_indices.empty() && !options.cluster.empty(),
+              kInvalidArgument,
+              "format {} takes one input, and needs --num-experts, --top-k, --layers and --cluster",
+              options.format);
+  C2R_REQUIRE(
+      options.weights.empty() && options.sequences.empty() && options.num_hidden_layers == 0,
+      kInvalidArgument, "format {} takes none of --weights, --sequences and --num-hidden-layers",
+      options.format);
+  const TraceHeader header{.model = request.model,
+                           .num_experts = request.num_experts,
+                           .top_k = options.top_k,
+                           .layer_indices = request.layer_indices};
+  const Cluster cluster = read_cluster(options.cluster);
+  const std::string& input = options.inputs[0];
+  auto placements = format.read(read_text_file(input),
+                                {.num_experts = header.num_experts,
+                                 .ep_size = cluster.ep_size(),
+                                 .layer_indices = header.layer_indices},
+                                input);
+  const std::int32_t slots_per_rank = placements[0].slots_per_rank();
+  write_plan(plan_of(header, cluster, std::move(placements),
+                     {.c2r_version = version_text(),
+                      .method = options.format,
+                      .inputs = {{"placement", input}}}),
+             options.output);
+  std::cout << fmt::format("{}: {}, {} slots on each of {} ranks\n", options.output,
+                           summary_of(header), slots_per_rank, cluster.ep_size());
+}
+
 void import_file(Options& options) {
-  if (const ImportFormat* const format = trace_format(options.format)) {
-    import_trace(*format, options);
+  options.request.layer_indices = parse_layers(options.layers);
+  if (const ImportFormat* const trace = trace_format(options.format)) {
+    import_trace(*trace, options);
+  } else if (const CountsFormat* const counts = counts_format(options.format)) {
+    import_counts(*counts, options);
+  } else if (const ExportTarget* const placement = placement_format(options.format)) {
+    import_placement(*placement, options);
   } else {
-    import_counts(counts_format(options.format), options);
+    refuse_format(options.format);
   }
 }
 
@@ -120,16 +202,23 @@ std::string footer() {
   for (const CountsFormat& format : kCountsFormats) {
     text += fmt::format("  {:<20}{}\n", format.name, format.summary);
   }
+  text += "Formats that become a plan, as `c2r export` writes them for the engine:\n";
+  for (const ExportTarget& target : export_targets()) {
+    text += fmt::format("  {:<24}{}\n", placement_format_name(target), target.suffix);
+  }
   return text +
          "\nExample:\n"
          "  c2r import --from npy expert_ids.npy --sequences sequences.csv --num-experts 8 --model "
-         "small -o trace.safetensors";
+         "small -o trace.safetensors\n"
+         "  c2r import --from sglang-placement map.json --num-experts 8 --top-k 2 --layers 0-3 "
+         "--cluster 1x2 -o theirs.json";
 }
 
 }  // namespace
 
 void add_import(CLI::App& app) {
-  auto* const command = app.add_subcommand("import", "read routing that other programs recorded");
+  auto* const command =
+      app.add_subcommand("import", "read routing and placements of other programs");
   auto options = std::make_shared<Options>();
   ImportRequest& request = options->request;
   command->add_option("inputs", options->inputs, "what to read; text and npy files also as .xz")
@@ -153,10 +242,9 @@ void add_import(CLI::App& app) {
       ->check(in_range(1, kMaxTopK))
       ->type_name("K");
   command
-      ->add_option("--layers", request.layer_indices,
-                   "the model's own index of each MoE layer, where the input does not say")
+      ->add_option("--layers", options->layers,
+                   "the model's own index of each MoE layer, where the input does not say: 3-60")
       ->delimiter(',')
-      ->check(in_range(0, INT32_MAX))
       ->type_name("N,...");
   command
       ->add_option("--num-hidden-layers", options->num_hidden_layers,
@@ -169,6 +257,8 @@ void add_import(CLI::App& app) {
       ->add_option("--sequences", options->sequences,
                    "npy: CSV with row_start and n_tokens of each sequence")
       ->type_name("FILE");
+  command->add_option("--cluster", options->cluster, std::string("placements: ") + kClusterHelp)
+      ->type_name("CLUSTER");
   command->footer(footer());
   command->callback([options] { import_file(*options); });
 }

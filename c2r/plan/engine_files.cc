@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 
 #include "c2r/core/error.h"
 #include "c2r/io/json.h"
@@ -154,21 +153,6 @@ std::string write_omni_infer(const Plan& plan, const ExportOptions&) {
   std::string bytes = npy_header(ranks, layers, plan.num_experts);
   bytes.append(reinterpret_cast<const char*>(pattern.data()), pattern.size() * sizeof(pattern[0]));
   return bytes;
-}
-
-std::vector<Placement> read_omni_infer(std::string_view bytes, const MapShape& shape,
-                                       std::string_view place) {
-  const std::int64_t array_shape[] = {shape.ep_size, shape.num_layers(), shape.num_experts};
-  const std::string header = npy_header(array_shape[0], array_shape[1], array_shape[2]);
-  C2R_REQUIRE(bytes.starts_with(header), kInvalidFile,
-              "{}: not a little-endian int32 .npy file of shape {} x {} x {}", place,
-              array_shape[0], array_shape[1], array_shape[2]);
-  const std::string_view payload = bytes.substr(header.size());
-  C2R_REQUIRE(payload.size() % sizeof(std::int32_t) == 0, kInvalidFile,
-              "{}: cut off within a number", place);
-  std::vector<std::int32_t> values(payload.size() / sizeof(std::int32_t));
-  std::memcpy(values.data(), payload.data(), payload.size());
-  return import_omni_infer(array_shape, values, place);
 }
 
 std::string write_eplb(const Plan& plan, const ExportOptions&) {

@@ -1,4 +1,4 @@
-// The writers of export.h's targets, and the reader of the one whose file is not text.
+// The writers of export.h's targets.
 #pragma once
 
 #include <string>
@@ -17,9 +17,5 @@ std::string write_vllm_ascend(const Plan& plan, const ExportOptions& options);
 std::string write_omni_infer(const Plan& plan, const ExportOptions& options);
 std::string write_eplb(const Plan& plan, const ExportOptions& options);
 std::string write_permutation(const Plan& plan, const ExportOptions& options);
-
-/// Reads what write_omni_infer() wrote: exactly its header, not any .npy file.
-std::vector<Placement> read_omni_infer(std::string_view bytes, const MapShape& shape,
-                                       std::string_view place);
 
 }  // namespace c2r::engine_files

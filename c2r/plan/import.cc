@@ -4,12 +4,10 @@
 
 #include <algorithm>
 #include <string>
-#include <tuple>
 
 #include "c2r/core/error.h"
 #include "c2r/io/json.h"
-#include "c2r/placement/cluster.h"
-#include "c2r/routing/routing.h"
+#include "c2r/io/npy.h"
 
 namespace c2r {
 namespace {
@@ -124,6 +122,28 @@ Json parse_simple_yaml(std::string_view text, std::string_view place) {
     if (!is_nested) nested = value.empty() ? &object[key] : nullptr;
   }
   return json;
+}
+
+// The experts of omni-infer's MoE layer `l`, rank by rank, each rank with equally many.
+std::vector<std::int64_t> slots_of_pattern(const NpyView& array, std::int64_t l,
+                                           const MapShape& shape, std::string_view place) {
+  std::vector<std::int64_t> slots;
+  for (std::int64_t r = 0; r < shape.ep_size; ++r) {
+    const std::size_t before = slots.size();
+    for (std::int64_t e = 0; e < shape.num_experts; ++e) {
+      const std::int64_t value =
+          integer_at(array, (r * shape.num_layers() + l) * shape.num_experts + e);
+      C2R_REQUIRE(value == 0 || value == 1, kInvalidFile,
+                  "{}: rank {}, row {}, expert {} is {}, but must be 0 or 1", place, r, l, e,
+                  value);
+      if (value == 1) slots.push_back(e);
+    }
+    C2R_REQUIRE(slots.size() == static_cast<std::size_t>(r + 1) * (slots.size() - before),
+                kInvalidFile,
+                "{}: row {}: rank {} holds {} experts, which is not what rank 0 holds", place, l, r,
+                slots.size() - before);
+  }
+  return slots;
 }
 
 void check_eplb_inverse(const Json& logical_to_physical, const Json& logical_count,
@@ -300,40 +320,17 @@ std::vector<Placement> import_permutation(std::string_view text, const MapShape&
   return placements;
 }
 
-std::vector<Placement> import_omni_infer(std::span<const std::int64_t> array_shape,
-                                         std::span<const std::int32_t> values,
+std::vector<Placement> import_omni_infer(std::string_view bytes, const MapShape& shape,
                                          std::string_view place) {
-  C2R_REQUIRE(array_shape.size() == 3, kInvalidFile,
-              "{}: the array has {} dimensions, but must be [ranks, MoE layers, experts]", place,
-              array_shape.size());
-  const auto [ranks, layers, experts] = std::tuple(array_shape[0], array_shape[1], array_shape[2]);
-  C2R_REQUIRE(
-      1 <= ranks && ranks <= kMaxRanks && 1 <= experts && experts <= kMaxExperts && 0 <= layers &&
-          layers <= std::ssize(values) && ranks * layers * experts == std::ssize(values),
-      kInvalidFile,
-      "{}: an array of shape {} and {} values is not [ranks, MoE layers, experts] of at most {} "
-      "ranks and {} experts",
-      place, fmt::join(array_shape, " x "), values.size(), kMaxRanks, kMaxExperts);
-  const MapShape shape = {.num_experts = static_cast<std::int32_t>(experts),
-                          .ep_size = static_cast<std::int32_t>(ranks)};
+  const NpyView array = parse_npy(std::as_bytes(std::span(bytes)), place);
+  const std::vector<std::int64_t> expected = {shape.ep_size, shape.num_layers(), shape.num_experts};
+  C2R_REQUIRE(is_integer(array.dtype) && array.shape == expected, kInvalidFile,
+              "{}: the array is {} {}, but must be integers {}: ranks, MoE layers, experts", place,
+              dtype_name(array.dtype), shape_text(array.shape), shape_text(expected));
   std::vector<Placement> placements;
-  for (std::int64_t l = 0; l < layers; ++l) {
-    std::vector<std::int64_t> slots;
-    for (std::int64_t r = 0; r < ranks; ++r) {
-      const std::size_t before = slots.size();
-      for (std::int64_t e = 0; e < experts; ++e) {
-        const std::int32_t value = values[static_cast<std::size_t>((r * layers + l) * experts + e)];
-        C2R_REQUIRE(value == 0 || value == 1, kInvalidFile,
-                    "{}: rank {}, layer {}, expert {} is {}, but must be 0 or 1", place, r, l, e,
-                    value);
-        if (value == 1) slots.push_back(e);
-      }
-      C2R_REQUIRE(slots.size() == static_cast<std::size_t>(r + 1) * (slots.size() - before),
-                  kInvalidFile,
-                  "{}: layer {}: rank {} holds {} experts, which is not what rank 0 holds", place,
-                  l, r, slots.size() - before);
-    }
-    placements.push_back(placement_of_slots(slots, shape, fmt::format("layer {}", l), place));
+  for (std::int64_t l = 0; l < shape.num_layers(); ++l) {
+    placements.push_back(placement_of_slots(slots_of_pattern(array, l, shape, place), shape,
+                                            row_name(static_cast<std::size_t>(l)), place));
   }
   return placements;
 }

@@ -7,7 +7,6 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <string_view>
 #include <vector>
 
@@ -59,12 +58,10 @@ std::vector<Placement> import_eplb(std::string_view text, const MapShape& shape,
 std::vector<Placement> import_permutation(std::string_view text, const MapShape& shape,
                                           std::string_view place);
 
-/// omni-infer's pattern: 1 where rank g holds expert e of MoE layer l, else 0. Experts are put into
-/// a rank's slots in ascending order, as the array does not say.
-/// @param array_shape {ep_size, num_layers, num_experts}; each layer with equal ranks
-/// @param values the product of `array_shape` of them, row-major
-std::vector<Placement> import_omni_infer(std::span<const std::int64_t> array_shape,
-                                         std::span<const std::int32_t> values,
+/// omni-infer's pattern, a .npy file of integers [ep_size, num_layers, num_experts]: 1 where the
+/// rank holds the expert of the MoE layer, else 0. Experts are put into a rank's slots in ascending
+/// order, as the array does not say.
+std::vector<Placement> import_omni_infer(std::string_view bytes, const MapShape& shape,
                                          std::string_view place);
 
 }  // namespace c2r

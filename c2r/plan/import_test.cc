@@ -2,7 +2,8 @@
 
 #include <gtest/gtest.h>
 
-#include <cstring>
+#include <string>
+#include <tuple>
 
 #include "c2r/core/testing.h"
 #include "c2r/io/file.h"
@@ -16,6 +17,16 @@ using testing::make_placement;
 
 // MoE layers 1 and 3; 4 experts on 2 ranks.
 const MapShape kShape = {.num_experts = 4, .ep_size = 2, .layer_indices = {1, 3}};
+
+// A .npy file of bytes.
+std::string npy(const std::string& descr, const std::string& array_shape,
+                const std::vector<char>& values) {
+  std::string header =
+      "{'descr': '" + descr + "', 'fortran_order': False, 'shape': (" + array_shape + "), }";
+  header.resize(117, ' ');
+  return std::string("\x93NUMPY\x01\x00\x76\x00", 10) + header + "\n" +
+         std::string(values.begin(), values.end());
+}
 
 TEST(Import, TakesSglangsRowsOfMoeLayersOnly) {
   const auto placements = import_sglang(
@@ -42,9 +53,9 @@ TEST(Import, ReadsACommentedYaml) {
 }
 
 TEST(Import, TakesOmniInfersPatternInAscendingOrder) {
-  const std::vector<std::int64_t> array_shape = {2, 1, 3};
-  const std::vector<std::int32_t> values = {1, 0, 1, 1, 1, 0};
-  EXPECT_EQ(import_omni_infer(array_shape, values, "f")[0], make_placement(3, {{0, 2}, {0, 1}}));
+  const MapShape shape = {.num_experts = 3, .ep_size = 2, .layer_indices = {5}};
+  EXPECT_EQ(import_omni_infer(npy("|u1", "2, 1, 3", {1, 0, 1, 1, 1, 0}), shape, "f")[0],
+            make_placement(3, {{0, 2}, {0, 1}}));
 }
 
 TEST(Import, SaysWhatIsWrongWithSglangsMap) {
@@ -142,35 +153,43 @@ TEST(Import, SaysWhatIsWrongWithTheOtherForms) {
 }
 
 TEST(Import, SaysWhatIsWrongWithAPattern) {
-  const auto error = [](std::vector<std::int64_t> array_shape, std::vector<std::int32_t> values) {
-    return error_of([&] { import_omni_infer(array_shape, values, "f"); });
+  const MapShape shape = {.num_experts = 2, .ep_size = 2, .layer_indices = {3}};
+  const auto error = [&](const std::vector<char>& values) {
+    return error_of([&] { import_omni_infer(npy("|u1", "2, 1, 2", values), shape, "f"); });
   };
-  EXPECT_EQ(error({2, 2}, {1, 0, 0, 1}),
-            "f: the array has 2 dimensions, but must be [ranks, MoE layers, experts]");
-  EXPECT_EQ(error({2, 1, 2}, {1, 0, 0, 2}),
-            "f: rank 1, layer 0, expert 1 is 2, but must be 0 or 1");
-  EXPECT_EQ(error({2, 1, 2}, {1, 1, 0, 1}),
-            "f: layer 0: rank 1 holds 1 experts, which is not what rank 0 holds");
-  EXPECT_EQ(error({2, 1, 2}, {1, 0, 1, 0}), "f: layer 0: expert 1 is on no rank");
-  EXPECT_EQ(error({1, 1, 1}, {0}), "f: layer 0 has 0 slots, which 1 ranks cannot share evenly");
-  EXPECT_EQ(error({2, 1, 2}, {1, 0, 1}),
-            "f: an array of shape 2 x 1 x 2 and 3 values is not [ranks, MoE layers, experts] of at "
-            "most 1024 ranks and 1024 experts");
-  EXPECT_NE(error({INT64_MAX, INT64_MAX, INT64_MAX}, {1}), "no error");
+  EXPECT_EQ(error({1, 0, 0, 2}), "f: rank 1, row 0, expert 1 is 2, but must be 0 or 1");
+  EXPECT_EQ(error({1, 1, 0, 1}),
+            "f: row 0: rank 1 holds 1 experts, which is not what rank 0 holds");
+  EXPECT_EQ(error({1, 0, 1, 0}), "f: row 0: expert 1 is on no rank");
+  EXPECT_EQ(error({0, 0, 0, 0}), "f: row 0 has 0 slots, which 2 ranks cannot share evenly");
+  EXPECT_NE(error({1, 0, 1}), "no error");
+  EXPECT_EQ(
+      error_of([&] {
+        import_omni_infer(npy("|u1", "2, 2", {1, 0, 0, 1}), shape, "f");
+      }),
+      "f: the array is U8 [2, 2], but must be integers [2, 1, 2]: ranks, MoE layers, experts");
+  EXPECT_EQ(error_of([&] {
+              import_omni_infer(npy("<f2", "1, 1, 1", {0, 0}), shape, "f");
+            }),
+            "f: the array is F16 [1, 1, 1], but must be integers [2, 1, 2]: ranks, MoE layers, "
+            "experts");
 }
 
-// omni-infer's DeepSeek-V3 placements: 58 MoE layers of 256 experts on 16 ranks of 17 slots.
-TEST(ImportOnRealData, ReadsOmniInfersPublishedPlacement) {
-  const auto path = testing::real_data("placements/omni_infer_dsv3_16_ranks_redundant.npy.xz");
-  C2R_SKIP_WITHOUT(path);
-  const auto bytes = read_file(path);
-  const std::vector<std::int64_t> array_shape = {16, 58, 256};
-  std::vector<std::int32_t> values(std::size_t{16} * 58 * 256);
-  ASSERT_EQ(bytes.size(), 128 + values.size() * sizeof(values[0]));
-  std::memcpy(values.data(), bytes.data() + 128, values.size() * sizeof(values[0]));
-  const auto placements = import_omni_infer(array_shape, values, path.string());
-  ASSERT_EQ(placements.size(), 58u);
-  for (const Placement& placement : placements) EXPECT_EQ(placement.slots_per_rank(), 17);
+// omni-infer's DeepSeek-V3 placements: 58 MoE layers of 256 experts, on 8 ranks of 32 slots and on
+// 16 of 17.
+TEST(ImportOnRealData, ReadsOmniInfersPublishedPlacements) {
+  MapShape shape = {.num_experts = 256};
+  for (std::int32_t layer = 3; layer < 61; ++layer) shape.layer_indices.push_back(layer);
+  for (const auto& [name, ep_size, slots] :
+       {std::tuple("omni_infer_dsv3_8_ranks", 8, 32),
+        std::tuple("omni_infer_dsv3_16_ranks_redundant", 16, 17)}) {
+    const auto path = testing::real_data("placements/" + std::string(name) + ".npy.xz");
+    C2R_SKIP_WITHOUT(path);
+    shape.ep_size = ep_size;
+    const auto placements = import_omni_infer(read_text_file(path), shape, path.string());
+    ASSERT_EQ(placements.size(), 58u);
+    for (const Placement& placement : placements) EXPECT_EQ(placement.slots_per_rank(), slots);
+  }
 }
 
 }  // namespace

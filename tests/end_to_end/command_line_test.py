@@ -5,6 +5,7 @@
 """
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -205,6 +206,45 @@ class Plans(CommandLine):
                         "simulate", "config.json", "trace.safetensors")
 
 
+class ImportedPlacements(CommandLine):
+    IMPORT = ["import", "--num-experts", "8", "--top-k", "2", "--layers", "0-2,3", "--cluster",
+              "1x2", "-o", "imported.json", "--from"]
+
+    def test_every_export_comes_back_and_can_be_compared(self):
+        self.make_trace()
+        self.succeed("plan", "trace.safetensors", "--cluster", "1x2", "-o", "plan.json")
+        layers = json.loads((self.folder / "plan.json").read_text())["layers"]
+        targets = re.findall(r"^  (\S+)-placement ", self.succeed("help", "import"), re.M)
+        self.assertEqual(len(targets), 8)
+        for target in targets:
+            with self.subTest(target=target):
+                self.run_c2r("export", "plan.json", "--to", target, "-o", "theirs")
+                self.succeed(*self.IMPORT, target + "-placement", "theirs")
+                imported = json.loads((self.folder / "imported.json").read_text())
+                self.assertEqual(imported["layers"], layers)
+                self.assertEqual(imported["predictions"], [])
+        text = self.succeed("compare", "trace.safetensors", "imported.json", "--on", "odd")
+        self.assertRegex(text, r"imported.json +unknown +4 ")
+
+    def test_what_is_missing_or_wrong_is_said_and_nothing_is_written(self):
+        (self.folder / "map.json").write_text("[[0, 1, 2, 3, 4, 5, 6, 6]]")
+        words = [*self.IMPORT, "vllm-49572-placement", "map.json"]
+        self.fails_with(1, "c2r import: map.json: the map has 1 rows, but there are 4 MoE layers",
+                        *words)
+        words[words.index("0-2,3")] = "4"
+        self.fails_with(1, "c2r import: map.json: row 0: rank 1 holds expert 6 twice", *words)
+        words[words.index("4")] = "3-"
+        self.fails_with(2, "c2r import: --layers takes indices and runs of at most 1024 layers, "
+                           "such as 0,3-60; not '3-'", *words)
+        self.fails_with(2, "c2r import: format eplb-placement takes one input, and needs "
+                           "--num-experts, --top-k, --layers and --cluster",
+                        "import", "--from", "eplb-placement", "map.json", "-o", "imported.json")
+        self.fails_with(2, "c2r import: unknown format 'eplb-placemnt'; did you mean "
+                           "'eplb-placement'? `c2r help import` lists them",
+                        "import", "--from", "eplb-placemnt", "map.json", "-o", "imported.json")
+        self.assertFalse((self.folder / "imported.json").exists())
+
+
 class Comparisons(CommandLine):
     def compare(self, *words):
         self.make_trace()
@@ -294,6 +334,7 @@ class Help(CommandLine):
     def test_every_example_works(self):
         self.make_trace()
         self.succeed("plan", "trace.safetensors", "--cluster", "1x2", "-o", "plan.json")
+        self.run_c2r("export", "plan.json", "--to", "sglang", "-o", "map.json")
         for command in COMMANDS:
             text = self.succeed("help", command)
             self.assertEqual(text, self.succeed(command, "--help"))
