@@ -1,0 +1,92 @@
+// The optimizer on real routing: what it is known to reach must not get lost.
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "c2r/core/testing.h"
+#include "c2r/placement/optimize.h"
+#include "c2r/routing/import.h"
+#include "c2r/routing/sequence_split.h"
+
+namespace c2r {
+namespace {
+
+using testing::real_data;
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kIsSlow = true;  // some ten times: three layers of 24, with their own bars
+#else
+constexpr bool kIsSlow = false;
+#endif
+
+struct Reached {
+  double copies = 0, imbalance = 0;  // means over layers, on tokens that were not fitted
+};
+
+struct Case {
+  std::int32_t ep_size = 0;
+  std::optional<double> max_imbalance;
+  Reached all_layers, layers_0_8_16;  // no more than these
+};
+
+// Spectral grouping, the best published baseline, has 2.136 copies at imbalance 1.471 on 4 ranks
+// and 2.769 at 1.828 on 8. For all layers the bars are those of an earlier search; for three they
+// are 0.1 % above the proved optima at 8 ranks and 0.4 % above the search at 4. A search with 3 %
+// of the effort misses them.
+constexpr Case kCases[] = {
+    {4, {}, {1.984, 1.70}, {2.049, 1.44}},
+    {4, 1.05, {2.268, 1.06}, {2.180, 1.07}},
+    {8, {}, {2.566, 2.05}, {2.594, 1.78}},
+    {8, 1.05, {3.021, 1.13}, {2.888, 1.11}},
+};
+
+Reached fit_and_measure(const Trace& trace, const Case& problem,
+                        const std::vector<std::int64_t>& layers) {
+  const Cluster cluster{.ranks_per_node = problem.ep_size};
+  const PlacementObjective objective{.max_imbalance = problem.max_imbalance};
+  const auto sets = [&](std::int64_t layer, SequencePart part) {
+    return collect_token_sets(trace, layer, ranges_of(trace, part));
+  };
+  NoProgress progress;
+  const auto fitted = optimize_placements(
+      std::ssize(layers),
+      [&](std::int64_t i) { return sets(layers[std::size_t(i)], SequencePart::kEven); }, cluster,
+      objective, {.num_threads = 2}, progress);
+  Reached mean;
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    EXPECT_TRUE(fitted[i].meets_bounds) << "layer " << layers[i];
+    const auto measured = measure_placement(sets(layers[i], SequencePart::kOdd), cluster, objective,
+                                            fitted[i].placement);
+    mean.copies += measured.copies_per_token / double(layers.size());
+    mean.imbalance += measured.imbalance / double(layers.size());
+  }
+  return mean;
+}
+
+TEST(OptimizeOnRealData, KeepsWhatItReachesOnGptOss) {
+  const auto ids = real_data("traces/gpt-oss-20b/expert_ids_u8.npy.xz");
+  C2R_SKIP_WITHOUT(ids);
+  const auto path = testing::temporary_path("trace.safetensors");
+  import_npy({.inputs = {ids},
+              .output = path,
+              .model = "gpt-oss-20b",
+              .num_experts = 32,
+              .sequences = real_data("traces/gpt-oss-20b/sequences.csv")});
+  const Trace trace(path);
+  std::vector<std::int64_t> layers = {0, 8, 16};
+  if (!kIsSlow) {
+    layers.resize(24);
+    std::iota(layers.begin(), layers.end(), 0);
+  }
+  for (const Case& problem : kCases) {
+    SCOPED_TRACE(::testing::Message()
+                 << problem.ep_size << " ranks, bound " << problem.max_imbalance.value_or(0));
+    const Reached bar = kIsSlow ? problem.layers_0_8_16 : problem.all_layers;
+    const Reached reached = fit_and_measure(trace, problem, layers);
+    EXPECT_LE(reached.copies, bar.copies);
+    EXPECT_LE(reached.imbalance, bar.imbalance);
+  }
+}
+
+}  // namespace
+}  // namespace c2r
