@@ -19,13 +19,18 @@ function(c2r_flags target)
   endif()
 endfunction()
 
-# c2r_module(NAME [DEPS module...] [LIBS lib...] [PRIVATE_LIBS lib...] [NO_INSTALL] [THREADED]): one library per
-# folder of c2r/. Files are found by suffix: *_test.cc become one test program, *_bench.cc one
+# c2r_module(NAME [FOLDER folder] [DEPS module...] [LIBS lib...] [PRIVATE_LIBS lib...] [NO_INSTALL]
+# [NO_TESTS] [THREADED]): one library per folder of c2r/, NAME unless given. Files are found by suffix: *_test.cc become one test program, *_bench.cc one
 # benchmark program, main.cc is left to c2r_program(), the rest is the library. LIBS are seen by
-# those who include the module's headers, PRIVATE_LIBS only by its sources.
+# those who include the module's headers, PRIVATE_LIBS only by its sources. With NO_TESTS the caller
+# adds tests and benchmarks itself.
 function(c2r_module name)
-  cmake_parse_arguments(ARG "NO_INSTALL;THREADED" "" "DEPS;LIBS;PRIVATE_LIBS" ${ARGN})
-  file(GLOB all CONFIGURE_DEPENDS c2r/${name}/*.cc)
+  cmake_parse_arguments(ARG "NO_INSTALL;NO_TESTS;THREADED" "FOLDER" "DEPS;LIBS;PRIVATE_LIBS"
+                        ${ARGN})
+  if(NOT ARG_FOLDER)
+    set(ARG_FOLDER ${name})
+  endif()
+  file(GLOB all CONFIGURE_DEPENDS c2r/${ARG_FOLDER}/*.cc)
   set(tests ${all})
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")
   set(benches ${all})
@@ -42,7 +47,10 @@ function(c2r_module name)
     set_property(GLOBAL APPEND PROPERTY C2R_INSTALLED_MODULES ${name})
   endif()
 
-  if(C2R_BUILD_TESTS AND tests)
+  if(NOT C2R_BUILD_TESTS OR ARG_NO_TESTS)
+    return()
+  endif()
+  if(tests)
     add_executable(${name}_test ${tests})
     c2r_flags(${name}_test)
     target_compile_definitions(${name}_test PRIVATE C2R_DATA_DIR="${C2R_DATA_DIR}"
@@ -54,7 +62,7 @@ function(c2r_module name)
     endif()
     gtest_discover_tests(${name}_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300 ${labels})
   endif()
-  if(C2R_BUILD_TESTS AND benches)
+  if(benches)
     add_executable(${name}_bench ${benches})
     c2r_flags(${name}_bench)
     target_compile_definitions(${name}_bench PRIVATE C2R_DATA_DIR="${C2R_DATA_DIR}")

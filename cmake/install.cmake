@@ -7,6 +7,7 @@ list(TRANSFORM modules PREPEND c2r_ OUTPUT_VARIABLE targets)
 install(TARGETS ${targets} EXPORT c2rTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
         LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(TARGETS c2r RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+list(REMOVE_ITEM modules transport_mpi)  # a folder of transport
 foreach(module ${modules})
   install(DIRECTORY c2r/${module} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/c2r
           FILES_MATCHING PATTERN "*.h" PATTERN "*testing*.h" EXCLUDE)

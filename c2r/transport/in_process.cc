@@ -102,6 +102,7 @@ class InProcessExchange final : public Exchange {
   // Pairs what is started at both ends of a channel; needs the channel's mutex.
   static void match(Channel& channel);
   void finish(std::size_t idx, std::string mismatch);
+  [[noreturn]] void fail(const std::string& what);
 
   Group& group_;
   const RankId rank_;
@@ -117,25 +118,33 @@ class InProcessExchange final : public Exchange {
 };
 
 void InProcessExchange::post(std::span<const Outgoing> send, std::span<const Incoming> recv) {
+  try {
+    copy_own_parts(send, recv, rank_);
+  } catch (const Error& e) {
+    fail(e.what());
+  }
   for (const auto& [src, bytes] : recv) {
     parts_.push_back({src, Direction::kIn, std::ssize(bytes)});
   }
   for (const auto& [dst, bytes] : send) {
     parts_.push_back({dst, Direction::kOut, std::ssize(bytes)});
   }
-  for (const OpenPart& part : parts_) is_open_.push_back(part.num_bytes > 0);
+  for (const OpenPart& part : parts_) {
+    is_open_.push_back(part.num_bytes > 0 && part.peer != rank_);
+  }
   num_open_ = std::size_t(std::ranges::count(is_open_, true));
 
   // From the first post on, other threads finish parts.
+  const std::vector<bool> is_on_the_wire = is_open_;
   for (std::size_t idx = 0; idx < recv.size(); ++idx) {
-    if (recv[idx].bytes.empty()) continue;
+    if (!is_on_the_wire[idx]) continue;
     Channel& channel = group_.channel(recv[idx].src, rank_);
     const std::lock_guard lock(channel.mutex);
     channel.recvs.push_back({this, idx, recv[idx].bytes});
     match(channel);
   }
   for (std::size_t idx = 0; idx < send.size(); ++idx) {
-    if (send[idx].bytes.empty()) continue;
+    if (!is_on_the_wire[recv.size() + idx]) continue;
     Channel& channel = group_.channel(rank_, send[idx].dst);
     const std::lock_guard lock(channel.mutex);
     channel.sends.push_back({this, recv.size() + idx, send[idx].bytes});
@@ -204,7 +213,11 @@ bool InProcessExchange::is_done() {
   if (mismatch_.empty() && (num_open_ == 0 || peer_failure.empty())) {
     return was_seen_done_ = num_open_ == 0;
   }
-  failure_ = fmt::format("{}: {}", label_, mismatch_.empty() ? peer_failure : mismatch_);
+  fail(mismatch_.empty() ? peer_failure : mismatch_);
+}
+
+void InProcessExchange::fail(const std::string& what) {
+  failure_ = fmt::format("{}: {}", label_, what);
   throw Error(ErrorCode::kTransport, failure_);
 }
 

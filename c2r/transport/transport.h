@@ -82,13 +82,14 @@ class Transport {
   virtual std::int32_t ep_size() const = 0;
 
   /// Starts to send and receive. The memory, not the lists, is borrowed until the exchange is done.
-  /// Parts for and from this rank itself are allowed; they are copied and not counted as traffic.
+  /// Parts for this rank itself are copied at once to those that the same call expects from it, and
+  /// are no traffic.
   ///
   /// Cost: a message for each part that is not empty and goes to another rank.
   ///
   /// @param label what this is for, in messages: "layer 3 dispatch"; the same at both ends
   /// @throws Error(kInvalidArgument) if a rank is not in [0, ep_size),
-  ///         Error(kTransport) if the transport has failed
+  ///         Error(kTransport) if the transport has failed, or own parts disagree
   [[nodiscard]] virtual std::unique_ptr<Exchange> start(std::span<const Outgoing> send,
                                                         std::span<const Incoming> recv,
                                                         std::string label) = 0;

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <cstring>
 #include <map>
 
 #include "c2r/core/error.h"
@@ -41,6 +42,27 @@ void check_ranks(std::span<const Outgoing> send, std::span<const Incoming> recv,
   };
   for (const Outgoing& part : send) check(part.dst);
   for (const Incoming& part : recv) check(part.src);
+}
+
+void copy_own_parts(std::span<const Outgoing> send, std::span<const Incoming> recv, RankId rank) {
+  const auto is_own = [rank](RankId peer, std::span<const std::byte> bytes) {
+    return peer == rank && !bytes.empty();
+  };
+  std::size_t from = 0;
+  for (const auto& [src, bytes] : recv) {
+    if (!is_own(src, bytes)) continue;
+    while (from < send.size() && !is_own(send[from].dst, send[from].bytes)) ++from;
+    const auto sent = from < send.size() ? send[from++].bytes : std::span<const std::byte>{};
+    C2R_REQUIRE(sent.size() == bytes.size(), kTransport,
+                "rank {} sends itself {} bytes where {} are expected", index(rank), sent.size(),
+                bytes.size());
+    std::memcpy(bytes.data(), sent.data(), sent.size());
+  }
+  for (; from < send.size(); ++from) {
+    C2R_REQUIRE(!is_own(send[from].dst, send[from].bytes), kTransport,
+                "rank {} sends itself {} bytes where none are expected", index(rank),
+                send[from].bytes.size());
+  }
 }
 
 void count_traffic(std::span<const Outgoing> send, RankId rank, Traffic& sent) {

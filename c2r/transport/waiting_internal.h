@@ -29,6 +29,10 @@ std::string describe(std::span<const OpenPart> open);
 void check_ranks(std::span<const Outgoing> send, std::span<const Incoming> recv,
                  std::int32_t ep_size, const std::string& label);
 
+/// Copies what rank `rank` sends to itself: its n-th part is the n-th that it expects.
+/// @throws Error(kTransport) if sizes disagree
+void copy_own_parts(std::span<const Outgoing> send, std::span<const Incoming> recv, RankId rank);
+
 /// Adds to `sent` what goes to ranks other than `rank`.
 void count_traffic(std::span<const Outgoing> send, RankId rank, Traffic& sent);
 

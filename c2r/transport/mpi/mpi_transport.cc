@@ -1,0 +1,317 @@
+// See the header. Every part is cut into pieces of at most kMaxPieceBytes, whose tag carries a hash
+// of the label and whether the piece is the part's last; the receiver, which knows the sizes,
+// checks both. MPI delivers messages between two ranks in order, so pieces need no numbers.
+#include <mpi.h>
+
+#include <algorithm>
+#include <numeric>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "c2r/core/error.h"
+#include "c2r/transport/mpi/endpoint_internal.h"
+#include "c2r/transport/waiting_internal.h"
+
+namespace c2r {
+namespace {
+
+constexpr std::int64_t kMaxPieceBytes = std::int64_t{16} << 20;
+
+void check(int result, const char* call) {
+  if (result == MPI_SUCCESS) return;
+  char text[MPI_MAX_ERROR_STRING];
+  int length = 0;
+  MPI_Error_string(result, text, &length);
+  C2R_THROW(kTransport, "{}: {}", call, std::string_view(text, std::size_t(length)));
+}
+
+// FNV-1a, cut to what leaves room for one more bit in the smallest tag that MPI guarantees, 32767.
+int tag_of(const std::string& label, bool is_last) {
+  std::uint32_t hash = 2166136261;
+  for (const char letter : label) hash = (hash ^ std::uint8_t(letter)) * 16777619;
+  return int((hash >> 18) << 1) | int(is_last);
+}
+
+// Lets others have the processor, soon for longer: ranks may share it.
+class Idle {
+ public:
+  void pause() {
+    constexpr auto kSpin = std::chrono::milliseconds(1);
+    constexpr auto kSleep = std::chrono::microseconds(50);
+    if (Patience::Clock::now() - since_ < kSpin) {
+      std::this_thread::yield();
+    } else {
+      std::this_thread::sleep_for(kSleep);
+    }
+  }
+  void reset() { since_ = Patience::Clock::now(); }
+
+ private:
+  Patience::Clock::time_point since_ = Patience::Clock::now();
+};
+
+// What the exchanges of a transport share.
+struct Endpoint {
+  MPI_Comm comm = MPI_COMM_NULL;
+  int rank = 0, ep_size = 0;
+  std::chrono::milliseconds timeout;
+  const std::atomic<bool>& interrupted;
+  std::string failure = {};  // why nothing can be started any more; empty while it can
+};
+
+class MpiExchange final : public Exchange {
+ public:
+  MpiExchange(Endpoint& endpoint, std::string label)
+      : endpoint_(endpoint), label_(std::move(label)) {}
+  ~MpiExchange() override;
+
+  void post(std::span<const Outgoing> send, std::span<const Incoming> recv);
+  bool done() override;
+  void wait() override;
+
+ private:
+  void post_recvs(std::span<const Incoming> recv);
+  void post_sends(std::span<const Outgoing> send);
+  [[noreturn]] void fail(const Error& error);
+  MPI_Request& add(RankId peer, Direction direction, std::int64_t num_bytes, bool is_last);
+  std::vector<OpenPart> open_parts() const;
+  void check_arrived(std::size_t idx, const MPI_Status& status) const;
+  bool test();
+  void check_interrupted() const;
+
+  Endpoint& endpoint_;
+  const std::string label_;
+  std::vector<MPI_Request> requests_;  // MPI_REQUEST_NULL when completed
+  std::vector<OpenPart> pieces_;       // [requests_.size()]
+  std::vector<bool> is_last_;          // [requests_.size()], of its part
+  std::vector<int> completed_;         // [requests_.size()], scratch of test()
+  std::vector<MPI_Status> statuses_;   // [requests_.size()], scratch of test()
+  std::size_t num_open_ = 0;
+  bool was_seen_done_ = false;
+};
+
+// Calls `post(piece, is_last)` for each piece of `bytes`; never, if there are none.
+template <class T, class Post>
+void for_each_piece(std::span<T> bytes, const Post& post) {
+  while (!bytes.empty()) {
+    const auto size = std::min(bytes.size(), std::size_t(kMaxPieceBytes));
+    post(bytes.first(size), size == bytes.size());
+    bytes = bytes.subspan(size);
+  }
+}
+
+// The places of `parts` in the order of the distance to their rank, so that not all ranks begin
+// with rank 0. Parts of one rank keep their order.
+template <class Parts, class Distance>
+std::vector<std::size_t> rotated(const Parts& parts, const Distance& distance) {
+  std::vector<std::size_t> order(parts.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::ranges::stable_sort(order, {}, [&](std::size_t idx) { return distance(parts[idx]); });
+  return order;
+}
+
+MPI_Request& MpiExchange::add(RankId peer, Direction direction, std::int64_t num_bytes,
+                              bool is_last) {
+  pieces_.push_back({peer, direction, num_bytes});
+  is_last_.push_back(is_last);
+  ++num_open_;
+  return requests_.emplace_back(MPI_REQUEST_NULL);
+}
+
+void MpiExchange::post_recvs(std::span<const Incoming> recv) {
+  const int n = endpoint_.ep_size;
+  const auto distance = [&](const Incoming& part) {
+    return (endpoint_.rank - int(part.src) + n) % n;
+  };
+  for (const std::size_t idx : rotated(recv, distance)) {
+    const RankId src = recv[idx].src;
+    if (src == RankId{endpoint_.rank}) continue;
+    for_each_piece(recv[idx].bytes, [&](std::span<std::byte> piece, bool is_last) {
+      MPI_Request& request = add(src, Direction::kIn, std::ssize(piece), is_last);
+      check(MPI_Irecv(piece.data(), int(piece.size()), MPI_BYTE, int(src), MPI_ANY_TAG,
+                      endpoint_.comm, &request),
+            "MPI_Irecv");
+    });
+  }
+}
+
+void MpiExchange::post_sends(std::span<const Outgoing> send) {
+  const int n = endpoint_.ep_size;
+  const auto distance = [&](const Outgoing& part) {
+    return (int(part.dst) - endpoint_.rank + n) % n;
+  };
+  for (const std::size_t idx : rotated(send, distance)) {
+    const RankId dst = send[idx].dst;
+    if (dst == RankId{endpoint_.rank}) continue;
+    for_each_piece(send[idx].bytes, [&](std::span<const std::byte> piece, bool is_last) {
+      MPI_Request& request = add(dst, Direction::kOut, std::ssize(piece), is_last);
+      check(MPI_Isend(piece.data(), int(piece.size()), MPI_BYTE, int(dst), tag_of(label_, is_last),
+                      endpoint_.comm, &request),
+            "MPI_Isend");
+    });
+  }
+}
+
+MpiExchange::~MpiExchange() {
+  if (!was_seen_done_ && endpoint_.failure.empty()) endpoint_.failure = label_ + " was given up";
+  for (std::size_t idx = 0; idx < requests_.size(); ++idx) {
+    if (requests_[idx] == MPI_REQUEST_NULL) continue;
+    // What was matched already can be neither cancelled nor waited for, as its peer may be dead.
+    if (pieces_[idx].direction == Direction::kIn) MPI_Cancel(&requests_[idx]);
+    MPI_Request_free(&requests_[idx]);
+  }
+}
+
+std::vector<OpenPart> MpiExchange::open_parts() const {
+  std::vector<OpenPart> open;
+  for (std::size_t idx = 0; idx < requests_.size(); ++idx) {
+    if (requests_[idx] != MPI_REQUEST_NULL) open.push_back(pieces_[idx]);
+  }
+  return open;
+}
+
+void MpiExchange::check_arrived(std::size_t idx, const MPI_Status& status) const {
+  const auto& [peer, direction, expected] = pieces_[idx];
+  if (direction == Direction::kOut) return check(status.MPI_ERROR, "MPI_Isend");
+  int error_class = MPI_SUCCESS;
+  MPI_Error_class(status.MPI_ERROR, &error_class);
+  C2R_REQUIRE(error_class != MPI_ERR_TRUNCATE, kTransport,
+              "rank {} sent more than the {} bytes that were expected", index(peer), expected);
+  check(status.MPI_ERROR, "MPI_Irecv");
+  C2R_REQUIRE(status.MPI_TAG >> 1 == tag_of(label_, false) >> 1, kTransport,
+              "rank {} sent something else", index(peer));
+  int num_bytes = 0;
+  check(MPI_Get_count(&status, MPI_BYTE, &num_bytes), "MPI_Get_count");
+  C2R_REQUIRE(num_bytes == expected && (status.MPI_TAG & 1) == int(is_last_[idx]), kTransport,
+              "rank {} sent {} bytes{} where {}{} were expected", index(peer), num_bytes,
+              (status.MPI_TAG & 1) != 0 ? "" : " and more", expected,
+              is_last_[idx] ? "" : " and more");
+}
+
+// Moves what can be moved; true when nothing is left.
+bool MpiExchange::test() {
+  if (num_open_ == 0) return true;
+  completed_.resize(requests_.size());
+  statuses_.resize(requests_.size());
+  int num_completed = 0;
+  const int result = MPI_Testsome(int(requests_.size()), requests_.data(), &num_completed,
+                                  completed_.data(), statuses_.data());
+  if (result != MPI_ERR_IN_STATUS) check(result, "MPI_Testsome");
+  for (int i = 0; i < num_completed; ++i) {
+    MPI_Status& status = statuses_[std::size_t(i)];
+    if (result == MPI_SUCCESS) status.MPI_ERROR = MPI_SUCCESS;  // MPI leaves it undefined
+    check_arrived(std::size_t(completed_[std::size_t(i)]), status);
+  }
+  num_open_ -= std::size_t(num_completed);
+  return num_open_ == 0;
+}
+
+void MpiExchange::check_interrupted() const {
+  if (!endpoint_.interrupted) return;
+  C2R_THROW(kTransport, "interrupted while waiting for {}", describe(open_parts()));
+}
+
+void MpiExchange::fail(const Error& error) {
+  endpoint_.failure = fmt::format("{}: {}", label_, error.what());
+  throw Error(error.code(), endpoint_.failure);
+}
+
+void MpiExchange::post(std::span<const Outgoing> send, std::span<const Incoming> recv) {
+  try {
+    // Not by MPI: Open MPI 4.1 cuts a small message to itself without an error.
+    copy_own_parts(send, recv, RankId{endpoint_.rank});
+    post_recvs(recv);  // first, so that what arrives has a place
+    post_sends(send);
+  } catch (const Error& e) {
+    fail(e);
+  }
+}
+
+bool MpiExchange::done() {
+  try {
+    if (test()) return was_seen_done_ = true;
+    check_interrupted();
+    return false;
+  } catch (const Error& e) {
+    fail(e);
+  }
+}
+
+void MpiExchange::wait() {
+  Patience patience(endpoint_.timeout, num_open_);
+  Idle idle;
+  for (std::size_t num_open = num_open_; !done();) {
+    if (num_open_ != num_open) {
+      num_open = num_open_;
+      idle.reset();
+    }
+    if (patience.is_over(num_open_)) {
+      endpoint_.failure = label_ + " was late";
+      patience.fail(label_, open_parts());
+    }
+    idle.pause();
+  }
+}
+
+class MpiTransport final : public Transport {
+ public:
+  MpiTransport(std::chrono::milliseconds timeout, const std::atomic<bool>& interrupted)
+      : endpoint_{.timeout = timeout, .interrupted = interrupted} {
+    duplicate_world();
+    // MPI_Testsome, which has no communicator, takes the handler of one of the first two.
+    for (const MPI_Comm comm : {MPI_COMM_WORLD, MPI_COMM_SELF, endpoint_.comm}) {
+      check(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+    }
+    check(MPI_Comm_rank(endpoint_.comm, &endpoint_.rank), "MPI_Comm_rank");
+    check(MPI_Comm_size(endpoint_.comm, &endpoint_.ep_size), "MPI_Comm_size");
+    sent_.num_messages.resize(std::size_t(endpoint_.ep_size));
+    sent_.num_bytes.resize(std::size_t(endpoint_.ep_size));
+  }
+  // The communicator is left to the end of the process: freeing it may wait for a peer that is
+  // dead.
+
+  RankId rank() const override { return RankId{endpoint_.rank}; }
+  std::int32_t ep_size() const override { return endpoint_.ep_size; }
+  const Traffic& sent() const override { return sent_; }
+
+  std::unique_ptr<Exchange> start(std::span<const Outgoing> send, std::span<const Incoming> recv,
+                                  std::string label) override {
+    check_ranks(send, recv, endpoint_.ep_size, label);
+    C2R_REQUIRE(endpoint_.failure.empty(), kTransport, "{}: cannot start after a failure: {}",
+                label, endpoint_.failure);
+    C2R_REQUIRE(!endpoint_.interrupted, kTransport, "{}: interrupted", label);
+    count_traffic(send, rank(), sent_);
+    auto exchange = std::make_unique<MpiExchange>(endpoint_, std::move(label));
+    exchange->post(send, recv);
+    return exchange;
+  }
+
+ private:
+  void duplicate_world() {
+    MPI_Request request = MPI_REQUEST_NULL;
+    check(MPI_Comm_idup(MPI_COMM_WORLD, &endpoint_.comm, &request), "MPI_Comm_idup");
+    Patience patience(endpoint_.timeout, 1);
+    Idle idle;
+    for (int is_done = 0;;) {
+      check(MPI_Test(&request, &is_done, MPI_STATUS_IGNORE), "MPI_Test");
+      if (is_done != 0) return;
+      C2R_REQUIRE(!endpoint_.interrupted, kTransport, "start of the run: interrupted");
+      C2R_REQUIRE(!patience.is_over(1), kTimeout,
+                  "start of the run: not all ranks came within {} ms", endpoint_.timeout.count());
+      idle.pause();
+    }
+  }
+
+  Endpoint endpoint_;
+  Traffic sent_;
+};
+
+}  // namespace
+
+std::unique_ptr<Transport> make_mpi_transport(std::chrono::milliseconds timeout,
+                                              const std::atomic<bool>& interrupted) {
+  return std::make_unique<MpiTransport>(timeout, interrupted);
+}
+
+}  // namespace c2r

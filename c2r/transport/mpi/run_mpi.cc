@@ -1,0 +1,73 @@
+#include <mpi.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+
+#include "c2r/core/error.h"
+#include "c2r/transport/collectives.h"
+#include "c2r/transport/mpi/endpoint_internal.h"
+#include "c2r/transport/mpi/mpi_transport.h"
+
+namespace c2r {
+namespace {
+
+static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler sets one");
+std::atomic<bool> is_interrupted = false;  // signals are the process's, so this is, too
+
+// Turns the first SIGINT or SIGTERM into is_interrupted.
+class CatchSignals {
+ public:
+  CatchSignals() {
+    struct sigaction action = {};
+    action.sa_handler = [](int) { is_interrupted = true; };
+    action.sa_flags = int(SA_RESETHAND | SA_RESTART);
+    sigaction(SIGINT, &action, &previous_int_);
+    sigaction(SIGTERM, &action, &previous_term_);
+  }
+  CatchSignals(const CatchSignals&) = delete;
+  CatchSignals& operator=(const CatchSignals&) = delete;
+  ~CatchSignals() {
+    sigaction(SIGINT, &previous_int_, nullptr);
+    sigaction(SIGTERM, &previous_term_, nullptr);
+  }
+
+ private:
+  struct sigaction previous_int_ = {}, previous_term_ = {};
+};
+
+// MPI_Finalize waits for all ranks without a limit; SIGALRM ends this process if it takes too long.
+void finalize(std::chrono::milliseconds timeout) {
+  alarm(unsigned(std::chrono::ceil<std::chrono::seconds>(timeout).count()));
+  MPI_Finalize();
+  alarm(0);
+}
+
+}  // namespace
+
+void run_mpi(const std::function<void(Transport&)>& body, std::chrono::milliseconds timeout,
+             const std::function<void(const std::string& line)>& report) {
+  C2R_REQUIRE(timeout.count() > 0, kInvalidArgument, "the timeout is {} ms, but must be positive",
+              timeout.count());
+  int provided = 0;
+  MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
+  int rank = 0;
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  const auto fail = [&](const std::string& what) {
+    report(fmt::format("rank {}: {}", rank, what));
+    MPI_Abort(MPI_COMM_WORLD, 1);
+  };
+  const CatchSignals signals;
+  try {
+    const auto transport = make_mpi_transport(timeout, is_interrupted);
+    body(*transport);
+    barrier(*transport, "end of the run");
+  } catch (const std::exception& e) {
+    fail(e.what());
+  } catch (...) {
+    fail("an exception of an unknown type");
+  }
+  finalize(timeout);
+}
+
+}  // namespace c2r
