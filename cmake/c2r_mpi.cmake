@@ -51,6 +51,11 @@ foreach(ranks 1 2 4)
                ${MPIEXEC_EXECUTABLE} -n ${ranks} $<TARGET_FILE:transport_mpi_test>)
 endforeach()
 
+c2r_mpi_program(failing_rank c2r/transport/mpi/failing_rank.cc)
+c2r_mpi_test(transport_mpi.failures 4 c2r/transport/mpi/failures_test.py
+             ${MPIEXEC_EXECUTABLE} $<TARGET_FILE:failing_rank>)
+set_tests_properties(transport_mpi.failures PROPERTIES WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+
 c2r_mpi_program(transport_mpi_bench c2r/transport/mpi/exchange_bench.cc)
 c2r_mpi_test(bench_transport_mpi_runs 2 ${MPIEXEC_EXECUTABLE} -n 2
              $<TARGET_FILE:transport_mpi_bench> 1 1)

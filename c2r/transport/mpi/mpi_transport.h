@@ -15,7 +15,7 @@ namespace c2r {
 /// If `body` throws, `report` is given one line that begins with "rank N: ", and then MPI_Abort
 /// ends all ranks, this one among them, with exit status 1. While `body` runs, SIGINT and SIGTERM
 /// (which mpirun sends to all when one has died, or on Ctrl-C) make the wait that is under way, or
-/// the next one, throw; so every rank can tell whom it waited for. A second signal kills.
+/// the next one, throw; so every rank can tell whom it waited for.
 ///
 /// Parts of more than 16 MiB travel in pieces. A wait keeps one processor busy for a millisecond,
 /// then polls every 50 us.

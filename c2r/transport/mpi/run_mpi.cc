@@ -15,13 +15,13 @@ namespace {
 static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler sets one");
 std::atomic<bool> is_interrupted = false;  // signals are the process's, so this is, too
 
-// Turns the first SIGINT or SIGTERM into is_interrupted.
+// Turns SIGINT and SIGTERM, however often they come, into is_interrupted.
 class CatchSignals {
  public:
   CatchSignals() {
     struct sigaction action = {};
     action.sa_handler = [](int) { is_interrupted = true; };
-    action.sa_flags = int(SA_RESETHAND | SA_RESTART);
+    action.sa_flags = SA_RESTART;
     sigaction(SIGINT, &action, &previous_int_);
     sigaction(SIGTERM, &action, &previous_term_);
   }
