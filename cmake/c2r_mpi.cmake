@@ -27,6 +27,7 @@ if(NOT C2R_BUILD_TESTS)
   return()
 endif()
 
+find_package(Python3 REQUIRED COMPONENTS Interpreter)
 add_custom_target(mpi_tests)  # what is tested with each MPI
 
 # c2r_mpi_program(NAME SOURCE [LIBS lib...]): a program to be started by mpirun.
@@ -38,11 +39,15 @@ function(c2r_mpi_program name source)
   add_dependencies(mpi_tests ${name})
 endfunction()
 
-# c2r_mpi_test(NAME RANKS COMMAND...): what Open MPI needs to be told is for MPICH mere environment.
+# c2r_mpi_test(NAME RANKS COMMAND...). What one MPI or sanitizer is told here, others do not read.
 function(c2r_mpi_test name ranks)
   add_test(NAME ${name} COMMAND ${ARGN})
-  set_tests_properties(${name} PROPERTIES LABELS mpi TIMEOUT 300 PROCESSORS ${ranks} ENVIRONMENT
-    "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_rmaps_base_oversubscribe=1")
+  set(suppressions ${PROJECT_SOURCE_DIR}/c2r/transport/mpi/lsan_suppressions.txt)
+  set_tests_properties(${name} PROPERTIES LABELS mpi TIMEOUT 300 PROCESSORS ${ranks})
+  set_property(TEST ${name} PROPERTY ENVIRONMENT
+    OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+    ASAN_OPTIONS=fast_unwind_on_malloc=0
+    LSAN_OPTIONS=suppressions=${suppressions}:print_suppressions=0)
 endfunction()
 
 c2r_mpi_program(transport_mpi_test c2r/transport/mpi/mpi_transport_test.cc LIBS GTest::gtest)
@@ -52,9 +57,9 @@ foreach(ranks 1 2 4)
 endforeach()
 
 c2r_mpi_program(failing_rank c2r/transport/mpi/failing_rank.cc)
-c2r_mpi_test(transport_mpi.failures 4 c2r/transport/mpi/failures_test.py
+c2r_mpi_test(transport_mpi.failures 4
+             ${Python3_EXECUTABLE} ${PROJECT_SOURCE_DIR}/c2r/transport/mpi/failures_test.py
              ${MPIEXEC_EXECUTABLE} $<TARGET_FILE:failing_rank>)
-set_tests_properties(transport_mpi.failures PROPERTIES WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
 
 c2r_mpi_program(transport_mpi_bench c2r/transport/mpi/exchange_bench.cc)
 c2r_mpi_test(bench_transport_mpi_runs 2 ${MPIEXEC_EXECUTABLE} -n 2

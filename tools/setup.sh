@@ -7,10 +7,10 @@ cd "$(dirname "$0")/.."
 mkdir -p build
 
 packages=(g++ cmake ninja-build git python3 libfmt-dev nlohmann-json3-dev liblzma-dev libhwy-dev
-          libeigen3-dev libcli11-dev libgtest-dev libbenchmark-dev)
+          libeigen3-dev libcli11-dev libgtest-dev libbenchmark-dev libopenmpi-dev)
 case "${1:-build}" in
   build) ;;
-  check) packages+=(clang clang-format clang-tidy libclang-rt-14-dev) ;;
+  check) packages+=(clang clang-format clang-tidy libclang-rt-14-dev libmpich-dev mpich iproute2) ;;
   *) echo "usage: tools/setup.sh [build|check]" >&2; exit 2 ;;
 esac
 

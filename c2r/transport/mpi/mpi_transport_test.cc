@@ -12,7 +12,7 @@ const std::atomic<bool> kNeverInterrupted = false;
 INSTANTIATE_TEST_SUITE_P(Mpi, TransportConformance,
                          ::testing::Values(TransportCase{
                              "mpirun", 1,
-                             [](auto timeout, const auto& body) {
+                             [](std::chrono::milliseconds timeout, const auto& body) {
                                MPI_Barrier(MPI_COMM_WORLD);  // the last test may have failed
                                body(*make_mpi_transport(timeout, kNeverInterrupted));
                              }}),
