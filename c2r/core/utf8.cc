@@ -1,0 +1,77 @@
+#include "c2r/core/utf8.h"
+
+#include <cstdint>
+#include <cstring>
+
+namespace c2r {
+namespace {
+
+// What may follow a lead byte: how many bytes the character has, and the range of its second
+// (Unicode 16, table 3-7). The others are 0x80 to 0xBF.
+struct Lead {
+  std::size_t num_bytes = 0;  // 0: no lead byte
+  unsigned char second_min = 0x80, second_max = 0xBF;
+};
+
+constexpr Lead lead_of(unsigned char byte) {
+  if (byte < 0x80) return {.num_bytes = 1};
+  if (byte < 0xC2) return {};  // a continuation, or an overlong form
+  if (byte < 0xE0) return {.num_bytes = 2};
+  if (byte == 0xE0) return {.num_bytes = 3, .second_min = 0xA0};  // below: overlong
+  if (byte == 0xED) return {.num_bytes = 3, .second_max = 0x9F};  // above: surrogates
+  if (byte < 0xF0) return {.num_bytes = 3};
+  if (byte == 0xF0) return {.num_bytes = 4, .second_min = 0x90};
+  if (byte < 0xF4) return {.num_bytes = 4};
+  if (byte == 0xF4) return {.num_bytes = 4, .second_max = 0x8F};  // above: beyond U+10FFFF
+  return {};
+}
+
+// The length of the ASCII text that `text` begins with, rounded down to whole words.
+std::size_t ascii_words(std::string_view text) {
+  std::size_t at = 0;
+  for (std::uint64_t word = 0; at + sizeof(word) <= text.size(); at += sizeof(word)) {
+    std::memcpy(&word, text.data() + at, sizeof(word));
+    if ((word & 0x8080808080808080u) != 0) break;
+  }
+  return at;
+}
+
+}  // namespace
+
+Utf8Unit first_utf8_unit(std::string_view text) {
+  const Lead lead = lead_of(static_cast<unsigned char>(text[0]));
+  if (lead.num_bytes == 0) return {.num_bytes = 1, .kind = Utf8Kind::kBroken};
+  for (std::size_t i = 1; i < lead.num_bytes; ++i) {
+    if (i == text.size()) return {.num_bytes = i, .kind = Utf8Kind::kCutOff};
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const unsigned char min = i == 1 ? lead.second_min : 0x80;
+    const unsigned char max = i == 1 ? lead.second_max : 0xBF;
+    if (byte < min || max < byte) return {.num_bytes = i, .kind = Utf8Kind::kBroken};
+  }
+  return {.num_bytes = lead.num_bytes, .kind = Utf8Kind::kCharacter};
+}
+
+bool is_valid_utf8(std::string_view text) {
+  while (!text.empty()) {
+    text.remove_prefix(ascii_words(text));
+    if (text.empty()) break;
+    const Utf8Unit unit = first_utf8_unit(text);
+    if (unit.kind != Utf8Kind::kCharacter) return false;
+    text.remove_prefix(unit.num_bytes);
+  }
+  return true;
+}
+
+std::string replace_broken_utf8(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  while (!text.empty()) {
+    const Utf8Unit unit = first_utf8_unit(text);
+    out += unit.kind == Utf8Kind::kCharacter ? text.substr(0, unit.num_bytes)
+                                             : kReplacementCharacter;
+    text.remove_prefix(unit.num_bytes);
+  }
+  return out;
+}
+
+}  // namespace c2r
