@@ -7,7 +7,8 @@ cd "$(dirname "$0")/.."
 mkdir -p build
 
 packages=(g++ cmake ninja-build git python3 libfmt-dev nlohmann-json3-dev liblzma-dev libhwy-dev
-          libeigen3-dev libcli11-dev libgtest-dev libbenchmark-dev libopenmpi-dev)
+          libeigen3-dev libcli11-dev libpcre2-dev libutf8proc-dev pkg-config libgtest-dev
+          libbenchmark-dev libopenmpi-dev)
 case "${1:-build}" in
   build) ;;
   check) packages+=(clang clang-format clang-tidy libclang-rt-14-dev libmpich-dev mpich iproute2) ;;

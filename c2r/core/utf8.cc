@@ -67,8 +67,8 @@ std::string replace_broken_utf8(std::string_view text) {
   out.reserve(text.size());
   while (!text.empty()) {
     const Utf8Unit unit = first_utf8_unit(text);
-    out += unit.kind == Utf8Kind::kCharacter ? text.substr(0, unit.num_bytes)
-                                             : kReplacementCharacter;
+    out +=
+        unit.kind == Utf8Kind::kCharacter ? text.substr(0, unit.num_bytes) : kReplacementCharacter;
     text.remove_prefix(unit.num_bytes);
   }
   return out;

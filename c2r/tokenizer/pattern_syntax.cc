@@ -1,0 +1,177 @@
+// Oniguruma's syntax to PCRE2's: what of it we know to mean the same.
+#include <algorithm>
+#include <array>
+#include <string>
+#include <string_view>
+
+#include "c2r/core/error.h"
+#include "c2r/core/shown.h"
+#include "c2r/tokenizer/split_pattern.h"
+
+namespace c2r {
+namespace {
+
+// Unicode's general categories; both libraries take them with the same meaning.
+constexpr auto kCategories = std::to_array<std::string_view>(
+    {"C",  "Cc", "Cf", "Cn", "Co", "Cs", "L",  "Ll", "Lm", "Lo", "Lt", "Lu", "M",
+     "Mc", "Me", "Mn", "N",  "Nd", "Nl", "No", "P",  "Pc", "Pd", "Pe", "Pf", "Pi",
+     "Po", "Ps", "S",  "Sc", "Sk", "Sm", "So", "Z",  "Zl", "Zp", "Zs"});
+constexpr auto kGroups = std::to_array<std::string_view>({"(?:", "(?=", "(?!", "(?>"});
+constexpr auto kFoldedPairs = std::to_array<std::string_view>({"ss", "ff", "fi", "fl", "st"});
+
+class Translator {
+ public:
+  Translator(std::string_view pattern, std::string_view place)
+      : rest_(pattern), pattern_(pattern), place_(place) {}
+
+  std::string run() {
+    while (!rest_.empty()) {
+      switch (rest_[0]) {
+        case '\\':
+          escape();
+          break;
+        case '[':
+          character_class();
+          break;
+        case '(':
+          group();
+          break;
+        case '{':
+          counted();
+          break;
+        case '*':
+        case '+':
+        case '?':
+          quantifier();
+          break;
+        case '$':  // Ruby's: before any line feed, and at the end
+          take(1);
+          out_ += "(?=\\n|\\z)";
+          break;
+        case '^':
+          refuse(1);
+          break;
+        default:
+          copy(1);
+      }
+    }
+    return std::move(out_);
+  }
+
+ private:
+  std::string_view take(std::size_t count) {
+    const std::string_view taken = rest_.substr(0, count);
+    rest_.remove_prefix(taken.size());
+    return taken;
+  }
+  void copy(std::size_t count) { out_ += take(count); }
+
+  [[noreturn]] void refuse(std::size_t count) const {
+    C2R_THROW(kUnsupported, "{}: the pattern '{}' has '{}', which c2r does not support", place_,
+              shown(pattern_), shown(rest_.substr(0, count)));
+  }
+
+  void escape() {
+    if (rest_.size() < 2) refuse(1);
+    const char c = rest_[1];
+    if (c == 's' || c == 'S') {
+      // PCRE2's \s has U+180E too, which Unicode took from the white space in version 6.3.
+      take(2);
+      out_ += c == 's' ? "\\p{wspace}" : "\\P{wspace}";
+    } else if (c == 'p' || c == 'P') {
+      property();
+    } else if (std::string_view("dDnrt").find(c) != std::string_view::npos || is_punctuation(c)) {
+      copy(2);
+    } else {
+      refuse(2);
+    }
+  }
+
+  static bool is_letter(char c) { return ('a' <= c && c <= 'z') || ('A' <= c && c <= 'Z'); }
+  static bool is_punctuation(char c) {
+    return 0x20 <= c && c < 0x7f && !('0' <= c && c <= '9') && !is_letter(c);
+  }
+
+  void property() {
+    const auto end = rest_.find('}');
+    if (rest_.size() < 3 || rest_[2] != '{' || end == std::string_view::npos) refuse(3);
+    const std::string_view name = rest_.substr(3, end - 3);
+    if (name == "Han") {  // PCRE2's \p{Han} has characters that several scripts use
+      out_ += take(2);
+      out_ += "{sc:Han}";
+      take(end - 1);
+      return;
+    }
+    if (std::ranges::find(kCategories, name) == kCategories.end()) refuse(end + 1);
+    copy(end + 1);
+  }
+
+  void character_class() {
+    copy(1);
+    if (rest_.starts_with('^')) copy(1);
+    if (rest_.starts_with(']')) refuse(1);
+    while (!rest_.starts_with(']')) {
+      if (rest_.empty()) return;  // PCRE2 says what is missing
+      if (rest_.starts_with('[') || rest_.starts_with("&&")) refuse(2);  // sets in sets
+      rest_[0] == '\\' ? escape() : copy(1);
+    }
+    copy(1);
+  }
+
+  void group() {
+    if (!rest_.starts_with("(?")) return copy(1);
+    if (rest_.starts_with("(?i:")) return caseless_group();
+    for (const std::string_view start : kGroups) {
+      if (rest_.starts_with(start)) return copy(start.size());
+    }
+    refuse(4);  // a lookbehind, a name, or options that PCRE2 scopes differently
+  }
+
+  // Only words and sets of ASCII letters, as in (?i:'s|'t|'re), and none of the letter pairs that
+  // Oniguruma also finds in one character, such as ss in the German sharp s.
+  void caseless_group() {
+    const std::size_t end = rest_.find(')');
+    const std::string_view inner = rest_.substr(4, end - 4);
+    const bool is_plain = std::ranges::all_of(inner, [](char c) {
+      return is_letter(c) || std::string_view("'|[]").find(c) != std::string_view::npos;
+    });
+    const bool has_pair = std::ranges::any_of(kFoldedPairs, [&](std::string_view pair) {
+      return inner.find(pair) != std::string_view::npos;
+    });
+    if (end == std::string_view::npos || !is_plain || has_pair) refuse(end - 1);
+    copy(end);
+  }
+
+  void quantifier() {
+    copy(1);
+    if (rest_.starts_with('?') || rest_.starts_with('+')) copy(1);  // lazy, possessive
+    refuse_another_quantifier();
+  }
+
+  void counted() {
+    const auto end = rest_.find('}');
+    if (end == std::string_view::npos || end < 2 || rest_[1] == ',') refuse(3);
+    for (const char c : rest_.substr(1, end - 1)) {
+      if (c != ',' && !('0' <= c && c <= '9')) refuse(end + 1);
+    }
+    copy(end + 1);
+    refuse_another_quantifier();  // {2}+ and {2}? mean something else in Ruby
+  }
+
+  void refuse_another_quantifier() const {
+    if (!rest_.empty() && std::string_view("*+?{").find(rest_[0]) != std::string_view::npos) {
+      refuse(1);
+    }
+  }
+
+  std::string_view rest_, pattern_, place_;
+  std::string out_;
+};
+
+}  // namespace
+
+std::string translated_pattern(std::string_view pattern, std::string_view place) {
+  return Translator(pattern, place).run();
+}
+
+}  // namespace c2r

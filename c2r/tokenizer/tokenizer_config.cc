@@ -1,0 +1,121 @@
+// Reads what tokenizer_config.json says about special tokens, as transformers does.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+
+#include "c2r/core/error.h"
+#include "c2r/core/shown.h"
+#include "c2r/tokenizer/tokenizer_json_steps.h"
+
+namespace c2r {
+namespace {
+
+// A token in the config is its text, or an object with its flags.
+AddedToken read_token(const Json& json, const std::string& what, const std::string& place) {
+  if (json.is_string()) return {.content = json.get<std::string>(), .is_special = true};
+  const auto flag = [&](const char* key) { return json_flag(json, key, false, what, place); };
+  return {.content = json_string(json_at(json, "content", place), what, place),
+          .is_single_word = flag("single_word"),
+          .strips_left = flag("lstrip"),
+          .strips_right = flag("rstrip"),
+          .is_normalized = flag("normalized"),
+          .is_special = json_flag(json, "special", true, what, place)};
+}
+
+// The id of a token that the model's own files have, or that the config added before.
+std::optional<TokenId> find(const TokenizerSpec& spec, std::string_view content) {
+  const auto added = std::ranges::find(spec.added_tokens, content, &AddedToken::content);
+  if (added != spec.added_tokens.end()) return added->id;
+  const auto decoded = std::ranges::find(spec.decoded, content, &DecodedToken::bytes);
+  if (decoded == spec.decoded.end()) return std::nullopt;
+  return TokenId(static_cast<std::int32_t>(decoded - spec.decoded.begin()));
+}
+
+void add_token(AddedToken token, TokenizerSpec& spec) {
+  if (std::ranges::find(spec.added_tokens, token.content, &AddedToken::content) !=
+      spec.added_tokens.end()) {
+    return;  // tokenizer.json has it, and its flags count
+  }
+  if (index(token.id) >= spec.decoded.size()) spec.decoded.resize(index(token.id) + 1);
+  spec.decoded[index(token.id)] = {.bytes = token.content, .is_special = token.is_special};
+  spec.added_tokens.push_back(std::move(token));
+}
+
+// {"32000": {"content": "<|user|>", ...}, ...}
+void add_tokens_by_id(const Json& json, const std::string& place, TokenizerSpec& spec) {
+  C2R_REQUIRE(json.is_object(), kInvalidFile, "{}: added_tokens_decoder is not an object", place);
+  for (const auto& [key, value] : json.get_ref<const Json::object_t&>()) {
+    const std::string what = fmt::format("added_tokens_decoder.{}", shown(key));
+    std::int32_t id = -1;
+    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
+    C2R_REQUIRE(
+        error == std::errc() && end == key.data() + key.size() && 0 <= id && id < kMaxVocabSize,
+        kInvalidFile, "{}: {} is no id in [0, {})", place, what, kMaxVocabSize);
+    AddedToken token = read_token(value, what, place);
+    token.id = TokenId{id};
+    const auto known = find(spec, token.content);
+    C2R_REQUIRE(!known || *known == token.id, kInvalidFile,
+                "{}: {} is '{}', which has the id {} in the tokenizer", place, what,
+                shown(token.content), index(*known));
+    add_token(std::move(token), spec);
+  }
+}
+
+// The token of `key`, as bos_token, made an added token if it was none.
+std::optional<TokenId> read_role(const Json& config, const char* key, const std::string& place,
+                                 TokenizerSpec& spec) {
+  const Json& json = json_or_null(config, key);
+  if (json.is_null()) return std::nullopt;
+  AddedToken token = read_token(json, key, place);
+  const auto id = find(spec, token.content);
+  C2R_REQUIRE(id, kInvalidFile, "{}: {} is '{}', which the tokenizer does not have", place, key,
+              shown(token.content));
+  token.id = *id;
+  add_token(std::move(token), spec);
+  return id;
+}
+
+// What surrounds a text. Where the config says nothing, tokenizer.json does, or LLaMA's default.
+void set_template(const Json& config, std::optional<TokenId> bos, std::optional<TokenId> eos,
+                  bool is_sentencepiece, const std::string& place, TokenizerSpec& spec) {
+  const bool is_explicit = config.contains("add_bos_token") || config.contains("add_eos_token");
+  if (!is_explicit && !is_sentencepiece) return;
+  const std::string type =
+      config.contains("tokenizer_class") && config["tokenizer_class"].is_string()
+          ? config["tokenizer_class"].get<std::string>()
+          : "";
+  const bool is_llama = is_sentencepiece || type.starts_with("LlamaTokenizer");
+  const auto tokens_of = [&](const char* key, const char* role, bool otherwise,
+                             std::optional<TokenId> id) -> std::vector<TokenId> {
+    if (!json_flag(config, key, otherwise, "the config", place)) return {};
+    C2R_REQUIRE(id, kInvalidFile, "{}: {} is true, but there is no {}", place, key, role);
+    return {*id};
+  };
+  spec.prefix = tokens_of("add_bos_token", "bos_token", is_llama, bos);
+  spec.suffix = tokens_of("add_eos_token", "eos_token", false, eos);
+}
+
+}  // namespace
+
+void apply_tokenizer_config(const std::filesystem::path& path, bool is_sentencepiece,
+                            TokenizerSpec& spec) {
+  const std::string place = path.string();
+  const Json config = read_json_file(path);
+  C2R_REQUIRE(config.is_object(), kInvalidFile, "{}: is not a JSON object", place);
+  const Json& tokens = json_or_null(config, "added_tokens_decoder");
+  if (!tokens.is_null()) add_tokens_by_id(tokens, place, spec);
+  const auto bos = read_role(config, "bos_token", place, spec);
+  const auto eos = read_role(config, "eos_token", place, spec);
+  (void)read_role(config, "unk_token", place, spec);
+  set_template(config, bos, eos, is_sentencepiece, place, spec);
+  if (!is_sentencepiece) return;
+  if (!json_flag(config, "add_prefix_space", true, "the config", place)) {
+    spec.metaspace->prefix = Metaspace::Prefix::kNever;
+    spec.strips_leading_space = false;
+  } else if (!json_flag(config, "legacy", true, "the config", place)) {
+    spec.metaspace = {.prefix = Metaspace::Prefix::kFirst};
+  }
+}
+
+}  // namespace c2r

@@ -1,0 +1,269 @@
+#include "c2r/tokenizer/tokenizer_json_steps.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "c2r/core/error.h"
+#include "c2r/core/shown.h"
+
+namespace c2r {
+namespace {
+
+// What ByteLevel cuts text with: the pattern of GPT-2.
+constexpr std::string_view kGpt2Pattern =
+    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+
+std::string shown_json(const Json& value) {
+  return shown(value.dump(-1, ' ', true, Json::error_handler_t::replace));
+}
+
+std::string type_of(const Json& step, std::string_view what, const std::string& place) {
+  C2R_REQUIRE(step.is_object(), kInvalidFile, "{}: {} is {}, but must be an object", place, what,
+              shown_json(step));
+  return json_string(json_at(step, "type", place), fmt::format("{}.type", what), place);
+}
+
+[[noreturn]] void refuse_type(std::string_view type, std::string_view what, std::string_view known,
+                              const std::string& place) {
+  C2R_THROW(kUnsupported, "{}: {} has the type '{}', but c2r supports only {}", place, what,
+            shown(type), known);
+}
+
+// Calls `body` on a step, or on each step of a Sequence, whose list has the name `list_key`.
+template <class Body>
+void for_steps(const Json& json, const char* list_key, std::string_view what,
+               const std::string& place, const Body& body) {
+  if (json.is_null()) return;
+  if (type_of(json, what, place) != "Sequence") return body(json, what);
+  json_check_keys(json, {"type", list_key}, what, place);
+  const auto& steps = json_array(json_at(json, list_key, place), list_key, place);
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    body(steps[i], fmt::format("{}.{}[{}]", what, list_key, i));
+  }
+}
+
+// The value of {"String": "..."} or {"Regex": "..."}, whichever `kind` is.
+const std::string& pattern_of(const Json& step, const char* kind, std::string_view what,
+                              const std::string& place) {
+  const Json& pattern = json_at(step, "pattern", place);
+  C2R_REQUIRE(pattern.is_object() && pattern.size() == 1 && pattern.contains(kind), kUnsupported,
+              "{}: {}.pattern is {}, but c2r supports only a {}", place, what, shown_json(pattern),
+              kind);
+  return json_string(pattern[kind], fmt::format("{}.pattern", what), place);
+}
+
+Replace read_replace(const Json& step, std::string_view what, const std::string& place) {
+  json_check_keys(step, {"type", "pattern", "content"}, what, place);
+  Replace replace{.from = pattern_of(step, "String", what, place),
+                  .to = json_string(json_at(step, "content", place), what, place)};
+  C2R_REQUIRE(!replace.from.empty(), kInvalidFile, "{}: {}.pattern is empty", place, what);
+  return replace;
+}
+
+void read_split(const Json& step, std::string_view what, const std::string& place,
+                TokenizerSpec& spec) {
+  json_check_keys(step, {"type", "pattern", "behavior", "invert"}, what, place);
+  const std::string& behavior = json_string(json_at(step, "behavior", place), what, place);
+  const bool is_inverted = json_flag(step, "invert", false, what, place);
+  // Inverted, what is "removed" is what lies between the matches.
+  const bool drops_gaps = behavior == "Removed" && is_inverted;
+  C2R_REQUIRE(drops_gaps || behavior == "Isolated", kUnsupported,
+              "{}: {} has the behavior '{}' with invert {}, but c2r supports only Isolated, and "
+              "Removed with invert true",
+              place, what, shown(behavior), is_inverted);
+  spec.splits.push_back({SplitPattern(pattern_of(step, "Regex", what, place), place), !drops_gaps});
+}
+
+void read_metaspace(const Json& step, std::string_view what, const std::string& place,
+                    TokenizerSpec& spec) {
+  json_check_keys(step,
+                  {"type", "replacement", "prepend_scheme", "add_prefix_space", "split", "str_rep"},
+                  what, place);
+  C2R_REQUIRE(json_at(step, "replacement", place) == kMetaspace, kUnsupported,
+              "{}: {}.replacement is {}, but c2r supports only U+2581", place, what,
+              shown_json(step["replacement"]));
+  C2R_REQUIRE(!spec.metaspace && spec.splits.empty(), kUnsupported,
+              "{}: {} is a Metaspace after another step, which c2r does not support", place, what);
+  std::string scheme = json_flag(step, "add_prefix_space", true, what, place) ? "always" : "never";
+  if (step.contains("prepend_scheme")) scheme = json_string(step["prepend_scheme"], what, place);
+  C2R_REQUIRE(scheme == "always" || scheme == "first" || scheme == "never", kInvalidFile,
+              "{}: {}.prepend_scheme is '{}', but must be always, first or never", place, what,
+              shown(scheme));
+  using Prefix = Metaspace::Prefix;
+  spec.metaspace = {.prefix = scheme == "always"  ? Prefix::kAlways
+                              : scheme == "first" ? Prefix::kFirst
+                                                  : Prefix::kNever};
+  if (json_flag(step, "split", true, what, place)) {
+    spec.splits.push_back({SplitPattern("\u2581[^\u2581]*|[^\u2581]+", place)});
+  }
+}
+
+// Returns whether the step makes the model byte-level.
+bool read_pre_tokenizer_step(const Json& step, std::string_view what, const std::string& place,
+                             TokenizerSpec& spec) {
+  const std::string type = type_of(step, what, place);
+  if (type == "Split") {
+    read_split(step, what, place, spec);
+  } else if (type == "Digits") {
+    json_check_keys(step, {"type", "individual_digits"}, what, place);
+    const bool is_each = json_flag(step, "individual_digits", false, what, place);
+    spec.splits.push_back({SplitPattern(is_each ? "\\p{N}" : "\\p{N}+", place)});
+  } else if (type == "Metaspace") {
+    read_metaspace(step, what, place, spec);
+  } else if (type == "ByteLevel") {
+    json_check_keys(step, {"type", "add_prefix_space", "trim_offsets", "use_regex"}, what, place);
+    require_absent(step, "add_prefix_space", {false}, what, place);
+    if (json_flag(step, "use_regex", true, what, place)) {
+      spec.splits.push_back({SplitPattern(kGpt2Pattern, place)});
+    }
+    return true;
+  } else {
+    refuse_type(type, what, "Split, Digits, Metaspace, ByteLevel and Sequence", place);
+  }
+  return false;
+}
+
+void read_template(const Json& step, std::string_view what, const Vocabulary& vocabulary,
+                   const std::string& place, TokenizerSpec& spec) {
+  json_check_keys(step, {"type", "single", "pair", "special_tokens"}, what, place);
+  bool is_after_text = false;
+  for (const Json& item : json_array(json_at(step, "single", place), "single", place)) {
+    if (item.is_object() && item.contains("Sequence")) {
+      C2R_REQUIRE(!is_after_text, kUnsupported, "{}: {}.single has the text twice", place, what);
+      is_after_text = true;
+      continue;
+    }
+    const Json& name = json_at(json_at(item, "SpecialToken", place), "id", place);
+    const Json& token =
+        json_at(json_at(step, "special_tokens", place), json_string(name, what, place), place);
+    auto& ids = is_after_text ? spec.suffix : spec.prefix;
+    for (const Json& id : json_array(json_at(token, "ids", place), what, place)) {
+      const auto max = static_cast<std::int64_t>(vocabulary.size()) - 1;
+      ids.push_back(TokenId(static_cast<std::int32_t>(
+          json_integer(id, 0, max, fmt::format("an id of {}", what), place))));
+    }
+  }
+  C2R_REQUIRE(is_after_text, kInvalidFile, "{}: {}.single leaves out the text", place, what);
+}
+
+// The steps that undo Metaspace and byte fallback, in the only order in which they occur.
+void read_fallback_decoder(const Json& json, const std::string& place, TokenizerSpec& spec) {
+  std::vector<std::string> types;
+  for_steps(json, "decoders", "decoder", place, [&](const Json& step, std::string_view what) {
+    types.push_back(type_of(step, what, place));
+    if (types.back() == "Replace") {
+      const Replace replace = read_replace(step, what, place);
+      C2R_REQUIRE(replace.from == kMetaspace && replace.to == " ", kUnsupported,
+                  "{}: {} replaces '{}' by '{}', but c2r supports only U+2581 by a space", place,
+                  what, shown(replace.from), shown(replace.to));
+    } else if (types.back() == "Strip") {
+      const Json expected = {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}};
+      C2R_REQUIRE(step == expected, kUnsupported, "{}: {} is {}, but c2r supports only {}", place,
+                  what, shown_json(step), expected.dump());
+      spec.strips_leading_space = true;
+    }
+  });
+  const std::string shown_types = fmt::format("{}", fmt::join(types, " "));
+  const bool is_known = shown_types == "Replace ByteFallback Fuse" ||
+                        shown_types == "Replace ByteFallback Fuse Strip";
+  C2R_REQUIRE(is_known, kUnsupported,
+              "{}: decoder has the steps '{}', but c2r supports only Replace ByteFallback Fuse, "
+              "with or without Strip",
+              place, shown(shown_types));
+}
+
+}  // namespace
+
+const Json& json_or_null(const Json& object, const char* key) {
+  static const Json null;
+  return object.contains(key) ? object[key] : null;
+}
+
+bool json_flag(const Json& object, const char* key, bool otherwise, std::string_view what,
+               const std::string& place) {
+  const Json& value = json_or_null(object, key);
+  if (value.is_null()) return otherwise;
+  C2R_REQUIRE(value.is_boolean(), kInvalidFile, "{}: {}.{} is {}, but must be true or false", place,
+              what, key, shown_json(value));
+  return value.get<bool>();
+}
+
+void require_absent(const Json& object, const char* key, std::initializer_list<Json> harmless,
+                    std::string_view what, const std::string& place) {
+  const Json& value = json_or_null(object, key);
+  C2R_REQUIRE(value.is_null() || std::ranges::find(harmless, value) != harmless.end(), kUnsupported,
+              "{}: {}.{} is {}, which c2r does not support", place, what, key, shown_json(value));
+}
+
+void read_normalizer(const Json& json, const std::string& place, TokenizerSpec& spec) {
+  for_steps(json, "normalizers", "normalizer", place, [&](const Json& step, std::string_view what) {
+    const std::string type = type_of(step, what, place);
+    if (type == "NFC" || type == "NFKC") {
+      json_check_keys(step, {"type"}, what, place);
+      spec.normalizers.emplace_back(type == "NFC" ? NormalForm::kNfc : NormalForm::kNfkc);
+    } else if (type == "Prepend") {
+      json_check_keys(step, {"type", "prepend"}, what, place);
+      spec.normalizers.emplace_back(
+          Prepend{json_string(json_at(step, "prepend", place), what, place)});
+    } else if (type == "Replace") {
+      spec.normalizers.emplace_back(read_replace(step, what, place));
+    } else {
+      refuse_type(type, what, "NFC, NFKC, Prepend, Replace and Sequence", place);
+    }
+  });
+}
+
+bool read_pre_tokenizer(const Json& json, const std::string& place, TokenizerSpec& spec) {
+  bool is_byte_level = false;
+  for_steps(json, "pretokenizers", "pre_tokenizer", place,
+            [&](const Json& step, std::string_view what) {
+              C2R_REQUIRE(!is_byte_level, kUnsupported,
+                          "{}: {} comes after ByteLevel, which c2r does not support", place, what);
+              is_byte_level = read_pre_tokenizer_step(step, what, place, spec);
+            });
+  C2R_REQUIRE(!is_byte_level || !spec.metaspace, kUnsupported,
+              "{}: pre_tokenizer has both Metaspace and ByteLevel, which c2r does not support",
+              place);
+  return is_byte_level;
+}
+
+void read_post_processor(const Json& json, const Vocabulary& vocabulary, const std::string& place,
+                         TokenizerSpec& spec) {
+  for_steps(json, "processors", "post_processor", place,
+            [&](const Json& step, std::string_view what) {
+              const std::string type = type_of(step, what, place);
+              if (type == "TemplateProcessing") {
+                read_template(step, what, vocabulary, place, spec);
+              } else if (type != "ByteLevel") {  // which moves offsets only
+                refuse_type(type, what, "TemplateProcessing, ByteLevel and Sequence", place);
+              }
+            });
+}
+
+void read_decoder(const Json& json, const Vocabulary& vocabulary, const std::string& place,
+                  TokenizerSpec& spec) {
+  const bool is_byte_level = spec.model.is_byte_level;
+  if (is_byte_level) {
+    C2R_REQUIRE(
+        !json.is_null() && type_of(json, "decoder", place) == "ByteLevel", kUnsupported,
+        "{}: decoder is {}, but c2r supports only ByteLevel after a ByteLevel pre_tokenizer", place,
+        shown_json(json));
+  } else {
+    read_fallback_decoder(json, place, spec);
+  }
+  spec.decoded.resize(vocabulary.size());
+  for (std::size_t id = 0; id < vocabulary.size(); ++id) {
+    const std::string& text = vocabulary.text(id);
+    const auto byte = is_byte_level ? std::nullopt : fallback_byte(text);
+    spec.decoded[id] = {.bytes = is_byte_level ? bytes_of_byte_level(text).value_or(text)
+                                 : byte        ? std::string(1, static_cast<char>(*byte))
+                                               : replace_all(text, kMetaspace, " "),
+                        .is_fallback_byte = byte.has_value()};
+  }
+  for (const AddedToken& token : spec.added_tokens) {
+    spec.decoded[index(token.id)].is_special = token.is_special;
+  }
+}
+
+}  // namespace c2r

@@ -1,0 +1,37 @@
+// The steps around the model in tokenizer.json, and how its settings are checked.
+#pragma once
+
+#include <initializer_list>
+#include <string>
+#include <string_view>
+
+#include "c2r/io/json.h"
+#include "c2r/tokenizer/tokenizer_spec.h"
+#include "c2r/tokenizer/vocabulary.h"
+
+namespace c2r {
+
+/// Each fills its part of `spec` from its key of tokenizer.json, which may be null.
+/// @throws Error(kUnsupported) or Error(kInvalidFile), naming the key and its value
+void read_normalizer(const Json& json, const std::string& place, TokenizerSpec& spec);
+/// @returns whether the model is byte-level
+bool read_pre_tokenizer(const Json& json, const std::string& place, TokenizerSpec& spec);
+void read_post_processor(const Json& json, const Vocabulary& vocabulary, const std::string& place,
+                         TokenizerSpec& spec);
+/// Needs the model and the added tokens.
+void read_decoder(const Json& json, const Vocabulary& vocabulary, const std::string& place,
+                  TokenizerSpec& spec);
+
+/// `object[key]`, or null if it is absent.
+const Json& json_or_null(const Json& object, const char* key);
+
+/// `object[key]` as true or false; `otherwise` if it is absent or null.
+bool json_flag(const Json& object, const char* key, bool otherwise, std::string_view what,
+               const std::string& place);
+
+/// Checks that `object[key]` is absent, null or one of `harmless`.
+/// @throws Error(kUnsupported), naming the key and the value
+void require_absent(const Json& object, const char* key, std::initializer_list<Json> harmless,
+                    std::string_view what, const std::string& place);
+
+}  // namespace c2r
