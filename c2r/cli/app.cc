@@ -145,6 +145,7 @@ int run(int argc, const char* const* argv) {
   add_simulate(app);
   add_compare(app);
   add_export(app);
+  add_tokenize(app);
   add_help(app);
   if (argc == 1) {
     std::cerr << app.help();

@@ -20,6 +20,7 @@ void add_plan(CLI::App& app);
 void add_simulate(CLI::App& app);
 void add_compare(CLI::App& app);
 void add_export(CLI::App& app);
+void add_tokenize(CLI::App& app);
 
 /// The check of an option that takes an integer in [min, max].
 CLI::Validator in_range(std::int64_t min, std::int64_t max);

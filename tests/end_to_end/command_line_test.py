@@ -14,7 +14,7 @@ import unittest
 import small_model
 
 C2R = str(pathlib.Path(sys.argv.pop(1)).resolve())
-COMMANDS = ["import", "analyze", "collaborators", "plan", "simulate", "compare", "export"]
+COMMANDS = ["import", "analyze", "collaborators", "plan", "simulate", "compare", "export", "tokenize"]
 IMPORT = ["import", "--from", "npy", "expert_ids.npy", "--num-experts", "8", "--model", "small"]
 
 
@@ -328,6 +328,36 @@ class Comparisons(CommandLine):
         self.fails_with(2, "c2r compare: --bound knows a bound for --transport per-rank, not "
                            "all-gather", "compare", "trace.safetensors", "plan.json", "--bound",
                         "--transport", "all-gather")
+
+
+class Tokens(CommandLine):
+    def test_ids_are_those_of_the_tokenizer_and_decode_to_the_text(self):
+        text = (self.folder / "text.txt").read_text(encoding="utf-8")
+        got = json.loads(self.succeed("tokenize", "model", "text.txt", "--json"))
+        vocabulary = json.loads((self.folder / "model" / "tokenizer.json").read_text())["model"]["vocab"]
+        spelled = "".join(sorted(vocabulary, key=vocabulary.get)[i] for i in got["ids"])
+        self.assertTrue(spelled.startswith("Hello,Ġworld!Ġ"), spelled)
+        self.assertEqual(got["text"], text)
+        self.assertEqual(got["num_tokens"], len(got["ids"]))
+
+    def test_people_see_a_token_a_line(self):
+        lines = self.succeed("tokenize", "model", "text.txt").splitlines()
+        ids = json.loads(self.succeed("tokenize", "model", "text.txt", "--json"))["ids"]
+        self.assertEqual(lines[0], f"text.txt: {len(ids)} tokens")
+        self.assertEqual([int(line.split()[0]) for line in lines[2:]], ids)
+        self.assertEqual(lines[-1].split()[1], '"\\n"')
+
+    def test_standard_input_is_a_text_too(self):
+        done = subprocess.run([C2R, "tokenize", "model", "-", "--json"], cwd=self.folder, text=True,
+                              input="Hello", capture_output=True, timeout=60, check=False)
+        self.assertEqual(json.loads(done.stdout)["text"], "Hello")
+
+    def test_what_c2r_lacks_is_named(self):
+        path = self.folder / "model" / "tokenizer.json"
+        path.write_text(path.read_text().replace('"normalizer":{"type":"NFC"}', '"normalizer":{"type":"NFD"}'))
+        self.fails_with(1, "c2r tokenize: model/tokenizer.json: normalizer has the type 'NFD', but c2r "
+                           "supports only NFC, NFKC, Prepend, Replace and Sequence",
+                        "tokenize", "model", "text.txt")
 
 
 class Help(CommandLine):

@@ -4,9 +4,12 @@ Experts 0-3 choose each other and 4-7 choose each other, but for one token in te
 answers are visible without a computer. Used by the tests of the command line and the documents.
 """
 import json
+import pathlib
 import random
+import shutil
 import struct
 
+TOKENIZER = pathlib.Path(__file__).resolve().parents[1] / "golden" / "tokenizers" / "qwen2"
 NUM_TOKENS, NUM_LAYERS, NUM_EXPERTS, TOP_K = 400, 4, 8, 2
 
 
@@ -35,3 +38,7 @@ def write_inputs(folder):
         "seq,row_start,n_tokens\n0,0,100\n1,100,250\n2,350,50\n")
     (folder / "config.json").write_text(json.dumps(
         {"model_type": "small_moe", "num_experts": NUM_EXPERTS, "num_experts_per_tok": TOP_K}))
+    (folder / "model").mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(TOKENIZER / name, folder / "model" / name)
+    (folder / "text.txt").write_text("Hello, world! 😀\n", encoding="utf-8")

@@ -1,0 +1,86 @@
+// `c2r tokenize`: which token ids a model gets for a text, to check them against another program.
+#include <fmt/format.h>
+
+#include <iostream>
+#include <iterator>
+#include <memory>
+
+#include "c2r/cli/app.h"
+#include "c2r/io/file.h"
+#include "c2r/io/json.h"
+#include "c2r/tokenizer/tokenizer.h"
+
+namespace c2r::cli {
+namespace {
+
+struct Options {
+  std::string model;
+  std::vector<std::string> inputs;
+  bool leaves_out_template = false;
+  bool is_json = false;
+};
+
+std::string read_input(const std::string& path) {
+  if (path != "-") return read_text_file(path);
+  return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+}
+
+// `text` in quotes, on one line.
+std::string quoted(const std::string& text) {
+  return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+void print_ids(const std::string& input, const std::vector<TokenId>& ids,
+               const Tokenizer& tokenizer) {
+  fmt::memory_buffer out;
+  fmt::format_to(std::back_inserter(out), "{{\"input\":{},\"num_tokens\":{},\"ids\":[",
+                 quoted(input), ids.size());
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    fmt::format_to(std::back_inserter(out), "{}{}", i == 0 ? "" : ",", index(ids[i]));
+  }
+  std::cout << fmt::to_string(out) << "],\"text\":" << quoted(tokenizer.decode(ids)) << "}\n";
+}
+
+void print_table(const std::string& input, const std::vector<TokenId>& ids,
+                 const Tokenizer& tokenizer) {
+  std::cout << fmt::format("{}: {} tokens\n{:>9}  text\n", input, ids.size(), "id");
+  for (const TokenId id : ids) {
+    std::cout << fmt::format("{:>9}  {}\n", index(id), quoted(tokenizer.decode({&id, 1})));
+  }
+}
+
+void tokenize(const Options& options) {
+  const Tokenizer tokenizer = Tokenizer::load(options.model);
+  for (const std::string& input : options.inputs) {
+    const auto ids = tokenizer.encode(
+        read_input(input), options.leaves_out_template ? Template::kNone : Template::kApply);
+    (options.is_json ? print_ids : print_table)(input, ids, tokenizer);
+  }
+}
+
+}  // namespace
+
+void add_tokenize(CLI::App& app) {
+  auto* const command = app.add_subcommand("tokenize", "show the token ids of texts");
+  auto options = std::make_shared<Options>();
+  command
+      ->add_option("model", options->model,
+                   "folder of a checkpoint: tokenizer.json or tokenizer.model, and "
+                   "tokenizer_config.json if there is one")
+      ->required();
+  command->add_option("inputs", options->inputs, "text files, each one text; - is standard input")
+      ->required();
+  command->add_flag("--no-template", options->leaves_out_template,
+                    "leave out the tokens that the model expects around a text");
+  command->add_flag("--json", options->is_json,
+                    "print one JSON object an input: input, num_tokens, ids, and text, which is "
+                    "the ids decoded");
+  command->footer(
+      "Ids are those of Hugging Face's tokenizers. Without --json, each token is on a line with\n"
+      "its text; tokens that are part of a character show U+FFFD.\n"
+      "Example:\n"
+      "  c2r tokenize model text.txt");
+  command->callback([options] { tokenize(*options); });
+}
+
+}  // namespace c2r::cli
