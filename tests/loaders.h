@@ -13,6 +13,8 @@
 #include "c2r/io/npy.h"
 #include "c2r/io/safetensors.h"
 #include "c2r/routing/import.h"
+#include "c2r/tokenizer/tokenizer.h"
+#include "c2r/tokenizer/tokenizer_spec.h"
 
 namespace c2r::testing {
 
@@ -30,6 +32,18 @@ inline void load_trace(const std::filesystem::path& path) {
   }
 }
 
+inline void use_tokenizer(TokenizerSpec spec) {
+  const Tokenizer tokenizer(std::move(spec));
+  (void)tokenizer.decode(tokenizer.encode("Ab  12<s>e\u0301\n\xff"));
+}
+
+inline void load_tokenizer_config(const std::filesystem::path& path) {
+  TokenizerSpec spec{.decoded = {{.bytes = "<s>"}, {.bytes = "</s>"}}, .metaspace = Metaspace{}};
+  spec.model.byte_tokens.fill(kNoToken);
+  apply_tokenizer_config(path, /*is_sentencepiece=*/true, spec);
+  use_tokenizer(std::move(spec));
+}
+
 /// Loads `path` with the loader of this name; importers write to `output`.
 inline void load(const std::string& loader, const std::filesystem::path& path,
                  const std::filesystem::path& output) {
@@ -39,6 +53,9 @@ inline void load(const std::string& loader, const std::filesystem::path& path,
   if (loader == "npy") return void(NpyFile(path));
   if (loader == "json") return void(read_json_file(path));
   if (loader == "csv") return load_csv(path);
+  if (loader == "tokenizer_json") return use_tokenizer(read_tokenizer_json(path));
+  if (loader == "sentencepiece") return use_tokenizer(read_sentencepiece(path));
+  if (loader == "tokenizer_config") return load_tokenizer_config(path);
   const LoadsRequest loads{.input = path, .top_k = 2};
   if (loader == "sglang_loads") return void(import_sglang_loads(loads));
   if (loader == "tensorrt_llm_loads") return void(import_tensorrt_llm_loads(loads));
