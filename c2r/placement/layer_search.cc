@@ -145,7 +145,7 @@ class LayerSearch {
     return static_cast<std::int64_t>(options_.effort * (1e6 + 2 * num_set_choices()));
   }
   std::int64_t replica_work() const {
-    return static_cast<std::int64_t>(options_.effort * (is_large() ? 1.2e6 : 6e7));
+    return static_cast<std::int64_t>(options_.effort * (is_large() ? 1.2e6 : 4e7));
   }
   bool takes_columns() const {
     return slots_per_rank_ * problem_.cluster.ep_size() == sets_.num_experts &&

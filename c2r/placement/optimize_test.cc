@@ -186,7 +186,12 @@ TEST(ReplicaState, TracksWhatRecountingGivesAndTakesChangesBack) {
       const Placement before = now;
       const std::vector<std::int64_t> loads(state.loads().begin(), state.loads().end());
       const std::int64_t copies = state.rank_copies(), node_copies = state.node_copies();
+      const auto foreseen = state.copies_after(changes);
+      EXPECT_EQ(state.placement(), before);
       state.apply(changes);
+      ASSERT_TRUE(foreseen);
+      EXPECT_EQ(foreseen->rank, state.rank_copies());
+      EXPECT_EQ(foreseen->node, state.node_copies());
       ASSERT_NO_THROW(check_placement(state.placement()));
       EXPECT_EQ(state.rank_copies(), fewest_copies(sets, state.placement()));
       EXPECT_EQ(state.node_copies(),

@@ -11,8 +11,8 @@
 namespace c2r {
 namespace {
 
-// Serving one set anew costs about as much as 8 units of effort (PartitionEffort).
-constexpr std::int64_t kWorkPerSet = 8;
+// What one set costs, in units of effort (PartitionEffort).
+constexpr std::int64_t kWorkToCount = 1, kWorkToServe = 8;
 
 class ReplicaSearch {
  public:
@@ -27,13 +27,17 @@ class ReplicaSearch {
         limits_(limits),
         state_(index, cluster, start, is_fixed_to_nodes),
         random_(effort.seed) {
+    for (std::int32_t e = 0; e < index.num_experts(); ++e) {
+      sets_per_expert_ += std::ssize(index.sets_of(e));
+    }
+    sets_per_expert_ /= index.num_experts();
     keep_if_best();
   }
 
   Placement run() {
     const std::int64_t num_slots = std::ssize(state_.placement().slots.all());
-    const std::int64_t sets_per_move = std::max<std::int64_t>(1, 2 * sets_per_expert());
-    const std::int64_t affordable = effort_.work / (kWorkPerSet * sets_per_move);
+    const std::int64_t sets_per_move = std::max<std::int64_t>(1, 2 * sets_per_expert_);
+    const std::int64_t affordable = effort_.work / (kWorkToCount * sets_per_move);
     // Annealing pays once every pair of slots can be tried a few times.
     if (affordable > num_slots * num_slots) anneal(effort_.work * 4 / 5);
     polish();
@@ -43,17 +47,17 @@ class ReplicaSearch {
  private:
   using Change = ReplicaState::Change;
 
-  std::int64_t sets_per_expert() const {
-    std::int64_t total = 0;
-    for (std::int32_t e = 0; e < index_.num_experts(); ++e) total += std::ssize(index_.sets_of(e));
-    return total / index_.num_experts();
-  }
-
   double cost() const { return energy_.cost(state_.rank_copies(), state_.node_copies()); }
   // Value and penalties in one number.
   double energy() const {
     const double excess = energy_.violation(cost(), state_.loads());
     return energy_.value(cost(), state_.loads()) + penalty_ * excess;
+  }
+
+  // Of any loads.
+  double least_energy(double cost) const {
+    return energy_.copy_scale * cost + energy_.imbalance_scale +
+           penalty_ * energy_.cost_penalty * std::max(0.0, cost - energy_.max_cost);
   }
 
   void keep_if_best() {
@@ -68,7 +72,11 @@ class ReplicaSearch {
   bool try_changes(std::span<const Change> changes, double threshold) {
     if (!state_.is_allowed(changes)) return false;
     const double before = energy();
-    work_ += kWorkPerSet * state_.apply(changes);
+    if (const auto copies = state_.copies_after(changes)) {
+      work_ += kWorkToCount * 2 * sets_per_expert_;
+      if (least_energy(energy_.cost(copies->rank, copies->node)) - before > threshold) return false;
+    }
+    work_ += kWorkToServe * state_.apply(changes);
     if (energy() - before > threshold) {
       state_.undo();
       return false;
@@ -121,7 +129,7 @@ class ReplicaSearch {
 
   bool polish_rank(std::int32_t rank, std::size_t num_candidates) {
     const auto gains = state_.gains_on(rank);
-    work_ += sets_per_expert() * state_.placement().slots_per_rank();
+    work_ += sets_per_expert_ * state_.placement().slots_per_rank();
     std::vector<std::int32_t> order(gains.size());
     std::iota(order.begin(), order.end(), 0);
     const auto count = std::min(num_candidates, order.size());
@@ -148,6 +156,7 @@ class ReplicaSearch {
   const SearchLimits& limits_;
   ReplicaState state_;
   FastRandom random_;
+  std::int64_t sets_per_expert_ = 0;  // on average
   double penalty_ = 1;
   std::int64_t work_ = 0;
   std::pair<double, double> best_energy_;  // violation, value

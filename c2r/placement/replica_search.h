@@ -8,11 +8,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "c2r/placement/cluster.h"
 #include "c2r/placement/cover.h"
+#include "c2r/placement/cover_size.h"
 #include "c2r/placement/placement.h"
 #include "c2r/placement/search_energy.h"
 #include "c2r/placement/set_index.h"
@@ -37,6 +39,12 @@ class ReplicaState {
   };
   /// Whether each expert would still be hosted, once on a rank, and on as many nodes as it can.
   bool is_allowed(std::span<const Change> changes) const;
+  /// The copies that allowed changes would leave, without making them; none if the cluster is too
+  /// large for cover_size.h. A tenth of the cost of apply().
+  struct Copies {
+    std::int64_t rank = 0, node = 0;
+  };
+  std::optional<Copies> copies_after(std::span<const Change> changes);
   /// Makes allowed changes and serves the tokens concerned anew. Returns the sets visited.
   std::int64_t apply(std::span<const Change> changes);
   /// Takes the last apply() back, exactly.
@@ -77,6 +85,8 @@ class ReplicaState {
   std::int64_t rank_copies_ = 0, node_copies_ = 0;
   std::vector<std::int64_t> loads_;  // [ep_size]
   CoverSolver solver_;
+  std::optional<CoverCounter> counter_;
+  std::vector<CoverSize> sizes_;                           // [num_sets], as served now
   std::vector<std::span<const std::uint16_t>> set_hosts_;  // scratch of serve()
 
   // What undo() needs.

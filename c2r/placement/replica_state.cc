@@ -16,6 +16,7 @@ ReplicaState::ReplicaState(const SetIndex& index, const Cluster& cluster,
       offsets_(static_cast<std::size_t>(index.num_sets()) + 1),
       loads_(static_cast<std::size_t>(cluster.ep_size())),
       solver_(cluster),
+      sizes_(static_cast<std::size_t>(index.num_sets())),
       visited_in_(static_cast<std::size_t>(index.num_sets())) {
   for (std::int64_t rank = 0; rank < placement.ep_size(); ++rank) {
     for (const ExpertId e : placement.slots.row(rank)) {
@@ -26,6 +27,12 @@ ReplicaState::ReplicaState(const SetIndex& index, const Cluster& cluster,
     offsets_[std::size_t(set) + 1] = offsets_[std::size_t(set)] + index.experts(set).size();
   }
   served_by_.resize(offsets_.back());
+  if (CoverCounter::fits(cluster)) {
+    counter_.emplace(cluster, placement.num_experts);
+    for (std::int32_t e = 0; e < placement.num_experts; ++e) {
+      for (const std::uint16_t rank : hosts_[std::size_t(e)]) counter_->flip(e, rank);
+    }
+  }
   settle_loads();
 }
 
@@ -42,6 +49,7 @@ std::span<const std::uint16_t> ReplicaState::ranks_of(std::int64_t set) const {
 void ReplicaState::count(std::int64_t set, std::int64_t sign) {
   const auto ranks = ranks_of(set);
   const std::int64_t weight = sign * index_->weight(set);
+  CoverSize size;
   for (std::size_t i = 0; i < ranks.size(); ++i) {
     loads_[ranks[i]] += weight;
     bool is_new_rank = true, is_new_node = true;
@@ -49,9 +57,12 @@ void ReplicaState::count(std::int64_t set, std::int64_t sign) {
       is_new_rank &= ranks[before] != ranks[i];
       is_new_node &= ranks[before] / cluster_.ranks_per_node != ranks[i] / cluster_.ranks_per_node;
     }
-    if (is_new_rank) rank_copies_ += weight;
-    if (is_new_node) node_copies_ += weight;
+    if (is_new_rank) ++size.ranks;
+    if (is_new_node) ++size.nodes;
   }
+  rank_copies_ += size.ranks * weight;
+  node_copies_ += size.nodes * weight;
+  sizes_[std::size_t(set)] = size;
 }
 
 void ReplicaState::serve(std::int64_t set) {
@@ -116,7 +127,34 @@ std::int32_t ReplicaState::place(const Change& change) {
   auto& hosts = hosts_[std::size_t(change.expert)];
   hosts.insert(std::ranges::upper_bound(hosts, change.rank),
                static_cast<std::uint16_t>(change.rank));
+  if (counter_) counter_->flip(old, change.rank), counter_->flip(change.expert, change.rank);
   return old;
+}
+
+std::optional<ReplicaState::Copies> ReplicaState::copies_after(std::span<const Change> changes) {
+  if (!counter_) return {};
+  const auto flip = [&] {
+    for (const Change& change : changes) {
+      const ExpertId old = placement_.slots(change.rank, change.slot);
+      counter_->flip(static_cast<std::int32_t>(old), change.rank);
+      counter_->flip(change.expert, change.rank);
+    }
+  };
+  flip();
+  Copies copies{rank_copies_, node_copies_};
+  const std::int32_t first = changes[0].expert;
+  const auto second = static_cast<std::int32_t>(placement_.slots(changes[0].rank, changes[0].slot));
+  for (const std::int32_t expert : {first, second}) {
+    for (const std::int32_t set : index_->sets_of(expert)) {
+      const auto experts = index_->experts(set);
+      if (expert == second && std::ranges::find(experts, first) != experts.end()) continue;
+      const CoverSize size = counter_->count(experts);
+      copies.rank += (size.ranks - sizes_[std::size_t(set)].ranks) * index_->weight(set);
+      copies.node += (size.nodes - sizes_[std::size_t(set)].nodes) * index_->weight(set);
+    }
+  }
+  flip();
+  return copies;
 }
 
 void ReplicaState::visit_sets_of(std::int32_t expert) {

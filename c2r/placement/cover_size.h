@@ -1,0 +1,53 @@
+// How many ranks and nodes serve one token at least, without saying which: what a search needs to
+// judge a change of a placement, ten times faster than cover.h chooses the ranks.
+#pragma once
+
+#include <array>
+#include <compare>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "c2r/placement/cluster.h"
+
+namespace c2r {
+
+/// Fewer ranks are better, then fewer nodes.
+struct CoverSize {
+  std::uint8_t ranks = 0, nodes = 0;
+
+  auto operator<=>(const CoverSize&) const = default;
+};
+
+/// Counts for one token after another under hosts that change.
+class CoverCounter {
+ public:
+  static constexpr std::int32_t kMaxRanks = 64, kMaxSteps = 4096;
+
+  /// Whether `cluster` has at most kMaxRanks ranks.
+  static bool fits(const Cluster& cluster) { return cluster.ep_size() <= kMaxRanks; }
+  /// No rank hosts any of the experts yet. @param cluster one that fits()
+  CoverCounter(const Cluster& cluster, std::int32_t num_experts);
+
+  /// Adds `rank` to the hosts of `expert`, or takes it away.
+  void flip(std::int32_t expert, std::int32_t rank);
+
+  /// The size of the cover that CoverSolver chooses for `experts`, each of which has a host. After
+  /// kMaxSteps partial covers the best so far is taken.
+  CoverSize count(std::span<const std::uint16_t> experts);
+
+ private:
+  using RankSet = std::uint64_t;  // bit r = rank r
+
+  void branch(RankSet used, std::int32_t num_used, std::size_t next_open);
+  std::uint8_t num_nodes(RankSet used) const;
+
+  std::vector<RankSet> ranks_of_node_of_;  // [ep_size], the ranks in the same node
+  std::vector<RankSet> hosts_, only_;      // [num_experts]; the host if it is the only one, else 0
+  std::array<RankSet, 256> open_{};        // hosts of the experts that have a choice
+  std::size_t num_open_ = 0;
+  CoverSize best_;
+  std::int32_t steps_ = 0;
+};
+
+}  // namespace c2r
