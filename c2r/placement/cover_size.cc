@@ -8,7 +8,9 @@
 namespace c2r {
 
 CoverCounter::CoverCounter(const Cluster& cluster, std::int32_t num_experts)
-    : hosts_(static_cast<std::size_t>(num_experts)), only_(hosts_.size()) {
+    : has_one_node_(cluster.num_nodes == 1),
+      hosts_(static_cast<std::size_t>(num_experts)),
+      only_(hosts_.size()) {
   C2R_ASSERT(fits(cluster));
   for (std::int32_t rank = 0; rank < cluster.ep_size(); ++rank) {
     RankSet ranks = 0;
@@ -43,6 +45,12 @@ CoverSize CoverCounter::count(std::span<const std::uint16_t> experts) {
   return best_;
 }
 
+CoverSize CoverCounter::size_of(std::span<const std::uint16_t> ranks) const {
+  RankSet used = 0;
+  for (const std::uint16_t rank : ranks) used |= RankSet{1} << rank;
+  return {static_cast<std::uint8_t>(std::popcount(used)), num_nodes(used)};
+}
+
 void CoverCounter::branch(RankSet used, std::int32_t num_used, std::size_t next_open) {
   while (next_open < num_open_ && (open_[next_open] & used) != 0) ++next_open;
   if (next_open == num_open_) {
@@ -56,7 +64,7 @@ void CoverCounter::branch(RankSet used, std::int32_t num_used, std::size_t next_
 }
 
 std::uint8_t CoverCounter::num_nodes(RankSet used) const {
-  if (ranks_of_node_of_[0] == ranks_of_node_of_.back() && used != 0) return 1;  // a single node
+  if (has_one_node_) return used == 0 ? 0 : 1;
   std::uint8_t count = 0;
   for (; used != 0; used &= ~ranks_of_node_of_[std::size_t(std::countr_zero(used))]) ++count;
   return count;

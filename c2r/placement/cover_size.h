@@ -35,6 +35,8 @@ class CoverCounter {
   /// The size of the cover that CoverSolver chooses for `experts`, each of which has a host. After
   /// kMaxSteps partial covers the best so far is taken.
   CoverSize count(std::span<const std::uint16_t> experts);
+  /// The distinct ranks and nodes of `ranks`.
+  CoverSize size_of(std::span<const std::uint16_t> ranks) const;
 
  private:
   using RankSet = std::uint64_t;  // bit r = rank r
@@ -42,6 +44,7 @@ class CoverCounter {
   void branch(RankSet used, std::int32_t num_used, std::size_t next_open);
   std::uint8_t num_nodes(RankSet used) const;
 
+  bool has_one_node_ = true;
   std::vector<RankSet> ranks_of_node_of_;  // [ep_size], the ranks in the same node
   std::vector<RankSet> hosts_, only_;      // [num_experts]; the host if it is the only one, else 0
   std::array<RankSet, 256> open_{};        // hosts of the experts that have a choice

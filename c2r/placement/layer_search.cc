@@ -53,7 +53,9 @@ class LayerSearch {
     if (!index_is_empty() && takes_columns()) rank_of = finish_by_columns(std::move(rank_of));
     Placement placement = filled(rank_of);
     if (placement.slots.rows() * placement.slots.cols() > sets_.num_experts && !index_is_empty()) {
-      placement = with_better_replicas(placement);
+      placement = search_replicas(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(),
+                                  {.work = replica_work(), .seed = options_.seed}, limits_,
+                                  placement);
     }
     for (std::int64_t rank = 0; rank < placement.ep_size(); ++rank) {
       std::ranges::sort(placement.slots.row(rank));
@@ -241,41 +243,6 @@ class LayerSearch {
     }
     return fill_with_replicas(index_, problem_.cluster, is_fixed_to_nodes(), slots_per_rank_,
                               std::move(experts));
-  }
-
-  std::pair<double, double> quality(const Placement& placement) const {
-    const ReplicaState state(index_, problem_.cluster, placement, is_fixed_to_nodes());
-    const double cost = problem_.energy.cost(state.rank_copies(), state.node_copies());
-    return {problem_.energy.violation(cost, state.loads()),
-            problem_.energy.value(cost, state.loads())};
-  }
-
-  // The loads that the search tracks drift from the settled ones, to either side. So a bound is
-  // approached in rounds, each searching against the bound that would have been just met before.
-  Placement with_better_replicas(const Placement& start) const {
-    constexpr int kRounds = 4;
-    ReplicaEffort effort{.work = replica_work(), .seed = options_.seed};
-    SearchEnergy energy = problem_.energy;
-    const auto search = [&](const Placement& from) {
-      return search_replicas(index_, problem_.cluster, energy, is_fixed_to_nodes(), effort, limits_,
-                             from);
-    };
-    if (energy.max_load == std::numeric_limits<double>::infinity()) return search(start);
-    effort.work /= kRounds;
-    Placement best = start, latest = start;
-    auto best_quality = quality(start);
-    for (int round = 0; round < kRounds; ++round) {
-      latest = search(latest);
-      const auto latest_quality = quality(latest);
-      if (latest_quality < best_quality) best = latest, best_quality = latest_quality;
-      const ReplicaState state(index_, problem_.cluster, latest, is_fixed_to_nodes());
-      const double ratio =
-          static_cast<double>(std::ranges::max(state.loads())) / problem_.energy.max_load;
-      energy.max_load *= std::clamp(0.998 / ratio, 0.97, 1.03);
-      effort.start_temperature = 0.012;
-      ++effort.seed;
-    }
-    return best;
   }
 
   const TokenSets& sets_;

@@ -18,26 +18,12 @@
 #include "c2r/core/rng.h"
 #include "c2r/io/file.h"
 #include "c2r/placement/column_search.h"
-#include "c2r/placement/fast_random.h"
-#include "c2r/placement/optimize_problems_internal.h"
+#include "c2r/placement/optimize_testing_internal.h"
 #include "c2r/placement/partition_level.h"
-#include "c2r/placement/replica_search.h"
+#include "c2r/placement/set_index.h"
 
 namespace c2r {
 namespace {
-
-Cluster flat(std::int32_t ep_size) {
-  return {.num_nodes = 1, .ranks_per_node = ep_size};
-}
-
-TokenSets random_sets(std::int32_t num_experts, std::int32_t top_k, int num_tokens,
-                      std::uint64_t seed) {
-  return clustered_token_sets({.num_experts = num_experts,
-                               .top_k = top_k,
-                               .num_tokens = num_tokens,
-                               .num_topics = 3,
-                               .seed = seed});
-}
 
 std::vector<std::int32_t> random_groups(std::int32_t num_items, std::int32_t num_groups,
                                         std::mt19937_64& rng) {
@@ -47,51 +33,6 @@ std::vector<std::int32_t> random_groups(std::int32_t num_items, std::int32_t num
   }
   shuffle(std::span(groups), rng);
   return groups;
-}
-
-// The definition: the distinct groups of each token's experts.
-std::int64_t copies_of(const TokenSets& sets, const std::vector<std::int32_t>& group_of) {
-  std::int64_t copies = 0;
-  for (std::int64_t set = 0; set < sets.num_sets(); ++set) {
-    std::set<std::int32_t> groups;
-    for (const ExpertId e : sets.experts.row(set)) {
-      if (e != kNoExpert) groups.insert(group_of[index(e)]);
-    }
-    copies += std::ssize(groups) * sets.multiplicity[std::size_t(set)];
-  }
-  return copies;
-}
-
-// The definition with replicas: the smallest set of ranks that hosts every expert of the token.
-std::int64_t fewest_copies(const TokenSets& sets, const Placement& placement) {
-  const auto hosts = ranks_of_experts(placement);
-  std::int64_t copies = 0;
-  for (std::int64_t set = 0; set < sets.num_sets(); ++set) {
-    int fewest = placement.ep_size();
-    for (unsigned ranks = 0; ranks < (1u << placement.ep_size()); ++ranks) {
-      const bool serves_all = std::ranges::all_of(sets.experts.row(set), [&](ExpertId e) {
-        return e == kNoExpert || std::ranges::any_of(hosts[index(e)], [&](RankId rank) {
-                 return (ranks >> index(rank) & 1u) != 0;
-               });
-      });
-      if (serves_all) fewest = std::min(fewest, std::popcount(ranks));
-    }
-    copies += fewest * sets.multiplicity[std::size_t(set)];
-  }
-  return copies;
-}
-
-// The fewest copies of all ways to split the experts evenly.
-double least_copies_per_token(const TokenSets& sets, std::int32_t ep_size) {
-  std::vector<std::int32_t> rank_of;
-  for (std::int32_t e = 0; e < sets.num_experts; ++e) {
-    rank_of.push_back(e / (sets.num_experts / ep_size));
-  }
-  std::int64_t least = INT64_MAX;
-  do {
-    least = std::min(least, copies_of(sets, rank_of));
-  } while (std::next_permutation(rank_of.begin(), rank_of.end()));
-  return static_cast<double>(least) / static_cast<double>(sets.num_tokens);
 }
 
 // 3 tokens chose {0, 2}, 2 chose {1, 3}, 1 chose {0, 1}; a masked choice and an empty token.
@@ -157,55 +98,6 @@ TEST(PartitionLevel, TracksWhatRecountingGives) {
       level.swap(a, b), pair_level.swap(a, b);
       EXPECT_EQ(pair_level.cost(), inside);
       EXPECT_EQ(pair_level.cost(), PairLevel(pairs, groups, num_groups).cost());
-    }
-  }
-}
-
-TEST(ReplicaState, TracksWhatRecountingGivesAndTakesChangesBack) {
-  for (std::uint64_t seed = 0; seed < 20; ++seed) {
-    SCOPED_TRACE(seed);
-    FastRandom random(seed);
-    const Cluster cluster{.num_nodes = 2, .ranks_per_node = 2};
-    const TokenSets sets = random_sets(8, 4, 100, seed);
-    const SetIndex index(sets);
-    const auto start = optimize_placement(
-        sets, cluster, {}, {.seed = seed, .effort = 1e-4, .redundant_slots_per_rank = 1});
-    ReplicaState state(index, cluster, start.placement, false);
-    for (int step = 0; step < 100; ++step) {
-      using Change = ReplicaState::Change;
-      const Placement& now = state.placement();
-      std::vector<Change> changes = {{random.below(4), random.below(3), random.below(8)}};
-      if (step % 2 == 0) {
-        const Change other{random.below(4), random.below(3),
-                           std::int32_t(now.slots(changes[0].rank, changes[0].slot))};
-        if (other.rank == changes[0].rank) continue;
-        changes[0].expert = std::int32_t(now.slots(other.rank, other.slot));
-        changes.push_back(other);
-      }
-      if (!state.is_allowed(changes)) continue;
-      const Placement before = now;
-      const std::vector<std::int64_t> loads(state.loads().begin(), state.loads().end());
-      const std::int64_t copies = state.rank_copies(), node_copies = state.node_copies();
-      const auto foreseen = state.copies_after(changes);
-      EXPECT_EQ(state.placement(), before);
-      state.apply(changes);
-      ASSERT_TRUE(foreseen);
-      EXPECT_EQ(foreseen->rank, state.rank_copies());
-      EXPECT_EQ(foreseen->node, state.node_copies());
-      ASSERT_NO_THROW(check_placement(state.placement()));
-      EXPECT_EQ(state.rank_copies(), fewest_copies(sets, state.placement()));
-      EXPECT_EQ(state.node_copies(),
-                ReplicaState(index, cluster, state.placement(), false).node_copies());
-      EXPECT_EQ(std::accumulate(state.loads().begin(), state.loads().end(), std::int64_t{0}),
-                index.num_choices());
-      if (step % 3 != 0) continue;
-      state.undo();
-      EXPECT_EQ(state.placement().slots.row(changes[0].rank)[0],
-                before.slots.row(changes[0].rank)[0]);
-      EXPECT_EQ(state.placement(), before);
-      EXPECT_EQ(state.rank_copies(), copies);
-      EXPECT_EQ(state.node_copies(), node_copies);
-      EXPECT_EQ(std::vector(state.loads().begin(), state.loads().end()), loads);
     }
   }
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -21,6 +22,7 @@ class ReplicaSearch {
                 const Placement& start)
       : index_(index),
         cluster_(cluster),
+        asked_(energy),
         energy_(energy),
         is_fixed_to_nodes_(is_fixed_to_nodes),
         effort_(effort),
@@ -34,30 +36,61 @@ class ReplicaSearch {
     keep_if_best();
   }
 
+  // The loads that the search tracks drift from the settled ones, to either side. So a bound is
+  // approached in rounds, each searching against the bound that would have been just met before.
   Placement run() {
-    const std::int64_t num_slots = std::ssize(state_.placement().slots.all());
-    const std::int64_t sets_per_move = std::max<std::int64_t>(1, 2 * sets_per_expert_);
-    const std::int64_t affordable = effort_.work / (kWorkToCount * sets_per_move);
-    // Annealing pays once every pair of slots can be tried a few times.
-    if (affordable > num_slots * num_slots) anneal(effort_.work * 4 / 5);
-    polish();
-    return best_;
+    const bool has_bound = asked_.max_load < std::numeric_limits<double>::infinity();
+    const int num_rounds = has_bound ? 4 : 1;
+    Placement best = state_.placement();
+    auto best_quality = settled_quality();
+    for (int round = 1; round <= num_rounds && !limits_.reached(); ++round) {
+      search(effort_.work * round / num_rounds, round == 1 ? 0.04 : 0.012);
+      state_ = ReplicaState(index_, cluster_, best_, is_fixed_to_nodes_);
+      const auto quality = settled_quality();
+      if (quality < best_quality) best = best_, best_quality = quality;
+      if (!can_anneal() && best_quality.first == 0) break;
+      const double ratio = static_cast<double>(std::ranges::max(state_.loads())) / asked_.max_load;
+      energy_.max_load *= std::clamp(0.998 / ratio, 0.97, 1.03);
+      best_ = {};
+      keep_if_best();
+    }
+    return best;
   }
 
  private:
   using Change = ReplicaState::Change;
 
+  std::pair<double, double> settled_quality() const {
+    return {asked_.violation(cost(), state_.loads()), asked_.value(cost(), state_.loads())};
+  }
+
+  // Annealing pays once every pair of slots can be tried a few times.
+  bool can_anneal() const {
+    const std::int64_t num_slots = std::ssize(state_.placement().slots.all());
+    const std::int64_t sets_per_move = std::max<std::int64_t>(1, 2 * sets_per_expert_);
+    return effort_.work / (kWorkToCount * sets_per_move) > num_slots * num_slots;
+  }
+
+  // Until `work_until` in all.
+  void search(std::int64_t work_until, double start_temperature) {
+    if (can_anneal()) {
+      anneal(work_ + (work_until - work_) * 4 / 5, start_temperature);
+    } else {
+      relieve();
+    }
+    polish(work_until);
+  }
+
   double cost() const { return energy_.cost(state_.rank_copies(), state_.node_copies()); }
   // Value and penalties in one number.
   double energy() const {
-    const double excess = energy_.violation(cost(), state_.loads());
-    return energy_.value(cost(), state_.loads()) + penalty_ * excess;
+    return energy_.value(cost(), state_.loads()) + energy_.violation(cost(), state_.loads());
   }
 
   // Of any loads.
   double least_energy(double cost) const {
     return energy_.copy_scale * cost + energy_.imbalance_scale +
-           penalty_ * energy_.cost_penalty * std::max(0.0, cost - energy_.max_cost);
+           energy_.cost_penalty * std::max(0.0, cost - energy_.max_cost);
   }
 
   void keep_if_best() {
@@ -85,17 +118,19 @@ class ReplicaSearch {
     return true;
   }
 
-  void anneal(std::int64_t budget) {
+  void anneal(std::int64_t work_until, double start_temperature) {
+    constexpr double kEndTemperature = 0.002;
     const auto& slots = state_.placement().slots;
     const auto ep_size = static_cast<std::int32_t>(slots.rows());
     const auto slots_per_rank = static_cast<std::int32_t>(slots.cols());
     const double scale = static_cast<double>(index_.num_choices()) / index_.num_experts() *
                          std::max(energy_.rank_cost, energy_.node_cost);
-    const double fall = std::log(effort_.end_temperature / effort_.start_temperature);
-    for (; work_ < budget && !limits_.reached(); ++work_) {
-      const double progress = static_cast<double>(work_) / static_cast<double>(budget);
-      const double temperature = scale * effort_.start_temperature * std::exp(fall * progress);
-      penalty_ = std::pow(effort_.start_penalty, 1 - progress);
+    const double fall = std::log(kEndTemperature / start_temperature);
+    const std::int64_t begin = work_;
+    for (; work_ < work_until && !limits_.reached(); ++work_) {
+      const double progress =
+          static_cast<double>(work_ - begin) / static_cast<double>(work_until - begin);
+      const double temperature = scale * start_temperature * std::exp(fall * progress);
       const Change a{random_.below(ep_size), random_.below(slots_per_rank)};
       const double threshold = -temperature * std::log(random_.unit());
       const auto expert_a = static_cast<std::int32_t>(slots(a.rank, a.slot));
@@ -110,24 +145,91 @@ class ReplicaSearch {
       const std::array swap{Change{a.rank, a.slot, expert_b}, Change{b.rank, b.slot, expert_a}};
       try_changes(swap, threshold);
     }
-    penalty_ = 1;
     state_ = ReplicaState(index_, cluster_, best_, is_fixed_to_nodes_);
   }
 
+  // Takes load from the busiest rank until it meets the bound or nothing helps. The few moves that
+  // this needs do not count as work.
+  void relieve() {
+    constexpr std::size_t kTried = 6;
+    const std::int64_t work = work_, most_moves = 4 * state_.placement().ep_size();
+    bool has_improved = true;
+    for (int move = 0; has_improved && move < most_moves && !limits_.reached(); ++move) {
+      const auto busiest = std::ranges::max_element(state_.loads()) - state_.loads().begin();
+      if (static_cast<double>(state_.loads()[std::size_t(busiest)]) <= energy_.max_load) break;
+      auto reliefs = reliefs_of(static_cast<std::int32_t>(busiest));
+      const auto count = std::min(kTried, reliefs.size());
+      std::ranges::partial_sort(reliefs, reliefs.begin() + std::ptrdiff_t(count), {},
+                                [](const Relief& relief) { return relief.excess; });
+      reliefs.resize(count);
+      for (Relief& relief : reliefs) {
+        if (const auto copies = state_.copies_after(relief.changes())) {
+          relief.excess =
+              energy_.cost(copies->rank, copies->node) + energy_.load_penalty * relief.excess;
+        }
+      }
+      std::ranges::sort(reliefs, {}, [](const Relief& relief) { return relief.excess; });
+      has_improved = std::ranges::any_of(
+          reliefs, [&](const Relief& relief) { return try_changes(relief.changes(), -1e-9); });
+    }
+    work_ = work;
+  }
+
+  struct Relief {
+    Change first, second;
+    bool is_swap = false;
+    double excess = 0;  // over the bound, of the two ranks, as estimated
+
+    std::vector<Change> changes() const {
+      return is_swap ? std::vector{first, second} : std::vector{first};
+    }
+  };
+
+  // An expert of `rank` changes places with one of another rank, or takes the place of a replica
+  // there and leaves half of its load where it was.
+  std::vector<Relief> reliefs_of(std::int32_t rank) const {
+    std::vector<Relief> reliefs;
+    const auto& slots = state_.placement().slots;
+    const auto excess = [&](std::int32_t of, std::int64_t change) {
+      return std::max(
+          0.0, static_cast<double>(state_.loads()[std::size_t(of)] + change) - energy_.max_load);
+    };
+    for (std::int32_t slot = 0; slot < slots.cols(); ++slot) {
+      const auto expert = static_cast<std::int32_t>(slots(rank, slot));
+      const std::int64_t load = state_.served_load(expert, rank);
+      for (std::int32_t other = 0; other < slots.rows(); ++other) {
+        if (other == rank) continue;
+        for (std::int32_t place = 0; place < slots.cols(); ++place) {
+          const auto old = static_cast<std::int32_t>(slots(other, place));
+          const std::int64_t old_load = state_.served_load(old, other);
+          const Change there{other, place, expert};
+          const std::int64_t swapped = load - old_load;
+          const Relief swap{
+              there, {rank, slot, old}, true, excess(rank, -swapped) + excess(other, swapped)};
+          if (state_.is_allowed(swap.changes())) reliefs.push_back(swap);
+          const Relief copy{
+              there, {}, false, excess(rank, -load / 2) + excess(other, load / 2 - old_load)};
+          if (state_.is_allowed(copy.changes())) reliefs.push_back(copy);
+        }
+      }
+    }
+    return reliefs;
+  }
+
   // Sweeps over the ranks until nothing improves: each replica against the best candidates.
-  void polish() {
+  void polish(std::int64_t work_until) {
     constexpr std::size_t kCandidates = 4;
     bool has_improved = true;
     while (has_improved) {
       has_improved = false;
       for (std::int32_t rank = 0; rank < state_.placement().ep_size(); ++rank) {
-        if (work_ >= effort_.work || limits_.reached()) return;
-        has_improved |= polish_rank(rank, kCandidates);
+        if (work_ >= work_until || limits_.reached()) return;
+        has_improved |= polish_rank(rank, kCandidates, work_until);
       }
     }
   }
 
-  bool polish_rank(std::int32_t rank, std::size_t num_candidates) {
+  bool polish_rank(std::int32_t rank, std::size_t num_candidates, std::int64_t work_until) {
     const auto gains = state_.gains_on(rank);
     work_ += sets_per_expert_ * state_.placement().slots_per_rank();
     std::vector<std::int32_t> order(gains.size());
@@ -138,7 +240,7 @@ class ReplicaSearch {
     });
     bool has_improved = false;
     for (std::int32_t slot = 0; slot < state_.placement().slots_per_rank(); ++slot) {
-      for (std::size_t i = 0; i < count && work_ < effort_.work; ++i) {
+      for (std::size_t i = 0; i < count && work_ < work_until; ++i) {
         const auto old = static_cast<std::int32_t>(state_.placement().slots(rank, slot));
         if (state_.num_replicas(old) == 1) break;
         const std::array change{Change{rank, slot, order[i]}};
@@ -150,14 +252,14 @@ class ReplicaSearch {
 
   const SetIndex& index_;
   const Cluster& cluster_;
-  const SearchEnergy& energy_;
+  const SearchEnergy asked_;
+  SearchEnergy energy_;  // asked_, but for the bound that a round aims at
   bool is_fixed_to_nodes_;
   const ReplicaEffort& effort_;
   const SearchLimits& limits_;
   ReplicaState state_;
   FastRandom random_;
   std::int64_t sets_per_expert_ = 0;  // on average
-  double penalty_ = 1;
   std::int64_t work_ = 0;
   std::pair<double, double> best_energy_;  // violation, value
   Placement best_;

@@ -32,6 +32,12 @@ class ReplicaState {
   std::int64_t rank_copies() const { return rank_copies_; }
   std::int64_t node_copies() const { return node_copies_; }
   std::span<const std::int64_t> loads() const { return loads_; }
+  /// The (token, expert) choices of `expert` that `rank` serves.
+  std::int64_t served_load(std::int32_t expert, std::int32_t rank) const {
+    return served_loads_(expert, rank);
+  }
+  /// The rank that serves each expert of a set. [<= top_k]
+  std::span<const std::uint16_t> ranks_of(std::int64_t set) const;
 
   /// Slot `slot` of `rank` is to hold `expert`; a swap is two of them at once.
   struct Change {
@@ -68,9 +74,9 @@ class ReplicaState {
     std::uint32_t offset = 0;  // its ranks in saved_ranks_
   };
 
-  std::span<std::uint16_t> ranks_of(std::int64_t set);
-  std::span<const std::uint16_t> ranks_of(std::int64_t set) const;
+  std::span<std::uint16_t> mutable_ranks_of(std::int64_t set);
   std::int32_t place(const Change& change);  // returns the expert that was there
+  CoverSize size_of(std::span<const std::uint16_t> ranks) const;
   void count(std::int64_t set, std::int64_t sign);
   void serve(std::int64_t set);
   void visit_sets_of(std::int32_t expert);
@@ -83,7 +89,8 @@ class ReplicaState {
   std::vector<std::size_t> offsets_;               // [num_sets + 1], into served_by_
   std::vector<std::uint16_t> served_by_;           // the rank of each expert of each set
   std::int64_t rank_copies_ = 0, node_copies_ = 0;
-  std::vector<std::int64_t> loads_;  // [ep_size]
+  std::vector<std::int64_t> loads_;    // [ep_size]
+  Matrix<std::int64_t> served_loads_;  // [num_experts, ep_size], summing up to loads_
   CoverSolver solver_;
   std::optional<CoverCounter> counter_;
   std::vector<CoverSize> sizes_;                           // [num_sets], as served now
@@ -98,14 +105,13 @@ class ReplicaState {
 };
 
 struct ReplicaEffort {
-  std::int64_t work = 0;  // 8 x sets visited
-  double start_temperature = 0.04, end_temperature = 0.002;
-  double start_penalty = 1;
+  std::int64_t work = 0;  // in units of PartitionEffort
   std::uint64_t seed = 0;
 };
 
-/// Improves a placement with replicas by annealing and, where that is too slow for the effort, by
-/// trying the most promising replicas of each rank in turn. Returns the best placement met.
+/// Improves a placement with replicas by annealing or, where that is too slow for the effort, by
+/// relieving overloaded ranks and trying the most promising replicas of each rank in turn. Returns
+/// the best placement met.
 Placement search_replicas(const SetIndex& index, const Cluster& cluster, const SearchEnergy& energy,
                           bool is_fixed_to_nodes, const ReplicaEffort& effort,
                           const SearchLimits& limits, const Placement& start);

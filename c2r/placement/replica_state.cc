@@ -15,6 +15,7 @@ ReplicaState::ReplicaState(const SetIndex& index, const Cluster& cluster,
       hosts_(static_cast<std::size_t>(placement.num_experts)),
       offsets_(static_cast<std::size_t>(index.num_sets()) + 1),
       loads_(static_cast<std::size_t>(cluster.ep_size())),
+      served_loads_(placement.num_experts, cluster.ep_size()),
       solver_(cluster),
       sizes_(static_cast<std::size_t>(index.num_sets())),
       visited_in_(static_cast<std::size_t>(index.num_sets())) {
@@ -36,7 +37,7 @@ ReplicaState::ReplicaState(const SetIndex& index, const Cluster& cluster,
   settle_loads();
 }
 
-std::span<std::uint16_t> ReplicaState::ranks_of(std::int64_t set) {
+std::span<std::uint16_t> ReplicaState::mutable_ranks_of(std::int64_t set) {
   const std::size_t begin = offsets_[std::size_t(set)];
   return std::span(served_by_).subspan(begin, offsets_[std::size_t(set) + 1] - begin);
 }
@@ -45,28 +46,35 @@ std::span<const std::uint16_t> ReplicaState::ranks_of(std::int64_t set) const {
   return std::span(served_by_).subspan(begin, offsets_[std::size_t(set) + 1] - begin);
 }
 
+CoverSize ReplicaState::size_of(std::span<const std::uint16_t> ranks) const {
+  if (counter_) return counter_->size_of(ranks);
+  CoverSize size;
+  for (auto rank = ranks.begin(); rank != ranks.end(); ++rank) {
+    const auto is_new = [&](const auto& same) { return std::none_of(ranks.begin(), rank, same); };
+    const std::int32_t node = cluster_.node_of(RankId{*rank});
+    if (is_new([&](auto other) { return other == *rank; })) ++size.ranks;
+    if (is_new([&](auto other) { return cluster_.node_of(RankId{other}) == node; })) ++size.nodes;
+  }
+  return size;
+}
+
 // Adds (or, with sign -1, takes away) what a set costs as it is served now.
 void ReplicaState::count(std::int64_t set, std::int64_t sign) {
   const auto ranks = ranks_of(set);
+  const auto experts = index_->experts(set);
   const std::int64_t weight = sign * index_->weight(set);
-  CoverSize size;
   for (std::size_t i = 0; i < ranks.size(); ++i) {
     loads_[ranks[i]] += weight;
-    bool is_new_rank = true, is_new_node = true;
-    for (std::size_t before = 0; before < i; ++before) {
-      is_new_rank &= ranks[before] != ranks[i];
-      is_new_node &= ranks[before] / cluster_.ranks_per_node != ranks[i] / cluster_.ranks_per_node;
-    }
-    if (is_new_rank) ++size.ranks;
-    if (is_new_node) ++size.nodes;
+    served_loads_(experts[i], ranks[i]) += weight;
   }
+  const CoverSize size = size_of(ranks);
   rank_copies_ += size.ranks * weight;
   node_copies_ += size.nodes * weight;
   sizes_[std::size_t(set)] = size;
 }
 
 void ReplicaState::serve(std::int64_t set) {
-  const auto ranks = ranks_of(set);
+  const auto ranks = mutable_ranks_of(set);
   set_hosts_.clear();
   bool has_choice = false;
   for (const std::uint16_t e : index_->experts(set)) {
@@ -82,6 +90,7 @@ void ReplicaState::serve(std::int64_t set) {
 
 void ReplicaState::settle_loads() {
   std::ranges::fill(loads_, 0);
+  std::ranges::fill(served_loads_.all(), 0);
   rank_copies_ = node_copies_ = 0;
   for (std::int64_t set = 0; set < index_->num_sets(); ++set) {
     serve(set);
@@ -186,7 +195,7 @@ std::int64_t ReplicaState::apply(std::span<const Change> changes) {
 
 void ReplicaState::undo() {
   for (const Saved& saved : saved_) {
-    const auto ranks = ranks_of(saved.set);
+    const auto ranks = mutable_ranks_of(saved.set);
     count(saved.set, -1);
     std::copy_n(saved_ranks_.begin() + saved.offset, ranks.size(), ranks.begin());
     count(saved.set, 1);

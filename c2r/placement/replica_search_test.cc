@@ -1,0 +1,94 @@
+#include "c2r/placement/replica_search.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "c2r/placement/fast_random.h"
+#include "c2r/placement/optimize.h"
+#include "c2r/placement/optimize_testing_internal.h"
+
+namespace c2r {
+namespace {
+
+TEST(ReplicaState, TracksWhatRecountingGivesAndTakesChangesBack) {
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    SCOPED_TRACE(seed);
+    FastRandom random(seed);
+    const Cluster cluster{.num_nodes = 2, .ranks_per_node = 2};
+    const TokenSets sets = random_sets(8, 4, 100, seed);
+    const SetIndex index(sets);
+    const auto start = optimize_placement(
+        sets, cluster, {}, {.seed = seed, .effort = 1e-4, .redundant_slots_per_rank = 1});
+    ReplicaState state(index, cluster, start.placement, false);
+    for (int step = 0; step < 100; ++step) {
+      using Change = ReplicaState::Change;
+      const Placement& now = state.placement();
+      std::vector<Change> changes = {{random.below(4), random.below(3), random.below(8)}};
+      if (step % 2 == 0) {
+        const Change other{random.below(4), random.below(3),
+                           std::int32_t(now.slots(changes[0].rank, changes[0].slot))};
+        if (other.rank == changes[0].rank) continue;
+        changes[0].expert = std::int32_t(now.slots(other.rank, other.slot));
+        changes.push_back(other);
+      }
+      if (!state.is_allowed(changes)) continue;
+      const Placement before = now;
+      const std::vector<std::int64_t> loads(state.loads().begin(), state.loads().end());
+      const std::int64_t copies = state.rank_copies(), node_copies = state.node_copies();
+      const auto foreseen = state.copies_after(changes);
+      EXPECT_EQ(state.placement(), before);
+      state.apply(changes);
+      ASSERT_TRUE(foreseen);
+      EXPECT_EQ(foreseen->rank, state.rank_copies());
+      EXPECT_EQ(foreseen->node, state.node_copies());
+      ASSERT_NO_THROW(check_placement(state.placement()));
+      EXPECT_EQ(state.rank_copies(), fewest_copies(sets, state.placement()));
+      EXPECT_EQ(state.node_copies(),
+                ReplicaState(index, cluster, state.placement(), false).node_copies());
+      for (std::int32_t rank = 0; rank < 4; ++rank) {
+        std::int64_t load = 0;
+        for (std::int32_t e = 0; e < 8; ++e) load += state.served_load(e, rank);
+        EXPECT_EQ(load, state.loads()[std::size_t(rank)]);
+      }
+      EXPECT_EQ(std::accumulate(state.loads().begin(), state.loads().end(), std::int64_t{0}),
+                index.num_choices());
+      if (step % 3 != 0) continue;
+      state.undo();
+      EXPECT_EQ(state.placement().slots.row(changes[0].rank)[0],
+                before.slots.row(changes[0].rank)[0]);
+      EXPECT_EQ(state.placement(), before);
+      EXPECT_EQ(state.rank_copies(), copies);
+      EXPECT_EQ(state.node_copies(), node_copies);
+      EXPECT_EQ(std::vector(state.loads().begin(), state.loads().end()), loads);
+    }
+  }
+}
+
+TEST(ReplicaState, ServesMoreRanksThanItCanForesee) {
+  const Cluster cluster{.num_nodes = 13, .ranks_per_node = 5};
+  const TokenSets sets = random_sets(80, 4, 300, 1);
+  const auto result =
+      optimize_placement(sets, cluster, {.max_imbalance = 3}, {.redundant_slots_per_rank = 1});
+  const SetIndex index(sets);
+  ReplicaState state(index, cluster, result.placement, false);
+  EXPECT_FALSE(state.copies_after(std::array{ReplicaState::Change{}}));
+  std::int64_t ranks = 0, nodes = 0;
+  for (std::int64_t set = 0; set < index.num_sets(); ++set) {
+    std::set<int> visited, visited_nodes;
+    for (const auto rank : state.ranks_of(set))
+      visited.insert(rank), visited_nodes.insert(rank / 5);
+    ranks += std::ssize(visited) * index.weight(set);
+    nodes += std::ssize(visited_nodes) * index.weight(set);
+  }
+  EXPECT_EQ(state.rank_copies(), ranks);
+  EXPECT_EQ(state.node_copies(), nodes);
+}
+
+}  // namespace
+}  // namespace c2r
