@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <numeric>
 #include <vector>
 
 #include "c2r/placement/partition_level.h"
@@ -98,6 +99,25 @@ double copies_bound(const SetIndex& index, std::int32_t num_groups, std::int32_t
   const double by_companions = CompanionBound(index, slots_per_group).copies(num_replica_slots);
   // Copies are whole; the sums above may be off by rounding.
   return std::max(bound_by_slots(index, slots_per_group), std::ceil(by_companions - 1e-6));
+}
+
+// Of the g x R + 1 largest loads, some group has g + 1, at least the smallest of these. And the
+// largest load has the s - 1 smallest beside it at least.
+double imbalance_bound(const SetIndex& index, std::int32_t num_groups,
+                       std::int32_t slots_per_group) {
+  const auto num_experts = index.num_experts();
+  if (num_groups * slots_per_group > num_experts || index.num_choices() == 0) return 1;
+  std::vector<std::int64_t> loads;
+  for (std::int32_t e = 0; e < num_experts; ++e) loads.push_back(index.load(e));
+  std::ranges::sort(loads, std::greater());
+  std::int64_t least =
+      std::accumulate(loads.end() - (slots_per_group - 1), loads.end(), loads.front());
+  for (std::int32_t size = 2; size <= slots_per_group; ++size) {
+    const auto end = loads.begin() + std::ptrdiff_t{size - 1} * num_groups + 1;
+    least = std::max(least, std::accumulate(end - size, end, std::int64_t{0}));
+  }
+  const double mean = static_cast<double>(index.num_choices()) / num_groups;
+  return std::max(1.0, static_cast<double>(least) / mean);
 }
 
 }  // namespace c2r

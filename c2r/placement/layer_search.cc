@@ -39,8 +39,9 @@ class LayerSearch {
 
   OptimizedPlacement run(const PlacementObjective& objective) {
     OptimizedPlacement result = measure_placement(sets_, problem_.cluster, objective, search());
-    if (columns_bound_) {
-      result.copy_cost_bound = std::max(result.copy_cost_bound, *columns_bound_);
+    if (columns_bound_ && *columns_bound_ > result.copy_cost_bound) {
+      result.value_bound += *columns_bound_ - result.copy_cost_bound;  // takes_columns(): kCopies
+      result.copy_cost_bound = *columns_bound_;
     }
     result.is_proved_optimal = is_proved_ && result.meets_bounds;
     return result;
@@ -53,9 +54,9 @@ class LayerSearch {
     if (!index_is_empty() && takes_columns()) rank_of = finish_by_columns(std::move(rank_of));
     Placement placement = filled(rank_of);
     if (placement.slots.rows() * placement.slots.cols() > sets_.num_experts && !index_is_empty()) {
-      placement = search_replicas(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(),
-                                  {.work = replica_work(), .seed = options_.seed}, limits_,
-                                  placement);
+      placement =
+          search_replicas(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(),
+                          {.work = replica_work(), .seed = options_.seed}, limits_, placement);
     }
     for (std::int64_t rank = 0; rank < placement.ep_size(); ++rank) {
       std::ranges::sort(placement.slots.row(rank));
@@ -264,11 +265,13 @@ SearchEnergy energy_for(const SetIndex& index, const Cluster& cluster,
   SearchEnergy energy{.rank_cost = objective.rank_copy_cost, .node_cost = objective.node_copy_cost};
   energy.mean_load = std::max(1.0, static_cast<double>(index.num_choices()) / cluster.ep_size());
   energy.imbalance_scale = objective.imbalance_weight * num_tokens;
+  if (objective.goal == Goal::kImbalance) {
+    energy.copy_scale = 1e-3;
+    energy.imbalance_scale = num_tokens;
+  }
   if (objective.max_imbalance) energy.max_load = *objective.max_imbalance * energy.mean_load;
   if (objective.max_copy_cost) {
     energy.max_cost = *objective.max_copy_cost * num_tokens;
-    energy.copy_scale = 0;
-    energy.imbalance_scale = num_tokens;
   }
   // A bound must weigh more than what it holds back.
   const double unit = std::max(energy.rank_cost, energy.node_cost);

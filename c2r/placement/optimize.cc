@@ -9,6 +9,7 @@
 #include "c2r/core/parallel.h"
 #include "c2r/placement/copy_bounds.h"
 #include "c2r/placement/layer_search.h"
+#include "c2r/placement/predicted_time.h"
 #include "c2r/placement/replica_search.h"
 
 namespace c2r {
@@ -24,6 +25,88 @@ SearchLimits limits_for(const OptimizeOptions& options) {
   return limits;
 }
 
+// Placements from the fewest copies to the best balance, all within objective.max_imbalance if that
+// can be.
+std::vector<OptimizedPlacement> points_of_front(const TokenSets& sets, const Cluster& cluster,
+                                                const PlacementObjective& objective,
+                                                const OptimizeOptions& options,
+                                                const SearchLimits& limits, int num_points) {
+  PlacementObjective asked = objective;
+  asked.imbalance_weight = 0;
+  asked.max_copy_cost.reset();
+  asked.goal = Goal::kCopies;
+  std::vector<OptimizedPlacement> points = {search_layer(sets, cluster, asked, options, limits)};
+  asked.goal = Goal::kImbalance;
+  points.push_back(search_layer(sets, cluster, asked, options, limits));
+  const double worst = points[0].imbalance, best = points[1].imbalance;
+  asked.goal = Goal::kCopies;
+  for (int point = 1; point + 1 < num_points; ++point) {
+    // Even in the logarithm: near perfect balance small steps matter.
+    const double share = static_cast<double>(point) / (num_points - 1);
+    asked.max_imbalance = worst * std::pow(best / worst, share);
+    points.push_back(search_layer(sets, cluster, asked, options, limits));
+  }
+  return points;
+}
+
+// The time of a layer is the work of its busiest rank and the copies on its busiest link. Fewest
+// copies under the right bound on imbalance keep both low: a coarse front finds that bound.
+OptimizedPlacement fastest_placement(const TokenSets& sets, const Cluster& cluster,
+                                     const PlacementObjective& objective,
+                                     const OptimizeOptions& options, const SearchLimits& limits) {
+  constexpr int kPoints = 6;
+  OptimizeOptions coarse = options;
+  coarse.effort /= kPoints;
+  auto points = points_of_front(sets, cluster, objective, coarse, limits, kPoints);
+  const double least_copy_cost = points[0].copy_cost_bound;
+  const auto timed = [&](const Placement& placement) {
+    return measure_placement(sets, cluster, objective, placement);
+  };
+  const auto is_faster = [](const OptimizedPlacement& a, const OptimizedPlacement& b) {
+    return std::pair(!a.meets_bounds, a.value) < std::pair(!b.meets_bounds, b.value);
+  };
+  for (OptimizedPlacement& point : points) point = timed(point.placement);
+  OptimizedPlacement best = *std::ranges::min_element(points, is_faster);
+  PlacementObjective within = objective;
+  within.goal = Goal::kCopies;
+  within.imbalance_weight = 0;
+  within.max_imbalance = best.imbalance;
+  auto again = timed(search_layer(sets, cluster, within, options, limits).placement);
+  if (is_faster(again, best)) best = std::move(again);
+  best.copy_cost_bound = std::max(best.copy_cost_bound, least_copy_cost);
+  return best;
+}
+
+OptimizedPlacement solve(const TokenSets& sets, const Cluster& cluster,
+                         const PlacementObjective& objective, const OptimizeOptions& options,
+                         const SearchLimits& limits) {
+  if (objective.goal != Goal::kTime) return search_layer(sets, cluster, objective, options, limits);
+  C2R_REQUIRE(objective.layer_time && !objective.max_copy_cost, kInvalidArgument,
+              "minimizing the predicted time needs layer_time and takes no max_copy_cost");
+  return fastest_placement(sets, cluster, objective, options, limits);
+}
+
+// `result` has its copies, loads and their bounds already.
+void add_value(const SetIndex& index, const ReplicaState& state,
+               const PlacementObjective& objective, const LeastTraffic& least,
+               OptimizedPlacement& result) {
+  switch (objective.goal) {
+    case Goal::kCopies:
+      result.value = result.copy_cost + objective.imbalance_weight * (result.imbalance - 1);
+      result.value_bound =
+          result.copy_cost_bound + objective.imbalance_weight * (result.imbalance_bound - 1);
+      break;
+    case Goal::kImbalance:
+      result.value = result.imbalance;
+      result.value_bound = result.imbalance_bound;
+      break;
+    case Goal::kTime:
+      result.value = predicted_s(index, state, *objective.layer_time);
+      result.value_bound = predicted_s_bound(index, least, *objective.layer_time);
+      break;
+  }
+}
+
 }  // namespace
 
 PlacementObjective objective_for(const Cluster& cluster) {
@@ -36,7 +119,7 @@ PlacementObjective objective_for(const Cluster& cluster) {
 OptimizedPlacement optimize_placement(const TokenSets& sets, const Cluster& cluster,
                                       const PlacementObjective& objective,
                                       const OptimizeOptions& options) {
-  return search_layer(sets, cluster, objective, options, limits_for(options));
+  return solve(sets, cluster, objective, options, limits_for(options));
 }
 
 std::vector<OptimizedPlacement> optimize_placements(
@@ -56,8 +139,7 @@ std::vector<OptimizedPlacement> optimize_placements(
           (num_layers - num_started++ + options.num_threads - 1) / options.num_threads;
       limits.deadline = std::min(*all.deadline, now + (*all.deadline - now) / rounds);
     }
-    results[std::size_t(layer)] =
-        search_layer(load_layer(layer), cluster, objective, options, limits);
+    results[std::size_t(layer)] = solve(load_layer(layer), cluster, objective, options, limits);
     const std::lock_guard lock(mutex);
     progress.update(++num_done, num_layers);
   });
@@ -69,23 +151,8 @@ std::vector<OptimizedPlacement> pareto_front(const TokenSets& sets, const Cluste
                                              const OptimizeOptions& options, int num_points) {
   C2R_REQUIRE(num_points >= 2, kInvalidArgument, "a front needs at least 2 points, not {}",
               num_points);
-  const SearchLimits limits = limits_for(options);
-  const auto solve = [&](double scale, std::optional<double> max_imbalance) {
-    PlacementObjective asked = objective;
-    asked.imbalance_weight = scale;
-    asked.max_imbalance = max_imbalance;
-    asked.max_copy_cost.reset();
-    return search_layer(sets, cluster, asked, options, limits);
-  };
-  // A weight that no saving of copies can outbid.
-  const double balance_only = 100 * (objective.rank_copy_cost + objective.node_copy_cost);
-  std::vector<OptimizedPlacement> met = {solve(0, {}), solve(balance_only, {})};
-  const double worst = met[0].imbalance, best = met[1].imbalance;
-  for (int point = 1; point + 1 < num_points; ++point) {
-    // Even in the logarithm: near perfect balance small steps matter.
-    const double share = static_cast<double>(point) / (num_points - 1);
-    met.push_back(solve(0, worst * std::pow(best / worst, share)));
-  }
+  std::vector<OptimizedPlacement> met =
+      points_of_front(sets, cluster, objective, options, limits_for(options), num_points);
   std::ranges::sort(met, {}, [](const auto& p) { return std::pair(p.copy_cost, p.imbalance); });
   std::vector<OptimizedPlacement> front;
   for (auto& point : met) {
@@ -117,10 +184,15 @@ OptimizedPlacement measure_placement(const TokenSets& sets, const Cluster& clust
   result.copy_cost = per_token(cost);
   result.imbalance = static_cast<double>(std::ranges::max(state.loads())) / energy.mean_load;
   result.meets_bounds = energy.violation(cost, state.loads()) == 0;
-  result.copy_cost_bound = per_token(
-      energy.rank_cost * copies_bound(index, cluster.ep_size(), placement.slots_per_rank()) +
-      energy.node_cost * copies_bound(index, cluster.num_nodes,
-                                      placement.slots_per_rank() * cluster.ranks_per_node));
+  const std::int32_t slots = placement.slots_per_rank();
+  const LeastTraffic least{
+      .rank_copies = copies_bound(index, cluster.ep_size(), slots),
+      .node_copies = copies_bound(index, cluster.num_nodes, slots * cluster.ranks_per_node),
+      .busiest_load = imbalance_bound(index, cluster.ep_size(), slots) * energy.mean_load};
+  result.copy_cost_bound =
+      per_token(energy.rank_cost * least.rank_copies + energy.node_cost * least.node_copies);
+  result.imbalance_bound = least.busiest_load / energy.mean_load;
+  add_value(index, state, objective, least, result);
   return result;
 }
 

@@ -19,19 +19,30 @@
 
 #include "c2r/core/progress.h"
 #include "c2r/placement/cluster.h"
+#include "c2r/placement/layer_time.h"
 #include "c2r/placement/placement.h"
 #include "c2r/placement/token_sets.h"
 
 namespace c2r {
 
-/// What is minimized: rank_copy_cost x copies + node_copy_cost x node copies + imbalance_weight x
-/// (imbalance - 1), all per token. With `max_copy_cost`, the imbalance alone.
+enum class Goal {
+  kCopies,     // copy cost + imbalance_weight x (imbalance - 1), per token
+  kImbalance,  // the imbalance; a thousandth of the copy cost per token breaks near-ties
+  kTime,       // the layer's predicted time
+};
+
+/// What is minimized, within which bounds. Copy cost = rank_copy_cost x copies + node_copy_cost x
+/// node copies.
 struct PlacementObjective {
-  double rank_copy_cost = 1;  // of each distinct rank of a token
-  double node_copy_cost = 0;  // of each distinct node
-  double imbalance_weight = 0;
+  double rank_copy_cost = 1;            // of each distinct rank of a token
+  double node_copy_cost = 0;            // of each distinct node
+  double imbalance_weight = 0;          // for kCopies
   std::optional<double> max_imbalance;  // max / mean load over ranks; a bound
-  std::optional<double> max_copy_cost;  // per token; a bound
+  std::optional<double> max_copy_cost;  // per token; a bound, not for kTime
+  Goal goal = Goal::kCopies;
+  // For kTime. All tokens are one batch from uniform homes, sent once per rank, on several nodes
+  // once per node.
+  std::optional<LayerTimeOptions> layer_time;
 };
 
 /// Costs in proportion to the time on each level's links; a copy within a node costs 1. On one node
@@ -63,22 +74,25 @@ struct OptimizedPlacement {
   bool meets_bounds = true;        // false: the bounds are missed by the least that was found
   bool is_proved_optimal = false;  // copy_cost is the least within the bounds
   double copy_cost_bound = 0;      // no placement of these slots costs less (copy_bounds.h)
+  double imbalance_bound = 1;      // no placement of these slots has less
+  // The goal's value here, and what no placement of these slots can be below. Seconds for kTime.
+  double value = 0, value_bound = 0;
 
-  /// By how much copy_cost may exceed the best possible, as a fraction of it.
-  double gap() const { return copy_cost_bound > 0 ? copy_cost / copy_cost_bound - 1 : 0; }
+  /// By how much `value` may exceed the best possible, as a fraction of it.
+  double gap() const { return value_bound > 0 ? value / value_bound - 1 : 0; }
 };
 
 /// Every rank gets ceil(num_experts / ep_size) + redundant_slots_per_rank slots; those that experts
 /// leave free hold replicas, each on another node as far as there are nodes. The result depends on
 /// the arguments alone, unless `seconds` or `stop` ends the search.
 ///
-/// @throws Error(kInvalidArgument) if the groups cannot be kept, or a rank has more slots than
-/// there
-///         are experts
+/// @throws Error(kInvalidArgument) if the groups cannot be kept, a rank has more slots than there
+///         are experts, or kTime lacks layer_time or is given max_copy_cost
 ///
 /// Cost: about effort x (0.1 s, with replicas 0.5 s) for 32 experts and 100,000 tokens, 0.6 s for
-/// 256 experts on 64 ranks with replicas; plus the proof, see max_columns. Memory some 50 bytes a
-/// choice of a distinct set, and num_experts x (num_experts + ep_size) x 8 bytes, per thread.
+/// 256 experts on 64 ranks with replicas; plus the proof, see max_columns; kTime twice that. Memory
+/// some 50 bytes a choice of a distinct set, and num_experts x (num_experts + ep_size) x 8 bytes,
+/// per thread.
 OptimizedPlacement optimize_placement(const TokenSets& sets, const Cluster& cluster,
                                       const PlacementObjective& objective,
                                       const OptimizeOptions& options);

@@ -122,8 +122,9 @@ TEST(Optimize, KeepsTheBoundOnImbalance) {
   EXPECT_TRUE(bound.meets_bounds);
   EXPECT_LE(bound.imbalance, 1.1);
   EXPECT_GE(bound.copy_cost, free.copy_cost);
-  const auto balanced =
-      optimize_placement(sets, flat(4), {.max_copy_cost = bound.copy_cost}, {.effort = 0.01});
+  const auto balanced = optimize_placement(
+      sets, flat(4), {.max_copy_cost = bound.copy_cost, .goal = Goal::kImbalance},
+      {.effort = 0.01});
   EXPECT_TRUE(balanced.meets_bounds);
   EXPECT_LE(balanced.copy_cost, bound.copy_cost + 1e-12);
   EXPECT_LE(balanced.imbalance, bound.imbalance);

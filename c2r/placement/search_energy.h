@@ -14,7 +14,7 @@ namespace c2r {
 /// The unit is one token copy between ranks of a flat cluster; loads are (token, expert) choices.
 struct SearchEnergy {
   double rank_cost = 1, node_cost = 0;  // of one copy
-  double copy_scale = 1;                // 0 if only the imbalance is to be minimized
+  double copy_scale = 1;                // small if the imbalance is to be minimized
   double imbalance_scale = 0;           // of max / mean load
   double mean_load = 1;
   double max_load = std::numeric_limits<double>::infinity();

@@ -1,0 +1,145 @@
+// What the optimizer minimizes, against enumeration and the volume model.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "c2r/core/rng.h"
+#include "c2r/core/testing.h"
+#include "c2r/placement/copy_bounds.h"
+#include "c2r/placement/optimize.h"
+#include "c2r/placement/optimize_problems_internal.h"
+#include "c2r/placement/reach.h"
+
+namespace c2r {
+namespace {
+
+Cluster cluster_of(std::int32_t num_nodes, std::int32_t ranks_per_node) {
+  return {.num_nodes = num_nodes, .ranks_per_node = ranks_per_node, .device_flop_per_s = 1e12};
+}
+
+TokenSets sets_of_8_experts(std::uint64_t seed) {
+  return clustered_token_sets(
+      {.num_experts = 8, .top_k = 3, .num_tokens = 300, .num_topics = 3, .seed = seed});
+}
+
+PlacementObjective fastest_on(const Cluster& cluster) {
+  PlacementObjective objective = objective_for(cluster);
+  objective.goal = Goal::kTime;
+  objective.layer_time = {
+      .cluster = cluster, .format = {.hidden = 1000}, .flop_per_choice = 20'000};
+  return objective;
+}
+
+// The least value of all ways to split 8 experts evenly over the ranks.
+double least_value(const TokenSets& sets, const Cluster& cluster,
+                   const PlacementObjective& objective) {
+  const std::int32_t ep_size = cluster.ep_size(), slots = 8 / ep_size;
+  std::vector<std::int32_t> rank_of;
+  for (std::int32_t e = 0; e < 8; ++e) rank_of.push_back(e / slots);
+  double least = std::numeric_limits<double>::infinity();
+  do {
+    Placement placement{.num_experts = 8, .slots = {ep_size, slots}};
+    std::vector<std::int32_t> next(std::size_t(ep_size), 0);
+    for (std::int32_t e = 0; e < 8; ++e) {
+      const std::int32_t rank = rank_of[std::size_t(e)];
+      placement.slots(rank, next[std::size_t(rank)]++) = ExpertId{e};
+    }
+    const auto met = measure_placement(sets, cluster, objective, placement);
+    if (met.meets_bounds) least = std::min(least, met.value);
+  } while (std::next_permutation(rank_of.begin(), rank_of.end()));
+  return least;
+}
+
+TEST(Goals, AreReachedOnSmallInstances) {
+  const Cluster flat = cluster_of(1, 2), nodes = cluster_of(2, 2);
+  for (std::uint64_t seed = 0; seed < 4; ++seed) {
+    SCOPED_TRACE(seed);
+    const TokenSets sets = sets_of_8_experts(seed);
+    const PlacementObjective goals[] = {{.imbalance_weight = 0.7},
+                                        {.goal = Goal::kImbalance},
+                                        {.max_copy_cost = 1.7, .goal = Goal::kImbalance},
+                                        {.max_imbalance = 1.2}};
+    for (std::size_t goal = 0; goal < std::size(goals); ++goal) {
+      SCOPED_TRACE(goal);
+      const auto result = optimize_placement(sets, flat, goals[goal], {.effort = 0.01});
+      const double least = least_value(sets, flat, goals[goal]);
+      EXPECT_EQ(result.meets_bounds, least < std::numeric_limits<double>::infinity());
+      if (result.meets_bounds) {
+        EXPECT_NEAR(result.value, least, 1e-9);
+      }
+      EXPECT_LE(result.value_bound, least + 1e-9);
+    }
+    if (seed >= 2) continue;
+    for (const Cluster& cluster : {flat, nodes}) {
+      const auto result = optimize_placement(sets, cluster, fastest_on(cluster), {.effort = 0.02});
+      const double least = least_value(sets, cluster, fastest_on(cluster));
+      EXPECT_LE(result.value, 1.02 * least) << "time is minimized by way of a coarse front";
+      EXPECT_LE(result.value_bound, least);
+      EXPECT_GT(result.value_bound, 0.5 * least) << "a bound is to say something";
+    }
+  }
+}
+
+TEST(Goals, PredictTheTimeThatTheVolumeModelDoes) {
+  const TokenSets sets = sets_of_8_experts(7);
+  for (const Cluster& cluster : {cluster_of(1, 4), cluster_of(2, 2)}) {
+    const PlacementObjective objective = fastest_on(cluster);
+    const auto result = optimize_placement(sets, cluster, objective, {.effort = 0.01});
+    ReachCounter counter(result.placement, {.cluster = cluster});
+    for (std::int64_t set = 0; set < sets.num_sets(); ++set) {
+      Matrix<ExpertId> tokens(sets.multiplicity[std::size_t(set)], sets.top_k());
+      for (std::int64_t t = 0; t < tokens.rows(); ++t) {
+        std::ranges::copy(sets.experts.row(set), tokens.row(t).begin());
+      }
+      counter.add(tokens, {});
+    }
+    const auto mode = cluster.num_nodes > 1 ? CopyMode::kPerNode : CopyMode::kPerRank;
+    const auto time = predict_layer_time(volume_of(counter.finish(), mode), *objective.layer_time);
+    EXPECT_DOUBLE_EQ(result.value, time.predicted_total_s);
+  }
+}
+
+TEST(Goals, RefuseATimeWithoutWhatItNeeds) {
+  const TokenSets sets = sets_of_8_experts(1);
+  EXPECT_EQ(testing::error_of(
+                [&] { optimize_placement(sets, cluster_of(1, 2), {.goal = Goal::kTime}, {}); }),
+            "minimizing the predicted time needs layer_time and takes no max_copy_cost");
+}
+
+// Expert 0 is chosen by half of all tokens, so a rank of two slots bears it only with replicas.
+TEST(Goals, KeepTheBoundOnImbalanceWithTooLittleEffortToAnneal) {
+  std::mt19937_64 rng(3);
+  TokenSetBuilder builder(32, 2);
+  for (int t = 0; t < 4000; ++t) {
+    Matrix<ExpertId> token(1, 2);
+    const auto other = std::int32_t(1 + uniform_below(31, rng));
+    token(0, 0) = t % 2 == 0 ? ExpertId{0} : ExpertId{1 + other % 31};
+    token(0, 1) = ExpertId{other};
+    builder.add(token);
+  }
+  const TokenSets sets = builder.finish();
+  for (const Cluster& cluster : {cluster_of(1, 16), cluster_of(4, 4)}) {
+    PlacementObjective objective = objective_for(cluster);
+    objective.max_imbalance = 1.3;
+    const auto result = optimize_placement(sets, cluster, objective,
+                                           {.effort = 1e-3, .redundant_slots_per_rank = 1});
+    EXPECT_TRUE(result.meets_bounds) << result.imbalance;
+  }
+}
+
+// Loads 9, 5, 4, 2 on 2 ranks of 2 slots: 9 + 2 is the best; mean 10.
+TEST(ImbalanceBound, FindsTheLeastOfAWorkedExample) {
+  TokenSetBuilder builder(4, 1);
+  const std::int64_t loads[] = {9, 5, 4, 2};
+  for (int e = 0; e < 4; ++e) builder.add(Matrix<ExpertId>(loads[e], 1, ExpertId{e}));
+  const SetIndex index(builder.finish());
+  EXPECT_DOUBLE_EQ(imbalance_bound(index, 2, 2), 1.1);
+  EXPECT_DOUBLE_EQ(imbalance_bound(index, 4, 1), 9 / 5.0);
+  EXPECT_DOUBLE_EQ(imbalance_bound(index, 2, 3), 1) << "replicas may split any load";
+}
+
+}  // namespace
+}  // namespace c2r

@@ -1,0 +1,74 @@
+#include "c2r/placement/predicted_time.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "c2r/placement/reach.h"
+#include "c2r/placement/volume.h"
+
+namespace c2r {
+namespace {
+
+// Every token once from each home.
+struct Counts {
+  std::vector<std::int64_t> choices, tokens_on_rank, tokens_on_node;
+};
+
+double time_of(const Counts& counts, std::int64_t num_tokens, const LayerTimeOptions& options) {
+  const Cluster& cluster = options.cluster;
+  const std::int64_t ep_size = cluster.ep_size();
+  Reach reach{.cluster = cluster,
+              .denominator = ep_size,
+              .num_tokens = std::vector<std::int64_t>(std::size_t(ep_size), num_tokens),
+              .choices_on_rank = {ep_size, ep_size},
+              .tokens_on_rank = {ep_size, ep_size},
+              .tokens_on_node = {ep_size, cluster.num_nodes}};
+  for (std::int64_t home = 0; home < ep_size; ++home) {
+    std::ranges::copy(counts.choices, reach.choices_on_rank.row(home).begin());
+    std::ranges::copy(counts.tokens_on_rank, reach.tokens_on_rank.row(home).begin());
+    std::ranges::copy(counts.tokens_on_node, reach.tokens_on_node.row(home).begin());
+  }
+  const auto mode = cluster.num_nodes > 1 ? CopyMode::kPerNode : CopyMode::kPerRank;
+  return predict_layer_time(volume_of(reach, mode), options).predicted_total_s;
+}
+
+}  // namespace
+
+double predicted_s(const SetIndex& index, const ReplicaState& state,
+                   const LayerTimeOptions& options) {
+  const Cluster& cluster = options.cluster;
+  const auto loads = state.loads();
+  Counts counts{.choices = {loads.begin(), loads.end()},
+                .tokens_on_rank = std::vector<std::int64_t>(std::size_t(cluster.ep_size())),
+                .tokens_on_node = std::vector<std::int64_t>(std::size_t(cluster.num_nodes))};
+  for (std::int64_t set = 0; set < index.num_sets(); ++set) {
+    const auto ranks = state.ranks_of(set);
+    for (auto rank = ranks.begin(); rank != ranks.end(); ++rank) {
+      const auto is_new = [&](const auto& same) { return std::none_of(ranks.begin(), rank, same); };
+      const std::int32_t node = cluster.node_of(RankId{*rank});
+      if (is_new([&](auto other) { return other == *rank; })) {
+        counts.tokens_on_rank[*rank] += index.weight(set);
+      }
+      if (is_new([&](auto other) { return cluster.node_of(RankId{other}) == node; })) {
+        counts.tokens_on_node[std::size_t(node)] += index.weight(set);
+      }
+    }
+  }
+  return time_of(counts, index.total_weight(), options);
+}
+
+double predicted_s_bound(const SetIndex& index, const LeastTraffic& traffic,
+                         const LayerTimeOptions& options) {
+  const auto even = [](double total, std::int32_t num_parts) {
+    const auto part = static_cast<std::int64_t>(std::floor(total / num_parts));
+    return std::vector<std::int64_t>(static_cast<std::size_t>(num_parts), part);
+  };
+  const std::int32_t ep_size = options.cluster.ep_size();
+  return time_of({.choices = even(traffic.busiest_load * ep_size, ep_size),
+                  .tokens_on_rank = even(traffic.rank_copies, ep_size),
+                  .tokens_on_node = even(traffic.node_copies, options.cluster.num_nodes)},
+                 index.total_weight(), options);
+}
+
+}  // namespace c2r
