@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "c2r/cli/app.h"
+#include "c2r/cli/plan_goal.h"
 #include "c2r/cli/predictions.h"
 #include "c2r/cli/progress_line.h"
 #include "c2r/cli/version.h"
@@ -22,8 +23,9 @@ namespace {
 
 struct Options {
   std::string trace, cluster, output, fit = "all", method = "optimize";
+  GoalOptions goal;
   std::int32_t redundant_slots = 0, top_t = 0, num_groups = 0;
-  double max_imbalance = 1.1, effort = 1, seconds = 0;
+  double effort = 1, seconds = 0;
   std::uint64_t seed = 0;
   int num_threads = 0;
 };
@@ -42,24 +44,64 @@ class StopOnInterrupt {
   void (*previous_)(int);
 };
 
-std::vector<OptimizedPlacement> optimized(const Options& options, const Trace& trace,
-                                          std::span<const TokenRange> ranges,
-                                          const Cluster& cluster, int num_threads) {
-  PlacementObjective objective = objective_for(cluster);
-  objective.max_imbalance = options.max_imbalance;
+OptimizeOptions search_options(const Options& options) {
   OptimizeOptions how{.seed = options.seed,
                       .effort = options.effort,
                       .stop = &should_stop,
                       .redundant_slots_per_rank = options.redundant_slots,
-                      .num_threads = num_threads};
-  if (options.seconds > 0) how.seconds = options.seconds;
+                      .num_threads = options.num_threads};
+  const int num_searches = options.goal.bound_on == "unseen" ? 3 : 1;
+  if (options.seconds > 0) how.seconds = options.seconds / num_searches;
   if (options.num_groups > 0) how.num_groups = options.num_groups;
-  const StopOnInterrupt interrupt;
+  return how;
+}
+
+std::vector<OptimizedPlacement> optimized(const Options& options, const Trace& trace,
+                                          std::span<const TokenRange> ranges,
+                                          const Cluster& cluster,
+                                          const PlacementObjective& objective) {
   ProgressLine progress("placing experts");
   return optimize_placements(
       trace.header().num_layers(),
       [&](std::int64_t layer) { return collect_token_sets(trace, layer, ranges); }, cluster,
-      objective, how, progress);
+      objective, search_options(options), progress);
+}
+
+// The bound that lets the imbalance stay below objective.max_imbalance on tokens like the fitted
+// ones. Every other sequence is fitted and the imbalance measured on those between, and the other
+// way round: fitted on half and measured on half, it errs on the safe side.
+double bound_for_unseen(const Options& options, const Trace& trace,
+                        std::span<const TokenRange> ranges, const Cluster& cluster,
+                        const PlacementObjective& objective) {
+  const auto halves = alternate_sequences(trace, ranges);
+  C2R_REQUIRE(!halves[1].empty(), kInvalidArgument,
+              "--bound-on unseen needs two sequences to fit, but {} has one there", trace.path());
+  double fitted = 0, unseen = 0;
+  for (const int half : {0, 1}) {
+    const auto layers = optimized(options, trace, halves[std::size_t(half)], cluster, objective);
+    for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+      const TokenSets others = collect_token_sets(trace, static_cast<std::int64_t>(layer),
+                                                  halves[std::size_t(1 - half)]);
+      fitted += layers[layer].imbalance;
+      unseen += measure_placement(others, cluster, objective, layers[layer].placement).imbalance;
+    }
+  }
+  return std::max(1.0, *objective.max_imbalance * std::min(1.0, fitted / unseen));
+}
+
+// `objective` gets the bound that was fitted with.
+std::vector<OptimizedPlacement> search(const Options& options, const Trace& trace,
+                                       std::span<const TokenRange> ranges, const Cluster& cluster,
+                                       PlacementObjective& objective) {
+  const StopOnInterrupt interrupt;
+  if (options.goal.bound_on == "unseen") {
+    const double asked = *objective.max_imbalance;
+    objective.max_imbalance = bound_for_unseen(options, trace, ranges, cluster, objective);
+    std::cout << fmt::format(
+        "fitting with a bound on imbalance of {:.4f}, for {} on other tokens\n",
+        *objective.max_imbalance, asked);
+  }
+  return optimized(options, trace, ranges, cluster, objective);
 }
 
 std::vector<Placement> by_baseline(const Options& options, const Trace& trace,
@@ -93,29 +135,6 @@ void add_lists(const Trace& trace, std::span<const TokenRange> ranges, std::int3
   }
 }
 
-void print_bounds(const std::vector<OptimizedPlacement>& layers, double max_imbalance) {
-  double cost = 0, bound = 0;
-  std::int64_t num_proved = 0, num_missed = 0;
-  for (const OptimizedPlacement& layer : layers) {
-    cost += layer.copy_cost;
-    bound += layer.copy_cost_bound;
-    num_proved += layer.is_proved_optimal ? 1 : 0;
-    num_missed += layer.meets_bounds ? 0 : 1;
-  }
-  if (num_proved == std::ssize(layers)) {
-    std::cout << "every layer is proved optimal within the bound on imbalance\n";
-  } else {
-    std::cout << fmt::format(
-        "no placement of these slots costs less than {:.1f} % of this; {} of {} layers are proved "
-        "optimal\n",
-        100 * bound / cost, num_proved, layers.size());
-  }
-  if (num_missed > 0) {
-    std::cout << fmt::format("{} layers miss --max-imbalance {}: the best found is kept\n",
-                             num_missed, max_imbalance);
-  }
-}
-
 void make_plan(const Options& options) {
   const Trace trace(options.trace);
   const Cluster cluster = read_cluster(options.cluster);
@@ -125,8 +144,10 @@ void make_plan(const Options& options) {
               options.trace, options.fit);
   std::vector<OptimizedPlacement> layers;
   std::vector<Placement> placements;
+  PlacementObjective objective;
   if (options.method == "optimize") {
-    layers = optimized(options, trace, ranges, cluster, options.num_threads);
+    objective = objective_of(options.goal, cluster);
+    layers = search(options, trace, ranges, cluster, objective);
     for (const OptimizedPlacement& layer : layers) placements.push_back(layer.placement);
   } else {
     placements = by_baseline(options, trace, ranges, cluster);
@@ -152,7 +173,7 @@ void make_plan(const Options& options) {
   }
   write_plan(plan, options.output);
   std::cout << prediction_table(plan.predictions, std::nullopt);
-  if (!layers.empty()) print_bounds(layers, options.max_imbalance);
+  if (!layers.empty()) std::cout << reached_text(objective, layers);
   std::cout << fmt::format("{}: {} layers, {} slots on each of {} ranks\n", options.output,
                            plan.num_layers(), plan.layers[0].placement.slots_per_rank(),
                            cluster.ep_size());
@@ -176,11 +197,7 @@ void add_plan(CLI::App& app) {
                    "reported on")
       ->capture_default_str()
       ->type_name("PART");
-  command
-      ->add_option("--max-imbalance", options->max_imbalance,
-                   "bound on the busiest rank's load over the mean, on the fitted tokens")
-      ->capture_default_str()
-      ->type_name("X");
+  add_goal_options(*command, options->goal);
   command
       ->add_option("--redundant-slots", options->redundant_slots,
                    "slots of each rank for replicas of busy experts")
@@ -215,7 +232,8 @@ void add_plan(CLI::App& app) {
   add_threads(*command, options->num_threads);
   command->footer(
       "Example:\n"
-      "  c2r plan trace.safetensors --cluster 1x2 --fit even -o plan.json");
+      "  c2r plan trace.safetensors --cluster 1x2 --fit even -o plan.json\n"
+      "  c2r plan trace.safetensors --cluster 1x2 --minimize imbalance --max-copies 1.5 -o b.json");
   command->callback([options] { make_plan(*options); });
 }
 

@@ -72,6 +72,22 @@ std::vector<TokenRange> ranges_of(const Trace& trace, SequencePart part) {
   return ranges;
 }
 
+std::array<std::vector<TokenRange>, 2> alternate_sequences(const Trace& trace,
+                                                           std::span<const TokenRange> ranges) {
+  const auto starts = trace.sequence_starts();
+  std::array<std::vector<TokenRange>, 2> halves;
+  std::size_t half = 0;
+  for (const TokenRange& range : ranges) {
+    for (std::int64_t begin = range.begin; begin < range.end; half = 1 - half) {
+      const auto next = std::ranges::upper_bound(starts, begin);
+      const std::int64_t end = next == starts.end() ? range.end : std::min(*next, range.end);
+      halves[half].push_back({begin, end});
+      begin = end;
+    }
+  }
+  return halves;
+}
+
 std::int64_t num_tokens_in(std::span<const TokenRange> ranges) {
   std::int64_t num_tokens = 0;
   for (const TokenRange& range : ranges) num_tokens += range.end - range.begin;

@@ -1,6 +1,7 @@
 // Parts of a trace: to fit on one and report on another.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string_view>
@@ -34,6 +35,11 @@ bool overlap(SequencePart a, SequencePart b);
 
 /// The tokens of the part, in order, neighbours joined. The first half has the middle sequence.
 std::vector<TokenRange> ranges_of(const Trace& trace, SequencePart part);
+
+/// Deals the sequences of `ranges` (of ranges_of()) out in turn, for fitting on one half of a part
+/// and measuring on the other.
+std::array<std::vector<TokenRange>, 2> alternate_sequences(const Trace& trace,
+                                                           std::span<const TokenRange> ranges);
 
 std::int64_t num_tokens_in(std::span<const TokenRange> ranges);
 

@@ -63,6 +63,16 @@ TEST(Overlap, SaysWhetherPartsShareSequences) {
   }
 }
 
+TEST(AlternateSequences, DealsOutAPartInTurn) {
+  const Trace trace = five_sequences();
+  const auto all = alternate_sequences(trace, ranges_of(trace, SequencePart::kAll));
+  EXPECT_EQ(all[0], ranges_of(trace, SequencePart::kEven));
+  EXPECT_EQ(all[1], ranges_of(trace, SequencePart::kOdd));
+  const auto even = alternate_sequences(trace, ranges_of(trace, SequencePart::kEven));
+  EXPECT_EQ(even[0], (Ranges{{0, 1}, {10, 15}}));
+  EXPECT_EQ(even[1], (Ranges{{3, 6}}));
+}
+
 TEST(ParseSequencePart, ListsTheParts) {
   EXPECT_EQ(testing::error_of([] { parse_sequence_part("half"); }),
             "a part of a trace is all, even, odd, first-half or second-half; not 'half'");

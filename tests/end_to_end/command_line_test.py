@@ -171,6 +171,34 @@ class Plans(CommandLine):
         self.make_plan("--threads", "2")
         self.assertEqual(first, (self.folder / "plan.json").read_bytes())
 
+    def test_every_goal_is_reached_and_said(self):
+        fast = ("--minimize", "time", "--hidden", "64", "--intermediate", "64", "--cluster")
+        cluster = {"num_nodes": 1, "ranks_per_node": 2, "device_flop_per_s": 1e12}
+        (self.folder / "cluster.json").write_text(json.dumps(cluster))
+        self.make_trace()
+        for words, said in (
+                (("--minimize", "imbalance", "--max-copies", "1.6", "--cluster", "1x2"),
+                 "an imbalance of 1.0"),
+                (("--imbalance-weight", "2", "--cluster", "1x2"), "copies + 2 x (imbalance - 1)"),
+                (("--bound-on", "unseen", "--cluster", "1x2"), "copies per token of 1."),
+                ((*fast, "cluster.json"), "us predicted")):
+            self.assertIn(said, self.succeed("plan", "trace.safetensors", "-o", "p.json", *words))
+        done = self.run_c2r("plan", "trace.safetensors", "-o", "p.json", *fast, "1x2")
+        self.assertEqual(done.stderr,
+                         "warning: the cluster has no device_flop_per_s, so no time can be "
+                         "predicted; minimizing copies within --max-imbalance 1.1 instead\n")
+        self.assertIn("copies per token of 1.", done.stdout)
+
+    def test_goals_that_contradict_each_other_are_refused(self):
+        self.make_trace()
+        for message, *words in (
+                ("--max-copies is a bound for --minimize imbalance", "--max-copies", "2"),
+                ("--bound-on unseen needs --max-imbalance", "--bound-on", "unseen",
+                 "--imbalance-weight", "1"),
+                ("--minimize time needs --hidden and --intermediate", "--minimize", "time")):
+            self.fails_with(2, "c2r plan: " + message, "plan", "trace.safetensors", "--cluster",
+                            "1x2", "-o", "x", *words)
+
     def test_replicas_are_planned_and_said(self):
         text = self.make_plan("--redundant-slots", "1")
         self.assertIn("\nplacement  ", text)
