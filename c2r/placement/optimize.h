@@ -7,7 +7,8 @@
 // host all its experts, then the fewest nodes, then the least load.
 //
 // Search: annealing over swaps that are judged in O(1) (partition_level.h), seeded on pair counts
-// where tokens are too many, then replicas by gain, then annealing of the whole (replica_search.h).
+// where tokens are too many, then replicas by gain, then annealing of the whole (replica_search.h)
+// or, where that is too slow, relief of overloaded ranks. docs/placement.md tells it in order.
 #pragma once
 
 #include <atomic>
@@ -89,10 +90,10 @@ struct OptimizedPlacement {
 /// @throws Error(kInvalidArgument) if the groups cannot be kept, a rank has more slots than there
 ///         are experts, or kTime lacks layer_time or is given max_copy_cost
 ///
-/// Cost: about effort x (0.1 s, with replicas 0.5 s) for 32 experts and 100,000 tokens, 0.6 s for
-/// 256 experts on 64 ranks with replicas; plus the proof, see max_columns; kTime twice that. Memory
-/// some 50 bytes a choice of a distinct set, and num_experts x (num_experts + ep_size) x 8 bytes,
-/// per thread.
+/// Cost: about effort x (0.1 s, with replicas 0.9 s) for 32 experts and 100,000 tokens, 0.6 s for
+/// 256 experts on 64 ranks with replicas, 1.6 s with a bound on imbalance; plus the proof, see
+/// max_columns; kTime twice that. Memory some 50 bytes a choice of a distinct set, and
+/// num_experts x (num_experts + ep_size) x 8 bytes, per thread.
 OptimizedPlacement optimize_placement(const TokenSets& sets, const Cluster& cluster,
                                       const PlacementObjective& objective,
                                       const OptimizeOptions& options);

@@ -152,23 +152,23 @@ class ReplicaSearch {
   // this needs do not count as work.
   void relieve() {
     constexpr std::size_t kTried = 6;
-    const std::int64_t work = work_, most_moves = 4 * state_.placement().ep_size();
+    const std::int64_t work = work_, most_moves = std::int64_t{4} * state_.placement().ep_size();
     bool has_improved = true;
-    for (int move = 0; has_improved && move < most_moves && !limits_.reached(); ++move) {
+    for (std::int64_t move = 0; has_improved && move < most_moves && !limits_.reached(); ++move) {
       const auto busiest = std::ranges::max_element(state_.loads()) - state_.loads().begin();
       if (static_cast<double>(state_.loads()[std::size_t(busiest)]) <= energy_.max_load) break;
       auto reliefs = reliefs_of(static_cast<std::int32_t>(busiest));
       const auto count = std::min(kTried, reliefs.size());
       std::ranges::partial_sort(reliefs, reliefs.begin() + std::ptrdiff_t(count), {},
-                                [](const Relief& relief) { return relief.excess; });
+                                [](const Relief& relief) { return relief.estimate; });
       reliefs.resize(count);
       for (Relief& relief : reliefs) {
         if (const auto copies = state_.copies_after(relief.changes())) {
-          relief.excess =
-              energy_.cost(copies->rank, copies->node) + energy_.load_penalty * relief.excess;
+          relief.estimate =
+              energy_.cost(copies->rank, copies->node) + energy_.load_penalty * relief.estimate;
         }
       }
-      std::ranges::sort(reliefs, {}, [](const Relief& relief) { return relief.excess; });
+      std::ranges::sort(reliefs, {}, [](const Relief& relief) { return relief.estimate; });
       has_improved = std::ranges::any_of(
           reliefs, [&](const Relief& relief) { return try_changes(relief.changes(), -1e-9); });
     }
@@ -178,7 +178,7 @@ class ReplicaSearch {
   struct Relief {
     Change first, second;
     bool is_swap = false;
-    double excess = 0;  // over the bound, of the two ranks, as estimated
+    double estimate = 0;  // the excess of the two ranks' loads; in the end, the energy with it
 
     std::vector<Change> changes() const {
       return is_swap ? std::vector{first, second} : std::vector{first};
