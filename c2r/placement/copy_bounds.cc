@@ -107,8 +107,8 @@ double imbalance_bound(const SetIndex& index, std::int32_t num_groups,
                        std::int32_t slots_per_group) {
   const auto num_experts = index.num_experts();
   if (num_groups * slots_per_group > num_experts || index.num_choices() == 0) return 1;
-  std::vector<std::int64_t> loads;
-  for (std::int32_t e = 0; e < num_experts; ++e) loads.push_back(index.load(e));
+  std::vector<std::int64_t> loads(static_cast<std::size_t>(num_experts));
+  for (std::int32_t e = 0; e < num_experts; ++e) loads[std::size_t(e)] = index.load(e);
   std::ranges::sort(loads, std::greater());
   std::int64_t least =
       std::accumulate(loads.end() - (slots_per_group - 1), loads.end(), loads.front());

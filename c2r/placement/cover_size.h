@@ -3,7 +3,6 @@
 #pragma once
 
 #include <array>
-#include <compare>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -16,7 +15,9 @@ namespace c2r {
 struct CoverSize {
   std::uint8_t ranks = 0, nodes = 0;
 
-  auto operator<=>(const CoverSize&) const = default;
+  bool operator<(const CoverSize& other) const {
+    return ranks != other.ranks ? ranks < other.ranks : nodes < other.nodes;
+  }
 };
 
 /// Counts for one token after another under hosts that change.

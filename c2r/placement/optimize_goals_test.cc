@@ -121,13 +121,9 @@ TEST(Goals, KeepTheBoundOnImbalanceWithTooLittleEffortToAnneal) {
     builder.add(token);
   }
   const TokenSets sets = builder.finish();
-  for (const Cluster& cluster : {cluster_of(1, 16), cluster_of(4, 4)}) {
-    PlacementObjective objective = objective_for(cluster);
-    objective.max_imbalance = 1.3;
-    const auto result = optimize_placement(sets, cluster, objective,
-                                           {.effort = 1e-3, .redundant_slots_per_rank = 1});
-    EXPECT_TRUE(result.meets_bounds) << result.imbalance;
-  }
+  const auto result = optimize_placement(sets, cluster_of(1, 16), {.max_imbalance = 1.1},
+                                         {.effort = 1e-4, .redundant_slots_per_rank = 1});
+  EXPECT_TRUE(result.meets_bounds) << result.imbalance;
 }
 
 // Loads 9, 5, 4, 2 on 2 ranks of 2 slots: 9 + 2 is the best; mean 10.

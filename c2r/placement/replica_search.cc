@@ -40,11 +40,14 @@ class ReplicaSearch {
   // approached in rounds, each searching against the bound that would have been just met before.
   Placement run() {
     const bool has_bound = asked_.max_load < std::numeric_limits<double>::infinity();
-    const int num_rounds = has_bound ? 4 : 1;
+    // Without annealing, the first round that meets the bound is the last.
+    const int num_rounds = !has_bound ? 1 : can_anneal() ? 4 : 8;
     Placement best = state_.placement();
     auto best_quality = settled_quality();
     for (int round = 1; round <= num_rounds && !limits_.reached(); ++round) {
-      search(effort_.work * round / num_rounds, round == 1 ? 0.04 : 0.012);
+      const std::int64_t work_until =
+          can_anneal() ? effort_.work * round / num_rounds : effort_.work * (round + 1) / 2;
+      search(work_until, round == 1 ? 0.04 : 0.012);
       state_ = ReplicaState(index_, cluster_, best_, is_fixed_to_nodes_);
       const auto quality = settled_quality();
       if (quality < best_quality) best = best_, best_quality = quality;
