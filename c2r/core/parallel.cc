@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <condition_variable>
 #include <exception>
 #include <mutex>
 #include <thread>
@@ -12,6 +13,50 @@
 #include "c2r/core/error.h"
 
 namespace c2r {
+namespace {
+
+using Body = std::function<void(std::int64_t task, int thread)>;
+
+// The tasks of one run() and the error of the lowest that threw. A task is taken before the
+// failure of a later one is known, so every task below the lowest failed one is run, and the error
+// reported is the one that a single thread would meet first.
+class Tasks {
+ public:
+  Tasks(std::int64_t num_tasks, const Body& body)
+      : num_tasks_(num_tasks), body_(body), failed_task_(num_tasks) {}
+
+  void work(int thread) {
+    for (;;) {
+      const std::int64_t task = next_.fetch_add(1, std::memory_order_relaxed);
+      if (task >= num_tasks_) return;
+      try {
+        body_(task, thread);
+      } catch (...) {
+        const std::lock_guard lock(mutex_);
+        if (task < failed_task_) {
+          failed_task_ = task;
+          error_ = std::current_exception();
+        }
+        next_.store(num_tasks_, std::memory_order_relaxed);
+      }
+    }
+  }
+
+  /// Once no thread works on them any more.
+  void rethrow() const {
+    if (error_) std::rethrow_exception(error_);
+  }
+
+ private:
+  const std::int64_t num_tasks_;
+  const Body& body_;
+  std::atomic<std::int64_t> next_ = 0;
+  std::mutex mutex_;
+  std::exception_ptr error_;
+  std::int64_t failed_task_;  // the lowest task that threw
+};
+
+}  // namespace
 
 int default_num_threads() {
   cpu_set_t cpus;
@@ -19,41 +64,80 @@ int default_num_threads() {
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
-void parallel_for(std::int64_t num_tasks, int num_threads,
-                  const std::function<void(std::int64_t, int)>& body) {
+struct ThreadPool::State {
+  std::mutex mutex;
+  std::condition_variable has_work, is_done;
+  Tasks* tasks = nullptr;  // of the run() in progress, while there is one to join
+  std::int64_t run = 0;    // counts calls of run(), so that a helper joins each at most once
+  int num_joined = 0;      // helpers at work on the current run
+  bool is_ending = false;
+  std::vector<std::jthread> helpers;
+
+  void help(int thread) {
+    std::int64_t last_run = 0;
+    for (;;) {
+      Tasks* current = nullptr;
+      {
+        std::unique_lock lock(mutex);
+        has_work.wait(lock, [&] { return is_ending || (tasks != nullptr && run != last_run); });
+        if (is_ending) return;
+        last_run = run;
+        current = tasks;
+        ++num_joined;
+      }
+      current->work(thread);
+      const std::lock_guard lock(mutex);
+      if (--num_joined == 0) is_done.notify_one();
+    }
+  }
+};
+
+ThreadPool::ThreadPool(int num_threads) : num_threads_(num_threads) {
   C2R_REQUIRE(num_threads >= 1, kInvalidArgument, "num_threads is {}, but must be at least 1",
               num_threads);
-  std::atomic<std::int64_t> next = 0;
-  std::mutex mutex;
-  std::exception_ptr error;
-  std::int64_t failed_task = num_tasks;  // the lowest task that threw
-
-  // A task is taken before the failure of a later one is known, so every task below the lowest
-  // failed one is run, and the error reported is the one that a single thread would meet first.
-  const auto work = [&](int thread) {
-    for (;;) {
-      const std::int64_t task = next.fetch_add(1, std::memory_order_relaxed);
-      if (task >= num_tasks) return;
-      try {
-        body(task, thread);
-      } catch (...) {
-        const std::lock_guard lock(mutex);
-        if (task < failed_task) {
-          failed_task = task;
-          error = std::current_exception();
-        }
-        next.store(num_tasks, std::memory_order_relaxed);
-      }
-    }
-  };
-
-  std::vector<std::jthread> helpers;
-  for (int thread = 1; thread < std::min<std::int64_t>(num_threads, num_tasks); ++thread) {
-    helpers.emplace_back(work, thread);
+  if (num_threads == 1) return;
+  state_ = std::make_unique<State>();
+  for (int thread = 1; thread < num_threads; ++thread) {
+    state_->helpers.emplace_back([state = state_.get(), thread] { state->help(thread); });
   }
-  work(0);
-  helpers.clear();  // joins
-  if (error) std::rethrow_exception(error);
+}
+
+ThreadPool::~ThreadPool() {
+  if (state_ == nullptr) return;
+  {
+    const std::lock_guard lock(state_->mutex);
+    state_->is_ending = true;
+  }
+  state_->has_work.notify_all();
+  state_->helpers.clear();  // joins
+}
+
+void ThreadPool::run(std::int64_t num_tasks, const Body& body) {
+  Tasks tasks(num_tasks, body);
+  if (state_ == nullptr || num_tasks <= 1) {
+    tasks.work(0);
+    return tasks.rethrow();
+  }
+  {
+    const std::lock_guard lock(state_->mutex);
+    state_->tasks = &tasks;
+    ++state_->run;
+  }
+  state_->has_work.notify_all();
+  tasks.work(0);
+  {
+    std::unique_lock lock(state_->mutex);
+    state_->tasks = nullptr;  // who has not woken up by now is not waited for
+    state_->is_done.wait(lock, [&] { return state_->num_joined == 0; });
+  }
+  tasks.rethrow();
+}
+
+void parallel_for(std::int64_t num_tasks, int num_threads, const Body& body) {
+  C2R_REQUIRE(num_threads >= 1, kInvalidArgument, "num_threads is {}, but must be at least 1",
+              num_threads);
+  const auto wanted = std::clamp<std::int64_t>(num_tasks, 1, num_threads);
+  ThreadPool(static_cast<int>(wanted)).run(num_tasks, body);
 }
 
 }  // namespace c2r

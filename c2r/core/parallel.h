@@ -3,11 +3,34 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 
 namespace c2r {
 
 /// What `--threads 0` means: the processors that this process may run on, at least 1.
 int default_num_threads();
+
+/// Threads that wait for work, for work that comes in many short pieces. Used by one thread at a
+/// time; run() must not be called from a task of the same pool.
+class ThreadPool {
+ public:
+  /// @throws Error(kInvalidArgument) if `num_threads` < 1
+  explicit ThreadPool(int num_threads);
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+  ~ThreadPool();
+
+  int num_threads() const { return num_threads_; }
+
+  /// As parallel_for(), on this pool's threads.
+  /// Cost: wakes the other threads, some microseconds; nothing for a single task or thread.
+  void run(std::int64_t num_tasks, const std::function<void(std::int64_t task, int thread)>& body);
+
+ private:
+  struct State;
+  int num_threads_;
+  std::unique_ptr<State> state_;  // null for one thread
+};
 
 /// Calls `body(task, thread)` once for each task in [0, num_tasks), on at most `num_threads`
 /// threads, the calling one among them; `thread` is in [0, num_threads) and names the thread's

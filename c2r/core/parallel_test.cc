@@ -70,6 +70,36 @@ TEST(ParallelFor, NeedsAThread) {
             "num_threads is 0, but must be at least 1");
 }
 
+TEST(ThreadPool, RunsManyShortPiecesOneAfterAnother) {
+  for (const int num_threads : {1, 2, 5}) {
+    ThreadPool pool(num_threads);
+    EXPECT_EQ(pool.num_threads(), num_threads);
+    std::int64_t sum = 0;
+    for (std::int64_t round = 0; round < 2000; ++round) {
+      std::vector<std::int64_t> squares(static_cast<std::size_t>(round % 4));
+      pool.run(std::ssize(squares), [&](std::int64_t task, int thread) {
+        EXPECT_TRUE(0 <= thread && thread < num_threads);
+        squares[static_cast<std::size_t>(task)] = task * task;
+      });
+      for (const std::int64_t square : squares) sum += square;  // 0, 0, 1, 5
+    }
+    EXPECT_EQ(sum, 500 * 6);
+  }
+}
+
+TEST(ThreadPool, WorksAgainAfterAnError) {
+  ThreadPool pool(3);
+  for (int round = 0; round < 20; ++round) {
+    EXPECT_EQ(error_of([&] {
+                pool.run(50, [](std::int64_t task, int) {
+                  if (task >= 5) throw Error(ErrorCode::kInvalidFile, fmt::format("task {}", task));
+                });
+              }),
+              "task 5");
+  }
+  EXPECT_EQ(error_of([] { ThreadPool none(0); }), "num_threads is 0, but must be at least 1");
+}
+
 TEST(DefaultNumThreads, IsAtLeastOne) {
   EXPECT_GE(default_num_threads(), 1);
 }
