@@ -1,0 +1,70 @@
+#include "c2r/experts/expert_mlp.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "c2r/core/error.h"
+#include "c2r/experts/activation.h"
+
+namespace c2r {
+
+void ExpertMlps::run(std::span<const ExpertRows> groups) {
+  std::int64_t num_values = 0;
+  for (const ExpertRows& group : groups) {
+    num_values += group.x.rows() * group.expert->intermediate();
+  }
+  if (std::ssize(gate_) < num_values) {
+    gate_.resize(static_cast<std::size_t>(num_values));
+    up_.resize(static_cast<std::size_t>(num_values));
+  }
+
+  std::vector<GemmGroup> inner, outer;
+  std::int64_t offset = 0;
+  for (const auto& [expert, x, out] : groups) {
+    C2R_REQUIRE(expert->down.num_inputs == expert->intermediate(), kInvalidArgument,
+                "an expert's gate has {} outputs, but its down projection {} inputs",
+                expert->intermediate(), expert->down.num_inputs);
+    const MatrixView gate(gate_.data() + offset, x.rows(), expert->intermediate());
+    const MatrixView up(up_.data() + offset, x.rows(), expert->intermediate());
+    inner.push_back({.x = x, .weight = expert->gate, .out = gate});
+    inner.push_back({.x = x, .weight = expert->up, .out = up});
+    outer.push_back(
+        {.x = {gate.data(), gate.rows(), gate.cols()}, .weight = expert->down, .out = out});
+    offset += x.rows() * expert->intermediate();
+  }
+  gemm_->run(inner);
+  constexpr std::int64_t kValuesPerTask = 1 << 14;
+  gemm_->pool().run(
+      (num_values + kValuesPerTask - 1) / kValuesPerTask, [&](std::int64_t task, int) {
+        const auto first = static_cast<std::size_t>(task * kValuesPerTask);
+        const auto count =
+            static_cast<std::size_t>(std::min(kValuesPerTask, num_values - task * kValuesPerTask));
+        silu_multiply(std::span(gate_).subspan(first, count), std::span(up_).subspan(first, count));
+      });
+  gemm_->run(outer);
+}
+
+void run_experts_reference(std::span<const ExpertRows> groups) {
+  const auto dot = [](const WeightView& w, std::int64_t output, std::span<const float> x) {
+    std::vector<float> weights(x.size());
+    copy_weights(w.row(output), w.type, weights);
+    double sum = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) sum += double{weights[i]} * double{x[i]};
+    return sum;
+  };
+  for (const auto& [expert, x, out] : groups) {
+    std::vector<float> inner(static_cast<std::size_t>(expert->intermediate()));
+    for (std::int64_t row = 0; row < x.rows(); ++row) {
+      for (std::size_t i = 0; i < inner.size(); ++i) {
+        const double gate = dot(expert->gate, static_cast<std::int64_t>(i), x.row(row));
+        const double up = dot(expert->up, static_cast<std::int64_t>(i), x.row(row));
+        inner[i] = static_cast<float>(gate / (1 + std::exp(-gate)) * up);
+      }
+      for (std::int64_t h = 0; h < out.cols(); ++h) {
+        out(row, h) = static_cast<float>(dot(expert->down, h, inner));
+      }
+    }
+  }
+}
+
+}  // namespace c2r

@@ -1,0 +1,147 @@
+#include "c2r/experts/expert_mlp.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <deque>
+#include <random>
+
+#include "c2r/core/testing.h"
+#include "c2r/experts/activation.h"
+#include "c2r/experts/testing_internal.h"
+
+namespace c2r {
+namespace {
+
+using testing::error_of;
+using testing::random_matrix;
+using testing::RandomWeights;
+
+TEST(SiluMultiply, MatchesTheFormula) {
+  std::mt19937 rng(1);
+  for (const std::int64_t size : {0, 1, 7, 16, 100}) {
+    Matrix<float> gate = random_matrix(1, size, rng);
+    const Matrix<float> up = random_matrix(1, size, rng);
+    for (float& g : gate.all()) g *= 30;
+    const Matrix<float> before = gate;
+    silu_multiply(gate.all(), up.all());
+    for (std::int64_t i = 0; i < size; ++i) {
+      const double g = before(0, i), expected = g / (1 + std::exp(-g)) * double{up(0, i)};
+      // exp within an ulp, and four more roundings.
+      ASSERT_NEAR(gate(0, i), expected, 6 * 0x1p-23 * std::abs(expected) + 1e-30);
+    }
+  }
+}
+
+TEST(Softmax, MatchesTheFormulaAndIgnoresMaskedValues) {
+  std::mt19937 rng(2);
+  for (const std::int64_t size : {1, 5, 16, 33, 1000}) {
+    Matrix<float> values = random_matrix(1, size, rng);
+    for (float& v : values.all()) v *= 20;
+    if (size > 2) values(0, 1) = -INFINITY;
+    const Matrix<float> before = values;
+    softmax(values.all());
+    double max = -INFINITY, sum = 0;
+    for (const float v : before.all()) max = std::max(max, double{v});
+    for (const float v : before.all()) sum += std::exp(v - max);
+    for (std::int64_t i = 0; i < size; ++i) {
+      const double expected = std::exp(before(0, i) - max) / sum;
+      // The difference to the maximum, up to 40, is rounded before it is an exponent.
+      ASSERT_NEAR(values(0, i), expected, (40 + double(size)) * 0x1p-23 * expected + 1e-30);
+    }
+  }
+}
+
+struct Experts {
+  std::deque<RandomWeights> weights;
+  std::vector<ExpertWeights> experts;
+};
+
+Experts random_experts(int num_experts, std::int64_t hidden, std::int64_t intermediate,
+                       WeightType type, std::mt19937& rng) {
+  Experts made;
+  for (int e = 0; e < num_experts; ++e) {
+    const std::int64_t inner = intermediate + e;  // experts need not be equally large
+    const auto view = [&](std::int64_t outputs, std::int64_t inputs) {
+      return made.weights.emplace_back(outputs, inputs, type, rng).view;
+    };
+    const WeightView gate = view(inner, hidden), up = view(inner, hidden);
+    made.experts.push_back({.gate = gate, .up = up, .down = view(hidden, inner)});
+  }
+  return made;
+}
+
+// Every value of an expert's output is a sum over `intermediate` of products with down weights of
+// magnitude at most 1; each inner value is at most |gate||up| <= hidden^2 / 4, though typically
+// far smaller, so errors are compared with the largest output of the group. Rounding activations
+// to bf16 (2^-9 each) dominates where they are; sums add sqrt(n) 2^-24 in practice, n at worst.
+void expect_close(const Matrix<float>& got, const Matrix<float>& expected, bool is_bf16) {
+  float largest = 0;
+  for (const float v : expected.all()) largest = std::max(largest, std::abs(v));
+  const float tolerance = largest * (is_bf16 ? 8 * 0x1p-9f : 512 * 0x1p-23f);
+  for (std::int64_t row = 0; row < got.rows(); ++row) {
+    for (std::int64_t h = 0; h < got.cols(); ++h) {
+      ASSERT_NEAR(got(row, h), expected(row, h), tolerance) << row << ", " << h;
+    }
+  }
+}
+
+TEST(ExpertMlps, MatchTheReferenceForGroupsOfEverySize) {
+  for (unsigned seed = 0; seed < 12; ++seed) {
+    SCOPED_TRACE(seed);
+    std::mt19937 rng(seed);
+    const auto type = static_cast<WeightType>(seed % 3);
+    const Experts made = random_experts(5, 40 + seed, 24, type, rng);
+    std::deque<Matrix<float>> xs, outs, expected;
+    std::vector<ExpertRows> groups, reference;
+    const std::int64_t hot = seed == 0 ? 200 : 9;  // one expert has most of the rows
+    for (std::size_t e = 0; e < made.experts.size(); ++e) {
+      const std::int64_t rows = e == 2 ? hot : static_cast<std::int64_t>(rng() % 3);
+      xs.push_back(random_matrix(rows, 40 + seed, rng));
+      outs.emplace_back(rows, 40 + seed);
+      expected.emplace_back(rows, 40 + seed);
+      groups.push_back({&made.experts[e], xs.back(), outs.back()});
+      reference.push_back({&made.experts[e], xs.back(), expected.back()});
+    }
+    run_experts_reference(reference);
+    for (const Arithmetic arithmetic : {Arithmetic::kF32, Arithmetic::kBf16}) {
+      ThreadPool pool(2);
+      GroupedGemm gemm(arithmetic, pool);
+      ExpertMlps mlps(gemm);
+      mlps.run(groups);
+      for (std::size_t e = 0; e < outs.size(); ++e) {
+        expect_close(outs[e], expected[e], arithmetic == Arithmetic::kBf16);
+      }
+    }
+  }
+}
+
+TEST(ExpertMlps, NoRowsAreNoWork) {
+  std::mt19937 rng(1);
+  const Experts made = random_experts(1, 8, 8, WeightType::kF32, rng);
+  const Matrix<float> x(0, 8);
+  Matrix<float> out(0, 8);
+  ThreadPool pool(2);
+  GroupedGemm gemm(Arithmetic::kF32, pool);
+  const ExpertRows group{made.experts.data(), x, out};
+  ExpertMlps(gemm).run({&group, 1});
+  ExpertMlps(gemm).run({});
+}
+
+TEST(ExpertMlps, AnExpertWhosePartsDoNotFitIsRefused) {
+  std::mt19937 rng(1);
+  Experts made = random_experts(2, 8, 8, WeightType::kF32, rng);
+  made.experts[0].down = made.experts[1].down;
+  const Matrix<float> x(1, 8);
+  Matrix<float> out(1, 8);
+  ThreadPool pool(1);
+  GroupedGemm gemm(Arithmetic::kF32, pool);
+  const ExpertRows group{made.experts.data(), x, out};
+  EXPECT_EQ(error_of([&] {
+              ExpertMlps(gemm).run({&group, 1});
+            }),
+            "an expert's gate has 8 outputs, but its down projection 9 inputs");
+}
+
+}  // namespace
+}  // namespace c2r

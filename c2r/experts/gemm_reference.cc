@@ -1,0 +1,37 @@
+// The definition of a product, in the order of the formula, with double sums.
+#include <cstring>
+#include <vector>
+
+#include "c2r/experts/backends_internal.h"
+
+namespace c2r::reference {
+
+std::string why_not(WeightType, Arithmetic) {
+  return {};
+}
+
+std::int64_t packed_row_bytes(std::int64_t num_inputs) {
+  return num_inputs * static_cast<std::int64_t>(sizeof(float));
+}
+
+void pack(MatrixView<const float> x, std::byte* packed) {
+  if (x.cols() == 0) return;
+  std::memcpy(packed, x.data(), static_cast<std::size_t>(x.rows() * packed_row_bytes(x.cols())));
+}
+
+void multiply(const GemmBlock& block) {
+  const auto num_inputs = static_cast<std::size_t>(block.weight.num_inputs);
+  const auto* const x = reinterpret_cast<const float*>(block.x);
+  std::vector<float> weights(num_inputs);
+  for (std::int64_t output = 0; output < block.weight.num_outputs; ++output) {
+    copy_weights(block.weight.row(output), block.weight.type, weights);
+    for (std::int64_t row = 0; row < block.num_rows; ++row) {
+      double sum = block.bias == nullptr ? 0.0 : double{block.bias[output]};
+      const float* const inputs = x + row * block.weight.num_inputs;
+      for (std::size_t i = 0; i < num_inputs; ++i) sum += double{inputs[i]} * double{weights[i]};
+      block.out[row * block.out_stride + output] = static_cast<float>(sum);
+    }
+  }
+}
+
+}  // namespace c2r::reference

@@ -1,0 +1,174 @@
+#include "c2r/experts/grouped_gemm.h"
+
+#include <algorithm>
+
+#include "c2r/core/error.h"
+#include "c2r/experts/backends_internal.h"
+
+namespace c2r {
+namespace {
+
+// A block of packed rows, and a block of weights, each stay in a second-level cache of 1 MiB (or
+// two of them in 512 KiB) while they are multiplied with each other.
+constexpr std::int64_t kBlockBytes = 256 << 10;
+constexpr std::int64_t kAlignBytes = 64;
+
+constexpr GemmBackend kBackends[] = {
+#ifdef __x86_64__
+    {"avx512-bf16", avx512_bf16::why_not, avx512_bf16::packed_row_bytes, avx512_bf16::pack,
+     avx512_bf16::multiply},
+#endif
+    {"vectors", vectors::why_not, vectors::packed_row_bytes, vectors::pack, vectors::multiply},
+    {"reference", reference::why_not, reference::packed_row_bytes, reference::pack,
+     reference::multiply},
+};
+
+constexpr std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+
+constexpr std::int64_t num_blocks(std::int64_t n, std::int64_t size) {
+  return (n + size - 1) / size;
+}
+
+void check(const GemmGroup& group) {
+  const WeightView& w = group.weight;
+  C2R_REQUIRE(group.x.cols() == w.num_inputs && group.out.cols() == w.num_outputs &&
+                  group.x.rows() == group.out.rows() &&
+                  (group.bias.empty() || std::ssize(group.bias) == w.num_outputs),
+              kInvalidArgument,
+              "cannot multiply x [{}, {}] with weights [{}, {}] and {} biases into [{}, {}]",
+              group.x.rows(), group.x.cols(), w.num_outputs, w.num_inputs, group.bias.size(),
+              group.out.rows(), group.out.cols());
+}
+
+}  // namespace
+
+std::span<const GemmBackend> gemm_backends() {
+  return kBackends;
+}
+
+const GemmBackend& choose_gemm_backend(WeightType weights, Arithmetic arithmetic,
+                                       std::string_view name) {
+  std::string reasons;
+  for (const GemmBackend& backend : kBackends) {
+    if (!name.empty() && backend.name != name) continue;
+    const std::string reason = backend.why_not(weights, arithmetic);
+    if (reason.empty()) return backend;
+    reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : "; ", backend.name, reason);
+  }
+  C2R_THROW(kUnsupported, "no GEMM backend {}can compute this: {}",
+            name.empty() ? "" : fmt::format("'{}' ", name), reasons.empty() ? "unknown" : reasons);
+}
+
+// A group with what was decided for it.
+struct GroupedGemm::Planned {
+  GemmGroup group;
+  const GemmBackend* backend = nullptr;
+  std::int64_t packed_row_bytes = 0, packed_offset = 0;
+  bool is_packed_before = false;  // by the group before it
+  std::int64_t rows_per_block = 0, outputs_per_block = 0;
+  std::int64_t first_task = 0;  // of all groups' tasks
+
+  std::int64_t row_blocks() const { return num_blocks(group.x.rows(), rows_per_block); }
+  std::int64_t num_tasks() const {
+    return row_blocks() * num_blocks(group.weight.num_outputs, outputs_per_block);
+  }
+};
+
+GroupedGemm::GroupedGemm(Arithmetic arithmetic, ThreadPool& pool, std::string_view backend)
+    : arithmetic_(arithmetic), pool_(&pool), backend_(backend) {}
+
+std::vector<GroupedGemm::Planned> GroupedGemm::plan(std::span<const GemmGroup> groups) {
+  std::vector<Planned> planned;
+  std::int64_t num_bytes = 0, num_tasks = 0;
+  for (const GemmGroup& group : groups) {
+    check(group);
+    if (group.x.rows() == 0 || group.weight.num_outputs == 0) continue;
+    Planned next{.group = group,
+                 .backend = &choose_gemm_backend(group.weight.type, arithmetic_, backend_)};
+    next.packed_row_bytes = next.backend->packed_row_bytes(group.x.cols());
+    if (!planned.empty() && planned.back().backend == next.backend &&
+        planned.back().group.x.data() == group.x.data() &&
+        planned.back().group.x.rows() == group.x.rows() &&
+        planned.back().group.x.cols() == group.x.cols()) {
+      next.is_packed_before = true;
+      next.packed_offset = planned.back().packed_offset;
+    } else {
+      next.packed_offset = num_bytes;
+      num_bytes += round_up(group.x.rows() * next.packed_row_bytes, kAlignBytes);
+    }
+    const std::int64_t weight_row_bytes =
+        std::max<std::int64_t>(1, group.weight.num_inputs * weight_type_bytes(group.weight.type));
+    const std::int64_t row_bytes = std::max<std::int64_t>(1, next.packed_row_bytes);
+    next.rows_per_block = round_up(std::max<std::int64_t>(1, kBlockBytes / row_bytes), kPanelRows);
+    // A multiple of the 6 outputs of a tile.
+    next.outputs_per_block =
+        round_up(std::clamp<std::int64_t>(kBlockBytes / weight_row_bytes, 1, 1 << 16), 6);
+    next.first_task = num_tasks;
+    num_tasks += next.num_tasks();
+    planned.push_back(next);
+  }
+  if (std::ssize(packed_) < num_bytes + kAlignBytes) {
+    packed_.resize(static_cast<std::size_t>(num_bytes + kAlignBytes));
+  }
+  return planned;
+}
+
+void GroupedGemm::pack(std::span<const Planned> planned) {
+  struct Panel {
+    const Planned* group;
+    std::int64_t first_row;
+  };
+  std::vector<Panel> panels;
+  for (const Planned& p : planned) {
+    if (p.is_packed_before) continue;
+    for (std::int64_t row = 0; row < p.group.x.rows(); row += kPanelRows) {
+      panels.push_back({&p, row});
+    }
+  }
+  constexpr std::int64_t kPanelsPerTask = 8;
+  std::byte* const packed = packed_begin();
+  const auto pack_some = [&](std::int64_t task, int) {
+    const std::int64_t end =
+        std::min<std::int64_t>((task + 1) * kPanelsPerTask, std::ssize(panels));
+    for (std::int64_t i = task * kPanelsPerTask; i < end; ++i) {
+      const auto [p, row] = panels[static_cast<std::size_t>(i)];
+      const auto last = std::min(row + kPanelRows, p->group.x.rows());
+      p->backend->pack(p->group.x.rows(row, last),
+                       packed + p->packed_offset + row * p->packed_row_bytes);
+    }
+  };
+  pool_->run(num_blocks(std::ssize(panels), kPanelsPerTask), pack_some);
+}
+
+std::byte* GroupedGemm::packed_begin() {
+  const auto address = reinterpret_cast<std::uintptr_t>(packed_.data());
+  return packed_.data() + (kAlignBytes - address % kAlignBytes) % kAlignBytes;
+}
+
+void GroupedGemm::run(std::span<const GemmGroup> groups) {
+  const std::vector<Planned> planned = plan(groups);
+  if (planned.empty()) return;
+  pack(planned);
+  const std::byte* const packed = packed_begin();
+  pool_->run(planned.back().first_task + planned.back().num_tasks(), [&](std::int64_t task, int) {
+    const auto after = std::ranges::upper_bound(planned, task, {}, &Planned::first_task);
+    const Planned& p = *std::prev(after);
+    // Threads that work side by side multiply the same weights with different rows.
+    const std::int64_t block = task - p.first_task;
+    const std::int64_t row = block % p.row_blocks() * p.rows_per_block;
+    const std::int64_t output = block / p.row_blocks() * p.outputs_per_block;
+    WeightView weight = p.group.weight;
+    weight.data = weight.row(output);
+    weight.num_outputs = std::min(p.outputs_per_block, weight.num_outputs - output);
+    p.backend->multiply({.x = packed + p.packed_offset + row * p.packed_row_bytes,
+                         .num_rows = std::min(p.rows_per_block, p.group.x.rows() - row),
+                         .weight = weight,
+                         .bias = p.group.bias.empty() ? nullptr : p.group.bias.data() + output,
+                         .out = p.group.out.data() + row * p.group.out.cols() + output,
+                         .out_stride = p.group.out.cols()});
+  });
+}
+
+}  // namespace c2r

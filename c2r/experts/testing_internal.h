@@ -1,0 +1,57 @@
+// Random weights and rows for the tests and benchmarks of this module.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "c2r/core/matrix.h"
+#include "c2r/experts/weight.h"
+
+namespace c2r::testing {
+
+/// A number in [-1, 1), the same on every platform.
+inline float random_number(std::mt19937& rng) {
+  return static_cast<float>(static_cast<double>(rng()) / 0x1p31 - 1);
+}
+
+inline Matrix<float> random_matrix(std::int64_t rows, std::int64_t cols, std::mt19937& rng) {
+  Matrix<float> m(rows, cols);
+  for (float& value : m.all()) value = random_number(rng);
+  return m;
+}
+
+/// Owns what a WeightView shows. Rows are `gap` elements further apart than they are long, and the
+/// gaps hold NaN, so that who reads them is found out.
+struct RandomWeights {
+  RandomWeights(std::int64_t num_outputs, std::int64_t num_inputs, WeightType type,
+                std::mt19937& rng, std::int64_t gap = 0)
+      : stride(num_inputs + gap),
+        bytes(static_cast<std::size_t>(num_outputs * stride * weight_type_bytes(type))),
+        view{bytes.data(), type, num_outputs, num_inputs, stride} {
+    for (std::int64_t i = 0; i < num_outputs * stride; ++i) {
+      put(i, type, i % stride < num_inputs ? random_number(rng) : NAN);
+    }
+  }
+
+  std::int64_t stride;
+  std::vector<std::byte> bytes;
+  WeightView view;
+
+ private:
+  void put(std::int64_t i, WeightType type, float value) {
+    std::byte* const to = bytes.data() + i * weight_type_bytes(type);
+    if (type == WeightType::kF32) {
+      std::memcpy(to, &value, sizeof value);
+    } else if (type == WeightType::kF16) {
+      const Half half = to_half(value);
+      std::memcpy(to, &half, sizeof half);
+    } else {
+      const Bf16 bf16 = to_bf16(value);
+      std::memcpy(to, &bf16, sizeof bf16);
+    }
+  }
+};
+
+}  // namespace c2r::testing
