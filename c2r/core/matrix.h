@@ -20,6 +20,12 @@ class Matrix {
   std::int64_t rows() const { return rows_; }
   std::int64_t cols() const { return cols_; }
 
+  /// Gives it another shape; what it holds is unspecified then. Keeps its memory when it shrinks.
+  void reshape(std::int64_t rows, std::int64_t cols) {
+    rows_ = rows, cols_ = cols;
+    data_.resize(static_cast<std::size_t>(rows * cols));
+  }
+
   T& operator()(std::int64_t r, std::int64_t c) { return data_[offset(r, c)]; }
   const T& operator()(std::int64_t r, std::int64_t c) const { return data_[offset(r, c)]; }
 

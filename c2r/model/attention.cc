@@ -1,0 +1,228 @@
+#include "c2r/model/attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "c2r/core/error.h"
+#include "c2r/experts/activation.h"
+
+namespace c2r {
+namespace {
+
+// Queries of one task. Their scores with all positions, in f32, should stay in the caches.
+constexpr std::int64_t kQueriesPerTask = 32;
+
+void put(std::vector<std::byte>& to, WeightType type, std::int64_t i, float value) {
+  std::byte* const at = to.data() + i * weight_type_bytes(type);
+  if (type == WeightType::kF32) {
+    std::memcpy(at, &value, sizeof value);
+  } else {
+    const Bf16 bf16 = to_bf16(value);
+    std::memcpy(at, &bf16, sizeof bf16);
+  }
+}
+
+// Positions rotate pairs (i, i + head_dim / 2) of a head by position / theta^(2 i / head_dim):
+// RoFormer, arXiv 2104.09864, in the halves' order of Hugging Face checkpoints. Angles are f32
+// products, as there.
+void rotate(std::span<float> head, std::span<const float> inverse_frequencies,
+            std::int64_t position) {
+  const std::size_t half = inverse_frequencies.size();
+  for (std::size_t i = 0; i < half; ++i) {
+    const double angle = static_cast<float>(position) * inverse_frequencies[i];
+    const auto c = static_cast<float>(std::cos(angle)), s = static_cast<float>(std::sin(angle));
+    const float low = head[i], high = head[i + half];
+    head[i] = low * c - high * s;
+    head[i + half] = high * c + low * s;
+  }
+}
+
+}  // namespace
+
+void rms_norm(std::span<float> x, std::span<const float> weight, float eps) {
+  double squares = 0;
+  for (const float v : x) squares += double{v} * double{v};
+  const auto scale =
+      static_cast<float>(1 / std::sqrt(squares / static_cast<double>(x.size()) + double{eps}));
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = x[i] * scale * weight[i];
+}
+
+KvCache::KvCache(const ModelConfig& config, Arithmetic arithmetic, std::int64_t capacity)
+    : type_(arithmetic == Arithmetic::kBf16 ? WeightType::kBf16 : WeightType::kF32),
+      num_kv_heads_(config.num_kv_heads),
+      head_dim_(config.head_dim),
+      capacity_(capacity) {
+  C2R_REQUIRE(1 <= capacity && capacity <= config.max_positions, kInvalidArgument,
+              "a sequence of {} tokens was asked for, but the model has positions for 1 to {}",
+              capacity, config.max_positions);
+  const auto bytes =
+      static_cast<std::size_t>(head_begin(config.num_layers, 0) * weight_type_bytes(type_));
+  keys_.resize(bytes);
+  values_.resize(bytes);
+}
+
+void KvCache::truncate(std::int64_t num_tokens) {
+  C2R_ASSERT(0 <= num_tokens && num_tokens <= num_tokens_);
+  num_tokens_ = num_tokens;
+}
+
+WeightView KvCache::keys(std::int64_t layer, std::int64_t kv_head,
+                         std::int64_t num_positions) const {
+  return {keys_.data() + head_begin(layer, kv_head) * weight_type_bytes(type_), type_,
+          num_positions, head_dim_, head_dim_};
+}
+
+WeightView KvCache::values(std::int64_t layer, std::int64_t kv_head,
+                           std::int64_t num_positions) const {
+  return {values_.data() + head_begin(layer, kv_head) * weight_type_bytes(type_), type_, head_dim_,
+          num_positions, capacity_};
+}
+
+void KvCache::store(std::int64_t layer, std::int64_t kv_head, std::int64_t position,
+                    const float* key, const float* value) {
+  C2R_ASSERT(position < capacity_);
+  const std::int64_t begin = head_begin(layer, kv_head);
+  for (std::int64_t d = 0; d < head_dim_; ++d) {
+    put(keys_, type_, begin + position * head_dim_ + d, key[d]);
+    put(values_, type_, begin + d * capacity_ + position, value[d]);
+  }
+}
+
+// Some queries of one segment, with all heads that share one KV head.
+struct Attention::HeadTask {
+  const Segment* segment = nullptr;
+  std::int64_t kv_head = 0;
+  std::int64_t first_query = 0, num_queries = 0;  // in the segment
+};
+
+struct Attention::Scratch {
+  explicit Scratch(Arithmetic arithmetic) : pool(1), gemm(arithmetic, pool) {}
+
+  ThreadPool pool;
+  GroupedGemm gemm;
+  std::vector<float> queries, scores, outputs;
+};
+
+Attention::Attention(const ModelConfig& config, GroupedGemm& gemm) : config_(config), gemm_(gemm) {
+  for (std::int64_t i = 0; i < config.head_dim / 2; ++i) {
+    const auto exponent = static_cast<float>(2 * i) / static_cast<float>(config.head_dim);
+    inverse_frequencies_.push_back(1.0f /
+                                   std::pow(static_cast<float>(config.rope_theta), exponent));
+  }
+  for (int thread = 0; thread < gemm.pool().num_threads(); ++thread) {
+    scratch_.push_back(std::make_shared<Scratch>(gemm.arithmetic()));
+  }
+}
+
+void Attention::prepare_row(const AttentionWeights& weights, std::int64_t row,
+                            std::int64_t position) {
+  const auto prepare = [&](std::span<float> heads, std::span<const float> norm) {
+    const auto head_dim = static_cast<std::size_t>(config_.head_dim);
+    if (config_.family->qk_norm == QkNorm::kWholeWidth) {
+      rms_norm(heads, norm, config_.rms_norm_eps);
+    }
+    if (config_.clip_qkv) {
+      for (float& v : heads) v = std::clamp(v, -*config_.clip_qkv, *config_.clip_qkv);
+    }
+    for (std::size_t begin = 0; begin < heads.size(); begin += head_dim) {
+      const auto head = heads.subspan(begin, head_dim);
+      if (config_.family->qk_norm == QkNorm::kPerHead) {
+        rms_norm(head, norm, config_.rms_norm_eps);
+      }
+      rotate(head, inverse_frequencies_, position);
+    }
+  };
+  prepare(q_.row(row), weights.q_norm);
+  prepare(k_.row(row), weights.k_norm);
+  if (config_.clip_qkv) {
+    for (float& v : v_.row(row)) v = std::clamp(v, -*config_.clip_qkv, *config_.clip_qkv);
+  }
+}
+
+// scores = queries keys^T / sqrt(head_dim); outputs = softmax(scores) values. The query heads of a
+// KV head are rows of the same two products.
+void Attention::attend(const HeadTask& task, std::int64_t layer, Scratch& scratch) {
+  const Segment& segment = *task.segment;
+  const std::int64_t head_dim = config_.head_dim;
+  const std::int64_t heads_per_kv = config_.num_heads / config_.num_kv_heads;
+  const std::int64_t first_row = segment.first_row + task.first_query;
+  const std::int64_t first_position = segment.cache->num_tokens() + task.first_query;
+  const std::int64_t num_positions = first_position + task.num_queries;  // that any of them sees
+  const std::int64_t num_rows = task.num_queries * heads_per_kv;
+  scratch.queries.resize(static_cast<std::size_t>(num_rows * head_dim));
+  scratch.scores.resize(static_cast<std::size_t>(num_rows * num_positions));
+  scratch.outputs.resize(scratch.queries.size());
+  const MatrixView queries(scratch.queries.data(), num_rows, head_dim);
+  const MatrixView scores(scratch.scores.data(), num_rows, num_positions);
+  const MatrixView outputs(scratch.outputs.data(), num_rows, head_dim);
+
+  // The values of a token's `heads_per_kv` heads lie side by side.
+  const auto begin = static_cast<std::size_t>(task.kv_head * heads_per_kv * head_dim);
+  const auto count = static_cast<std::size_t>(heads_per_kv * head_dim);
+  const auto scale = static_cast<float>(1 / std::sqrt(static_cast<double>(head_dim)));
+  for (std::int64_t t = 0; t < task.num_queries; ++t) {
+    const auto from = q_.row(first_row + t).subspan(begin, count);
+    std::ranges::transform(from, queries.row(t * heads_per_kv).data(),
+                           [scale](float v) { return v * scale; });
+  }
+  const GemmGroup score{.x = {queries.data(), num_rows, head_dim},
+                        .weight = segment.cache->keys(layer, task.kv_head, num_positions),
+                        .out = scores};
+  scratch.gemm.run({&score, 1});
+  for (std::int64_t row = 0; row < num_rows; ++row) {
+    const std::int64_t num_seen = first_position + row / heads_per_kv + 1;
+    softmax(scores.row(row).first(static_cast<std::size_t>(num_seen)));
+    std::ranges::fill(scores.row(row).subspan(static_cast<std::size_t>(num_seen)), 0.0f);
+  }
+  const GemmGroup output{.x = {scores.data(), num_rows, num_positions},
+                         .weight = segment.cache->values(layer, task.kv_head, num_positions),
+                         .out = outputs};
+  scratch.gemm.run({&output, 1});
+  for (std::int64_t t = 0; t < task.num_queries; ++t) {
+    std::copy_n(outputs.row(t * heads_per_kv).data(), count,
+                q_.row(first_row + t).subspan(begin, count).data());
+  }
+}
+
+void Attention::run(const AttentionWeights& weights, std::int64_t layer,
+                    std::span<const Segment> segments, MatrixView<float> x) {
+  const MatrixView<const float> inputs(x.data(), x.rows(), x.cols());
+  q_.reshape(x.rows(), weights.q.num_outputs);
+  k_.reshape(x.rows(), weights.k.num_outputs);
+  v_.reshape(x.rows(), weights.v.num_outputs);
+  const GemmGroup projections[] = {
+      {.x = inputs, .weight = weights.q, .bias = weights.q_bias, .out = q_},
+      {.x = inputs, .weight = weights.k, .bias = weights.k_bias, .out = k_},
+      {.x = inputs, .weight = weights.v, .bias = weights.v_bias, .out = v_}};
+  gemm_.run(projections);
+
+  std::vector<HeadTask> tasks;
+  for (const Segment& segment : segments) {
+    gemm_.pool().run(segment.num_tokens, [&](std::int64_t t, int) {
+      const std::int64_t row = segment.first_row + t, position = segment.cache->num_tokens() + t;
+      prepare_row(weights, row, position);
+      for (std::int64_t head = 0; head < config_.num_kv_heads; ++head) {
+        segment.cache->store(layer, head, position, &k_(row, head * config_.head_dim),
+                             &v_(row, head * config_.head_dim));
+      }
+    });
+    // The last queries see most: handed out first, they do not delay the end.
+    for (std::int64_t block = (segment.num_tokens - 1) / kQueriesPerTask; block >= 0; --block) {
+      const std::int64_t first = block * kQueriesPerTask;
+      for (std::int64_t head = 0; head < config_.num_kv_heads; ++head) {
+        tasks.push_back(
+            {&segment, head, first, std::min(kQueriesPerTask, segment.num_tokens - first)});
+      }
+    }
+  }
+  gemm_.pool().run(std::ssize(tasks), [&](std::int64_t task, int thread) {
+    attend(tasks[static_cast<std::size_t>(task)], layer,
+           *scratch_[static_cast<std::size_t>(thread)]);
+  });
+  const GemmGroup output{.x = q_, .weight = weights.o, .out = x};
+  gemm_.run({&output, 1});
+}
+
+}  // namespace c2r

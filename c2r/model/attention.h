@@ -1,0 +1,82 @@
+// Grouped-query attention with rotary positions over sequences of different lengths.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "c2r/experts/grouped_gemm.h"
+#include "c2r/model/config.h"
+#include "c2r/model/weights.h"
+
+namespace c2r {
+
+/// The keys and values of one sequence in all layers. Keys are stored as the rows of a matrix
+/// whose product with queries are the scores, values as the rows of one whose product with
+/// probabilities is the output, so that both are products as of weights.
+class KvCache {
+ public:
+  /// Memory: 2 num_layers num_kv_heads head_dim capacity values, of bf16 for Arithmetic::kBf16 and
+  /// of f32 otherwise.
+  /// @throws Error(kInvalidArgument) if `capacity` is not in [1, config.max_positions]
+  KvCache(const ModelConfig& config, Arithmetic arithmetic, std::int64_t capacity);
+
+  std::int64_t capacity() const { return capacity_; }
+  /// Tokens that are in it, which is the position of the next.
+  std::int64_t num_tokens() const { return num_tokens_; }
+  /// Forgets the tokens from position `num_tokens` on.
+  void truncate(std::int64_t num_tokens);
+
+ private:
+  friend class Attention;
+  friend class Decoder;
+
+  WeightView keys(std::int64_t layer, std::int64_t kv_head, std::int64_t num_positions) const;
+  WeightView values(std::int64_t layer, std::int64_t kv_head, std::int64_t num_positions) const;
+  void store(std::int64_t layer, std::int64_t kv_head, std::int64_t position, const float* key,
+             const float* value);
+  std::int64_t head_begin(std::int64_t layer, std::int64_t kv_head) const {
+    return (layer * num_kv_heads_ + kv_head) * head_dim_ * capacity_;
+  }
+
+  WeightType type_;
+  std::int64_t num_kv_heads_, head_dim_, capacity_, num_tokens_ = 0;
+  std::vector<std::byte> keys_;    // [num_layers][num_kv_heads][capacity][head_dim]
+  std::vector<std::byte> values_;  // [num_layers][num_kv_heads][head_dim][capacity]
+};
+
+/// Consecutive new tokens of one sequence, at rows [first_row, first_row + num_tokens) of a batch.
+struct Segment {
+  KvCache* cache = nullptr;
+  std::int64_t first_row = 0, num_tokens = 0;
+};
+
+class Attention {
+ public:
+  /// Both must outlive this object.
+  Attention(const ModelConfig& config, GroupedGemm& gemm);
+
+  /// Adds the segments' tokens to their caches in `layer`, without counting them yet, and
+  /// overwrites `x` [num_rows, hidden], the normalized inputs, with the layer's outputs.
+  /// A token sees its sequence up to itself.
+  void run(const AttentionWeights& weights, std::int64_t layer, std::span<const Segment> segments,
+           MatrixView<float> x);
+
+ private:
+  struct HeadTask;
+  struct Scratch;
+  void prepare_row(const AttentionWeights& weights, std::int64_t row, std::int64_t position);
+  void attend(const HeadTask& task, std::int64_t layer, Scratch& scratch);
+
+  const ModelConfig& config_;
+  GroupedGemm& gemm_;
+  std::vector<float> inverse_frequencies_;         // [head_dim / 2]
+  Matrix<float> q_, k_, v_;                        // [num_rows, heads * head_dim]
+  std::vector<std::shared_ptr<Scratch>> scratch_;  // of each thread
+};
+
+/// out = x / sqrt(mean(x^2) + eps) * weight, in place.
+void rms_norm(std::span<float> x, std::span<const float> weight, float eps);
+
+}  // namespace c2r

@@ -1,0 +1,125 @@
+#include "c2r/model/checkpoint.h"
+
+#include <algorithm>
+#include <array>
+#include <optional>
+
+#include "c2r/core/error.h"
+#include "c2r/core/shown.h"
+#include "c2r/io/json.h"
+
+namespace c2r {
+namespace {
+
+constexpr const char* kSingle = "model.safetensors";
+constexpr const char* kIndex = "model.safetensors.index.json";
+
+std::optional<WeightType> weight_type(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::kF32:
+      return WeightType::kF32;
+    case Dtype::kF16:
+      return WeightType::kF16;
+    case Dtype::kBf16:
+      return WeightType::kBf16;
+    default:
+      return std::nullopt;
+  }
+}
+
+}  // namespace
+
+Checkpoint::Checkpoint(const std::filesystem::path& folder) : folder_(folder.string()) {
+  if (std::filesystem::exists(folder / kIndex)) {
+    read_index(folder, folder / kIndex);
+  } else {
+    C2R_REQUIRE(std::filesystem::exists(folder / kSingle), kInvalidFile,
+                "{}: has neither {} nor {}", folder_, kSingle, kIndex);
+    shards_.emplace_back(folder / kSingle);
+    collect();
+  }
+}
+
+void Checkpoint::collect() {
+  for (std::size_t shard = 0; shard < shards_.size(); ++shard) {
+    for (const auto& [name, view] : shards_[shard].tensors()) {
+      const auto [at, is_new] = shard_of_.emplace(name, shard);
+      C2R_REQUIRE(is_new, kInvalidFile, "{}: tensor '{}' is also in {}", shards_[shard].path(),
+                  shown(name), shards_[at->second].path());
+    }
+  }
+}
+
+void Checkpoint::read_index(const std::filesystem::path& folder,
+                            const std::filesystem::path& index) {
+  const std::string place = index.string();
+  const Json json = read_json_file(index);
+  const Json& map = json_at(json, "weight_map", place);
+  C2R_REQUIRE(map.is_object(), kInvalidFile, "{}: weight_map must be an object", place);
+  std::map<std::string, std::size_t> shard_of_file;
+  for (const auto& [name, file] : map.items()) {
+    const std::string& shard = json_string(file, "a file of weight_map", place);
+    // A name with a folder in it could lead anywhere.
+    C2R_REQUIRE(std::filesystem::path(shard).filename() == shard && !shard.empty() &&
+                    !shard.starts_with('.'),
+                kInvalidFile, "{}: weight_map names '{}', which is not a file of the folder", place,
+                shown(shard));
+    const auto [at, is_new] = shard_of_file.emplace(shard, shards_.size());
+    if (is_new) shards_.emplace_back(folder / shard);
+    C2R_REQUIRE(shards_[at->second].has(name), kInvalidFile, "{}: has no tensor '{}', but {} does",
+                shards_[at->second].path(), shown(name), kIndex);
+  }
+  collect();
+  for (const auto& [name, shard] : shard_of_) {
+    C2R_REQUIRE(map.contains(name), kInvalidFile, "{}: has the tensor '{}', which {} lacks",
+                shards_[shard].path(), shown(name), kIndex);
+  }
+}
+
+Checkpoint::Stored Checkpoint::stored(const std::string& name,
+                                      std::span<const std::int64_t> shape) {
+  const auto found = shard_of_.find(name);
+  C2R_REQUIRE(found != shard_of_.end(), kInvalidFile, "{}: the checkpoint has no tensor '{}'",
+              folder_, name);
+  const SafetensorsFile& shard = shards_[found->second];
+  const Dtype dtype = shard.tensor(name).dtype;
+  const auto type = weight_type(dtype);
+  C2R_REQUIRE(type.has_value(), kInvalidFile,
+              "{}: tensor '{}' is {}, but weights must be F32, F16 or BF16", shard.path(), name,
+              dtype_name(dtype));
+  used_.insert(name);
+  return {shard.checked_bytes(name, dtype, shape), *type};
+}
+
+WeightView Checkpoint::matrix(const std::string& name, std::int64_t num_outputs,
+                              std::int64_t num_inputs) {
+  const auto [bytes, type] = stored(name, std::array{num_outputs, num_inputs});
+  return weight_view(bytes, type, num_outputs, num_inputs);
+}
+
+std::vector<float> Checkpoint::vector(const std::string& name, std::int64_t size) {
+  const auto [bytes, type] = stored(name, std::array{size});
+  std::vector<float> values(static_cast<std::size_t>(size));
+  copy_weights(bytes.data(), type, values);
+  return values;
+}
+
+void Checkpoint::check_all_used(std::span<const std::string_view> unused) const {
+  for (const auto& [name, shard] : shard_of_) {
+    const bool is_unused = std::ranges::any_of(
+        unused, [&name = name](std::string_view end) { return name.ends_with(end); });
+    C2R_REQUIRE(is_unused || used_.contains(name), kInvalidFile,
+                "{}: tensor '{}' is no part of a model with this config.json",
+                shards_[shard].path(), shown(name));
+  }
+}
+
+std::int64_t Checkpoint::num_bytes() const {
+  std::int64_t sum = 0;
+  for (const SafetensorsFile& shard : shards_) {
+    for (const auto& [name, tensor] : shard.tensors()) sum += std::ssize(tensor.bytes);
+  }
+  return sum;
+}
+
+}  // namespace c2r

@@ -1,0 +1,56 @@
+// The tensors of a checkpoint folder: model.safetensors, or the shards that
+// model.safetensors.index.json names. They are mapped, not read.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "c2r/experts/weight.h"
+#include "c2r/io/safetensors.h"
+
+namespace c2r {
+
+class Checkpoint {
+ public:
+  /// Opens every shard and checks its header.
+  /// @throws Error(kInvalidFile) if there is no checkpoint, a shard is broken or missing, a tensor
+  ///         is in two shards, or the index and the shards disagree
+  explicit Checkpoint(const std::filesystem::path& folder);
+
+  /// The tensor `name`, [num_outputs, num_inputs], of f32, f16 or bf16. Valid while this lives.
+  /// @throws Error(kInvalidFile), naming file, tensor and what is wrong
+  WeightView matrix(const std::string& name, std::int64_t num_outputs, std::int64_t num_inputs);
+
+  /// The tensor `name`, [size], as floats.
+  std::vector<float> vector(const std::string& name, std::int64_t size);
+
+  /// Checks that every tensor was asked for, but those whose names end in one of `unused`.
+  /// @throws Error(kInvalidFile), naming the first one
+  void check_all_used(std::span<const std::string_view> unused) const;
+
+  /// Of all tensors, used or not.
+  std::int64_t num_bytes() const;
+  const std::vector<SafetensorsFile>& shards() const { return shards_; }
+
+ private:
+  struct Stored {
+    std::span<const std::byte> bytes;
+    WeightType type;
+  };
+  void read_index(const std::filesystem::path& folder, const std::filesystem::path& index);
+  void collect();
+  Stored stored(const std::string& name, std::span<const std::int64_t> shape);
+
+  std::string folder_;
+  std::vector<SafetensorsFile> shards_;
+  std::map<std::string, std::size_t, std::less<>> shard_of_;  // tensor -> position in shards_
+  std::set<std::string, std::less<>> used_;
+};
+
+}  // namespace c2r

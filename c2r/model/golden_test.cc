@@ -1,0 +1,201 @@
+// Tiny checkpoints of every family against an independent implementation: see
+// tools/make_tiny_models.py for whose.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "c2r/core/testing.h"
+#include "c2r/model/decoder.h"
+#include "c2r/model/model.h"
+
+namespace c2r {
+namespace {
+
+using Tokens = std::vector<std::int32_t>;
+
+struct Case {
+  std::string family, variant;  // "plain", or "c2r" with collaborator lists
+};
+
+// What the golden file says of one variant.
+struct Expected {
+  Tokens prompt, greedy;
+  Matrix<float> logits;               // [prompt.size(), vocab_size]
+  std::vector<Matrix<int>> topk_idx;  // [num_moe_layers] of [prompt + greedy, top_k]
+};
+
+std::filesystem::path folder_of(const std::string& family) {
+  return std::filesystem::path(C2R_SOURCE_DIR) / "tests" / "golden" / "models" / family;
+}
+
+Json expected_json(const Case& c) {
+  return read_json_file(folder_of(c.family) / "expected.json").at(c.variant);
+}
+
+template <class T>
+Matrix<T> matrix_of(const Json& rows) {
+  Matrix<T> m(std::ssize(rows), std::ssize(rows.at(0)));
+  for (std::int64_t r = 0; r < m.rows(); ++r) {
+    for (std::int64_t c = 0; c < m.cols(); ++c) {
+      m(r, c) = rows.at(static_cast<std::size_t>(r)).at(static_cast<std::size_t>(c)).get<T>();
+    }
+  }
+  return m;
+}
+
+Expected read_expected(const Case& c) {
+  const Json json = expected_json(c);
+  Expected e{.prompt = json.at("prompt").get<Tokens>(),
+             .greedy = json.at("greedy").get<Tokens>(),
+             .logits = matrix_of<float>(json.at("logits"))};
+  for (const Json& layer : json.at("topk_idx")) e.topk_idx.push_back(matrix_of<int>(layer));
+  return e;
+}
+
+class Golden : public ::testing::TestWithParam<Case> {
+ protected:
+  Golden() : model_(folder_of(GetParam().family)), expected_(read_expected(GetParam())) {
+    Json config = read_json_file(folder_of(GetParam().family) / "config.json");
+    if (GetParam().variant == "c2r") {
+      const Json json = expected_json(GetParam());
+      config["top_t"] = json.at("top_t");
+      config["collaborative_list"] = json.at("collaborative_list");
+    }
+    config_ = parse_config(config, "config.json");
+    all_ = expected_.prompt;
+    all_.insert(all_.end(), expected_.greedy.begin(), expected_.greedy.end());
+  }
+
+  Decoder decoder(Arithmetic arithmetic = Arithmetic::kF32) {
+    return {config_, model_.weights(), arithmetic, pool_};
+  }
+
+  Matrix<float> logits(Decoder& decoder, MatrixView<const float> states) const {
+    Matrix<float> out(states.rows(), config_.vocab_size);
+    decoder.logits(states, out);
+    return out;
+  }
+
+  Model model_;
+  ModelConfig config_;
+  Expected expected_;
+  Tokens all_;  // prompt and greedy continuation
+  ThreadPool pool_{2};
+};
+
+float largest(const Matrix<float>& m) {
+  float max = 0;
+  for (const float v : m.all()) max = std::max(max, std::abs(v));
+  return max;
+}
+
+TEST_P(Golden, LogitsAreThoseOfTheOtherImplementation) {
+  Decoder decoder = this->decoder();
+  KvCache cache(config_, Arithmetic::kF32, 128);
+  const SequenceChunk chunk{&cache, expected_.prompt};
+  const auto got = logits(decoder, decoder.forward({&chunk, 1}));
+  const float tolerance = 1e-4f * largest(expected_.logits);
+  for (std::int64_t t = 0; t < got.rows(); ++t) {
+    for (std::int64_t v = 0; v < got.cols(); ++v) {
+      ASSERT_NEAR(got(t, v), expected_.logits(t, v), tolerance) << "token " << t;
+    }
+  }
+}
+
+TEST_P(Golden, GreedyTextIsIdentical) {
+  Decoder decoder = this->decoder();
+  KvCache cache(config_, Arithmetic::kF32, 128);
+  Tokens next = expected_.prompt, text;
+  while (text.size() < expected_.greedy.size()) {
+    const SequenceChunk chunk{&cache, next};
+    const auto states = decoder.forward({&chunk, 1});
+    const auto last = logits(decoder, states.rows(states.rows() - 1, states.rows()));
+    const auto best = std::ranges::max_element(last.row(0)) - last.row(0).begin();
+    next = {static_cast<std::int32_t>(best)};
+    text.push_back(next[0]);
+  }
+  EXPECT_EQ(text, expected_.greedy);
+}
+
+TEST_P(Golden, RoutingIsIdenticalOnEveryToken) {
+  Decoder decoder = this->decoder();
+  KvCache cache(config_, Arithmetic::kF32, 128);
+  std::size_t num_layers = 0;
+  const SequenceChunk chunk{&cache, all_};
+  (void)decoder.forward({&chunk, 1}, [&](std::int64_t layer, const Routing& routing) {
+    const auto& expected = expected_.topk_idx.at(static_cast<std::size_t>(layer));
+    ASSERT_EQ(routing.num_tokens(), expected.rows());
+    for (std::int64_t t = 0; t < expected.rows(); ++t) {
+      for (std::int64_t k = 0; k < expected.cols(); ++k) {
+        ASSERT_EQ(static_cast<int>(routing.topk_idx(t, k)), expected(t, k))
+            << "layer " << layer << ", token " << t << ", choice " << k;
+      }
+    }
+    ++num_layers;
+  });
+  EXPECT_EQ(num_layers, expected_.topk_idx.size());
+}
+
+// Rows of one batch, chunks of one sequence and threads do not see each other.
+TEST_P(Golden, StatesAreTheSameBitsInChunksAndInBatches) {
+  for (const Arithmetic arithmetic : {Arithmetic::kF32, Arithmetic::kBf16}) {
+    Decoder whole = this->decoder(arithmetic);
+    KvCache cache(config_, arithmetic, 128);
+    const SequenceChunk chunk{&cache, all_};
+    const auto states = whole.forward({&chunk, 1});
+
+    // The sequence in chunks of 1, 2, 3 ..., beside another one in chunks of 5.
+    Decoder decoder = this->decoder(arithmetic);
+    KvCache in_chunks(config_, arithmetic, 100), other(config_, arithmetic, 128);
+    std::int64_t done = 0;
+    for (std::int64_t size = 1; done < std::ssize(all_); ++size) {
+      const auto count = std::min(size, std::ssize(all_) - done);
+      const std::span<const std::int32_t> tokens(all_);
+      const SequenceChunk batch[] = {{&other, tokens.subspan(0, 5)},
+                                     {&in_chunks, tokens.subspan(static_cast<std::size_t>(done),
+                                                                 static_cast<std::size_t>(count))}};
+      const auto part = decoder.forward(batch);
+      for (std::int64_t t = 0; t < count; ++t) {
+        ASSERT_TRUE(std::ranges::equal(part.row(5 + t), states.row(done + t)))
+            << "token " << done + t << " in a chunk of " << count;
+      }
+      done += count;
+    }
+    EXPECT_EQ(in_chunks.num_tokens(), std::ssize(all_));
+  }
+}
+
+// bf16 keeps 8 bits of each activation. Over two or three layers of these models its logits are
+// within a few percent of the largest; a wrong term would be off by tens of percent.
+TEST_P(Golden, Bf16IsClose) {
+  Decoder decoder = this->decoder(Arithmetic::kBf16);
+  KvCache cache(config_, Arithmetic::kBf16, 128);
+  const SequenceChunk chunk{&cache, expected_.prompt};
+  const auto got = logits(decoder, decoder.forward({&chunk, 1}));
+  double squares = 0, expected_squares = 0;
+  for (std::size_t i = 0; i < got.all().size(); ++i) {
+    squares += std::pow(double{got.all()[i]} - double{expected_.logits.all()[i]}, 2);
+    expected_squares += std::pow(double{expected_.logits.all()[i]}, 2);
+  }
+  EXPECT_LT(std::sqrt(squares / expected_squares), 0.05);
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, Golden,
+                         ::testing::Values(Case{"llama_moe", "plain"}, Case{"llama_moe", "c2r"},
+                                           Case{"qwen2_moe", "plain"}, Case{"qwen2_moe", "c2r"},
+                                           Case{"qwen3_moe", "plain"}, Case{"olmoe", "plain"},
+                                           Case{"mixtral", "plain"}),
+                         [](const auto& test) {
+                           return test.param.family + "_" + test.param.variant;
+                         });
+
+TEST(GoldenModels, CoverEveryFamily) {
+  for (const Family& family : families()) {
+    EXPECT_TRUE(std::filesystem::exists(folder_of(std::string(family.model_type))))
+        << family.model_type;
+  }
+}
+
+}  // namespace
+}  // namespace c2r

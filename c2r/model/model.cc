@@ -1,0 +1,19 @@
+#include "c2r/model/model.h"
+
+#include "c2r/core/error.h"
+
+namespace c2r {
+
+Model::Model(const std::filesystem::path& folder, const std::filesystem::path& plan)
+    : folder_(folder) {
+  C2R_REQUIRE(std::filesystem::is_directory(folder), kInvalidFile,
+              "'{}' is not a folder with a model", folder.string());
+  const auto config_path = folder / "config.json";
+  config_ = std::make_unique<ModelConfig>(
+      parse_config(read_json_file(config_path), config_path.string()));
+  if (!plan.empty()) apply_plan(read_plan(plan), plan.string(), *config_);
+  checkpoint_ = std::make_unique<Checkpoint>(folder);
+  weights_ = std::make_unique<ModelWeights>(find_weights(*config_, *checkpoint_));
+}
+
+}  // namespace c2r

@@ -1,0 +1,34 @@
+// A model folder, opened: config.json, the checkpoint, and the weights in it.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "c2r/model/checkpoint.h"
+#include "c2r/model/config.h"
+#include "c2r/model/weights.h"
+
+namespace c2r {
+
+/// Opening maps the weights and reads none of them: pages come in as they are used, and the kernel
+/// may drop them again. Memory: the weights once, as page cache, and nothing else.
+class Model {
+ public:
+  /// @param plan a plan whose collaborator lists replace the config's; empty: none
+  /// @throws Error(kInvalidFile), Error(kUnsupported), naming the file and the key or tensor
+  explicit Model(const std::filesystem::path& folder, const std::filesystem::path& plan = {});
+
+  const std::filesystem::path& folder() const { return folder_; }
+  const ModelConfig& config() const { return *config_; }
+  const ModelWeights& weights() const { return *weights_; }
+  const Checkpoint& checkpoint() const { return *checkpoint_; }
+
+ private:
+  // On the heap, so that views and references stay valid when the model is moved.
+  std::filesystem::path folder_;
+  std::unique_ptr<ModelConfig> config_;
+  std::unique_ptr<Checkpoint> checkpoint_;
+  std::unique_ptr<ModelWeights> weights_;
+};
+
+}  // namespace c2r
