@@ -5,7 +5,7 @@
 // Products are dot products along that row, so nothing is packed or copied but the activations,
 // and a model needs its weights once. A tile of 4 rows by 6 outputs stays in registers, as in any
 // GEMM; its lanes are added once, at the end of the row. What that gives beside oneDNN, which packs
-// weights, is measured by grouped_gemm_bench.cc.
+// weights, is measured by experts_bench.cc.
 //
 // Each output is computed in one order of additions, which depends on the backend and on nothing
 // else: not on the other rows of the batch, nor on threads. So a token's results are the same bits

@@ -76,12 +76,20 @@ void Checkpoint::read_index(const std::filesystem::path& folder,
   }
 }
 
-Checkpoint::Stored Checkpoint::stored(const std::string& name,
-                                      std::span<const std::int64_t> shape) {
+const SafetensorsFile& Checkpoint::shard_with(std::string_view name) const {
   const auto found = shard_of_.find(name);
   C2R_REQUIRE(found != shard_of_.end(), kInvalidFile, "{}: the checkpoint has no tensor '{}'",
               folder_, name);
-  const SafetensorsFile& shard = shards_[found->second];
+  return shards_[found->second];
+}
+
+const TensorView& Checkpoint::tensor(std::string_view name) const {
+  return shard_with(name).tensor(name);
+}
+
+Checkpoint::Stored Checkpoint::stored(const std::string& name,
+                                      std::span<const std::int64_t> shape) {
+  const SafetensorsFile& shard = shard_with(name);
   const Dtype dtype = shard.tensor(name).dtype;
   const auto type = weight_type(dtype);
   C2R_REQUIRE(type.has_value(), kInvalidFile,

@@ -34,6 +34,9 @@ class Checkpoint {
   /// @throws Error(kInvalidFile), naming the first one
   void check_all_used(std::span<const std::string_view> unused) const;
 
+  /// A tensor as it is stored. @throws Error(kInvalidFile) if there is none
+  const TensorView& tensor(std::string_view name) const;
+
   /// Of all tensors, used or not.
   std::int64_t num_bytes() const;
   const std::vector<SafetensorsFile>& shards() const { return shards_; }
@@ -45,6 +48,7 @@ class Checkpoint {
   };
   void read_index(const std::filesystem::path& folder, const std::filesystem::path& index);
   void collect();
+  const SafetensorsFile& shard_with(std::string_view name) const;
   Stored stored(const std::string& name, std::span<const std::int64_t> shape);
 
   std::string folder_;

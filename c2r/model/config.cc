@@ -271,13 +271,17 @@ ModelConfig parse_config(const Json& json, std::string_view place) {
   return config;
 }
 
-void apply_plan(const Plan& plan, std::string_view place, ModelConfig& config) {
+void check_plan_is_for(const Plan& plan, std::string_view place, const ModelConfig& config) {
   C2R_REQUIRE(plan.num_experts == config.num_experts && plan.top_k == config.top_k, kInvalidFile,
               "{}: the plan is for {} experts and top-{}, but the model has {} and top-{}", place,
               plan.num_experts, plan.top_k, config.num_experts, config.top_k);
   C2R_REQUIRE(std::ranges::equal(plan.layers, config.moe_layers, {}, &PlanLayer::layer_index),
               kInvalidFile, "{}: the plan's {} layers are not the model's {} with experts", place,
               plan.layers.size(), config.moe_layers.size());
+}
+
+void apply_plan(const Plan& plan, std::string_view place, ModelConfig& config) {
+  check_plan_is_for(plan, place, config);
   config.constraints.clear();
   if (!plan.top_t) return;
   for (const PlanLayer& layer : plan.layers) {

@@ -49,9 +49,12 @@ struct ModelConfig {
 /// @throws Error(kInvalidFile), Error(kUnsupported), naming the key, its value and the allowed ones
 ModelConfig parse_config(const Json& json, std::string_view place);
 
+/// Checks that `plan` is for the model's layers and experts. @param place names it in messages
+/// @throws Error(kInvalidFile)
+void check_plan_is_for(const Plan& plan, std::string_view place, const ModelConfig& config);
+
 /// Replaces the constraints of the config by those of `plan`, which may have none.
-/// @param place names the plan in messages
-/// @throws Error(kInvalidFile) if the plan is for other layers, experts or top_k
+/// @throws Error(kInvalidFile) as check_plan_is_for()
 void apply_plan(const Plan& plan, std::string_view place, ModelConfig& config);
 
 /// How the `moe_layer`-th MoE layer routes.

@@ -10,6 +10,7 @@
 
 #include "c2r/model/attention.h"
 #include "c2r/model/config.h"
+#include "c2r/model/moe_layer.h"
 #include "c2r/model/weights.h"
 #include "c2r/routing/policy.h"
 
@@ -50,19 +51,16 @@ class Decoder {
  private:
   void embed(std::span<const SequenceChunk> batch);
   void normalize(std::span<const float> weight);
-  void run_moe(std::int64_t moe_layer, const MoeWeights& weights, const RoutingObserver& observer);
-  void add_experts(const MoeWeights& weights, const Routing& routing);
 
   const ModelConfig& config_;
   const ModelWeights& weights_;
   GroupedGemm gemm_;
-  GroupedGemm exact_gemm_;  // for gates: f32, whatever the arithmetic of the rest
-  ExpertMlps mlps_;
+  ExpertMlps mlps_;  // of layers without experts
+  MoeLayer moe_;
   Attention attention_;
   std::vector<Router> routers_;  // [num_moe_layers]
   Matrix<float> residual_;       // [num_tokens, hidden]
   Matrix<float> normalized_;     // [num_tokens, hidden], what a block reads and then writes
-  Matrix<float> expert_in_, expert_out_;  // [num_tokens * top_k + shared, hidden], by expert
 };
 
 }  // namespace c2r

@@ -30,7 +30,6 @@ constexpr std::string_view kLlamaMoeIgnored[] = {"gates",
                                                  "capacity_factor",
                                                  "drop_tokens",
                                                  "dropped_padding"};
-constexpr std::string_view kLlamaMoeUnused[] = {".weight_noise.weight"};
 
 constexpr Family kFamilies[] = {
     {.model_type = "llama_moe",
@@ -50,7 +49,7 @@ constexpr Family kFamilies[] = {
      .default_rope_theta = "10000",  // what its published code has built in
      .required = kLlamaMoeRequired,
      .ignored = kLlamaMoeIgnored,
-     .unused = kLlamaMoeUnused},
+     .gate_noise = "mlp.gate.weight_noise.weight"},
     {.model_type = "mixtral",
      .name = "Mixtral",
      .num_experts_key = "num_local_experts",

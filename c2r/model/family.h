@@ -48,7 +48,8 @@ struct Family {
   std::string_view default_rope_theta;  // for a config without; empty: it must say
   std::span<const RequiredValue> required;    // beside those of every family
   std::span<const std::string_view> ignored;  // keys without influence on results
-  std::span<const std::string_view> unused;   // ends of tensor names that are not read
+  // A tensor of training, as MoeTensorNames: not read, but it has a row for each expert.
+  std::string_view gate_noise;
 };
 
 std::span<const Family> families();

@@ -100,8 +100,8 @@ ModelWeights find_weights(const ModelConfig& config, Checkpoint& checkpoint) {
                        : checkpoint.matrix("lm_head.weight", config.vocab_size, config.hidden);
   // Old checkpoints store RoPE's frequencies, which follow from rope_theta; some store the output
   // projection although it is tied.
-  std::vector<std::string_view> unused(config.family->unused.begin(), config.family->unused.end());
-  unused.emplace_back(".rotary_emb.inv_freq");
+  std::vector<std::string_view> unused = {".rotary_emb.inv_freq"};
+  if (!config.family->gate_noise.empty()) unused.push_back(config.family->gate_noise);
   if (config.has_tied_embeddings) unused.emplace_back("lm_head.weight");
   checkpoint.check_all_used(unused);
   return weights;

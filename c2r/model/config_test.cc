@@ -1,0 +1,146 @@
+#include "c2r/model/config.h"
+
+#include <gtest/gtest.h>
+
+#include "c2r/core/testing.h"
+
+namespace c2r {
+namespace {
+
+using testing::error_of;
+
+// The smallest of each of the paper's two families. What is refused is tested in tests/malformed.
+Json qwen2() {
+  return {{"model_type", "qwen2_moe"},  {"hidden_size", 8},
+          {"vocab_size", 16},           {"num_hidden_layers", 4},
+          {"num_attention_heads", 2},   {"max_position_embeddings", 32},
+          {"rms_norm_eps", 1e-6},       {"rope_theta", 1e6},
+          {"num_experts", 4},           {"num_experts_per_tok", 2},
+          {"moe_intermediate_size", 3}, {"shared_expert_intermediate_size", 5},
+          {"intermediate_size", 7},     {"norm_topk_prob", false}};
+}
+
+Json llama_moe() {
+  return {{"model_type", "llama_moe"}, {"hidden_size", 8},         {"vocab_size", 16},
+          {"num_hidden_layers", 2},    {"num_attention_heads", 2}, {"max_position_embeddings", 32},
+          {"rms_norm_eps", 1e-5},      {"num_experts", 2},         {"num_selects", 1},
+          {"intermediate_size", 10}};
+}
+
+TEST(Config, ReadsWhatItSays) {
+  Json json = qwen2();
+  json["num_key_value_heads"] = 1;
+  json["eos_token_id"] = {3, 5};
+  const ModelConfig c = parse_config(json, "config.json");
+  EXPECT_EQ(c.family->name, "Qwen2-MoE");
+  EXPECT_EQ(c.hidden, 8);
+  EXPECT_EQ(c.head_dim, 4);
+  EXPECT_EQ(c.num_kv_heads, 1);
+  EXPECT_EQ(c.rope_theta, 1e6);
+  EXPECT_EQ(c.eos_ids, (std::vector<std::int32_t>{3, 5}));
+  EXPECT_EQ(c.shared_intermediate, 5);
+  EXPECT_EQ(c.moe_layers, (std::vector<std::int32_t>{0, 1, 2, 3}));
+  EXPECT_EQ(c.dense_intermediate, 0);
+  EXPECT_TRUE(c.constraints.empty());
+}
+
+// Hugging Face's rule: every decoder_sparse_step-th layer, counted from 1, but those listed.
+TEST(Config, SomeLayersMayHaveNoExperts) {
+  Json json = qwen2();
+  json["num_hidden_layers"] = 8;
+  json["decoder_sparse_step"] = 2;
+  json["mlp_only_layers"] = {3};
+  const ModelConfig c = parse_config(json, "config.json");
+  EXPECT_EQ(c.moe_layers, (std::vector<std::int32_t>{1, 5, 7}));
+  EXPECT_TRUE(c.is_moe(5));
+  EXPECT_FALSE(c.is_moe(3));
+  EXPECT_EQ(c.dense_intermediate, 7);
+}
+
+TEST(Config, SlicedExpertsShareOneWidth) {
+  Json json = llama_moe();
+  const ModelConfig even = parse_config(json, "config.json");
+  EXPECT_EQ(even.intermediate, Matrix<std::int64_t>(2, 2, 5));
+  EXPECT_EQ(even.routing_scale, (std::vector<float>{1, 1}));
+  EXPECT_EQ(even.rope_theta, 10000);
+  json["size_experts"] = {{4, 6}, {5, 5}};
+  json["score_scale_factor"] = {4.0, 2.5};
+  const ModelConfig uneven = parse_config(json, "config.json");
+  EXPECT_EQ(uneven.intermediate(0, 1), 6);
+  EXPECT_EQ(routing_policy(uneven, 1).scale, 2.5f);
+  EXPECT_EQ(routing_policy(uneven, 1).scoring, Scoring::kSoftmaxOverChosen);
+}
+
+TEST(Config, ARopeOfTransformers5IsTheSame) {
+  Json json = qwen2();
+  json.erase("rope_theta");
+  json["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 5e5}};
+  EXPECT_EQ(parse_config(json, "config.json").rope_theta, 5e5);
+}
+
+TEST(Config, UnknownKeysAreRefusedUnlessTheyAreOff) {
+  Json json = qwen2();
+  json["shiny_new_norm"] = nullptr;
+  json["shiny_new_mask"] = false;
+  EXPECT_EQ(error_of([&] { (void)parse_config(json, "config.json"); }), "no error");
+  json["shiny_new_mask"] = true;
+  EXPECT_EQ(error_of([&] { (void)parse_config(json, "config.json"); }),
+            "config.json: the key 'shiny_new_mask' (value true) is not known; remove it if it has "
+            "no influence on the results");
+}
+
+TEST(Config, APlanTakesThePlaceOfTheConfigsLists) {
+  Json json = llama_moe();
+  json["num_experts"] = 4;
+  json["num_selects"] = 2;
+  json["intermediate_size"] = 8;
+  json["top_t"] = 1;
+  json["collaborative_list"] = Json::array({{{1}, {0}, {3}, {2}}, {{3}, {2}, {1}, {0}}});
+  ModelConfig c = parse_config(json, "config.json");
+  ASSERT_EQ(c.constraints.size(), 2u);
+  EXPECT_EQ(routing_policy(c, 1).constraint->collaborators(0, 0), ExpertId{3});
+
+  Plan plan{.num_experts = 4, .top_k = 2, .layers = {{.layer_index = 0}, {.layer_index = 1}}};
+  apply_plan(plan, "plan.json", c);
+  EXPECT_TRUE(c.constraints.empty());
+
+  plan.top_t = 2;
+  for (PlanLayer& layer : plan.layers) {
+    layer.collaborators = {4, 2};
+    for (std::int32_t e = 0; e < 4; ++e) {
+      layer.collaborators(e, 0) = ExpertId{(e + 1) % 4};
+      layer.collaborators(e, 1) = ExpertId{(e + 2) % 4};
+    }
+  }
+  apply_plan(plan, "plan.json", c);
+  EXPECT_EQ(routing_policy(c, 0).constraint->top_t, 2);
+  EXPECT_EQ(routing_policy(c, 0).constraint->collaborators(3, 0), ExpertId{0});
+
+  plan.layers[1].layer_index = 2;
+  EXPECT_EQ(error_of([&] { apply_plan(plan, "plan.json", c); }),
+            "plan.json: the plan's 2 layers are not the model's 2 with experts");
+  plan.top_k = 3;
+  EXPECT_EQ(error_of([&] { apply_plan(plan, "plan.json", c); }),
+            "plan.json: the plan is for 4 experts and top-3, but the model has 4 and top-2");
+}
+
+TEST(ConfigOnRealData, TheOfficialConfigsAreUnderstood) {
+  const auto llama = testing::real_data("c2r-official/llama_moe_3_5b_2_8_config.json");
+  const auto qwen = testing::real_data("c2r-official/qwen1_5_moe_a2_7b_config.json");
+  C2R_SKIP_WITHOUT(llama);
+  const ModelConfig l = parse_config(read_json_file(llama), llama.string());
+  EXPECT_EQ(l.family->name, "LLaMA-MoE");
+  EXPECT_EQ(l.num_moe_layers(), 32);
+  EXPECT_EQ(l.intermediate(31, 7), 1376);
+  EXPECT_EQ(l.routing_scale, std::vector<float>(32, 4.0f));
+  EXPECT_EQ(l.constraints.at(0).top_t, 5);
+  const ModelConfig q = parse_config(read_json_file(qwen), qwen.string());
+  EXPECT_EQ(q.family->name, "Qwen2-MoE");
+  EXPECT_EQ(q.num_experts, 60);
+  EXPECT_EQ(q.shared_intermediate, 5632);
+  EXPECT_EQ(q.constraints.at(23).top_t, 30);
+  EXPECT_EQ(q.constraints.at(0).collaborators(0, 0), ExpertId{52});
+}
+
+}  // namespace
+}  // namespace c2r
