@@ -1,0 +1,163 @@
+#include "c2r/model/permute.h"
+
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "c2r/core/error.h"
+#include "c2r/io/json.h"
+#include "c2r/io/safetensors.h"
+
+namespace c2r {
+namespace {
+
+using Order = std::vector<std::size_t>;  // new expert -> old expert
+
+// What changes in a checkpoint.
+struct Changes {
+  std::map<std::string, std::string, std::less<>> sources;  // new tensor -> the old one it holds
+  std::map<std::string, Order, std::less<>> row_orders;     // tensors with a row for each expert
+};
+
+Order order_of(const PlanLayer& layer, std::int32_t num_experts, std::string_view place) {
+  Order order;
+  std::vector<int> copies(static_cast<std::size_t>(num_experts));
+  for (const ExpertId e : layer.placement.slots.all()) {
+    order.push_back(index(e));
+    ++copies[index(e)];
+  }
+  for (std::size_t e = 0; e < copies.size(); ++e) {
+    C2R_REQUIRE(copies[e] == 1, kInvalidFile,
+                "{}, layer {}: expert {} has {} slots, but a checkpoint has each expert once",
+                place, layer.layer_index, e, copies[e]);
+  }
+  return order;
+}
+
+void add_layer(const ModelConfig& config, std::int32_t layer, const Order& order,
+               Changes& changes) {
+  const MoeTensorNames& names = config.family->tensors;
+  const std::string prefix = fmt::format("model.layers.{}.", layer);
+  for (const auto pattern : {names.expert_gate, names.expert_up, names.expert_down}) {
+    for (std::size_t e = 0; e < order.size(); ++e) {
+      changes.sources[prefix + fmt::format(fmt::runtime(pattern), e)] =
+          prefix + fmt::format(fmt::runtime(pattern), order[e]);
+    }
+  }
+  // The rows of the last matrix of the gate are the experts.
+  const bool has_second = config.family->gate == GateKind::kTanhMlp;
+  changes.row_orders[prefix + std::string(has_second ? names.second_gate : names.gate)] = order;
+  if (!config.family->gate_noise.empty()) {
+    changes.row_orders[prefix + std::string(config.family->gate_noise)] = order;
+  }
+}
+
+// Sizes and collaborator lists follow their experts; collaborators get their new ids.
+void permute_config(const ModelConfig& config, std::span<const Order> orders, Json& json) {
+  for (std::size_t l = 0; l < orders.size(); ++l) {
+    const Order& order = orders[l];
+    const auto permute = [&](Json& row) {
+      const Json old = row;
+      for (std::size_t e = 0; e < order.size(); ++e) row[e] = old[order[e]];
+    };
+    const auto layer = static_cast<std::size_t>(config.moe_layers[l]);
+    if (config.family->is_sliced && json.contains("size_experts")) {
+      permute(json["size_experts"][layer]);
+    }
+    if (!json.contains("collaborative_list")) continue;
+    Json& lists = json["collaborative_list"][l];
+    permute(lists);
+    std::vector<std::size_t> new_id(order.size());
+    for (std::size_t e = 0; e < order.size(); ++e) new_id[order[e]] = e;
+    for (Json& list : lists) {
+      for (Json& e : list) e = new_id.at(e.get<std::size_t>());
+    }
+  }
+}
+
+void write_rows(const TensorView& view, const Order& order, AtomicFile& file) {
+  const std::size_t row_bytes = view.bytes.size() / order.size();
+  for (const std::size_t row : order) file.write(view.bytes.subspan(row * row_bytes, row_bytes));
+}
+
+void write_shard(const Checkpoint& checkpoint, const SafetensorsFile& shard, const Changes& changes,
+                 const std::filesystem::path& path) {
+  std::vector<TensorToWrite> tensors;
+  for (const auto& [name, unused] : shard.tensors()) {
+    const auto source = changes.sources.find(name);
+    const TensorView& view =
+        checkpoint.tensor(source == changes.sources.end() ? name : source->second);
+    const auto order = changes.row_orders.find(name);
+    tensors.push_back({.name = name,
+                       .dtype = view.dtype,
+                       .shape = view.shape,
+                       .write = [&view, order, end = changes.row_orders.end()](AtomicFile& file) {
+                         if (order == end) return file.write(view.bytes);
+                         write_rows(view, order->second, file);
+                       }});
+  }
+  write_safetensors(path, std::move(tensors), {shard.metadata().begin(), shard.metadata().end()});
+}
+
+// A folder under construction, removed unless it was renamed to its place.
+class NewFolder {
+ public:
+  explicit NewFolder(std::filesystem::path path) : path_(std::move(path)) {
+    if (path_.filename().empty()) path_ = path_.parent_path();  // "folder/"
+    C2R_REQUIRE(!std::filesystem::exists(path_), kInvalidArgument, "'{}' exists already",
+                path_.string());
+    temporary_ =
+        path_.parent_path() / fmt::format(".{}.{}.tmp", path_.filename().string(), ::getpid());
+    std::error_code error;
+    C2R_REQUIRE(std::filesystem::create_directory(temporary_, error), kInvalidFile,
+                "cannot make the folder '{}': {}", path_.string(), error.message());
+  }
+  NewFolder(const NewFolder&) = delete;
+  NewFolder& operator=(const NewFolder&) = delete;
+  ~NewFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(temporary_, ignored);
+  }
+
+  const std::filesystem::path& path() const { return temporary_; }
+  void commit() { std::filesystem::rename(temporary_, path_); }
+
+ private:
+  std::filesystem::path path_, temporary_;
+};
+
+}  // namespace
+
+void permute_checkpoint(const Model& model, const Plan& plan, std::string_view place,
+                        const std::filesystem::path& output) {
+  const ModelConfig& config = model.config();
+  check_plan_is_for(plan, place, config);
+  Changes changes;
+  std::vector<Order> orders;
+  for (const PlanLayer& layer : plan.layers) {
+    orders.push_back(order_of(layer, config.num_experts, place));
+    add_layer(config, layer.layer_index, orders.back(), changes);
+  }
+  Json json = read_json_file(model.folder() / "config.json");
+  permute_config(config, orders, json);
+
+  NewFolder folder(output);
+  for (const SafetensorsFile& shard : model.checkpoint().shards()) {
+    const auto name = std::filesystem::path(shard.path()).filename();
+    write_shard(model.checkpoint(), shard, changes, folder.path() / name);
+  }
+  for (const auto& entry : std::filesystem::directory_iterator(model.folder())) {
+    const auto& path = entry.path();
+    if (!entry.is_regular_file() || path.extension() == ".safetensors") continue;
+    std::filesystem::copy_file(path, folder.path() / path.filename());
+  }
+  write_text_file(folder.path() / "config.json", json.dump(1) + "\n");
+  (void)Model(folder.path());  // whatever was wrong with the old one would have been said
+  folder.commit();
+}
+
+}  // namespace c2r
