@@ -1,0 +1,209 @@
+// Profiling, scoring and generating with a tiny model whose answers are known: see
+// tools/make_tiny_models.py.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <set>
+
+#include "c2r/core/testing.h"
+#include "c2r/engine/generate.h"
+#include "c2r/engine/profile.h"
+#include "c2r/engine/score.h"
+#include "c2r/io/json.h"
+#include "c2r/routing/trace.h"
+
+namespace c2r {
+namespace {
+
+using testing::error_of;
+using Tokens = std::vector<std::int32_t>;
+
+class TinyModel : public ::testing::Test {
+ protected:
+  static std::filesystem::path folder() {
+    return std::filesystem::path(C2R_SOURCE_DIR) / "tests" / "golden" / "models" / "qwen2_moe";
+  }
+
+  TinyModel()
+      : model_(folder()),
+        expected_(read_json_file(folder() / "expected.json").at("plain")),
+        prompt_(expected_.at("prompt").get<Tokens>()),
+        greedy_(expected_.at("greedy").get<Tokens>()) {}
+
+  // Small chunks, so that every prompt is cut.
+  Engine engine(int num_threads = 2) {
+    return {model_,
+            {.arithmetic = Arithmetic::kF32, .num_threads = num_threads, .chunk_tokens = 5}};
+  }
+
+  Tokens all() const {
+    Tokens tokens = prompt_;
+    tokens.insert(tokens.end(), greedy_.begin(), greedy_.end());
+    return tokens;
+  }
+
+  Model model_;
+  Json expected_;
+  Tokens prompt_, greedy_;
+  NoProgress progress_;
+};
+
+NextSequence once(std::vector<Tokens> sequences) {
+  return [sequences = std::move(sequences), next = std::size_t{0}]() mutable {
+    return next < sequences.size() ? std::optional(sequences[next++]) : std::nullopt;
+  };
+}
+
+using Profile = TinyModel;
+
+TEST_F(Profile, RecordsTheChoicesOfTheOtherImplementation) {
+  const auto path = testing::temporary_path("trace.safetensors");
+  Engine engine = this->engine();
+  const auto result =
+      profile(engine, once({all(), all()}), {.output = path, .model_name = "tiny"}, progress_);
+  const std::int64_t length = std::ssize(all());
+  EXPECT_EQ(result.num_tokens, 2 * length);
+  EXPECT_EQ(result.num_sequences, 2);
+
+  const Trace trace(path);
+  EXPECT_EQ(trace.header().model, "tiny");
+  EXPECT_EQ(trace.header().layer_indices, (std::vector<std::int32_t>{1, 2}));
+  EXPECT_EQ(trace.sequence_starts()[1], length);
+  for (std::int64_t layer = 0; layer < 2; ++layer) {
+    const Json& rows = expected_.at("topk_idx").at(static_cast<std::size_t>(layer));
+    const auto got = trace.topk_idx(layer, 0, trace.num_tokens());
+    for (std::int64_t t = 0; t < trace.num_tokens(); ++t) {
+      for (std::int64_t k = 0; k < 4; ++k) {
+        ASSERT_EQ(static_cast<int>(got(t, k)),
+                  rows.at(static_cast<std::size_t>(t % length)).at(static_cast<std::size_t>(k)));
+      }
+    }
+  }
+}
+
+TEST_F(Profile, CutsLongTextsIntoWindowsThatDoNotSeeEachOther) {
+  const auto cut = testing::temporary_path("cut"), separate = testing::temporary_path("separate");
+  Engine engine = this->engine();
+  const Tokens tokens = all();
+  (void)profile(engine, once({tokens}), {.output = cut, .window = 30, .max_tokens = 70}, progress_);
+  (void)profile(engine,
+                once({{tokens.begin(), tokens.begin() + 30},
+                      {tokens.begin() + 30, tokens.begin() + 60},
+                      {tokens.begin() + 60, tokens.begin() + 70}}),
+                {.output = separate}, progress_);
+  EXPECT_EQ(read_file(cut), read_file(separate));
+}
+
+TEST_F(Profile, RefusesWhatTheModelCannotRun) {
+  const auto path = testing::temporary_path("trace.safetensors");
+  Engine engine = this->engine();
+  const auto error = [&](const NextSequence& next, std::int64_t window) {
+    return error_of(
+        [&] { (void)profile(engine, next, {.output = path, .window = window}, progress_); });
+  };
+  EXPECT_EQ(error(once({{1}}), 129),
+            "the window is 129, but the model has positions for 1 to 128 tokens");
+  EXPECT_EQ(error(once({{1, 64}}), 128), "token 64 is not in the vocabulary of 64");
+  EXPECT_EQ(error(once({{}}), 128), "there is no token to profile");
+  EXPECT_FALSE(std::filesystem::exists(path));
+}
+
+using Scores = TinyModel;
+
+TEST_F(Scores, AreTheLogSoftmaxOfTheOtherImplementationsLogits) {
+  Engine engine = this->engine();
+  for (const std::int64_t first : {1, 4, 11, 12}) {
+    double expected = 0;
+    bool is_greedy = true;
+    for (auto t = static_cast<std::size_t>(first); t < prompt_.size(); ++t) {
+      const auto logits = expected_.at("logits").at(t - 1).get<std::vector<double>>();
+      double sum = 0;
+      for (const double v : logits) sum += std::exp(v);
+      const double logit = logits.at(static_cast<std::size_t>(prompt_[t]));
+      expected += logit - std::log(sum);
+      is_greedy = is_greedy && logit == *std::ranges::max_element(logits);
+    }
+    const Score got = score(engine, prompt_, first);
+    // Each logit is within 1e-4 of the largest, about 10, as the golden test checks.
+    EXPECT_NEAR(got.log_likelihood, expected, 2e-3 * static_cast<double>(12 - first) + 1e-12);
+    EXPECT_EQ(got.num_tokens, 12 - first);
+    EXPECT_EQ(got.is_greedy, is_greedy);
+  }
+}
+
+TEST_F(Scores, KnowTheGreedyText) {
+  Engine engine = this->engine();
+  const Score got = score(engine, all(), std::ssize(prompt_));
+  EXPECT_TRUE(got.is_greedy);
+  EXPECT_NEAR(got.perplexity(), std::exp(-got.log_likelihood / 64), 1e-12);
+  EXPECT_EQ(error_of([&] { (void)score(engine, prompt_, 0); }),
+            "tokens are scored from position 0 on, but it must be in [1, 12]");
+}
+
+using Generation = TinyModel;
+
+TEST_F(Generation, IsGreedyWithoutATemperature) {
+  for (const int num_threads : {1, 3}) {
+    Engine engine = this->engine(num_threads);
+    Tokens seen;
+    const Tokens text = generate(engine, {.prompt = prompt_, .max_new_tokens = 64},
+                                 [&](std::int32_t token) { seen.push_back(token); });
+    EXPECT_EQ(text, greedy_);
+    EXPECT_EQ(seen, greedy_);
+  }
+}
+
+TEST_F(Generation, IsTheSameForTheSameSeed) {
+  Engine engine = this->engine();
+  const auto text = [&](std::uint64_t seed) {
+    return generate(engine, {.prompt = prompt_,
+                             .max_new_tokens = 30,
+                             .sampling = {.temperature = 1.5f, .top_p = 0.9f, .seed = seed}});
+  };
+  EXPECT_EQ(text(1), text(1));
+  EXPECT_NE(text(1), text(2));
+}
+
+TEST_F(Generation, RefusesOptionsOutOfRange) {
+  Engine engine = this->engine();
+  const auto error = [&](const GenerateRequest& request) {
+    return error_of([&] { (void)generate(engine, request); });
+  };
+  EXPECT_EQ(error({}), "the prompt has no token");
+  EXPECT_EQ(error({.prompt = prompt_, .max_new_tokens = 0}),
+            "max_new_tokens is 0, but must be at least 1");
+  EXPECT_EQ(error({.prompt = prompt_, .max_new_tokens = 118}),
+            "a sequence of 129 tokens was asked for, but the model has positions for 1 to 128");
+  EXPECT_EQ(error({.prompt = prompt_, .sampling = {.temperature = -1}}),
+            "the temperature is -1, but must be at least 0");
+  EXPECT_EQ(error({.prompt = prompt_, .sampling = {.top_p = 0}}),
+            "top_p is 0, but must be in (0, 1]");
+}
+
+// Four tokens of probability 1/2, 1/4, 1/8, 1/8.
+TEST(Sample, DrawsAsOftenAsTheProbabilitiesSay) {
+  const std::vector<float> logits = {std::log(0.25f), std::log(0.5f), std::log(0.125f),
+                                     std::log(0.125f)};
+  std::mt19937_64 rng(1);
+  const auto count = [&](const Sampling& sampling) {
+    std::vector<int> counts(4);
+    for (int n = 0; n < 8000; ++n) {
+      ++counts[static_cast<std::size_t>(sample(logits, sampling, rng))];
+    }
+    return counts;
+  };
+  // Four standard deviations of a count are at most 4 sqrt(8000 / 4) = 179.
+  const auto all = count({.temperature = 1});
+  EXPECT_NEAR(all[0], 2000, 179);
+  EXPECT_NEAR(all[1], 4000, 179);
+  EXPECT_NEAR(all[2], 1000, 179);
+  const auto likely = count({.temperature = 1, .top_p = 0.7f});  // the best two: 2/3 and 1/3
+  EXPECT_NEAR(likely[1], 5333, 179);
+  EXPECT_EQ(likely[2] + likely[3], 0);
+  const auto sharp = count({.temperature = 0.5f});  // squares: 16/22, 4/22, 1/22, 1/22
+  EXPECT_NEAR(sharp[1], 8000 * 16.0 / 22, 179);
+  EXPECT_EQ(count({.temperature = 0}), (std::vector<int>{0, 8000, 0, 0}));
+}
+
+}  // namespace
+}  // namespace c2r

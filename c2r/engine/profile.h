@@ -1,0 +1,39 @@
+// Recording which experts a model chooses on text.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "c2r/core/progress.h"
+#include "c2r/engine/engine.h"
+
+namespace c2r {
+
+/// The next sequence of tokens, or nothing at the end. Sequences are asked for one by one, so that
+/// a corpus need not fit in memory.
+using NextSequence = std::function<std::optional<std::vector<std::int32_t>>()>;
+
+struct ProfileRequest {
+  std::filesystem::path output;            // the trace
+  std::string model_name;                  // for its header
+  std::int64_t window = 1024;              // longer sequences are cut into pieces of so many tokens
+  std::optional<std::int64_t> max_tokens;  // stop once so many are recorded
+};
+
+struct ProfileResult {
+  std::int64_t num_tokens = 0, num_sequences = 0;
+};
+
+/// Runs the model over every sequence and writes its choices, with their weights, as a trace. The
+/// paper's procedure: long texts in windows of 1,024 tokens that do not see each other.
+/// @param progress counts tokens; the total is `max_tokens`, or not known
+/// @throws Error(kInvalidArgument) if the window does not fit the model's positions or a token is
+///         out of range; nothing is left at `output` then
+ProfileResult profile(Engine& engine, const NextSequence& next, const ProfileRequest& request,
+                      Progress& progress);
+
+}  // namespace c2r
