@@ -146,6 +146,11 @@ int run(int argc, const char* const* argv) {
   add_compare(app);
   add_export(app);
   add_tokenize(app);
+  add_inspect(app);
+  add_profile(app);
+  add_score(app);
+  add_generate(app);
+  add_permute(app);
   add_help(app);
   if (argc == 1) {
     std::cerr << app.help();

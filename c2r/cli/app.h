@@ -21,6 +21,11 @@ void add_simulate(CLI::App& app);
 void add_compare(CLI::App& app);
 void add_export(CLI::App& app);
 void add_tokenize(CLI::App& app);
+void add_inspect(CLI::App& app);
+void add_profile(CLI::App& app);
+void add_score(CLI::App& app);
+void add_generate(CLI::App& app);
+void add_permute(CLI::App& app);
 
 /// The check of an option that takes an integer in [min, max].
 CLI::Validator in_range(std::int64_t min, std::int64_t max);

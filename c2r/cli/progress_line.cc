@@ -15,12 +15,15 @@ void ProgressLine::update(std::int64_t done, std::int64_t total) {
   if (!is_due || ::isatty(STDERR_FILENO) == 0) return;
   last_drawn_ = now;
   is_drawn_ = true;
+  const std::string rate =
+      units_.empty() ? ""
+                     : fmt::format(", {:.1f} {}/s", static_cast<double>(done) / elapsed_s, units_);
   if (total > 0 && done > 0) {
     const double share = static_cast<double>(done) / static_cast<double>(total);
-    fmt::print(stderr, "\r\x1b[K{}: {:.0f} %, {:.0f} s left", what_, 100 * share,
+    fmt::print(stderr, "\r\x1b[K{}: {:.0f} %{}, {:.0f} s left", what_, 100 * share, rate,
                elapsed_s * (1 - share) / share);
   } else {
-    fmt::print(stderr, "\r\x1b[K{}: {} done, {:.0f} s", what_, done, elapsed_s);
+    fmt::print(stderr, "\r\x1b[K{}: {} done{}, {:.0f} s", what_, done, rate, elapsed_s);
   }
   std::fflush(stderr);
 }

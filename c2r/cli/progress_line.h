@@ -12,7 +12,9 @@ namespace c2r::cli {
 /// redraws at most ten times a second and wipes the line at the end.
 class ProgressLine final : public Progress {
  public:
-  explicit ProgressLine(std::string what) : what_(std::move(what)) {}
+  /// @param units what is counted, where its rate is worth saying: "tokens"
+  explicit ProgressLine(std::string what, std::string units = {})
+      : what_(std::move(what)), units_(std::move(units)) {}
   ProgressLine(const ProgressLine&) = delete;
   ProgressLine& operator=(const ProgressLine&) = delete;
   ~ProgressLine() override;
@@ -22,7 +24,7 @@ class ProgressLine final : public Progress {
  private:
   using Clock = std::chrono::steady_clock;
 
-  std::string what_;
+  std::string what_, units_;
   Clock::time_point start_ = Clock::now(), last_drawn_ = start_;
   bool is_drawn_ = false;
 };

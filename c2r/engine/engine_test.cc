@@ -59,8 +59,8 @@ using Profile = TinyModel;
 TEST_F(Profile, RecordsTheChoicesOfTheOtherImplementation) {
   const auto path = testing::temporary_path("trace.safetensors");
   Engine engine = this->engine();
-  const auto result =
-      profile(engine, once({all(), all()}), {.output = path, .model_name = "tiny"}, progress_);
+  const auto result = profile(engine, once({all(), all()}),
+                              {.output = path, .model_name = "tiny", .window = 128}, progress_);
   const std::int64_t length = std::ssize(all());
   EXPECT_EQ(result.num_tokens, 2 * length);
   EXPECT_EQ(result.num_sequences, 2);
@@ -90,7 +90,7 @@ TEST_F(Profile, CutsLongTextsIntoWindowsThatDoNotSeeEachOther) {
                 once({{tokens.begin(), tokens.begin() + 30},
                       {tokens.begin() + 30, tokens.begin() + 60},
                       {tokens.begin() + 60, tokens.begin() + 70}}),
-                {.output = separate}, progress_);
+                {.output = separate, .window = 128}, progress_);
   EXPECT_EQ(read_file(cut), read_file(separate));
 }
 

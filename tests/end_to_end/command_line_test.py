@@ -14,7 +14,8 @@ import unittest
 import small_model
 
 C2R = str(pathlib.Path(sys.argv.pop(1)).resolve())
-COMMANDS = ["import", "analyze", "collaborators", "plan", "simulate", "compare", "export", "tokenize"]
+COMMANDS = ["import", "analyze", "collaborators", "plan", "simulate", "compare", "export", "tokenize",
+            "inspect", "profile", "score", "generate", "permute-checkpoint"]
 IMPORT = ["import", "--from", "npy", "expert_ids.npy", "--num-experts", "8", "--model", "small"]
 
 
@@ -388,11 +389,73 @@ class Tokens(CommandLine):
                         "tokenize", "model", "text.txt")
 
 
+class Models(CommandLine):
+    def setUp(self):
+        super().setUp()
+        self.expected = json.loads((small_model.TINY_MODEL / "expected.json").read_text())["plain"]
+
+    def test_inspect_says_what_is_in_the_folder(self):
+        text = self.succeed("inspect", "tiny_model")
+        self.assertIn("family       Qwen2-MoE (qwen2_moe)", text)
+        self.assertIn("experts      10 in each of 2 layers, top-4, intermediate 12", text)
+        sizes = json.loads(self.succeed("inspect", "tiny_model", "--json"))
+        self.assertEqual(sizes["expert_bytes"], 2 * 10 * 3 * 32 * 12 * 2)
+        self.assertEqual(sizes["kv_bytes_per_token"], 2 * 3 * 2 * 8 * 2)
+        unchosen, embeddings = sizes["expert_bytes"] * 6 // 10, 64 * 32 * 2
+        self.assertEqual(sizes["bytes_per_token"], sizes["weight_bytes"] - unchosen - embeddings)
+
+    def test_generate_prints_the_greedy_text(self):
+        text = self.succeed("generate", "tiny_model", "--dtype", "f32", "--max-new-tokens", "64",
+                            "--tokens", json.dumps(self.expected["prompt"]))
+        self.assertEqual([int(t) for t in text.split()], self.expected["greedy"])
+
+    def test_a_profile_is_a_trace_that_can_be_planned_for(self):
+        text = self.succeed("profile", "tiny_model", "--tokens", "tokens.jsonl", "-o",
+                            "profile.safetensors")
+        self.assertEqual(text, "profile.safetensors: 76 tokens in 2 sequences\n")
+        self.succeed("plan", "profile.safetensors", "--cluster", "1x2", "-o", "plan.json")
+        self.succeed("inspect", "tiny_model", "--plan", "plan.json")
+
+    def test_a_permuted_checkpoint_says_the_same(self):
+        self.succeed("profile", "tiny_model", "--tokens", "tokens.jsonl", "-o", "tiny.safetensors")
+        self.succeed("plan", "tiny.safetensors", "--cluster", "1x2", "-o", "plan.json")
+        self.succeed("permute-checkpoint", "tiny_model", "--plan", "plan.json", "-o", "permuted")
+        before, after = (self.succeed("generate", folder, "--dtype", "f32", "--tokens",
+                                      "[1,2,3]", "--max-new-tokens", "64")
+                         for folder in ("tiny_model", "permuted"))
+        self.assertEqual(before, after)
+
+    def test_score_knows_the_greedy_text(self):
+        line = {"context": self.expected["prompt"], "continuation": self.expected["greedy"]}
+        (self.folder / "lines.jsonl").write_text(json.dumps(line) + "\n")
+        score = json.loads(self.succeed("score", "tiny_model", "--dtype", "f32", "--tokens",
+                                        "lines.jsonl", "--json"))
+        self.assertTrue(score["is_greedy"])
+        self.assertEqual(score["num_tokens"], 64)
+        self.assertLess(score["log_likelihood"], 0)
+
+    def test_mistakes_are_explained(self):
+        self.fails_with(1, "c2r inspect: 'x' is not a folder with a model", "inspect", "x")
+        self.fails_with(1, "c2r generate: --tokens: a token is 64, but must be an integer in "
+                           "[0, 63]", "generate", "tiny_model", "--tokens", "[64]")
+        self.fails_with(2, "c2r generate: the prompt has no token",
+                        "generate", "tiny_model", "--tokens", "[]")
+        self.fails_with(2, "c2r score: --dtype takes bf16 or f32, not 'f16'",
+                        "score", "tiny_model", "--tokens", "tokens.jsonl", "--dtype", "f16")
+        (self.folder / "bad.jsonl").write_text("[1]\n[-1]\n")
+        self.fails_with(1, "c2r profile: bad.jsonl:2: a token is -1, but must be an integer in "
+                           "[0, 63]",
+                        "profile", "tiny_model", "--tokens", "bad.jsonl", "-o", "profile")
+        self.assertFalse((self.folder / "profile").exists())
+
+
 class Help(CommandLine):
     def test_every_example_works(self):
         self.make_trace()
         self.succeed("plan", "trace.safetensors", "--cluster", "1x2", "-o", "plan.json")
         self.run_c2r("export", "plan.json", "--to", "sglang", "-o", "map.json")
+        self.succeed("profile", "tiny_model", "--tokens", "tokens.jsonl", "-o", "tiny.safetensors")
+        self.succeed("plan", "tiny.safetensors", "--cluster", "1x2", "-o", "tiny_plan.json")
         for command in COMMANDS:
             text = self.succeed("help", command)
             self.assertEqual(text, self.succeed(command, "--help"))

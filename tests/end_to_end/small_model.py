@@ -10,6 +10,8 @@ import shutil
 import struct
 
 TOKENIZER = pathlib.Path(__file__).resolve().parents[1] / "golden" / "tokenizers" / "qwen2"
+# A model that can be run, with what it computes; its prompt and greedy text become tokens.jsonl.
+TINY_MODEL = pathlib.Path(__file__).resolve().parents[1] / "golden" / "models" / "qwen2_moe"
 NUM_TOKENS, NUM_LAYERS, NUM_EXPERTS, TOP_K = 400, 4, 8, 2
 
 
@@ -36,6 +38,10 @@ def write_inputs(folder):
     write_npy(folder / "expert_ids.npy", "|u1", (NUM_TOKENS, NUM_LAYERS, TOP_K), flat)
     (folder / "sequences.csv").write_text(
         "seq,row_start,n_tokens\n0,0,100\n1,100,250\n2,350,50\n")
+    shutil.copytree(TINY_MODEL, folder / "tiny_model")
+    expected = json.loads((TINY_MODEL / "expected.json").read_text())["plain"]
+    (folder / "tokens.jsonl").write_text(
+        "".join(json.dumps(part) + "\n" for part in (expected["prompt"], expected["greedy"])))
     (folder / "config.json").write_text(json.dumps(
         {"model_type": "small_moe", "num_experts": NUM_EXPERTS, "num_experts_per_tok": TOP_K}))
     (folder / "model").mkdir()

@@ -1,0 +1,69 @@
+// `c2r generate`: a model continues a text.
+#include "c2r/engine/generate.h"
+
+#include <iostream>
+#include <memory>
+
+#include "c2r/cli/app.h"
+#include "c2r/cli/model_options.h"
+#include "c2r/core/error.h"
+
+namespace c2r::cli {
+namespace {
+
+struct Options {
+  ModelOptions model;
+  std::string tokens;
+  std::int64_t max_new_tokens = GenerateRequest{}.max_new_tokens;
+  Sampling sampling;
+};
+
+void run_generate(const Options& options) {
+  const Model model(options.model.model, options.model.plan);
+  Engine engine(model, options.model.engine());
+  const std::string place = "--tokens";
+  const auto prompt = token_ids(parse_json(options.tokens, place), model.config(), place);
+  const char* separator = "";
+  (void)generate(
+      engine,
+      {.prompt = prompt, .max_new_tokens = options.max_new_tokens, .sampling = options.sampling},
+      [&](std::int32_t token) {
+        std::cout << separator << token << std::flush;
+        separator = " ";
+      });
+  std::cout << "\n";
+}
+
+}  // namespace
+
+void add_generate(CLI::App& app) {
+  auto* const command = app.add_subcommand("generate", "continue a text with a model");
+  auto options = std::make_shared<Options>();
+  add_model_options(*command, options->model);
+  command->add_option("--tokens", options->tokens, "the prompt, a JSON array of token ids")
+      ->required()
+      ->type_name("IDS");
+  command->add_option("--max-new-tokens", options->max_new_tokens, "stop after so many")
+      ->check(in_range(1, 1 << 24))
+      ->capture_default_str()
+      ->type_name("N");
+  command
+      ->add_option("--temperature", options->sampling.temperature,
+                   "0: always the likeliest token; else logits are divided by it")
+      ->capture_default_str()
+      ->type_name("T");
+  command
+      ->add_option("--top-p", options->sampling.top_p,
+                   "draw among the likeliest tokens that have this probability together")
+      ->capture_default_str()
+      ->type_name("P");
+  command->add_option("--seed", options->sampling.seed, "of the draws")
+      ->capture_default_str()
+      ->type_name("N");
+  command->footer(
+      "Example:\n"
+      "  c2r generate tiny_model --tokens [1,2,3] --max-new-tokens 8");
+  command->callback([options] { run_generate(*options); });
+}
+
+}  // namespace c2r::cli

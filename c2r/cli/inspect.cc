@@ -1,0 +1,123 @@
+// `c2r inspect`: what is in a model's folder.
+#include <iostream>
+#include <memory>
+#include <numeric>
+
+#include "c2r/cli/app.h"
+#include "c2r/cli/output.h"
+#include "c2r/io/json.h"
+#include "c2r/model/model.h"
+
+namespace c2r::cli {
+namespace {
+
+struct Options {
+  std::string model, plan;
+  bool is_json = false;
+};
+
+struct Sizes {
+  std::int64_t weight_bytes = 0;  // all tensors
+  std::int64_t expert_bytes = 0;  // of routed experts
+  std::int64_t token_bytes = 0;   // that one token's forward pass reads
+  std::int64_t kv_bytes = 0;      // of one token in the cache, in bf16
+};
+
+Sizes sizes_of(const Model& model) {
+  const ModelConfig& config = model.config();
+  Sizes sizes{
+      .weight_bytes = model.checkpoint().num_bytes(),
+      .kv_bytes = std::int64_t{4} * config.num_layers * config.num_kv_heads * config.head_dim};
+  std::int64_t unchosen = 0;
+  for (const LayerWeights& layer : model.weights().layers) {
+    if (!layer.moe) continue;
+    std::int64_t bytes = 0;
+    for (const ExpertWeights& expert : layer.moe->experts) bytes += expert.num_bytes();
+    sizes.expert_bytes += bytes;
+    unchosen += bytes - bytes * config.top_k / config.num_experts;
+  }
+  const WeightView& embeddings = model.weights().embeddings;
+  const std::int64_t rows_not_read = config.has_tied_embeddings ? 0 : embeddings.num_bytes();
+  sizes.token_bytes = sizes.weight_bytes - unchosen - rows_not_read;
+  return sizes;
+}
+
+Json to_json(const Model& model, const Sizes& sizes) {
+  const ModelConfig& c = model.config();
+  Json json = {{"family", c.family->name},
+               {"model_type", c.family->model_type},
+               {"num_layers", c.num_layers},
+               {"hidden", c.hidden},
+               {"num_heads", c.num_heads},
+               {"num_kv_heads", c.num_kv_heads},
+               {"head_dim", c.head_dim},
+               {"vocab_size", c.vocab_size},
+               {"max_positions", c.max_positions},
+               {"moe_layers", c.moe_layers},
+               {"num_experts", c.num_experts},
+               {"top_k", c.top_k},
+               {"intermediate", c.intermediate(0, 0)},
+               {"shared_intermediate", c.shared_intermediate},
+               {"dense_intermediate", c.dense_intermediate},
+               {"weight_bytes", sizes.weight_bytes},
+               {"expert_bytes", sizes.expert_bytes},
+               {"bytes_per_token", sizes.token_bytes},
+               {"kv_bytes_per_token", sizes.kv_bytes}};
+  json["top_t"] = c.constraints.empty() ? Json(nullptr) : Json(c.constraints[0].top_t);
+  return json;
+}
+
+std::string to_text(const Model& model, const Sizes& sizes) {
+  const ModelConfig& c = model.config();
+  const auto mb = [](std::int64_t bytes) { return static_cast<double>(bytes) / 1e6; };
+  std::string text = fmt::format(
+      "family       {} ({})\n"
+      "layers       {}, hidden {}, vocabulary {}, positions {}\n"
+      "attention    {} heads of {}, {} key-value heads\n"
+      "experts      {} in each of {} layers, top-{}, intermediate {}\n",
+      c.family->name, c.family->model_type, c.num_layers, c.hidden, c.vocab_size, c.max_positions,
+      c.num_heads, c.head_dim, c.num_kv_heads, c.num_experts, c.num_moe_layers(), c.top_k,
+      c.intermediate(0, 0));
+  if (c.shared_intermediate > 0) {
+    text += fmt::format("shared       one expert for every token, intermediate {}\n",
+                        c.shared_intermediate);
+  }
+  if (c.dense_intermediate > 0) {
+    text += fmt::format("dense        {} layers, intermediate {}\n",
+                        c.num_layers - c.num_moe_layers(), c.dense_intermediate);
+  }
+  text += c.constraints.empty()
+              ? "routing      unconstrained\n"
+              : fmt::format("routing      among the first {} collaborators of the best expert\n",
+                            c.constraints[0].top_t);
+  text += fmt::format(
+      "weights      {:.1f} MB, of which {:.1f} MB in routed experts\n"
+      "a token      reads {:.1f} MB of weights; its keys and values take {:.3f} MB in bf16\n",
+      mb(sizes.weight_bytes), mb(sizes.expert_bytes), mb(sizes.token_bytes), mb(sizes.kv_bytes));
+  return text;
+}
+
+void inspect(const Options& options) {
+  const Model model(options.model, options.plan);
+  const Sizes sizes = sizes_of(model);
+  std::cout << (options.is_json ? to_json(model, sizes).dump(1) + "\n" : to_text(model, sizes));
+}
+
+}  // namespace
+
+void add_inspect(CLI::App& app) {
+  auto* const command = app.add_subcommand("inspect", "say what is in a model's folder");
+  auto options = std::make_shared<Options>();
+  command->add_option("model", options->model, "folder with config.json and *.safetensors")
+      ->required();
+  command->add_option("--plan", options->plan, "a plan whose collaborator lists are used")
+      ->type_name("FILE");
+  command->add_flag("--json", options->is_json, "print one JSON object");
+  command->footer(
+      "Every tensor's name, type and shape is checked against config.json.\n"
+      "Example:\n"
+      "  c2r inspect tiny_model");
+  command->callback([options] { inspect(*options); });
+}
+
+}  // namespace c2r::cli

@@ -1,0 +1,44 @@
+// `c2r permute-checkpoint`: a placement for engines that know of none.
+#include "c2r/model/permute.h"
+
+#include <iostream>
+#include <memory>
+
+#include "c2r/cli/app.h"
+#include "c2r/core/error.h"
+
+namespace c2r::cli {
+namespace {
+
+struct Options {
+  std::string model, plan, output;
+};
+
+void permute(const Options& options) {
+  const Model model(options.model);
+  const Plan plan = read_plan(options.plan);
+  permute_checkpoint(model, plan, options.plan, options.output);
+  std::cout << fmt::format("{}: experts of {} layers in the order of {}\n", options.output,
+                           plan.num_layers(), options.plan);
+}
+
+}  // namespace
+
+void add_permute(CLI::App& app) {
+  auto* const command = app.add_subcommand(
+      "permute-checkpoint", "put a model's experts in the order of a plan, for other engines");
+  auto options = std::make_shared<Options>();
+  command->add_option("model", options->model, "folder with config.json and *.safetensors")
+      ->required();
+  command->add_option("--plan", options->plan, "the plan, without replicas")
+      ->required()
+      ->type_name("FILE");
+  command->add_option("-o,--output", options->output, "the folder to make")->required();
+  command->footer(
+      "An engine that splits the experts in order over the ranks then has the plan's placement.\n"
+      "Example:\n"
+      "  c2r permute-checkpoint tiny_model --plan tiny_plan.json -o permuted_model");
+  command->callback([options] { permute(*options); });
+}
+
+}  // namespace c2r::cli
