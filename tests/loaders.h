@@ -12,6 +12,7 @@
 #include "c2r/io/json.h"
 #include "c2r/io/npy.h"
 #include "c2r/io/safetensors.h"
+#include "c2r/model/model.h"
 #include "c2r/routing/import.h"
 #include "c2r/tokenizer/tokenizer.h"
 #include "c2r/tokenizer/tokenizer_spec.h"
@@ -56,6 +57,8 @@ inline void load(const std::string& loader, const std::filesystem::path& path,
   if (loader == "tokenizer_json") return use_tokenizer(read_tokenizer_json(path));
   if (loader == "sentencepiece") return use_tokenizer(read_sentencepiece(path));
   if (loader == "tokenizer_config") return load_tokenizer_config(path);
+  if (loader == "model_config") return void(parse_config(read_json_file(path), path.native()));
+  if (loader == "model") return void(Model(path));
   const LoadsRequest loads{.input = path, .top_k = 2};
   if (loader == "sglang_loads") return void(import_sglang_loads(loads));
   if (loader == "tensorrt_llm_loads") return void(import_tensorrt_llm_loads(loads));

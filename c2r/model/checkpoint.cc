@@ -66,8 +66,9 @@ void Checkpoint::read_index(const std::filesystem::path& folder,
                 shown(shard));
     const auto [at, is_new] = shard_of_file.emplace(shard, shards_.size());
     if (is_new) shards_.emplace_back(folder / shard);
-    C2R_REQUIRE(shards_[at->second].has(name), kInvalidFile, "{}: has no tensor '{}', but {} does",
-                shards_[at->second].path(), shown(name), kIndex);
+    C2R_REQUIRE(shards_[at->second].has(name), kInvalidFile,
+                "{}: has no tensor '{}', but {} says so", shards_[at->second].path(), shown(name),
+                kIndex);
   }
   collect();
   for (const auto& [name, shard] : shard_of_) {

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "c2r/core/error.h"
+#include "c2r/core/shown.h"
 #include "c2r/model/config_reader.h"
 #include "c2r/routing/routing.h"
 
@@ -25,7 +26,7 @@ void check_rope_type(const Json& rope, std::string_view key, std::string_view pl
     if (type == rope.end()) continue;
     C2R_REQUIRE(*type == Json("default"), kUnsupported,
                 "{}: {} asks for the {} {}, but only 'default' is supported", place, key, name,
-                type->is_string() ? type->get<std::string>() : "?");
+                type->is_string() ? shown(type->get<std::string>()) : "?");
     return;
   }
   C2R_THROW(kUnsupported, "{}: {} is not supported", place, key);
@@ -62,7 +63,7 @@ void check_window(ConfigReader& reader, std::int64_t max_positions) {
   for (const Json& type : json_array(*types, "layer_types", reader.place())) {
     C2R_REQUIRE(type == Json("full_attention"), kUnsupported,
                 "{}: layer_types has {}, but only \"full_attention\" is supported", reader.place(),
-                type.dump());
+                shown(type.dump(-1, ' ', true, Json::error_handler_t::replace)));
   }
 }
 

@@ -519,6 +519,139 @@ write("tokenizer_config/id_of_2_to_60",
 write("tokenizer_config/token_has_another_id",
       '{"added_tokens_decoder": {"1": {"content": "<s>"}}}')
 write("tokenizer_config/flag_is_text", '{"bos_token": "<s>", "legacy": "no"}')
+# ---- models: config.json, and folders with a checkpoint of 1 layer and 2 experts.
+
+CONFIG = {"model_type": "mixtral", "hidden_size": 4, "vocab_size": 8, "num_hidden_layers": 1,
+          "num_attention_heads": 2, "max_position_embeddings": 16, "rms_norm_eps": 1e-5,
+          "rope_theta": 10000.0, "num_local_experts": 2, "num_experts_per_tok": 1,
+          "intermediate_size": 3, "hidden_act": "silu"}
+QWEN = {**CONFIG, "model_type": "qwen2_moe", "num_experts": 2, "moe_intermediate_size": 3,
+        "shared_expert_intermediate_size": 3, "norm_topk_prob": False}
+LLAMA_MOE = {**CONFIG, "model_type": "llama_moe", "num_experts": 2, "num_selects": 1}
+for config in (QWEN, LLAMA_MOE):
+    del config["num_local_experts"]
+del LLAMA_MOE["num_experts_per_tok"], LLAMA_MOE["rope_theta"]
+
+
+def model_config(name, base=CONFIG, without=None, folder=FOLDER, **changes):
+    config = {k: v for k, v in {**base, **changes}.items() if k != without}
+    write(f"model_config/{name}", json.dumps(config), folder)
+
+
+LISTS = [[[1], [0]]]
+write("model_config/not_an_object", "[]")
+model_config("model_type_missing", without="model_type")
+model_config("architecture_unknown", model_type="mamba")
+model_config("architecture_deepseek", model_type="deepseek_v3")
+model_config("architecture_gpt_oss", model_type="gpt_oss")
+model_config("key_missing", without="hidden_size")
+model_config("key_unknown", attention_logit_softcap=30.0)
+model_config("hidden_size_2_to_60", hidden_size=2**60)
+model_config("hidden_size_a_string", hidden_size="4")
+model_config("num_layers_0", num_hidden_layers=0)
+model_config("heads_do_not_divide_hidden", num_attention_heads=3)
+model_config("kv_heads_do_not_divide_heads", num_attention_heads=4, num_key_value_heads=3)
+model_config("head_dim_odd", head_dim=3)
+model_config("sliding_window", sliding_window=8)
+model_config("layer_types", layer_types=["sliding_attention"])
+model_config("rope_scaling", rope_scaling={"rope_type": "yarn", "factor": 4.0})
+model_config("rope_scaling_a_number", rope_scaling=2)
+model_config("rope_parameters_unknown", without="rope_theta",
+             rope_parameters={"rope_type": "default", "rope_theta": 1e4, "factor": 2.0})
+model_config("rope_theta_missing", without="rope_theta")
+model_config("rope_theta_nan", rope_theta=float("nan"))
+model_config("attention_bias", attention_bias=True)
+model_config("hidden_act", hidden_act="gelu")
+model_config("quantization", quantization_config={"quant_method": "fp8"})
+model_config("eos_out_of_range", eos_token_id=[1, 8])
+model_config("top_k_above_num_experts", num_experts_per_tok=3)
+model_config("norm_topk_prob_missing", QWEN, without="norm_topk_prob")
+model_config("norm_topk_prob_a_number", QWEN, norm_topk_prob=1)
+model_config("no_qkv_bias", QWEN, qkv_bias=False)
+model_config("no_moe_layer", QWEN, mlp_only_layers=[0])
+model_config("mlp_only_layer_out_of_range", QWEN, mlp_only_layers=[1])
+model_config("dense_size_missing", QWEN, without="intermediate_size", num_hidden_layers=2,
+             mlp_only_layers=[0])
+model_config("slices_uneven", LLAMA_MOE)
+model_config("slices_of_too_few_layers", LLAMA_MOE, size_experts=[])
+model_config("slices_of_too_few_experts", LLAMA_MOE, size_experts=[[3]])
+model_config("scales_of_too_few_layers", LLAMA_MOE, intermediate_size=4, score_scale_factor=[])
+model_config("gate_network", LLAMA_MOE, intermediate_size=4, gate_network="linear")
+model_config("top_t_alone", top_t=1)
+model_config("lists_alone", collaborative_list=LISTS)
+model_config("lists_of_too_few_layers", top_t=1, collaborative_list=[])
+model_config("lists_of_too_few_experts", top_t=1, collaborative_list=[[[1]]])
+model_config("list_too_short", top_t=1, collaborative_list=[[[], [0]]])
+model_config("collaborator_out_of_range", top_t=1, collaborative_list=[[[2], [0]]])
+model_config("expert_its_own_collaborator", top_t=1, collaborative_list=[[[0], [0]]])
+
+
+def checkpoint_tensors():
+    """Name and shape of each tensor of CONFIG."""
+    shapes = {"lm_head.weight": [8, 4], "model.embed_tokens.weight": [8, 4],
+              "model.norm.weight": [4]}
+    layer = {"input_layernorm.weight": [4], "post_attention_layernorm.weight": [4],
+             "block_sparse_moe.gate.weight": [2, 4]}
+    layer |= {f"self_attn.{p}_proj.weight": [4, 4] for p in "qkvo"}
+    for e in range(2):
+        layer |= {f"block_sparse_moe.experts.{e}.w1.weight": [3, 4],
+                  f"block_sparse_moe.experts.{e}.w2.weight": [4, 3],
+                  f"block_sparse_moe.experts.{e}.w3.weight": [3, 4]}
+    return {**shapes, **{f"model.layers.0.{name}": shape for name, shape in layer.items()}}
+
+
+def shard(shapes, dtypes={}):
+    header, data = {}, b""
+    for name, shape in shapes.items():
+        dtype = dtypes.get(name, "F32")
+        size = {"F32": 4, "BF16": 2, "I64": 8}[dtype]
+        for extent in shape:
+            size *= extent
+        header[name] = tensor(dtype, shape, len(data), len(data) + size)
+        data += b"\0" * size
+    return safetensors(header, data)
+
+
+def model(name, files, folder=FOLDER):
+    write(f"model/{name}/config.json", json.dumps(CONFIG), folder)
+    for file, data in files.items():
+        write(f"model/{name}/{file}", data, folder)
+
+
+def single(name, data, folder=FOLDER):
+    model(name, {"model.safetensors": data}, folder)
+
+
+def index(**changes):
+    where = {n: "a.safetensors" if n < "model.layers" else "b.safetensors" for n in ALL_TENSORS}
+    where |= {n.replace("__", "."): file for n, file in changes.items()}
+    return json.dumps({"weight_map": {n: file for n, file in where.items() if file is not None}})
+
+
+ALL_TENSORS = checkpoint_tensors()
+FIRST = {n: s for n, s in ALL_TENSORS.items() if n < "model.layers"}
+SECOND = {n: s for n, s in ALL_TENSORS.items() if n >= "model.layers"}
+write("model/no_config/model.safetensors", shard(ALL_TENSORS))
+write("model/not_a_folder", "")
+model("no_weights", {})
+single("shard_truncated", shard(ALL_TENSORS)[:-1])
+single("tensor_missing", shard({n: s for n, s in ALL_TENSORS.items() if n != "model.norm.weight"}))
+single("tensor_left_over", shard({**ALL_TENSORS, "model.layers.1.x": [1]}))
+single("dtype_integer", shard(ALL_TENSORS, {"lm_head.weight": "I64"}))
+single("shape_wrong", shard({**ALL_TENSORS, "lm_head.weight": [4, 8]}))
+model("index_not_json", {"model.safetensors.index.json": "{"})
+model("index_without_map", {"model.safetensors.index.json": "{}"})
+model("index_leads_away", {"model.safetensors.index.json": index(lm_head__weight="../a.safetensors")})
+model("index_names_a_missing_shard", {"model.safetensors.index.json": index(),
+                                      "a.safetensors": shard(FIRST)})
+model("index_names_the_wrong_shard",
+      {"model.safetensors.index.json": index(lm_head__weight="b.safetensors"),
+       "a.safetensors": shard(FIRST), "b.safetensors": shard(SECOND)})
+model("index_lacks_a_tensor", {"model.safetensors.index.json": index(lm_head__weight=None),
+                               "a.safetensors": shard(FIRST), "b.safetensors": shard(SECOND)})
+model("tensor_in_two_shards",
+      {"model.safetensors.index.json": index(), "a.safetensors": shard(FIRST),
+       "b.safetensors": shard({**SECOND, "lm_head.weight": [8, 4]})})
 
 # ---- well-formed files of every loader.
 
@@ -568,3 +701,14 @@ write_well_formed("sentencepiece/1", SENTENCEPIECE)
 write_well_formed("tokenizer_config/1", '{"bos_token": "<s>", "eos_token": {"content": "</s>"}, '
                   '"add_eos_token": true, "legacy": false, '
                   '"added_tokens_decoder": {"2": {"content": "<a>", "lstrip": true}}}')
+
+model_config("mixtral", folder=WELL_FORMED_FOLDER, sliding_window=None, eos_token_id=2)
+model_config("qwen2", QWEN, folder=WELL_FORMED_FOLDER, use_sliding_window=False, sliding_window=8,
+             num_hidden_layers=2, mlp_only_layers=[1], top_t=1, collaborative_list=LISTS)
+model_config("llama_moe", LLAMA_MOE, folder=WELL_FORMED_FOLDER, size_experts=[[1, 2]],
+             score_scale_factor=[4.0])
+model_config("rope_parameters", without="rope_theta", folder=WELL_FORMED_FOLDER,
+             rope_parameters={"rope_type": "default", "rope_theta": 1e4})
+single("single", shard(ALL_TENSORS, {"lm_head.weight": "BF16"}), WELL_FORMED_FOLDER)
+model("sharded", {"model.safetensors.index.json": index(), "a.safetensors": shard(FIRST),
+                  "b.safetensors": shard(SECOND)}, WELL_FORMED_FOLDER)
