@@ -25,17 +25,28 @@ void put(std::vector<std::byte>& to, WeightType type, std::int64_t i, float valu
 }
 
 // Positions rotate pairs (i, i + head_dim / 2) of a head by position / theta^(2 i / head_dim):
-// RoFormer, arXiv 2104.09864, in the halves' order of Hugging Face checkpoints. Angles are f32
-// products, as there.
-void rotate(std::span<float> head, std::span<const float> inverse_frequencies,
-            std::int64_t position) {
-  const std::size_t half = inverse_frequencies.size();
+// RoFormer, arXiv 2104.09864, in the halves' order of Hugging Face checkpoints.
+struct Rotation {
+  std::vector<float> cosines, sines;  // [head_dim / 2]
+};
+
+// Angles are f32 products, as there.
+Rotation rotation_of(std::int64_t position, std::span<const float> inverse_frequencies) {
+  Rotation rotation;
+  for (const float frequency : inverse_frequencies) {
+    const double angle = static_cast<float>(position) * frequency;
+    rotation.cosines.push_back(static_cast<float>(std::cos(angle)));
+    rotation.sines.push_back(static_cast<float>(std::sin(angle)));
+  }
+  return rotation;
+}
+
+void rotate(std::span<float> head, const Rotation& rotation) {
+  const std::size_t half = head.size() / 2;
   for (std::size_t i = 0; i < half; ++i) {
-    const double angle = static_cast<float>(position) * inverse_frequencies[i];
-    const auto c = static_cast<float>(std::cos(angle)), s = static_cast<float>(std::sin(angle));
     const float low = head[i], high = head[i + half];
-    head[i] = low * c - high * s;
-    head[i + half] = high * c + low * s;
+    head[i] = low * rotation.cosines[i] - high * rotation.sines[i];
+    head[i + half] = high * rotation.cosines[i] + low * rotation.sines[i];
   }
 }
 
@@ -118,6 +129,7 @@ Attention::Attention(const ModelConfig& config, GroupedGemm& gemm) : config_(con
 
 void Attention::prepare_row(const AttentionWeights& weights, std::int64_t row,
                             std::int64_t position) {
+  const Rotation rotation = rotation_of(position, inverse_frequencies_);
   const auto prepare = [&](std::span<float> heads, std::span<const float> norm) {
     const auto head_dim = static_cast<std::size_t>(config_.head_dim);
     if (config_.family->qk_norm == QkNorm::kWholeWidth) {
@@ -131,7 +143,7 @@ void Attention::prepare_row(const AttentionWeights& weights, std::int64_t row,
       if (config_.family->qk_norm == QkNorm::kPerHead) {
         rms_norm(head, norm, config_.rms_norm_eps);
       }
-      rotate(head, inverse_frequencies_, position);
+      rotate(head, rotation);
     }
   };
   prepare(q_.row(row), weights.q_norm);
