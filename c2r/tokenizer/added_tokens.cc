@@ -20,12 +20,14 @@ const AddedToken* AddedTokens::longest_at(std::string_view text) const {
   const AddedToken* longest = nullptr;
   auto begin = tokens_.begin(), end = tokens_.end();
   for (std::size_t depth = 0; depth < text.size(); ++depth) {
-    const auto byte_at = [&](const AddedToken& token) {
+    const auto byte_at = [&](const AddedToken& token) {  // those that end here come first
       return depth < token.content.size() ? static_cast<unsigned char>(token.content[depth]) : -1;
     };
-    const auto same = std::ranges::equal_range(
-        begin, end, static_cast<int>(static_cast<unsigned char>(text[depth])), {}, byte_at);
-    begin = same.begin(), end = same.end();
+    const auto byte = static_cast<unsigned char>(text[depth]);
+    begin = std::partition_point(begin, end,
+                                 [&](const AddedToken& token) { return byte_at(token) < byte; });
+    end = std::partition_point(begin, end,
+                               [&](const AddedToken& token) { return byte_at(token) == byte; });
     if (begin == end) break;
     if (begin->content.size() == depth + 1) longest = &*begin;
   }

@@ -137,7 +137,8 @@ void Bpe::merge_short(std::vector<Symbol>& symbols) const {
 // As merge_short(), with a heap. An entry is out of date, and skipped, if its symbol has another
 // rank by now.
 void Bpe::merge_long(Scratch& scratch) const {
-  auto& [symbols, heap] = scratch;
+  auto& symbols = scratch.symbols;
+  auto& heap = scratch.heap;
   heap.clear();
   const auto entry_of = [&](std::int32_t at) {
     return heap_entry(symbols[std::size_t(at)].rank, at);

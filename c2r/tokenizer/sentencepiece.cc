@@ -173,6 +173,7 @@ void check_characters(std::string_view text, std::string_view place, const Find&
 std::vector<BpeMerge> merges_of(const std::vector<Piece>& pieces, const Vocabulary& vocabulary,
                                 std::string_view place) {
   std::vector<float> scores;
+  scores.reserve(pieces.size());
   for (const Piece& piece : pieces) scores.push_back(piece.score);
   std::ranges::sort(scores, std::ranges::greater{});
   scores.erase(std::unique(scores.begin(), scores.end()), scores.end());
