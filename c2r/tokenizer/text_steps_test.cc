@@ -33,15 +33,20 @@ TEST(SplitPattern, MatchesAsOniguruma) {
   EXPECT_EQ(matches("\\S", "\u180e \u3000"), Found{"\u180e"});
   EXPECT_EQ(matches("\\s+$", "a \nb "), (Found{" ", " "}));  // before a line feed, and at the end
   EXPECT_EQ(matches("\\p{Han}+", "々中\u3001文ー"), (Found{"々中", "文"}));  // not U+3001
+  // Of Unicode 15 and 16: a pink heart, a digit of Garay, an ideograph.
+  EXPECT_EQ(matches("\\p{S}\\d\\p{Han}[^\\p{L}]", "\U0001FA77\U00010D41\U00031350."),
+            Found{"\U0001FA77\U00010D41\U00031350."});
+  EXPECT_EQ(matches("\\P{L}|\\D", "\U00031350\U00010D41"), (Found{"\U00031350", "\U00010D41"}));
   EXPECT_EQ(matches("[^\\r\\n\\p{L}]?\\p{L}++", ".a\nb"), (Found{".a", "b"}));
 }
 
 TEST(SplitPattern, RefusesWhatMeansSomethingElseInPcre2) {
   for (const char* pattern :
-       {"^a",      "\\w",        "\\b",          "\\h",         "\\G",     "\\R",    "\\1",
-        "\\u0041", "\\p{Latin}", "\\p{^L}",      "\\pL",        "(?<=a)b", "(?i)a",  "(?m:a)",
-        "(?<n>a)", "(?i:stra)",  "(?i:\\p{Lu})", "[[:alpha:]]", "[a&&b]",  "[a[b]]", "[]a]",
-        "a{2}+",   "a{2}?",      "a{,2}",        "a**",         "a{x}",    "a\\"}) {
+       {"^a",           "\\w",         "\\b",        "\\h",     "\\G",     "\\R",
+        "\\1",          "\\u0041",     "\\p{Latin}", "\\p{Mn}", "\\p{Cn}", "\\p{^L}",
+        "\\pL",         "(?<=a)b",     "(?i)a",      "(?m:a)",  "(?<n>a)", "(?i:stra)",
+        "(?i:\\p{Lu})", "[[:alpha:]]", "[a&&b]",     "[a[b]]",  "[]a]",    "a{2}+",
+        "a{2}?",        "a{,2}",       "a**",        "a{x}",    "a\\"}) {
     const std::string message = error_of([&] { SplitPattern(pattern, "test"); });
     EXPECT_TRUE(message.ends_with("which c2r does not support")) << pattern << ": " << message;
   }
