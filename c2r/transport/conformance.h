@@ -206,7 +206,9 @@ TEST_P(TransportConformance, LetsSubGroupsExchangeOnTheirOwn) {
 TEST_P(TransportConformance, CountsMessagesAndBytesToEachOtherRank) {
   run([](Transport& t) {
     const auto me = std::int64_t(index(t.rank()));
-    const auto size = [](std::int64_t src, std::int64_t dst) { return (src + dst) % 3 * 1000; };
+    const auto size = [](std::int64_t src, std::int64_t dst) -> std::int64_t {
+      return (src + dst) % 3 * 1000;
+    };
     for (std::int64_t id = 0; id < 2; ++id) MarkedExchange(t, size, id).exchange().wait();
     std::vector<std::int64_t> values(5);
     all_reduce(t, values, Reduction::kSum, "five values");
@@ -216,7 +218,7 @@ TEST_P(TransportConformance, CountsMessagesAndBytesToEachOtherRank) {
       const std::int64_t num_parts = size(me, peer) > 0 ? 2 : 0;
       EXPECT_EQ(t.sent().num_messages[std::size_t(peer)], is_other ? num_parts + 2 : 0);
       EXPECT_EQ(t.sent().num_bytes[std::size_t(peer)],
-                is_other ? 2 * size(me, peer) + 5 * 8 + 1 : 0);
+                is_other ? 2 * size(me, peer) + std::int64_t{5} * 8 + 1 : 0);
     }
   });
 }
@@ -252,19 +254,30 @@ TEST_P(TransportConformance, RefusesARankThatDoesNotExist) {
 // What follows fails, and does so on every rank.
 
 TEST_P(TransportConformance, FailsEverywhereWhenSizesDisagree) {
-  const auto messages = failures([](Transport& t) {
-    const auto me = std::int64_t(index(t.rank()));
-    const auto next = (me + 1) % t.ep_size();
-    Bytes sent(me == 0 ? 2 : 1), received(1);
-    const RankId previous{std::int32_t((me + t.ep_size() - 1) % t.ep_size())};
-    const std::vector<Outgoing> send{{RankId{std::int32_t(next)}, sent}};
-    const std::vector<Incoming> recv{{previous, received}};
-    t.start(send, recv, "layer 3 dispatch")->wait();
-    barrier(t, "layer 3 end");
-  });
-  for (const std::string& message : messages) {
-    EXPECT_NE(message.find("layer 3"), std::string::npos) << message;
-    EXPECT_NE(message.find("rank "), std::string::npos) << message;
+  const std::size_t piece = std::size_t{16} << 20;  // where MPI cuts
+  struct Case {
+    std::size_t num_sent, num_expected;
+  };
+  for (const Case c : {Case{2, 1}, Case{1, 2}, Case{100'000, 70'000}, Case{piece, piece + 1},
+                       Case{piece + 1, piece}}) {
+    SCOPED_TRACE(fmt::format("{} sent, {} expected", c.num_sent, c.num_expected));
+    const auto messages = failures([&](Transport& t) {
+      // Rank 0 sends to the next one, or itself, and all others wait for both.
+      const RankId next{1 % t.ep_size()};
+      const Bytes sent(c.num_sent);
+      Bytes received(c.num_expected);
+      const std::vector<Outgoing> send{{next, sent}};
+      const std::vector<Incoming> recv{{RankId{0}, received}};
+      const bool sends = t.rank() == RankId{0}, receives = t.rank() == next;
+      t.start(sends ? send : std::vector<Outgoing>{}, receives ? recv : std::vector<Incoming>{},
+              "layer 3 dispatch")
+          ->wait();
+      barrier(t, "layer 3 end");
+    });
+    for (const std::string& message : messages) {
+      EXPECT_NE(message.find("layer 3"), std::string::npos) << message;
+      EXPECT_NE(message.find("rank "), std::string::npos) << message;
+    }
   }
 }
 

@@ -234,7 +234,7 @@ void InProcessExchange::wait() {
   while (!is_done()) {
     if (patience.is_over(num_open_)) {
       failure_ = label_ + " was late";
-      patience.fail(label_, open_parts());
+      throw Error(ErrorCode::kTimeout, patience.message(label_, open_parts()));
     }
     bell.rung.wait_until(lock, patience.deadline());
   }

@@ -73,9 +73,9 @@ void count_traffic(std::span<const Outgoing> send, RankId rank, Traffic& sent) {
   }
 }
 
-void Patience::fail(const std::string& label, std::span<const OpenPart> open) const {
-  C2R_THROW(kTimeout, "{}: nothing moved for {} ms while waiting for {}", label, timeout_.count(),
-            describe(open));
+std::string Patience::message(const std::string& label, std::span<const OpenPart> open) const {
+  return fmt::format("{}: nothing moved for {} ms while waiting for {}", label, timeout_.count(),
+                     describe(open));
 }
 
 }  // namespace c2r

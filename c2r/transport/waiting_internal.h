@@ -54,8 +54,8 @@ class Patience {
     return now >= deadline_;
   }
 
-  /// @throws Error(kTimeout)
-  [[noreturn]] void fail(const std::string& label, std::span<const OpenPart> open) const;
+  /// Of the Error(kTimeout) to throw when it is over.
+  std::string message(const std::string& label, std::span<const OpenPart> open) const;
 
  private:
   std::chrono::milliseconds timeout_;

@@ -112,12 +112,16 @@ void measure(Transport& t, std::size_t part_bytes, int num_rounds) {
   }
   if (t.rank() != RankId{0}) return;
   const auto num_bytes = double(part_bytes) * (t.ep_size() - 1);
+  std::array<double, kWays.size()> median{}, best{};  // MB/s
   for (std::size_t way = 0; way < kWays.size(); ++way) {
     std::ranges::sort(times[way]);
-    fmt::print("{:>12} {:>8} {:<16} {:>8.3f} {:>8.3f}\n", part_bytes / 1'000'000, num_rounds,
-               kWays[way].name, num_bytes / double(times[way][times[way].size() / 2]),
-               num_bytes / double(times[way].front()));
+    median[way] = num_bytes * 1e3 / double(times[way][times[way].size() / 2]);
+    best[way] = num_bytes * 1e3 / double(times[way].front());
+    fmt::print("{:>11} {:<16} {:>10.1f} {:>10.1f}\n", part_bytes / 1'000'000, kWays[way].name,
+               median[way], best[way]);
   }
+  fmt::print("{:>11} {:<16} {:>10.2f} {:>10.2f}\n", "", "ratio",
+             median[0] / std::max(median[1], median[2]), best[0] / std::max(best[1], best[2]));
   std::fflush(stdout);
 }
 
@@ -138,8 +142,8 @@ int main(int argc, char** argv) {
     const int num_rounds = argc > 1 ? positive(argv[1]) : 7;
     const int largest = argc > 2 ? positive(argv[2]) : 64;
     if (t.rank() == RankId{0}) {
-      fmt::print("{} ranks\nMB per pair   rounds way                GB/s median, best\n",
-                 t.ep_size());
+      fmt::print("{} ranks, {} rounds\nMB per pair way              MB/s median       best\n",
+                 t.ep_size(), num_rounds);
     }
     for (const int megabytes : {1, 4, 16, 64}) {
       if (megabytes <= largest) measure(t, std::size_t(megabytes) * 1'000'000, num_rounds);

@@ -4,9 +4,9 @@
 // Each layer has the phases of expert parallelism: counts, dispatch, combine; "end" comes after
 // all.
 #include <fmt/format.h>
-#include <signal.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <string_view>

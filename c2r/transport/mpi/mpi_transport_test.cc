@@ -1,6 +1,7 @@
 // The conformance suite, run by every rank that mpirun starts.
 #include <mpi.h>
 
+#include "c2r/core/testing.h"
 #include "c2r/transport/conformance.h"
 #include "c2r/transport/mpi/endpoint_internal.h"
 
@@ -28,14 +29,29 @@ TEST(MpiTransport, ThrowsWhenInterruptedWhileItWaits) {
   const auto exchange = transport->start({}, recv, "layer 2 combine");
   EXPECT_FALSE(exchange->done());
   interrupted = true;
-  try {
-    exchange->wait();
-    FAIL() << "expected an Error";
-  } catch (const Error& e) {
-    EXPECT_EQ(e.what(), fmt::format("layer 2 combine: interrupted while waiting for rank {} (8 "
-                                    "bytes from it)",
-                                    peer));
+  EXPECT_EQ(testing::error_of([&] { exchange->wait(); }),
+            fmt::format("layer 2 combine: interrupted while waiting for rank {} (8 bytes from it)",
+                        peer));
+}
+
+TEST(MpiTransport, TellsWhatCameInsteadOfWhatWasExpected) {
+  MPI_Barrier(MPI_COMM_WORLD);
+  const auto transport = make_mpi_transport(std::chrono::milliseconds(300), kNeverInterrupted);
+  const Bytes sent(100'000);
+  Bytes received(70'000);
+  const std::vector<Outgoing> send{{RankId{1}, sent}};
+  const std::vector<Incoming> recv{{RankId{0}, received}};
+  std::unique_ptr<Exchange> exchange;
+  if (transport->ep_size() > 1 && transport->rank() == RankId{0}) {
+    exchange = transport->start(send, {}, "layer 3 dispatch");
   }
+  if (transport->rank() == RankId{1}) {
+    exchange = transport->start({}, recv, "layer 3 dispatch");
+    EXPECT_EQ(testing::error_of([&] { exchange->wait(); }),
+              "layer 3 dispatch: nothing moved for 300 ms while waiting for rank 0 (70000 bytes "
+              "from it); rank 0 sent 100000 bytes of something else");
+  }
+  MPI_Barrier(MPI_COMM_WORLD);
 }
 
 }  // namespace
