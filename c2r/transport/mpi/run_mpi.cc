@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <csignal>
+#include <thread>
 
 #include "c2r/core/error.h"
 #include "c2r/transport/collectives.h"
@@ -55,6 +56,8 @@ void run_mpi(const std::function<void(Transport&)>& body, std::chrono::milliseco
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   const auto fail = [&](const std::string& what) {
     report(fmt::format("rank {}: {}", rank, what));
+    // MPICH's mpirun drops the output that it has not read when a rank aborts.
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
     MPI_Abort(MPI_COMM_WORLD, 1);
   };
   const CatchSignals signals;
