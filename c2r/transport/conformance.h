@@ -166,7 +166,7 @@ TEST_P(TransportConformance, CarriesPartsOfManyMegabytes) {
   run([](Transport& t) {
     // Over every limit of a transport's own messages, and a multiple of none.
     const auto size = [&](std::int64_t src, std::int64_t dst) {
-      return dst == (src + 1) % t.ep_size() ? 40'000'007 + src : 0;
+      return dst == (src + 1) % t.ep_size() ? 20'000'007 + src : 0;
     };
     MarkedExchange marked(t, size);
     marked.exchange().wait();
@@ -254,7 +254,7 @@ TEST_P(TransportConformance, RefusesARankThatDoesNotExist) {
 // What follows fails, and does so on every rank.
 
 TEST_P(TransportConformance, FailsEverywhereWhenSizesDisagree) {
-  const std::size_t piece = std::size_t{16} << 20;  // where MPI cuts
+  const std::size_t piece = std::size_t{8} << 20;  // where MPI cuts
   struct Case {
     std::size_t num_sent, num_expected;
   };

@@ -17,7 +17,7 @@
 namespace c2r {
 namespace {
 
-constexpr std::int64_t kMaxPieceBytes = std::int64_t{16} << 20;
+constexpr std::int64_t kMaxPieceBytes = std::int64_t{8} << 20;
 
 void check(int result, const char* call) {
   if (result == MPI_SUCCESS) return;
@@ -222,10 +222,10 @@ void MpiExchange::fail(const Error& error) {
 
 void MpiExchange::post(std::span<const Outgoing> send, std::span<const Incoming> recv) {
   try {
-    // Not by MPI: Open MPI 4.1 cuts a small message to itself without an error.
-    copy_own_parts(send, recv, RankId{endpoint_.rank});
     post_recvs(recv);  // first, so that what arrives has a place
     post_sends(send);
+    // Not by MPI: Open MPI 4.1 cuts a small message to itself without an error.
+    copy_own_parts(send, recv, RankId{endpoint_.rank});
   } catch (const Error& e) {
     fail(e);
   }

@@ -17,7 +17,7 @@ namespace c2r {
 /// (which mpirun sends to all when one has died, or on Ctrl-C) make the wait that is under way, or
 /// the next one, throw; so every rank can tell whom it waited for.
 ///
-/// Parts of more than 16 MiB travel in pieces. A wait keeps one processor busy for a millisecond,
+/// Parts of more than 8 MiB travel in pieces. A wait keeps one processor busy for a millisecond,
 /// then polls every 50 us.
 ///
 /// @param timeout of each wait, the last one for all to end included
