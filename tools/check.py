@@ -18,7 +18,7 @@ import xml.etree.ElementTree
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 JOBS = str(len(os.sched_getaffinity(0)))
-FUZZ_SECONDS = "6"  # per program; longer runs are done by hand with tools/fuzz.sh
+FUZZ_SECONDS = "3"  # per program; longer runs are done by hand with tools/fuzz.sh
 
 results = []  # one JUnit file a ctest run
 
