@@ -6,6 +6,7 @@
 
 #include "c2r/cli/app.h"
 #include "c2r/cli/model_options.h"
+#include "c2r/cli/sequences.h"
 #include "c2r/core/error.h"
 
 namespace c2r::cli {
@@ -13,25 +14,43 @@ namespace {
 
 struct Options {
   ModelOptions model;
-  std::string tokens;
+  std::string prompt, tokens;
   std::int64_t max_new_tokens = GenerateRequest{}.max_new_tokens;
   Sampling sampling;
 };
 
+void print_text(Engine& engine, const GenerateRequest& request, const Tokenizer& tokenizer) {
+  Tokenizer::Stream stream(tokenizer);
+  (void)generate(engine, request,
+                 [&](TokenId token) { std::cout << stream.push(token) << std::flush; });
+  std::cout << stream.finish() << "\n";
+}
+
+void print_ids(Engine& engine, const GenerateRequest& request) {
+  const char* separator = "";
+  (void)generate(engine, request, [&](TokenId token) {
+    std::cout << separator << index(token) << std::flush;
+    separator = " ";
+  });
+  std::cout << "\n";
+}
+
 void run_generate(const Options& options) {
+  C2R_REQUIRE(options.prompt.empty() != options.tokens.empty(), kInvalidArgument,
+              "give either --prompt or --tokens");
   const Model model(options.model.model, options.model.plan);
   Engine engine(model, options.model.engine());
-  const std::string place = "--tokens";
-  const auto prompt = token_ids(parse_json(options.tokens, place), model.config(), place);
-  const char* separator = "";
-  (void)generate(
-      engine,
-      {.prompt = prompt, .max_new_tokens = options.max_new_tokens, .sampling = options.sampling},
-      [&](std::int32_t token) {
-        std::cout << separator << token << std::flush;
-        separator = " ";
-      });
-  std::cout << "\n";
+  TextCoder coder(options.model.model, model.config());
+  const Json value =
+      options.tokens.empty() ? Json(options.prompt) : parse_json(options.tokens, "--tokens");
+  const auto prompt = coder.tokens_of(value, "--tokens");
+  const GenerateRequest request{
+      .prompt = prompt, .max_new_tokens = options.max_new_tokens, .sampling = options.sampling};
+  if (options.tokens.empty()) {
+    print_text(engine, request, coder.tokenizer());
+  } else {
+    print_ids(engine, request);
+  }
 }
 
 }  // namespace
@@ -40,8 +59,10 @@ void add_generate(CLI::App& app) {
   auto* const command = app.add_subcommand("generate", "continue a text with a model");
   auto options = std::make_shared<Options>();
   add_model_options(*command, options->model);
-  command->add_option("--tokens", options->tokens, "the prompt, a JSON array of token ids")
-      ->required()
+  command->add_option("--prompt", options->prompt, "the text to continue")->type_name("TEXT");
+  command
+      ->add_option("--tokens", options->tokens,
+                   "the prompt as a JSON array of token ids; ids are printed then")
       ->type_name("IDS");
   command->add_option("--max-new-tokens", options->max_new_tokens, "stop after so many")
       ->check(in_range(1, 1 << 24))
@@ -62,7 +83,7 @@ void add_generate(CLI::App& app) {
       ->type_name("N");
   command->footer(
       "Example:\n"
-      "  c2r generate tiny_model --tokens [1,2,3] --max-new-tokens 8");
+      "  c2r generate model --prompt Hello --max-new-tokens 8");
   command->callback([options] { run_generate(*options); });
 }
 

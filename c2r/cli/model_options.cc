@@ -2,7 +2,6 @@
 
 #include "c2r/cli/app.h"
 #include "c2r/core/error.h"
-#include "c2r/io/file.h"
 
 namespace c2r::cli {
 
@@ -31,33 +30,6 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
       ->capture_default_str()
       ->type_name("N");
   add_threads(command, options.num_threads);
-}
-
-std::vector<std::int32_t> token_ids(const Json& value, const ModelConfig& config,
-                                    std::string_view place) {
-  std::vector<std::int32_t> ids;
-  for (const Json& id : json_array(value, "the list of tokens", place)) {
-    ids.push_back(
-        static_cast<std::int32_t>(json_integer(id, 0, config.vocab_size - 1, "a token", place)));
-  }
-  return ids;
-}
-
-JsonLines::JsonLines(const std::string& path) : path_(path), text_(read_text_file(path)) {}
-
-std::optional<Json> JsonLines::next() {
-  while (begin_ < text_.size()) {
-    const std::size_t end = std::min(text_.find('\n', begin_), text_.size());
-    const std::string_view line = std::string_view(text_).substr(begin_, end - begin_);
-    begin_ = end + 1;
-    ++line_;
-    if (line.find_first_not_of(" \t\r") != std::string_view::npos) return parse_json(line, place());
-  }
-  return std::nullopt;
-}
-
-std::string JsonLines::place() const {
-  return fmt::format("{}:{}", path_, line_);
 }
 
 }  // namespace c2r::cli

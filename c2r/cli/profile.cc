@@ -7,6 +7,7 @@
 #include "c2r/cli/app.h"
 #include "c2r/cli/model_options.h"
 #include "c2r/cli/progress_line.h"
+#include "c2r/cli/sequences.h"
 #include "c2r/core/error.h"
 
 namespace c2r::cli {
@@ -14,35 +15,16 @@ namespace {
 
 struct Options {
   ModelOptions model;
-  std::vector<std::string> tokens;
+  SequenceFiles files;
   std::string output, name;
   std::int64_t window = ProfileRequest{}.window, max_tokens = 0;
 };
 
-// The sequences of all files, one after another.
-NextSequence sequences_of(const std::vector<std::string>& paths, const ModelConfig& config) {
-  struct State {
-    std::vector<std::string> paths;
-    std::size_t next = 0;
-    std::optional<JsonLines> file;
-  };
-  auto state = std::make_shared<State>(State{.paths = paths});
-  return [state, &config]() -> std::optional<std::vector<std::int32_t>> {
-    for (;;) {
-      if (state->file) {
-        if (const auto line = state->file->next()) {
-          return token_ids(*line, config, state->file->place());
-        }
-      }
-      if (state->next == state->paths.size()) return std::nullopt;
-      state->file.emplace(state->paths[state->next++]);
-    }
-  };
-}
-
 void run_profile(const Options& options) {
   const Model model(options.model.model, options.model.plan);
   Engine engine(model, options.model.engine());
+  TextCoder coder(options.model.model, model.config());
+  Sequences sequences(options.files, coder);
   ProfileRequest request{
       .output = options.output,
       .model_name =
@@ -52,8 +34,8 @@ void run_profile(const Options& options) {
       .window = std::min(options.window, model.config().max_positions)};
   if (options.max_tokens > 0) request.max_tokens = options.max_tokens;
   ProgressLine progress("profiling", "tokens");
-  const auto result =
-      profile(engine, sequences_of(options.tokens, model.config()), request, progress);
+  const auto result = profile(
+      engine, [&] { return sequences.next(); }, request, progress);
   std::cout << fmt::format("{}: {} tokens in {} sequences\n", options.output, result.num_tokens,
                            result.num_sequences);
 }
@@ -64,11 +46,7 @@ void add_profile(CLI::App& app) {
   auto* const command = app.add_subcommand("profile", "record which experts a model chooses");
   auto options = std::make_shared<Options>();
   add_model_options(*command, options->model);
-  command
-      ->add_option("--tokens", options->tokens,
-                   "files with one JSON array of token ids a line, each a sequence")
-      ->required()
-      ->type_name("FILES");
+  add_sequence_files(*command, options->files);
   command->add_option("-o,--output", options->output, "the trace to write")->required();
   command
       ->add_option("--window", options->window,
@@ -83,7 +61,7 @@ void add_profile(CLI::App& app) {
       ->type_name("NAME");
   command->footer(
       "Example:\n"
-      "  c2r profile tiny_model --tokens tokens.jsonl -o profile.safetensors");
+      "  c2r profile model --text text.txt -o profile.safetensors");
   command->callback([options] { run_profile(*options); });
 }
 

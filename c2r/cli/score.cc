@@ -7,6 +7,7 @@
 #include "c2r/cli/app.h"
 #include "c2r/cli/model_options.h"
 #include "c2r/cli/progress_line.h"
+#include "c2r/cli/sequences.h"
 #include "c2r/core/error.h"
 
 namespace c2r::cli {
@@ -14,52 +15,99 @@ namespace {
 
 struct Options {
   ModelOptions model;
-  std::string tokens;
+  SequenceFiles files;
+  std::string pairs;
+  std::int64_t window = 1024;
   bool is_json = false;
 };
 
 struct Request {
-  std::vector<std::int32_t> tokens;
+  std::vector<TokenId> tokens;
   std::int64_t first_scored = 1;
 };
 
-// An array, all of which is scored, or {"context": [...], "continuation": [...]}.
-Request parse_request(const Json& line, const ModelConfig& config, const std::string& place) {
-  if (line.is_array()) return {.tokens = token_ids(line, config, place)};
+// The continuation of {"context": ..., "continuation": ...} after its context. Spaces between the
+// two belong to the continuation, as in lm-evaluation-harness: tokens begin with their space.
+Request parse_pair(const Json& line, TextCoder& coder, const std::string& place) {
   json_check_keys(line, {"context", "continuation"}, "a line", place);
-  Request request{.tokens = token_ids(json_at(line, "context", place), config, place)};
-  request.first_scored = std::ssize(request.tokens);
-  const auto continuation = token_ids(json_at(line, "continuation", place), config, place);
-  request.tokens.insert(request.tokens.end(), continuation.begin(), continuation.end());
+  const Json &context = json_at(line, "context", place),
+             &continuation = json_at(line, "continuation", place);
+  Request request;
+  if (context.is_string()) {
+    const auto& text = context.get_ref<const std::string&>();
+    const auto& more = json_string(continuation, "continuation", place);
+    request.tokens = coder.tokens_of(text + more, place);
+    const std::size_t end = text.find_last_not_of(" \t\n\r") + 1;  // 0 if there is none
+    request.first_scored = std::ssize(coder.tokens_of(text.substr(0, end), place));
+  } else {
+    request.tokens = coder.tokens_of(context, place);
+    request.first_scored = std::ssize(request.tokens);
+    for (const TokenId id : coder.tokens_of(continuation, place)) request.tokens.push_back(id);
+  }
+  C2R_REQUIRE(1 <= request.first_scored && request.first_scored < std::ssize(request.tokens),
+              kInvalidFile, "{}: context and continuation must have a token each", place);
   return request;
 }
 
+// Scores requests and says what each gave, or what all did.
+class Scorer {
+ public:
+  Scorer(Engine& engine, bool is_json) : engine_(engine), is_json_(is_json) {}
+
+  void add(std::span<const TokenId> tokens, std::int64_t first_scored) {
+    const Score one = score(engine_, tokens, first_scored);
+    total_.add(one);
+    num_tokens_ += std::ssize(tokens);
+    progress_.update(num_tokens_, 0);
+    if (!is_json_) return;
+    const Json json = {{"log_likelihood", one.log_likelihood},
+                       {"num_tokens", one.num_tokens},
+                       {"is_greedy", one.is_greedy}};
+    std::cout << json.dump() << "\n";
+  }
+
+  void finish() const {
+    C2R_REQUIRE(total_.num_tokens > 0, kInvalidArgument, "there is no token to score");
+    if (is_json_) return;
+    std::cout << fmt::format("log-likelihood {:.4f} of {} tokens, perplexity {:.4f}\n",
+                             total_.log_likelihood, total_.num_tokens, total_.perplexity());
+  }
+
+ private:
+  Engine& engine_;
+  bool is_json_;
+  Score total_;
+  std::int64_t num_tokens_ = 0;
+  ProgressLine progress_{"scoring", "tokens"};
+};
+
 void run_score(const Options& options) {
+  const bool has_files = !options.files.texts.empty() || !options.files.tokens.empty();
+  C2R_REQUIRE(has_files == options.pairs.empty(), kInvalidArgument,
+              "give either --pairs, or --text and --tokens");
   const Model model(options.model.model, options.model.plan);
   Engine engine(model, options.model.engine());
-  JsonLines lines(options.tokens);
-  ProgressLine progress("scoring", "tokens");
-  Score total;
-  std::int64_t num_tokens = 0;
-  while (const auto line = lines.next()) {
-    const Request request = parse_request(*line, model.config(), lines.place());
-    C2R_REQUIRE(request.first_scored >= 1 && !request.tokens.empty(), kInvalidFile,
-                "{}: nothing stands before the first scored token", lines.place());
-    const Score one = score(engine, request.tokens, request.first_scored);
-    total.add(one);
-    num_tokens += std::ssize(request.tokens);
-    progress.update(num_tokens, 0);
-    if (options.is_json) {
-      const Json json = {{"log_likelihood", one.log_likelihood},
-                         {"num_tokens", one.num_tokens},
-                         {"is_greedy", one.is_greedy}};
-      std::cout << json.dump() << "\n";
+  TextCoder coder(options.model.model, model.config());
+  Scorer scorer(engine, options.is_json);
+  if (has_files) {
+    const auto window =
+        static_cast<std::size_t>(std::min(options.window, model.config().max_positions));
+    Sequences sequences(options.files, coder);
+    while (const auto sequence = sequences.next()) {
+      for (std::span<const TokenId> rest = *sequence; rest.size() > 1;) {
+        const std::size_t count = std::min(window, rest.size());
+        scorer.add(rest.first(count), 1);
+        rest = rest.subspan(count);
+      }
+    }
+  } else {
+    JsonLines lines(options.pairs);
+    while (const auto line = lines.next()) {
+      const Request request = parse_pair(*line, coder, lines.place());
+      scorer.add(request.tokens, request.first_scored);
     }
   }
-  C2R_REQUIRE(total.num_tokens > 0, kInvalidFile, "{}: has no token to score", options.tokens);
-  if (options.is_json) return;
-  std::cout << fmt::format("log-likelihood {:.4f} of {} tokens, perplexity {:.4f}\n",
-                           total.log_likelihood, total.num_tokens, total.perplexity());
+  scorer.finish();
 }
 
 }  // namespace
@@ -68,16 +116,23 @@ void add_score(CLI::App& app) {
   auto* const command = app.add_subcommand("score", "say how likely a model finds texts");
   auto options = std::make_shared<Options>();
   add_model_options(*command, options->model);
+  add_sequence_files(*command, options->files);
   command
-      ->add_option("--tokens", options->tokens,
-                   "a file with one JSON array of token ids a line, or one object with context and "
-                   "continuation, of which the continuation is scored")
-      ->required()
+      ->add_option(
+          "--pairs", options->pairs,
+          "a file with one {\"context\": ..., \"continuation\": ...} a line, texts or token "
+          "ids, of which the continuation is scored")
       ->type_name("FILE");
-  command->add_flag("--json", options->is_json, "print one JSON object for each line");
+  command
+      ->add_option("--window", options->window,
+                   "longer texts are cut into pieces of so many tokens, whose first is not scored")
+      ->check(in_range(2, 1 << 24))
+      ->capture_default_str()
+      ->type_name("N");
+  command->add_flag("--json", options->is_json, "print one JSON object for each piece or pair");
   command->footer(
       "Example:\n"
-      "  c2r score tiny_model --tokens tokens.jsonl");
+      "  c2r score model --text text.txt");
   command->callback([options] { run_score(*options); });
 }
 

@@ -18,8 +18,8 @@ KvCache Engine::make_cache(std::int64_t capacity) const {
   return {decoder_.config(), decoder_.arithmetic(), capacity};
 }
 
-void Engine::prefill(KvCache& cache, std::span<const std::int32_t> tokens,
-                     const ChunkObserver& on_chunk, const RoutingObserver& on_routing) {
+void Engine::prefill(KvCache& cache, std::span<const TokenId> tokens, const ChunkObserver& on_chunk,
+                     const RoutingObserver& on_routing) {
   for (std::int64_t first = 0; first < std::ssize(tokens); first += chunk_tokens_) {
     const auto count = std::min(chunk_tokens_, std::ssize(tokens) - first);
     const SequenceChunk chunk{

@@ -35,8 +35,8 @@ class Engine {
 
   /// Appends `tokens` to a sequence, chunk by chunk.
   /// @throws Error(kInvalidArgument) if a token is out of range or the cache too small
-  void prefill(KvCache& cache, std::span<const std::int32_t> tokens,
-               const ChunkObserver& on_chunk = {}, const RoutingObserver& on_routing = {});
+  void prefill(KvCache& cache, std::span<const TokenId> tokens, const ChunkObserver& on_chunk = {},
+               const RoutingObserver& on_routing = {});
 
  private:
   std::int64_t chunk_tokens_;

@@ -16,7 +16,7 @@ namespace c2r {
 namespace {
 
 using testing::error_of;
-using Tokens = std::vector<std::int32_t>;
+using Tokens = std::vector<TokenId>;
 
 class TinyModel : public ::testing::Test {
  protected:
@@ -101,10 +101,11 @@ TEST_F(Profile, RefusesWhatTheModelCannotRun) {
     return error_of(
         [&] { (void)profile(engine, next, {.output = path, .window = window}, progress_); });
   };
-  EXPECT_EQ(error(once({{1}}), 129),
+  EXPECT_EQ(error(once({{TokenId{1}}}), 129),
             "the window is 129, but the model has positions for 1 to 128 tokens");
-  EXPECT_EQ(error(once({{1, 64}}), 128), "token 64 is not in the vocabulary of 64");
-  EXPECT_EQ(error(once({{}}), 128), "there is no token to profile");
+  EXPECT_EQ(error(once({{TokenId{1}, TokenId{64}}}), 128),
+            "token 64 is not in the vocabulary of 64");
+  EXPECT_EQ(error(once({Tokens{}}), 128), "there is no token to profile");
   EXPECT_FALSE(std::filesystem::exists(path));
 }
 
@@ -119,7 +120,7 @@ TEST_F(Scores, AreTheLogSoftmaxOfTheOtherImplementationsLogits) {
       const auto logits = expected_.at("logits").at(t - 1).get<std::vector<double>>();
       double sum = 0;
       for (const double v : logits) sum += std::exp(v);
-      const double logit = logits.at(static_cast<std::size_t>(prompt_[t]));
+      const double logit = logits.at(index(prompt_[t]));
       expected += logit - std::log(sum);
       is_greedy = is_greedy && logit == *std::ranges::max_element(logits);
     }
@@ -147,7 +148,7 @@ TEST_F(Generation, IsGreedyWithoutATemperature) {
     Engine engine = this->engine(num_threads);
     Tokens seen;
     const Tokens text = generate(engine, {.prompt = prompt_, .max_new_tokens = 64},
-                                 [&](std::int32_t token) { seen.push_back(token); });
+                                 [&](TokenId token) { seen.push_back(token); });
     EXPECT_EQ(text, greedy_);
     EXPECT_EQ(seen, greedy_);
   }
@@ -188,7 +189,7 @@ TEST(Sample, DrawsAsOftenAsTheProbabilitiesSay) {
   const auto count = [&](const Sampling& sampling) {
     std::vector<int> counts(4);
     for (int n = 0; n < 8000; ++n) {
-      ++counts[static_cast<std::size_t>(sample(logits, sampling, rng))];
+      ++counts[index(sample(logits, sampling, rng))];
     }
     return counts;
   };

@@ -28,9 +28,9 @@ std::vector<std::int32_t> nucleus(std::span<const double> weights, double top_p)
 
 }  // namespace
 
-std::int32_t sample(std::span<const float> logits, const Sampling& sampling, std::mt19937_64& rng) {
+TokenId sample(std::span<const float> logits, const Sampling& sampling, std::mt19937_64& rng) {
   const auto best = std::ranges::max_element(logits);
-  if (sampling.temperature == 0) return static_cast<std::int32_t>(best - logits.begin());
+  if (sampling.temperature == 0) return TokenId{static_cast<std::int32_t>(best - logits.begin())};
   std::vector<double> weights(logits.size());
   std::ranges::transform(logits, weights.begin(), [&](float v) {
     return std::exp((double{v} - double{*best}) / double{sampling.temperature});
@@ -47,13 +47,13 @@ std::int32_t sample(std::span<const float> logits, const Sampling& sampling, std
   double left = total * (static_cast<double>(rng() >> 11) * 0x1p-53);  // in [0, total)
   for (const std::int32_t t : order) {
     left -= weights[static_cast<std::size_t>(t)];
-    if (left < 0) return t;
+    if (left < 0) return TokenId{t};
   }
-  return order.back();  // rounding
+  return TokenId{order.back()};  // rounding
 }
 
-std::vector<std::int32_t> generate(Engine& engine, const GenerateRequest& request,
-                                   const std::function<void(std::int32_t)>& on_token) {
+std::vector<TokenId> generate(Engine& engine, const GenerateRequest& request,
+                              const std::function<void(TokenId)>& on_token) {
   const auto& [prompt, max_new_tokens, sampling] = request;
   C2R_REQUIRE(!prompt.empty(), kInvalidArgument, "the prompt has no token");
   C2R_REQUIRE(max_new_tokens >= 1, kInvalidArgument, "max_new_tokens is {}, but must be at least 1",
@@ -69,10 +69,10 @@ std::vector<std::int32_t> generate(Engine& engine, const GenerateRequest& reques
     engine.decoder().logits(states.rows(states.rows() - 1, states.rows()), logits);
   };
   std::mt19937_64 rng(sampling.seed);
-  std::vector<std::int32_t> text;
+  std::vector<TokenId> text;
   engine.prefill(cache, prompt, keep_last);
   for (;;) {
-    const std::int32_t token = sample(logits.row(0), sampling, rng);
+    const TokenId token = sample(logits.row(0), sampling, rng);
     text.push_back(token);
     if (on_token) on_token(token);
     if (std::ssize(text) == max_new_tokens || std::ranges::count(eos, token) > 0) return text;

@@ -19,10 +19,10 @@ struct Sampling {
 
 /// A token drawn from `logits`. Ties go to the lower token.
 /// Cost: O(n) without top_p, O(n log n) with it.
-std::int32_t sample(std::span<const float> logits, const Sampling& sampling, std::mt19937_64& rng);
+TokenId sample(std::span<const float> logits, const Sampling& sampling, std::mt19937_64& rng);
 
 struct GenerateRequest {
-  std::span<const std::int32_t> prompt;  // at least one token
+  std::span<const TokenId> prompt;  // at least one token
   std::int64_t max_new_tokens = 128;
   Sampling sampling;
 };
@@ -32,7 +32,7 @@ struct GenerateRequest {
 /// @returns the new tokens
 /// @throws Error(kInvalidArgument) if prompt and new tokens do not fit the model's positions, or an
 ///         option is out of range
-std::vector<std::int32_t> generate(Engine& engine, const GenerateRequest& request,
-                                   const std::function<void(std::int32_t)>& on_token = {});
+std::vector<TokenId> generate(Engine& engine, const GenerateRequest& request,
+                              const std::function<void(TokenId)>& on_token = {});
 
 }  // namespace c2r

@@ -9,7 +9,7 @@ namespace c2r {
 namespace {
 
 // Runs one window and appends what its tokens chose.
-void record(Engine& engine, std::span<const std::int32_t> window, TraceWriter& writer) {
+void record(Engine& engine, std::span<const TokenId> window, TraceWriter& writer) {
   KvCache cache = engine.make_cache(std::ssize(window));
   writer.start_sequence();
   engine.prefill(cache, window, {}, [&](std::int64_t moe_layer, const Routing& routing) {
@@ -36,7 +36,7 @@ ProfileResult profile(Engine& engine, const NextSequence& next, const ProfileReq
   while (result.num_tokens < max_tokens) {
     const auto sequence = next();
     if (!sequence) break;
-    std::span<const std::int32_t> rest = *sequence;
+    std::span<const TokenId> rest = *sequence;
     while (!rest.empty() && result.num_tokens < max_tokens) {
       const auto count = static_cast<std::size_t>(
           std::min({request.window, std::ssize(rest), max_tokens - result.num_tokens}));

@@ -15,7 +15,7 @@ namespace c2r {
 
 /// The next sequence of tokens, or nothing at the end. Sequences are asked for one by one, so that
 /// a corpus need not fit in memory.
-using NextSequence = std::function<std::optional<std::vector<std::int32_t>>()>;
+using NextSequence = std::function<std::optional<std::vector<TokenId>>()>;
 
 struct ProfileRequest {
   std::filesystem::path output;            // the trace

@@ -11,11 +11,11 @@ namespace {
 // Logits of so many tokens at a time: 64 of a vocabulary of 152,000 are 39 MB.
 constexpr std::int64_t kRowsAtOnce = 64;
 
-Score score_row(std::span<const float> logits, std::int32_t token) {
+Score score_row(std::span<const float> logits, TokenId token) {
   const float max = *std::ranges::max_element(logits);
   double sum = 0;
   for (const float v : logits) sum += std::exp(double{v} - double{max});
-  const float logit = logits[static_cast<std::size_t>(token)];
+  const float logit = logits[index(token)];
   return {.log_likelihood = double{logit} - double{max} - std::log(sum),
           .num_tokens = 1,
           .is_greedy = logit == max};
@@ -33,7 +33,7 @@ double Score::perplexity() const {
   return std::exp(-log_likelihood / static_cast<double>(num_tokens));
 }
 
-Score score(Engine& engine, std::span<const std::int32_t> tokens, std::int64_t first_scored) {
+Score score(Engine& engine, std::span<const TokenId> tokens, std::int64_t first_scored) {
   C2R_REQUIRE(1 <= first_scored && first_scored <= std::ssize(tokens), kInvalidArgument,
               "tokens are scored from position {} on, but it must be in [1, {}]", first_scored,
               tokens.size());

@@ -20,6 +20,6 @@ struct Score {
 /// The log-likelihood of tokens [first_scored, end), each given all before it.
 /// @throws Error(kInvalidArgument) if `first_scored` is not in [1, tokens.size()]: the first token
 ///         has nothing before it
-Score score(Engine& engine, std::span<const std::int32_t> tokens, std::int64_t first_scored);
+Score score(Engine& engine, std::span<const TokenId> tokens, std::int64_t first_scored);
 
 }  // namespace c2r

@@ -101,8 +101,8 @@ void read_eos(ConfigReader& reader, ModelConfig& config) {
   const Json* const eos = reader.find("eos_token_id");
   if (eos == nullptr) return;
   const auto add = [&](const Json& id) {
-    config.eos_ids.push_back(static_cast<std::int32_t>(
-        json_integer(id, 0, config.vocab_size - 1, "eos_token_id", reader.place())));
+    config.eos_ids.push_back(TokenId{static_cast<std::int32_t>(
+        json_integer(id, 0, config.vocab_size - 1, "eos_token_id", reader.place()))});
   };
   if (!eos->is_array()) return add(*eos);
   for (const Json& id : *eos) add(id);

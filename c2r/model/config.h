@@ -26,9 +26,9 @@ struct ModelConfig {
   std::int64_t max_positions = 0;                // longest sequence
   float rms_norm_eps = 0;
   double rope_theta = 0;
-  std::optional<float> clip_qkv;      // queries, keys and values are clamped to [-clip, clip]
-  bool has_tied_embeddings = false;   // the output projection is the embedding matrix
-  std::vector<std::int32_t> eos_ids;  // tokens that end a text
+  std::optional<float> clip_qkv;     // queries, keys and values are clamped to [-clip, clip]
+  bool has_tied_embeddings = false;  // the output projection is the embedding matrix
+  std::vector<TokenId> eos_ids;      // tokens that end a text
 
   std::int32_t num_experts = 0, top_k = 0;
   bool norm_topk_prob = false;

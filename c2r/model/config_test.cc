@@ -37,7 +37,7 @@ TEST(Config, ReadsWhatItSays) {
   EXPECT_EQ(c.head_dim, 4);
   EXPECT_EQ(c.num_kv_heads, 1);
   EXPECT_EQ(c.rope_theta, 1e6);
-  EXPECT_EQ(c.eos_ids, (std::vector<std::int32_t>{3, 5}));
+  EXPECT_EQ(c.eos_ids, (std::vector{TokenId{3}, TokenId{5}}));
   EXPECT_EQ(c.shared_intermediate, 5);
   EXPECT_EQ(c.moe_layers, (std::vector<std::int32_t>{0, 1, 2, 3}));
   EXPECT_EQ(c.dense_intermediate, 0);

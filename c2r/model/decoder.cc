@@ -21,9 +21,10 @@ void check_batch(std::span<const SequenceChunk> batch, const ModelConfig& config
     C2R_REQUIRE(cache->num_tokens() + std::ssize(tokens) <= cache->capacity(), kInvalidArgument,
                 "{} new tokens do not fit a cache with {} of {} in use", tokens.size(),
                 cache->num_tokens(), cache->capacity());
-    for (const std::int32_t token : tokens) {
-      C2R_REQUIRE(0 <= token && token < config.vocab_size, kInvalidArgument,
-                  "token {} is not in the vocabulary of {}", token, config.vocab_size);
+    for (const TokenId token : tokens) {
+      const auto id = static_cast<std::int64_t>(token);
+      C2R_REQUIRE(0 <= id && id < config.vocab_size, kInvalidArgument,
+                  "token {} is not in the vocabulary of {}", id, config.vocab_size);
     }
   }
 }
@@ -50,8 +51,9 @@ void Decoder::embed(std::span<const SequenceChunk> batch) {
   residual_.reshape(num_tokens, config_.hidden);
   std::int64_t row = 0;
   for (const SequenceChunk& chunk : batch) {
-    for (const std::int32_t token : chunk.tokens) {
-      copy_weights(weights_.embeddings.row(token), weights_.embeddings.type, residual_.row(row++));
+    for (const TokenId token : chunk.tokens) {
+      copy_weights(weights_.embeddings.row(static_cast<std::int64_t>(token)),
+                   weights_.embeddings.type, residual_.row(row++));
     }
   }
 }

@@ -19,7 +19,7 @@ namespace c2r {
 /// New tokens of one sequence.
 struct SequenceChunk {
   KvCache* cache = nullptr;
-  std::span<const std::int32_t> tokens;  // at least one, each in [0, vocab_size)
+  std::span<const TokenId> tokens;  // at least one, each below vocab_size
 };
 
 /// Sees the routing of each MoE layer in turn; rows are the batch's tokens.

@@ -12,7 +12,7 @@
 namespace c2r {
 namespace {
 
-using Tokens = std::vector<std::int32_t>;
+using Tokens = std::vector<TokenId>;
 
 struct Case {
   std::string family, variant;  // "plain", or "c2r" with collaborator lists
@@ -112,7 +112,7 @@ TEST_P(Golden, GreedyTextIsIdentical) {
     const auto states = decoder.forward({&chunk, 1});
     const auto last = logits(decoder, states.rows(states.rows() - 1, states.rows()));
     const auto best = std::ranges::max_element(last.row(0)) - last.row(0).begin();
-    next = {static_cast<std::int32_t>(best)};
+    next = {TokenId{static_cast<std::int32_t>(best)}};
     text.push_back(next[0]);
   }
   EXPECT_EQ(text, expected_.greedy);
@@ -151,7 +151,7 @@ TEST_P(Golden, StatesAreTheSameBitsInChunksAndInBatches) {
     std::int64_t done = 0;
     for (std::int64_t size = 1; done < std::ssize(all_); ++size) {
       const auto count = std::min(size, std::ssize(all_) - done);
-      const std::span<const std::int32_t> tokens(all_);
+      const std::span<const TokenId> tokens(all_);
       const SequenceChunk batch[] = {{&other, tokens.subspan(0, 5)},
                                      {&in_chunks, tokens.subspan(static_cast<std::size_t>(done),
                                                                  static_cast<std::size_t>(count))}};

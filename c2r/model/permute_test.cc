@@ -40,8 +40,8 @@ Result run(const Model& model) {
   ThreadPool pool(1);
   Decoder decoder(model.config(), model.weights(), Arithmetic::kF32, pool);
   KvCache cache(model.config(), Arithmetic::kF32, 40);
-  std::vector<std::int32_t> tokens(40);
-  for (std::size_t t = 0; t < tokens.size(); ++t) tokens[t] = static_cast<std::int32_t>(t * 7 % 64);
+  std::vector<TokenId> tokens;
+  for (std::int32_t t = 0; t < 40; ++t) tokens.push_back(TokenId{t * 7 % 64});
   const SequenceChunk chunk{&cache, tokens};
   Result result;
   const auto states = decoder.forward({&chunk, 1}, [&](std::int64_t, const Routing& routing) {

@@ -425,10 +425,45 @@ class Models(CommandLine):
                          for folder in ("tiny_model", "permuted"))
         self.assertEqual(before, after)
 
+    def test_texts_are_run_as_their_tokens(self):
+        ids = json.loads(self.succeed("tokenize", "model", "text.txt", "--json"))["ids"]
+        (self.folder / "ids.jsonl").write_text(json.dumps(ids) + "\n")
+        text = (self.folder / "text.txt").read_text(encoding="utf-8")
+        (self.folder / "lines.jsonl").write_text(json.dumps({"text": text}) + "\n")
+        scores = {self.succeed("score", "model", *words) for words in
+                  (["--text", "text.txt"], ["--tokens", "ids.jsonl"], ["--text", "lines.jsonl"])}
+        self.assertEqual(len(scores), 1, scores)
+        for words in ["--text", "text.txt"], ["--tokens", "ids.jsonl"]:
+            self.assertIn(f" {len(ids)} tokens in 1 sequences",
+                          self.succeed("profile", "model", *words, "-o", "trace.safetensors"))
+
+    def test_pairs_are_scored_by_their_continuation(self):
+        pair = {"context": "Hello, ", "continuation": "world!"}
+        (self.folder / "pairs.jsonl").write_text(json.dumps(pair) + "\n")
+        (self.folder / "hello.txt").write_text("Hello,")
+        (self.folder / "whole.txt").write_text("Hello, world!")
+        count = [json.loads(self.succeed("tokenize", "model", name, "--json"))["num_tokens"]
+                 for name in ("hello.txt", "whole.txt")]
+        score = json.loads(self.succeed("score", "model", "--pairs", "pairs.jsonl", "--json"))
+        self.assertEqual(score["num_tokens"], count[1] - count[0])
+
+    def test_generated_text_is_what_its_ids_decode_to(self):
+        (self.folder / "hello.txt").write_text("Hello")
+        ids = json.loads(self.succeed("tokenize", "model", "hello.txt", "--json"))["ids"]
+        more = ["--max-new-tokens", "40", "--temperature", "1", "--seed", "7"]
+        done = self.succeed("generate", "model", "--tokens", json.dumps(ids), *more)
+        text = self.succeed("generate", "model", "--prompt", "Hello", *more)
+        vocabulary = json.loads((self.folder / "model" / "tokenizer.json").read_text())["model"]["vocab"]
+        spelled = {i: word for word, i in vocabulary.items()}
+        words = [spelled[int(i)] for i in done.split() if int(i) in spelled]
+        for word in words:
+            if word.isascii():
+                self.assertIn(word, text)
+
     def test_score_knows_the_greedy_text(self):
         line = {"context": self.expected["prompt"], "continuation": self.expected["greedy"]}
         (self.folder / "lines.jsonl").write_text(json.dumps(line) + "\n")
-        score = json.loads(self.succeed("score", "tiny_model", "--dtype", "f32", "--tokens",
+        score = json.loads(self.succeed("score", "tiny_model", "--dtype", "f32", "--pairs",
                                         "lines.jsonl", "--json"))
         self.assertTrue(score["is_greedy"])
         self.assertEqual(score["num_tokens"], 64)
@@ -436,6 +471,10 @@ class Models(CommandLine):
 
     def test_mistakes_are_explained(self):
         self.fails_with(1, "c2r inspect: 'x' is not a folder with a model", "inspect", "x")
+        self.fails_with(2, "c2r generate: give either --prompt or --tokens", "generate", "model")
+        self.fails_with(2, "c2r score: give either --pairs, or --text and --tokens", "score", "model")
+        self.fails_with(2, "c2r profile: there is no file; give --text or --tokens",
+                        "profile", "model", "-o", "trace.safetensors")
         self.fails_with(1, "c2r generate: --tokens: a token is 64, but must be an integer in "
                            "[0, 63]", "generate", "tiny_model", "--tokens", "[64]")
         self.fails_with(2, "c2r generate: the prompt has no token",
