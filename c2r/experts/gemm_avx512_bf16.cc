@@ -54,7 +54,7 @@ C2R_AVX512_BF16 inline __m128 add_lanes(__m512 a, __m512 b, __m512 c, __m512 d) 
 template <int kRows, int kOutputs>
 C2R_AVX512_BF16 void multiply_tile(const GemmBlock& block, const std::byte* x, std::int64_t first,
                                    float* out) {
-  constexpr int kStepBytes = 64;
+  constexpr std::int64_t kStepBytes = 64;
   const std::int64_t num_inputs = block.weight.num_inputs;
   const std::int64_t stride_bytes = block.weight.stride * 2;
   const std::byte* w = block.weight.row(first);
