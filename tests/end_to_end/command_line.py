@@ -1,0 +1,36 @@
+"""What the tests of the c2r program share. Each is run as  X_test.py C2R    C2R: the program
+"""
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import small_model
+
+C2R = str(pathlib.Path(sys.argv.pop(1)).resolve())
+IMPORT = ["import", "--from", "npy", "expert_ids.npy", "--num-experts", "8", "--model", "small"]
+
+
+class CommandLine(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        small_model.write_inputs(self.folder)
+
+    def run_c2r(self, *words):
+        return subprocess.run([C2R, *words], cwd=self.folder, text=True, capture_output=True,
+                              timeout=60, check=False)
+
+    def succeed(self, *words):
+        done = self.run_c2r(*words)
+        self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
+        return done.stdout
+
+    def fails_with(self, status, message, *words):
+        done = self.run_c2r(*words)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (status, "", message + "\n"))
+
+    def make_trace(self):
+        self.succeed(*IMPORT, "--sequences", "sequences.csv", "-o", "trace.safetensors")

@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""c2r tokenize, inspect, profile, score, generate and permute-checkpoint."""
+import json
+import subprocess
+import unittest
+
+import small_model
+from command_line import C2R, CommandLine
+
+
+class Tokens(CommandLine):
+    def test_ids_are_those_of_the_tokenizer_and_decode_to_the_text(self):
+        text = (self.folder / "text.txt").read_text(encoding="utf-8")
+        got = json.loads(self.succeed("tokenize", "model", "text.txt", "--json"))
+        vocabulary = json.loads((self.folder / "model" / "tokenizer.json").read_text())["model"]["vocab"]
+        spelled = "".join(sorted(vocabulary, key=vocabulary.get)[i] for i in got["ids"])
+        self.assertTrue(spelled.startswith("Hello,Ġworld!Ġ"), spelled)
+        self.assertEqual(got["text"], text)
+        self.assertEqual(got["num_tokens"], len(got["ids"]))
+
+    def test_people_see_a_token_a_line(self):
+        lines = self.succeed("tokenize", "model", "text.txt").splitlines()
+        ids = json.loads(self.succeed("tokenize", "model", "text.txt", "--json"))["ids"]
+        self.assertEqual(lines[0], f"text.txt: {len(ids)} tokens")
+        self.assertEqual([int(line.split()[0]) for line in lines[2:]], ids)
+        self.assertEqual(lines[-1].split()[1], '"\\n"')
+
+    def test_standard_input_is_a_text_too(self):
+        done = subprocess.run([C2R, "tokenize", "model", "-", "--json"], cwd=self.folder, text=True,
+                              input="Hello", capture_output=True, timeout=60, check=False)
+        self.assertEqual(json.loads(done.stdout)["text"], "Hello")
+
+    def test_what_c2r_lacks_is_named(self):
+        path = self.folder / "model" / "tokenizer.json"
+        path.write_text(path.read_text().replace('"normalizer":{"type":"NFC"}', '"normalizer":{"type":"NFD"}'))
+        self.fails_with(1, "c2r tokenize: model/tokenizer.json: normalizer has the type 'NFD', but c2r "
+                           "supports only NFC, NFKC, Prepend, Replace and Sequence",
+                        "tokenize", "model", "text.txt")
+
+
+class Models(CommandLine):
+    def setUp(self):
+        super().setUp()
+        self.expected = json.loads((small_model.TINY_MODEL / "expected.json").read_text())["plain"]
+
+    def test_inspect_says_what_is_in_the_folder(self):
+        text = self.succeed("inspect", "tiny_model")
+        self.assertIn("family       Qwen2-MoE (qwen2_moe)", text)
+        self.assertIn("experts      10 in each of 2 layers, top-4, intermediate 12", text)
+        sizes = json.loads(self.succeed("inspect", "tiny_model", "--json"))
+        self.assertEqual(sizes["expert_bytes"], 2 * 10 * 3 * 32 * 12 * 2)
+        self.assertEqual(sizes["kv_bytes_per_token"], 2 * 3 * 2 * 8 * 2)
+        unchosen, embeddings = sizes["expert_bytes"] * 6 // 10, 64 * 32 * 2
+        self.assertEqual(sizes["bytes_per_token"], sizes["weight_bytes"] - unchosen - embeddings)
+
+    def test_generate_prints_the_greedy_text(self):
+        text = self.succeed("generate", "tiny_model", "--dtype", "f32", "--max-new-tokens", "64",
+                            "--tokens", json.dumps(self.expected["prompt"]))
+        self.assertEqual([int(t) for t in text.split()], self.expected["greedy"])
+
+    def test_a_profile_is_a_trace_that_can_be_planned_for(self):
+        text = self.succeed("profile", "tiny_model", "--tokens", "tokens.jsonl", "-o",
+                            "profile.safetensors")
+        self.assertEqual(text, "profile.safetensors: 76 tokens in 2 sequences\n")
+        self.succeed("plan", "profile.safetensors", "--cluster", "1x2", "-o", "plan.json")
+        self.succeed("inspect", "tiny_model", "--plan", "plan.json")
+
+    def test_a_permuted_checkpoint_says_the_same(self):
+        self.succeed("profile", "tiny_model", "--tokens", "tokens.jsonl", "-o", "tiny.safetensors")
+        self.succeed("plan", "tiny.safetensors", "--cluster", "1x2", "-o", "plan.json")
+        self.succeed("permute-checkpoint", "tiny_model", "--plan", "plan.json", "-o", "permuted")
+        before, after = (self.succeed("generate", folder, "--dtype", "f32", "--tokens",
+                                      "[1,2,3]", "--max-new-tokens", "64")
+                         for folder in ("tiny_model", "permuted"))
+        self.assertEqual(before, after)
+
+    def test_texts_are_run_as_their_tokens(self):
+        ids = json.loads(self.succeed("tokenize", "model", "text.txt", "--json"))["ids"]
+        (self.folder / "ids.jsonl").write_text(json.dumps(ids) + "\n")
+        text = (self.folder / "text.txt").read_text(encoding="utf-8")
+        (self.folder / "lines.jsonl").write_text(json.dumps({"text": text}) + "\n")
+        scores = {self.succeed("score", "model", *words) for words in
+                  (["--text", "text.txt"], ["--tokens", "ids.jsonl"], ["--text", "lines.jsonl"])}
+        self.assertEqual(len(scores), 1, scores)
+        for words in ["--text", "text.txt"], ["--tokens", "ids.jsonl"]:
+            self.assertIn(f" {len(ids)} tokens in 1 sequences",
+                          self.succeed("profile", "model", *words, "-o", "trace.safetensors"))
+
+    def test_pairs_are_scored_by_their_continuation(self):
+        pair = {"context": "Hello, ", "continuation": "world!"}
+        (self.folder / "pairs.jsonl").write_text(json.dumps(pair) + "\n")
+        (self.folder / "hello.txt").write_text("Hello,")
+        (self.folder / "whole.txt").write_text("Hello, world!")
+        count = [json.loads(self.succeed("tokenize", "model", name, "--json"))["num_tokens"]
+                 for name in ("hello.txt", "whole.txt")]
+        score = json.loads(self.succeed("score", "model", "--pairs", "pairs.jsonl", "--json"))
+        self.assertEqual(score["num_tokens"], count[1] - count[0])
+
+    def test_generated_text_is_what_its_ids_decode_to(self):
+        (self.folder / "hello.txt").write_text("Hello")
+        ids = json.loads(self.succeed("tokenize", "model", "hello.txt", "--json"))["ids"]
+        more = ["--max-new-tokens", "40", "--temperature", "1", "--seed", "7"]
+        done = self.succeed("generate", "model", "--tokens", json.dumps(ids), *more)
+        text = self.succeed("generate", "model", "--prompt", "Hello", *more)
+        vocabulary = json.loads((self.folder / "model" / "tokenizer.json").read_text())["model"]["vocab"]
+        spelled = {i: word for word, i in vocabulary.items()}
+        words = [spelled[int(i)] for i in done.split() if int(i) in spelled]
+        for word in words:
+            if word.isascii():
+                self.assertIn(word, text)
+
+    def test_score_knows_the_greedy_text(self):
+        line = {"context": self.expected["prompt"], "continuation": self.expected["greedy"]}
+        (self.folder / "lines.jsonl").write_text(json.dumps(line) + "\n")
+        score = json.loads(self.succeed("score", "tiny_model", "--dtype", "f32", "--pairs",
+                                        "lines.jsonl", "--json"))
+        self.assertTrue(score["is_greedy"])
+        self.assertEqual(score["num_tokens"], 64)
+        self.assertLess(score["log_likelihood"], 0)
+
+    def test_mistakes_are_explained(self):
+        self.fails_with(1, "c2r inspect: 'x' is not a folder with a model", "inspect", "x")
+        self.fails_with(2, "c2r generate: give either --prompt or --tokens", "generate", "model")
+        self.fails_with(2, "c2r score: give either --pairs, or --text and --tokens", "score", "model")
+        self.fails_with(2, "c2r profile: there is no file; give --text or --tokens",
+                        "profile", "model", "-o", "trace.safetensors")
+        self.fails_with(1, "c2r generate: --tokens: a token is 64, but must be an integer in "
+                           "[0, 63]", "generate", "tiny_model", "--tokens", "[64]")
+        self.fails_with(2, "c2r generate: the prompt has no token",
+                        "generate", "tiny_model", "--tokens", "[]")
+        self.fails_with(2, "c2r score: --dtype takes bf16 or f32, not 'f16'",
+                        "score", "tiny_model", "--tokens", "tokens.jsonl", "--dtype", "f16")
+        (self.folder / "bad.jsonl").write_text("[1]\n[-1]\n")
+        self.fails_with(1, "c2r profile: bad.jsonl:2: a token is -1, but must be an integer in "
+                           "[0, 63]",
+                        "profile", "tiny_model", "--tokens", "bad.jsonl", "-o", "profile")
+        self.assertFalse((self.folder / "profile").exists())
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

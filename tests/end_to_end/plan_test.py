@@ -1,0 +1,181 @@
+#!/usr/bin/env python3
+"""c2r plan, simulate and export, and placements of other engines."""
+import json
+import re
+import unittest
+
+import small_model
+from command_line import CommandLine
+
+
+class Plans(CommandLine):
+    def make_plan(self, *words):
+        self.make_trace()
+        return self.succeed("plan", "trace.safetensors", "--cluster", "1x2", "-o", "plan.json",
+                            *words)
+
+    def test_a_plan_puts_each_group_on_one_rank(self):
+        text = self.make_plan("--fit", "even", "--max-imbalance", "1.5")
+        plan = json.loads((self.folder / "plan.json").read_text())
+        for layer in plan["layers"]:
+            self.assertEqual({frozenset(rank) for rank in layer["slots"]},
+                             {frozenset(range(4)), frozenset(range(4, 8))})
+        self.assertIn("odd (not fitted)", text)
+        self.assertIn("proved optimal", text)
+
+    def test_a_simulation_counts_what_the_definition_says(self):
+        self.make_plan()
+        steps = json.loads(self.succeed("simulate", "plan.json", "trace.safetensors",
+                                        "--json"))["steps"]
+        self.assertEqual([s["step"] for s in steps],
+                         ["per-expert", "deduplication", "placement"])
+        for layer in range(small_model.NUM_LAYERS):
+            chosen = [token[layer] for token in small_model.choices()]
+            ranks = sum(len({e // 4 for e in pair}) for pair in chosen) / len(chosen)
+            self.assertAlmostEqual(steps[0]["copies_per_token"][layer], 2)
+            self.assertAlmostEqual(steps[1]["copies_per_token"][layer], ranks)
+            self.assertAlmostEqual(steps[2]["copies_per_token"][layer], ranks)
+            self.assertAlmostEqual(steps[2]["wire_copies_per_token"][layer], ranks / 2)
+
+    def test_a_simulation_counts_whole_copies_and_bytes_from_known_homes(self):
+        self.make_plan()
+        step = json.loads(self.succeed("simulate", "plan.json", "trace.safetensors", "--json",
+                                       "--homes", "sequences", "--hidden", "10"))["steps"][1]
+        self.assertEqual(step["counts"]["denominator"], 1)
+        homes = 100 * [0] + 250 * [1] + 50 * [0]  # three sequences on two ranks in turn
+        for layer, counts in enumerate(step["counts"]["layers"]):
+            wire = sum(len({e // 4 for e in token[layer]} - {home})
+                       for token, home in zip(small_model.choices(), homes))
+            self.assertEqual(counts["wire_copies"], wire)
+            self.assertEqual(sum(counts["sent"]), wire)
+            self.assertEqual(counts["dispatch_wire_bytes"], wire * 10 * 2)
+
+    def test_pair_counts_of_top_2_are_as_good_as_a_trace(self):
+        self.make_plan()
+        self.succeed("analyze", "trace.safetensors", "-o", "statistics.safetensors")
+        from_trace, from_pairs = (json.loads(self.succeed("simulate", "plan.json", name, "--json"))
+                                  for name in ("trace.safetensors", "statistics.safetensors"))
+        for a, b in zip(from_trace["steps"], from_pairs["steps"]):
+            self.assertTrue(b["is_exact"])
+            self.assertEqual(a["counts"], b["counts"])
+        self.fails_with(2, "c2r simulate: statistics.safetensors holds pair counts, which are of "
+                           "all sequences, not of --on even",
+                        "simulate", "plan.json", "statistics.safetensors", "--on", "even")
+
+    def test_the_constraint_is_a_step_of_its_own(self):
+        self.make_plan()
+        text = self.succeed("simulate", "plan.json", "trace.safetensors", "--on", "even",
+                            "--constrained", "trace.safetensors")
+        self.assertIn("\nconstraint  ", text)
+        self.assertIn("\nconstraint: on ", text)
+
+    def test_the_same_input_gives_the_same_plan(self):
+        self.make_plan("--threads", "1")
+        first = (self.folder / "plan.json").read_bytes()
+        self.make_plan("--threads", "2")
+        self.assertEqual(first, (self.folder / "plan.json").read_bytes())
+
+    def test_every_goal_is_reached_and_said(self):
+        fast = ("--minimize", "time", "--hidden", "64", "--intermediate", "64", "--cluster")
+        cluster = {"num_nodes": 1, "ranks_per_node": 2, "device_flop_per_s": 1e12}
+        (self.folder / "cluster.json").write_text(json.dumps(cluster))
+        self.make_trace()
+        for words, said in (
+                (("--minimize", "imbalance", "--max-copies", "1.6", "--cluster", "1x2"),
+                 "an imbalance of 1.0"),
+                (("--imbalance-weight", "2", "--cluster", "1x2"), "copies + 2 x (imbalance - 1)"),
+                (("--bound-on", "unseen", "--cluster", "1x2"), "copies per token of 1."),
+                ((*fast, "cluster.json"), "us predicted")):
+            self.assertIn(said, self.succeed("plan", "trace.safetensors", "-o", "p.json", *words))
+        done = self.run_c2r("plan", "trace.safetensors", "-o", "p.json", *fast, "1x2")
+        self.assertEqual(done.stderr,
+                         "warning: the cluster has no device_flop_per_s, so no time can be "
+                         "predicted; minimizing copies within --max-imbalance 1.1 instead\n")
+        self.assertIn("copies per token of 1.", done.stdout)
+
+    def test_goals_that_contradict_each_other_are_refused(self):
+        self.make_trace()
+        for message, *words in (
+                ("--max-copies is a bound for --minimize imbalance", "--max-copies", "2"),
+                ("--bound-on unseen needs --max-imbalance", "--bound-on", "unseen",
+                 "--imbalance-weight", "1"),
+                ("--minimize time needs --hidden and --intermediate", "--minimize", "time")):
+            self.fails_with(2, "c2r plan: " + message, "plan", "trace.safetensors", "--cluster",
+                            "1x2", "-o", "x", *words)
+
+    def test_replicas_are_planned_and_said(self):
+        text = self.make_plan("--redundant-slots", "1")
+        self.assertIn("\nplacement  ", text)
+        self.assertIn("\nreplicas  ", text)
+        self.assertIn("replicas chosen by fewest-ranks", text)
+        plan = json.loads((self.folder / "plan.json").read_text())
+        self.assertEqual({len(rank) for layer in plan["layers"] for rank in layer["slots"]}, {5})
+
+    def test_an_exported_plan_is_what_the_engine_reads(self):
+        self.make_plan()
+        exported = json.loads(self.run_c2r("export", "plan.json", "--to", "vllm-49572").stdout)
+        plan = json.loads((self.folder / "plan.json").read_text())
+        self.assertEqual(exported, [sum(layer["slots"], []) for layer in plan["layers"]])
+
+    def test_a_backend_that_gathers_is_warned_about(self):
+        self.make_plan()
+        done = self.run_c2r("export", "plan.json", "--to", "vllm-49572", "-o", "map.json")
+        self.assertEqual(done.returncode, 0)
+        self.assertIn("warning: with the default backend", done.stderr)
+
+    def test_an_engine_that_chooses_other_replicas_is_warned_about(self):
+        self.make_plan("--redundant-slots", "1")
+        done = self.run_c2r("export", "plan.json", "--to", "sglang", "-o", "map.json")
+        self.assertIn("warning: the plan's predictions assume the replica rule fewest-ranks, but "
+                      "sglang chooses as local-first does", done.stderr)
+
+    def test_mistakes_are_explained(self):
+        self.make_plan()
+        self.fails_with(2, "c2r plan: a part of a trace is all, even, odd, first-half or "
+                           "second-half; not 'half'",
+                        "plan", "trace.safetensors", "--cluster", "1x2", "--fit", "half", "-o", "x")
+        self.fails_with(1, "c2r simulate: config.json: the key 'format' is missing",
+                        "simulate", "config.json", "trace.safetensors")
+
+
+class ImportedPlacements(CommandLine):
+    IMPORT = ["import", "--num-experts", "8", "--top-k", "2", "--layers", "0-2,3", "--cluster",
+              "1x2", "-o", "imported.json", "--from"]
+
+    def test_every_export_comes_back_and_can_be_compared(self):
+        self.make_trace()
+        self.succeed("plan", "trace.safetensors", "--cluster", "1x2", "-o", "plan.json")
+        layers = json.loads((self.folder / "plan.json").read_text())["layers"]
+        targets = re.findall(r"^  (\S+)-placement ", self.succeed("help", "import"), re.M)
+        self.assertEqual(len(targets), 8)
+        for target in targets:
+            with self.subTest(target=target):
+                self.run_c2r("export", "plan.json", "--to", target, "-o", "theirs")
+                self.succeed(*self.IMPORT, target + "-placement", "theirs")
+                imported = json.loads((self.folder / "imported.json").read_text())
+                self.assertEqual(imported["layers"], layers)
+                self.assertEqual(imported["predictions"], [])
+        text = self.succeed("compare", "trace.safetensors", "imported.json", "--on", "odd")
+        self.assertRegex(text, r"imported.json +unknown +4 ")
+
+    def test_what_is_missing_or_wrong_is_said_and_nothing_is_written(self):
+        (self.folder / "map.json").write_text("[[0, 1, 2, 3, 4, 5, 6, 6]]")
+        words = [*self.IMPORT, "vllm-49572-placement", "map.json"]
+        self.fails_with(1, "c2r import: map.json: the map has 1 rows, but there are 4 MoE layers",
+                        *words)
+        words[words.index("0-2,3")] = "4"
+        self.fails_with(1, "c2r import: map.json: row 0: rank 1 holds expert 6 twice", *words)
+        words[words.index("4")] = "3-"
+        self.fails_with(2, "c2r import: --layers takes indices and runs of at most 1024 layers, "
+                           "such as 0,3-60; not '3-'", *words)
+        self.fails_with(2, "c2r import: format eplb-placement takes one input, and needs "
+                           "--num-experts, --top-k, --layers and --cluster",
+                        "import", "--from", "eplb-placement", "map.json", "-o", "imported.json")
+        self.fails_with(2, "c2r import: unknown format 'eplb-placemnt'; did you mean "
+                           "'eplb-placement'? `c2r help import` lists them",
+                        "import", "--from", "eplb-placemnt", "map.json", "-o", "imported.json")
+        self.assertFalse((self.folder / "imported.json").exists())
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -1,0 +1,61 @@
+#!/usr/bin/env python3
+"""The c2r program whatever the command: help, its examples, unknown words, files that fail."""
+import subprocess
+import unittest
+
+from command_line import C2R, CommandLine
+
+COMMANDS = ["import", "analyze", "collaborators", "plan", "simulate", "compare", "export", "tokenize",
+            "inspect", "profile", "score", "generate", "permute-checkpoint"]
+
+
+class Help(CommandLine):
+    def test_every_example_works(self):
+        self.make_trace()
+        self.succeed("plan", "trace.safetensors", "--cluster", "1x2", "-o", "plan.json")
+        self.run_c2r("export", "plan.json", "--to", "sglang", "-o", "map.json")
+        self.succeed("profile", "tiny_model", "--tokens", "tokens.jsonl", "-o", "tiny.safetensors")
+        self.succeed("plan", "tiny.safetensors", "--cluster", "1x2", "-o", "tiny_plan.json")
+        for command in COMMANDS:
+            text = self.succeed("help", command)
+            self.assertEqual(text, self.succeed(command, "--help"))
+            examples = text.split("Example:\n")[1].strip().splitlines()
+            self.assertTrue(examples)
+            for line in examples:
+                words = line.split()
+                self.assertEqual(words[:2], ["c2r", command])
+                done = self.run_c2r(*words[1:])
+                self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_version_names_the_build(self):
+        self.assertRegex(self.succeed("--version"), r"^c2r \d+\.\d+\.\d+ \(commit \S+, .+\)\n$")
+
+
+class Mistakes(CommandLine):
+    def test_unknown_names_are_answered_with_the_nearest(self):
+        self.fails_with(2, "c2r: unknown command 'analyse'; did you mean 'analyze'?", "analyse", "x")
+        self.fails_with(2, "c2r help: unknown command 'analyse'; did you mean 'analyze'?", "help", "analyse")
+        self.fails_with(2, "c2r analyze: unknown option '--rank'; did you mean '--ranks'?",
+                  "analyze", "x", "--rank", "2")
+        self.fails_with(2, "c2r collaborators: unknown option '--topt'; did you mean '--top-t'?",
+                  "collaborators", "x", "--topt=2")
+
+    def test_nothing_to_do_is_a_usage_error(self):
+        done = self.run_c2r()
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertIn("analyze", done.stderr)
+
+    def test_a_missing_file_is_a_failure(self):
+        self.fails_with(1, "c2r analyze: cannot open 'x': No such file or directory", "analyze", "x")
+
+    def test_a_full_disk_is_a_failure(self):
+        self.make_trace()
+        with open("/dev/full", "w", encoding="ascii") as full:
+            done = subprocess.run([C2R, "analyze", "trace.safetensors"], cwd=self.folder, stdout=full,
+                                  stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        self.assertEqual((done.returncode, done.stderr),
+                         (1, "c2r analyze: cannot write to standard output\n"))
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
