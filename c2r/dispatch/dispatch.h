@@ -1,0 +1,134 @@
+// Sends tokens to the ranks that hold their experts, and brings the weighted results back.
+//
+//   Dispatcher dispatcher(transport, placement, {.cluster = cluster});      // once for each layer
+//   Handle handle = dispatcher.make_handle(idx, weights, 0, "layer 3");     // once for each batch
+//   handle.start_dispatch(x);
+//   compute_the_shared_expert();               // and handle.poll() now and then
+//   handle.finish_dispatch(rows);              // rows of local slot s at handle.offsets()[s]
+//   compute_the_experts(rows, outputs);
+//   handle.start_combine(outputs);
+//   handle.finish_combine(sum);
+//
+// Every rank makes the same calls in the same order, also with 0 tokens. pipeline.h does all of it
+// in chunks, so that one travels while another is computed.
+//
+// Who gets a copy is decided by the ReplicaChooser with the own rank as home, and c2r/placement/
+// volume.h counts the same copies for each mode. A token's row goes there, per copy:
+//   per-expert   once for each choice, in the order of slots (MegaBlocks)
+//   per-rank     once for each rank that serves it, and is replicated there
+//   per-node     once for each remote node that serves it, to the relay there, which forwards it
+//                to each of its ranks that serves it; within the home node as per-rank
+// Each copy brings one row back along the same links. Sums are f32 and have a fixed order:
+//   per-expert   the home rank adds weight x row in the order of choice
+//   per-rank     the serving rank adds weight x row in the order of choice, the home rank adds
+//                those sums in the order of ranks
+//   per-node     the same, and a relay adds its node's sums in the order of ranks before it sends
+//                one row home; the home rank adds nodes in order, and its own node's ranks in order
+// Rows that cross the wire are rounded to the row type, there and back; rows that stay are not. So
+// f32 rows in per-expert mode give bit for bit what one process gives.
+//
+// What the metadata costs is in docs/cost_model.md.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "c2r/core/ids.h"
+#include "c2r/core/matrix.h"
+#include "c2r/placement/cluster.h"
+#include "c2r/placement/placement.h"
+#include "c2r/placement/replica_rule.h"
+#include "c2r/placement/volume.h"
+#include "c2r/transport/transport.h"
+
+namespace c2r {
+
+/// How rows travel. To bf16 they are rounded to the nearest, ties to even.
+enum class RowType { kF32, kBf16 };
+
+/// "f32", "bf16".
+std::string_view name_of(RowType type);
+/// @throws Error(kInvalidArgument), listing the names
+RowType parse_row_type(std::string_view name);
+std::int64_t element_bytes(RowType type);
+
+struct DispatchOptions {
+  Cluster cluster;
+  CopyMode mode = CopyMode::kPerRank;  // not kAllGather
+  ReplicaRule rule = ReplicaRule::kFewestRanks;
+  std::uint64_t seed = 0;  // of the rule
+  RowType row_type = RowType::kBf16;
+};
+
+class DispatcherState;
+class HandleState;
+
+/// Who sends which row where, for one batch of tokens. Serves any number of rounds of dispatch and
+/// combine, one after the other. Its dispatcher must outlive it; used by the same thread.
+///
+/// All waits throw as Exchange::wait(): the message begins with the handle's label and the phase.
+class Handle {
+ public:
+  explicit Handle(std::unique_ptr<HandleState> state);
+  Handle(Handle&&) noexcept;
+  Handle& operator=(Handle&&) noexcept;
+  ~Handle();
+
+  /// Of this home rank.
+  std::int64_t num_tokens() const;
+  /// The rows to compute here: those of local slot s are [offsets[s], offsets[s + 1]), by the rank
+  /// that they come from, then in its order of tokens. [slots_per_rank + 1]
+  std::span<const std::int64_t> offsets() const;
+  /// The (token, expert) choices that this rank computes.
+  std::int64_t num_rows() const { return offsets().back(); }
+
+  /// Starts to send. @param x [num_tokens, hidden], may be reused at once
+  /// Cost: one message for each rank that gets something; copies each row once a copy.
+  void start_dispatch(MatrixView<const float> x);
+  /// Moves bytes of this dispatcher's exchanges without waiting. True if what this handle has
+  /// started is done, so that finishing it waits no more.
+  bool poll();
+  /// Waits. @param rows [num_rows, hidden], is filled as offsets() says
+  void finish_dispatch(MatrixView<float> rows);
+
+  /// Starts to send results back. @param rows [num_rows, hidden], as offsets() says; may be reused
+  /// at once
+  void start_combine(MatrixView<const float> rows);
+  /// Waits, and adds each token's result to its row of `sum` [num_tokens, hidden].
+  void finish_combine(MatrixView<float> sum);
+
+ private:
+  std::unique_ptr<HandleState> state_;
+};
+
+/// One layer's exchange: its placement, and the replica chooser's memory of earlier tokens. Keeps
+/// the send and receive buffers between calls. Used by one thread.
+class Dispatcher {
+ public:
+  /// @param transport must outlive it, with as many ranks as the placement and the cluster
+  /// @throws Error(kInvalidArgument) if they do not match, or if the mode is kAllGather
+  Dispatcher(Transport& transport, const Placement& placement, const DispatchOptions& options);
+  Dispatcher(const Dispatcher&) = delete;
+  Dispatcher& operator=(const Dispatcher&) = delete;
+  ~Dispatcher();
+
+  /// Tells each rank what it will get. Collective.
+  /// @param topk_idx [num_tokens, top_k], of this rank's own tokens; distinct within a token,
+  ///        kNoExpert = none. top_k <= kMaxTopK
+  /// @param topk_weights [num_tokens, top_k]
+  /// @param first_token the trace row of the first token, for ReplicaRule::kRandom
+  /// @param label of all messages and errors: "layer 3"
+  /// @throws Error(kInvalidArgument) if a choice is not valid,
+  ///         Error(kTransport) if a peer disagrees on the options or sends what is no valid list,
+  ///         and as Exchange::wait()
+  Handle make_handle(MatrixView<const ExpertId> topk_idx, MatrixView<const float> topk_weights,
+                     std::int64_t first_token, std::string label);
+
+ private:
+  std::unique_ptr<DispatcherState> state_;
+};
+
+}  // namespace c2r

@@ -1,0 +1,93 @@
+// The rows of a handle on their way.
+#pragma once
+
+#include <array>
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "c2r/dispatch/buffers_internal.h"
+#include "c2r/dispatch/routes_internal.h"
+#include "c2r/dispatch/rows_internal.h"
+#include "c2r/transport/transport.h"
+
+namespace c2r {
+
+/// Starts exchanges in the order in which the program asked for them, though the second leg of a
+/// way through relays has to wait for the first. Two ranks match what they exchange by its order,
+/// so the order must not depend on what happens to have arrived; everything later waits too.
+class StartQueue {
+ public:
+  void push(HandleState* handle) { waiting_.push_back(handle); }
+  void remove(const HandleState* handle) { std::erase(waiting_, handle); }
+  bool empty() const { return waiting_.empty(); }
+  /// Starts what can be started without waiting.
+  void advance();
+  /// Starts the first, after waiting for what it needs.
+  void start_first();
+
+ private:
+  std::deque<HandleState*> waiting_;  // once for each leg to start
+};
+
+class DispatcherState {
+ public:
+  DispatcherState(Transport& used_transport, const Placement& placement,
+                  const DispatchOptions& options)
+      : transport(used_transport), table(used_transport, placement, options) {}
+
+  Transport& transport;
+  RoutingTable table;
+  BufferPool buffers;
+  StartQueue queue;
+};
+
+class HandleState {
+ public:
+  HandleState(DispatcherState& dispatcher, Routes routes, std::string label);
+  HandleState(const HandleState&) = delete;
+  HandleState& operator=(const HandleState&) = delete;
+  ~HandleState();
+
+  const Routes& routes() const { return routes_; }
+
+  void start_dispatch(MatrixView<const float> x);
+  void finish_dispatch(MatrixView<float> rows);
+  void start_combine(MatrixView<const float> rows);
+  void finish_combine(MatrixView<float> sum);
+  bool poll();
+
+  /// Starts the next leg of what is under way, if the one before is done; else waits for it, or
+  /// returns false.
+  bool start_next_leg(bool may_wait);
+
+ private:
+  enum class Phase { kIdle, kDispatch, kCombine };
+
+  bool has_relays() const { return !dispatcher_.table.relays.empty(); }
+  RankId self() const { return dispatcher_.table.rank; }
+  void begin(Phase phase, std::int64_t hidden);
+  void wait(Phase phase, std::int64_t hidden);
+  void end();
+  void lay_out(std::int64_t hidden);
+  void start_exchange(bool is_between_nodes);
+  void forward_relayed();
+  void sum_relayed();
+  void check_rows(std::int64_t has, std::int64_t needs, const char* what) const;
+
+  DispatcherState& dispatcher_;
+  const Routes routes_;
+  const std::string label_;
+
+  Phase phase_ = Phase::kIdle;
+  std::int64_t hidden_ = 0;         // of what is under way
+  Buffer out_, in_, own_;           // rows of the copies that leave, that come, and that stay
+  std::vector<WireRows> out_rows_;  // [ep_size], of routes_.out, parts of out_ and own_
+  std::vector<WireRows> in_rows_;   // [ep_size], of routes_.in, parts of in_ and own_
+  std::vector<float> sum_;          // [hidden], scratch
+  std::size_t num_started_ = 0;     // legs
+  std::array<std::unique_ptr<Exchange>, 2> legs_;  // last: they borrow the buffers
+};
+
+}  // namespace c2r

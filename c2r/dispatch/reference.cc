@@ -1,0 +1,122 @@
+#include "c2r/dispatch/reference.h"
+
+#include "c2r/core/bf16.h"
+
+namespace c2r {
+namespace {
+
+using Row = std::vector<float>;
+
+// What arrives at `dst`.
+Row travel(Row row, RankId src, RankId dst, RowType type) {
+  if (src != dst && type == RowType::kBf16) {
+    for (float& v : row) v = to_float(to_bf16(v));
+  }
+  return row;
+}
+
+void add(const Row& row, float weight, std::span<float> sum) {
+  for (std::size_t c = 0; c < sum.size(); ++c) sum[c] += weight * row[c];
+}
+
+// One token, whose choices are served by `served_by`.
+struct Token {
+  RankId home;
+  Row x;
+  std::span<const ExpertId> experts;  // [top_k]
+  std::span<const float> weights;     // [top_k]
+  std::span<const RankId> served_by;  // [top_k]
+};
+
+class Reference {
+ public:
+  Reference(const DispatchOptions& options, const ExpertFunction& expert)
+      : options_(options), expert_(expert) {}
+
+  void add_token(const Token& token, std::span<float> sum) const {
+    switch (options_.mode) {
+      case CopyMode::kPerExpert:
+        return add_per_expert(token, sum);
+      case CopyMode::kPerRank:
+        for (std::int32_t r = 0; r < options_.cluster.ep_size(); ++r) {
+          add_rank(token, RankId{r}, token.home, sum);
+        }
+        return;
+      case CopyMode::kPerNode:
+        return add_per_node(token, sum);
+      case CopyMode::kAllGather:
+        return;
+    }
+  }
+
+ private:
+  Row output(const Token& token, std::size_t k) const {
+    const Row x = travel(token.x, token.home, token.served_by[k], options_.row_type);
+    Row y(x.size());
+    expert_(token.experts[k], x, y);
+    return y;
+  }
+
+  void add_per_expert(const Token& token, std::span<float> sum) const {
+    for (std::size_t k = 0; k < token.experts.size(); ++k) {
+      if (token.experts[k] == kNoExpert) continue;
+      add(travel(output(token, k), token.served_by[k], token.home, options_.row_type),
+          token.weights[k], sum);
+    }
+  }
+
+  // What `rank` returns to `to`, if it serves the token.
+  void add_rank(const Token& token, RankId rank, RankId to, std::span<float> sum) const {
+    Row partial(token.x.size());
+    bool serves = false;
+    for (std::size_t k = 0; k < token.experts.size(); ++k) {
+      if (token.experts[k] == kNoExpert || token.served_by[k] != rank) continue;
+      add(output(token, k), token.weights[k], partial);
+      serves = true;
+    }
+    if (serves) add(travel(partial, rank, to, options_.row_type), 1, sum);
+  }
+
+  void add_per_node(const Token& token, std::span<float> sum) const {
+    const Cluster& cluster = options_.cluster;
+    for (std::int32_t node = 0; node < cluster.num_nodes; ++node) {
+      const RankId relay = cluster.peer_on(node, token.home);
+      Row partial(token.x.size());
+      for (std::int32_t place = 0; place < cluster.ranks_per_node; ++place) {
+        const RankId rank{node * cluster.ranks_per_node + place};
+        add_rank(token, rank, relay, relay == token.home ? sum : std::span(partial));
+      }
+      add(travel(partial, relay, token.home, options_.row_type), 1, sum);
+    }
+  }
+
+  const DispatchOptions& options_;
+  const ExpertFunction& expert_;
+};
+
+}  // namespace
+
+std::vector<Matrix<float>> reference_exchange(std::span<const TokenBatch> batches,
+                                              const Placement& placement,
+                                              const DispatchOptions& options,
+                                              const ExpertFunction& expert) {
+  ReplicaChooser chooser(placement, options.cluster, options.rule, options.seed);
+  const Reference reference(options, expert);
+  std::vector<Matrix<float>> sums;
+  for (std::size_t home = 0; home < batches.size(); ++home) {
+    const TokenBatch& batch = batches[home];
+    Matrix<float>& sum = sums.emplace_back(batch.x.rows(), batch.x.cols());
+    std::vector<RankId> served_by(std::size_t(batch.topk_idx.cols()));
+    for (std::int64_t t = 0; t < batch.x.rows(); ++t) {
+      const RankId rank{static_cast<std::int32_t>(home)};
+      chooser.choose(batch.topk_idx.row(t), rank, batch.first_token + t, served_by);
+      const auto x = batch.x.row(t);
+      reference.add_token({rank, Row(x.begin(), x.end()), batch.topk_idx.row(t),
+                           batch.topk_weights.row(t), served_by},
+                          sum.row(t));
+    }
+  }
+  return sums;
+}
+
+}  // namespace c2r

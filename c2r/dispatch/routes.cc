@@ -1,0 +1,281 @@
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include "c2r/core/error.h"
+#include "c2r/core/rng.h"
+#include "c2r/dispatch/routes_internal.h"
+#include "c2r/routing/routing.h"
+
+namespace c2r {
+namespace {
+
+std::uint64_t fingerprint_of(const Placement& placement, const DispatchOptions& options) {
+  std::uint64_t hash = 0;
+  const auto add = [&](auto value) { hash = mix_bits(hash + static_cast<std::uint64_t>(value)); };
+  add(placement.num_experts);
+  add(placement.slots.cols());
+  for (const ExpertId e : placement.slots.all()) add(e);
+  add(options.cluster.num_nodes);
+  add(options.cluster.ranks_per_node);
+  add(options.mode);
+  add(options.rule);
+  add(options.seed);
+  add(options.row_type);
+  return hash;
+}
+
+void check_choices(const RoutingTable& table, MatrixView<const ExpertId> topk_idx,
+                   MatrixView<const float> topk_weights, const std::string& label) {
+  C2R_REQUIRE(topk_idx.rows() == topk_weights.rows() && topk_idx.cols() == topk_weights.cols(),
+              kInvalidArgument, "{}: topk_idx is {}x{}, but topk_weights is {}x{}", label,
+              topk_idx.rows(), topk_idx.cols(), topk_weights.rows(), topk_weights.cols());
+  C2R_REQUIRE(topk_idx.cols() <= kMaxTopK, kInvalidArgument, "{}: top_k is {}, but at most {}",
+              label, topk_idx.cols(), kMaxTopK);
+  C2R_REQUIRE(topk_idx.rows() * std::max<std::int64_t>(1, topk_idx.cols()) <=
+                  std::numeric_limits<std::int32_t>::max(),
+              kInvalidArgument, "{}: {} tokens in one batch are too many", label, topk_idx.rows());
+  for (std::int64_t t = 0; t < topk_idx.rows(); ++t) {
+    const auto experts = topk_idx.row(t);
+    for (std::size_t k = 0; k < experts.size(); ++k) {
+      if (experts[k] == kNoExpert) continue;
+      C2R_REQUIRE(index(experts[k]) < std::size_t(table.num_experts), kInvalidArgument,
+                  "{}: token {} chose expert {}, but there are {}", label, t,
+                  std::int32_t(experts[k]), table.num_experts);
+      C2R_REQUIRE(std::ranges::find(experts.first(k), experts[k]) == experts.begin() + long(k),
+                  kInvalidArgument, "{}: token {} chose expert {} twice", label, t,
+                  std::int32_t(experts[k]));
+    }
+  }
+}
+
+// [num_tokens, top_k], kNoRank where there is no choice.
+Matrix<RankId> serve(RoutingTable& table, MatrixView<const ExpertId> topk_idx,
+                     std::int64_t first_token) {
+  Matrix<RankId> served_by(topk_idx.rows(), topk_idx.cols());
+  for (std::int64_t t = 0; t < topk_idx.rows(); ++t) {
+    table.chooser.choose(topk_idx.row(t), table.rank, first_token + t, served_by.row(t));
+  }
+  return served_by;
+}
+
+// Where a choice is sent, and its slot there: of the rank, or of the relay's node.
+struct Target {
+  RankId to;
+  std::uint16_t slot = 0;
+};
+
+Target target_of(const RoutingTable& table, RankId serving, ExpertId expert) {
+  const std::uint16_t slot =
+      table.slot_of(std::int64_t(index(serving)), std::int64_t(index(expert)));
+  const Cluster& cluster = table.options.cluster;
+  const std::int32_t node = cluster.node_of(serving);
+  if (table.relays.empty() || node == cluster.node_of(table.rank)) return {serving, slot};
+  const std::int32_t place = std::int32_t(serving) % cluster.ranks_per_node;
+  return {cluster.peer_on(node, table.rank),
+          static_cast<std::uint16_t>(place * table.slots_per_rank + slot)};
+}
+
+class RoutesMaker {
+ public:
+  RoutesMaker(Transport& transport, const RoutingTable& table, const std::string& label,
+              std::int64_t num_tokens)
+      : transport_(transport), table_(table), label_(label) {
+    routes_.num_tokens = num_tokens;
+    routes_.out.resize(std::size_t(transport.ep_size()));
+    routes_.in.resize(routes_.out.size());
+    routes_.return_offsets.push_back(0);
+  }
+
+  // One copy for each choice, ordered by rank, slot and token.
+  void add_choices(MatrixView<const ExpertId> topk_idx, MatrixView<const float> topk_weights,
+                   const Matrix<RankId>& served_by);
+  // One copy for each target.
+  void add_tokens(MatrixView<const ExpertId> topk_idx, MatrixView<const float> topk_weights,
+                  const Matrix<RankId>& served_by);
+  // What came for the other ranks of the node.
+  void add_relayed();
+  void exchange_with_group();
+  Routes finish();
+
+ private:
+  void add_choice(std::int32_t item, const Target& target, float weight);
+  void finish_item();
+
+  Transport& transport_;
+  const RoutingTable& table_;
+  const std::string& label_;
+  Routes routes_;
+};
+
+void RoutesMaker::add_choices(MatrixView<const ExpertId> topk_idx,
+                              MatrixView<const float> topk_weights,
+                              const Matrix<RankId>& served_by) {
+  const std::int64_t num_tokens = topk_idx.rows(), top_k = topk_idx.cols();
+  const auto for_each_choice = [&](const auto& visit, const auto& end_of_token) {
+    for (std::int64_t t = 0; t < num_tokens; ++t) {
+      for (std::int64_t k = 0; k < top_k; ++k) {
+        if (topk_idx(t, k) == kNoExpert) continue;
+        const RankId to = served_by(t, k);
+        visit(t, k, to,
+              table_.slot_of(std::int64_t(index(to)), std::int64_t(index(topk_idx(t, k)))));
+      }
+      end_of_token();
+    }
+  };
+  Matrix<std::int32_t> next(transport_.ep_size(), std::int64_t{table_.slots_per_rank} + 1);
+  for_each_choice([&](std::int64_t, std::int64_t, RankId to,
+                      std::uint16_t slot) { ++next(std::int64_t(index(to)), slot + 1); },
+                  [] {});
+  for (std::size_t r = 0; r < routes_.out.size(); ++r) {
+    const auto counts = next.row(std::int64_t(r));
+    std::partial_sum(counts.begin(), counts.end(), counts.begin());
+    CopyList& list = routes_.out[r];
+    list.item.resize(std::size_t(counts.back()));
+    list.slot.resize(list.item.size());
+    list.num_choices.assign(list.item.size(), 1);
+  }
+  for_each_choice(
+      [&](std::int64_t t, std::int64_t k, RankId to, std::uint16_t slot) {
+        const std::int32_t idx = next(std::int64_t(index(to)), slot)++;
+        CopyList& list = routes_.out[index(to)];
+        list.item[std::size_t(idx)] = static_cast<std::int32_t>(t);
+        list.slot[std::size_t(idx)] = slot;
+        routes_.returns.push_back({to, idx, topk_weights(t, k)});
+      },
+      [&] { routes_.return_offsets.push_back(std::ssize(routes_.returns)); });
+}
+
+void RoutesMaker::add_choice(std::int32_t item, const Target& target, float weight) {
+  CopyList& list = routes_.out[index(target.to)];
+  if (!list.add(item, target.slot, weight)) return;
+  routes_.returns.push_back({target.to, static_cast<std::int32_t>(list.num_copies() - 1), 1});
+}
+
+// Rows come back summed up for each rank: the order of these sums is that of the ranks.
+void RoutesMaker::finish_item() {
+  const auto begin = routes_.returns.begin() + routes_.return_offsets.back();
+  std::sort(begin, routes_.returns.end(),
+            [](const auto& a, const auto& b) { return a.from < b.from; });
+  routes_.return_offsets.push_back(std::ssize(routes_.returns));
+}
+
+void RoutesMaker::add_tokens(MatrixView<const ExpertId> topk_idx,
+                             MatrixView<const float> topk_weights,
+                             const Matrix<RankId>& served_by) {
+  for (std::int64_t t = 0; t < topk_idx.rows(); ++t) {
+    for (std::int64_t k = 0; k < topk_idx.cols(); ++k) {
+      if (topk_idx(t, k) == kNoExpert) continue;
+      add_choice(static_cast<std::int32_t>(t), target_of(table_, served_by(t, k), topk_idx(t, k)),
+                 topk_weights(t, k));
+    }
+    finish_item();
+  }
+}
+
+void RoutesMaker::add_relayed() {
+  const std::int32_t first_rank = std::int32_t(table_.group.front());
+  exchange_lists(transport_, table_.relays,
+                 {table_.fingerprint, std::int32_t(table_.group.size()) * table_.slots_per_rank},
+                 routes_.out, routes_.in, label_ + " between nodes");
+  auto item = static_cast<std::int32_t>(routes_.num_tokens);
+  for (const RankId relay : table_.relays) {
+    const CopyList& list = routes_.in[index(relay)];
+    std::size_t choice = 0;
+    for (std::int32_t idx = 0; idx < std::int32_t(list.num_copies()); ++idx, ++item) {
+      routes_.relayed.push_back({relay, idx});
+      for (int n = list.num_choices[std::size_t(idx)]; n > 0; --n, ++choice) {
+        const std::int32_t node_slot = list.slot[choice];
+        add_choice(item,
+                   {RankId{first_rank + node_slot / table_.slots_per_rank},
+                    static_cast<std::uint16_t>(node_slot % table_.slots_per_rank)},
+                   list.weight[choice]);
+      }
+      finish_item();
+    }
+  }
+}
+
+void RoutesMaker::exchange_with_group() {
+  const ListRules rules{table_.fingerprint, table_.slots_per_rank};
+  const bool is_per_expert = table_.options.mode == CopyMode::kPerExpert;
+  (is_per_expert ? exchange_slot_counts : exchange_lists)(transport_, table_.group, rules,
+                                                          routes_.out, routes_.in, label_);
+}
+
+Routes RoutesMaker::finish() {
+  auto& offsets = routes_.offsets;
+  offsets.assign(std::size_t(table_.slots_per_rank) + 1, 0);
+  for (const RankId src : table_.group) {
+    for (const std::uint16_t slot : routes_.in[index(src)].slot) ++offsets[slot + std::size_t{1}];
+  }
+  std::partial_sum(offsets.begin(), offsets.end(), offsets.begin());
+  C2R_REQUIRE(offsets.back() <= std::numeric_limits<std::int32_t>::max(), kTransport,
+              "{}: {} rows in one batch are too many", label_, offsets.back());
+  std::vector<std::int64_t> next(offsets.begin(), offsets.end() - 1);
+  routes_.row_of.resize(routes_.in.size());
+  for (const RankId src : table_.group) {
+    auto& rows = routes_.row_of[index(src)];
+    rows.reserve(routes_.in[index(src)].slot.size());
+    for (const std::uint16_t slot : routes_.in[index(src)].slot) {
+      rows.push_back(static_cast<std::int32_t>(next[slot]++));
+    }
+  }
+  return std::move(routes_);
+}
+
+}  // namespace
+
+RoutingTable::RoutingTable(const Transport& transport, const Placement& placement,
+                           const DispatchOptions& dispatch_options)
+    : options(dispatch_options),
+      rank(transport.rank()),
+      chooser(placement, dispatch_options.cluster, dispatch_options.rule, dispatch_options.seed),
+      num_experts(placement.num_experts),
+      slots_per_rank(placement.slots_per_rank()),
+      slot_of(placement.ep_size(), placement.num_experts),
+      fingerprint(fingerprint_of(placement, dispatch_options)) {
+  const Cluster& cluster = options.cluster;
+  C2R_REQUIRE(cluster.ep_size() == transport.ep_size(), kInvalidArgument,
+              "the cluster has {}x{} ranks, but {} are running", cluster.num_nodes,
+              cluster.ranks_per_node, transport.ep_size());
+  C2R_REQUIRE(options.mode != CopyMode::kAllGather, kInvalidArgument,
+              "tokens are sent per-expert, per-rank or per-node; not all-gather");
+  for (std::int32_t r = 0; r < placement.ep_size(); ++r) {
+    for (std::int32_t slot = 0; slot < slots_per_rank; ++slot) {
+      const ExpertId expert = placement.slots(r, slot);
+      if (expert != kNoExpert) {
+        slot_of(r, std::int64_t(index(expert))) = static_cast<std::uint16_t>(slot);
+      }
+    }
+  }
+  const bool is_per_node = options.mode == CopyMode::kPerNode;
+  const std::int32_t own_node = cluster.node_of(rank);
+  for (std::int32_t r = 0; r < cluster.ep_size(); ++r) {
+    if (!is_per_node || cluster.node_of(RankId{r}) == own_node) group.push_back(RankId{r});
+  }
+  for (std::int32_t node = 0; is_per_node && node < cluster.num_nodes; ++node) {
+    if (node != own_node) relays.push_back(cluster.peer_on(node, rank));
+  }
+  C2R_REQUIRE(relays.empty() || std::ssize(group) * slots_per_rank <= 1 << 16, kUnsupported,
+              "a node of {} ranks with {} slots each; per-node dispatch knows {} slots a node",
+              group.size(), slots_per_rank, 1 << 16);
+}
+
+Routes make_routes(Transport& transport, RoutingTable& table, MatrixView<const ExpertId> topk_idx,
+                   MatrixView<const float> topk_weights, std::int64_t first_token,
+                   const std::string& label) {
+  check_choices(table, topk_idx, topk_weights, label);
+  const Matrix<RankId> served_by = serve(table, topk_idx, first_token);
+  RoutesMaker maker(transport, table, label, topk_idx.rows());
+  if (table.options.mode == CopyMode::kPerExpert) {
+    maker.add_choices(topk_idx, topk_weights, served_by);
+  } else {
+    maker.add_tokens(topk_idx, topk_weights, served_by);
+    if (!table.relays.empty()) maker.add_relayed();
+  }
+  maker.exchange_with_group();
+  return maker.finish();
+}
+
+}  // namespace c2r
