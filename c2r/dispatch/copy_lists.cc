@@ -35,24 +35,44 @@ void check_agreement(std::int64_t fingerprint, const ListRules& rules, RankId pe
               label, index(peer));
 }
 
-// The bytes of a list on the wire: weights, slots, then the choices of each copy.
-std::vector<std::byte> pack(const CopyList& list) {
-  const auto weights = std::as_bytes(std::span(list.weight));
-  const auto slots = std::as_bytes(std::span(list.slot));
-  const auto counts = std::as_bytes(std::span(list.num_choices));
-  std::vector<std::byte> bytes;
-  bytes.reserve(weights.size() + slots.size() + counts.size());
-  for (const auto part : {weights, slots, counts}) {
-    bytes.insert(bytes.end(), part.begin(), part.end());
-  }
-  return bytes;
+template <class T>
+void append(const std::vector<T>& values, std::vector<std::byte>& bytes) {
+  const auto raw = std::as_bytes(std::span(values));
+  bytes.insert(bytes.end(), raw.begin(), raw.end());
+}
+
+// A list on the wire: weights, slots, then the choices of each copy.
+void pack(const CopyList& list, std::vector<std::byte>& bytes) {
+  append(list.weight, bytes);
+  append(list.slot, bytes);
+  append(list.num_choices, bytes);
 }
 
 template <class T>
-std::span<const std::byte> unpack(std::span<const std::byte> bytes, std::vector<T>& values) {
+std::span<const std::byte> take(std::span<const std::byte> bytes, std::vector<T>& values) {
   const std::size_t size = values.size() * sizeof(T);
   if (size > 0) std::memcpy(values.data(), bytes.data(), size);
   return bytes.subspan(size);
+}
+
+std::span<const std::byte> unpack(std::span<const std::byte> bytes, CopyList& list) {
+  return take(take(take(bytes, list.weight), list.slot), list.num_choices);
+}
+
+std::size_t packed_bytes(const CopyList& list) {
+  return list.slot.size() * (sizeof(float) + sizeof(std::uint16_t)) + list.num_choices.size();
+}
+
+// Gives a list the size that its sender has announced.
+void resize(CopyList& list, std::int64_t num_copies, std::int64_t num_choices, RankId src,
+            const std::string& label) {
+  C2R_REQUIRE(0 <= num_copies && num_copies <= kMaxCopies && num_copies <= num_choices &&
+                  num_choices <= num_copies * kMaxTopK,
+              kTransport, "{}: rank {} announced {} copies for {} choices", label, index(src),
+              num_copies, num_choices);
+  list.num_choices.resize(std::size_t(num_copies));
+  list.slot.resize(std::size_t(num_choices));
+  list.weight.resize(list.slot.size());
 }
 
 void check_list(const CopyList& list, const ListRules& rules, RankId src,
@@ -85,71 +105,87 @@ bool CopyList::add(std::int32_t sent_item, std::uint16_t to_slot, float with_wei
 }
 
 void exchange_lists(Transport& transport, std::span<const RankId> peers, const ListRules& rules,
-                    std::span<const CopyList> out, std::span<CopyList> in,
-                    const std::string& label) {
-  Matrix<std::int64_t> counts_out(std::ssize(out), 3), counts_in(std::ssize(out), 3);
+                    std::span<const ListPair> batches, const std::string& label) {
+  const std::int64_t num_columns = 1 + 2 * std::ssize(batches);
+  Matrix<std::int64_t> counts_out(transport.ep_size(), num_columns), counts_in = counts_out;
   for (const RankId peer : peers) {
-    const auto row = counts_out.row(std::int64_t(index(peer)));
-    row[0] = static_cast<std::int64_t>(rules.fingerprint);
-    row[1] = out[index(peer)].num_copies();
-    row[2] = std::ssize(out[index(peer)].slot);
+    auto column = counts_out.row(std::int64_t(index(peer))).begin();
+    *column++ = static_cast<std::int64_t>(rules.fingerprint);
+    for (const ListPair& batch : batches) {
+      *column++ = batch.out[index(peer)].num_copies();
+      *column++ = std::ssize(batch.out[index(peer)].slot);
+    }
   }
   exchange_numbers(transport, peers, counts_out, counts_in, label + " counts");
 
-  std::vector<std::vector<std::byte>> bytes_out, bytes_in;
+  std::vector<std::vector<std::byte>> bytes_out(peers.size()), bytes_in(peers.size());
   std::vector<Outgoing> send;
   std::vector<Incoming> recv;
-  for (const RankId peer : peers) {
-    const auto row = counts_in.row(std::int64_t(index(peer)));
-    check_agreement(row[0], rules, peer, label);
-    C2R_REQUIRE(
-        0 <= row[1] && row[1] <= kMaxCopies && row[1] <= row[2] && row[2] <= row[1] * kMaxTopK,
-        kTransport, "{}: rank {} announced {} copies for {} choices", label, index(peer), row[1],
-        row[2]);
-    CopyList& list = in[index(peer)];
-    list.num_choices.resize(std::size_t(row[1]));
-    list.slot.resize(std::size_t(row[2]));
-    list.weight.resize(list.slot.size());
-    bytes_out.push_back(pack(out[index(peer)]));
-    bytes_in.emplace_back(list.slot.size() * (sizeof(float) + sizeof(std::uint16_t)) +
-                          list.num_choices.size());
-    send.push_back({peer, bytes_out.back()});
-    recv.push_back({peer, bytes_in.back()});
+  for (std::size_t p = 0; p < peers.size(); ++p) {
+    const RankId peer = peers[p];
+    auto column = counts_in.row(std::int64_t(index(peer))).begin();
+    check_agreement(*column++, rules, peer, label);
+    std::size_t num_bytes_in = 0;
+    for (const ListPair& batch : batches) {
+      const std::int64_t num_copies = *column++;
+      resize(batch.in[index(peer)], num_copies, *column++, peer, label);
+      num_bytes_in += packed_bytes(batch.in[index(peer)]);
+      pack(batch.out[index(peer)], bytes_out[p]);
+    }
+    bytes_in[p].resize(num_bytes_in);
+    send.push_back({peer, bytes_out[p]});
+    recv.push_back({peer, bytes_in[p]});
   }
   transport.start(send, recv, label + " lists")->wait();
-  for (std::size_t i = 0; i < peers.size(); ++i) {
-    CopyList& list = in[index(peers[i])];
-    const auto rest = unpack(unpack(bytes_in[i], list.weight), list.slot);
-    (void)unpack(rest, list.num_choices);
-    check_list(list, rules, peers[i], label);
+  for (std::size_t p = 0; p < peers.size(); ++p) {
+    std::span<const std::byte> rest = bytes_in[p];
+    for (const ListPair& batch : batches) {
+      rest = unpack(rest, batch.in[index(peers[p])]);
+      check_list(batch.in[index(peers[p])], rules, peers[p], label);
+    }
   }
 }
 
+namespace {
+
+// The list that has `counts[s]` copies for each slot s.
+void read_slot_counts(std::span<const std::int64_t> counts, CopyList& list, RankId src,
+                      const std::string& label) {
+  std::int64_t num_copies = 0;
+  for (std::size_t slot = 0; slot < counts.size(); ++slot) {
+    C2R_REQUIRE(0 <= counts[slot] && counts[slot] <= kMaxCopies - num_copies, kTransport,
+                "{}: rank {} announced {} copies for slot {}", label, index(src), counts[slot],
+                slot);
+    num_copies += counts[slot];
+    list.slot.insert(list.slot.end(), std::size_t(counts[slot]), static_cast<std::uint16_t>(slot));
+  }
+  list.num_choices.assign(list.slot.size(), 1);
+}
+
+}  // namespace
+
 void exchange_slot_counts(Transport& transport, std::span<const RankId> peers,
-                          const ListRules& rules, std::span<const CopyList> out,
-                          std::span<CopyList> in, const std::string& label) {
-  const std::int64_t num_columns = rules.num_slots + 1;
-  Matrix<std::int64_t> counts_out(std::ssize(out), num_columns);
-  Matrix<std::int64_t> counts_in(std::ssize(out), num_columns);
+                          const ListRules& rules, std::span<const ListPair> batches,
+                          const std::string& label) {
+  const auto num_slots = static_cast<std::size_t>(rules.num_slots);
+  Matrix<std::int64_t> counts_out(transport.ep_size(), 1 + rules.num_slots * std::ssize(batches));
+  Matrix<std::int64_t> counts_in = counts_out;
   for (const RankId peer : peers) {
     const auto row = counts_out.row(std::int64_t(index(peer)));
     row[0] = static_cast<std::int64_t>(rules.fingerprint);
-    for (const std::uint16_t slot : out[index(peer)].slot) ++row[std::size_t(slot) + 1];
+    for (std::size_t b = 0; b < batches.size(); ++b) {
+      const auto counts = row.subspan(1 + b * num_slots, num_slots);
+      for (const std::uint16_t slot : batches[b].out[index(peer)].slot) ++counts[slot];
+    }
   }
   exchange_numbers(transport, peers, counts_out, counts_in, label + " counts");
   for (const RankId peer : peers) {
     const auto row = counts_in.row(std::int64_t(index(peer)));
     check_agreement(row[0], rules, peer, label);
-    CopyList& list = in[index(peer)];
-    std::int64_t num_copies = 0;
-    for (std::int32_t slot = 0; slot < rules.num_slots; ++slot) {
-      const std::int64_t count = row[std::size_t(slot) + 1];
-      C2R_REQUIRE(0 <= count && count <= kMaxCopies - num_copies, kTransport,
-                  "{}: rank {} announced {} copies for slot {}", label, index(peer), count, slot);
-      num_copies += count;
-      list.slot.insert(list.slot.end(), std::size_t(count), static_cast<std::uint16_t>(slot));
+    for (std::size_t b = 0; b < batches.size(); ++b) {
+      read_slot_counts(row.subspan(1 + b * num_slots, num_slots), batches[b].in[index(peer)], peer,
+                       label);
     }
-    list.num_choices.assign(std::size_t(num_copies), 1);
   }
 }
 

@@ -31,22 +31,26 @@ struct ListRules {
   std::int32_t num_slots = 0;     // of a receiver
 };
 
-/// Sends `out[r]` to each rank r of `peers`, this rank among them or not, and fills `in[r]`.
-/// Every peer calls it with its own peers.
-/// @param out,in [ep_size]
+/// The lists of one batch: `out[r]` goes to rank r, `in[r]` is what it sends. [ep_size]
+struct ListPair {
+  std::span<const CopyList> out;
+  std::span<CopyList> in;
+};
+
+/// Sends the lists of all batches to each rank of `peers`, this one among them or not, and receives
+/// theirs. Every peer calls it with its own peers and as many batches.
 /// @throws Error(kTransport), naming the rank that sent what is no valid list for `rules`
 ///
-/// Cost: two exchanges. To each peer 24 bytes; then, if it gets copies, 1 byte for each copy and 6
-/// for each of its choices.
+/// Cost: two exchanges. To each peer 8 bytes, and 16 for each batch; then, if it gets copies, 1
+/// byte for each copy and 6 for each of its choices.
 void exchange_lists(Transport& transport, std::span<const RankId> peers, const ListRules& rules,
-                    std::span<const CopyList> out, std::span<CopyList> in,
-                    const std::string& label);
+                    std::span<const ListPair> batches, const std::string& label);
 
 /// The same for copies of a single choice each, ordered by slot and without weights.
 ///
-/// Cost: one exchange. To each peer 8 bytes, and 8 for each of its slots.
+/// Cost: one exchange. To each peer 8 bytes, and for each batch 8 for each of its slots.
 void exchange_slot_counts(Transport& transport, std::span<const RankId> peers,
-                          const ListRules& rules, std::span<const CopyList> out,
-                          std::span<CopyList> in, const std::string& label);
+                          const ListRules& rules, std::span<const ListPair> batches,
+                          const std::string& label);
 
 }  // namespace c2r

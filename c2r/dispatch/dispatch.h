@@ -35,6 +35,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "c2r/core/ids.h"
 #include "c2r/core/matrix.h"
@@ -91,6 +92,8 @@ class Handle {
   /// Moves bytes of this dispatcher's exchanges without waiting. True if what this handle has
   /// started is done, so that finishing it waits no more.
   bool poll();
+  /// Returns when what this handle has started has arrived and left.
+  void wait();
   /// Waits. @param rows [num_rows, hidden], is filled as offsets() says
   void finish_dispatch(MatrixView<float> rows);
 
@@ -126,6 +129,14 @@ class Dispatcher {
   ///         and as Exchange::wait()
   Handle make_handle(MatrixView<const ExpertId> topk_idx, MatrixView<const float> topk_weights,
                      std::int64_t first_token, std::string label);
+
+  /// The same for a batch in `num_chunks` runs of tokens, as equally long as possible: one handle
+  /// for each, and one exchange for all. Each token's result is that of a single handle.
+  /// Collective: as many chunks on every rank, which may be more than it has tokens.
+  /// @param label the n-th handle's is "layer 3 chunk n"
+  std::vector<Handle> make_handles(MatrixView<const ExpertId> topk_idx,
+                                   MatrixView<const float> topk_weights, std::int64_t first_token,
+                                   std::int32_t num_chunks, const std::string& label);
 
  private:
   std::unique_ptr<DispatcherState> state_;

@@ -33,6 +33,14 @@ void StartQueue::start_first() {
   waiting_.pop_front();
 }
 
+std::vector<Routes> DispatcherState::make_routes(MatrixView<const ExpertId> topk_idx,
+                                                 MatrixView<const float> topk_weights,
+                                                 std::int64_t first_token, std::int32_t num_chunks,
+                                                 const std::string& label) {
+  while (!queue.empty()) queue.start_first();  // what was asked for before comes before
+  return c2r::make_routes(transport, table, topk_idx, topk_weights, first_token, num_chunks, label);
+}
+
 HandleState::HandleState(DispatcherState& dispatcher, Routes routes, std::string label)
     : dispatcher_(dispatcher), routes_(std::move(routes)), label_(std::move(label)) {}
 
@@ -83,26 +91,34 @@ void HandleState::begin(Phase phase, std::int64_t hidden) {
   num_started_ = 0;
 }
 
-// After begin(), once the rows of the first leg are in place.
+// The rows of the first leg are in place.
+void HandleState::start_legs() {
+  for (std::size_t leg = 0; leg < num_legs(); ++leg) dispatcher_.queue.push(this);
+  dispatcher_.queue.advance();
+}
+
 void HandleState::end() {
   for (Buffer* buffer : {&out_, &in_, &own_}) dispatcher_.buffers.give_back(*buffer);
   for (auto& leg : legs_) leg.reset();
   phase_ = Phase::kIdle;
 }
 
-void HandleState::wait(Phase phase, std::int64_t hidden) {
+void HandleState::wait() {
+  if (phase_ == Phase::kIdle) return;
+  while (num_started_ < num_legs()) dispatcher_.queue.start_first();
+  legs_[num_legs() - 1]->wait();
+}
+
+void HandleState::wait_for(Phase phase, std::int64_t hidden) {
   C2R_REQUIRE(phase_ == phase && hidden_ == hidden, kInvalidArgument,
               "{}: {} of rows of {} values is finished, but was not started", label_,
               phase == Phase::kDispatch ? "a dispatch" : "a combine", hidden);
-  const std::size_t num_legs = has_relays() ? 2 : 1;
-  while (num_started_ < num_legs) dispatcher_.queue.start_first();
-  legs_[num_legs - 1]->wait();
+  wait();
 }
 
 bool HandleState::poll() {
   dispatcher_.queue.advance();
-  const std::size_t num_legs = has_relays() ? 2 : 1;
-  return phase_ == Phase::kIdle || (num_started_ == num_legs && legs_[num_legs - 1]->done());
+  return phase_ == Phase::kIdle || (num_started_ == num_legs() && legs_[num_legs() - 1]->done());
 }
 
 bool HandleState::start_next_leg(bool may_wait) {
@@ -147,8 +163,7 @@ void HandleState::start_dispatch(MatrixView<const float> x) {
       encode_row(x.row(items[idx]), out_rows_[r], std::int64_t(idx));
     }
   }
-  for (int leg = 0; leg < (has_relays() ? 2 : 1); ++leg) dispatcher_.queue.push(this);
-  dispatcher_.queue.advance();
+  start_legs();
 }
 
 // Copies what has come from other nodes to where it leaves for this node's ranks, as it is.
@@ -168,7 +183,7 @@ void HandleState::forward_relayed() {
 
 void HandleState::finish_dispatch(MatrixView<float> rows) {
   check_rows(rows.rows(), routes_.offsets.back(), "rows");
-  wait(Phase::kDispatch, rows.cols());
+  wait_for(Phase::kDispatch, rows.cols());
   for (const RankId src : dispatcher_.table.group) {
     const CopyList& list = routes_.in[index(src)];
     const std::int32_t* row = routes_.row_of[index(src)].data();
@@ -198,8 +213,7 @@ void HandleState::start_combine(MatrixView<const float> rows) {
       encode_row(sum_, in_rows_[index(src)], idx);
     }
   }
-  for (int leg = 0; leg < (has_relays() ? 2 : 1); ++leg) dispatcher_.queue.push(this);
-  dispatcher_.queue.advance();
+  start_legs();
 }
 
 // Adds up what this node's ranks have returned for the tokens of others.
@@ -216,7 +230,7 @@ void HandleState::sum_relayed() {
 
 void HandleState::finish_combine(MatrixView<float> sum) {
   check_rows(sum.rows(), routes_.num_tokens, "sum");
-  wait(Phase::kCombine, sum.cols());
+  wait_for(Phase::kCombine, sum.cols());
   for (std::int64_t t = 0; t < routes_.num_tokens; ++t) {
     for (const auto& [from, idx, weight] : routes_.returns_of(t)) {
       add_row(out_rows_[index(from)], idx, weight, sum.row(t));
@@ -242,6 +256,9 @@ void Handle::start_dispatch(MatrixView<const float> x) {
 bool Handle::poll() {
   return state_->poll();
 }
+void Handle::wait() {
+  state_->wait();
+}
 void Handle::finish_dispatch(MatrixView<float> rows) {
   state_->finish_dispatch(rows);
 }
@@ -260,10 +277,24 @@ Dispatcher::~Dispatcher() = default;
 Handle Dispatcher::make_handle(MatrixView<const ExpertId> topk_idx,
                                MatrixView<const float> topk_weights, std::int64_t first_token,
                                std::string label) {
-  while (!state_->queue.empty()) state_->queue.start_first();
-  Routes routes =
-      make_routes(state_->transport, state_->table, topk_idx, topk_weights, first_token, label);
-  return Handle(std::make_unique<HandleState>(*state_, std::move(routes), std::move(label)));
+  auto routes = state_->make_routes(topk_idx, topk_weights, first_token, 1, label);
+  return Handle(
+      std::make_unique<HandleState>(*state_, std::move(routes.front()), std::move(label)));
+}
+
+std::vector<Handle> Dispatcher::make_handles(MatrixView<const ExpertId> topk_idx,
+                                             MatrixView<const float> topk_weights,
+                                             std::int64_t first_token, std::int32_t num_chunks,
+                                             const std::string& label) {
+  C2R_REQUIRE(num_chunks > 0, kInvalidArgument, "{}: num_chunks is {}, but must be positive", label,
+              num_chunks);
+  auto routes = state_->make_routes(topk_idx, topk_weights, first_token, num_chunks, label);
+  std::vector<Handle> handles;
+  for (std::size_t chunk = 0; chunk < routes.size(); ++chunk) {
+    handles.emplace_back(std::make_unique<HandleState>(*state_, std::move(routes[chunk]),
+                                                       fmt::format("{} chunk {}", label, chunk)));
+  }
+  return handles;
 }
 
 }  // namespace c2r

@@ -37,6 +37,10 @@ class DispatcherState {
                   const DispatchOptions& options)
       : transport(used_transport), table(used_transport, placement, options) {}
 
+  std::vector<Routes> make_routes(MatrixView<const ExpertId> topk_idx,
+                                  MatrixView<const float> topk_weights, std::int64_t first_token,
+                                  std::int32_t num_chunks, const std::string& label);
+
   Transport& transport;
   RoutingTable table;
   BufferPool buffers;
@@ -57,6 +61,7 @@ class HandleState {
   void start_combine(MatrixView<const float> rows);
   void finish_combine(MatrixView<float> sum);
   bool poll();
+  void wait();
 
   /// Starts the next leg of what is under way, if the one before is done; else waits for it, or
   /// returns false.
@@ -66,9 +71,11 @@ class HandleState {
   enum class Phase { kIdle, kDispatch, kCombine };
 
   bool has_relays() const { return !dispatcher_.table.relays.empty(); }
+  std::size_t num_legs() const { return has_relays() ? 2 : 1; }
   RankId self() const { return dispatcher_.table.rank; }
   void begin(Phase phase, std::int64_t hidden);
-  void wait(Phase phase, std::int64_t hidden);
+  void wait_for(Phase phase, std::int64_t hidden);
+  void start_legs();
   void end();
   void lay_out(std::int64_t hidden);
   void start_exchange(bool is_between_nodes);

@@ -76,57 +76,57 @@ Target target_of(const RoutingTable& table, RankId serving, ExpertId expert) {
           static_cast<std::uint16_t>(place * table.slots_per_rank + slot)};
 }
 
+// One batch's choices, and who serves them.
+struct Choices {
+  MatrixView<const ExpertId> topk_idx;   // [num_tokens, top_k]
+  MatrixView<const float> topk_weights;  // the same
+  MatrixView<const RankId> served_by;    // the same
+
+  Target target(const RoutingTable& table, std::int64_t t, std::int64_t k) const {
+    return target_of(table, served_by(t, k), topk_idx(t, k));
+  }
+  Choices rows(std::int64_t begin, std::int64_t end) const {
+    return {topk_idx.rows(begin, end), topk_weights.rows(begin, end), served_by.rows(begin, end)};
+  }
+};
+
+// Fills the lists of one batch.
 class RoutesMaker {
  public:
-  RoutesMaker(Transport& transport, const RoutingTable& table, const std::string& label,
-              std::int64_t num_tokens)
-      : transport_(transport), table_(table), label_(label) {
+  RoutesMaker(const RoutingTable& table, std::int64_t num_tokens) : table_(table) {
     routes_.num_tokens = num_tokens;
-    routes_.out.resize(std::size_t(transport.ep_size()));
+    routes_.out.resize(std::size_t(table.options.cluster.ep_size()));
     routes_.in.resize(routes_.out.size());
     routes_.return_offsets.push_back(0);
   }
 
   // One copy for each choice, ordered by rank, slot and token.
-  void add_choices(MatrixView<const ExpertId> topk_idx, MatrixView<const float> topk_weights,
-                   const Matrix<RankId>& served_by);
+  void add_choices(const Choices& choices);
   // One copy for each target.
-  void add_tokens(MatrixView<const ExpertId> topk_idx, MatrixView<const float> topk_weights,
-                  const Matrix<RankId>& served_by);
-  // What came for the other ranks of the node.
+  void add_tokens(const Choices& choices);
+  // What has come for the other ranks of the node.
   void add_relayed();
-  void exchange_with_group();
-  Routes finish();
+  ListPair lists() { return {routes_.out, routes_.in}; }
+  Routes finish(const std::string& label);
 
  private:
   void add_choice(std::int32_t item, const Target& target, float weight);
   void finish_item();
 
-  Transport& transport_;
   const RoutingTable& table_;
-  const std::string& label_;
   Routes routes_;
 };
 
-void RoutesMaker::add_choices(MatrixView<const ExpertId> topk_idx,
-                              MatrixView<const float> topk_weights,
-                              const Matrix<RankId>& served_by) {
-  const std::int64_t num_tokens = topk_idx.rows(), top_k = topk_idx.cols();
-  const auto for_each_choice = [&](const auto& visit, const auto& end_of_token) {
-    for (std::int64_t t = 0; t < num_tokens; ++t) {
-      for (std::int64_t k = 0; k < top_k; ++k) {
-        if (topk_idx(t, k) == kNoExpert) continue;
-        const RankId to = served_by(t, k);
-        visit(t, k, to,
-              table_.slot_of(std::int64_t(index(to)), std::int64_t(index(topk_idx(t, k)))));
-      }
-      end_of_token();
+void RoutesMaker::add_choices(const Choices& choices) {
+  const std::int64_t num_tokens = choices.topk_idx.rows(), top_k = choices.topk_idx.cols();
+  Matrix<std::int32_t> next(std::ssize(routes_.out), std::int64_t{table_.slots_per_rank} + 1);
+  for (std::int64_t t = 0; t < num_tokens; ++t) {
+    for (std::int64_t k = 0; k < top_k; ++k) {
+      if (choices.topk_idx(t, k) == kNoExpert) continue;
+      const Target target = choices.target(table_, t, k);
+      ++next(std::int64_t(index(target.to)), target.slot + 1);
     }
-  };
-  Matrix<std::int32_t> next(transport_.ep_size(), std::int64_t{table_.slots_per_rank} + 1);
-  for_each_choice([&](std::int64_t, std::int64_t, RankId to,
-                      std::uint16_t slot) { ++next(std::int64_t(index(to)), slot + 1); },
-                  [] {});
+  }
   for (std::size_t r = 0; r < routes_.out.size(); ++r) {
     const auto counts = next.row(std::int64_t(r));
     std::partial_sum(counts.begin(), counts.end(), counts.begin());
@@ -135,15 +135,17 @@ void RoutesMaker::add_choices(MatrixView<const ExpertId> topk_idx,
     list.slot.resize(list.item.size());
     list.num_choices.assign(list.item.size(), 1);
   }
-  for_each_choice(
-      [&](std::int64_t t, std::int64_t k, RankId to, std::uint16_t slot) {
-        const std::int32_t idx = next(std::int64_t(index(to)), slot)++;
-        CopyList& list = routes_.out[index(to)];
-        list.item[std::size_t(idx)] = static_cast<std::int32_t>(t);
-        list.slot[std::size_t(idx)] = slot;
-        routes_.returns.push_back({to, idx, topk_weights(t, k)});
-      },
-      [&] { routes_.return_offsets.push_back(std::ssize(routes_.returns)); });
+  for (std::int64_t t = 0; t < num_tokens; ++t) {
+    for (std::int64_t k = 0; k < top_k; ++k) {
+      if (choices.topk_idx(t, k) == kNoExpert) continue;
+      const Target target = choices.target(table_, t, k);
+      const std::int32_t idx = next(std::int64_t(index(target.to)), target.slot)++;
+      routes_.out[index(target.to)].item[std::size_t(idx)] = static_cast<std::int32_t>(t);
+      routes_.out[index(target.to)].slot[std::size_t(idx)] = target.slot;
+      routes_.returns.push_back({target.to, idx, choices.topk_weights(t, k)});
+    }
+    routes_.return_offsets.push_back(std::ssize(routes_.returns));
+  }
 }
 
 void RoutesMaker::add_choice(std::int32_t item, const Target& target, float weight) {
@@ -160,14 +162,12 @@ void RoutesMaker::finish_item() {
   routes_.return_offsets.push_back(std::ssize(routes_.returns));
 }
 
-void RoutesMaker::add_tokens(MatrixView<const ExpertId> topk_idx,
-                             MatrixView<const float> topk_weights,
-                             const Matrix<RankId>& served_by) {
-  for (std::int64_t t = 0; t < topk_idx.rows(); ++t) {
-    for (std::int64_t k = 0; k < topk_idx.cols(); ++k) {
-      if (topk_idx(t, k) == kNoExpert) continue;
-      add_choice(static_cast<std::int32_t>(t), target_of(table_, served_by(t, k), topk_idx(t, k)),
-                 topk_weights(t, k));
+void RoutesMaker::add_tokens(const Choices& choices) {
+  for (std::int64_t t = 0; t < choices.topk_idx.rows(); ++t) {
+    for (std::int64_t k = 0; k < choices.topk_idx.cols(); ++k) {
+      if (choices.topk_idx(t, k) == kNoExpert) continue;
+      add_choice(static_cast<std::int32_t>(t), choices.target(table_, t, k),
+                 choices.topk_weights(t, k));
     }
     finish_item();
   }
@@ -175,9 +175,6 @@ void RoutesMaker::add_tokens(MatrixView<const ExpertId> topk_idx,
 
 void RoutesMaker::add_relayed() {
   const std::int32_t first_rank = std::int32_t(table_.group.front());
-  exchange_lists(transport_, table_.relays,
-                 {table_.fingerprint, std::int32_t(table_.group.size()) * table_.slots_per_rank},
-                 routes_.out, routes_.in, label_ + " between nodes");
   auto item = static_cast<std::int32_t>(routes_.num_tokens);
   for (const RankId relay : table_.relays) {
     const CopyList& list = routes_.in[index(relay)];
@@ -196,14 +193,7 @@ void RoutesMaker::add_relayed() {
   }
 }
 
-void RoutesMaker::exchange_with_group() {
-  const ListRules rules{table_.fingerprint, table_.slots_per_rank};
-  const bool is_per_expert = table_.options.mode == CopyMode::kPerExpert;
-  (is_per_expert ? exchange_slot_counts : exchange_lists)(transport_, table_.group, rules,
-                                                          routes_.out, routes_.in, label_);
-}
-
-Routes RoutesMaker::finish() {
+Routes RoutesMaker::finish(const std::string& label) {
   auto& offsets = routes_.offsets;
   offsets.assign(std::size_t(table_.slots_per_rank) + 1, 0);
   for (const RankId src : table_.group) {
@@ -211,7 +201,7 @@ Routes RoutesMaker::finish() {
   }
   std::partial_sum(offsets.begin(), offsets.end(), offsets.begin());
   C2R_REQUIRE(offsets.back() <= std::numeric_limits<std::int32_t>::max(), kTransport,
-              "{}: {} rows in one batch are too many", label_, offsets.back());
+              "{}: {} rows in one batch are too many", label, offsets.back());
   std::vector<std::int64_t> next(offsets.begin(), offsets.end() - 1);
   routes_.row_of.resize(routes_.in.size());
   for (const RankId src : table_.group) {
@@ -262,20 +252,38 @@ RoutingTable::RoutingTable(const Transport& transport, const Placement& placemen
               group.size(), slots_per_rank, 1 << 16);
 }
 
-Routes make_routes(Transport& transport, RoutingTable& table, MatrixView<const ExpertId> topk_idx,
-                   MatrixView<const float> topk_weights, std::int64_t first_token,
-                   const std::string& label) {
+std::vector<Routes> make_routes(Transport& transport, RoutingTable& table,
+                                MatrixView<const ExpertId> topk_idx,
+                                MatrixView<const float> topk_weights, std::int64_t first_token,
+                                std::int32_t num_chunks, const std::string& label) {
   check_choices(table, topk_idx, topk_weights, label);
   const Matrix<RankId> served_by = serve(table, topk_idx, first_token);
-  RoutesMaker maker(transport, table, label, topk_idx.rows());
-  if (table.options.mode == CopyMode::kPerExpert) {
-    maker.add_choices(topk_idx, topk_weights, served_by);
-  } else {
-    maker.add_tokens(topk_idx, topk_weights, served_by);
-    if (!table.relays.empty()) maker.add_relayed();
+  const Choices choices{topk_idx, topk_weights, MatrixView<const RankId>(served_by)};
+  const bool is_per_expert = table.options.mode == CopyMode::kPerExpert;
+  const std::int64_t num_tokens = topk_idx.rows();
+  std::vector<RoutesMaker> makers;
+  std::vector<ListPair> lists;
+  makers.reserve(std::size_t(num_chunks)), lists.reserve(std::size_t(num_chunks));
+  for (std::int64_t chunk = 0; chunk < num_chunks; ++chunk) {
+    const std::int64_t begin = num_tokens * chunk / num_chunks,
+                       end = num_tokens * (chunk + 1) / num_chunks;
+    RoutesMaker& maker = makers.emplace_back(table, end - begin);
+    if (is_per_expert) maker.add_choices(choices.rows(begin, end));
+    if (!is_per_expert) maker.add_tokens(choices.rows(begin, end));
   }
-  maker.exchange_with_group();
-  return maker.finish();
+  for (RoutesMaker& maker : makers) lists.push_back(maker.lists());
+  if (!table.relays.empty()) {
+    const auto slots_per_node = std::int32_t(table.group.size()) * table.slots_per_rank;
+    exchange_lists(transport, table.relays, {table.fingerprint, slots_per_node}, lists,
+                   label + " between nodes");
+    for (RoutesMaker& maker : makers) maker.add_relayed();
+  }
+  (is_per_expert ? exchange_slot_counts : exchange_lists)(
+      transport, table.group, {table.fingerprint, table.slots_per_rank}, lists, label);
+  std::vector<Routes> routes;
+  routes.reserve(makers.size());
+  for (RoutesMaker& maker : makers) routes.push_back(maker.finish(label));
+  return routes;
 }
 
 }  // namespace c2r

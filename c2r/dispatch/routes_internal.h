@@ -61,9 +61,11 @@ struct Routes {
   }
 };
 
-/// Collective; the conditions of Dispatcher::make_handle().
-Routes make_routes(Transport& transport, RoutingTable& table, MatrixView<const ExpertId> topk_idx,
-                   MatrixView<const float> topk_weights, std::int64_t first_token,
-                   const std::string& label);
+/// The routes of each of `num_chunks` runs of the tokens, as equally long as possible. Collective;
+/// the conditions of Dispatcher::make_handles().
+std::vector<Routes> make_routes(Transport& transport, RoutingTable& table,
+                                MatrixView<const ExpertId> topk_idx,
+                                MatrixView<const float> topk_weights, std::int64_t first_token,
+                                std::int32_t num_chunks, const std::string& label);
 
 }  // namespace c2r

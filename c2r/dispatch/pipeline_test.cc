@@ -1,0 +1,78 @@
+#include "c2r/dispatch/pipeline.h"
+
+#include <gtest/gtest.h>
+
+#include "c2r/core/testing.h"
+#include "c2r/dispatch/testing_internal.h"
+#include "c2r/transport/in_process.h"
+
+namespace c2r {
+namespace {
+
+using testing::ExchangeProblem;
+
+// Two layers of the same tokens, so that the memory of the first is used again.
+void run_pipeline(Transport& transport, const ExchangeProblem& problem, std::int32_t num_chunks,
+                  std::span<const Matrix<float>> expected) {
+  const TokenBatch& batch = problem.batches[index(transport.rank())];
+  for (int layer = 0; layer < 2; ++layer) {
+    Dispatcher dispatcher(transport, problem.placement, problem.options);
+    Pipeline pipeline(dispatcher, num_chunks);
+    int num_meanwhile = 0, num_chunks_computed = 0;
+    const PipelineWork work = {.experts =
+                                   [&](auto offsets, auto rows, auto out, const Poll& poll) {
+                                     poll();
+                                     testing::compute_experts(problem, transport.rank(), offsets,
+                                                              rows, out);
+                                     ++num_chunks_computed;
+                                   },
+                               .meanwhile = [&](const Poll& poll) { poll(), ++num_meanwhile; }};
+    Matrix<float> sum(batch.x.rows(), problem.hidden);
+    pipeline.run(batch.x, batch.topk_idx, batch.topk_weights, batch.first_token,
+                 fmt::format("layer {}", layer), work, sum);
+    EXPECT_EQ(sum, expected[index(transport.rank())]) << "rank " << index(transport.rank());
+    EXPECT_EQ(num_meanwhile, 1);
+    EXPECT_EQ(num_chunks_computed, num_chunks);
+  }
+}
+
+class PipelineChunks : public ::testing::TestWithParam<Cluster> {};
+
+TEST_P(PipelineChunks, GiveTheReferenceBitForBit) {
+  for (const DispatchOptions& options : testing::all_options(GetParam())) {
+    for (const std::int32_t num_chunks : {1, 2, 3, 7, 30}) {
+      SCOPED_TRACE(fmt::format("{}, {} chunks", testing::to_string(options), num_chunks));
+      const ExchangeProblem problem =
+          testing::random_problem(options, std::uint64_t(100 + num_chunks));
+      const auto expected = testing::expected_sums(problem);
+      run_in_process(problem.options.cluster.ep_size(), [&](Transport& transport) {
+        run_pipeline(transport, problem, num_chunks, expected);
+      });
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Clusters, PipelineChunks,
+                         ::testing::Values(Cluster{1, 1}, Cluster{1, 3}, Cluster{2, 2},
+                                           Cluster{2, 4}),
+                         [](const auto& test) {
+                           return fmt::format("{}x{}", test.param.num_nodes,
+                                              test.param.ranks_per_node);
+                         });
+
+TEST(Pipeline, RefusesNoChunksAndTokensWithoutRows) {
+  run_in_process(1, [](Transport& transport) {
+    Dispatcher dispatcher(transport, place_contiguous(2, 1), {.cluster = {}});
+    EXPECT_EQ(testing::error_of([&] { Pipeline(dispatcher, 0); }),
+              "num_chunks is 0, but must be positive");
+    Pipeline pipeline(dispatcher, 1);
+    const Matrix<float> x(3, 4), weights(2, 1);
+    const Matrix<ExpertId> idx(2, 1);
+    Matrix<float> sum(3, 4);
+    EXPECT_EQ(testing::error_of([&] { pipeline.run(x, idx, weights, 0, "layer 5", {}, sum); }),
+              "layer 5: x is 3x4 and sum is 3x4, but there are choices of 2 tokens");
+  });
+}
+
+}  // namespace
+}  // namespace c2r
