@@ -1,0 +1,80 @@
+#include "c2r/cli/ranks.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <iostream>
+#include <optional>
+
+#include "c2r/cli/app.h"
+#include "c2r/core/error.h"
+#include "c2r/placement/cluster.h"
+#include "c2r/transport/in_process.h"
+#ifdef C2R_HAVE_MPI
+#include "c2r/transport/mpi/mpi_transport.h"
+#endif
+
+namespace c2r::cli {
+namespace {
+
+// The number of processes, if this is one of those that a launcher has started: 0 if it does not
+// say how many.
+std::optional<std::int32_t> num_launched() {
+  for (const char* size : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"}) {  // Open MPI; MPICH and Slurm
+    if (const char* value = std::getenv(size)) return std::atoi(value);
+  }
+  if (std::getenv("PMIX_RANK") != nullptr) return 0;  // Slurm with PMIx
+  return std::nullopt;
+}
+
+#ifdef C2R_HAVE_MPI
+void run_launched(std::int32_t launched, const RankOptions& options,
+                  const std::function<void(Transport&)>& body) {
+  const auto checked_body = [&](Transport& transport) {
+    C2R_REQUIRE(launched == 0 || transport.ep_size() == launched, kUnsupported,
+                "mpirun has started {} processes, but MPI knows {}: this program was built with "
+                "another MPI than this mpirun's",
+                launched, transport.ep_size());
+    body(transport);
+    std::cout.flush();
+  };
+  run_mpi(checked_body, std::chrono::seconds(options.timeout_s),
+          [](const std::string& line) { std::cerr << "c2r: " + line + "\n"; });
+}
+#else
+void run_launched(std::int32_t, const RankOptions&, const std::function<void(Transport&)>&) {
+  C2R_THROW(kUnsupported, "mpirun has started this program, but it was built without MPI");
+}
+#endif
+
+}  // namespace
+
+void add_rank_options(CLI::App& command, RankOptions& options) {
+  command
+      .add_option("--ranks", options.num_ranks,
+                  "ranks, as threads of this process; under mpirun, its processes are the ranks")
+      ->check(in_range(1, kMaxRanks))
+      ->type_name("N");
+  command
+      .add_option("--timeout", options.timeout_s,
+                  "seconds without progress after which a rank gives up on another; longer than "
+                  "any computation between two exchanges")
+      ->check(in_range(1, 86400))
+      ->capture_default_str()
+      ->type_name("S");
+}
+
+bool is_under_mpirun() {
+  return num_launched().has_value();
+}
+
+void run_ranks(const RankOptions& options, const std::function<void(Transport&)>& body) {
+  if (const auto launched = num_launched()) {
+    C2R_REQUIRE(options.num_ranks == 0 || *launched == 0 || options.num_ranks == *launched,
+                kInvalidArgument, "--ranks is {}, but mpirun has started {} processes",
+                options.num_ranks, *launched);
+    return run_launched(*launched, options, body);
+  }
+  run_in_process(std::max(options.num_ranks, 1), body, std::chrono::seconds(options.timeout_s));
+}
+
+}  // namespace c2r::cli

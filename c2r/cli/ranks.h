@@ -1,0 +1,32 @@
+// Where a command's ranks come from: processes that mpirun has started, or threads of this one.
+#pragma once
+
+#include <CLI/App.hpp>
+#include <cstdint>
+#include <functional>
+
+#include "c2r/transport/transport.h"
+
+namespace c2r::cli {
+
+struct RankOptions {
+  std::int32_t num_ranks = 0;  // 0: as many processes as mpirun has started, else one
+  std::int32_t timeout_s = 30;
+};
+
+/// Adds --ranks and --timeout.
+void add_rank_options(CLI::App& command, RankOptions& options);
+
+/// Whether this process is one of those that mpirun (or srun) has started.
+bool is_under_mpirun();
+
+/// Calls `body` once for each rank that is in this process: on a thread each, or for the one rank
+/// of a process under mpirun.
+///
+/// Under mpirun, a body that throws ends all ranks with exit status 1, after a line on standard
+/// error that names the rank. Otherwise the failure that came first is rethrown.
+/// @throws Error(kInvalidArgument) if --ranks contradicts mpirun,
+///         Error(kUnsupported) if this program and mpirun are of different MPIs
+void run_ranks(const RankOptions& options, const std::function<void(Transport&)>& body);
+
+}  // namespace c2r::cli
