@@ -57,6 +57,10 @@ void CoverCounter::branch(RankSet used, std::int32_t num_used, std::size_t next_
     best_ = std::min(best_, {static_cast<std::uint8_t>(num_used), num_nodes(used)});
     return;
   }
+  if (has_one_node_ && next_open + 1 == num_open_) {  // any host will do
+    best_ = std::min(best_, {static_cast<std::uint8_t>(num_used + 1), 1});
+    return;
+  }
   for (RankSet choices = open_[next_open]; choices != 0; choices &= choices - 1) {
     if (num_used >= best_.ranks || (++steps_ > kMaxSteps && best_.ranks < UINT8_MAX)) return;
     branch(used | (choices & (~choices + 1)), num_used + 1, next_open + 1);
