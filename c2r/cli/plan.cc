@@ -6,6 +6,7 @@
 #include <csignal>
 #include <iostream>
 #include <memory>
+#include <numeric>
 
 #include "c2r/cli/app.h"
 #include "c2r/cli/plan_goal.h"
@@ -14,12 +15,16 @@
 #include "c2r/cli/version.h"
 #include "c2r/collaboration/collaborators.h"
 #include "c2r/core/error.h"
+#include "c2r/core/parallel.h"
 #include "c2r/placement/baselines.h"
 #include "c2r/placement/optimize.h"
 #include "c2r/plan/predict.h"
+#include "c2r/routing/trace_chunks.h"
 
 namespace c2r::cli {
 namespace {
+
+constexpr ReplicaRule kRule = ReplicaRule::kFewestRanks;  // what the optimizer assumes
 
 struct Options {
   std::string trace, cluster, output, fit = "all", method = "optimize";
@@ -67,9 +72,30 @@ std::vector<OptimizedPlacement> optimized(const Options& options, const Trace& t
       objective, search_options(options), progress);
 }
 
+// The sum over layers of the imbalance on `counted`, after `served`, as a prediction counts it.
+double imbalance_after(const Trace& trace, std::span<const OptimizedPlacement> layers,
+                       const Cluster& cluster, std::span<const TokenRange> served,
+                       std::span<const TokenRange> counted, int num_threads) {
+  std::vector<double> met(layers.size());
+  parallel_for(std::ssize(layers), num_threads, [&](std::int64_t layer, int) {
+    ReachCounter counter(layers[std::size_t(layer)].placement, {.cluster = cluster, .rule = kRule});
+    for (const TokenRange& piece : pieces_of(served)) {
+      if (counter.has_memory()) {
+        counter.serve_before(trace.topk_idx(layer, piece.begin, piece.end), {});
+      }
+    }
+    for (const TokenRange& piece : pieces_of(counted)) {
+      counter.add(trace.topk_idx(layer, piece.begin, piece.end), {});
+    }
+    met[std::size_t(layer)] = imbalance(volume_of(counter.finish(), CopyMode::kPerRank).choices);
+  });
+  return std::accumulate(met.begin(), met.end(), 0.0);
+}
+
 // The bound that lets the imbalance stay below objective.max_imbalance on tokens like the fitted
 // ones. Every other sequence is fitted and the imbalance measured on those between, and the other
-// way round: fitted on half and measured on half, it errs on the safe side.
+// way round: fitted on half and measured on half, it errs on the safe side. No other tokens are
+// looked at.
 double bound_for_unseen(const Options& options, const Trace& trace,
                         std::span<const TokenRange> ranges, const Cluster& cluster,
                         const PlacementObjective& objective) {
@@ -77,14 +103,11 @@ double bound_for_unseen(const Options& options, const Trace& trace,
   C2R_REQUIRE(!halves[1].empty(), kInvalidArgument,
               "--bound-on unseen needs two sequences to fit, but {} has one there", trace.path());
   double fitted = 0, unseen = 0;
-  for (const int half : {0, 1}) {
-    const auto layers = optimized(options, trace, halves[std::size_t(half)], cluster, objective);
-    for (std::size_t layer = 0; layer < layers.size(); ++layer) {
-      const TokenSets others = collect_token_sets(trace, static_cast<std::int64_t>(layer),
-                                                  halves[std::size_t(1 - half)]);
-      fitted += layers[layer].imbalance;
-      unseen += measure_placement(others, cluster, objective, layers[layer].placement).imbalance;
-    }
+  for (const std::size_t half : {0u, 1u}) {
+    const auto layers = optimized(options, trace, halves[half], cluster, objective);
+    for (const OptimizedPlacement& layer : layers) fitted += layer.imbalance;
+    unseen += imbalance_after(trace, layers, cluster, halves[half], halves[1 - half],
+                              options.num_threads);
   }
   return std::max(1.0, *objective.max_imbalance * std::min(1.0, fitted / unseen));
 }
@@ -161,7 +184,7 @@ void make_plan(const Options& options) {
   if (options.top_t > 0) add_lists(trace, ranges, options.top_t, options.num_threads, plan);
 
   const PredictRequest request{
-      .reach = {.cluster = cluster, .rule = ReplicaRule::kFewestRanks},
+      .reach = {.cluster = cluster, .rule = kRule},
       .copy_mode = cluster.num_nodes > 1 ? CopyMode::kPerNode : CopyMode::kPerRank};
   ProgressLine progress("predicting");
   const RoutedTokens reported{.trace = &trace,

@@ -93,6 +93,22 @@ class Plans(CommandLine):
                          "predicted; minimizing copies within --max-imbalance 1.1 instead\n")
         self.assertIn("copies per token of 1.", done.stdout)
 
+    def test_a_bound_on_unseen_tokens_is_lowered_by_what_halves_miss_on_each_other(self):
+        self.make_trace()
+        words = ["plan", "trace.safetensors", "--cluster", "1x4", "--max-imbalance", "1.1"]
+        fitted = unseen = 0
+        for half in "even", "odd":
+            self.succeed(*words, "--fit", half, "-o", "half.json")
+            plan = json.loads((self.folder / "half.json").read_text())
+            unseen += sum(plan["predictions"][-1]["imbalance"])
+            steps = json.loads(self.succeed("simulate", "half.json", "trace.safetensors", "--on",
+                                            half, "--json"))["steps"]
+            fitted += sum(steps[-1]["imbalance"])
+        self.assertLess(fitted, unseen)
+        text = self.succeed(*words, "--bound-on", "unseen", "-o", "plan.json")
+        bound = float(re.search("a bound on imbalance of ([0-9.]+)", text).group(1))
+        self.assertAlmostEqual(bound, 1.1 * fitted / unseen, 4)
+
     def test_goals_that_contradict_each_other_are_refused(self):
         self.make_trace()
         for message, *words in (
