@@ -61,9 +61,9 @@ inline std::int64_t fewest_copies(const TokenSets& sets, const Placement& placem
 
 // The fewest copies of all ways to split the experts evenly.
 inline double least_copies_per_token(const TokenSets& sets, std::int32_t ep_size) {
-  std::vector<std::int32_t> rank_of;
+  std::vector<std::int32_t> rank_of(std::size_t(sets.num_experts));
   for (std::int32_t e = 0; e < sets.num_experts; ++e) {
-    rank_of.push_back(e / (sets.num_experts / ep_size));
+    rank_of[std::size_t(e)] = e / (sets.num_experts / ep_size);
   }
   std::int64_t least = INT64_MAX;
   do {

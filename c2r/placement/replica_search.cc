@@ -107,11 +107,17 @@ class ReplicaSearch {
   // Tries one change; true if it was kept.
   bool try_changes(std::span<const Change> changes, double threshold) {
     if (!state_.is_allowed(changes)) return false;
-    const double before = energy();
     if (const auto copies = state_.copies_after(changes)) {
       work_ += kWorkToCount * 2 * sets_per_expert_;
-      if (least_energy(energy_.cost(copies->rank, copies->node)) - before > threshold) return false;
+      const double least = least_energy(energy_.cost(copies->rank, copies->node));
+      if (least - energy() > threshold) return false;
     }
+    return make_changes(changes, threshold);
+  }
+
+  // Makes allowed changes; false if they were taken back.
+  bool make_changes(std::span<const Change> changes, double threshold) {
+    const double before = energy();
     work_ += kWorkToServe * state_.apply(changes);
     if (energy() - before > threshold) {
       state_.undo();
@@ -154,26 +160,17 @@ class ReplicaSearch {
   // Takes load from the busiest rank until it meets the bound or nothing helps. The few moves that
   // this needs do not count as work.
   void relieve() {
-    constexpr std::size_t kTried = 6;
+    constexpr std::size_t kTried = 4, kMostTried = 256;
     const std::int64_t work = work_, most_moves = std::int64_t{4} * state_.placement().ep_size();
-    bool has_improved = true;
-    for (std::int64_t move = 0; has_improved && move < most_moves && !limits_.reached(); ++move) {
+    std::size_t tried = kTried;
+    for (std::int64_t move = 0; move < most_moves && !limits_.reached(); ++move) {
       const auto busiest = std::ranges::max_element(state_.loads()) - state_.loads().begin();
       if (static_cast<double>(state_.loads()[std::size_t(busiest)]) <= energy_.max_load) break;
-      auto reliefs = reliefs_of(static_cast<std::int32_t>(busiest));
-      const auto count = std::min(kTried, reliefs.size());
-      std::ranges::partial_sort(reliefs, reliefs.begin() + std::ptrdiff_t(count), {},
-                                [](const Relief& relief) { return relief.estimate; });
-      reliefs.resize(count);
-      for (Relief& relief : reliefs) {
-        if (const auto copies = state_.copies_after(relief.changes())) {
-          relief.estimate =
-              energy_.cost(copies->rank, copies->node) + energy_.load_penalty * relief.estimate;
-        }
-      }
-      std::ranges::sort(reliefs, {}, [](const Relief& relief) { return relief.estimate; });
-      has_improved = std::ranges::any_of(
-          reliefs, [&](const Relief& relief) { return try_changes(relief.changes(), -1e-9); });
+      const auto reliefs = best_reliefs(static_cast<std::int32_t>(busiest), tried);
+      const bool has_improved = std::ranges::any_of(
+          reliefs, [&](const Relief& relief) { return make_changes(relief.changes(), -1e-9); });
+      if (!has_improved && tried >= kMostTried) break;
+      tried = has_improved ? kTried : 4 * tried;  // the estimates mislead: look further
     }
     work_ = work;
   }
@@ -187,6 +184,24 @@ class ReplicaSearch {
       return is_swap ? std::vector{first, second} : std::vector{first};
     }
   };
+
+  // The `count` that leave least excess, in the order of the energy that they are estimated to
+  // leave.
+  std::vector<Relief> best_reliefs(std::int32_t rank, std::size_t count) {
+    auto reliefs = reliefs_of(rank);
+    count = std::min(count, reliefs.size());
+    const auto by_estimate = [](const Relief& relief) { return relief.estimate; };
+    std::ranges::partial_sort(reliefs, reliefs.begin() + std::ptrdiff_t(count), {}, by_estimate);
+    reliefs.resize(count);
+    for (Relief& relief : reliefs) {
+      if (const auto copies = state_.copies_after(relief.changes())) {
+        relief.estimate =
+            energy_.cost(copies->rank, copies->node) + energy_.load_penalty * relief.estimate;
+      }
+    }
+    std::ranges::sort(reliefs, {}, by_estimate);
+    return reliefs;
+  }
 
   // An expert of `rank` changes places with one of another rank, or takes the place of a replica
   // there and leaves half of its load where it was.

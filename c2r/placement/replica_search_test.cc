@@ -11,6 +11,7 @@
 
 #include "c2r/placement/fast_random.h"
 #include "c2r/placement/optimize.h"
+#include "c2r/placement/optimize_problems_internal.h"
 #include "c2r/placement/optimize_testing_internal.h"
 
 namespace c2r {
@@ -20,7 +21,8 @@ TEST(ReplicaState, TracksWhatRecountingGivesAndTakesChangesBack) {
   for (std::uint64_t seed = 0; seed < 20; ++seed) {
     SCOPED_TRACE(seed);
     FastRandom random(seed);
-    const Cluster cluster{.num_nodes = 2, .ranks_per_node = 2};
+    const Cluster cluster = seed % 2 == 0 ? Cluster{.num_nodes = 2, .ranks_per_node = 2}
+                                          : Cluster{.num_nodes = 1, .ranks_per_node = 4};
     const TokenSets sets = random_sets(8, 4, 100, seed);
     const SetIndex index(sets);
     const auto start = optimize_placement(
@@ -88,6 +90,25 @@ TEST(ReplicaState, ServesMoreRanksThanItCanForesee) {
   }
   EXPECT_EQ(state.rank_copies(), ranks);
   EXPECT_EQ(state.node_copies(), nodes);
+}
+
+// Without annealing the bound is met by relief alone, which must not stop where its first
+// estimates mislead it.
+TEST(SearchReplicas, RelievesBusyRanksWhereAnnealingIsTooSlow) {
+  int num_met = 0;
+  for (std::uint64_t seed = 0; seed < 10; ++seed) {
+    const TokenSets sets = clustered_token_sets({.num_experts = 64,
+                                                 .top_k = 6,
+                                                 .num_tokens = 1000,
+                                                 .num_topics = 8,
+                                                 .skew = 1,
+                                                 .seed = seed});
+    const auto result =
+        optimize_placement(sets, {.num_nodes = 4, .ranks_per_node = 4}, {.max_imbalance = 1.1},
+                           {.effort = 1e-3, .redundant_slots_per_rank = 1});
+    num_met += result.meets_bounds ? 1 : 0;
+  }
+  EXPECT_EQ(num_met, 10);
 }
 
 }  // namespace
