@@ -41,7 +41,12 @@ class ExpertMlps {
   std::vector<float> gate_, up_;  // [num_rows of all groups, their intermediate]
 };
 
-/// The same, by the formula, value by value, with sums in double: what run() is compared with.
+/// sum += weight * out, as a token's outputs are added up.
+inline void add_weighted(std::span<const float> out, float weight, std::span<float> sum) {
+  for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += weight * out[i];
+}
+
+/// ExpertMlps::run() by the formula, value by value, with sums in double: what it is compared with.
 void run_experts_reference(std::span<const ExpertRows> groups);
 
 }  // namespace c2r

@@ -36,12 +36,13 @@ void add(std::span<const float> from, std::span<float> to) {
 }  // namespace
 
 Decoder::Decoder(const ModelConfig& config, const ModelWeights& weights, Arithmetic arithmetic,
-                 ThreadPool& pool)
+                 ThreadPool& pool, RoutedExperts* experts)
     : config_(config),
       weights_(weights),
       gemm_(arithmetic, pool),
       mlps_(gemm_),
-      moe_(gemm_),
+      local_experts_(gemm_),
+      moe_(gemm_, experts != nullptr ? *experts : local_experts_),
       attention_(config, gemm_),
       routers_(make_routers(config)) {}
 
@@ -86,7 +87,7 @@ MatrixView<const float> Decoder::forward(std::span<const SequenceChunk> batch,
     normalize(w.post_attention_norm);
     if (w.moe) {
       const Router& router = routers_[static_cast<std::size_t>(moe_layer)];
-      const Routing routing = moe_.run(*w.moe, router, normalized_, residual_);
+      const Routing routing = moe_.run(moe_layer, *w.moe, router, normalized_, residual_);
       if (observer) observer(moe_layer, routing);
       ++moe_layer;
     } else {

@@ -11,6 +11,7 @@
 #include "c2r/model/attention.h"
 #include "c2r/model/config.h"
 #include "c2r/model/moe_layer.h"
+#include "c2r/model/routed_experts.h"
 #include "c2r/model/weights.h"
 #include "c2r/routing/policy.h"
 
@@ -28,15 +29,17 @@ using RoutingObserver = std::function<void(std::int64_t moe_layer, const Routing
 class Decoder {
  public:
   /// @param config,weights,pool must outlive this object
+  /// @param experts compute what tokens choose, and must outlive this object; null: this process
   Decoder(const ModelConfig& config, const ModelWeights& weights, Arithmetic arithmetic,
-          ThreadPool& pool);
+          ThreadPool& pool, RoutedExperts* experts = nullptr);
   Decoder(const Decoder&) = delete;
   Decoder& operator=(const Decoder&) = delete;
 
   const ModelConfig& config() const { return config_; }
   Arithmetic arithmetic() const { return gemm_.arithmetic(); }
 
-  /// Appends the tokens to their caches. A token's result depends on its sequence alone: the same
+  /// Appends the tokens to their caches; without any it does what expert-parallel ranks do together
+  /// all the same. A token's result depends on its sequence alone: the same
   /// bits in any batch and however the sequence is cut into chunks.
   /// @returns [num_tokens of all chunks, hidden], the normalized last states, valid until the next
   ///          call
@@ -56,6 +59,7 @@ class Decoder {
   const ModelWeights& weights_;
   GroupedGemm gemm_;
   ExpertMlps mlps_;  // of layers without experts
+  LocalExperts local_experts_;
   MoeLayer moe_;
   Attention attention_;
   std::vector<Router> routers_;  // [num_moe_layers]

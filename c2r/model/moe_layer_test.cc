@@ -21,7 +21,8 @@ TEST_P(MoeLayers, MatchTheReference) {
   const ModelConfig& config = model.config();
   ThreadPool pool(2);
   GroupedGemm gemm(Arithmetic::kF32, pool);
-  MoeLayer layer(gemm);
+  LocalExperts experts(gemm);
+  MoeLayer layer(gemm, experts);
   for (unsigned seed = 0; seed < 10; ++seed) {
     SCOPED_TRACE(seed);
     std::mt19937 rng(seed);
@@ -42,7 +43,7 @@ TEST_P(MoeLayers, MatchTheReference) {
         }
       }
       Matrix<float> got(num_tokens, config.hidden, 0.5f);
-      (void)layer.run(weights, Router(policy, config.num_experts), x, got);
+      (void)layer.run(l, weights, Router(policy, config.num_experts), x, got);
       const Matrix<float> expected = reference_moe(weights, policy, x);
       float largest = 0;
       for (const float v : expected.all()) largest = std::max(largest, std::abs(v));
