@@ -1,9 +1,13 @@
 // Small collectives over any Transport: every rank of the group calls them, in the same order.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <string>
+#include <type_traits>
+#include <vector>
 
 #include "c2r/transport/transport.h"
 
@@ -25,5 +29,48 @@ void all_reduce(Transport& transport, std::span<std::int64_t> values, Reduction 
 /// Returns when every rank has called it. ep_size - 1 messages of 1 byte.
 /// @throws as Exchange::wait()
 void barrier(Transport& transport, std::string label);
+
+/// Rank 0 gives each rank its part, of any size. @returns this rank's
+/// @param parts [ep_size] on rank 0; others give none
+/// Cost: two exchanges, of 8 bytes and of the part, from rank 0 to each.
+/// @throws as Exchange::wait()
+std::vector<std::byte> scatter_bytes(Transport& transport,
+                                     std::span<const std::vector<std::byte>> parts,
+                                     const std::string& label);
+
+/// The reverse. @returns on rank 0 what each rank gave [ep_size], elsewhere nothing
+std::vector<std::vector<std::byte>> gather_bytes(Transport& transport,
+                                                 std::span<const std::byte> part,
+                                                 const std::string& label);
+
+/// Bytes of another rank as the values that they were.
+template <class T>
+std::vector<T> values_of(std::span<const std::byte> bytes) {
+  static_assert(std::is_trivially_copyable_v<T>);
+  std::vector<T> values(bytes.size() / sizeof(T));
+  if (!values.empty()) std::memcpy(values.data(), bytes.data(), values.size() * sizeof(T));
+  return values;
+}
+
+/// The same for values. A rank of another byte order or another T is not our peer.
+template <class T>
+std::vector<T> scatter(Transport& transport, std::span<const std::vector<T>> parts,
+                       const std::string& label) {
+  std::vector<std::vector<std::byte>> bytes;
+  for (const std::vector<T>& part : parts) {
+    const auto view = std::as_bytes(std::span(part));
+    bytes.emplace_back(view.begin(), view.end());
+  }
+  return values_of<T>(scatter_bytes(transport, bytes, label));
+}
+template <class T>
+std::vector<std::vector<T>> gather(Transport& transport, std::span<const T> part,
+                                   const std::string& label) {
+  std::vector<std::vector<T>> parts;
+  for (const auto& bytes : gather_bytes(transport, std::as_bytes(part), label)) {
+    parts.push_back(values_of<T>(bytes));
+  }
+  return parts;
+}
 
 }  // namespace c2r

@@ -237,6 +237,20 @@ TEST_P(TransportConformance, ReducesOverAllRanks) {
   });
 }
 
+TEST_P(TransportConformance, ScattersAndGathersPartsOfAnySize) {
+  run([](Transport& t) {
+    const auto me = std::int32_t(index(t.rank())), n = t.ep_size();
+    const auto part_of = [](std::int32_t rank) {  // rank 2 has none
+      return std::vector<std::int32_t>(std::size_t(rank == 2 ? 0 : 1 + rank * 1000), rank);
+    };
+    std::vector<std::vector<std::int32_t>> parts;
+    for (std::int32_t rank = 0; me == 0 && rank < n; ++rank) parts.push_back(part_of(rank));
+    const auto got = scatter<std::int32_t>(t, parts, "deal");
+    EXPECT_EQ(got, part_of(me));
+    EXPECT_EQ(gather<std::int32_t>(t, got, "collect"), parts);
+  });
+}
+
 TEST_P(TransportConformance, RefusesARankThatDoesNotExist) {
   run([](Transport& t) {
     const Bytes bytes(1);
