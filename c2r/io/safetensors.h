@@ -36,6 +36,9 @@ class SafetensorsFile {
   /// The header's `__metadata__`; empty if there is none.
   const std::map<std::string, std::string, std::less<>>& metadata() const { return metadata_; }
 
+  /// The whole file as it is mapped.
+  std::span<const std::byte> bytes() const { return file_.bytes(); }
+
   bool has(std::string_view name) const { return tensors_.contains(name); }
 
   /// @throws Error(kInvalidFile) if there is no such tensor
