@@ -114,6 +114,9 @@ class Dispatcher {
   /// @param transport must outlive it, with as many ranks as the placement and the cluster
   /// @throws Error(kInvalidArgument) if they do not match, or if the mode is kAllGather
   Dispatcher(Transport& transport, const Placement& placement, const DispatchOptions& options);
+  /// Another layer between the same ranks, with the same options. The two share their buffers: a
+  /// model needs them once, not for each of its layers. Used by the same thread.
+  Dispatcher(const Dispatcher& other_layer, const Placement& placement);
   Dispatcher(const Dispatcher&) = delete;
   Dispatcher& operator=(const Dispatcher&) = delete;
   ~Dispatcher();

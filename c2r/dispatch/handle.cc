@@ -63,10 +63,10 @@ void HandleState::lay_out(std::int64_t hidden) {
     if (r != me) num_out += routes_.out[r].num_copies(), num_in += routes_.in[r].num_copies();
   }
   const std::int64_t row_bytes = hidden * element_bytes(type);
-  out_ = dispatcher_.buffers.take(num_out * row_bytes);
-  in_ = dispatcher_.buffers.take(num_in * row_bytes);
-  own_ = dispatcher_.buffers.take(routes_.out[me].num_copies() * hidden *
-                                  element_bytes(RowType::kF32));
+  out_ = dispatcher_.buffers->take(num_out * row_bytes);
+  in_ = dispatcher_.buffers->take(num_in * row_bytes);
+  own_ = dispatcher_.buffers->take(routes_.out[me].num_copies() * hidden *
+                                   element_bytes(RowType::kF32));
   out_rows_.resize(routes_.out.size());
   in_rows_.resize(routes_.in.size());
   std::byte *out = out_.data.get(), *in = in_.data.get();
@@ -98,7 +98,7 @@ void HandleState::start_legs() {
 }
 
 void HandleState::end() {
-  for (Buffer* buffer : {&out_, &in_, &own_}) dispatcher_.buffers.give_back(*buffer);
+  for (Buffer* buffer : {&out_, &in_, &own_}) dispatcher_.buffers->give_back(*buffer);
   for (auto& leg : legs_) leg.reset();
   phase_ = Phase::kIdle;
 }
@@ -271,7 +271,12 @@ void Handle::finish_combine(MatrixView<float> sum) {
 
 Dispatcher::Dispatcher(Transport& transport, const Placement& placement,
                        const DispatchOptions& options)
-    : state_(std::make_unique<DispatcherState>(transport, placement, options)) {}
+    : state_(std::make_unique<DispatcherState>(transport, placement, options,
+                                               std::make_shared<BufferPool>())) {}
+Dispatcher::Dispatcher(const Dispatcher& other_layer, const Placement& placement)
+    : state_(std::make_unique<DispatcherState>(other_layer.state_->transport, placement,
+                                               other_layer.state_->options,
+                                               other_layer.state_->buffers)) {}
 Dispatcher::~Dispatcher() = default;
 
 Handle Dispatcher::make_handle(MatrixView<const ExpertId> topk_idx,

@@ -34,16 +34,20 @@ class StartQueue {
 class DispatcherState {
  public:
   DispatcherState(Transport& used_transport, const Placement& placement,
-                  const DispatchOptions& options)
-      : transport(used_transport), table(used_transport, placement, options) {}
+                  const DispatchOptions& used_options, std::shared_ptr<BufferPool> shared_buffers)
+      : transport(used_transport),
+        options(used_options),
+        table(used_transport, placement, used_options),
+        buffers(std::move(shared_buffers)) {}
 
   std::vector<Routes> make_routes(MatrixView<const ExpertId> topk_idx,
                                   MatrixView<const float> topk_weights, std::int64_t first_token,
                                   std::int32_t num_chunks, const std::string& label);
 
   Transport& transport;
+  const DispatchOptions options;
   RoutingTable table;
-  BufferPool buffers;
+  std::shared_ptr<BufferPool> buffers;  // of all layers
   StartQueue queue;
 };
 

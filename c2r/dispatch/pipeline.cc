@@ -83,13 +83,13 @@ class Run {
 
 }  // namespace
 
-Pipeline::Pipeline(Dispatcher& dispatcher, std::int32_t num_chunks)
-    : dispatcher_(&dispatcher), num_chunks_(num_chunks) {
+Pipeline::Pipeline(std::int32_t num_chunks) : num_chunks_(num_chunks) {
   C2R_REQUIRE(num_chunks > 0, kInvalidArgument, "num_chunks is {}, but must be positive",
               num_chunks);
 }
 
-PipelineTimes Pipeline::run(MatrixView<const float> x, MatrixView<const ExpertId> topk_idx,
+PipelineTimes Pipeline::run(Dispatcher& dispatcher, MatrixView<const float> x,
+                            MatrixView<const ExpertId> topk_idx,
                             MatrixView<const float> topk_weights, std::int64_t first_token,
                             const std::string& label, const PipelineWork& work,
                             MatrixView<float> sum) {
@@ -99,8 +99,8 @@ PipelineTimes Pipeline::run(MatrixView<const float> x, MatrixView<const ExpertId
               x.rows(), x.cols(), sum.rows(), sum.cols(), topk_idx.rows());
   PipelineTimes times;
   Lap lap;
-  Run run(dispatcher_->make_handles(topk_idx, topk_weights, first_token, num_chunks_, label), x,
-          sum, times, lap);
+  Run run(dispatcher.make_handles(topk_idx, topk_weights, first_token, num_chunks_, label), x, sum,
+          times, lap);
   lap.add_to(times.handles);
   const Poll poll = [&] { run.poll(); };
   run.start_dispatch(0);

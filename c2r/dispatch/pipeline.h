@@ -41,23 +41,22 @@ struct PipelineTimes {
   Duration finish_combine{};   // results to their tokens
 };
 
-/// Runs layers through one dispatcher and keeps the memory between calls.
+/// Runs layers, and keeps the memory between calls.
 class Pipeline {
  public:
   /// @param num_chunks the same on every rank; 1: nothing overlaps but `meanwhile`
-  /// @param dispatcher must outlive this object
   /// @throws Error(kInvalidArgument) if `num_chunks` is not positive
-  Pipeline(Dispatcher& dispatcher, std::int32_t num_chunks);
+  explicit Pipeline(std::int32_t num_chunks);
 
-  /// Adds each token's weighted sum of expert outputs to its row of `sum`. Collective. The result
-  /// does not depend on the number of chunks.
+  /// Adds each token's weighted sum of the layer's expert outputs to its row of `sum`. Collective.
+  /// The result does not depend on the number of chunks.
   /// @param x,sum [num_tokens, hidden]; the rest as Dispatcher::make_handle()
-  PipelineTimes run(MatrixView<const float> x, MatrixView<const ExpertId> topk_idx,
-                    MatrixView<const float> topk_weights, std::int64_t first_token,
-                    const std::string& label, const PipelineWork& work, MatrixView<float> sum);
+  PipelineTimes run(Dispatcher& dispatcher, MatrixView<const float> x,
+                    MatrixView<const ExpertId> topk_idx, MatrixView<const float> topk_weights,
+                    std::int64_t first_token, const std::string& label, const PipelineWork& work,
+                    MatrixView<float> sum);
 
  private:
-  Dispatcher* dispatcher_;
   std::int32_t num_chunks_;
   Matrix<float> rows_, out_;  // [num_rows of a chunk, hidden]
 };

@@ -15,9 +15,10 @@ using testing::ExchangeProblem;
 void run_pipeline(Transport& transport, const ExchangeProblem& problem, std::int32_t num_chunks,
                   std::span<const Matrix<float>> expected) {
   const TokenBatch& batch = problem.batches[index(transport.rank())];
+  Dispatcher first(transport, problem.placement, problem.options);
+  Dispatcher second(first, problem.placement);
+  Pipeline pipeline(num_chunks);
   for (int layer = 0; layer < 2; ++layer) {
-    Dispatcher dispatcher(transport, problem.placement, problem.options);
-    Pipeline pipeline(dispatcher, num_chunks);
     int num_meanwhile = 0, num_chunks_computed = 0;
     const PipelineWork work = {.experts =
                                    [&](auto offsets, auto rows, auto out, const Poll& poll) {
@@ -28,8 +29,8 @@ void run_pipeline(Transport& transport, const ExchangeProblem& problem, std::int
                                    },
                                .meanwhile = [&](const Poll& poll) { poll(), ++num_meanwhile; }};
     Matrix<float> sum(batch.x.rows(), problem.hidden);
-    pipeline.run(batch.x, batch.topk_idx, batch.topk_weights, batch.first_token,
-                 fmt::format("layer {}", layer), work, sum);
+    pipeline.run(layer == 0 ? first : second, batch.x, batch.topk_idx, batch.topk_weights,
+                 batch.first_token, fmt::format("layer {}", layer), work, sum);
     EXPECT_EQ(sum, expected[index(transport.rank())]) << "rank " << index(transport.rank());
     EXPECT_EQ(num_meanwhile, 1);
     EXPECT_EQ(num_chunks_computed, num_chunks);
@@ -63,13 +64,13 @@ INSTANTIATE_TEST_SUITE_P(Clusters, PipelineChunks,
 TEST(Pipeline, RefusesNoChunksAndTokensWithoutRows) {
   run_in_process(1, [](Transport& transport) {
     Dispatcher dispatcher(transport, place_contiguous(2, 1), {.cluster = {}});
-    EXPECT_EQ(testing::error_of([&] { Pipeline(dispatcher, 0); }),
-              "num_chunks is 0, but must be positive");
-    Pipeline pipeline(dispatcher, 1);
+    EXPECT_EQ(testing::error_of([&] { Pipeline(0); }), "num_chunks is 0, but must be positive");
+    Pipeline pipeline(1);
     const Matrix<float> x(3, 4), weights(2, 1);
     const Matrix<ExpertId> idx(2, 1);
     Matrix<float> sum(3, 4);
-    EXPECT_EQ(testing::error_of([&] { pipeline.run(x, idx, weights, 0, "layer 5", {}, sum); }),
+    EXPECT_EQ(testing::error_of(
+                  [&] { pipeline.run(dispatcher, x, idx, weights, 0, "layer 5", {}, sum); }),
               "layer 5: x is 3x4 and sum is 3x4, but there are choices of 2 tokens");
   });
 }
