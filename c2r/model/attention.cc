@@ -60,14 +60,18 @@ void rms_norm(std::span<float> x, std::span<const float> weight, float eps) {
   for (std::size_t i = 0; i < x.size(); ++i) x[i] = x[i] * scale * weight[i];
 }
 
+void check_length(std::int64_t num_tokens, const ModelConfig& config) {
+  C2R_REQUIRE(1 <= num_tokens && num_tokens <= config.max_positions, kInvalidArgument,
+              "a sequence of {} tokens was asked for, but the model has positions for 1 to {}",
+              num_tokens, config.max_positions);
+}
+
 KvCache::KvCache(const ModelConfig& config, Arithmetic arithmetic, std::int64_t capacity)
     : type_(arithmetic == Arithmetic::kBf16 ? WeightType::kBf16 : WeightType::kF32),
       num_kv_heads_(config.num_kv_heads),
       head_dim_(config.head_dim),
       capacity_(capacity) {
-  C2R_REQUIRE(1 <= capacity && capacity <= config.max_positions, kInvalidArgument,
-              "a sequence of {} tokens was asked for, but the model has positions for 1 to {}",
-              capacity, config.max_positions);
+  check_length(capacity, config);
   const auto bytes =
       static_cast<std::size_t>(head_begin(config.num_layers, 0) * weight_type_bytes(type_));
   keys_.resize(bytes);

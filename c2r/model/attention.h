@@ -12,6 +12,9 @@
 
 namespace c2r {
 
+/// @throws Error(kInvalidArgument) unless the model has positions for a sequence of `num_tokens`
+void check_length(std::int64_t num_tokens, const ModelConfig& config);
+
 /// The keys and values of one sequence in all layers. Keys are stored as the rows of a matrix
 /// whose product with queries are the scores, values as the rows of one whose product with
 /// probabilities is the output, so that both are products as of weights.
@@ -19,7 +22,7 @@ class KvCache {
  public:
   /// Memory: 2 num_layers num_kv_heads head_dim capacity values, of bf16 for Arithmetic::kBf16 and
   /// of f32 otherwise.
-  /// @throws Error(kInvalidArgument) if `capacity` is not in [1, config.max_positions]
+  /// @throws as check_length()
   KvCache(const ModelConfig& config, Arithmetic arithmetic, std::int64_t capacity);
 
   std::int64_t capacity() const { return capacity_; }

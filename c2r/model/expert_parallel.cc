@@ -1,0 +1,80 @@
+#include "c2r/model/expert_parallel.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+
+#include "c2r/core/error.h"
+
+namespace c2r {
+namespace {
+
+// A millisecond of work at some 100 GFLOP/s. Few rows cost no less than reading the weights.
+constexpr std::int64_t kFlopBetweenPolls = 100'000'000, kRowsWorthReading = 4;
+
+// The rows of each slot that has any.
+std::vector<ExpertRows> groups_of(std::span<const ExpertWeights> experts,
+                                  std::span<const ExpertId> slots,
+                                  std::span<const std::int64_t> offsets,
+                                  MatrixView<const float> rows, MatrixView<float> out) {
+  std::vector<ExpertRows> groups;
+  for (std::size_t slot = 0; slot < slots.size(); ++slot) {
+    const auto begin = offsets[slot], end = offsets[slot + 1];
+    if (begin == end) continue;
+    groups.push_back({&experts[index(slots[slot])], rows.rows(begin, end), out.rows(begin, end)});
+  }
+  return groups;
+}
+
+}  // namespace
+
+ExpertParallelExperts::ExpertParallelExperts(const ModelConfig& config, Arithmetic arithmetic,
+                                             ThreadPool& pool, Transport& transport,
+                                             const ExpertParallelOptions& options)
+    : gemm_(arithmetic, pool), mlps_(gemm_), pipeline_(options.num_chunks) {
+  C2R_REQUIRE(std::ssize(options.placements) == config.num_moe_layers(), kInvalidArgument,
+              "there are {} placements, but the model has {} layers with experts",
+              options.placements.size(), config.num_moe_layers());
+  for (std::size_t layer = 0; layer < options.placements.size(); ++layer) {
+    const Placement& placement = options.placements[layer];
+    C2R_REQUIRE(placement.num_experts == config.num_experts, kInvalidArgument,
+                "a placement is for {} experts, but the model has {}", placement.num_experts,
+                config.num_experts);
+    const auto slots = placement.slots.row(static_cast<std::int64_t>(index(transport.rank())));
+    layers_.push_back(
+        {.label = fmt::format("layer {}", config.moe_layers[layer]),
+         .slots = {slots.begin(), slots.end()},
+         .dispatcher = layer == 0
+                           ? std::make_unique<Dispatcher>(transport, placement, options.dispatch)
+                           : std::make_unique<Dispatcher>(*layers_[0].dispatcher, placement)});
+  }
+}
+
+// A few experts at a time, so that bytes move meanwhile.
+void ExpertParallelExperts::compute(std::span<const ExpertRows> groups, const Poll& poll) {
+  while (!groups.empty()) {
+    std::size_t count = 0;
+    for (std::int64_t cost = 0; count < groups.size() && cost < kFlopBetweenPolls; ++count) {
+      cost += 6 * std::max(groups[count].x.rows(), kRowsWorthReading) *
+              groups[count].expert->hidden() * groups[count].expert->intermediate();
+    }
+    mlps_.run(groups.first(count));
+    groups = groups.subspan(count);
+    poll();
+  }
+}
+
+void ExpertParallelExperts::run(const RoutedBatch& batch) {
+  Layer& layer = layers_[static_cast<std::size_t>(batch.moe_layer)];
+  const PipelineWork work{.experts =
+                              [&](auto offsets, auto rows, auto out, const Poll& poll) {
+                                compute(groups_of(batch.experts, layer.slots, offsets, rows, out),
+                                        poll);
+                              },
+                          .meanwhile = [&](const Poll& poll) { compute(batch.beside, poll); }};
+  pipeline_.run(*layer.dispatcher, batch.x, batch.routing.topk_idx, batch.routing.topk_weights,
+                layer.num_tokens, layer.label, work, batch.sum);
+  layer.num_tokens += batch.x.rows();
+}
+
+}  // namespace c2r
