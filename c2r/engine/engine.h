@@ -1,13 +1,23 @@
-// A model that runs: on which threads, in which arithmetic, and how prompts are cut.
+// A model that runs: on which threads and ranks, in which arithmetic, and how prompts are cut.
+//
+// On several ranks each runs sequences of its own, while the experts of every layer are spread over
+// all of them. So a forward pass is collective: ranks agree before each that somebody has tokens
+// left, and those without take part with none. Whoever has run its sequences calls
+// finish_passes(), which returns on all ranks at once. Whatever else an engine's functions need
+// from all ranks (profile(), score_all(), generate()) says so.
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <span>
 #include <string>
 
 #include "c2r/core/parallel.h"
 #include "c2r/model/decoder.h"
+#include "c2r/model/expert_parallel.h"
 #include "c2r/model/model.h"
+#include "c2r/transport/transport.h"
 
 namespace c2r {
 
@@ -21,27 +31,48 @@ struct EngineOptions {
 
 class Engine {
  public:
-  /// @param model must outlive this object
+  /// All in this process. @param model must outlive this object
   /// @throws Error(kInvalidArgument) if an option is out of range
   Engine(const Model& model, const EngineOptions& options);
+
+  /// One rank of several. @param model,transport must outlive this object
+  /// @throws Error(kInvalidArgument) if an option is out of range or a placement is for other
+  ///         experts or ranks
+  Engine(const Model& model, const EngineOptions& options, Transport& transport,
+         const ExpertParallelOptions& expert_parallel);
 
   const ModelConfig& config() const { return decoder_.config(); }
   Decoder& decoder() { return decoder_; }
   KvCache make_cache(std::int64_t capacity) const;
 
+  /// Null if all is in this process.
+  Transport* transport() { return transport_; }
+  /// The rank that has the input and takes the results.
+  bool is_first_rank() const { return transport_ == nullptr || transport_->rank() == RankId{0}; }
+
   /// Called after each chunk, with the last states of its tokens [num_tokens, hidden] and the
   /// position of the first of them in `tokens`.
   using ChunkObserver = std::function<void(std::int64_t first, MatrixView<const float> states)>;
 
-  /// Appends `tokens` to a sequence, chunk by chunk.
-  /// @throws Error(kInvalidArgument) if a token is out of range or the cache too small
+  /// Appends `tokens` to a sequence, chunk by chunk, each a pass.
+  /// @throws Error(kInvalidArgument) if a token is out of range or the cache too small; on several
+  ///         ranks also as Exchange::wait()
   void prefill(KvCache& cache, std::span<const TokenId> tokens, const ChunkObserver& on_chunk = {},
                const RoutingObserver& on_routing = {});
 
+  /// Collective: takes part in the passes of others until no rank has tokens left.
+  /// @throws as Exchange::wait()
+  void finish_passes();
+
  private:
+  bool agree_on_pass(std::int64_t num_tokens);
+
   std::int64_t chunk_tokens_;
   ThreadPool pool_;
+  Transport* transport_ = nullptr;
+  std::unique_ptr<RoutedExperts> experts_;  // null if all is in this process
   Decoder decoder_;
+  std::int64_t num_passes_ = 0;
 };
 
 }  // namespace c2r

@@ -26,6 +26,28 @@ std::vector<std::int32_t> nucleus(std::span<const double> weights, double top_p)
   return order;
 }
 
+std::vector<TokenId> generate_here(Engine& engine, const GenerateRequest& request,
+                                   const std::function<void(TokenId)>& on_token) {
+  const auto& [prompt, max_new_tokens, sampling] = request;
+  check_request(request, engine.config());
+  const auto& eos = engine.config().eos_ids;
+  KvCache cache = engine.make_cache(std::ssize(prompt) + max_new_tokens - 1);
+  Matrix<float> logits(1, engine.config().vocab_size);
+  const auto keep_last = [&](std::int64_t, MatrixView<const float> states) {
+    engine.decoder().logits(states.rows(states.rows() - 1, states.rows()), logits);
+  };
+  std::mt19937_64 rng(sampling.seed);
+  std::vector<TokenId> text;
+  engine.prefill(cache, prompt, keep_last);
+  for (;;) {
+    const TokenId token = sample(logits.row(0), sampling, rng);
+    text.push_back(token);
+    if (on_token) on_token(token);
+    if (std::ssize(text) == max_new_tokens || std::ranges::count(eos, token) > 0) return text;
+    engine.prefill(cache, {&token, 1}, keep_last);
+  }
+}
+
 }  // namespace
 
 TokenId sample(std::span<const float> logits, const Sampling& sampling, std::mt19937_64& rng) {
@@ -52,8 +74,7 @@ TokenId sample(std::span<const float> logits, const Sampling& sampling, std::mt1
   return TokenId{order.back()};  // rounding
 }
 
-std::vector<TokenId> generate(Engine& engine, const GenerateRequest& request,
-                              const std::function<void(TokenId)>& on_token) {
+void check_request(const GenerateRequest& request, const ModelConfig& config) {
   const auto& [prompt, max_new_tokens, sampling] = request;
   C2R_REQUIRE(!prompt.empty(), kInvalidArgument, "the prompt has no token");
   C2R_REQUIRE(max_new_tokens >= 1, kInvalidArgument, "max_new_tokens is {}, but must be at least 1",
@@ -62,22 +83,15 @@ std::vector<TokenId> generate(Engine& engine, const GenerateRequest& request,
               "the temperature is {}, but must be at least 0", sampling.temperature);
   C2R_REQUIRE(0 < sampling.top_p && sampling.top_p <= 1, kInvalidArgument,
               "top_p is {}, but must be in (0, 1]", sampling.top_p);
-  const auto& eos = engine.config().eos_ids;
-  KvCache cache = engine.make_cache(std::ssize(prompt) + max_new_tokens - 1);
-  Matrix<float> logits(1, engine.config().vocab_size);
-  const auto keep_last = [&](std::int64_t, MatrixView<const float> states) {
-    engine.decoder().logits(states.rows(states.rows() - 1, states.rows()), logits);
-  };
-  std::mt19937_64 rng(sampling.seed);
+  check_length(std::ssize(prompt) + max_new_tokens - 1, config);
+}
+
+std::vector<TokenId> generate(Engine& engine, const GenerateRequest& request,
+                              const std::function<void(TokenId)>& on_token) {
   std::vector<TokenId> text;
-  engine.prefill(cache, prompt, keep_last);
-  for (;;) {
-    const TokenId token = sample(logits.row(0), sampling, rng);
-    text.push_back(token);
-    if (on_token) on_token(token);
-    if (std::ssize(text) == max_new_tokens || std::ranges::count(eos, token) > 0) return text;
-    engine.prefill(cache, {&token, 1}, keep_last);
-  }
+  if (engine.is_first_rank()) text = generate_here(engine, request, on_token);
+  engine.finish_passes();
+  return text;
 }
 
 }  // namespace c2r

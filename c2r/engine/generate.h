@@ -27,11 +27,19 @@ struct GenerateRequest {
   Sampling sampling;
 };
 
-/// Continues the prompt until the model ends the text or max_new_tokens are there.
-/// @param on_token sees each new token as it is known; the one that ends the text too
-/// @returns the new tokens
+/// What generate() checks first.
 /// @throws Error(kInvalidArgument) if prompt and new tokens do not fit the model's positions, or an
 ///         option is out of range
+void check_request(const GenerateRequest& request, const ModelConfig& config);
+
+/// Continues the prompt until the model ends the text or max_new_tokens are there.
+///
+/// Collective: rank 0 runs the sequence and the others serve their experts to it. Only rank 0's
+/// request is read, and only rank 0 calls `on_token` and knows the text.
+///
+/// @param on_token sees each new token as it is known; the one that ends the text too
+/// @returns the new tokens
+/// @throws as check_request()
 std::vector<TokenId> generate(Engine& engine, const GenerateRequest& request,
                               const std::function<void(TokenId)>& on_token = {});
 

@@ -1,54 +1,136 @@
 #include "c2r/engine/profile.h"
 
 #include <algorithm>
+#include <span>
 
 #include "c2r/core/error.h"
+#include "c2r/engine/deal.h"
 #include "c2r/routing/trace.h"
+#include "c2r/transport/collectives.h"
 
 namespace c2r {
 namespace {
 
-// Runs one window and appends what its tokens chose.
-void record(Engine& engine, std::span<const TokenId> window, TraceWriter& writer) {
-  KvCache cache = engine.make_cache(std::ssize(window));
+// Cuts sequences into windows, up to a number of tokens.
+class Windows {
+ public:
+  Windows(const NextSequence& next, const ProfileRequest& request)
+      : next_(next), window_(request.window), num_left_(request.max_tokens.value_or(INT64_MAX)) {}
+
+  std::optional<Piece> next() {
+    while (num_left_ > 0 && begin_ == sequence_.size()) {
+      auto sequence = next_();
+      if (!sequence) return std::nullopt;
+      sequence_ = std::move(*sequence);
+      begin_ = 0;
+    }
+    if (num_left_ == 0) return std::nullopt;
+    const auto rest = std::span(sequence_).subspan(begin_);
+    const std::int64_t count = std::min({window_, std::ssize(rest), num_left_});
+    Piece piece(static_cast<std::size_t>(count));
+    std::ranges::transform(rest.first(piece.size()), piece.begin(),
+                           [](TokenId token) { return static_cast<std::int32_t>(token); });
+    begin_ += piece.size();
+    num_left_ -= count;
+    return piece;
+  }
+
+ private:
+  const NextSequence& next_;
+  std::int64_t window_, num_left_;
+  std::vector<TokenId> sequence_;
+  std::size_t begin_ = 0;
+};
+
+// What the tokens of one window chose. [num_moe_layers, num_tokens, top_k]
+struct Choices {
+  std::vector<ExpertId> topk_idx;
+  std::vector<float> topk_weights;
+};
+
+Choices choices_of(Engine& engine, const Piece& window) {
+  const ModelConfig& config = engine.config();
+  const auto layer_size = window.size() * static_cast<std::size_t>(config.top_k);
+  const auto num_layers = static_cast<std::size_t>(config.num_moe_layers());
+  Choices choices{std::vector<ExpertId>(num_layers * layer_size),
+                  std::vector<float>(num_layers * layer_size)};
+  std::vector<TokenId> tokens;
+  for (const std::int32_t id : window) tokens.push_back(TokenId{id});
+  if (!tokens.empty()) {
+    std::vector<std::size_t> ends;  // of each layer
+    for (std::size_t layer = 0; layer < num_layers; ++layer) ends.push_back(layer * layer_size);
+    KvCache cache = engine.make_cache(std::ssize(tokens));
+    engine.prefill(cache, tokens, {}, [&](std::int64_t moe_layer, const Routing& routing) {
+      auto& end = ends[static_cast<std::size_t>(moe_layer)];
+      std::ranges::copy(routing.topk_idx.all(), choices.topk_idx.begin() + std::ptrdiff_t(end));
+      std::ranges::copy(routing.topk_weights.all(),
+                        choices.topk_weights.begin() + std::ptrdiff_t(end));
+      end += routing.topk_idx.all().size();
+    });
+  }
+  engine.finish_passes();
+  return choices;
+}
+
+// What every rank's window chose, on rank 0; elsewhere nothing. [ep_size]
+std::vector<Choices> gather_choices(Transport* transport, Choices mine) {
+  std::vector<Choices> all;
+  if (transport == nullptr) {
+    all.push_back(std::move(mine));
+    return all;
+  }
+  auto topk_idx = gather<ExpertId>(*transport, mine.topk_idx, "choices");
+  auto topk_weights = gather<float>(*transport, mine.topk_weights, "weights of choices");
+  for (std::size_t rank = 0; rank < topk_idx.size(); ++rank) {
+    all.push_back({std::move(topk_idx[rank]), std::move(topk_weights[rank])});
+  }
+  return all;
+}
+
+// Appends one window. @returns its number of tokens
+std::int64_t append(const Choices& choices, const TraceHeader& header, TraceWriter& writer) {
+  const auto layer_size = choices.topk_idx.size() / static_cast<std::size_t>(header.num_layers());
+  if (layer_size == 0) return 0;
   writer.start_sequence();
-  engine.prefill(cache, window, {}, [&](std::int64_t moe_layer, const Routing& routing) {
-    writer.append(moe_layer, routing.topk_idx.all(), routing.topk_weights.all(), "the model");
-  });
+  for (std::int64_t layer = 0; layer < header.num_layers(); ++layer) {
+    const std::size_t begin = static_cast<std::size_t>(layer) * layer_size;
+    writer.append(layer, std::span(choices.topk_idx).subspan(begin, layer_size),
+                  std::span(choices.topk_weights).subspan(begin, layer_size), "the model");
+  }
+  return static_cast<std::int64_t>(layer_size) / header.top_k;
 }
 
 }  // namespace
 
-ProfileResult profile(Engine& engine, const NextSequence& next, const ProfileRequest& request,
-                      Progress& progress) {
-  const ModelConfig& config = engine.config();
+void check_request(const ProfileRequest& request, const ModelConfig& config) {
   C2R_REQUIRE(1 <= request.window && request.window <= config.max_positions, kInvalidArgument,
               "the window is {}, but the model has positions for 1 to {} tokens", request.window,
               config.max_positions);
-  TraceWriter writer(request.output,
-                     {.model = request.model_name,
-                      .num_experts = config.num_experts,
-                      .top_k = config.top_k,
-                      .layer_indices = config.moe_layers},
-                     /*has_weights=*/true);
+}
+
+ProfileResult profile(Engine& engine, const NextSequence& next, const ProfileRequest& request,
+                      Progress& progress) {
+  const ModelConfig& config = engine.config();
+  check_request(request, config);
+  const TraceHeader header{.model = request.model_name,
+                           .num_experts = config.num_experts,
+                           .top_k = config.top_k,
+                           .layer_indices = config.moe_layers};
+  std::optional<TraceWriter> writer;
+  if (engine.is_first_rank()) writer.emplace(request.output, header, /*has_weights=*/true);
+  Windows windows(next, request);
   ProfileResult result;
-  const std::int64_t max_tokens = request.max_tokens.value_or(INT64_MAX);
-  while (result.num_tokens < max_tokens) {
-    const auto sequence = next();
-    if (!sequence) break;
-    std::span<const TokenId> rest = *sequence;
-    while (!rest.empty() && result.num_tokens < max_tokens) {
-      const auto count = static_cast<std::size_t>(
-          std::min({request.window, std::ssize(rest), max_tokens - result.num_tokens}));
-      record(engine, rest.first(count), writer);
-      rest = rest.subspan(count);
-      result.num_tokens += static_cast<std::int64_t>(count);
-      ++result.num_sequences;
-      progress.update(result.num_tokens, request.max_tokens.value_or(0));
+  while (const auto window = deal(engine.transport(), [&] { return windows.next(); })) {
+    for (const Choices& choices : gather_choices(engine.transport(), choices_of(engine, *window))) {
+      const std::int64_t num_tokens = append(choices, header, *writer);
+      result.num_tokens += num_tokens;
+      result.num_sequences += num_tokens > 0 ? 1 : 0;
     }
+    progress.update(result.num_tokens, request.max_tokens.value_or(0));
   }
+  if (!writer) return result;
   C2R_REQUIRE(result.num_tokens > 0, kInvalidArgument, "there is no token to profile");
-  writer.finish();
+  writer->finish();
   return result;
 }
 

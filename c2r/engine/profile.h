@@ -28,11 +28,19 @@ struct ProfileResult {
   std::int64_t num_tokens = 0, num_sequences = 0;
 };
 
+/// What profile() checks first.
+/// @throws Error(kInvalidArgument) if the window does not fit the model's positions
+void check_request(const ProfileRequest& request, const ModelConfig& config);
+
 /// Runs the model over every sequence and writes its choices, with their weights, as a trace. The
 /// paper's procedure: long texts in windows of 1,024 tokens that do not see each other.
+///
+/// Collective: windows are dealt to the ranks in turn. Only rank 0 calls `next`, writes the file
+/// and knows the result. Where routing is the same, so is the file, however many ranks there are.
+///
 /// @param progress counts tokens; the total is `max_tokens`, or not known
-/// @throws Error(kInvalidArgument) if the window does not fit the model's positions or a token is
-///         out of range; nothing is left at `output` then
+/// @throws as check_request(); Error(kInvalidArgument) if a token is out of range; nothing is left
+///         at `output` then
 ProfileResult profile(Engine& engine, const NextSequence& next, const ProfileRequest& request,
                       Progress& progress);
 

@@ -4,6 +4,8 @@
 #include <cmath>
 
 #include "c2r/core/error.h"
+#include "c2r/engine/deal.h"
+#include "c2r/transport/collectives.h"
 
 namespace c2r {
 namespace {
@@ -19,6 +21,19 @@ Score score_row(std::span<const float> logits, TokenId token) {
   return {.log_likelihood = double{logit} - double{max} - std::log(sum),
           .num_tokens = 1,
           .is_greedy = logit == max};
+}
+
+// A request as it travels: first_scored, then the tokens.
+Piece piece_of(const ScoreRequest& request) {
+  Piece piece{static_cast<std::int32_t>(request.first_scored)};
+  for (const TokenId token : request.tokens) piece.push_back(static_cast<std::int32_t>(token));
+  return piece;
+}
+
+ScoreRequest request_of(const Piece& piece) {
+  ScoreRequest request{.first_scored = piece[0]};
+  for (const std::int32_t id : std::span(piece).subspan(1)) request.tokens.push_back(TokenId{id});
+  return request;
 }
 
 }  // namespace
@@ -57,6 +72,30 @@ Score score(Engine& engine, std::span<const TokenId> tokens, std::int64_t first_
                    }
                  });
   return total;
+}
+
+void score_all(Engine& engine, const std::function<std::optional<ScoreRequest>()>& next,
+               const std::function<void(const Score& score)>& on_score) {
+  const auto next_piece = [&]() -> std::optional<Piece> {
+    const auto request = next();
+    if (!request) return std::nullopt;
+    return piece_of(*request);
+  };
+  Transport* const transport = engine.transport();
+  while (const auto piece = deal(transport, next_piece)) {
+    std::vector<Score> scores;  // of this rank, then of the round
+    if (!piece->empty()) {
+      const ScoreRequest request = request_of(*piece);
+      scores.push_back(score(engine, request.tokens, request.first_scored));
+    }
+    engine.finish_passes();
+    if (transport != nullptr) {
+      const auto parts = gather<Score>(*transport, scores, "scores");
+      scores.clear();
+      for (const auto& part : parts) scores.insert(scores.end(), part.begin(), part.end());
+    }
+    for (const Score& one : scores) on_score(one);
+  }
 }
 
 }  // namespace c2r

@@ -1,0 +1,88 @@
+#include "c2r/engine/memory.h"
+
+#include <fmt/ranges.h>
+
+#include <fstream>
+#include <set>
+
+#include "c2r/core/error.h"
+#include "c2r/io/memory.h"
+#include "c2r/transport/collectives.h"
+
+namespace c2r {
+namespace {
+
+// FNV-1a, without the sign: the maximum of all ranks must be it, and not the others' 0.
+std::int64_t machine_id() {
+  std::uint64_t hash = 14695981039346656037u;
+  std::ifstream file("/proc/sys/kernel/random/boot_id");
+  for (char letter = 0; file.get(letter);) {
+    hash = (hash ^ static_cast<std::uint8_t>(letter)) * 1099511628211u;
+  }
+  return static_cast<std::int64_t>(hash >> 1);
+}
+
+std::int64_t expert_bytes(const MoeWeights& moe) {
+  std::int64_t sum = 0;
+  for (const ExpertWeights& expert : moe.experts) sum += expert.num_bytes();
+  return sum;
+}
+
+}  // namespace
+
+std::vector<RankId> ranks_of_this_machine(Transport& transport) {
+  std::vector<std::int64_t> ids(static_cast<std::size_t>(transport.ep_size()));
+  const std::int64_t here = machine_id();
+  ids[index(transport.rank())] = here;
+  all_reduce(transport, ids, Reduction::kMax, "machines of the ranks");
+  std::vector<RankId> ranks;
+  for (std::int32_t rank = 0; rank < transport.ep_size(); ++rank) {
+    if (ids[static_cast<std::size_t>(rank)] == here) ranks.push_back(RankId{rank});
+  }
+  return ranks;
+}
+
+std::int64_t weight_bytes(const Model& model, std::span<const Placement> placements,
+                          std::span<const RankId> ranks) {
+  std::int64_t sum = model.checkpoint().num_bytes();
+  std::size_t moe_layer = 0;
+  for (const LayerWeights& layer : model.weights().layers) {
+    if (!layer.moe) continue;
+    std::set<ExpertId> experts;
+    for (const RankId rank : ranks) {
+      const auto slots = placements[moe_layer].slots.row(static_cast<std::int64_t>(index(rank)));
+      experts.insert(slots.begin(), slots.end());
+    }
+    sum -= expert_bytes(*layer.moe);
+    for (const ExpertId e : experts) sum += layer.moe->experts[index(e)].num_bytes();
+    ++moe_layer;
+  }
+  return sum;
+}
+
+void check_memory(const Model& model, std::span<const Placement> placements,
+                  std::span<const RankId> ranks, std::int64_t available_bytes) {
+  const auto megabytes = [](std::int64_t bytes) { return static_cast<double>(bytes) / 1e6; };
+  std::vector<std::size_t> ids;
+  for (const RankId rank : ranks) ids.push_back(index(rank));
+  const std::int64_t needed = weight_bytes(model, placements, ranks);
+  C2R_REQUIRE(needed <= available_bytes, kInvalidArgument,
+              "the machine of rank{} {} has {:.2f} MB of memory available, but its weights are "
+              "{:.2f} MB; spread the ranks over more machines",
+              ranks.size() > 1 ? "s" : "", fmt::join(ids, ", "), megabytes(available_bytes),
+              megabytes(needed));
+}
+
+std::vector<RankMemory> gather_memory(Transport& transport, const Model& model) {
+  RankMemory mine{.resident_bytes = resident_bytes()};
+  for (const SafetensorsFile& shard : model.checkpoint().shards()) {
+    mine.weight_bytes += resident_bytes(shard.bytes());
+  }
+  std::vector<RankMemory> all;
+  for (const auto& one : gather<RankMemory>(transport, {&mine, 1}, "memory of the ranks")) {
+    all.push_back(one.at(0));
+  }
+  return all;
+}
+
+}  // namespace c2r

@@ -1,0 +1,39 @@
+// The weights that a rank must hold, and the memory that it uses.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "c2r/core/ids.h"
+#include "c2r/model/model.h"
+#include "c2r/placement/placement.h"
+#include "c2r/transport/transport.h"
+
+namespace c2r {
+
+/// The ranks that run on this machine, this one among them, ascending. Collective.
+/// Machines are told apart by Linux's boot id. @throws as Exchange::wait()
+std::vector<RankId> ranks_of_this_machine(Transport& transport);
+
+/// Bytes of the weights that some ranks together need: everything but the routed experts, and the
+/// experts in their slots. What several need counts once, as ranks of one machine share its pages.
+/// @param placements [num_moe_layers]
+std::int64_t weight_bytes(const Model& model, std::span<const Placement> placements,
+                          std::span<const RankId> ranks);
+
+/// @param ranks of a machine with `available_bytes` of memory for them
+/// @throws Error(kInvalidArgument) if it cannot hold the weights that they need
+void check_memory(const Model& model, std::span<const Placement> placements,
+                  std::span<const RankId> ranks, std::int64_t available_bytes);
+
+struct RankMemory {
+  std::int64_t resident_bytes = 0;  // of the process
+  std::int64_t weight_bytes = 0;    // of which pages of the checkpoint; ranks may share them
+};
+
+/// On rank 0 the memory of each rank now, elsewhere nothing. Collective. [ep_size]
+/// @throws Error(kUnsupported) if Linux does not say, and as Exchange::wait()
+std::vector<RankMemory> gather_memory(Transport& transport, const Model& model);
+
+}  // namespace c2r
