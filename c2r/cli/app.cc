@@ -14,8 +14,6 @@
 namespace c2r::cli {
 namespace {
 
-constexpr int kFailed = 1, kUsage = 2;
-
 std::size_t edit_distance(std::string_view from, std::string_view to) {
   std::vector<std::size_t> row(to.size() + 1);  // row[n]: distance to the first n letters of `to`
   std::iota(row.begin(), row.end(), std::size_t{0});
@@ -97,12 +95,14 @@ int parse_and_run(CLI::App& app, int argc, const char* const* argv) {
     return 0;
   } catch (const CLI::Success& e) {  // --help, --version
     return app.exit(e);
+  } catch (const CLI::RuntimeError& e) {  // what went wrong has been said
+    return e.get_exit_code();
   } catch (const CLI::ParseError& e) {
     std::cerr << usage_message(app, e) << "\n";
     return kUsage;
   } catch (const Error& e) {
     std::cerr << prefix(app) << e.what() << "\n";
-    return e.code() == ErrorCode::kInvalidArgument ? kUsage : kFailed;
+    return exit_status(e);
   } catch (const std::bad_alloc&) {
     std::cerr << prefix(app) << "out of memory\n";
     return kFailed;

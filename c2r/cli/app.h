@@ -7,7 +7,15 @@
 #include <string>
 #include <vector>
 
+#include "c2r/core/error.h"
+
 namespace c2r::cli {
+
+inline constexpr int kFailed = 1, kUsage = 2;
+/// Of a program that ends with this error.
+inline int exit_status(const Error& error) {
+  return error.code() == ErrorCode::kInvalidArgument ? kUsage : kFailed;
+}
 
 /// Runs the program. @returns the exit status: 0 done, 1 failed, 2 used wrongly
 int run(int argc, const char* const* argv);

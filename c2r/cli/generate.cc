@@ -6,7 +6,7 @@
 
 #include "c2r/cli/app.h"
 #include "c2r/cli/model_options.h"
-#include "c2r/cli/sequences.h"
+#include "c2r/cli/model_run.h"
 #include "c2r/core/error.h"
 
 namespace c2r::cli {
@@ -35,22 +35,26 @@ void print_ids(Engine& engine, const GenerateRequest& request) {
   std::cout << "\n";
 }
 
-void run_generate(const Options& options) {
+// The prompt, and what is printed of what follows.
+Work prepare_generate(const Options& options, OpenModel& open) {
   C2R_REQUIRE(options.prompt.empty() != options.tokens.empty(), kInvalidArgument,
               "give either --prompt or --tokens");
-  const Model model(options.model.model, options.model.plan);
-  Engine engine(model, options.model.engine());
-  TextCoder coder(options.model.model, model.config());
+  if (!open.is_first_rank()) return [&] { (void)generate(open.engine, {}); };
   const Json value =
       options.tokens.empty() ? Json(options.prompt) : parse_json(options.tokens, "--tokens");
-  const auto prompt = coder.tokens_of(value, "--tokens");
-  const GenerateRequest request{
-      .prompt = prompt, .max_new_tokens = options.max_new_tokens, .sampling = options.sampling};
-  if (options.tokens.empty()) {
-    print_text(engine, request, coder.tokenizer());
-  } else {
-    print_ids(engine, request);
-  }
+  const auto request_of = [&](std::span<const TokenId> prompt) -> GenerateRequest {
+    return {
+        .prompt = prompt, .max_new_tokens = options.max_new_tokens, .sampling = options.sampling};
+  };
+  auto prompt = open.coder.tokens_of(value, "--tokens");
+  check_request(request_of(prompt), open.model.config());
+  return [&options, &open, request_of, prompt = std::move(prompt)] {
+    if (options.tokens.empty()) {
+      print_text(open.engine, request_of(prompt), open.coder.tokenizer());
+    } else {
+      print_ids(open.engine, request_of(prompt));
+    }
+  };
 }
 
 }  // namespace
@@ -58,6 +62,7 @@ void run_generate(const Options& options) {
 void add_generate(CLI::App& app) {
   auto* const command = app.add_subcommand("generate", "continue a text with a model");
   auto options = std::make_shared<Options>();
+  options->model.num_chunks = 1;  // a step is one token
   add_model_options(*command, options->model);
   command->add_option("--prompt", options->prompt, "the text to continue")->type_name("TEXT");
   command
@@ -84,7 +89,9 @@ void add_generate(CLI::App& app) {
   command->footer(
       "Example:\n"
       "  c2r generate model --prompt Hello --max-new-tokens 8");
-  command->callback([options] { run_generate(*options); });
+  command->callback([options] {
+    run_model(options->model, [&](OpenModel& open) { return prepare_generate(*options, open); });
+  });
 }
 
 }  // namespace c2r::cli

@@ -4,21 +4,50 @@
 #include "c2r/core/error.h"
 
 namespace c2r::cli {
+namespace {
 
-EngineOptions ModelOptions::engine() const {
+void add_rank_group(CLI::App& command, ModelOptions& options) {
+  add_rank_options(command, options.ranks);
+  command
+      .add_option("--mode", options.mode,
+                  "copies of a token that ranks send each other: per-expert, per-rank or per-node")
+      ->capture_default_str()
+      ->type_name("MODE");
+  command
+      .add_option("--row-type", options.row_type,
+                  "how tokens travel between ranks, f32 or bf16; default: as --dtype")
+      ->type_name("TYPE");
+  command
+      .add_option("--chunks", options.num_chunks,
+                  "parts of a pass, one of which travels while another is computed")
+      ->check(in_range(1, 1024))
+      ->capture_default_str()
+      ->type_name("N");
+}
+
+}  // namespace
+
+EngineOptions ModelOptions::engine(int used_threads) const {
   C2R_REQUIRE(dtype == "bf16" || dtype == "f32", kInvalidArgument,
               "--dtype takes bf16 or f32, not '{}'", dtype);
   return {.arithmetic = dtype == "bf16" ? Arithmetic::kBf16 : Arithmetic::kF32,
-          .num_threads = num_threads,
+          .num_threads = used_threads,
           .chunk_tokens = chunk_tokens};
 }
 
+DispatchOptions ModelOptions::dispatch() const {
+  return {.mode = parse_copy_mode(mode),
+          .row_type = parse_row_type(row_type.empty() ? dtype : row_type)};
+}
+
 void add_model_options(CLI::App& command, ModelOptions& options) {
+  options.command = command.get_name();
   command.add_option("model", options.model, "folder with config.json and *.safetensors")
       ->required();
   command
       .add_option("--plan", options.plan,
-                  "route by the collaborator lists of this plan, not by the config's")
+                  "place experts on ranks as this plan says, and route by its collaborator lists, "
+                  "not by the config's")
       ->type_name("FILE");
   command
       .add_option("--dtype", options.dtype,
@@ -29,7 +58,13 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
       ->check(in_range(1, 1 << 16))
       ->capture_default_str()
       ->type_name("N");
-  add_threads(command, options.num_threads);
+  command
+      .add_option("--threads", options.num_threads,
+                  "threads of a rank, at most 1024; 0, the default, means all processors, which "
+                  "ranks of a machine share")
+      ->check(in_range(0, 1024))
+      ->type_name("N");
+  add_rank_group(command, options);
 }
 
 }  // namespace c2r::cli

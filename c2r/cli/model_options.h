@@ -5,19 +5,29 @@
 #include <cstdint>
 #include <string>
 
+#include "c2r/cli/ranks.h"
+#include "c2r/dispatch/dispatch.h"
 #include "c2r/engine/engine.h"
 
 namespace c2r::cli {
 
 struct ModelOptions {
+  std::string command;  // whose options they are
   std::string model, plan, dtype = "bf16";
   std::int64_t chunk_tokens = EngineOptions{}.chunk_tokens;
-  int num_threads = 0;
+  int num_threads = 0;  // 0: all processors, shared by the ranks of a machine
+  // Of several ranks:
+  RankOptions ranks;
+  std::string mode = "per-rank", row_type;  // empty: the dtype
+  std::int32_t num_chunks = 2;
 
-  EngineOptions engine() const;
+  /// @throws Error(kInvalidArgument) if a name is unknown
+  EngineOptions engine(int used_threads) const;
+  /// But the cluster. @throws as engine()
+  DispatchOptions dispatch() const;
 };
 
-/// Adds the model's folder, --plan, --dtype, --chunk-tokens and --threads.
+/// Adds all of them. @param options may hold defaults of its own
 void add_model_options(CLI::App& command, ModelOptions& options);
 
 }  // namespace c2r::cli

@@ -6,7 +6,7 @@
 
 #include "c2r/cli/app.h"
 #include "c2r/cli/model_options.h"
-#include "c2r/cli/progress_line.h"
+#include "c2r/cli/model_run.h"
 #include "c2r/cli/sequences.h"
 #include "c2r/core/error.h"
 
@@ -20,24 +20,25 @@ struct Options {
   std::int64_t window = ProfileRequest{}.window, max_tokens = 0;
 };
 
-void run_profile(const Options& options) {
-  const Model model(options.model.model, options.model.plan);
-  Engine engine(model, options.model.engine());
-  TextCoder coder(options.model.model, model.config());
-  Sequences sequences(options.files, coder);
+Work prepare_profile(const Options& options, OpenModel& open) {
   ProfileRequest request{
       .output = options.output,
       .model_name =
           options.name.empty()
               ? std::filesystem::path(options.model.model).lexically_normal().filename().string()
               : options.name,
-      .window = std::min(options.window, model.config().max_positions)};
+      .window = std::min(options.window, open.model.config().max_positions)};
   if (options.max_tokens > 0) request.max_tokens = options.max_tokens;
-  ProgressLine progress("profiling", "tokens");
-  const auto result = profile(
-      engine, [&] { return sequences.next(); }, request, progress);
-  std::cout << fmt::format("{}: {} tokens in {} sequences\n", options.output, result.num_tokens,
-                           result.num_sequences);
+  check_request(request, open.model.config());
+  auto sequences = std::make_shared<Sequences>(options.files, open.coder);
+  return [&open, request, sequences] {
+    const auto progress = make_progress(open.engine, "profiling");
+    const auto result = profile(
+        open.engine, [&] { return sequences->next(); }, request, *progress);
+    if (!open.is_first_rank()) return;
+    std::cout << fmt::format("{}: {} tokens in {} sequences\n", request.output.string(),
+                             result.num_tokens, result.num_sequences);
+  };
 }
 
 }  // namespace
@@ -62,7 +63,9 @@ void add_profile(CLI::App& app) {
   command->footer(
       "Example:\n"
       "  c2r profile model --text text.txt -o profile.safetensors");
-  command->callback([options] { run_profile(*options); });
+  command->callback([options] {
+    run_model(options->model, [&](OpenModel& open) { return prepare_profile(*options, open); });
+  });
 }
 
 }  // namespace c2r::cli

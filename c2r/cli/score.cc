@@ -6,7 +6,7 @@
 
 #include "c2r/cli/app.h"
 #include "c2r/cli/model_options.h"
-#include "c2r/cli/progress_line.h"
+#include "c2r/cli/model_run.h"
 #include "c2r/cli/sequences.h"
 #include "c2r/core/error.h"
 
@@ -21,18 +21,13 @@ struct Options {
   bool is_json = false;
 };
 
-struct Request {
-  std::vector<TokenId> tokens;
-  std::int64_t first_scored = 1;
-};
-
 // The continuation of {"context": ..., "continuation": ...} after its context. Spaces between the
 // two belong to the continuation, as in lm-evaluation-harness: tokens begin with their space.
-Request parse_pair(const Json& line, TextCoder& coder, const std::string& place) {
+ScoreRequest parse_pair(const Json& line, TextCoder& coder, const std::string& place) {
   json_check_keys(line, {"context", "continuation"}, "a line", place);
   const Json &context = json_at(line, "context", place),
              &continuation = json_at(line, "continuation", place);
-  Request request;
+  ScoreRequest request;
   if (context.is_string()) {
     const auto& text = context.get_ref<const std::string&>();
     const auto& more = json_string(continuation, "continuation", place);
@@ -49,65 +44,75 @@ Request parse_pair(const Json& line, TextCoder& coder, const std::string& place)
   return request;
 }
 
-// Scores requests and says what each gave, or what all did.
-class Scorer {
+// Cuts sequences into windows.
+class Windows {
  public:
-  Scorer(Engine& engine, bool is_json) : engine_(engine), is_json_(is_json) {}
+  Windows(const Options& options, OpenModel& open)
+      : sequences_(options.files, open.coder),
+        window_(
+            static_cast<std::size_t>(std::min(options.window, open.model.config().max_positions))) {
+  }
 
-  void add(std::span<const TokenId> tokens, std::int64_t first_scored) {
-    const Score one = score(engine_, tokens, first_scored);
-    total_.add(one);
-    num_tokens_ += std::ssize(tokens);
-    progress_.update(num_tokens_, 0);
-    if (!is_json_) return;
+  // The next window of more than one token.
+  std::optional<ScoreRequest> next() {
+    while (rest_.size() < 2) {
+      auto sequence = sequences_.next();
+      if (!sequence) return std::nullopt;
+      sequence_ = std::move(*sequence);
+      rest_ = sequence_;
+    }
+    const auto tokens = rest_.first(std::min(window_, rest_.size()));
+    rest_ = rest_.subspan(tokens.size());
+    return ScoreRequest{.tokens = {tokens.begin(), tokens.end()}};
+  }
+
+ private:
+  Sequences sequences_;
+  std::size_t window_;
+  std::vector<TokenId> sequence_;
+  std::span<const TokenId> rest_;
+};
+
+using NextRequest = std::function<std::optional<ScoreRequest>()>;
+
+NextRequest requests_of(const Options& options, OpenModel& open) {
+  if (options.pairs.empty()) {
+    return [windows = std::make_shared<Windows>(options, open)] { return windows->next(); };
+  }
+  return
+      [&open, lines = std::make_shared<JsonLines>(options.pairs)]() -> std::optional<ScoreRequest> {
+        const auto line = lines->next();
+        if (!line) return std::nullopt;
+        return parse_pair(*line, open.coder, lines->place());
+      };
+}
+
+// Says what each request gave, or what all did.
+void print_scores(Engine& engine, const NextRequest& next, bool is_json) {
+  const auto progress = make_progress(engine, "scoring");
+  Score total;
+  score_all(engine, next, [&](const Score& one) {
+    total.add(one);
+    progress->update(total.num_tokens, 0);
+    if (!is_json) return;
     const Json json = {{"log_likelihood", one.log_likelihood},
                        {"num_tokens", one.num_tokens},
                        {"is_greedy", one.is_greedy}};
     std::cout << json.dump() << "\n";
-  }
+  });
+  if (!engine.is_first_rank()) return;
+  C2R_REQUIRE(total.num_tokens > 0, kInvalidArgument, "there is no token to score");
+  if (is_json) return;
+  std::cout << fmt::format("log-likelihood {:.4f} of {} tokens, perplexity {:.4f}\n",
+                           total.log_likelihood, total.num_tokens, total.perplexity());
+}
 
-  void finish() const {
-    C2R_REQUIRE(total_.num_tokens > 0, kInvalidArgument, "there is no token to score");
-    if (is_json_) return;
-    std::cout << fmt::format("log-likelihood {:.4f} of {} tokens, perplexity {:.4f}\n",
-                             total_.log_likelihood, total_.num_tokens, total_.perplexity());
-  }
-
- private:
-  Engine& engine_;
-  bool is_json_;
-  Score total_;
-  std::int64_t num_tokens_ = 0;
-  ProgressLine progress_{"scoring", "tokens"};
-};
-
-void run_score(const Options& options) {
+Work prepare_score(const Options& options, OpenModel& open) {
   const bool has_files = !options.files.texts.empty() || !options.files.tokens.empty();
   C2R_REQUIRE(has_files == options.pairs.empty(), kInvalidArgument,
               "give either --pairs, or --text and --tokens");
-  const Model model(options.model.model, options.model.plan);
-  Engine engine(model, options.model.engine());
-  TextCoder coder(options.model.model, model.config());
-  Scorer scorer(engine, options.is_json);
-  if (has_files) {
-    const auto window =
-        static_cast<std::size_t>(std::min(options.window, model.config().max_positions));
-    Sequences sequences(options.files, coder);
-    while (const auto sequence = sequences.next()) {
-      for (std::span<const TokenId> rest = *sequence; rest.size() > 1;) {
-        const std::size_t count = std::min(window, rest.size());
-        scorer.add(rest.first(count), 1);
-        rest = rest.subspan(count);
-      }
-    }
-  } else {
-    JsonLines lines(options.pairs);
-    while (const auto line = lines.next()) {
-      const Request request = parse_pair(*line, coder, lines.place());
-      scorer.add(request.tokens, request.first_scored);
-    }
-  }
-  scorer.finish();
+  const NextRequest next = open.is_first_rank() ? requests_of(options, open) : NextRequest();
+  return [&options, &open, next] { print_scores(open.engine, next, options.is_json); };
 }
 
 }  // namespace
@@ -133,7 +138,9 @@ void add_score(CLI::App& app) {
   command->footer(
       "Example:\n"
       "  c2r score model --text text.txt");
-  command->callback([options] { run_score(*options); });
+  command->callback([options] {
+    run_model(options->model, [&](OpenModel& open) { return prepare_score(*options, open); });
+  });
 }
 
 }  // namespace c2r::cli

@@ -1,25 +1,44 @@
 #include "c2r/engine/memory.h"
 
 #include <fmt/ranges.h>
+#include <sched.h>
 
+#include <algorithm>
 #include <fstream>
 #include <set>
 
 #include "c2r/core/error.h"
+#include "c2r/core/parallel.h"
 #include "c2r/io/memory.h"
 #include "c2r/transport/collectives.h"
 
 namespace c2r {
 namespace {
 
-// FNV-1a, without the sign: the maximum of all ranks must be it, and not the others' 0.
-std::int64_t machine_id() {
-  std::uint64_t hash = 14695981039346656037u;
-  std::ifstream file("/proc/sys/kernel/random/boot_id");
-  for (char letter = 0; file.get(letter);) {
-    hash = (hash ^ static_cast<std::uint8_t>(letter)) * 1099511628211u;
+// FNV-1a, of the machine and of what is added.
+class MachineId {
+ public:
+  MachineId() {
+    std::ifstream file("/proc/sys/kernel/random/boot_id");
+    for (char letter = 0; file.get(letter);) add(static_cast<std::uint8_t>(letter));
   }
-  return static_cast<std::int64_t>(hash >> 1);
+  void add(std::uint8_t byte) { hash_ = (hash_ ^ byte) * 1099511628211U; }
+  std::int64_t value() const { return static_cast<std::int64_t>(hash_ >> 1); }  // never negative
+
+ private:
+  std::uint64_t hash_ = 14695981039346656037U;
+};
+
+// The ranks with the same id as this one, ascending.
+std::vector<RankId> ranks_with(std::int64_t id, Transport& transport, const char* label) {
+  std::vector<std::int64_t> ids(static_cast<std::size_t>(transport.ep_size()));
+  ids[index(transport.rank())] = id;
+  all_reduce(transport, ids, Reduction::kMax, label);
+  std::vector<RankId> ranks;
+  for (std::int32_t rank = 0; rank < transport.ep_size(); ++rank) {
+    if (ids[static_cast<std::size_t>(rank)] == id) ranks.push_back(RankId{rank});
+  }
+  return ranks;
 }
 
 std::int64_t expert_bytes(const MoeWeights& moe) {
@@ -31,15 +50,17 @@ std::int64_t expert_bytes(const MoeWeights& moe) {
 }  // namespace
 
 std::vector<RankId> ranks_of_this_machine(Transport& transport) {
-  std::vector<std::int64_t> ids(static_cast<std::size_t>(transport.ep_size()));
-  const std::int64_t here = machine_id();
-  ids[index(transport.rank())] = here;
-  all_reduce(transport, ids, Reduction::kMax, "machines of the ranks");
-  std::vector<RankId> ranks;
-  for (std::int32_t rank = 0; rank < transport.ep_size(); ++rank) {
-    if (ids[static_cast<std::size_t>(rank)] == here) ranks.push_back(RankId{rank});
-  }
-  return ranks;
+  return ranks_with(MachineId().value(), transport, "machines of the ranks");
+}
+
+int num_threads_of_rank(Transport& transport) {
+  cpu_set_t processors;
+  CPU_ZERO(&processors);
+  sched_getaffinity(0, sizeof(processors), &processors);
+  MachineId id;
+  for (std::size_t cpu = 0; cpu < CPU_SETSIZE; ++cpu) id.add(CPU_ISSET(cpu, &processors) ? 1 : 0);
+  const auto sharing = ranks_with(id.value(), transport, "processors of the ranks");
+  return std::max(1, default_num_threads() / static_cast<int>(sharing.size()));
 }
 
 std::int64_t weight_bytes(const Model& model, std::span<const Placement> placements,

@@ -1,4 +1,4 @@
-// The weights that a rank must hold, and the memory that it uses.
+// What a rank has of its machine: processors, memory, and the weights that it must hold.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +15,10 @@ namespace c2r {
 /// The ranks that run on this machine, this one among them, ascending. Collective.
 /// Machines are told apart by Linux's boot id. @throws as Exchange::wait()
 std::vector<RankId> ranks_of_this_machine(Transport& transport);
+
+/// The processors that this process may use, divided by the ranks of this machine that may use the
+/// same ones; at least 1. Collective. @throws as Exchange::wait()
+int num_threads_of_rank(Transport& transport);
 
 /// Bytes of the weights that some ranks together need: everything but the routed experts, and the
 /// experts in their slots. What several need counts once, as ranks of one machine share its pages.

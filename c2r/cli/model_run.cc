@@ -1,0 +1,148 @@
+#include "c2r/cli/model_run.h"
+
+#include <CLI/Error.hpp>
+#include <iostream>
+#include <mutex>
+#include <optional>
+
+#include "c2r/cli/app.h"
+#include "c2r/cli/progress_line.h"
+#include "c2r/core/error.h"
+#include "c2r/engine/memory.h"
+#include "c2r/io/memory.h"
+#include "c2r/plan/predict.h"
+#include "c2r/transport/collectives.h"
+
+namespace c2r::cli {
+namespace {
+
+// Runs `step` on every rank. If it throws on some, the lowest of them says why, and then it throws
+// on all, so that they can end in order.
+void agree(Transport& transport, const std::string& command, const std::function<void()>& step) {
+  std::string message;
+  std::int64_t status = 0;
+  try {
+    step();
+  } catch (const Error& e) {
+    message = e.what();
+    status = exit_status(e);
+  } catch (const std::bad_alloc&) {
+    message = "out of memory";
+    status = kFailed;
+  }
+  const std::int64_t place =
+      transport.ep_size() - static_cast<std::int64_t>(index(transport.rank()));
+  std::int64_t first = status == 0 ? 0 : place;
+  all_reduce(transport, {&first, 1}, Reduction::kMax, "start of the run");
+  if (first == 0) return;
+  if (first != place) status = 0;
+  if (status != 0) std::cerr << fmt::format("c2r {}: {}\n", command, message) << std::flush;
+  all_reduce(transport, {&status, 1}, Reduction::kMax, "failed start of the run");
+  throw CLI::RuntimeError(static_cast<int>(status));
+}
+
+// Where the experts are: as the plan says, or contiguously.
+ExpertParallelOptions expert_parallel_options(const ModelOptions& options,
+                                              const ModelConfig& config, std::int32_t ep_size) {
+  ExpertParallelOptions result{.dispatch = options.dispatch(), .num_chunks = options.num_chunks};
+  Cluster& cluster = result.dispatch.cluster;
+  if (options.plan.empty()) {
+    cluster = {.num_nodes = 1, .ranks_per_node = ep_size};
+    result.placements = contiguous_placements({.num_experts = config.num_experts,
+                                               .top_k = config.top_k,
+                                               .layer_indices = config.moe_layers},
+                                              cluster);
+    return result;
+  }
+  const Plan plan = read_plan(options.plan);
+  cluster = plan.cluster;
+  C2R_REQUIRE(cluster.ep_size() == ep_size, kInvalidArgument,
+              "{}: the plan is for {} ranks, but there are {}; start {}, or make a plan for {}",
+              options.plan, cluster.ep_size(), ep_size, cluster.ep_size(), ep_size);
+  result.placements = placements_of(plan);
+  return result;
+}
+
+// What a rank holds while it runs.
+class Session {
+ public:
+  Session(const ModelOptions& options, Transport* transport, std::span<const RankId> neighbours,
+          int num_threads)
+      : model_(options.model, options.plan), coder_(options.model, model_.config()) {
+    const EngineOptions engine_options = options.engine(num_threads);
+    if (transport == nullptr) {
+      engine_.emplace(model_, engine_options);
+      return;
+    }
+    const auto parallel = expert_parallel_options(options, model_.config(), transport->ep_size());
+    check_memory(model_, parallel.placements, neighbours, available_bytes());
+    engine_.emplace(model_, engine_options, *transport, parallel);
+  }
+
+  OpenModel open() { return {model_, *engine_, coder_}; }
+
+ private:
+  Model model_;
+  std::optional<Engine> engine_;
+  TextCoder coder_;
+};
+
+void print_memory(const std::vector<RankMemory>& ranks) {
+  for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
+    std::cerr << fmt::format("rank {}: {:.1f} MB resident, of which {:.1f} MB are weights\n", rank,
+                             static_cast<double>(ranks[rank].resident_bytes) / 1e6,
+                             static_cast<double>(ranks[rank].weight_bytes) / 1e6);
+  }
+}
+
+void run_rank(const ModelOptions& options, Transport& transport,
+              const std::function<Work(OpenModel&)>& prepare) {
+  const auto neighbours = ranks_of_this_machine(transport);
+  const int num_threads =
+      options.num_threads > 0 ? options.num_threads : num_threads_of_rank(transport);
+  std::optional<Session> session;
+  std::optional<OpenModel> open;
+  Work work;
+  agree(transport, options.command, [&] {
+    session.emplace(options, &transport, neighbours, num_threads);
+    open.emplace(session->open());
+    work = prepare(*open);
+  });
+  if (options.plan.empty() && open->is_first_rank()) {
+    std::cerr << fmt::format("c2r {}: there is no plan, so experts are placed contiguously\n",
+                             options.command);
+  }
+  work();
+  const auto memory = gather_memory(transport, open->model);
+  if (is_under_mpirun()) print_memory(memory);
+}
+
+}  // namespace
+
+void run_model(const ModelOptions& options, const std::function<Work(OpenModel&)>& prepare) {
+  if (options.ranks.num_ranks == 0 && !is_under_mpirun()) {
+    Session session(options, nullptr, {},
+                    options.num_threads > 0 ? options.num_threads : default_num_threads());
+    OpenModel open = session.open();
+    prepare(open)();
+    return;
+  }
+  std::mutex mutex;
+  std::optional<CLI::RuntimeError> failure;
+  run_ranks(options.ranks, [&](Transport& transport) {
+    try {
+      run_rank(options, transport, prepare);
+    } catch (const CLI::RuntimeError& e) {
+      const std::lock_guard lock(mutex);
+      failure = e;
+    }
+  });
+  if (failure) throw CLI::RuntimeError(*failure);
+}
+
+std::unique_ptr<Progress> make_progress(const Engine& engine, const char* what) {
+  if (engine.is_first_rank()) return std::make_unique<ProgressLine>(what, "tokens");
+  return std::make_unique<NoProgress>();
+}
+
+}  // namespace c2r::cli
