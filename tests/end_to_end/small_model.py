@@ -4,6 +4,8 @@ Experts 0-3 choose each other and 4-7 choose each other, but for one token in te
 answers are visible without a computer. Used by the tests of the command line and the documents.
 """
 import json
+import math
+import os
 import pathlib
 import random
 import shutil
@@ -32,30 +34,52 @@ def write_npy(path, descr, shape, data):
     path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + data)
 
 
-def write_text_model(folder):
-    """A model with random weights for TOKENIZER's 352 tokens: it can talk, but has nothing to say."""
-    config = {"model_type": "mixtral", "hidden_size": 8, "vocab_size": 352, "num_hidden_layers": 1,
+def text_model(hidden, intermediate):
+    """config.json and shapes of a model for TOKENIZER's 352 tokens."""
+    config = {"model_type": "mixtral", "hidden_size": hidden, "vocab_size": 352, "num_hidden_layers": 1,
               "num_attention_heads": 2, "max_position_embeddings": 64, "rms_norm_eps": 1e-5,
               "rope_theta": 10000.0, "num_local_experts": 4, "num_experts_per_tok": 2,
-              "intermediate_size": 6, "hidden_act": "silu"}
-    shapes = {"lm_head.weight": [352, 8], "model.embed_tokens.weight": [352, 8],
-              "model.norm.weight": [8]}
-    layer = {"input_layernorm.weight": [8], "post_attention_layernorm.weight": [8],
-             "block_sparse_moe.gate.weight": [4, 8]}
-    layer |= {f"self_attn.{p}_proj.weight": [8, 8] for p in "qkvo"}
+              "intermediate_size": intermediate, "hidden_act": "silu"}
+    shapes = {"lm_head.weight": [352, hidden], "model.embed_tokens.weight": [352, hidden],
+              "model.norm.weight": [hidden]}
+    layer = {"input_layernorm.weight": [hidden], "post_attention_layernorm.weight": [hidden],
+             "block_sparse_moe.gate.weight": [4, hidden]}
+    layer |= {f"self_attn.{p}_proj.weight": [hidden, hidden] for p in "qkvo"}
     for e in range(4):
-        layer |= {f"block_sparse_moe.experts.{e}.w{w}.weight": [8, 6] if w == 2 else [6, 8]
-                  for w in (1, 2, 3)}
-    shapes |= {f"model.layers.0.{name}": shape for name, shape in layer.items()}
-    rng, header, data = random.Random(2), {}, b""
+        shape = {1: [intermediate, hidden], 2: [hidden, intermediate], 3: [intermediate, hidden]}
+        layer |= {f"block_sparse_moe.experts.{e}.w{w}.weight": shape[w] for w in shape}
+    return config, shapes | {f"model.layers.0.{name}": shape for name, shape in layer.items()}
+
+
+def safetensors_header(shapes):
+    """The first bytes of a file of f32 tensors, and how many bytes follow."""
+    header, end = {}, 0
     for name, shape in shapes.items():
-        size = shape[0] * (shape[1] if len(shape) > 1 else 1)
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + 4 * size]}
-        data += struct.pack(f"<{size}f", *(rng.gauss(0, 0.7) for _ in range(size)))
+        begin, end = end, end + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text, end
+
+
+def write_text_model(folder):
+    """A model with random weights: it can talk, but has nothing to say."""
+    config, shapes = text_model(8, 6)
+    header, num_bytes = safetensors_header(shapes)
+    rng = random.Random(2)
+    data = struct.pack(f"<{num_bytes // 4}f", *(rng.gauss(0, 0.7) for _ in range(num_bytes // 4)))
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+    (folder / "model.safetensors").write_bytes(header + data)
+
+
+def write_huge_model(folder):
+    """The same with 3.3 TB of zeros, which take no room on the disk."""
+    config, shapes = text_model(1 << 16, 1 << 20)
+    header, num_bytes = safetensors_header(shapes)
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes(header)
+    os.truncate(folder / "model.safetensors", len(header) + num_bytes)
 
 
 def write_inputs(folder):

@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+"""c2r profile, score and generate under mpirun give what one process gives.
+
+  ranks_test.py C2R MPIEXEC
+"""
+import json
+import re
+import subprocess
+import sys
+import unittest
+
+MPIEXEC = sys.argv.pop(2)
+import small_model  # noqa: E402
+from command_line import C2R, CommandLine  # noqa: E402
+
+EXACT = ["--dtype", "f32", "--mode", "per-expert"]  # the order of sums of one process
+MEMORY = re.compile(r"rank (\d+): (\d+\.\d) MB resident, of which (\d+\.\d) MB are weights\n")
+
+
+class Ranks(CommandLine):
+    def setUp(self):
+        super().setUp()
+        self.expected = json.loads((small_model.TINY_MODEL / "expected.json").read_text())["plain"]
+        rows = [self.expected["prompt"], self.expected["greedy"], [5], [1, 2, 3]]
+        (self.folder / "tokens.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+    def make_plan(self, cluster, *words):
+        self.succeed("profile", "tiny_model", "--tokens", "tokens.jsonl", "-o", "for_plan")
+        self.succeed("plan", "for_plan", "--cluster", cluster, *words, "-o", "plan.json")
+
+    def run_ranks(self, num_ranks, *words):
+        return subprocess.run([MPIEXEC, "-n", str(num_ranks), C2R, *words], cwd=self.folder,
+                              text=True, capture_output=True, timeout=120, check=False)
+
+    def succeed_on(self, num_ranks, *words):
+        done = self.run_ranks(num_ranks, *words)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        said = "" if "--plan" in words else \
+            f"c2r {words[0]}: there is no plan, so experts are placed contiguously\n"
+        self.assertTrue(done.stderr.startswith(said), done.stderr)
+        memory = MEMORY.findall(done.stderr)
+        self.assertEqual([int(rank) for rank, _, _ in memory], list(range(num_ranks)))
+        for _, resident, weights in memory:
+            self.assertTrue(0 <= float(weights) < float(resident), done.stderr)
+        return done.stdout
+
+    def fails_on(self, num_ranks, status, message, *words):
+        """One line of ours; mpirun may add its own."""
+        done = self.run_ranks(num_ranks, *words)
+        ours = [line for line in done.stderr.splitlines() if line.startswith("c2r")]
+        self.assertEqual((done.returncode, done.stdout, ours), (status, "", [message]), done.stderr)
+
+    def test_a_trace_is_the_same_file(self):
+        words = ["profile", "tiny_model", "--tokens", "tokens.jsonl", "--window", "20", *EXACT]
+        said = self.succeed(*words, "-o", "one")
+        for num_ranks, chunks in (2, 3), (3, 1), (4, 2):
+            self.assertEqual(self.succeed_on(num_ranks, *words, "--chunks", str(chunks), "-o", "many"),
+                             said.replace("one", "many"))
+            self.assertEqual((self.folder / "many").read_bytes(), (self.folder / "one").read_bytes())
+        self.make_plan("1x3", "--redundant-slots", "2")
+        self.succeed_on(3, *words, "--plan", "plan.json", "-o", "planned")
+        self.assertEqual((self.folder / "planned").read_bytes(), (self.folder / "one").read_bytes())
+
+    def test_scores_are_the_same_numbers(self):
+        (self.folder / "pairs.jsonl").write_text("".join(
+            json.dumps({"context": [1] * n, "continuation": [2, n]}) + "\n" for n in (3, 1, 9, 4, 2)))
+        for words in ["--tokens", "tokens.jsonl", "--json"], ["--pairs", "pairs.jsonl", "--json"], \
+                ["--tokens", "tokens.jsonl"]:
+            words = ["score", "tiny_model", *EXACT, *words]
+            self.assertEqual(self.succeed_on(3, *words), self.succeed(*words))
+
+    def test_greedy_text_is_the_same_in_every_mode(self):
+        words = ["generate", "tiny_model", "--dtype", "f32", "--max-new-tokens", "64", "--tokens",
+                 json.dumps(self.expected["prompt"])]
+        self.make_plan("2x2", "--redundant-slots", "1")
+        for mode in "per-expert", "per-rank", "per-node":
+            text = self.succeed_on(4, *words, "--plan", "plan.json", "--mode", mode)
+            self.assertEqual([int(t) for t in text.split()], self.expected["greedy"])
+
+    def test_text_is_streamed_by_one_rank(self):
+        words = ["generate", "model", "--prompt", "Hello", "--max-new-tokens", "40",
+                 "--temperature", "1", *EXACT]
+        self.assertEqual(self.succeed_on(3, *words), self.succeed(*words))
+
+    def test_threads_are_ranks_without_mpirun(self):
+        words = ["score", "tiny_model", *EXACT, "--tokens", "tokens.jsonl"]
+        done = self.run_c2r(*words, "--ranks", "3")
+        self.assertEqual((done.returncode, done.stdout), (0, self.succeed(*words)))
+
+    def test_what_is_wrong_is_said_once_and_before_any_work(self):
+        self.make_plan("1x2")
+        score = ["score", "tiny_model", "--tokens", "tokens.jsonl"]
+        self.fails_on(3, 2, "c2r score: plan.json: the plan is for 2 ranks, but there are 3; start "
+                            "2, or make a plan for 3", *score, "--plan", "plan.json")
+        self.fails_on(2, 1, "c2r score: plan.json: the plan is for 10 experts and top-4, but the "
+                            "model has 4 and top-2",
+                      "score", "model", "--text", "text.txt", "--plan", "plan.json")
+        self.fails_on(2, 1, "c2r score: 'x' is not a folder with a model", "score", "x", *score[2:])
+        self.fails_on(2, 2, "c2r generate: the prompt has no token",
+                      "generate", "tiny_model", "--tokens", "[]")
+        self.fails_on(2, 2, "c2r score: a row type is f32 or bf16; not 'fp8'", *score, "--row-type",
+                      "fp8")
+
+    def test_weights_that_do_not_fit_are_refused(self):
+        small_model.write_huge_model(self.folder / "huge")
+        done = self.run_ranks(2, "generate", "huge", "--tokens", "[1]")
+        self.assertEqual(done.returncode, 2, done.stderr)
+        ours = [line for line in done.stderr.splitlines() if line.startswith("c2r")]
+        self.assertEqual(len(ours), 1, done.stderr)
+        self.assertRegex(ours[0], r"^c2r generate: the machine of ranks 0, 1 has \d+\.\d\d MB of memory "
+                                  r"available, but its weights are \d+\.\d\d MB; spread the ranks "
+                                  r"over more machines$")
+
+    def test_an_output_that_cannot_be_written_leaves_nothing(self):
+        done = self.run_ranks(3, "profile", "tiny_model", "--tokens", "tokens.jsonl", "-o",
+                              "nowhere/trace")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("c2r: rank 0: cannot write a temporary file in 'nowhere'\n", done.stderr)
+        self.assertEqual(done.stdout, "")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
