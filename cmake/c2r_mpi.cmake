@@ -40,15 +40,20 @@ function(c2r_mpi_program name source)
   add_dependencies(mpi_tests ${name})
 endfunction()
 
-# c2r_mpi_test(NAME RANKS COMMAND...). What one MPI or sanitizer is told here, others do not read.
-function(c2r_mpi_test name ranks)
-  add_test(NAME ${name} COMMAND ${ARGN})
+# c2r_mpi_environment(TEST): what one MPI or sanitizer is told here, others do not read.
+function(c2r_mpi_environment name)
   set(suppressions ${PROJECT_SOURCE_DIR}/c2r/transport/mpi/lsan_suppressions.txt)
-  set_tests_properties(${name} PROPERTIES LABELS mpi TIMEOUT 300 PROCESSORS ${ranks})
   set_property(TEST ${name} PROPERTY ENVIRONMENT
     OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
     ASAN_OPTIONS=fast_unwind_on_malloc=0
     LSAN_OPTIONS=suppressions=${suppressions}:print_suppressions=0)
+endfunction()
+
+# c2r_mpi_test(NAME RANKS COMMAND...)
+function(c2r_mpi_test name ranks)
+  add_test(NAME ${name} COMMAND ${ARGN})
+  set_tests_properties(${name} PROPERTIES LABELS mpi TIMEOUT 300 PROCESSORS ${ranks})
+  c2r_mpi_environment(${name})
 endfunction()
 
 c2r_mpi_program(transport_mpi_test c2r/transport/mpi/mpi_transport_test.cc LIBS GTest::gtest)

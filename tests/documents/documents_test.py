@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Documents that lie are bugs: every path that they name exists, every command in them works.
 
-  documents_test.py C2R    C2R: the program built from this tree
+  documents_test.py C2R [MPIEXEC]    C2R: the program built from this tree
 
 Paths are relative links and `code` that looks like a path of this tree. Commands are the lines of
 ```sh blocks: `make X` must be a target; lines that start with c2r are run, in order, in a folder that
-holds the small model's files. Text after # is a comment.
+holds the small model's files, and so are those of c2r under mpirun where there is an MPI. Text after #
+is a comment.
 """
 import os
 import pathlib
@@ -21,6 +22,7 @@ sys.path.insert(0, str(ROOT / "tests" / "end_to_end"))
 import small_model  # noqa: E402
 
 C2R = pathlib.Path(sys.argv.pop(1)).resolve()
+MPIEXEC = sys.argv.pop(1) if len(sys.argv) > 1 and "/" in sys.argv[1] else None
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("training/*.md")])
 TOP_LEVEL = {path.name for path in ROOT.iterdir()}
 
@@ -89,7 +91,9 @@ class Documents(unittest.TestCase):
             for path in [words[2].replace(".", "/") + ".py", *(w for w in words if w.endswith(".toml"))]:
                 self.assertTrue((ROOT / path).exists(), f"{path} does not exist")
             return 1
-        if words[0] != "c2r":
+        if words[0] == "mpirun" and "c2r" in words and MPIEXEC:
+            line = line.replace("mpirun", MPIEXEC, 1)
+        elif words[0] != "c2r":
             return 0
         environment = {**os.environ, "PATH": f"{C2R.parent}:{os.environ['PATH']}"}
         done = subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], cwd=folder, text=True,
