@@ -20,6 +20,7 @@ struct Options {
   std::vector<std::string> inputs;
   std::vector<std::int32_t> ranks;
   std::string heat_map = "best";
+  std::int64_t heat_map_cells = 64;
   std::string statistics_path;
   bool is_json = false;
   int num_threads = 0;
@@ -86,16 +87,19 @@ std::vector<std::int64_t> layers_to_draw(const Options& options, const Analysis&
   return layers;
 }
 
-void print_for_people(const Analysis& analysis, const std::vector<std::int64_t>& drawn_layers) {
+void print_for_people(const Options& options, const Analysis& analysis) {
   const TraceHeader& header = analysis.statistics.header;
   const auto& num_tokens = analysis.statistics.num_tokens;
+  const auto drawn_layers = layers_to_draw(options, analysis);  // throws before any output
   std::cout << fmt::format("{}: {} MoE layers, {} experts, top-{}, {} tokens\n\n",
                            header.model.empty() ? "unnamed model" : header.model,
                            header.num_layers(), header.num_experts, header.top_k,
                            *std::ranges::max_element(num_tokens))
             << analysis_table(analysis);
   for (const std::int64_t layer : drawn_layers) {
-    std::cout << "\n" << collaboration_heat_map(analysis.statistics, layer, wants_color());
+    std::cout << "\n"
+              << collaboration_heat_map(analysis.statistics, layer, options.heat_map_cells,
+                                        wants_color());
   }
   std::cout
       << "\npartners: the effective number of other experts that an expert is chosen together "
@@ -126,7 +130,7 @@ void analyze(const Options& options) {
     json.update(analysis_json(analysis));
     std::cout << json.dump(1) << "\n";
   } else {
-    print_for_people(analysis, layers_to_draw(options, analysis));
+    print_for_people(options, analysis);
   }
 }
 
@@ -150,6 +154,12 @@ void add_analyze(CLI::App& app) {
                    "the layers to draw: best (the most specialized), all, none, or a layer's index")
       ->capture_default_str()
       ->type_name("WHICH");
+  command
+      ->add_option("--heat-map-cells", options->heat_map_cells,
+                   "rows and columns to draw at most; of more experts, neighbours are averaged")
+      ->capture_default_str()
+      ->check(in_range(2, 1024))
+      ->type_name("N");
   command
       ->add_option("-o,--output", options->statistics_path,
                    "write the counts to this statistics file, to be analyzed or merged later")

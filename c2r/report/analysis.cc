@@ -115,11 +115,10 @@ std::int64_t most_specialized_layer(const ModelMetrics& metrics) {
 }
 
 std::string collaboration_heat_map(const CollaborationStatistics& statistics, std::int64_t layer,
-                                   bool has_color) {
+                                   std::int64_t max_cells, bool has_color) {
   const CollaborationMatrix& counts = statistics.coactivation[static_cast<std::size_t>(layer)];
   const auto order = order_by_collaboration(counts);
   Matrix<double> shares(counts.rows(), counts.cols());
-  double largest = 0;
   for (std::int64_t r = 0; r < counts.rows(); ++r) {
     const auto a = static_cast<std::int64_t>(order[static_cast<std::size_t>(r)]);
     const auto row = counts.row(a);
@@ -128,15 +127,18 @@ std::string collaboration_heat_map(const CollaborationStatistics& statistics, st
       const auto b = static_cast<std::int64_t>(order[static_cast<std::size_t>(c)]);
       if (a == b || total == 0) continue;
       shares(r, c) = static_cast<double>(counts(a, b)) / static_cast<double>(total);
-      largest = std::max(largest, shares(r, c));
     }
   }
+  const Matrix<double> drawn = average_cells(shares, max_cells);
+  const double largest = std::ranges::max(drawn.all());
   if (largest == 0) return "no two experts were chosen together\n";
+  const bool is_averaged = drawn.rows() < shares.rows();
   std::string text = fmt::format(
-      "layer {}: each row is an expert, its shades whom it works with; solid = {:.0f} % of its "
-      "pairs\n",
-      statistics.header.layer_indices[static_cast<std::size_t>(layer)], 100 * largest);
-  text += render_heat_map(shares, largest, {.has_color = has_color});
+      "layer {}: each row is {}, its shades whom {}; solid = {:.{}f} % of {}\n",
+      statistics.header.layer_indices[static_cast<std::size_t>(layer)],
+      is_averaged ? "a few experts" : "an expert", is_averaged ? "they work with" : "it works with",
+      100 * largest, is_averaged ? 1 : 0, is_averaged ? "one's pairs with one" : "its pairs");
+  text += render_heat_map(drawn, largest, has_color);
   text += "experts from left to right:";
   for (const ExpertId e : order) text += fmt::format(" {}", index(e));
   return text + "\n";

@@ -35,7 +35,8 @@ std::int64_t most_specialized_layer(const ModelMetrics& metrics);
 
 /// Row e of the picture: how the choices made together with expert e split over the other experts,
 /// rows and columns in order_by_collaboration(). With a line that says so, and the order itself.
+/// @param max_cells rows and columns at most: of more experts, neighbours are averaged
 std::string collaboration_heat_map(const CollaborationStatistics& statistics, std::int64_t layer,
-                                   bool has_color);
+                                   std::int64_t max_cells, bool has_color);
 
 }  // namespace c2r

@@ -9,24 +9,6 @@
 namespace c2r {
 namespace {
 
-// The mean over the rows and columns that fall into each cell.
-Matrix<double> averaged(MatrixView<const double> values, std::int64_t max_cells) {
-  const std::int64_t size = std::min(values.rows(), max_cells);
-  Matrix<double> cells(size, size);
-  const auto begin = [&](std::int64_t cell) { return cell * values.rows() / size; };
-  for (std::int64_t r = 0; r < size; ++r) {
-    for (std::int64_t c = 0; c < size; ++c) {
-      double sum = 0;
-      for (std::int64_t row = begin(r); row < begin(r + 1); ++row) {
-        for (std::int64_t col = begin(c); col < begin(c + 1); ++col) sum += values(row, col);
-      }
-      const std::int64_t area = (begin(r + 1) - begin(r)) * (begin(c + 1) - begin(c));
-      cells(r, c) = sum / static_cast<double>(area);
-    }
-  }
-  return cells;
-}
-
 // A level in [0, num_levels): 0 for nothing to see, the last for `full` and more.
 std::size_t level_of(double value, double full, std::size_t num_levels) {
   const double last = static_cast<double>(num_levels - 1);
@@ -46,17 +28,32 @@ std::string colored_cell(double value, double full) {
 
 }  // namespace
 
-std::string render_heat_map(MatrixView<const double> values, double full,
-                            const HeatMapOptions& options) {
-  C2R_REQUIRE(full > 0, kInvalidArgument, "the heat map's full value is {}, not positive", full);
-  const Matrix<double> cells = averaged(values, options.max_cells);
-  std::string text;
-  for (std::int64_t r = 0; r < cells.rows(); ++r) {
-    std::string line;
-    for (const double value : cells.row(r)) {
-      line += options.has_color ? colored_cell(value, full) : shaded_cell(value, full);
+Matrix<double> average_cells(MatrixView<const double> values, std::int64_t max_cells) {
+  const std::int64_t size = std::min(values.rows(), max_cells);
+  Matrix<double> cells(size, size);
+  const auto begin = [&](std::int64_t cell) { return cell * values.rows() / size; };
+  for (std::int64_t r = 0; r < size; ++r) {
+    for (std::int64_t c = 0; c < size; ++c) {
+      double sum = 0;
+      for (std::int64_t row = begin(r); row < begin(r + 1); ++row) {
+        for (std::int64_t col = begin(c); col < begin(c + 1); ++col) sum += values(row, col);
+      }
+      const std::int64_t area = (begin(r + 1) - begin(r)) * (begin(c + 1) - begin(c));
+      cells(r, c) = sum / static_cast<double>(area);
     }
-    if (options.has_color) {
+  }
+  return cells;
+}
+
+std::string render_heat_map(MatrixView<const double> values, double full, bool has_color) {
+  C2R_REQUIRE(full > 0, kInvalidArgument, "the heat map's full value is {}, not positive", full);
+  std::string text;
+  for (std::int64_t r = 0; r < values.rows(); ++r) {
+    std::string line;
+    for (const double value : values.row(r)) {
+      line += has_color ? colored_cell(value, full) : shaded_cell(value, full);
+    }
+    if (has_color) {
       line += "\x1b[0m";
     } else {
       line.erase(line.find_last_not_of(' ') + 1);

@@ -62,6 +62,15 @@ class Results(CommandLine):
                 self.assertEqual(sorted(collaborators), list(range(8)))
                 self.assertEqual(collaborators[-1], expert)
 
+    def test_a_heat_map_fits_where_it_is_wanted(self):
+        self.make_trace()
+        lines = self.succeed("analyze", "trace.safetensors", "--heat-map", "0", "--heat-map-cells",
+                             "4").splitlines()
+        first = next(at for at, line in enumerate(lines) if line.startswith("layer 0: "))
+        self.assertIn("each row is a few experts", lines[first])
+        self.assertTrue(lines[first + 5].startswith("experts from left to right:"))
+        self.assertLessEqual(max(map(len, lines[first + 1:first + 5])), 2 * 4)
+
     def test_results_do_not_depend_on_threads(self):
         self.make_trace()
         one, two = (self.succeed("analyze", "trace.safetensors", "--json", "--threads", n)
