@@ -108,20 +108,28 @@ void add_baselines(Comparison& comparison) {
   }
 }
 
+// The optimizer's points, and baselines where they are better.
 std::vector<std::vector<OptimizedPlacement>> layer_fronts(const Comparison& comparison) {
   const Options& options = comparison.options;
   std::vector<std::vector<OptimizedPlacement>> fronts(
       static_cast<std::size_t>(comparison.trace.header().num_layers()));
   ProgressLine progress("placing experts");
   std::atomic<std::int64_t> num_done = 0;
-  parallel_for(std::ssize(fronts), options.num_threads, [&](std::int64_t layer, int thread) {
-    fronts[static_cast<std::size_t>(layer)] =
-        pareto_front(collect_token_sets(comparison.trace, layer, comparison.ranges_fit),
-                     comparison.cluster, objective_for(comparison.cluster),
-                     {.seed = options.seed,
-                      .effort = options.effort,
-                      .redundant_slots_per_rank = options.redundant_slots},
-                     options.num_front_points);
+  const PlacementObjective objective = objective_for(comparison.cluster);
+  parallel_for(std::ssize(fronts), options.num_threads, [&](std::int64_t l, int thread) {
+    const auto layer = static_cast<std::size_t>(l);
+    const TokenSets sets = collect_token_sets(comparison.trace, l, comparison.ranges_fit);
+    auto points = pareto_front(sets, comparison.cluster, objective,
+                               {.seed = options.seed,
+                                .effort = options.effort,
+                                .redundant_slots_per_rank = options.redundant_slots},
+                               options.num_front_points);
+    for (const Entry& entry : comparison.entries) {
+      if (entry.kind != "baseline") continue;
+      points.push_back(
+          measure_placement(sets, comparison.cluster, objective, entry.placements[layer]));
+    }
+    fronts[layer] = without_dominated(std::move(points));
     ++num_done;
     if (thread == 0) progress.update(num_done, std::ssize(fronts));
   });
@@ -363,7 +371,8 @@ void add_compare(CLI::App& app) {
   command
       ->add_option(
           "--pareto", options->num_front_points,
-          "also optimize: at most N placements, from the fewest copies to the best balance")
+          "also optimize: at most N placements, from the fewest copies to the best balance; the "
+          "baselines are candidates, too")
       ->check(in_range(2, 1000))
       ->type_name("N");
   command

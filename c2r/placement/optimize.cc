@@ -153,10 +153,15 @@ std::vector<OptimizedPlacement> pareto_front(const TokenSets& sets, const Cluste
               num_points);
   std::vector<OptimizedPlacement> met =
       points_of_front(sets, cluster, objective, options, limits_for(options), num_points);
-  std::ranges::sort(met, {}, [](const auto& p) { return std::pair(p.copy_cost, p.imbalance); });
+  for (OptimizedPlacement& point : met) point.meets_bounds = true;  // of the front there is none
+  return without_dominated(std::move(met));
+}
+
+std::vector<OptimizedPlacement> without_dominated(std::vector<OptimizedPlacement> points) {
+  std::ranges::stable_sort(points, {},
+                           [](const auto& p) { return std::pair(p.copy_cost, p.imbalance); });
   std::vector<OptimizedPlacement> front;
-  for (auto& point : met) {
-    point.meets_bounds = true;  // of the front itself there is none
+  for (OptimizedPlacement& point : points) {
     if (front.empty() || point.imbalance < front.back().imbalance)
       front.push_back(std::move(point));
   }

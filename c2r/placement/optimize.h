@@ -113,6 +113,10 @@ std::vector<OptimizedPlacement> pareto_front(const TokenSets& sets, const Cluste
                                              const PlacementObjective& objective,
                                              const OptimizeOptions& options, int num_points);
 
+/// Those of `points` that no other equals or beats in both copy_cost and imbalance; of equals the
+/// first. In ascending order of copy_cost.
+std::vector<OptimizedPlacement> without_dominated(std::vector<OptimizedPlacement> points);
+
 /// What `placement` costs on `sets`; copy_cost_bound and meets_bounds included.
 OptimizedPlacement measure_placement(const TokenSets& sets, const Cluster& cluster,
                                      const PlacementObjective& objective,

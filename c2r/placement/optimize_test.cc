@@ -206,6 +206,19 @@ TEST(Optimize, TakesATraceWithoutTokens) {
   EXPECT_EQ(result.copy_cost, 0);
 }
 
+TEST(WithoutDominated, KeepsWhatNothingElseBeats) {
+  const auto front = without_dominated({{.copy_cost = 2, .imbalance = 1.5},
+                                        {.copy_cost = 3, .imbalance = 1.5},
+                                        {.copy_cost = 1, .imbalance = 2},
+                                        {.copy_cost = 2, .imbalance = 1.6},
+                                        {.copy_cost = 4, .imbalance = 1}});
+  ASSERT_EQ(front.size(), 3u);
+  EXPECT_EQ(front[0].imbalance, 2);
+  EXPECT_EQ(front[1].imbalance, 1.5);
+  EXPECT_EQ(front[1].copy_cost, 2);
+  EXPECT_EQ(front[2].imbalance, 1);
+}
+
 TEST(ParetoFront, GoesFromFewCopiesToGoodBalance) {
   const TokenSets sets = random_sets(16, 4, 2000, 8);
   const auto front = pareto_front(sets, flat(4), {}, {.effort = 0.005}, 6);
