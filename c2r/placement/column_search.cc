@@ -26,59 +26,82 @@ void for_each_expert(ExpertSet experts, const Visit& visit) {
 }
 
 // Lists the columns in lexicographic order, carrying along the sets that none of the experts chosen
-// so far is in.
+// so far is in. Of these only the experts that may still be chosen matter, so sets that differ in
+// others alone are merged: deep down, where most of the work is, a few dozen are left of thousands.
 class ColumnLister {
  public:
   explicit ColumnLister(const ColumnProblem& problem)
-      : problem_(problem), size_(problem.index->num_experts() / problem.ep_size) {
+      : problem_(problem),
+        size_(problem.index->num_experts() / problem.ep_size),
+        rest_(std::size_t(size_)) {
     const SetIndex& index = *problem.index;
     for (std::int64_t set = 0; set < index.num_sets(); ++set) {
       ExpertSet experts = 0;
       for (const std::uint16_t e : index.experts(set)) experts |= ExpertSet{1} << e;
-      sets_.push_back({experts, static_cast<double>(index.weight(set))});
+      rest_[0].push_back({experts, static_cast<double>(index.weight(set))});
     }
+    std::ranges::sort(rest_[0], {}, &Column::experts);
   }
 
   std::vector<Column> run() {
-    extend(0, 0, 0, 0, 0, sets_);
+    extend(0, 0, 0, 0, 0);
     return std::move(columns_);
   }
 
  private:
+  // rest_[num_chosen] holds the sets that no chosen expert is in, reduced to experts from `from` on
+  // and ascending, which clearing low bits keeps them.
   void extend(std::int32_t from, std::int32_t num_chosen, ExpertSet chosen, double copies,
-              std::int64_t load, const std::vector<Column>& unvisited) {
-    const std::int32_t num_experts = problem_.index->num_experts();
-    if (num_chosen + 1 == size_) {
-      std::array<double, 64> visits{};
-      for (const Column& set : unvisited) {
-        for_each_expert(set.experts, [&](std::size_t e) { visits[e] += set.copies; });
-      }
-      for (std::int32_t e = from; e < num_experts; ++e) {
-        if (static_cast<double>(load + problem_.index->load(e)) > problem_.max_load) continue;
-        columns_.push_back({chosen | ExpertSet{1} << e, copies + visits[std::size_t(e)]});
-      }
-      return;
-    }
-    std::vector<Column> rest;
-    for (std::int32_t e = from; e < num_experts; ++e) {
+              std::int64_t load) {
+    std::vector<Column>& unvisited = rest_[std::size_t(num_chosen)];
+    if (num_chosen + 1 == size_) return add_columns(from, chosen, copies, load, unvisited);
+    const std::int32_t last = problem_.index->num_experts() - (size_ - num_chosen);
+    std::vector<Column>& without = rest_[std::size_t(num_chosen) + 1];
+    std::vector<Column> later;
+    for (std::int32_t e = from; e <= last; ++e) {
       const ExpertSet expert = ExpertSet{1} << e;
       double visits = 0;
-      rest.clear();
+      without.clear(), later.clear();
       for (const Column& set : unvisited) {
+        const Column reduced{set.experts & ~(expert | (expert - 1)), set.copies};
+        append(reduced, later);
         if ((set.experts & expert) != 0) {
           visits += set.copies;
         } else {
-          rest.push_back(set);
+          append(reduced, without);
         }
       }
       extend(e + 1, num_chosen + 1, chosen | expert, copies + visits,
-             load + problem_.index->load(e), rest);
+             load + problem_.index->load(e));
+      unvisited.swap(later);
+    }
+  }
+
+  static void append(const Column& set, std::vector<Column>& sets) {
+    if (set.experts == 0) return;
+    if (!sets.empty() && sets.back().experts == set.experts) {
+      sets.back().copies += set.copies;
+    } else {
+      sets.push_back(set);
+    }
+  }
+
+  // All that one more expert completes.
+  void add_columns(std::int32_t from, ExpertSet chosen, double copies, std::int64_t load,
+                   const std::vector<Column>& unvisited) {
+    std::array<double, 64> visits{};
+    for (const Column& set : unvisited) {
+      for_each_expert(set.experts, [&](std::size_t e) { visits[e] += set.copies; });
+    }
+    for (std::int32_t e = from; e < problem_.index->num_experts(); ++e) {
+      if (static_cast<double>(load + problem_.index->load(e)) > problem_.max_load) continue;
+      columns_.push_back({chosen | ExpertSet{1} << e, copies + visits[std::size_t(e)]});
     }
   }
 
   const ColumnProblem& problem_;
   std::int32_t size_ = 0;
-  std::vector<Column> sets_;  // a token set and its weight
+  std::vector<std::vector<Column>> rest_;  // [size_], token sets and their weights
   std::vector<Column> columns_;
 };
 
@@ -104,7 +127,7 @@ class Prices {
   const std::vector<Column>& columns() const { return columns_; }
 
   void improve(const SearchLimits& limits) {
-    constexpr int kSteps = 600, kPatience = 12, kStepsToDrop = 20;
+    constexpr int kSteps = 600, kPatience = 12, kStepsToDrop = 5;
     double scale = 1;
     int since_better = 0;
     for (int step = 0; step < kSteps && scale > 1e-3 && !limits.reached(); ++step) {
