@@ -5,7 +5,7 @@ import re
 import unittest
 
 import small_model
-from command_line import CommandLine
+from command_line import IMPORT, CommandLine
 
 
 class Plans(CommandLine):
@@ -68,6 +68,13 @@ class Plans(CommandLine):
                             "--constrained", "trace.safetensors")
         self.assertIn("\nconstraint  ", text)
         self.assertIn("\nconstraint: on ", text)
+
+    def test_a_proof_can_be_asked_for_where_ranks_can_hold_many_things(self):
+        words = ["20" if word == "8" else word for word in IMPORT]  # 184,756 halves of 20 experts
+        self.succeed(*words, "-o", "trace.safetensors")
+        words = ["plan", "trace.safetensors", "--cluster", "1x2", "-o", "plan.json"]
+        self.assertIn("0 of 4 layers are proved optimal", self.succeed(*words))
+        self.assertIn("every layer is proved optimal", self.succeed(*words, "--prove"))
 
     def test_the_same_input_gives_the_same_plan(self):
         self.make_plan("--threads", "1")
