@@ -40,6 +40,10 @@ class ReplicaSearch {
   // approached in rounds, each searching against the bound that would have been just met before.
   Placement run() {
     const bool has_bound = asked_.max_load < std::numeric_limits<double>::infinity();
+    if (!has_bound && asked_.imbalance_scale == 0) {  // copies alone: nothing has to settle
+      search(effort_.work, 0.04);
+      return best_;
+    }
     // Without annealing, the first round that meets the bound is the last.
     const int num_rounds = !has_bound ? 1 : can_anneal() ? 4 : 8;
     Placement best = state_.placement();
@@ -162,14 +166,15 @@ class ReplicaSearch {
   void relieve() {
     constexpr std::size_t kTried = 4, kMostTried = 256;
     const std::int64_t work = work_, most_moves = std::int64_t{4} * state_.placement().ep_size();
-    std::size_t tried = kTried;
+    std::size_t tried = kTried, num_failed = 0;
     for (std::int64_t move = 0; move < most_moves && !limits_.reached(); ++move) {
       const auto busiest = std::ranges::max_element(state_.loads()) - state_.loads().begin();
       if (static_cast<double>(state_.loads()[std::size_t(busiest)]) <= energy_.max_load) break;
-      const auto reliefs = best_reliefs(static_cast<std::int32_t>(busiest), tried);
+      const auto reliefs = best_reliefs(static_cast<std::int32_t>(busiest), num_failed, tried);
       const bool has_improved = std::ranges::any_of(
           reliefs, [&](const Relief& relief) { return make_changes(relief.changes(), -1e-9); });
       if (!has_improved && tried >= kMostTried) break;
+      num_failed = has_improved ? 0 : tried;
       tried = has_improved ? kTried : 4 * tried;  // the estimates mislead: look further
     }
     work_ = work;
@@ -185,20 +190,23 @@ class ReplicaSearch {
     }
   };
 
-  // The `count` that leave least excess, in the order of the energy that they are estimated to
-  // leave.
-  std::vector<Relief> best_reliefs(std::int32_t rank, std::size_t count) {
+  // The `first`th to `last`th by the excess that they leave, in the order of the energy that they
+  // are estimated to leave; without those whose copies alone are too many.
+  std::vector<Relief> best_reliefs(std::int32_t rank, std::size_t first, std::size_t last) {
     auto reliefs = reliefs_of(rank);
-    count = std::min(count, reliefs.size());
+    last = std::min(last, reliefs.size());
     const auto by_estimate = [](const Relief& relief) { return relief.estimate; };
-    std::ranges::partial_sort(reliefs, reliefs.begin() + std::ptrdiff_t(count), {}, by_estimate);
-    reliefs.resize(count);
-    for (Relief& relief : reliefs) {
-      if (const auto copies = state_.copies_after(relief.changes())) {
-        relief.estimate =
-            energy_.cost(copies->rank, copies->node) + energy_.load_penalty * relief.estimate;
-      }
-    }
+    std::ranges::partial_sort(reliefs, reliefs.begin() + std::ptrdiff_t(last), {}, by_estimate);
+    reliefs.resize(last);
+    reliefs.erase(reliefs.begin(), reliefs.begin() + std::ptrdiff_t(std::min(first, last)));
+    const double before = energy();
+    std::erase_if(reliefs, [&](Relief& relief) {
+      const auto copies = state_.copies_after(relief.changes());
+      if (!copies) return false;
+      const double cost = energy_.cost(copies->rank, copies->node);
+      relief.estimate = cost + energy_.load_penalty * relief.estimate;
+      return least_energy(cost) >= before;
+    });
     std::ranges::sort(reliefs, {}, by_estimate);
     return reliefs;
   }
