@@ -63,6 +63,19 @@ class Annealer {
     return best_;
   }
 
+  // Where the search stands now.
+  std::vector<std::int32_t> rank_of() const {
+    std::vector<std::int32_t> ranks(static_cast<std::size_t>(problem_.num_items));
+    for (std::int32_t item = 0; item < problem_.num_items; ++item) {
+      ranks[std::size_t(item)] = ranks_.group_of(item);
+    }
+    return ranks;
+  }
+  bool tracks(const PartitionCost& counted) const {
+    return ranks_.cost() == counted.rank_copies && loads_ == counted.loads &&
+           (!nodes_ || nodes_->cost() == counted.node_copies);
+  }
+
  private:
   std::int64_t load(std::int32_t item) const {
     return item < problem_.index->num_experts() ? problem_.index->load(item) : 0;
@@ -122,10 +135,7 @@ class Annealer {
                         problem_.energy.value(cost_, loads_)};
     if (!best_.empty() && met >= best_energy_) return;
     best_energy_ = met;
-    best_.resize(static_cast<std::size_t>(problem_.num_items));
-    for (std::int32_t item = 0; item < problem_.num_items; ++item) {
-      best_[std::size_t(item)] = ranks_.group_of(item);
-    }
+    best_ = rank_of();
   }
 
   const PartitionProblem& problem_;
@@ -153,7 +163,10 @@ std::vector<std::int32_t> anneal_partition(const PartitionProblem& problem,
     nodes.emplace(*problem.index, nodes_of(problem.cluster, rank_of), problem.cluster.num_nodes);
   }
   PartitionLevel ranks(*problem.index, rank_of, problem.cluster.ep_size());
-  return Annealer<PartitionLevel>(problem, std::move(ranks), std::move(nodes)).run(effort, limits);
+  Annealer<PartitionLevel> annealer(problem, std::move(ranks), std::move(nodes));
+  auto best = annealer.run(effort, limits);
+  C2R_ASSERT(annealer.tracks(partition_cost(problem, annealer.rank_of())));
+  return best;
 }
 
 std::vector<std::int32_t> anneal_pairs(const PartitionProblem& problem,

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """c2r plan, simulate and export, and placements of other engines."""
+import itertools
 import json
 import re
 import unittest
@@ -49,6 +50,29 @@ class Plans(CommandLine):
             self.assertEqual(counts["wire_copies"], wire)
             self.assertEqual(sum(counts["sent"]), wire)
             self.assertEqual(counts["dispatch_wire_bytes"], wire * 10 * 2)
+
+    def test_a_simulation_of_replicas_on_nodes_counts_what_brute_force_does(self):
+        self.make_trace()
+        self.succeed("plan", "trace.safetensors", "--cluster", "2x2", "--redundant-slots", "1",
+                     "--effort", "0.01", "-o", "plan.json")
+        slots = [layer["slots"] for layer in json.loads((self.folder / "plan.json").read_text())["layers"]]
+        for transport in "per-rank", "per-node":
+            step = json.loads(self.succeed("simulate", "plan.json", "trace.safetensors", "--json",
+                                           "--transport", transport))["steps"][-1]
+            for layer, hosted in enumerate(slots):
+                wire = 0
+                for home, token in itertools.product(range(4), small_model.choices()):
+                    covers = [c for size in (1, 2) for c in itertools.combinations(range(4), size)
+                              if set(token[layer]) <= {e for rank in c for e in hosted[rank]}]
+                    nodes = lambda cover: {rank // 2 for rank in cover}
+                    ranks = min(covers, key=lambda c: (len(c), len(nodes(c)),
+                                                       home // 2 not in nodes(c)))
+                    if transport == "per-rank":
+                        wire += sum(rank != home for rank in ranks)
+                    else:  # to the home's twin in each other node, and from there inside it
+                        wire += sum(node != home // 2 for node in nodes(ranks))
+                        wire += sum(rank % 2 != home % 2 for rank in ranks)
+                self.assertAlmostEqual(step["wire_copies_per_token"][layer], wire / 4 / 400)
 
     def test_pair_counts_of_top_2_are_as_good_as_a_trace(self):
         self.make_plan()
