@@ -75,7 +75,9 @@ class Session {
       return;
     }
     const auto parallel = expert_parallel_options(options, model_.config(), transport->ep_size());
-    check_memory(model_, parallel.placements, neighbours, available_bytes());
+    if (const auto available = available_bytes()) {
+      check_memory(model_, parallel.placements, neighbours, *available);
+    }
     engine_.emplace(model_, engine_options, *transport, parallel);
   }
 
@@ -88,10 +90,13 @@ class Session {
 };
 
 void print_memory(const std::vector<RankMemory>& ranks) {
+  const auto megabytes = [](const std::optional<std::int64_t>& bytes) {
+    return bytes ? fmt::format("{:.1f}", static_cast<double>(*bytes) / 1e6) : "unknown";
+  };
   for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
-    std::cerr << fmt::format("rank {}: {:.1f} MB resident, of which {:.1f} MB are weights\n", rank,
-                             static_cast<double>(ranks[rank].resident_bytes) / 1e6,
-                             static_cast<double>(ranks[rank].weight_bytes) / 1e6);
+    std::cerr << fmt::format("rank {}: {} MB resident, of which {} MB are weights\n", rank,
+                             megabytes(ranks[rank].resident_bytes),
+                             megabytes(ranks[rank].weight_bytes));
   }
 }
 

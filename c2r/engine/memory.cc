@@ -95,9 +95,11 @@ void check_memory(const Model& model, std::span<const Placement> placements,
 }
 
 std::vector<RankMemory> gather_memory(Transport& transport, const Model& model) {
-  RankMemory mine{.resident_bytes = resident_bytes()};
+  RankMemory mine{.resident_bytes = resident_bytes(), .weight_bytes = 0};
   for (const SafetensorsFile& shard : model.checkpoint().shards()) {
-    mine.weight_bytes += resident_bytes(shard.bytes());
+    const auto bytes = resident_bytes(shard.bytes());
+    if (!bytes) mine.weight_bytes.reset();
+    if (mine.weight_bytes) *mine.weight_bytes += *bytes;
   }
   std::vector<RankMemory> all;
   for (const auto& one : gather<RankMemory>(transport, {&mine, 1}, "memory of the ranks")) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -32,12 +33,13 @@ void check_memory(const Model& model, std::span<const Placement> placements,
                   std::span<const RankId> ranks, std::int64_t available_bytes);
 
 struct RankMemory {
-  std::int64_t resident_bytes = 0;  // of the process
-  std::int64_t weight_bytes = 0;    // of which pages of the checkpoint; ranks may share them
+  std::optional<std::int64_t> resident_bytes;  // of the process; nothing if it is not known
+  std::optional<std::int64_t> weight_bytes;    // of which pages of the checkpoint
 };
 
 /// On rank 0 the memory of each rank now, elsewhere nothing. Collective. [ep_size]
-/// @throws Error(kUnsupported) if Linux does not say, and as Exchange::wait()
+/// Ranks of a machine share pages, so the sum may be more than it holds.
+/// @throws as Exchange::wait()
 std::vector<RankMemory> gather_memory(Transport& transport, const Model& model);
 
 }  // namespace c2r

@@ -10,13 +10,11 @@
 #include <string>
 #include <string_view>
 
-#include "c2r/core/error.h"
-
 namespace c2r {
 namespace {
 
-// The value of a line "KEY:   123 kB" of a file of /proc.
-std::int64_t read_kilobytes(const std::string& path, std::string_view key) {
+// The bytes of a line "KEY:   123 kB" of a file of /proc.
+std::optional<std::int64_t> read_kilobytes(const std::string& path, std::string_view key) {
   std::ifstream file(path);
   for (std::string line; std::getline(file, line);) {
     if (!line.starts_with(key)) continue;
@@ -25,7 +23,7 @@ std::int64_t read_kilobytes(const std::string& path, std::string_view key) {
     const auto end = line.data() + line.size();
     if (std::from_chars(line.data() + begin, end, value).ec == std::errc()) return value * 1024;
   }
-  C2R_THROW(kUnsupported, "{}: has no {}", path, key);
+  return std::nullopt;
 }
 
 // Closes at the end of its scope.
@@ -41,21 +39,19 @@ struct FileDescriptor {
 
 }  // namespace
 
-std::int64_t resident_bytes() {
+std::optional<std::int64_t> resident_bytes() {
   return read_kilobytes("/proc/self/status", "VmRSS:");
 }
 
-std::int64_t available_bytes() {
+std::optional<std::int64_t> available_bytes() {
   return read_kilobytes("/proc/meminfo", "MemAvailable:");
 }
 
 // https://docs.kernel.org/admin-guide/mm/pagemap.html: 64 bits a page, the highest says whether it
 // is in memory and mapped.
-std::int64_t resident_bytes(std::span<const std::byte> memory) {
+std::optional<std::int64_t> resident_bytes(std::span<const std::byte> memory) {
   if (memory.empty()) return 0;
-  constexpr const char* kPath = "/proc/self/pagemap";
-  const FileDescriptor pagemap(kPath);
-  C2R_REQUIRE(pagemap.fd >= 0, kUnsupported, "{}: cannot be opened", kPath);
+  const FileDescriptor pagemap("/proc/self/pagemap");
   const auto page_bytes = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
   const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
   const std::uintptr_t end = (address + memory.size() - 1) / page_bytes + 1;
@@ -65,8 +61,7 @@ std::int64_t resident_bytes(std::span<const std::byte> memory) {
     const std::size_t count = std::min<std::size_t>(entries.size(), end - page);
     const auto num_read = ::pread(pagemap.fd, entries.data(), count * sizeof(entries[0]),
                                   static_cast<off_t>(page * sizeof(entries[0])));
-    C2R_REQUIRE(num_read == static_cast<ssize_t>(count * sizeof(entries[0])), kUnsupported,
-                "{}: cannot be read", kPath);
+    if (num_read != static_cast<ssize_t>(count * sizeof(entries[0]))) return std::nullopt;
     num_resident += std::count_if(entries.begin(), entries.begin() + std::ptrdiff_t(count),
                                   [](std::uint64_t entry) { return (entry >> 63) == 1; });
     page += count;
