@@ -9,6 +9,7 @@ import zstandard
 
 from training import corpus as documents
 from training.batches import Batches, Corpus, read_corpus, sequences, write_corpus
+from training.held_out import held_out_sequences
 from training.prepare import prepare
 
 
@@ -83,3 +84,10 @@ def test_preparing_twice_gives_the_same_bytes_and_leaves_evaluation_texts_out(tm
     num_held_out = sum(map(documents.is_held_out, texts))
     assert facts["held_out"]["documents"] == num_held_out > 0
     assert facts["train"]["documents"] == 400 - num_held_out
+
+
+def test_held_out_sequences_take_turns_between_domains():
+    tokens = {"a.held_out": np.arange(9, dtype=np.uint16), "b.held_out": np.arange(100, 105, dtype=np.uint16)}
+    corpus = Corpus(tokens, {"a": {}, "b": {}})
+    assert held_out_sequences(corpus, 7, 4) == [[0, 1, 2, 3], [100, 101, 102, 103]]
+    assert held_out_sequences(corpus, 100, 4) == [[0, 1, 2, 3], [100, 101, 102, 103], [4, 5, 6, 7]]
