@@ -75,6 +75,26 @@ def data_table(data: dict) -> str:
     return table(["domain", "documents", "M tokens", "held out", "M tokens", "left out"], rows)
 
 
+def without_suffix(name: str) -> str:
+    return name.removesuffix("-cpu")
+
+
+def stand_in(name: str) -> str:
+    """What a model trained by a configuration for machines without a GPU is not."""
+    if without_suffix(name) == name:
+        return ""
+    return f"""
+
+**A stand-in, trained without a GPU**: smaller, and on a hundredth of the text. On a machine with a GPU one command
+replaces it:
+
+    python3 -m training.train training/configs/{without_suffix(name)}.toml"""
+
+
+def output_option(name: str) -> str:
+    return "" if without_suffix(name) == name else f" -o models/{without_suffix(name)}"
+
+
 def introduction(starts: list[dict], tokens: int, seconds: float) -> str:
     """What the model is, and how it was made."""
     first = starts[0]
@@ -86,14 +106,14 @@ def introduction(starts: list[dict], tokens: int, seconds: float) -> str:
 # {name}
 
 {FAMILIES[model["family"]].format(**model)}. A small model to test and to show c2r on; what it
-writes is fluent at best, never reliable.
+writes is fluent at best, never reliable.{stand_in(name)}
 
 {first["num_parameters"]:,} parameters, of which a token uses {first["num_active_parameters"]:,}. Trained from scratch
 on {tokens / 1e6:,.1f} M tokens ({epochs:.2f} epochs) in {seconds / 60:.1f} minutes on {machines}, in
 {pieces}: {tokens / max(seconds, 1e-9):,.0f} tokens/s. PyTorch {first["torch"]}, expert products by
 {first["grouped_matmul"]}, commit {first["commit"] or "unknown"}. The command:
 
-    python3 -m training.train {first["command"]}
+    python3 -m training.train {first["command"]}{output_option(name)}
 
 All figures come from `log.jsonl`. Held-out text and routing are of the saved bf16 weights."""
 
