@@ -14,7 +14,7 @@ configure: setup
 build: configure ## build the release preset into build/release
 	@cmake --build --preset release
 
-demo: configure ## measure how the experts of a real model work together
+demo: configure ## a small MoE model on 4 ranks, both ways: what placing its experts saves
 	@cmake --build --preset release --target c2r
 	@tools/demo.sh
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """c2r tokenize, inspect, profile, score, generate and permute-checkpoint."""
 import json
+import pathlib
 import subprocess
 import unittest
 
@@ -36,6 +37,31 @@ class Tokens(CommandLine):
         self.fails_with(1, "c2r tokenize: model/tokenizer.json: normalizer has the type 'NFD', but c2r "
                            "supports only NFC, NFKC, Prepend, Replace and Sequence",
                         "tokenize", "model", "text.txt")
+
+
+class ShippedModel(CommandLine):
+    MODEL = str(pathlib.Path(__file__).resolve().parents[2] / "models" / "nano-qwen-moe")
+
+    def test_it_writes_the_same_on_one_rank_and_on_four(self):
+        words = ["generate", self.MODEL, "--prompt", "The old man looked at the sea and", "--dtype", "f32",
+                 "--max-new-tokens", "64"]
+        alone = self.succeed(*words)
+        self.assertGreater(len(alone.split()), 20)
+        self.succeed("profile", self.MODEL, "--text", "text.txt", "-o", "trace.safetensors")
+        self.succeed("plan", "trace.safetensors", "--cluster", "2x2", "--redundant-slots", "1", "-o", "plan.json")
+        for mode in ("per-expert", "per-rank", "per-node"):
+            with self.subTest(mode=mode):
+                self.assertEqual(self.succeed(*words, "--plan", "plan.json", "--ranks", "4", "--threads", "1",
+                                              "--mode", mode), alone)
+
+    def test_it_has_learnt_english(self):
+        english = "The old man looked at the sea and said that he would not go to the house again."
+        for name, text in (("english", english), ("shuffled", " ".join(sorted(english.split())))):
+            (self.folder / f"{name}.txt").write_text(text)
+        scores = [float(self.succeed("score", self.MODEL, "--text", f"{name}.txt").split()[-1])
+                  for name in ("english", "shuffled")]
+        self.assertLess(scores[0], 200)       # of 8192 tokens
+        self.assertGreater(scores[1], 3 * scores[0])
 
 
 class Models(CommandLine):
