@@ -9,6 +9,7 @@
 #include "c2r/cli/model_run.h"
 #include "c2r/cli/sequences.h"
 #include "c2r/core/error.h"
+#include "c2r/engine/windows.h"
 
 namespace c2r::cli {
 namespace {
@@ -44,47 +45,29 @@ ScoreRequest parse_pair(const Json& line, TextCoder& coder, const std::string& p
   return request;
 }
 
-// Cuts sequences into windows.
-class Windows {
- public:
-  Windows(const Options& options, OpenModel& open)
-      : sequences_(options.files, open.coder),
-        window_(
-            static_cast<std::size_t>(std::min(options.window, open.model.config().max_positions))) {
-  }
-
-  // The next window of more than one token.
-  std::optional<ScoreRequest> next() {
-    while (rest_.size() < 2) {
-      auto sequence = sequences_.next();
-      if (!sequence) return std::nullopt;
-      sequence_ = std::move(*sequence);
-      rest_ = sequence_;
-    }
-    const auto tokens = rest_.first(std::min(window_, rest_.size()));
-    rest_ = rest_.subspan(tokens.size());
-    return ScoreRequest{.tokens = {tokens.begin(), tokens.end()}};
-  }
-
- private:
-  Sequences sequences_;
-  std::size_t window_;
-  std::vector<TokenId> sequence_;
-  std::span<const TokenId> rest_;
-};
-
 using NextRequest = std::function<std::optional<ScoreRequest>()>;
 
-NextRequest requests_of(const Options& options, OpenModel& open) {
-  if (options.pairs.empty()) {
-    return [windows = std::make_shared<Windows>(options, open)] { return windows->next(); };
-  }
-  return
-      [&open, lines = std::make_shared<JsonLines>(options.pairs)]() -> std::optional<ScoreRequest> {
-        const auto line = lines->next();
-        if (!line) return std::nullopt;
-        return parse_pair(*line, open.coder, lines->place());
-      };
+// Windows of more than one token.
+NextRequest windows_of(const Options& options, OpenModel& open) {
+  const auto sequences = std::make_shared<Sequences>(options.files, open.coder);
+  const auto windows =
+      std::make_shared<Windows>([sequences] { return sequences->next(); },
+                                std::min(options.window, open.model.config().max_positions));
+  return [windows]() -> std::optional<ScoreRequest> {
+    while (auto tokens = windows->next()) {
+      if (tokens->size() > 1) return ScoreRequest{.tokens = std::move(*tokens)};
+    }
+    return std::nullopt;
+  };
+}
+
+NextRequest pairs_of(const Options& options, OpenModel& open) {
+  const auto lines = std::make_shared<JsonLines>(options.pairs);
+  return [&open, lines]() -> std::optional<ScoreRequest> {
+    const auto line = lines->next();
+    if (!line) return std::nullopt;
+    return parse_pair(*line, open.coder, lines->place());
+  };
 }
 
 // Says what each request gave, or what all did.
@@ -111,8 +94,11 @@ Work prepare_score(const Options& options, OpenModel& open) {
   const bool has_files = !options.files.texts.empty() || !options.files.tokens.empty();
   C2R_REQUIRE(has_files == options.pairs.empty(), kInvalidArgument,
               "give either --pairs, or --text and --tokens");
-  const NextRequest next = open.is_first_rank() ? requests_of(options, open) : NextRequest();
-  return [&options, &open, next] { print_scores(open.engine, next, options.is_json); };
+  NextRequest next;
+  if (open.is_first_rank()) next = has_files ? windows_of(options, open) : pairs_of(options, open);
+  return [&options, &open, next = std::move(next)] {
+    print_scores(open.engine, next, options.is_json);
+  };
 }
 
 }  // namespace

@@ -7,6 +7,19 @@
 
 namespace c2r {
 
+Piece piece_of(std::span<const TokenId> tokens) {
+  Piece piece(tokens.size());
+  std::ranges::transform(tokens, piece.begin(),
+                         [](TokenId token) { return static_cast<std::int32_t>(token); });
+  return piece;
+}
+
+std::vector<TokenId> tokens_of(std::span<const std::int32_t> piece) {
+  std::vector<TokenId> tokens(piece.size());
+  std::ranges::transform(piece, tokens.begin(), [](std::int32_t id) { return TokenId{id}; });
+  return tokens;
+}
+
 std::optional<Piece> deal(Transport* transport, const std::function<std::optional<Piece>()>& next) {
   if (transport == nullptr) return next();
   std::vector<Piece> pieces;

@@ -4,15 +4,19 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
-#include <string>
+#include <span>
 #include <vector>
 
+#include "c2r/core/ids.h"
 #include "c2r/transport/transport.h"
 
 namespace c2r {
 
 /// A piece of work in the form in which it travels. Not empty.
 using Piece = std::vector<std::int32_t>;
+
+Piece piece_of(std::span<const TokenId> tokens);
+std::vector<TokenId> tokens_of(std::span<const std::int32_t> piece);
 
 /// Deals the next round of pieces, one to each rank and in rank order, so that the w-th piece goes
 /// to rank w mod ep_size: as homes_of_sequences() deals sequences. The last round may be shorter.

@@ -11,56 +11,23 @@
 namespace c2r {
 namespace {
 
-// Cuts sequences into windows, up to a number of tokens.
-class Windows {
- public:
-  Windows(const NextSequence& next, const ProfileRequest& request)
-      : next_(next), window_(request.window), num_left_(request.max_tokens.value_or(INT64_MAX)) {}
-
-  std::optional<Piece> next() {
-    while (num_left_ > 0 && begin_ == sequence_.size()) {
-      auto sequence = next_();
-      if (!sequence) return std::nullopt;
-      sequence_ = std::move(*sequence);
-      begin_ = 0;
-    }
-    if (num_left_ == 0) return std::nullopt;
-    const auto rest = std::span(sequence_).subspan(begin_);
-    const std::int64_t count = std::min({window_, std::ssize(rest), num_left_});
-    Piece piece(static_cast<std::size_t>(count));
-    std::ranges::transform(rest.first(piece.size()), piece.begin(),
-                           [](TokenId token) { return static_cast<std::int32_t>(token); });
-    begin_ += piece.size();
-    num_left_ -= count;
-    return piece;
-  }
-
- private:
-  const NextSequence& next_;
-  std::int64_t window_, num_left_;
-  std::vector<TokenId> sequence_;
-  std::size_t begin_ = 0;
-};
-
 // What the tokens of one window chose. [num_moe_layers, num_tokens, top_k]
 struct Choices {
   std::vector<ExpertId> topk_idx;
   std::vector<float> topk_weights;
 };
 
-Choices choices_of(Engine& engine, const Piece& window) {
+Choices choices_of(Engine& engine, const std::vector<TokenId>& window) {
   const ModelConfig& config = engine.config();
   const auto layer_size = window.size() * static_cast<std::size_t>(config.top_k);
   const auto num_layers = static_cast<std::size_t>(config.num_moe_layers());
   Choices choices{std::vector<ExpertId>(num_layers * layer_size),
                   std::vector<float>(num_layers * layer_size)};
-  std::vector<TokenId> tokens;
-  for (const std::int32_t id : window) tokens.push_back(TokenId{id});
-  if (!tokens.empty()) {
+  if (!window.empty()) {
     std::vector<std::size_t> ends;  // of each layer
     for (std::size_t layer = 0; layer < num_layers; ++layer) ends.push_back(layer * layer_size);
-    KvCache cache = engine.make_cache(std::ssize(tokens));
-    engine.prefill(cache, tokens, {}, [&](std::int64_t moe_layer, const Routing& routing) {
+    KvCache cache = engine.make_cache(std::ssize(window));
+    engine.prefill(cache, window, {}, [&](std::int64_t moe_layer, const Routing& routing) {
       auto& end = ends[static_cast<std::size_t>(moe_layer)];
       std::ranges::copy(routing.topk_idx.all(), choices.topk_idx.begin() + std::ptrdiff_t(end));
       std::ranges::copy(routing.topk_weights.all(),
@@ -118,10 +85,15 @@ ProfileResult profile(Engine& engine, const NextSequence& next, const ProfileReq
                            .layer_indices = config.moe_layers};
   std::optional<TraceWriter> writer;
   if (engine.is_first_rank()) writer.emplace(request.output, header, /*has_weights=*/true);
-  Windows windows(next, request);
+  Windows windows(next, request.window, request.max_tokens.value_or(INT64_MAX));
+  const auto next_piece = [&]() -> std::optional<Piece> {
+    const auto window = windows.next();
+    return window ? std::optional(piece_of(*window)) : std::nullopt;
+  };
   ProfileResult result;
-  while (const auto window = deal(engine.transport(), [&] { return windows.next(); })) {
-    for (const Choices& choices : gather_choices(engine.transport(), choices_of(engine, *window))) {
+  while (const auto piece = deal(engine.transport(), next_piece)) {
+    for (const Choices& choices :
+         gather_choices(engine.transport(), choices_of(engine, tokens_of(*piece)))) {
       const std::int64_t num_tokens = append(choices, header, *writer);
       result.num_tokens += num_tokens;
       result.num_sequences += num_tokens > 0 ? 1 : 0;

@@ -3,19 +3,15 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "c2r/core/progress.h"
 #include "c2r/engine/engine.h"
+#include "c2r/engine/windows.h"
 
 namespace c2r {
-
-/// The next sequence of tokens, or nothing at the end. Sequences are asked for one by one, so that
-/// a corpus need not fit in memory.
-using NextSequence = std::function<std::optional<std::vector<TokenId>>()>;
 
 struct ProfileRequest {
   std::filesystem::path output;            // the trace

@@ -23,17 +23,15 @@ Score score_row(std::span<const float> logits, TokenId token) {
           .is_greedy = logit == max};
 }
 
-// A request as it travels: first_scored, then the tokens.
+// A request as it travels: its tokens, then first_scored.
 Piece piece_of(const ScoreRequest& request) {
-  Piece piece{static_cast<std::int32_t>(request.first_scored)};
-  for (const TokenId token : request.tokens) piece.push_back(static_cast<std::int32_t>(token));
+  Piece piece = c2r::piece_of(request.tokens);
+  piece.push_back(static_cast<std::int32_t>(request.first_scored));
   return piece;
 }
 
-ScoreRequest request_of(const Piece& piece) {
-  ScoreRequest request{.first_scored = piece[0]};
-  for (const std::int32_t id : std::span(piece).subspan(1)) request.tokens.push_back(TokenId{id});
-  return request;
+ScoreRequest request_of(std::span<const std::int32_t> piece) {
+  return {.tokens = tokens_of(piece.first(piece.size() - 1)), .first_scored = piece.back()};
 }
 
 }  // namespace
