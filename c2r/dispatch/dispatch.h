@@ -62,6 +62,9 @@ struct DispatchOptions {
   ReplicaRule rule = ReplicaRule::kFewestRanks;
   std::uint64_t seed = 0;  // of the rule
   RowType row_type = RowType::kBf16;
+  /// False, in per-rank mode only: a rank returns a row for each choice, as in per-expert mode, and
+  /// the home rank adds them in the order of choice. To measure what the sums save.
+  bool sums_before_return = true;
 };
 
 class DispatcherState;
@@ -112,7 +115,8 @@ class Handle {
 class Dispatcher {
  public:
   /// @param transport must outlive it, with as many ranks as the placement and the cluster
-  /// @throws Error(kInvalidArgument) if they do not match, or if the mode is kAllGather
+  /// @throws Error(kInvalidArgument) if they do not match, or if the mode is kAllGather, or
+  ///         per-node and to return rows of single choices
   Dispatcher(Transport& transport, const Placement& placement, const DispatchOptions& options);
   /// Another layer between the same ranks, with the same options. The two share their buffers: a
   /// model needs them once, not for each of its layers. Used by the same thread.

@@ -53,6 +53,11 @@ void HandleState::check_rows(std::int64_t has, std::int64_t needs, const char* w
               has, needs);
 }
 
+// The rows that travel there, or back.
+std::int64_t HandleState::num_rows_of(const CopyList& list) const {
+  return phase_ == Phase::kCombine && !returns_sums() ? std::ssize(list.slot) : list.num_copies();
+}
+
 // Where each copy's row lies. Own copies stay in f32, in the same place for both sides.
 void HandleState::lay_out(std::int64_t hidden) {
   hidden_ = hidden;
@@ -60,12 +65,12 @@ void HandleState::lay_out(std::int64_t hidden) {
   std::int64_t num_out = 0, num_in = 0;
   const std::size_t me = index(self());
   for (std::size_t r = 0; r < routes_.out.size(); ++r) {
-    if (r != me) num_out += routes_.out[r].num_copies(), num_in += routes_.in[r].num_copies();
+    if (r != me) num_out += num_rows_of(routes_.out[r]), num_in += num_rows_of(routes_.in[r]);
   }
   const std::int64_t row_bytes = hidden * element_bytes(type);
   out_ = dispatcher_.buffers->take(num_out * row_bytes);
   in_ = dispatcher_.buffers->take(num_in * row_bytes);
-  own_ = dispatcher_.buffers->take(routes_.out[me].num_copies() * hidden *
+  own_ = dispatcher_.buffers->take(num_rows_of(routes_.out[me]) * hidden *
                                    element_bytes(RowType::kF32));
   out_rows_.resize(routes_.out.size());
   in_rows_.resize(routes_.in.size());
@@ -77,8 +82,8 @@ void HandleState::lay_out(std::int64_t hidden) {
     }
     out_rows_[r] = {out, type, hidden};
     in_rows_[r] = {in, type, hidden};
-    out += routes_.out[r].num_copies() * row_bytes;
-    in += routes_.in[r].num_copies() * row_bytes;
+    out += num_rows_of(routes_.out[r]) * row_bytes;
+    in += num_rows_of(routes_.in[r]) * row_bytes;
   }
   sum_.resize(std::size_t(hidden));
 }
@@ -86,8 +91,8 @@ void HandleState::lay_out(std::int64_t hidden) {
 void HandleState::begin(Phase phase, std::int64_t hidden) {
   C2R_REQUIRE(phase_ == Phase::kIdle, kInvalidArgument,
               "{}: a dispatch or combine was started, but the one before is not finished", label_);
-  lay_out(hidden);
   phase_ = phase;
+  lay_out(hidden);
   num_started_ = 0;
 }
 
@@ -141,8 +146,8 @@ void HandleState::start_exchange(bool is_between_nodes) {
   for (const RankId peer : is_between_nodes ? dispatcher_.table.relays : dispatcher_.table.group) {
     if (peer == self()) continue;
     const std::size_t r = index(peer);
-    const auto part = [](const WireRows& rows, const CopyList& list) {
-      return std::span(rows.data, std::size_t(list.num_copies() * rows.row_bytes()));
+    const auto part = [&](const WireRows& rows, const CopyList& list) {
+      return std::span(rows.data, std::size_t(num_rows_of(list) * rows.row_bytes()));
     };
     const auto there = part(out_rows_[r], routes_.out[r]), back = part(in_rows_[r], routes_.in[r]);
     send.push_back({peer, is_dispatch ? there : back});
@@ -200,20 +205,32 @@ void HandleState::start_combine(MatrixView<const float> rows) {
   check_rows(rows.rows(), routes_.offsets.back(), "rows");
   begin(Phase::kCombine, rows.cols());
   for (const RankId src : dispatcher_.table.group) {
-    const CopyList& list = routes_.in[index(src)];
-    const bool has_weights = !list.weight.empty();
-    std::size_t choice = 0;
-    for (std::int64_t idx = 0; idx < list.num_copies(); ++idx) {
-      for (int n = 0; n < list.num_choices[std::size_t(idx)]; ++n, ++choice) {
-        const auto row = rows.row(routes_.row_of[index(src)][choice]);
-        const float weight = has_weights ? list.weight[choice] : 1;
-        if (n == 0) scale_row(row, weight, sum_);
-        if (n > 0) add_row(row, weight, sum_);
-      }
-      encode_row(sum_, in_rows_[index(src)], idx);
+    if (returns_sums()) {
+      sum_choices(src, rows);
+      continue;
+    }
+    const auto& row_of = routes_.row_of[index(src)];
+    for (std::size_t choice = 0; choice < row_of.size(); ++choice) {
+      encode_row(rows.row(row_of[choice]), in_rows_[index(src)], std::int64_t(choice));
     }
   }
   start_legs();
+}
+
+// One row for each copy that came from `src`.
+void HandleState::sum_choices(RankId src, MatrixView<const float> rows) {
+  const CopyList& list = routes_.in[index(src)];
+  const bool has_weights = !list.weight.empty();
+  std::size_t choice = 0;
+  for (std::int64_t idx = 0; idx < list.num_copies(); ++idx) {
+    for (int n = 0; n < list.num_choices[std::size_t(idx)]; ++n, ++choice) {
+      const auto row = rows.row(routes_.row_of[index(src)][choice]);
+      const float weight = has_weights ? list.weight[choice] : 1;
+      if (n == 0) scale_row(row, weight, sum_);
+      if (n > 0) add_row(row, weight, sum_);
+    }
+    encode_row(sum_, in_rows_[index(src)], idx);
+  }
 }
 
 // Adds up what this node's ranks have returned for the tokens of others.

@@ -81,9 +81,12 @@ class HandleState {
   void wait_for(Phase phase, std::int64_t hidden);
   void start_legs();
   void end();
+  bool returns_sums() const { return dispatcher_.table.options.sums_before_return; }
+  std::int64_t num_rows_of(const CopyList& list) const;
   void lay_out(std::int64_t hidden);
   void start_exchange(bool is_between_nodes);
   void forward_relayed();
+  void sum_choices(RankId src, MatrixView<const float> rows);
   void sum_relayed();
   void check_rows(std::int64_t has, std::int64_t needs, const char* what) const;
 

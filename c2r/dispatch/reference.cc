@@ -34,7 +34,7 @@ class Reference {
       : options_(options), expert_(expert) {}
 
   void add_token(const Token& token, std::span<float> sum) const {
-    switch (options_.mode) {
+    switch (options_.sums_before_return ? options_.mode : CopyMode::kPerExpert) {
       case CopyMode::kPerExpert:
         return add_per_expert(token, sum);
       case CopyMode::kPerRank:

@@ -22,6 +22,7 @@ std::uint64_t fingerprint_of(const Placement& placement, const DispatchOptions& 
   add(options.rule);
   add(options.seed);
   add(options.row_type);
+  add(options.sums_before_return);
   return hash;
 }
 
@@ -150,15 +151,22 @@ void RoutesMaker::add_choices(const Choices& choices) {
 
 void RoutesMaker::add_choice(std::int32_t item, const Target& target, float weight) {
   CopyList& list = routes_.out[index(target.to)];
-  if (!list.add(item, target.slot, weight)) return;
-  routes_.returns.push_back({target.to, static_cast<std::int32_t>(list.num_copies() - 1), 1});
+  const bool is_new = list.add(item, target.slot, weight);
+  if (!table_.options.sums_before_return) {
+    routes_.returns.push_back(
+        {target.to, static_cast<std::int32_t>(std::ssize(list.slot) - 1), weight});
+  } else if (is_new) {
+    routes_.returns.push_back({target.to, static_cast<std::int32_t>(list.num_copies() - 1), 1});
+  }
 }
 
-// Rows come back summed up for each rank: the order of these sums is that of the ranks.
+// Sums that come back from ranks are added in the order of the ranks.
 void RoutesMaker::finish_item() {
-  const auto begin = routes_.returns.begin() + routes_.return_offsets.back();
-  std::sort(begin, routes_.returns.end(),
-            [](const auto& a, const auto& b) { return a.from < b.from; });
+  if (table_.options.sums_before_return) {
+    const auto begin = routes_.returns.begin() + routes_.return_offsets.back();
+    std::sort(begin, routes_.returns.end(),
+              [](const auto& a, const auto& b) { return a.from < b.from; });
+  }
   routes_.return_offsets.push_back(std::ssize(routes_.returns));
 }
 
@@ -231,6 +239,8 @@ RoutingTable::RoutingTable(const Transport& transport, const Placement& placemen
               cluster.ranks_per_node, transport.ep_size());
   C2R_REQUIRE(options.mode != CopyMode::kAllGather, kInvalidArgument,
               "tokens are sent per-expert, per-rank or per-node; not all-gather");
+  C2R_REQUIRE(options.sums_before_return || options.mode != CopyMode::kPerNode, kInvalidArgument,
+              "per-node, rows can come back only as sums");
   for (std::int32_t r = 0; r < placement.ep_size(); ++r) {
     for (std::int32_t slot = 0; slot < slots_per_rank; ++slot) {
       const ExpertId expert = placement.slots(r, slot);

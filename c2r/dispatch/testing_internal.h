@@ -88,7 +88,7 @@ inline void compute_experts(const ExchangeProblem& problem, RankId rank,
 }
 
 /// The copies that the volume model predicts. Of all batches, each once.
-inline Volume predicted_volume(const ExchangeProblem& problem) {
+inline Volume predicted_volume(const ExchangeProblem& problem, CopyMode mode) {
   ReachCounter counter(problem.placement, {.cluster = problem.options.cluster,
                                            .rule = problem.options.rule,
                                            .seed = problem.options.seed,
@@ -98,7 +98,7 @@ inline Volume predicted_volume(const ExchangeProblem& problem) {
     counter.add(topk_idx,
                 std::vector<RankId>(std::size_t(topk_idx.rows()), RankId{std::int32_t(r)}));
   }
-  return volume_of(counter.finish(), problem.options.mode);
+  return volume_of(counter.finish(), mode);
 }
 
 /// One rank's traffic since the last call, checked to be `copies(peer)` rows to each peer, in one
@@ -131,8 +131,11 @@ class TrafficMeter {
 /// Dispatches, computes and combines this rank's batch `num_rounds` times with one handle, and
 /// compares results with `expected` [ep_size] bit for bit and traffic with the volume model.
 inline void run_rank(Transport& transport, const ExchangeProblem& problem,
-                     std::span<const Matrix<float>> expected, const Volume& volume,
-                     int num_rounds = 2) {
+                     std::span<const Matrix<float>> expected, int num_rounds = 2) {
+  const DispatchOptions& how = problem.options;
+  const Volume volume = predicted_volume(problem, how.mode);
+  const Volume back =
+      predicted_volume(problem, how.sums_before_return ? how.mode : CopyMode::kPerExpert);
   const auto me = std::int64_t(index(transport.rank()));
   const TokenBatch& batch = problem.batches[std::size_t(me)];
   Dispatcher dispatcher(transport, problem.placement, problem.options);
@@ -155,7 +158,7 @@ inline void run_rank(Transport& transport, const ExchangeProblem& problem,
     Matrix<float> sum(batch.x.rows(), problem.hidden);
     handle.finish_combine(sum);
     meter.expect_rows("combine", row_bytes,
-                      [&](std::int64_t src) { return volume.link_copies(src, me); });
+                      [&](std::int64_t src) { return back.link_copies(src, me); });
     EXPECT_EQ(sum, expected[std::size_t(me)]) << "rank " << me << ", round " << round;
   }
 }
@@ -166,7 +169,7 @@ inline std::vector<Matrix<float>> expected_sums(const ExchangeProblem& problem) 
 
 /// What is tried: every mode, rule and row type.
 inline std::vector<DispatchOptions> all_options(const Cluster& cluster) {
-  std::vector<DispatchOptions> all;
+  std::vector<DispatchOptions> all{{.cluster = cluster, .sums_before_return = false}};
   for (const auto mode : {CopyMode::kPerExpert, CopyMode::kPerRank, CopyMode::kPerNode}) {
     for (const auto rule :
          {ReplicaRule::kFewestRanks, ReplicaRule::kLocalFirst, ReplicaRule::kRandom}) {
@@ -179,8 +182,9 @@ inline std::vector<DispatchOptions> all_options(const Cluster& cluster) {
 }
 
 inline std::string to_string(const DispatchOptions& options) {
-  return fmt::format("{}x{} {} {} {}", options.cluster.num_nodes, options.cluster.ranks_per_node,
-                     name_of(options.mode), name_of(options.rule), name_of(options.row_type));
+  return fmt::format("{}x{} {}{} {} {}", options.cluster.num_nodes, options.cluster.ranks_per_node,
+                     name_of(options.mode), options.sums_before_return ? "" : " without sums",
+                     name_of(options.rule), name_of(options.row_type));
 }
 
 }  // namespace c2r::testing
