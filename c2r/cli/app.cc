@@ -151,6 +151,7 @@ int run(int argc, const char* const* argv) {
   add_score(app);
   add_generate(app);
   add_permute(app);
+  add_bench(app);
   add_help(app);
   if (argc == 1) {
     std::cerr << app.help();

@@ -34,6 +34,7 @@ void add_profile(CLI::App& app);
 void add_score(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_permute(CLI::App& app);
+void add_bench(CLI::App& app);
 
 /// The check of an option that takes an integer in [min, max].
 CLI::Validator in_range(std::int64_t min, std::int64_t max);

@@ -6,7 +6,7 @@ import unittest
 from command_line import C2R, CommandLine
 
 COMMANDS = ["import", "analyze", "collaborators", "plan", "simulate", "compare", "export", "tokenize",
-            "inspect", "profile", "score", "generate", "permute-checkpoint"]
+            "inspect", "profile", "score", "generate", "permute-checkpoint", "bench"]
 
 
 class Help(CommandLine):
