@@ -87,7 +87,7 @@ void check_memory(const Model& model, std::span<const Placement> placements,
   std::vector<std::size_t> ids;
   for (const RankId rank : ranks) ids.push_back(index(rank));
   const std::int64_t needed = weight_bytes(model, placements, ranks);
-  C2R_REQUIRE(needed <= available_bytes, kInvalidArgument,
+  C2R_REQUIRE(needed <= available_bytes, kUnsupported,
               "the machine of rank{} {} has {:.2f} MB of memory available, but its weights are "
               "{:.2f} MB; spread the ranks over more machines",
               ranks.size() > 1 ? "s" : "", fmt::join(ids, ", "), megabytes(available_bytes),

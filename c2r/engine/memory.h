@@ -28,7 +28,7 @@ std::int64_t weight_bytes(const Model& model, std::span<const Placement> placeme
                           std::span<const RankId> ranks);
 
 /// @param ranks of a machine with `available_bytes` of memory for them
-/// @throws Error(kInvalidArgument) if it cannot hold the weights that they need
+/// @throws Error(kUnsupported) if it cannot hold the weights that they need
 void check_memory(const Model& model, std::span<const Placement> placements,
                   std::span<const RankId> ranks, std::int64_t available_bytes);
 

@@ -101,10 +101,18 @@ class Ranks(CommandLine):
         self.fails_on(2, 2, "c2r score: a row type is f32 or bf16; not 'fp8'", *score, "--row-type",
                       "fp8")
 
+    def test_what_one_rank_lacks_is_said_by_that_rank(self):
+        words = [C2R, "score", "--tokens", "tokens.jsonl"]
+        done = subprocess.run([MPIEXEC, "-n", "2", *words, "tiny_model", ":", "-n", "1", *words, "x"],
+                              cwd=self.folder, text=True, capture_output=True, timeout=120, check=False)
+        ours = [line for line in done.stderr.splitlines() if line.startswith("c2r")]
+        self.assertEqual((done.returncode, done.stdout, ours),
+                         (1, "", ["c2r score: 'x' is not a folder with a model"]), done.stderr)
+
     def test_weights_that_do_not_fit_are_refused(self):
         small_model.write_huge_model(self.folder / "huge")
         done = self.run_ranks(2, "generate", "huge", "--tokens", "[1]")
-        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertEqual(done.returncode, 1, done.stderr)
         ours = [line for line in done.stderr.splitlines() if line.startswith("c2r")]
         self.assertEqual(len(ours), 1, done.stderr)
         self.assertRegex(ours[0], r"^c2r generate: the machine of ranks 0, 1 has \d+\.\d\d MB of memory "
