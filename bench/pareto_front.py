@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The Pareto front of c2r beside every baseline, on gpt-oss-20b: tables and a figure.
 
-    bench/pareto_front.py build/release/c2r build/demo/trace.safetensors docs/pareto_front.svg
+    bench/pareto_front.py build/release/c2r gpt-oss-20b.safetensors docs/pareto_front.svg
 
 Needs the standard library only. Fits on the even sequences; prints, for 4 and 8 ranks, without and
 with a redundant slot on each rank, copies and imbalance on these and on the odd sequences, which were

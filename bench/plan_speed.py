@@ -2,7 +2,7 @@
 """What `c2r plan` costs, and what ten times the effort would gain.
 
     pip install numpy
-    bench/plan_speed.py build/release/c2r build/demo/trace.safetensors
+    bench/plan_speed.py build/release/c2r gpt-oss-20b.safetensors
 
 gpt-oss-20b is the public trace: 24 layers, 32 experts, top-4, 8 ranks, fitted on the even sequences. The
 other problem is drawn in DeepSeek-V3's shape: 58 layers (--layers), 256 experts, top-8, 100,000 tokens a
