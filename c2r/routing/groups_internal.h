@@ -36,6 +36,7 @@ class OpenKeys {
   explicit OpenKeys(const ScoredKeys& scored) : scored_(&scored) {}
 
   std::size_t num_vectors() const { return scored_->num_open; }
+  bool has(std::size_t v) const { return v < scored_->num_open; }
   void start(std::size_t) const {}
 
   HWY_INLINE Ints load(std::size_t t, std::size_t v) const {
@@ -70,14 +71,14 @@ HWY_INLINE void score_vectors(const float* row, const KeyLayout& layout, std::si
     if constexpr (kScoring == Scoring::kSigmoid) {
       scores[i] = hn::Add(scores[i], hn::Load(d, layout.bias + here));
     }
-    Ints key = make_key(bits_of(scores[i]), layout.kept_bits, hn::Load(di, layout.id_bits + here));
-    if (layout.has_padding() && v + i + 1 == layout.vectors_per_group) {
-      const std::size_t num_used = layout.group_size - (v + i) * kLanes;
+    const Ints key = make_keys(ordered_bits(bits_of(scores[i])), layout, here / kLanes);
+    hn::Store(key, di, scored.keys + t * scored.num_slots + here);
+    if ((v + i + 1) * kLanes > layout.group_size) {
+      const std::size_t num_used =
+          layout.group_size - std::min(layout.group_size, (v + i) * kLanes);
       const Floats none = hn::Set(d, -std::numeric_limits<float>::infinity());
-      key = hn::IfThenElse(hn::FirstN(di, num_used), key, hn::Set(di, kNoKey));
       scores[i] = hn::IfThenElse(hn::FirstN(d, num_used), scores[i], none);
     }
-    hn::Store(key, di, scored.keys + t * scored.num_slots + here);
     two.second = hn::Max(two.second, hn::Min(two.best, scores[i]));
     two.best = hn::Max(two.best, scores[i]);
   }
@@ -127,12 +128,12 @@ HWY_INLINE void open_groups(const RoutingPolicy& policy, const KeyLayout& layout
 }
 
 template <Scoring kScoring>
-HWY_INLINE void score_block_as(const RoutingPolicy& policy, const float* const* rows,
+HWY_INLINE void score_block_as(const RoutingPolicy& policy, const float* logits,
                                const KeyLayout& layout, ScoredKeys& scored) {
   for (std::size_t g = 0; g < static_cast<std::size_t>(policy.num_groups); ++g) {
     TopTwo<Floats> tokens[kLanes];
     for (std::size_t t = 0; t < kLanes; ++t) {
-      tokens[t] = score_group<kScoring>(rows[t], layout, t, g, scored);
+      tokens[t] = score_group<kScoring>(logits + t * layout.num_experts, layout, t, g, scored);
     }
     if (policy.num_groups == 1) continue;
     const auto [best, second] = pair_all_top_two<kLanes>(tokens);
@@ -142,7 +143,7 @@ HWY_INLINE void score_block_as(const RoutingPolicy& policy, const float* const* 
 }
 
 /// Scores every expert of a block, and opens the best groups of each token.
-HWY_INLINE void score_block(const RoutingPolicy& policy, const float* const* rows,
+HWY_INLINE void score_block(const RoutingPolicy& policy, const float* logits,
                             const KeyLayout& layout, ScoredKeys& scored) {
   scored.num_slots = layout.num_slots();
   scored.num_open = static_cast<std::size_t>(policy.top_groups) * layout.vectors_per_group;
@@ -155,9 +156,9 @@ HWY_INLINE void score_block(const RoutingPolicy& policy, const float* const* row
     }
   }
   if (policy.scoring == Scoring::kSigmoid) {
-    score_block_as<Scoring::kSigmoid>(policy, rows, layout, scored);
+    score_block_as<Scoring::kSigmoid>(policy, logits, layout, scored);
   } else {
-    score_block_as<Scoring::kSoftmax>(policy, rows, layout, scored);
+    score_block_as<Scoring::kSoftmax>(policy, logits, layout, scored);
   }
   if (policy.num_groups > 1) open_groups(policy, layout, scored);
 }

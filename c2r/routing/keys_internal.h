@@ -28,17 +28,20 @@ namespace c2r::HWY_NAMESPACE {
 
 // More slots than this, from many small groups, are routed portably.
 inline constexpr std::size_t kMaxSlots = kMaxExperts;
+// A token's slots without an expert are fewer: kMaxTopK vectors are sorted at a time, or each group
+// leaves part of a vector.
+inline constexpr std::size_t kMaxUnused = kMaxTopK * 16;
 
 // How a token's experts lie in vectors: each group starts a new vector, and lanes past its last
 // expert are unused. Slot v * kLanes + i is lane i of vector v.
 struct KeyLayout {
   std::size_t num_experts, group_size, vectors_per_group, num_vectors;
-  std::int32_t kept_bits;                       // of the score
-  alignas(64) std::int32_t id_bits[kMaxSlots];  // complemented ids
-  alignas(64) float bias[kMaxSlots];            // set where the scores are sigmoids
+  std::int32_t kept_bits;                         // of the score
+  alignas(64) std::int32_t kept_mask[kMaxSlots];  // kept_bits; 0 where no expert is
+  alignas(64) std::int32_t id_bits[kMaxSlots];    // complemented ids; kNoKey where no expert is
+  alignas(64) float bias[kMaxSlots];              // set where the scores are sigmoids
 
   std::size_t num_slots() const { return num_vectors * kLanes; }
-  bool has_padding() const { return group_size % kLanes != 0; }
   // Floats from a row's start that are read.
   std::size_t read_width() const {
     const std::size_t last_group = num_experts - group_size + vectors_per_group * kLanes;
@@ -55,28 +58,43 @@ inline std::size_t slots_needed(const RouteTask& task) {
   return num_groups * hwy::RoundUpTo(group_size, kLanes);
 }
 
+// Without groups, the number of vectors is made a multiple of those that are sorted at a time.
 inline void lay_out(const RouteTask& task, KeyLayout& layout) {
   const auto num_groups = static_cast<std::size_t>(task.policy.num_groups);
   layout.num_experts = static_cast<std::size_t>(task.num_experts);
   layout.group_size = layout.num_experts / num_groups;
   layout.vectors_per_group = hwy::DivCeil(layout.group_size, kLanes);
   layout.num_vectors = num_groups * layout.vectors_per_group;
+  if (num_groups == 1) {
+    const std::size_t capacity = std::bit_ceil(static_cast<std::size_t>(task.policy.top_k));
+    layout.num_vectors =
+        hwy::RoundUpTo(layout.num_vectors, std::min(capacity, std::bit_ceil(layout.num_vectors)));
+    layout.vectors_per_group = layout.num_vectors;
+  }
   layout.kept_bits = -static_cast<std::int32_t>(std::bit_ceil(layout.num_experts));
   const std::size_t slots_per_group = layout.vectors_per_group * kLanes;
   const std::vector<float>& bias = task.policy.selection_bias;
   for (std::size_t slot = 0; slot < layout.num_slots(); ++slot) {
     const std::size_t at = slot % slots_per_group;
     const std::size_t e = slot / slots_per_group * layout.group_size + at;
-    layout.id_bits[slot] = ~static_cast<std::int32_t>(e) & ~layout.kept_bits;
-    layout.bias[slot] = at < layout.group_size && !bias.empty() ? bias[e] : 0.0f;
+    const bool is_expert = at < layout.group_size;
+    layout.kept_mask[slot] = is_expert ? layout.kept_bits : 0;
+    layout.id_bits[slot] = is_expert ? ~static_cast<std::int32_t>(e) & ~layout.kept_bits : kNoKey;
+    layout.bias[slot] = is_expert && !bias.empty() ? bias[e] : 0.0f;
   }
 }
 
-HWY_INLINE Ints make_key(Ints bits_of_score, std::int32_t kept_bits, Ints id_bits) {
-  constexpr IntTag d;
+// The bits of a score, in an order that compares as integers.
+HWY_INLINE Ints ordered_bits(Ints bits_of_score) {
   const Ints sign = hn::ShiftRight<31>(bits_of_score);
-  const Ints ordered = hn::Xor(bits_of_score, hn::And(sign, hn::Set(d, 0x7fffffff)));
-  return hn::Or(hn::And(ordered, hn::Set(d, kept_bits)), id_bits);
+  return hn::Xor(bits_of_score, hn::And(sign, hn::Set(IntTag(), 0x7fffffff)));
+}
+
+// The keys of vector `v` of the layout.
+HWY_INLINE Ints make_keys(Ints ordered_bits, const KeyLayout& layout, std::size_t v) {
+  constexpr IntTag d;
+  const Ints kept = hn::And(ordered_bits, hn::Load(d, layout.kept_mask + v * kLanes));
+  return hn::Or(kept, hn::Load(d, layout.id_bits + v * kLanes));
 }
 
 // The bits of x, -0 turned into +0.
@@ -94,51 +112,53 @@ HWY_INLINE void prefetch(const float* at) {
   __builtin_prefetch(at, /*rw=*/0, /*locality=*/2);
 }
 
-// Prefetches a quarter of the row kLanes tokens after `row`, so that the next block arrives while
-// this one is computed. Each of a block's stages asks for its share: all at once would wait for the
-// processor's few miss buffers.
-template <std::size_t kQuarter>
-HWY_INLINE void prefetch_next(const float* row, std::size_t num_experts) {
+// Prefetches experts `begin` to `end` of the token kLanes after token `t`, so that the next block
+// arrives while this one is computed.
+HWY_INLINE void prefetch_next(const float* logits, std::size_t num_experts, std::size_t t,
+                              std::size_t begin, std::size_t end) {
   constexpr std::size_t kLine = 16;  // floats
-  const float* const next = row + kLanes * num_experts;
-  const std::size_t end = (kQuarter + 1) * num_experts / 4;
-  for (std::size_t e = kQuarter * num_experts / 4; e < end; e += kLine) prefetch(next + e);
+  const float* const next = logits + (t + kLanes) * num_experts;
+  for (std::size_t e = begin; e < end; e += kLine) prefetch(next + e);
 }
+
+// Where logits are read twice, the first reading prefetches this many experts of a token, and the
+// second the others: the first is so quick that more lines would wait for the miss buffers.
+inline constexpr std::size_t kPrefetchedFirst = 128;
 
 // Keys made of logits as they are read. One group.
 class LogitKeys {
  public:
-  LogitKeys(const float* const* rows, const KeyLayout& layout)
-      : rows_(rows),
-        id_bits_(layout.id_bits),
-        num_vectors_(layout.num_vectors),
-        padded_(layout.has_padding() ? num_vectors_ - 1 : num_vectors_),
-        num_used_(layout.group_size - (num_vectors_ - 1) * kLanes),
+  // @param logits [kLanes, num_experts]
+  LogitKeys(const float* logits, const KeyLayout& layout)
+      : logits_(logits),
+        layout_(&layout),
         num_experts_(layout.num_experts),
-        kept_bits_(layout.kept_bits),
         least_(hn::Set(IntTag(), std::numeric_limits<std::int32_t>::max())) {}
 
-  std::size_t num_vectors() const { return num_vectors_; }
-  // The least key read so far. Lanes past a row's last expert count too: they hold other rows'
-  // logits or zeros.
+  std::size_t num_vectors() const { return layout_->num_vectors; }
+  static constexpr bool has(std::size_t) { return true; }
+  // The least ordered bits read so far. Lanes past a row's last expert count too: they hold other
+  // rows' logits or zeros.
   Ints least() const { return least_; }
 
-  HWY_INLINE void start(std::size_t t) const { prefetch_next<0>(rows_[t], num_experts_); }
+  HWY_INLINE void start(std::size_t t) const {
+    prefetch_next(logits_, num_experts_, t, 0, num_experts_);
+  }
+  HWY_INLINE void start_first(std::size_t t) const {
+    prefetch_next(logits_, num_experts_, t, 0, std::min(num_experts_, kPrefetchedFirst));
+  }
 
   HWY_INLINE Ints load(std::size_t t, std::size_t v) {
-    constexpr IntTag d;
-    const Ints bits = bits_of(hn::LoadU(FloatTag(), rows_[t] + v * kLanes));
-    const Ints key = make_key(bits, kept_bits_, hn::Load(d, id_bits_ + v * kLanes));
-    least_ = hn::Min(least_, key);
-    if (v != padded_) return key;
-    return hn::IfThenElse(hn::FirstN(d, num_used_), key, hn::Set(d, kNoKey));
+    const Floats logits = hn::LoadU(FloatTag(), logits_ + t * num_experts_ + v * kLanes);
+    const Ints ordered = ordered_bits(bits_of(logits));
+    least_ = hn::Min(least_, ordered);
+    return make_keys(ordered, *layout_, v);
   }
 
  private:
-  const float* const* rows_;
-  const std::int32_t* id_bits_;
-  std::size_t num_vectors_, padded_, num_used_, num_experts_;
-  std::int32_t kept_bits_;
+  const float* logits_;
+  const KeyLayout* layout_;
+  std::size_t num_experts_;
   Ints least_;
 };
 
@@ -149,8 +169,9 @@ class KeptLogitKeys {
   KeptLogitKeys(const LogitKeys& keys, std::int32_t* kept) : keys_(keys), kept_(kept) {}
 
   std::size_t num_vectors() const { return keys_.num_vectors(); }
+  static constexpr bool has(std::size_t) { return true; }
   Ints least() const { return keys_.least(); }
-  HWY_INLINE void start(std::size_t t) const { keys_.start(t); }
+  HWY_INLINE void start(std::size_t t) const { keys_.start_first(t); }
 
   HWY_INLINE Ints load(std::size_t t, std::size_t v) {
     const Ints key = keys_.load(t, v);
@@ -179,11 +200,21 @@ class CandidateKeys {
  public:
   // @param kept [kLanes, num_vectors, kLanes]
   // @param sets one per token, bit b of word w: expert 32 w + b
-  CandidateKeys(const std::int32_t* kept, const std::uint32_t* const* sets, std::size_t num_vectors)
-      : kept_(kept), sets_(sets), num_vectors_(num_vectors) {}
+  // @param logits [kLanes, num_experts], after which to prefetch
+  CandidateKeys(const std::int32_t* kept, const std::uint32_t* const* sets, const float* logits,
+                const KeyLayout& layout)
+      : kept_(kept),
+        sets_(sets),
+        logits_(logits),
+        num_experts_(layout.num_experts),
+        num_vectors_(layout.num_vectors),
+        num_used_(hwy::DivCeil(layout.num_experts, kLanes)) {}
 
   std::size_t num_vectors() const { return num_vectors_; }
-  void start(std::size_t) const {}
+  bool has(std::size_t v) const { return v < num_used_; }
+  HWY_INLINE void start(std::size_t t) const {
+    prefetch_next(logits_, num_experts_, t, kPrefetchedFirst, num_experts_);
+  }
 
   HWY_INLINE Ints load(std::size_t t, std::size_t v) const {
     constexpr IntTag d;
@@ -196,7 +227,8 @@ class CandidateKeys {
  private:
   const std::int32_t* kept_;
   const std::uint32_t* const* sets_;
-  std::size_t num_vectors_;
+  const float* logits_;
+  std::size_t num_experts_, num_vectors_, num_used_;
 };
 
 }  // namespace c2r::HWY_NAMESPACE

@@ -36,15 +36,17 @@ bool route_tokens(const RouteTask& task) {
 
 // kLanes tokens on their way through the router.
 struct Block {
-  std::int64_t first_token = 0;
-  std::size_t num_tokens = 0;  // the last block's may be fewer than kLanes
-  bool is_bounded = false;     // no two logits of the block differ by more than 86
-  const float* rows[kLanes];   // all valid: lanes past num_tokens repeat the last token
-  alignas(64) std::int32_t chosen[(kMaxTopK + 1) * kLanes];  // [top_k, kLanes], and one to spare
-  alignas(64) float weights[kMaxTopK * kLanes];              // [top_k, kLanes]
-  // Rows at the end of the logits, copied so that whole vectors can be read: fewer than
-  // 1 + 30 / num_experts rows, each at most num_experts + 30 floats, see set_rows().
-  float tail[kMaxExperts + 16 * 32];
+  std::size_t num_tokens = 0;     // the last block's may be fewer than kLanes
+  bool is_bounded = false;        // no two logits of the block differ by more than 86
+  const float* logits = nullptr;  // [kLanes, num_experts], readable up to the layout's read_width
+  ExpertId* topk_idx = nullptr;   // [kLanes, top_k]
+  float* topk_weights = nullptr;  // [kLanes, top_k]
+  alignas(64) std::int32_t chosen[kMaxTopK * kLanes];  // [top_k, kLanes]
+  alignas(64) float weights[kMaxTopK * kLanes];        // [top_k, kLanes]
+  // What the pointers lead to where the task's own memory ends too soon.
+  float own_logits[kLanes * kMaxExperts + kMaxUnused];
+  ExpertId own_idx[kLanes * kMaxTopK];
+  float own_weights[kLanes * kMaxTopK];
 };
 
 // What is the same for every block.
@@ -54,27 +56,33 @@ struct Call {
   KeyLayout layout;
 };
 
-void set_rows(const Call& call, std::int64_t first_token, Block& block) {
+// Finds the block's logits, or copies them where reading whole vectors or tokens would leave the
+// task's: then the last token fills the lanes that have none, and zeros follow.
+void set_logits(const Call& call, std::int64_t first_token, Block& block) {
   const RouteTask& task = call.task;
-  const std::int64_t width = static_cast<std::int64_t>(call.layout.read_width());
-  const std::int64_t num_logits = task.num_tokens * task.num_experts;
-  block.first_token = first_token;
+  const std::size_t num_experts = call.layout.num_experts;
+  const std::size_t num_unused = call.layout.read_width() - num_experts;
+  const auto num_left = static_cast<std::size_t>(task.num_tokens - first_token);
+  block.logits = task.logits + first_token * task.num_experts;
+  if (kLanes * num_experts + num_unused <= num_left * num_experts) return;
+  float* end = std::copy_n(block.logits, block.num_tokens * num_experts, block.own_logits);
+  for (std::size_t t = block.num_tokens; t < kLanes; ++t) {
+    end = std::copy_n(end - num_experts, num_experts, end);
+  }
+  C2R_ASSERT(end + num_unused <= std::end(block.own_logits));
+  std::fill_n(end, num_unused, 0.0f);
+  block.logits = block.own_logits;
+}
+
+void set_block(const Call& call, std::int64_t first_token, Block& block) {
+  const RouteTask& task = call.task;
   block.num_tokens =
       static_cast<std::size_t>(std::min<std::int64_t>(kLanes, task.num_tokens - first_token));
-  float* free = block.tail;
-  for (std::size_t t = 0; t < block.num_tokens; ++t) {
-    const std::int64_t at = (first_token + static_cast<std::int64_t>(t)) * task.num_experts;
-    block.rows[t] = task.logits + at;
-    if (at + width <= num_logits) continue;
-    C2R_ASSERT(free + width <= block.tail + std::size(block.tail));
-    std::fill_n(std::copy_n(task.logits + at, task.num_experts, free), width - task.num_experts,
-                0.0f);
-    block.rows[t] = free;
-    free += width;
-  }
-  for (std::size_t t = block.num_tokens; t < kLanes; ++t) {
-    block.rows[t] = block.rows[block.num_tokens - 1];
-  }
+  const bool is_full = block.num_tokens == kLanes;
+  const std::int64_t first = first_token * task.policy.top_k;
+  block.topk_idx = is_full ? task.topk_idx + first : block.own_idx;
+  block.topk_weights = is_full ? task.topk_weights + first : block.own_weights;
+  set_logits(call, first_token, block);
 }
 
 // Nonzero where two keys of a token do not say which is better.
@@ -125,28 +133,33 @@ void decide(const Call& call, Ints is_undecided, Block& block) {
   const bool is_sigmoid = call.task.policy.scoring == Scoring::kSigmoid;
   for (std::size_t t = 0; t < block.num_tokens; ++t) {
     if (lanes[t] == 0) continue;
-    if (!is_sigmoid && has_exact_keys(block.rows[t], call.layout)) continue;
+    const float* const row = block.logits + t * call.layout.num_experts;
+    if (!is_sigmoid && has_exact_keys(row, call.layout)) continue;
     std::int32_t chosen[kMaxTopK];
-    choose_experts(call.task, block.rows[t], std::span(chosen).first(call.top_k));
+    choose_experts(call.task, row, std::span(chosen).first(call.top_k));
     for (std::size_t r = 0; r < call.top_k; ++r) block.chosen[r * kLanes + t] = chosen[r];
   }
 }
 
+// Whether all keys are those of scores between -limit and limit, the bits that keys drop aside.
+// ~key is the key of the opposite score.
+HWY_INLINE bool are_within(Ints least, Ints largest, float limit) {
+  constexpr IntTag d;
+  const Ints most = hn::Set(d, std::bit_cast<std::int32_t>(limit));
+  return hn::AllFalse(d, hn::Gt(hn::Max(largest, hn::Not(least)), most));
+}
+
 // Notes whether a block's logits are close together, from its least and largest keys, among others.
-// Returns false if a logit is not finite.
-bool note_range(Ints least, Ints largest, Block& block) {
-  const std::int32_t low = hn::GetLane(hn::MinOfLanes(IntTag(), least));
-  const std::int32_t high = hn::GetLane(hn::MaxOfLanes(IntTag(), largest));
-  // ~key is the key of the opposite score. The bits that keys drop do not matter: the largest
-  // finite score ends in ones, and 2 * 43 is well below the 87.3 that exp_of_negative() needs.
-  const std::int32_t magnitude = std::max(high, ~low);
-  block.is_bounded = magnitude <= std::bit_cast<std::int32_t>(43.0f);
-  return magnitude <= std::bit_cast<std::int32_t>(std::numeric_limits<float>::max());
+// Returns false if a logit is not finite. The bits that keys drop do not matter: the largest finite
+// score ends in ones, and 2 * 43 is well below the 87.3 that exp_of_negative() needs.
+HWY_INLINE bool note_range(Ints least, Ints largest, Block& block) {
+  block.is_bounded = are_within(least, largest, 43.0f);
+  return block.is_bounded || are_within(least, largest, std::numeric_limits<float>::max());
 }
 
 // Each returns false if a logit is not finite.
 bool choose_freely(const Call& call, Block& block) {
-  LogitKeys keys(block.rows, call.layout);
+  LogitKeys keys(block.logits, call.layout);
   const Choice choice = choose_best(keys, call.layout, 0, call.top_k, block);
   if (!note_range(keys.least(), choice.best_keys, block)) return false;
   decide(call, choice.is_undecided, block);
@@ -155,7 +168,7 @@ bool choose_freely(const Call& call, Block& block) {
 
 bool choose_collaborators(const Call& call, Block& block) {
   alignas(64) std::int32_t kept[kLanes * kMaxSlots];  // [kLanes, num_vectors, kLanes]
-  KeptLogitKeys keys(LogitKeys(block.rows, call.layout), kept);
+  KeptLogitKeys keys(LogitKeys(block.logits, call.layout), kept);
   const TopTwo<Ints> top = select_top_two(keys);
   if (!note_range(keys.least(), top.best, block)) return false;
   Ints is_undecided = are_close(top.best, top.second, call.layout);
@@ -166,7 +179,7 @@ bool choose_collaborators(const Call& call, Block& block) {
       sets[t] =
           call.task.candidates.data() + block.chosen[t] * words_per_expert(call.task.num_experts);
     }
-    CandidateKeys candidates(kept, sets, call.layout.num_vectors);
+    CandidateKeys candidates(kept, sets, block.logits, call.layout);
     const Choice others = choose_best(candidates, call.layout, 1, call.top_k - 1, block);
     is_undecided = hn::Or(is_undecided, others.is_undecided);
   }
@@ -176,7 +189,7 @@ bool choose_collaborators(const Call& call, Block& block) {
 
 bool choose_by_score(const Call& call, Block& block) {
   ScoredKeys scored;
-  score_block(call.task.policy, block.rows, call.layout, scored);
+  score_block(call.task.policy, block.logits, call.layout, scored);
   if (!note_range(hn::Not(scored.largest_magnitude), scored.largest_magnitude, block)) return false;
   OpenKeys keys(scored);
   decide(call, choose_best(keys, call.layout, 0, call.top_k, block).is_undecided, block);
@@ -192,31 +205,48 @@ bool choose(const Call& call, Block& block) {
   return choose_freely(call, block);
 }
 
-// The sum of exp(logit - shift) over all experts of each token.
+// Writes the experts of kCount choices of token t, from choice `r` on, and gathers their logits
+// [top_k, kLanes].
+template <std::size_t kCount>
+HWY_INLINE void gather_choices(const Call& call, const Block& block, std::size_t t, std::size_t r,
+                               float* logits) {
+  const float* const row = block.logits + t * call.layout.num_experts;
+  ExpertId* const experts = block.topk_idx + t * call.top_k + r;
+  for (std::size_t i = 0; i < kCount; ++i) {
+    const std::int32_t expert = block.chosen[(r + i) * kLanes + t];
+    experts[i] = ExpertId{expert};
+    logits[(r + i) * kLanes + t] = row[expert];
+  }
+}
+
+HWY_INLINE void gather_token(const Call& call, const Block& block, std::size_t t, float* logits) {
+  std::size_t r = 0;
+  for (; r + 4 <= call.top_k; r += 4) gather_choices<4>(call, block, t, r, logits);
+  for (; r < call.top_k; ++r) gather_choices<1>(call, block, t, r, logits);
+}
+
+// The same for every token. Returns the sum of exp(logit - largest logit) over all of each token's
+// experts: in the same loop, because gathering keeps other units busy than exp does.
 template <bool kIsBounded>
-HWY_NOINLINE Floats sums_over_all(const Call& call, const Block& block, const float* shifts) {
+HWY_NOINLINE Floats gather_and_sum(const Call& call, const Block& block, float* logits) {
   alignas(64) float sums[kLanes * kLanes];  // [kLanes, kLanes]
   for (std::size_t t = 0; t < kLanes; ++t) {
-    prefetch_next<2>(block.rows[t], call.layout.num_experts);
-    hn::Store(partial_sums<kIsBounded>(block.rows[t], call.layout.num_experts, shifts[t]),
-              FloatTag(), sums + t * kLanes);
+    gather_token(call, block, t, logits);
+    const float* const row = block.logits + t * call.layout.num_experts;
+    const Floats partial = partial_sums<kIsBounded>(row, call.layout.num_experts, logits[t]);
+    hn::Store(partial, FloatTag(), sums + t * kLanes);
   }
   return sum_rows(sums);
 }
 
-// logits[r * kLanes + t] = the logit of token t's choice r.
-void gather_logits(const Call& call, const Block& block, float* logits) {
-  for (std::size_t t = 0; t < kLanes; ++t) {
-    prefetch_next<1>(block.rows[t], call.layout.num_experts);
-    if (!needs_sum_over_all(call.task.policy)) {
-      prefetch_next<2>(block.rows[t], call.layout.num_experts);
-    }
+// The same, but returns zeros where no sum over all experts is needed.
+Floats gather(const Call& call, const Block& block, float* logits) {
+  if (needs_sum_over_all(call.task.policy)) {
+    return block.is_bounded ? gather_and_sum<true>(call, block, logits)
+                            : gather_and_sum<false>(call, block, logits);
   }
-  for (std::size_t r = 0; r < call.top_k; ++r) {
-    for (std::size_t t = 0; t < kLanes; ++t) {
-      logits[r * kLanes + t] = block.rows[t][block.chosen[r * kLanes + t]];
-    }
-  }
+  for (std::size_t t = 0; t < kLanes; ++t) gather_token(call, block, t, logits);
+  return hn::Zero(FloatTag());
 }
 
 void weigh(const Call& call, Block& block) {
@@ -224,7 +254,7 @@ void weigh(const Call& call, Block& block) {
   const RoutingPolicy& policy = call.task.policy;
   const bool is_sigmoid = policy.scoring == Scoring::kSigmoid;
   alignas(64) float logits[kMaxTopK * kLanes];  // [top_k, kLanes]
-  gather_logits(call, block, logits);
+  const Floats sum_over_all = gather(call, block, logits);
   const Floats shift = hn::Load(d, logits);  // the first choice is the largest logit
   Floats sum = hn::Zero(d);
   for (std::size_t r = 0; r < call.top_k; ++r) {
@@ -238,10 +268,7 @@ void weigh(const Call& call, Block& block) {
     hn::Store(weight, d, block.weights + r * kLanes);
     sum = hn::Add(sum, weight);
   }
-  if (needs_sum_over_all(policy)) {
-    sum = block.is_bounded ? sums_over_all<true>(call, block, logits)
-                           : sums_over_all<false>(call, block, logits);
-  }
+  if (needs_sum_over_all(policy)) sum = sum_over_all;
   if (is_sigmoid) sum = policy.norm_topk_prob ? hn::Add(sum, hn::Set(d, 1e-20f)) : hn::Set(d, 1.0f);
   const Floats factor = hn::Div(hn::Set(d, policy.scale), sum);
   for (std::size_t r = 0; r < call.top_k; ++r) {
@@ -250,41 +277,30 @@ void weigh(const Call& call, Block& block) {
   }
 }
 
-// Columns 0 to kCount - 1 of `fours` [num_tokens, 4] become those of `out` [num_tokens, top_k].
-template <std::size_t kCount, class T, class Out>
-HWY_INLINE void copy_columns(const T* fours, std::size_t top_k, std::size_t num_tokens, Out* out) {
-  static_assert(sizeof(T) == sizeof(Out));
-  for (std::size_t t = 0; t < num_tokens; ++t) {
-    std::memcpy(out + t * top_k, fours + 4 * t, kCount * sizeof(T));
+// Columns 0 to kCount - 1 of `fours` [kLanes, 4] become those of `out` [kLanes, top_k].
+template <std::size_t kCount>
+HWY_INLINE void copy_columns(const float* fours, std::size_t top_k, float* out) {
+  for (std::size_t t = 0; t < kLanes; ++t) {
+    std::memcpy(out + t * top_k, fours + 4 * t, kCount * sizeof(float));
   }
 }
 
-// Transposes `values` [top_k, kLanes] into `out` [num_tokens, top_k]. Rows up to a multiple of 4
-// are read.
-template <class T, class Out>
-HWY_INLINE void write_transposed(const T* values, std::size_t top_k, std::size_t num_tokens,
-                                 Out* out) {
-  constexpr hn::FixedTag<T, kLanes> d;
-  alignas(64) T fours[kLanes * 4];
-  for (std::size_t r = 0; r < top_k; r += 4) {
-    const T* const row = values + r * kLanes;
+// Transposes the weights [top_k, kLanes] into block.topk_weights [kLanes, top_k]. Rows up to a
+// multiple of 4 are read.
+void write_weights(const Call& call, const Block& block) {
+  constexpr FloatTag d;
+  alignas(64) float fours[kLanes * 4];
+  for (std::size_t r = 0; r < call.top_k; r += 4) {
+    const float* const row = block.weights + r * kLanes;
     hn::StoreInterleaved4(hn::Load(d, row), hn::Load(d, row + kLanes),
                           hn::Load(d, row + 2 * kLanes), hn::Load(d, row + 3 * kLanes), d, fours);
-    const std::size_t num_left = top_k - r;
-    if (num_left == 1) copy_columns<1>(fours, top_k, num_tokens, out + r);
-    if (num_left == 2) copy_columns<2>(fours, top_k, num_tokens, out + r);
-    if (num_left == 3) copy_columns<3>(fours, top_k, num_tokens, out + r);
-    if (num_left >= 4) copy_columns<4>(fours, top_k, num_tokens, out + r);
+    const std::size_t num_left = call.top_k - r;
+    float* const out = block.topk_weights + r;
+    if (num_left == 1) copy_columns<1>(fours, call.top_k, out);
+    if (num_left == 2) copy_columns<2>(fours, call.top_k, out);
+    if (num_left == 3) copy_columns<3>(fours, call.top_k, out);
+    if (num_left >= 4) copy_columns<4>(fours, call.top_k, out);
   }
-}
-
-void write(const Call& call, const Block& block) {
-  const std::int64_t first = block.first_token * call.task.policy.top_k;
-  for (std::size_t t = 0; t < kLanes; ++t) {
-    prefetch_next<3>(block.rows[t], call.layout.num_experts);
-  }
-  write_transposed(block.chosen, call.top_k, block.num_tokens, call.task.topk_idx + first);
-  write_transposed(block.weights, call.top_k, block.num_tokens, call.task.topk_weights + first);
 }
 
 bool route_tokens(const RouteTask& task) {
@@ -293,10 +309,17 @@ bool route_tokens(const RouteTask& task) {
   lay_out(task, call.layout);
   Block block;
   for (std::int64_t t = 0; t < task.num_tokens; t += kLanes) {
-    set_rows(call, t, block);
+    set_block(call, t, block);
     if (!choose(call, block)) return false;
     weigh(call, block);
-    write(call, block);
+    write_weights(call, block);
+  }
+  if (block.topk_idx == block.own_idx) {  // the last block was not full
+    const std::size_t num_own = block.num_tokens * call.top_k;
+    const std::int64_t first =
+        task.num_tokens * task.policy.top_k - static_cast<std::int64_t>(num_own);
+    std::copy_n(block.own_idx, num_own, task.topk_idx + first);
+    std::copy_n(block.own_weights, num_own, task.topk_weights + first);
   }
   return true;
 }

@@ -79,7 +79,8 @@ HWY_INLINE Floats sum_rows(float* rows) {
 }
 
 // Adds exp(logit - shift) of kCount vectors from `row` on to the partial sums, of which vector v is
-// lanes [v * kLanes, (v + 1) * kLanes); lanes past the first `num_used` add nothing.
+// lanes [v * kLanes, (v + 1) * kLanes). Of the last 16 lanes, those past the first `num_used` add
+// nothing.
 template <std::size_t kCount, bool kIsBounded>
 HWY_INLINE void add_exps(const float* row, std::size_t num_used, Floats shift, Floats* sums) {
   constexpr FloatTag d;
@@ -89,12 +90,12 @@ HWY_INLINE void add_exps(const float* row, std::size_t num_used, Floats shift, F
     terms[v] = hn::Sub(hn::LoadU(d, row + v * kLanes), shift);
   }
   exp_of_negative<kCount, kIsBounded>(terms);
-  for (std::size_t v = 0; v < kCount; ++v) {
-    if ((v + 1) * kLanes > num_used) {
-      const std::size_t num_left = num_used - std::min(num_used, v * kLanes);
-      terms[v] = hn::IfThenElseZero(hn::FirstN(d, num_left), terms[v]);
-    }
+  for (std::size_t v = 0; v < kCount - kVectors; ++v) {
     sums[v % kVectors] = hn::Add(sums[v % kVectors], terms[v]);
+  }
+  for (std::size_t v = 0; v < kVectors; ++v) {
+    const auto is_used = hn::FirstN(d, num_used - std::min(num_used, v * kLanes));
+    sums[v] = hn::Add(sums[v], hn::IfThenElseZero(is_used, terms[kCount - kVectors + v]));
   }
 }
 
@@ -104,13 +105,13 @@ HWY_INLINE void add_exps(const float* row, std::size_t num_used, Floats shift, F
 template <bool kIsBounded>
 HWY_INLINE Floats partial_sums(const float* row, std::size_t num_experts, float shift) {
   constexpr FloatTag d;
-  constexpr std::size_t kVectors = 16 / kLanes, kManyLanes = 4 * kVectors * kLanes;
+  constexpr std::size_t kVectors = 16 / kLanes, kManyLanes = 4 * 16;
   const Floats shifts = hn::Set(d, shift);
   Floats sums[kVectors];
   for (Floats& sum : sums) sum = hn::Zero(d);
   std::size_t e = 0;
-  for (; e + kManyLanes <= hwy::RoundUpTo(num_experts, 16); e += kManyLanes) {
-    add_exps<4 * kVectors, kIsBounded>(row + e, num_experts - e, shifts, sums);
+  for (; e + kManyLanes - 16 < num_experts; e += kManyLanes) {
+    add_exps<4 * kVectors, kIsBounded>(row + e, num_experts - e - (kManyLanes - 16), shifts, sums);
   }
   for (; e < num_experts; e += 16) {
     add_exps<kVectors, kIsBounded>(row + e, num_experts - e, shifts, sums);

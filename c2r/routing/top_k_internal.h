@@ -1,12 +1,14 @@
 // The top-k of many tokens at once: compiled once per instruction set, by policy_vectors.cc.
 //
 // A block has as many tokens as a vector has lanes. Each token first sorts its vectors of keys lane
-// by lane into one list per lane. Then, in log2(kLanes) levels, the tokens are paired, and each
-// pair's lists in even and odd lanes are merged, which halves the lanes that a token occupies:
-//     lanes of token A   a0 a1 a2 a3      even lanes, A then B   a0 a2 b0 b2
-//     lanes of token B   b0 b1 b2 b3      odd lanes              a1 a3 b1 b3
-// so that in the end lane t of vector r holds the r-th best key of token t. All keys of a token
-// differ, which makes the result independent of the order in which lists are merged.
+// by lane into one list per lane. Then, in log2(kLanes) levels, the tokens are paired, and one half
+// of each token's lists is merged with the other half, which halves the lanes a token occupies.
+// First lanes are interleaved, as processors do at once:
+//     token A   a0 a1 a2 a3      lower lanes   a0 b0 a1 b1
+//     token B   b0 b1 b2 b3      upper lanes   a2 b2 a3 b3
+// then even and odd pairs of lanes are separated, so that in the end lane t of vector r holds the
+// r-th best key of token t. All keys of a token differ, which makes the result independent of the
+// order in which lists are merged.
 #if defined(C2R_ROUTING_TOP_K_INTERNAL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef C2R_ROUTING_TOP_K_INTERNAL_H_
 #undef C2R_ROUTING_TOP_K_INTERNAL_H_
@@ -94,38 +96,56 @@ HWY_INLINE void sort_token(Source& source, std::size_t t, Ints* list, Ints& next
   const std::size_t num_vectors = source.num_vectors();
   source.start(t);
   next = none;
-  for (std::size_t v = 0; v < L; ++v) list[v] = v < num_vectors ? source.load(t, v) : none;
+  for (std::size_t v = 0; v < L; ++v) list[v] = source.has(v) ? source.load(t, v) : none;
   apply<kSort<L>>(list);
   for (std::size_t first = L; first < num_vectors; first += L) {
     Ints more[L];
     for (std::size_t v = 0; v < L; ++v) {
-      more[v] = first + v < num_vectors ? source.load(t, first + v) : none;
+      more[v] = source.has(first + v) ? source.load(t, first + v) : none;
     }
     apply<kSort<L>>(more);
     keep_best<L>(list, more, next);
   }
 }
 
+// The two halves of each of two tokens' lists, lanes of `a` before those of `b`.
+struct PairTokens {
+  static HWY_INLINE Ints first(Ints a, Ints b) { return hn::InterleaveLower(IntTag(), a, b); }
+  static HWY_INLINE Ints second(Ints a, Ints b) { return hn::InterleaveUpper(IntTag(), a, b); }
+};
+
+// The same of two runs of tokens, whose lanes hold pairs of tokens.
+struct PairRuns {
+  static constexpr hn::Repartition<std::int64_t, IntTag> d{};
+  static HWY_INLINE Ints first(Ints a, Ints b) {
+    return hn::BitCast(IntTag(), hn::ConcatEven(d, hn::BitCast(d, b), hn::BitCast(d, a)));
+  }
+  static HWY_INLINE Ints second(Ints a, Ints b) {
+    return hn::BitCast(IntTag(), hn::ConcatOdd(d, hn::BitCast(d, b), hn::BitCast(d, a)));
+  }
+};
+
 // Pairs the lists of L keys of two tokens, or of two runs of tokens, into one: of L keys if that is
 // the capacity, else of 2 L.
-template <std::size_t L, bool kIsFull>
+template <class Pair, std::size_t L, bool kIsFull>
 HWY_INLINE void pair_into_row(const Ints* a, Ints next_a, const Ints* b, Ints next_b,
                               std::size_t pair, Lists& lists) {
   constexpr IntTag d;
   Ints list[2 * L];
   for (std::size_t r = 0; r < L; ++r) {
-    list[r] = hn::ConcatEven(d, b[r], a[r]);
-    list[L + r] = hn::ConcatOdd(d, b[r], a[r]);
+    list[r] = Pair::first(a[r], b[r]);
+    list[L + r] = Pair::second(a[r], b[r]);
   }
   Ints next = hn::Set(d, kNoKey);  // nothing is left out before lists are full
   if constexpr (kIsFull) {
-    next = hn::Max(hn::ConcatEven(d, next_b, next_a), hn::ConcatOdd(d, next_b, next_a));
+    next = hn::Max(Pair::first(next_a, next_b), Pair::second(next_a, next_b));
     keep_best<L>(list, list + L, next);
   } else {
     apply<kMerge<2 * L>>(list);
   }
-  for (std::size_t r = 0; r < (kIsFull ? L : 2 * L); ++r) hn::Store(list[r], d, lists.row(pair, r));
-  hn::Store(next, d, lists.row(pair, lists.capacity));
+  std::int32_t* const rows = lists.row(pair, 0);  // found once: to the compiler, stores may move it
+  for (std::size_t r = 0; r < (kIsFull ? L : 2 * L); ++r) hn::Store(list[r], d, rows + r * kLanes);
+  hn::Store(next, d, rows + lists.capacity * kLanes);
 }
 
 // Lists of up to L keys of single tokens, paired at once: storing them would take longer.
@@ -136,7 +156,7 @@ HWY_NOINLINE void sort_and_pair(Source& source, Lists& lists) {
     Ints a[L], b[L], next_a, next_b;
     sort_token<L>(local, 2 * pair, a, next_a);
     sort_token<L>(local, 2 * pair + 1, b, next_b);
-    pair_into_row<L, kIsFull>(a, next_a, b, next_b, pair, lists);
+    pair_into_row<PairTokens, L, kIsFull>(a, next_a, b, next_b, pair, lists);
   }
   source = local;
 }
@@ -150,8 +170,9 @@ HWY_NOINLINE void pair_lists(Lists& lists, std::size_t num_pairs) {
       a[r] = hn::Load(d, lists.row(2 * pair, r));
       b[r] = hn::Load(d, lists.row(2 * pair + 1, r));
     }
-    pair_into_row<L, kIsFull>(a, hn::Load(d, lists.row(2 * pair, lists.capacity)), b,
-                              hn::Load(d, lists.row(2 * pair + 1, lists.capacity)), pair, lists);
+    pair_into_row<PairRuns, L, kIsFull>(a, hn::Load(d, lists.row(2 * pair, lists.capacity)), b,
+                                        hn::Load(d, lists.row(2 * pair + 1, lists.capacity)), pair,
+                                        lists);
   }
 }
 
@@ -176,8 +197,9 @@ HWY_INLINE void pair_all(std::size_t length, Lists& lists, std::size_t num_pairs
 
 // Leaves the best keys of token t in lane t of the rows of list 0: lists.capacity of them, best
 // first, and then the best of the rest.
-// Source: num_vectors(); start(t), called before token t; load(t, v), the v-th vector of token t's
-// keys, all keys distinct.
+// Source: num_vectors(); start(t), called before token t; has(v), whether load(t, v) may be called,
+// if not every v below num_vectors() rounded up to a multiple of what is sorted at a time has a
+// vector; load(t, v), the v-th vector of token t's keys, all keys distinct, or kNoKey.
 template <class Source>
 HWY_INLINE void select_top(Source& source, Lists& lists) {
   std::size_t length = std::min(lists.capacity, std::bit_ceil(source.num_vectors()));
@@ -191,8 +213,8 @@ HWY_INLINE void select_top(Source& source, Lists& lists) {
   }
 }
 
-// The best two values in each lane: at first of one token, at last of token t in lane t. Paired as
-// lists are, but all in registers.
+// The best two values in each lane: at first of one token, at last of token t in lane t. Tokens are
+// paired by even and odd lanes, all in registers.
 template <class V>
 struct TopTwo {
   V best, second;
