@@ -189,7 +189,7 @@ def main():
     parser.add_argument("c2r", help="the program")
     parser.add_argument("trace", help="gpt-oss-20b, as `make demo` leaves it")
     parser.add_argument("svg", type=pathlib.Path, help="the figure to write")
-    parser.add_argument("--points", type=int, default=10, help="of each front, at most")
+    parser.add_argument("--points", type=int, default=20, help="of each front, at most")
     parser.add_argument("--effort", type=float, default=0.5, help="multiplies the search")
     args = parser.parse_args()
 

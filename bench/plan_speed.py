@@ -7,11 +7,10 @@
 gpt-oss-20b is the public trace: 24 layers, 32 experts, top-4, 8 ranks, fitted on the even sequences. The
 other problem is drawn in DeepSeek-V3's shape: 58 layers (--layers), 256 experts, top-8, 100,000 tokens a
 layer, 8 nodes of 8 ranks with one redundant slot each, all tokens fitted. CPU seconds are the whole
-command's, of all threads: divided by the cores, the least that one waits. Exits with 1 if ten times the
-effort saves over 2 %.
+command's, of all threads: divided by the cores, the least that one waits. Memory is at least what this
+script itself had, as Linux counts it. Exits with 1 if ten times the effort saves over 2 %.
 """
 import argparse
-import json
 import os
 import pathlib
 import re
