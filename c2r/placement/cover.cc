@@ -115,7 +115,9 @@ void CoverSolver::consider(RankSet used, std::int32_t num_used) {
   bool is_home_missing = home_node_ != kNoNode;
   for (RankSet rest = used; rest != 0; rest &= ~node_of_bit_[lowest(rest)]) {
     ++num_nodes;
-    is_home_missing &= rank_of_bit_[lowest(rest)] / ranks_per_node_ != home_node_;
+    if (is_home_missing) {  // no division where there is no home
+      is_home_missing = rank_of_bit_[lowest(rest)] / ranks_per_node_ != home_node_;
+    }
   }
   if (num_used == best_size_ && num_nodes > std::get<0>(best_ties_)) return;
   const Ties ties{num_nodes, is_home_missing, load_of(used)};
