@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -73,6 +74,18 @@ struct ThreadPool::State {
   bool is_ending = false;
   std::vector<std::jthread> helpers;
 
+  State() = default;
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+  ~State() {
+    {
+      const std::lock_guard lock(mutex);
+      is_ending = true;
+    }
+    has_work.notify_all();
+    helpers.clear();  // joins
+  }
+
   void help(int thread) {
     std::int64_t last_run = 0;
     for (;;) {
@@ -98,19 +111,16 @@ ThreadPool::ThreadPool(int num_threads) : num_threads_(num_threads) {
   if (num_threads == 1) return;
   state_ = std::make_unique<State>();
   for (int thread = 1; thread < num_threads; ++thread) {
-    state_->helpers.emplace_back([state = state_.get(), thread] { state->help(thread); });
+    try {
+      state_->helpers.emplace_back([state = state_.get(), thread] { state->help(thread); });
+    } catch (const std::system_error& e) {
+      C2R_THROW(kUnsupported, "cannot start thread {} of {}: {}", thread + 1, num_threads,
+                e.code().message());
+    }
   }
 }
 
-ThreadPool::~ThreadPool() {
-  if (state_ == nullptr) return;
-  {
-    const std::lock_guard lock(state_->mutex);
-    state_->is_ending = true;
-  }
-  state_->has_work.notify_all();
-  state_->helpers.clear();  // joins
-}
+ThreadPool::~ThreadPool() = default;
 
 void ThreadPool::run(std::int64_t num_tasks, const Body& body) {
   Tasks tasks(num_tasks, body);

@@ -14,7 +14,7 @@ int default_num_threads();
 /// time; run() must not be called from a task of the same pool.
 class ThreadPool {
  public:
-  /// @throws Error(kInvalidArgument) if `num_threads` < 1
+  /// @throws Error(kInvalidArgument) if `num_threads` < 1, Error(kUnsupported) if one cannot start
   explicit ThreadPool(int num_threads);
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -38,7 +38,7 @@ class ThreadPool {
 /// started and the exception of the lowest task that threw is rethrown here, so that an error
 /// does not depend on the number of threads.
 ///
-/// @throws Error(kInvalidArgument) if `num_threads` < 1
+/// @throws as ThreadPool()
 ///
 /// Cost: starts min(num_threads, num_tasks) - 1 threads, some 20 us each.
 void parallel_for(std::int64_t num_tasks, int num_threads,

@@ -100,6 +100,14 @@ TEST(ThreadPool, WorksAgainAfterAnError) {
   EXPECT_EQ(error_of([] { ThreadPool none(0); }), "num_threads is 0, but must be at least 1");
 }
 
+TEST(ThreadPool, SaysThatAThreadCannotBeStarted) {
+  C2R_SKIP_UNDER_SANITIZERS();
+  const testing::ResourceLimit memory(RLIMIT_AS, testing::address_space_for_few_threads());
+  const std::string message = error_of([] { ThreadPool pool(1000); });
+  EXPECT_TRUE(message.starts_with("cannot start thread ")) << message;
+  EXPECT_TRUE(message.ends_with(" of 1000: Resource temporarily unavailable")) << message;
+}
+
 TEST(DefaultNumThreads, IsAtLeastOne) {
   EXPECT_GE(default_num_threads(), 1);
 }

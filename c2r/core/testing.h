@@ -2,6 +2,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cstdint>
@@ -74,12 +75,44 @@ std::string error_of(const Call& call) {
   return "no error";
 }
 
+/// Lets this process have no more than `limit` of a resource, until it is destroyed.
+class ResourceLimit {
+ public:
+  ResourceLimit(__rlimit_resource resource, rlim_t limit) : resource_(resource) {
+    EXPECT_EQ(::getrlimit(resource_, &before_), 0);
+    const rlimit lowered{.rlim_cur = limit, .rlim_max = before_.rlim_max};
+    EXPECT_EQ(::setrlimit(resource_, &lowered), 0);
+  }
+  ResourceLimit(const ResourceLimit&) = delete;
+  ResourceLimit& operator=(const ResourceLimit&) = delete;
+  ~ResourceLimit() { ::setrlimit(resource_, &before_); }
+
+ private:
+  __rlimit_resource resource_;
+  rlimit before_{};
+};
+
+/// The address space for a few threads more than there are; not with sanitizers, which need all.
+inline rlim_t address_space_for_few_threads() {
+  std::ifstream statm("/proc/self/statm");
+  rlim_t num_pages = 0;
+  statm >> num_pages;
+  return num_pages * static_cast<rlim_t>(::sysconf(_SC_PAGESIZE)) + (rlim_t{100} << 20);
+}
+
 /// A file of the real data, for a suite named ...OnRealData.
 inline std::filesystem::path real_data(const std::string& name) {
   return std::filesystem::path(C2R_DATA_DIR) / name;
 }
 
 }  // namespace c2r::testing
+
+/// Skips the test where memory cannot be limited.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define C2R_SKIP_UNDER_SANITIZERS() GTEST_SKIP() << "sanitizers need all of the address space"
+#else
+#define C2R_SKIP_UNDER_SANITIZERS() static_cast<void>(0)
+#endif
 
 /// Skips the test, visibly, where the real data is absent. `make check` asserts how many do.
 #define C2R_SKIP_WITHOUT(path) \

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -295,8 +296,15 @@ void run_in_process(std::int32_t ep_size, const std::function<void(Transport&)>&
   {
     std::vector<std::jthread> ranks;
     ranks.reserve(std::size_t(ep_size));
-    for (std::int32_t r = 0; r < ep_size; ++r) {
-      ranks.emplace_back([&, rank = RankId{r}] { run_rank(group, rank, body); });
+    std::int32_t r = 0;
+    try {
+      for (; r < ep_size; ++r) {
+        ranks.emplace_back([&, rank = RankId{r}] { run_rank(group, rank, body); });
+      }
+    } catch (const std::system_error& e) {  // those that run must not wait for this one
+      const auto what = fmt::format("cannot start its thread: {}", e.code().message());
+      const Error error(ErrorCode::kUnsupported, fmt::format("rank {}: {}", r, what));
+      group.fail(RankId{r}, std::make_exception_ptr(error), what);
     }
   }  // joined
   group.rethrow_first_failure();

@@ -15,7 +15,8 @@ namespace c2r {
 /// rethrown here, an Error with "rank N: " in front of it. A thread cannot be ended from outside:
 /// this returns only when a body that is stuck outside the transport returns.
 ///
-/// @throws Error(kInvalidArgument) if `ep_size` or `timeout` is not positive
+/// @throws Error(kInvalidArgument) if `ep_size` or `timeout` is not positive,
+///         Error(kUnsupported) if the machine cannot start so many threads
 ///
 /// Cost: a thread per rank, O(ep_size^2) memory of some 100 bytes a pair.
 void run_in_process(std::int32_t ep_size, const std::function<void(Transport&)>& body,

@@ -79,6 +79,18 @@ TEST(RunInProcess, PassesOtherExceptionsOn) {
                std::bad_alloc);
 }
 
+TEST(RunInProcess, EndsAtOnceIfARankCannotBeStarted) {
+  C2R_SKIP_UNDER_SANITIZERS();
+  const testing::ResourceLimit memory(RLIMIT_AS, testing::address_space_for_few_threads());
+  const std::string message = error_of([] {
+    run_in_process(
+        200, [](Transport& t) { barrier(t, "the end"); }, std::chrono::hours(1));
+  });
+  EXPECT_TRUE(message.starts_with("rank ")) << message;
+  EXPECT_TRUE(message.ends_with(": cannot start its thread: Resource temporarily unavailable"))
+      << message;
+}
+
 TEST(RunInProcess, RefusesEmptyGroupsAndTimeouts) {
   EXPECT_EQ(error_of([] { run_in_process(0, [](Transport&) {}); }),
             "ep_size is 0, but must be positive");
