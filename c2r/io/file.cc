@@ -70,6 +70,19 @@ std::vector<std::byte> decompress_xz(std::span<const std::byte> compressed,
   }
 }
 
+// Where a file goes that is written to `path`: where a link leads, if anything is there or not.
+std::filesystem::path followed(const std::filesystem::path& path) {
+  constexpr int kMaxLinks = 40;  // as Linux
+  std::filesystem::path place = path;
+  std::error_code error;
+  for (int link = 0; link < kMaxLinks; ++link) {
+    const auto target = std::filesystem::read_symlink(place, error);
+    if (error) return place;  // no link
+    place = place.parent_path() / target;
+  }
+  C2R_THROW(kInvalidFile, "cannot write '{}': too many levels of symbolic links", path.string());
+}
+
 }  // namespace
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
@@ -109,16 +122,17 @@ std::string read_text_file(const std::filesystem::path& path) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(path) {
+AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(path), place_(followed(path)) {
   static std::atomic<int> count = 0;  // two threads may write the same path; the last rename wins
-  std::error_code ignored;            // a file that is not there yet is fine
-  const auto status = std::filesystem::status(path, ignored);
-  C2R_REQUIRE(!std::filesystem::exists(status) || std::filesystem::is_regular_file(status),
-              kInvalidFile, "cannot write '{}': it is there and not a regular file", path.string());
-  temporary_ = path.parent_path() /
-               fmt::format(".{}.{}.{}.tmp", path.filename().string(), ::getpid(), ++count);
+  struct stat status {};
+  const bool exists = ::stat(path.c_str(), &status) == 0;
+  C2R_REQUIRE(!exists || S_ISREG(status.st_mode), kInvalidFile,
+              "cannot write '{}': it is there and not a regular file", path.string());
+  temporary_ = place_.parent_path() /
+               fmt::format(".{}.{}.{}.tmp", place_.filename().string(), ::getpid(), ++count);
   fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   C2R_REQUIRE(fd_ >= 0, kInvalidFile, "cannot write '{}': {}", path.string(), last_error());
+  if (exists) (void)::fchmod(fd_, status.st_mode & 0777);  // a file system may have no modes
 }
 
 AtomicFile::~AtomicFile() {
@@ -139,7 +153,7 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
 
 void AtomicFile::commit() {
   C2R_ASSERT(fd_ >= 0);
-  C2R_REQUIRE(::fsync(fd_) == 0 && ::rename(temporary_.c_str(), path_.c_str()) == 0, kInvalidFile,
+  C2R_REQUIRE(::fsync(fd_) == 0 && ::rename(temporary_.c_str(), place_.c_str()) == 0, kInvalidFile,
               "cannot write '{}': {}", path_.string(), last_error());
   ::close(std::exchange(fd_, -1));
 }

@@ -36,7 +36,8 @@ std::vector<std::byte> read_file(const std::filesystem::path& path);
 std::string read_text_file(const std::filesystem::path& path);
 
 /// A file under construction, invisible at `path` until commit(). It is written beside its final
-/// place, under a name that begins with a dot, and removed if it is destroyed uncommitted.
+/// place, under a name that begins with a dot, and removed if it is destroyed uncommitted. Where
+/// `path` is a link, the place is where it leads; a file that is there passes its mode on.
 class AtomicFile {
  public:
   /// @throws Error(kInvalidFile) if the folder does not exist or cannot be written to
@@ -53,7 +54,7 @@ class AtomicFile {
   void commit();
 
  private:
-  std::filesystem::path path_, temporary_;
+  std::filesystem::path path_, place_, temporary_;
   int fd_ = -1;
 };
 

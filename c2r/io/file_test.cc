@@ -56,6 +56,29 @@ TEST(AtomicFile, KeepsTheOldFileUntilTheNewOneIsComplete) {
   EXPECT_EQ(read_text_file(path), "new");
 }
 
+TEST(AtomicFile, FollowsLinksAndKeepsTheMode) {
+  const auto path = path_in_empty_folder("file.txt"), folder = path.parent_path();
+  write_text_file(path, "old");
+  std::filesystem::permissions(path, std::filesystem::perms(0600));
+  std::filesystem::create_directory(folder / "links");
+  std::filesystem::create_symlink("../file.txt", folder / "links" / "first");
+  std::filesystem::create_symlink(folder / "links" / "first", folder / "second");
+  write_text_file(folder / "second", "new");
+  EXPECT_TRUE(std::filesystem::is_symlink(folder / "second"));
+  EXPECT_FALSE(std::filesystem::is_symlink(path));
+  EXPECT_EQ(read_text_file(path), "new");
+  EXPECT_EQ(std::filesystem::status(path).permissions(), std::filesystem::perms(0600));
+
+  std::filesystem::create_symlink("not_there_yet", folder / "third");
+  write_text_file(folder / "third", "made");
+  EXPECT_EQ(read_text_file(folder / "not_there_yet"), "made");
+
+  std::filesystem::create_symlink("loop", folder / "loop");
+  EXPECT_EQ(error_of([&] { write_text_file(folder / "loop", "lost"); }),
+            fmt::format("cannot write '{}': too many levels of symbolic links",
+                        (folder / "loop").string()));
+}
+
 TEST(AtomicFile, SaysWhereItCannotWrite) {
   const auto path = temporary_path("file.txt").parent_path();
   EXPECT_EQ(
