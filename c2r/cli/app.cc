@@ -61,12 +61,12 @@ std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
   const bool is_option = words[0].starts_with("-");
   if (is_option) {
     const std::string name = words[0].substr(0, words[0].find('='));
-    return fmt::format("{}unknown option '{}'; did you mean '{}'?", prefix(app), name,
-                       nearest(name, option_names(command)));
+    return fmt::format("{}unknown option '{}'{}", prefix(app), name,
+                       suggestion(name, option_names(command)));
   }
   if (&command == &app) {
-    return fmt::format("c2r: unknown command '{}'; did you mean '{}'?", words[0],
-                       nearest(words[0], command_names(app)));
+    return fmt::format("c2r: unknown command '{}'{}", words[0],
+                       suggestion(words[0], command_names(app)));
   }
   return fmt::format("{}unexpected argument '{}'", prefix(app), words[0]);
 }
@@ -81,8 +81,8 @@ void add_help(CLI::App& app) {
       return;
     }
     const auto names = command_names(app);
-    C2R_REQUIRE(std::ranges::count(names, *name) > 0, kInvalidArgument,
-                "unknown command '{}'; did you mean '{}'?", *name, nearest(*name, names));
+    C2R_REQUIRE(std::ranges::count(names, *name) > 0, kInvalidArgument, "unknown command '{}'{}",
+                *name, suggestion(*name, names));
     std::cout << app.get_subcommand(*name)->help(app.get_name());
   });
 }
@@ -126,9 +126,13 @@ void add_threads(CLI::App& command, int& num_threads) {
       ->type_name("N");
 }
 
-std::string nearest(const std::string& word, const std::vector<std::string>& words) {
-  return *std::ranges::min_element(
-      words, {}, [&](const std::string& candidate) { return edit_distance(candidate, word); });
+std::string suggestion(const std::string& word, const std::vector<std::string>& words) {
+  const auto distance = [&](const std::string& candidate) {
+    return edit_distance(candidate, word);
+  };
+  const auto& nearest = *std::ranges::min_element(words, {}, distance);
+  if (3 * distance(nearest) > nearest.size()) return "";
+  return fmt::format("; did you mean '{}'?", nearest);
 }
 
 int run(int argc, const char* const* argv) {

@@ -42,7 +42,8 @@ CLI::Validator in_range(std::int64_t min, std::int64_t max);
 /// Adds --threads to a command; `num_threads` becomes the processors where it is 0 or not given.
 void add_threads(CLI::App& command, int& num_threads);
 
-/// The word of `words` that `word` was probably meant to be: the fewest letters differ.
-std::string nearest(const std::string& word, const std::vector<std::string>& words);
+/// "; did you mean 'WORD'?" of the word that differs least, or nothing if more than a third of its
+/// letters differ.
+std::string suggestion(const std::string& word, const std::vector<std::string>& words);
 
 }  // namespace c2r::cli

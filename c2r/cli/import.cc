@@ -72,9 +72,9 @@ const ExportTarget* placement_format(std::string_view name) {
   for (const CountsFormat& format : kCountsFormats) names.emplace_back(format.name);
   for (const ExportTarget& target : export_targets())
     names.push_back(placement_format_name(target));
-  C2R_THROW(kInvalidArgument,
-            "unknown format '{}'; did you mean '{}'? `c2r help import` lists them", name,
-            nearest(name, names));
+  const std::string meant = suggestion(name, names);
+  C2R_THROW(kInvalidArgument, "unknown format '{}'{} `c2r help import` lists them", name,
+            meant.empty() ? ";" : meant);
 }
 
 // Indices and runs of them: {"0", "3-60"}.

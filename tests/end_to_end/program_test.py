@@ -40,6 +40,12 @@ class Mistakes(CommandLine):
         self.fails_with(2, "c2r collaborators: unknown option '--topt'; did you mean '--top-t'?",
                   "collaborators", "x", "--topt=2")
 
+    def test_a_name_that_is_like_none_gets_no_suggestion(self):
+        self.fails_with(2, "c2r: unknown command 'foo'", "foo")
+        self.fails_with(2, "c2r analyze: unknown option '--colour'", "analyze", "x", "--colour")
+        self.fails_with(2, "c2r import: unknown format 'csv'; `c2r help import` lists them",
+                        "import", "--from", "csv", "x", "-o", "y")
+
     def test_nothing_to_do_is_a_usage_error(self):
         done = self.run_c2r()
         self.assertEqual((done.returncode, done.stdout), (2, ""))
