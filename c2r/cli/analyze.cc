@@ -128,7 +128,7 @@ void analyze(const Options& options) {
   if (options.is_json) {
     Json json = {{"version", version_text()}, {"inputs", options.inputs}};
     json.update(analysis_json(analysis));
-    std::cout << json.dump(1) << "\n";
+    std::cout << json_text(json, 1) << "\n";
   } else {
     print_for_people(options, analysis);
   }

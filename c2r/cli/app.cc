@@ -10,6 +10,7 @@
 #include "c2r/cli/version.h"
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
+#include "c2r/core/shown.h"
 
 namespace c2r::cli {
 namespace {
@@ -87,14 +88,20 @@ void add_help(CLI::App& app) {
   });
 }
 
-int parse_and_run(CLI::App& app, int argc, const char* const* argv) {
+void parse(CLI::App& app, int argc, const char* const* argv) {
   try {
     app.parse(argc, argv);
-    std::cout.flush();
-    C2R_REQUIRE(std::cout.good(), kInvalidFile, "cannot write to standard output");
-    return 0;
   } catch (const CLI::Success& e) {  // --help, --version
-    return app.exit(e);
+    app.exit(e);
+  }
+  std::cout.flush();
+  C2R_REQUIRE(std::cout.good(), kInvalidFile, "cannot write to standard output");
+}
+
+int parse_and_run(CLI::App& app, int argc, const char* const* argv) {
+  try {
+    parse(app, argc, argv);
+    return 0;
   } catch (const CLI::RuntimeError& e) {  // what went wrong has been said
     return e.get_exit_code();
   } catch (const CLI::ParseError& e) {
@@ -103,8 +110,8 @@ int parse_and_run(CLI::App& app, int argc, const char* const* argv) {
   } catch (const Error& e) {
     std::cerr << prefix(app) << e.what() << "\n";
     return exit_status(e);
-  } catch (const std::bad_alloc&) {
-    std::cerr << prefix(app) << "out of memory\n";
+  } catch (const std::exception& e) {
+    std::cerr << prefix(app) << message_of(e) << "\n";
     return kFailed;
   }
 }
@@ -133,6 +140,11 @@ std::string suggestion(const std::string& word, const std::vector<std::string>& 
   const auto& nearest = *std::ranges::min_element(words, {}, distance);
   if (3 * distance(nearest) > nearest.size()) return "";
   return fmt::format("; did you mean '{}'?", nearest);
+}
+
+std::string message_of(const std::exception& error) {
+  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr) return "out of memory";
+  return shown(error.what(), 200);
 }
 
 int run(int argc, const char* const* argv) {

@@ -4,6 +4,7 @@
 #include <CLI/App.hpp>
 #include <CLI/Validators.hpp>
 #include <cstdint>
+#include <exception>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,9 @@ inline constexpr int kFailed = 1, kUsage = 2;
 inline int exit_status(const Error& error) {
   return error.code() == ErrorCode::kInvalidArgument ? kUsage : kFailed;
 }
+
+/// What is to be said of an exception that is no Error, in one line.
+std::string message_of(const std::exception& error);
 
 /// Runs the program. @returns the exit status: 0 done, 1 failed, 2 used wrongly
 int run(int argc, const char* const* argv);

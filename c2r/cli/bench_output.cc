@@ -199,7 +199,7 @@ void print_bench(const BenchOptions& options, const BenchProblem& problem,
       json["variants"].push_back(
           variant_json(options, problem, problem.variants[v], results[v], results.back()));
     }
-    std::cout << json.dump(1) << "\n";
+    std::cout << json_text(json, 1) << "\n";
     return;
   }
   std::cout << fmt::format(

@@ -70,7 +70,7 @@ void write_collaborators(const Options& options) {
               options.inputs.front());
   check_top_t(options.top_t, statistics.header);
   if (!options.config_path.empty()) {
-    write_result(options.output_path, config_with_lists(options, statistics).dump(2) + "\n");
+    write_result(options.output_path, json_text(config_with_lists(options, statistics), 2) + "\n");
     return;
   }
   const Json json = {{"version", version_text()},
@@ -80,7 +80,7 @@ void write_collaborators(const Options& options) {
                      {"top_t", options.top_t},
                      {"layer_indices", statistics.header.layer_indices},
                      {"collaborators", lists(statistics, options.top_t, false)}};
-  write_result(options.output_path, json.dump() + "\n");
+  write_result(options.output_path, json_text(json) + "\n");
 }
 
 }  // namespace

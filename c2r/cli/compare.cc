@@ -335,7 +335,7 @@ void compare(const Options& options) {
               comparison.left_out.empty() ? "" : ": " + comparison.left_out[0]);
   predict_entries(comparison);
   if (options.is_json) {
-    std::cout << to_json(comparison).dump(1) << "\n";
+    std::cout << json_text(to_json(comparison), 1) << "\n";
   } else {
     print_for_people(comparison);
   }

@@ -100,7 +100,8 @@ std::string to_text(const Model& model, const Sizes& sizes) {
 void inspect(const Options& options) {
   const Model model(options.model, options.plan);
   const Sizes sizes = sizes_of(model);
-  std::cout << (options.is_json ? to_json(model, sizes).dump(1) + "\n" : to_text(model, sizes));
+  std::cout << (options.is_json ? json_text(to_json(model, sizes), 1) + "\n"
+                                : to_text(model, sizes));
 }
 
 }  // namespace

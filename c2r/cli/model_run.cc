@@ -26,8 +26,8 @@ void agree(Transport& transport, const std::string& command, const std::function
   } catch (const Error& e) {
     message = e.what();
     status = exit_status(e);
-  } catch (const std::bad_alloc&) {
-    message = "out of memory";
+  } catch (const std::exception& e) {
+    message = message_of(e);
     status = kFailed;
   }
   const std::int64_t place =

@@ -81,7 +81,7 @@ void print_scores(Engine& engine, const NextRequest& next, bool is_json) {
     const Json json = {{"log_likelihood", one.log_likelihood},
                        {"num_tokens", one.num_tokens},
                        {"is_greedy", one.is_greedy}};
-    std::cout << json.dump() << "\n";
+    std::cout << json_text(json) << "\n";
   });
   if (!engine.is_first_rank()) return;
   C2R_REQUIRE(total.num_tokens > 0, kInvalidArgument, "there is no token to score");

@@ -77,7 +77,7 @@ void simulate(const Options& options) {
     for (std::size_t s = 0; s < steps.size(); ++s) {
       json["steps"][s]["counts"] = volumes_json(steps[s].volumes, format);
     }
-    std::cout << json.dump(1) << "\n";
+    std::cout << json_text(json, 1) << "\n";
     return;
   }
   std::cout << prediction_table(predictions, format);

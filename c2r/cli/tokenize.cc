@@ -25,27 +25,22 @@ std::string read_input(const std::string& path) {
   return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
 }
 
-// `text` in quotes, on one line.
-std::string quoted(const std::string& text) {
-  return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-
 void print_ids(const std::string& input, const std::vector<TokenId>& ids,
                const Tokenizer& tokenizer) {
   fmt::memory_buffer out;
   fmt::format_to(std::back_inserter(out), "{{\"input\":{},\"num_tokens\":{},\"ids\":[",
-                 quoted(input), ids.size());
+                 json_text(input), ids.size());
   for (std::size_t i = 0; i < ids.size(); ++i) {
     fmt::format_to(std::back_inserter(out), "{}{}", i == 0 ? "" : ",", index(ids[i]));
   }
-  std::cout << fmt::to_string(out) << "],\"text\":" << quoted(tokenizer.decode(ids)) << "}\n";
+  std::cout << fmt::to_string(out) << "],\"text\":" << json_text(tokenizer.decode(ids)) << "}\n";
 }
 
 void print_table(const std::string& input, const std::vector<TokenId>& ids,
                  const Tokenizer& tokenizer) {
   std::cout << fmt::format("{}: {} tokens\n{:>9}  text\n", input, ids.size(), "id");
   for (const TokenId id : ids) {
-    std::cout << fmt::format("{:>9}  {}\n", index(id), quoted(tokenizer.decode({&id, 1})));
+    std::cout << fmt::format("{:>9}  {}\n", index(id), json_text(tokenizer.decode({&id, 1})));
   }
 }
 

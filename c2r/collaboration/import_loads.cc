@@ -100,9 +100,10 @@ std::optional<std::int32_t> rank_of_name(std::string_view name) {
 std::map<std::int32_t, std::filesystem::path> rank_files(const std::filesystem::path& folder) {
   std::error_code error;
   std::map<std::int32_t, std::filesystem::path> files;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-    const auto rank = rank_of_name(entry.path().filename().native());
-    if (rank) files.emplace(*rank, entry.path());
+  for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
+    const auto rank = rank_of_name(entry->path().filename().native());
+    if (rank) files.emplace(*rank, entry->path());
   }
   C2R_REQUIRE(!error, kInvalidFile, "cannot read the folder '{}': {}", folder.string(),
               error.message());

@@ -85,6 +85,13 @@ std::filesystem::path followed(const std::filesystem::path& path) {
 
 }  // namespace
 
+bool path_exists(const std::filesystem::path& path) {
+  std::error_code error;
+  const bool exists = std::filesystem::exists(path, error);
+  C2R_REQUIRE(!error, kInvalidFile, "cannot look up '{}': {}", path.string(), error.message());
+  return exists;
+}
+
 MappedFile::MappedFile(const std::filesystem::path& path) {
   const FileDescriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   C2R_REQUIRE(file.fd >= 0, kInvalidFile, "cannot open '{}': {}", path.string(), last_error());

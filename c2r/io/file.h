@@ -11,6 +11,11 @@
 
 namespace c2r {
 
+/// Whether there is anything at `path`; links are followed.
+/// @throws Error(kInvalidFile) if the system cannot tell: a name is too long, links lead in a
+///         circle, or a folder may not be searched
+bool path_exists(const std::filesystem::path& path);
+
 /// A file mapped read-only. The bytes stay valid, and the address fixed, while this object lives,
 /// also after it was moved. If another process truncates the file meanwhile, reading past its new
 /// end raises SIGBUS: replace files by renaming, as AtomicFile does.

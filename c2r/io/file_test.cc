@@ -22,6 +22,18 @@ constexpr std::string_view kHelloXz(
     "\x1e\x06\xc1\x2f\xa4\x1d\x1f\xb6\xf3\x7d\x01\x00\x00\x00\x00\x04\x59\x5a",
     64);
 
+TEST(PathExists, SaysWhyItCannotTell) {
+  const auto path = path_in_empty_folder("file.txt");
+  EXPECT_FALSE(path_exists(path));
+  EXPECT_FALSE(path_exists(path / "below"));
+  std::filesystem::create_symlink("file.txt", path);
+  EXPECT_EQ(error_of([&] { path_exists(path); }),
+            fmt::format("cannot look up '{}': Too many levels of symbolic links", path.string()));
+  const std::string long_name(300, 'x');
+  EXPECT_EQ(error_of([&] { path_exists(long_name); }),
+            fmt::format("cannot look up '{}': File name too long", long_name));
+}
+
 TEST(AtomicFile, AppearsWhenCommitted) {
   const auto path = path_in_empty_folder("file.txt");
   AtomicFile file(path);

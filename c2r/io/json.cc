@@ -110,6 +110,10 @@ Json read_json_file(const std::filesystem::path& path) {
   return parse_json(read_text_file(path), path.string());
 }
 
+std::string json_text(const Json& value, int indent) {
+  return value.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
 const Json& json_at(const Json& object, std::string_view key, std::string_view place) {
   C2R_REQUIRE(object.is_object(), kInvalidFile, "{}: expected a JSON object with the key '{}'",
               place, key);

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <initializer_list>
 #include <nlohmann/json.hpp>
+#include <string>
 #include <string_view>
 
 namespace c2r {
@@ -18,6 +19,10 @@ using Json = nlohmann::ordered_json;
 Json parse_json(std::string_view text, std::string_view place);
 
 Json read_json_file(const std::filesystem::path& path);
+
+/// `value` as text, on one line unless each level is to be indented by `indent` spaces. What is not
+/// UTF-8, as a file's name may be, becomes U+FFFD.
+std::string json_text(const Json& value, int indent = -1);
 
 /// `object[key]`. @throws Error(kInvalidFile), naming the key, if it is absent or not an object
 const Json& json_at(const Json& object, std::string_view key, std::string_view place);

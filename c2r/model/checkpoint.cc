@@ -6,6 +6,7 @@
 
 #include "c2r/core/error.h"
 #include "c2r/core/shown.h"
+#include "c2r/io/file.h"
 #include "c2r/io/json.h"
 
 namespace c2r {
@@ -30,11 +31,11 @@ std::optional<WeightType> weight_type(Dtype dtype) {
 }  // namespace
 
 Checkpoint::Checkpoint(const std::filesystem::path& folder) : folder_(folder.string()) {
-  if (std::filesystem::exists(folder / kIndex)) {
+  if (path_exists(folder / kIndex)) {
     read_index(folder, folder / kIndex);
   } else {
-    C2R_REQUIRE(std::filesystem::exists(folder / kSingle), kInvalidFile,
-                "{}: has neither {} nor {}", folder_, kSingle, kIndex);
+    C2R_REQUIRE(path_exists(folder / kSingle), kInvalidFile, "{}: has neither {} nor {}", folder_,
+                kSingle, kIndex);
     shards_.emplace_back(folder / kSingle);
     collect();
   }

@@ -1,12 +1,14 @@
 #include "c2r/model/model.h"
 
 #include "c2r/core/error.h"
+#include "c2r/io/file.h"
 
 namespace c2r {
 
 Model::Model(const std::filesystem::path& folder, const std::filesystem::path& plan)
     : folder_(folder) {
-  C2R_REQUIRE(std::filesystem::is_directory(folder), kInvalidFile,
+  std::error_code ignored;  // what it would say, path_exists() has said
+  C2R_REQUIRE(path_exists(folder) && std::filesystem::is_directory(folder, ignored), kInvalidFile,
               "'{}' is not a folder with a model", folder.string());
   const auto config_path = folder / "config.json";
   config_ = std::make_unique<ModelConfig>(

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "c2r/core/error.h"
+#include "c2r/io/file.h"
 #include "c2r/io/json.h"
 #include "c2r/io/safetensors.h"
 
@@ -103,13 +104,27 @@ void write_shard(const Checkpoint& checkpoint, const SafetensorsFile& shard, con
   write_safetensors(path, std::move(tensors), {shard.metadata().begin(), shard.metadata().end()});
 }
 
+// What is no file with tensors.
+void copy_other_files(const std::filesystem::path& from, const std::filesystem::path& to) {
+  std::error_code error;
+  for (std::filesystem::directory_iterator entry(from, error), end; !error && entry != end;
+       entry.increment(error)) {
+    const auto& path = entry->path();
+    std::error_code ignored;  // a link to nothing is no file
+    if (!entry->is_regular_file(ignored) || path.extension() == ".safetensors") continue;
+    std::filesystem::copy_file(path, to / path.filename(), error);
+    C2R_REQUIRE(!error, kInvalidFile, "cannot copy '{}': {}", path.string(), error.message());
+  }
+  C2R_REQUIRE(!error, kInvalidFile, "cannot read the folder '{}': {}", from.string(),
+              error.message());
+}
+
 // A folder under construction, removed unless it was renamed to its place.
 class NewFolder {
  public:
   explicit NewFolder(std::filesystem::path path) : path_(std::move(path)) {
     if (path_.filename().empty()) path_ = path_.parent_path();  // "folder/"
-    C2R_REQUIRE(!std::filesystem::exists(path_), kInvalidArgument, "'{}' exists already",
-                path_.string());
+    C2R_REQUIRE(!path_exists(path_), kInvalidArgument, "'{}' exists already", path_.string());
     temporary_ =
         path_.parent_path() / fmt::format(".{}.{}.tmp", path_.filename().string(), ::getpid());
     std::error_code error;
@@ -124,7 +139,12 @@ class NewFolder {
   }
 
   const std::filesystem::path& path() const { return temporary_; }
-  void commit() { std::filesystem::rename(temporary_, path_); }
+  void commit() {
+    std::error_code error;
+    std::filesystem::rename(temporary_, path_, error);
+    C2R_REQUIRE(!error, kInvalidFile, "cannot make the folder '{}': {}", path_.string(),
+                error.message());
+  }
 
  private:
   std::filesystem::path path_, temporary_;
@@ -150,12 +170,8 @@ void permute_checkpoint(const Model& model, const Plan& plan, std::string_view p
     const auto name = std::filesystem::path(shard.path()).filename();
     write_shard(model.checkpoint(), shard, changes, folder.path() / name);
   }
-  for (const auto& entry : std::filesystem::directory_iterator(model.folder())) {
-    const auto& path = entry.path();
-    if (!entry.is_regular_file() || path.extension() == ".safetensors") continue;
-    std::filesystem::copy_file(path, folder.path() / path.filename());
-  }
-  write_text_file(folder.path() / "config.json", json.dump(1) + "\n");
+  copy_other_files(model.folder(), folder.path());
+  write_text_file(folder.path() / "config.json", json_text(json, 1) + "\n");
   (void)Model(folder.path());  // whatever was wrong with the old one would have been said
   folder.commit();
 }

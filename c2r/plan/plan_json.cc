@@ -63,7 +63,7 @@ void write_value(const Json& value, std::size_t indent, std::string& out) {
                              return element.is_object();
                            });
   if (value.empty() || !(value.is_object() || has_objects)) {
-    out += value.dump(-1, ' ', false, Json::error_handler_t::replace);
+    out += json_text(value);
     return;
   }
   std::string_view separator = value.is_object() ? "{\n" : "[\n";
@@ -71,7 +71,7 @@ void write_value(const Json& value, std::size_t indent, std::string& out) {
     out += separator;
     out.append(indent + 2, ' ');
     if (value.is_object()) {
-      out += Json(item.key()).dump(-1, ' ', false, Json::error_handler_t::replace) + ": ";
+      out += json_text(item.key()) + ": ";
     }
     write_value(item.value(), indent + 2, out);
     separator = ",\n";

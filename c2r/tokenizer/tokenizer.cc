@@ -5,6 +5,7 @@
 
 #include "c2r/core/error.h"
 #include "c2r/core/utf8.h"
+#include "c2r/io/file.h"
 #include "c2r/tokenizer/tokenizer_spec.h"
 
 namespace c2r {
@@ -157,12 +158,12 @@ class Encoder {
 
 Tokenizer Tokenizer::load(const std::filesystem::path& folder) {
   const auto json = folder / "tokenizer.json", sentencepiece = folder / "tokenizer.model";
-  const bool has_json = std::filesystem::exists(json);
-  C2R_REQUIRE(has_json || std::filesystem::exists(sentencepiece), kInvalidFile,
+  const bool has_json = path_exists(json);
+  C2R_REQUIRE(has_json || path_exists(sentencepiece), kInvalidFile,
               "{}: has neither tokenizer.json nor tokenizer.model", folder.string());
   TokenizerSpec spec = has_json ? read_tokenizer_json(json) : read_sentencepiece(sentencepiece);
   const auto config = folder / "tokenizer_config.json";
-  if (std::filesystem::exists(config)) apply_tokenizer_config(config, !has_json, spec);
+  if (path_exists(config)) apply_tokenizer_config(config, !has_json, spec);
   return Tokenizer(std::move(spec));
 }
 

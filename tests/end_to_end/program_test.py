@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """The c2r program whatever the command: help, its examples, unknown words, files that fail."""
+import os
 import subprocess
 import unittest
 
@@ -46,6 +47,34 @@ class Mistakes(CommandLine):
         self.fails_with(2, "c2r import: unknown format 'csv'; `c2r help import` lists them",
                         "import", "--from", "csv", "x", "-o", "y")
 
+    def test_a_name_that_is_not_utf8_is_replaced_in_json(self):
+        self.make_trace()
+        name = os.fsencode(self.folder) + b"/na\xffme.safetensors"
+        os.rename(self.folder / "trace.safetensors", name)
+        self.succeed("plan", name, "--cluster", "1x2", "-o", "plan.json")
+        for words in (["analyze", name], ["simulate", "plan.json", name], ["compare", name, "plan.json"]):
+            self.assertIn("na\ufffdme.safetensors", self.succeed(*words, "--json"))
+
+    def test_paths_that_cannot_be_looked_up_are_failures(self):
+        os.symlink("loop", self.folder / "loop")
+        for name, why in (("x" * 300, "File name too long"), ("loop", "Too many levels of symbolic links")):
+            for words in (["inspect", name], ["score", name, "--text", "text.txt"]):
+                self.fails_with(1, f"c2r {words[0]}: cannot look up '{name}': {why}", *words)
+            self.fails_with(1, f"c2r tokenize: cannot look up '{name}/tokenizer.json': {why}",
+                            "tokenize", name, "text.txt")
+        self.succeed("profile", "tiny_model", "--tokens", "tokens.jsonl", "-o", "tiny.safetensors")
+        self.succeed("plan", "tiny.safetensors", "--cluster", "1x2", "-o", "tiny_plan.json")
+        self.fails_with(1, "c2r permute-checkpoint: cannot look up 'loop': Too many levels of symbolic links",
+                        "permute-checkpoint", "tiny_model", "--plan", "tiny_plan.json", "-o", "loop")
+
+    def test_threads_that_cannot_be_started_are_a_failure(self):
+        for limit_kb, words in ((3_000_000, "score model --text text.txt --threads 1024"),
+                                (1_000_000, "bench exchange deepseek-v3 --ranks 256 --tokens 1 --rounds 1")):
+            done = subprocess.run(["bash", "-c", f"ulimit -v {limit_kb}; {C2R} {words}"], cwd=self.folder,
+                                  text=True, capture_output=True, timeout=60, check=False)
+            self.assertEqual((done.returncode, done.stdout), (1, ""))
+            self.assertRegex(done.stderr, r"\Ac2r \w+: (.*cannot start .*thread.*|out of memory)\n\Z")
+
     def test_nothing_to_do_is_a_usage_error(self):
         done = self.run_c2r()
         self.assertEqual((done.returncode, done.stdout), (2, ""))
@@ -56,11 +85,13 @@ class Mistakes(CommandLine):
 
     def test_a_full_disk_is_a_failure(self):
         self.make_trace()
-        with open("/dev/full", "w", encoding="ascii") as full:
-            done = subprocess.run([C2R, "analyze", "trace.safetensors"], cwd=self.folder, stdout=full,
-                                  stderr=subprocess.PIPE, text=True, timeout=60, check=False)
-        self.assertEqual((done.returncode, done.stderr),
-                         (1, "c2r analyze: cannot write to standard output\n"))
+        for prefix, *words in (("c2r analyze", "analyze", "trace.safetensors"), ("c2r", "--help"),
+                               ("c2r", "--version"), ("c2r plan", "plan", "--help")):
+            with open("/dev/full", "w", encoding="ascii") as full:
+                done = subprocess.run([C2R, *words], cwd=self.folder, stdout=full,
+                                      stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+            self.assertEqual((done.returncode, done.stderr),
+                             (1, prefix + ": cannot write to standard output\n"))
 
 
 if __name__ == "__main__":
