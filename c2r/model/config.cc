@@ -212,9 +212,10 @@ CollaborationConstraint read_constraint(const Json& lists, std::int32_t top_t,
     C2R_REQUIRE(std::ssize(row) >= top_t, kInvalidFile,
                 "{}: the list of expert {} has {} entries, but top_t is {}", place, e, row.size(),
                 top_t);
-    for (std::int64_t i = 0; i < top_t; ++i) {
-      constraint.collaborators(e, i) = ExpertId{static_cast<std::int32_t>(json_integer(
-          row[static_cast<std::size_t>(i)], 0, config.num_experts - 1, "a collaborator", place))};
+    for (std::size_t i = 0; i < row.size(); ++i) {  // those that are not used must be experts, too
+      const auto id = json_integer(row[i], 0, config.num_experts - 1, "a collaborator", place);
+      const auto rank = static_cast<std::int64_t>(i);
+      if (rank < top_t) constraint.collaborators(e, rank) = ExpertId{static_cast<int>(id)};
     }
   }
   return constraint;

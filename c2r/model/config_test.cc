@@ -124,6 +124,22 @@ TEST(Config, APlanTakesThePlaceOfTheConfigsLists) {
             "plan.json: the plan is for 4 experts and top-3, but the model has 4 and top-2");
 }
 
+TEST(Config, EveryEntryOfACollaboratorListIsAnExpert) {
+  Json json = llama_moe();
+  json["num_experts"] = 4;
+  json["num_selects"] = 2;
+  json["intermediate_size"] = 8;
+  json["top_t"] = 1;
+  for (const Json& entry : {Json(4), Json(-1), Json(1.5), Json("x"), Json(nullptr)}) {
+    json["collaborative_list"] = Json::array({{{1}, {0}, {3}, {2}}, {{3}, {2}, {1, entry}, {0}}});
+    EXPECT_EQ(
+        error_of([&] { (void)parse_config(json, "config.json"); }),
+        fmt::format("config.json, collaborative_list, layer 1: a collaborator is {}, but must "
+                    "be an integer in [0, 3]",
+                    entry.dump()));
+  }
+}
+
 TEST(ConfigOnRealData, TheOfficialConfigsAreUnderstood) {
   const auto llama = testing::real_data("c2r-official/llama_moe_3_5b_2_8_config.json");
   const auto qwen = testing::real_data("c2r-official/qwen1_5_moe_a2_7b_config.json");
