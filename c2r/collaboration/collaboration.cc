@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <mutex>
 
+#include "c2r/collaboration/limits_internal.h"
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
 #include "c2r/routing/trace_chunks.h"
@@ -169,6 +170,9 @@ void merge(const CollaborationStatistics& from, CollaborationStatistics& into) {
   C2R_REQUIRE(into.has_pairs == from.has_pairs, kInvalidArgument,
               "cannot merge statistics with and without co-activation counts");
   for (std::size_t layer = 0; layer < into.coactivation.size(); ++layer) {
+    C2R_REQUIRE(from.num_tokens[layer] <= kMaxCountedTokens - into.num_tokens[layer],
+                kInvalidArgument, "cannot merge statistics of more than {} tokens together",
+                kMaxCountedTokens);
     into.num_tokens[layer] += from.num_tokens[layer];
     const auto source = from.coactivation[layer].all();
     const auto target = into.coactivation[layer].all();

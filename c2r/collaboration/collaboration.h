@@ -60,12 +60,12 @@ std::vector<CollaborationMatrix> count_collaboration(const Trace& trace,
                                                      int num_threads);
 
 /// Adds `from` to `into`, as if their tokens had been counted together.
-/// @throws Error(kInvalidArgument) if they are of different models, or only one has pairs
+/// @throws Error(kInvalidArgument) if models or pairs differ, or above 2^50 tokens
 void merge(const CollaborationStatistics& from, CollaborationStatistics& into);
 
 /// Reads and writes a statistics file (docs/formats.md).
-/// @throws Error(kInvalidFile), naming what is wrong: also if a matrix is not symmetric or has a
-///         negative count
+/// @throws Error(kInvalidFile), naming what is wrong: also if no choices of top_k distinct experts
+///         by the tokens of a layer have such counts
 CollaborationStatistics read_statistics(const std::filesystem::path& path);
 void write_statistics(const CollaborationStatistics& statistics, const std::filesystem::path& path);
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <random>
 
+#include "c2r/collaboration/limits_internal.h"
 #include "c2r/core/testing.h"
 #include "c2r/io/file.h"
 
@@ -208,6 +209,7 @@ TEST(StatisticsFile, ReturnsWhatWasWritten) {
   for (const bool has_pairs : {true, false}) {
     auto statistics = empty_statistics(header, has_pairs);
     statistics.num_tokens = {5, 7};
+    statistics.coactivation[1](0, 0) = 5;
     statistics.coactivation[1](2, 2) = 6;
     if (has_pairs) statistics.coactivation[1](0, 2) = statistics.coactivation[1](2, 0) = 4;
     const auto path = temporary_path("statistics.safetensors");
@@ -222,6 +224,7 @@ TEST(StatisticsFile, RefusesCountsThatCannotBe) {
   const auto error_with = [&](std::int64_t above, std::int64_t below) {
     auto statistics = empty_statistics(header);
     statistics.num_tokens = {5};
+    statistics.coactivation[0](0, 0) = statistics.coactivation[0](1, 1) = 4;
     statistics.coactivation[0](0, 1) = above;
     statistics.coactivation[0](1, 0) = below;
     write_statistics(statistics, path);
@@ -234,7 +237,43 @@ TEST(StatisticsFile, RefusesCountsThatCannotBe) {
             place + ": layer 0: 6 tokens chose experts 0 and 1, but the layer saw 5");
   EXPECT_EQ(error_with(3, 2),
             place + ": layer 0: coactivation is not symmetric: 3 at [0, 1], 2 at [1, 0]");
+  EXPECT_EQ(error_with(5, 5),
+            place + ": layer 0: 5 tokens chose experts 0 and 1, but only 4 chose one of them");
   EXPECT_EQ(error_with(3, 3), "no error");
+}
+
+TEST(StatisticsFile, RefusesSumsThatCannotBe) {
+  const TraceHeader header{.model = "m", .num_experts = 3, .top_k = 2, .layer_indices = {0}};
+  const auto path = temporary_path("statistics.safetensors");
+  const auto error_of_file = [&](const CollaborationStatistics& statistics) {
+    write_statistics(statistics, path);
+    return error_of([&] { read_statistics(path); });
+  };
+  const std::string place = path.string() + ": layer 0: ";
+  auto loads = empty_statistics(header, /*has_pairs=*/false);
+  loads.num_tokens = {10};
+  for (std::int64_t e = 0; e < 3; ++e) loads.coactivation[0](e, e) = 7;
+  EXPECT_EQ(error_of_file(loads),
+            place + "the loads add up to 21, but the layer saw 10 tokens of top-2");
+  loads.coactivation[0](2, 2) = 6;
+  EXPECT_EQ(error_of_file(loads), "no error");
+
+  auto pairs = empty_statistics(header);
+  pairs.num_tokens = {10};
+  for (std::int64_t e = 0; e < 3; ++e) pairs.coactivation[0](e, e) = 4;
+  for (const auto& [a, b] : {std::pair(0, 1), std::pair(1, 0), std::pair(0, 2), std::pair(2, 0)}) {
+    pairs.coactivation[0](a, b) = 3;
+  }
+  EXPECT_EQ(error_of_file(pairs), place + "4 tokens of top-2 chose expert 0, but 6 others with it");
+
+  loads.num_tokens = {INT64_MAX};
+  EXPECT_EQ(error_of_file(loads),
+            place + "num_tokens is 9223372036854775807, but must be in [0, 1125899906842624]");
+  loads.num_tokens = {kMaxCountedTokens};
+  EXPECT_EQ(error_of_file(loads), "no error");
+  auto sum = loads;
+  EXPECT_EQ(error_of([&] { merge(loads, sum); }),
+            "cannot merge statistics of more than 1125899906842624 tokens together");
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <optional>
 
+#include "c2r/collaboration/limits_internal.h"
 #include "c2r/core/error.h"
 #include "c2r/core/shown.h"
 #include "c2r/io/json.h"
@@ -34,6 +35,9 @@ void set_loads(const Loads& loads, std::size_t layer, const std::string& place,
   C2R_REQUIRE(sum % top_k == 0, kInvalidFile,
               "{}: the loads add up to {}, which is not a multiple of top_k = {}", place, sum,
               top_k);
+  C2R_REQUIRE(sum / top_k <= kMaxCountedTokens, kInvalidFile,
+              "{}: the loads are of {} tokens, but may be of at most {}", place, sum / top_k,
+              kMaxCountedTokens);
   statistics.num_tokens[layer] = sum / top_k;
   for (std::size_t e = 0; e < loads.size(); ++e) {
     C2R_REQUIRE(loads[e] <= sum / top_k, kInvalidFile,

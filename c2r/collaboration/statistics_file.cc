@@ -1,7 +1,9 @@
 // Statistics on disk: the same safetensors conventions as a trace.
 #include <algorithm>
+#include <numeric>
 
 #include "c2r/collaboration/collaboration.h"
+#include "c2r/collaboration/limits_internal.h"
 #include "c2r/core/error.h"
 #include "c2r/io/json.h"
 #include "c2r/io/safetensors.h"
@@ -24,8 +26,30 @@ void check_matrix(const CollaborationMatrix& counts, std::int64_t num_tokens, st
       C2R_REQUIRE(count == counts(b, a), kInvalidFile,
                   "{}: layer {}: coactivation is not symmetric: {} at [{}, {}], {} at [{}, {}]",
                   path, layer, count, a, b, counts(b, a), b, a);
+      const std::int64_t load = std::min(counts(a, a), counts(b, b));
+      C2R_REQUIRE(count <= load, kInvalidFile,
+                  "{}: layer {}: {} tokens chose experts {} and {}, but only {} chose one of them",
+                  path, layer, count, a, b, load);
     }
   }
+}
+
+// A token chooses at most top_k experts, each with at most top_k - 1 others. After check_matrix().
+void check_sums(const CollaborationMatrix& counts, std::int64_t num_tokens, std::int64_t top_k,
+                std::size_t layer, const std::string& path) {
+  std::int64_t num_choices = 0;
+  for (std::int64_t e = 0; e < counts.rows(); ++e) {
+    const std::int64_t load = counts(e, e);
+    const auto row = counts.row(e);
+    const std::int64_t others = std::accumulate(row.begin(), row.end(), -load);
+    C2R_REQUIRE(others <= (top_k - 1) * load, kInvalidFile,
+                "{}: layer {}: {} tokens of top-{} chose expert {}, but {} others with it", path,
+                layer, load, top_k, e, others);
+    num_choices += load;
+  }
+  C2R_REQUIRE(num_choices <= top_k * num_tokens, kInvalidFile,
+              "{}: layer {}: the loads add up to {}, but the layer saw {} tokens of top-{}", path,
+              layer, num_choices, num_tokens, top_k);
 }
 
 }  // namespace
@@ -56,7 +80,12 @@ CollaborationStatistics read_statistics(const std::filesystem::path& path) {
         matrix(static_cast<std::int64_t>(e), static_cast<std::int64_t>(e)) = source[e];
       }
     }
-    check_matrix(matrix, statistics.num_tokens[layer], layer, file.path());
+    const std::int64_t tokens = statistics.num_tokens[layer];
+    C2R_REQUIRE(0 <= tokens && tokens <= kMaxCountedTokens, kInvalidFile,
+                "{}: layer {}: num_tokens is {}, but must be in [0, {}]", file.path(), layer,
+                tokens, kMaxCountedTokens);
+    check_matrix(matrix, tokens, layer, file.path());
+    check_sums(matrix, tokens, header.top_k, layer, file.path());
   }
   return statistics;
 }
