@@ -1,17 +1,14 @@
 #include "c2r/routing/trace.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <bitset>
-#include <cstdlib>
 #include <limits>
 #include <utility>
 
 #include "c2r/core/error.h"
 #include "c2r/io/safetensors.h"
 #include "c2r/routing/routing.h"
+#include "c2r/routing/spill_file_internal.h"
 #include "c2r/routing/trace_metadata.h"
 
 namespace c2r {
@@ -70,57 +67,6 @@ void check_row(std::span<const ExpertId> row, std::int32_t num_experts, std::str
   }
 }
 
-// A nameless file: it is gone when it is closed, however the process ends.
-class SpillFile {
- public:
-  explicit SpillFile(const std::filesystem::path& folder) {
-    // Not O_TMPFILE, which network file systems lack.
-    std::string name = (folder.empty() ? "." : folder.string()) + "/.c2r.XXXXXX";
-    fd_ = ::mkostemp(name.data(), O_CLOEXEC);
-    C2R_REQUIRE(fd_ >= 0, kInvalidFile, "cannot write a temporary file in '{}'",
-                folder.empty() ? "." : folder.string());
-    ::unlink(name.c_str());
-  }
-  SpillFile(SpillFile&& other) noexcept
-      : fd_(std::exchange(other.fd_, -1)), buffer_(std::move(other.buffer_)) {}
-  SpillFile& operator=(SpillFile&&) = delete;
-  ~SpillFile() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-
-  void append(std::span<const std::byte> bytes) {
-    buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
-    if (buffer_.size() >= kBufferBytes) flush();
-  }
-
-  void copy_to(AtomicFile& file) {
-    flush();
-    C2R_REQUIRE(::lseek(fd_, 0, SEEK_SET) == 0, kInvalidFile, "cannot reread a temporary file");
-    buffer_.resize(kBufferBytes);
-    for (;;) {
-      const ssize_t got = ::read(fd_, buffer_.data(), buffer_.size());
-      C2R_REQUIRE(got >= 0, kInvalidFile, "cannot reread a temporary file");
-      if (got == 0) return buffer_.clear();
-      file.write(std::span(buffer_).first(static_cast<std::size_t>(got)));
-    }
-  }
-
- private:
-  static constexpr std::size_t kBufferBytes = 1 << 16;
-
-  void flush() {
-    for (std::size_t done = 0; done < buffer_.size();) {
-      const ssize_t written = ::write(fd_, buffer_.data() + done, buffer_.size() - done);
-      C2R_REQUIRE(written > 0, kInvalidFile, "cannot write a temporary file: is the disk full?");
-      done += static_cast<std::size_t>(written);
-    }
-    buffer_.clear();
-  }
-
-  int fd_ = -1;
-  std::vector<std::byte> buffer_;
-};
-
 Half stored(float weight, Half) {
   return to_half(weight);
 }
@@ -130,11 +76,11 @@ Stored stored(ExpertId id, Stored) {
 }
 
 template <class Stored, class T>
-void append_as(std::span<const T> values, SpillFile& spill) {
+void append_as(std::span<const T> values, SpilledTensor& tensor, SpillFile& spill) {
   std::vector<Stored> converted(values.size());
   std::ranges::transform(values, converted.begin(),
                          [](T value) { return stored(value, Stored{}); });
-  spill.append(std::as_bytes(std::span(converted)));
+  tensor.append(std::as_bytes(std::span(converted)), spill);
 }
 
 }  // namespace
@@ -215,19 +161,22 @@ struct TraceWriter::State {
   std::filesystem::path path;
   TraceHeader header;
   bool has_weights = false;
-  std::vector<SpillFile> idx, weights;   // [num_layers]; weights empty unless has_weights
-  std::vector<std::int64_t> num_tokens;  // [num_layers]
-  std::vector<std::int64_t> sequence_starts;
+  SpillFile spill;
+  std::vector<SpilledTensor> idx = {}, weights = {};  // [num_layers]; weights only if has_weights
+  std::vector<std::int64_t> num_tokens = {};          // [num_layers]
+  std::vector<std::int64_t> sequence_starts = {};
 };
 
 TraceWriter::TraceWriter(const std::filesystem::path& path, TraceHeader header, bool has_weights)
-    : state_(new State{.path = path, .header = std::move(header), .has_weights = has_weights}) {
+    : state_(new State{.path = path,
+                       .header = std::move(header),
+                       .has_weights = has_weights,
+                       .spill = SpillFile(path)}) {
   check_header(state_->header, path.string());
-  for (std::int64_t layer = 0; layer < state_->header.num_layers(); ++layer) {
-    state_->idx.emplace_back(path.parent_path());
-    if (has_weights) state_->weights.emplace_back(path.parent_path());
-  }
-  state_->num_tokens.assign(state_->idx.size(), 0);
+  const auto num_layers = static_cast<std::size_t>(state_->header.num_layers());
+  state_->idx.resize(num_layers);
+  if (has_weights) state_->weights.resize(num_layers);
+  state_->num_tokens.resize(num_layers);
 }
 
 TraceWriter::~TraceWriter() = default;
@@ -242,11 +191,11 @@ void TraceWriter::append(std::int64_t layer, std::span<const ExpertId> topk_idx,
   }
   const auto at = static_cast<std::size_t>(layer);
   if (is_stored_in_u8(state_->header.num_experts)) {
-    append_as<std::uint8_t>(topk_idx, state_->idx[at]);
+    append_as<std::uint8_t>(topk_idx, state_->idx[at], state_->spill);
   } else {
-    append_as<std::uint16_t>(topk_idx, state_->idx[at]);
+    append_as<std::uint16_t>(topk_idx, state_->idx[at], state_->spill);
   }
-  if (state_->has_weights) append_as<Half>(topk_weights, state_->weights[at]);
+  if (state_->has_weights) append_as<Half>(topk_weights, state_->weights[at], state_->spill);
   state_->num_tokens[at] += static_cast<std::int64_t>(topk_idx.size() / top_k);
 }
 
@@ -273,9 +222,10 @@ void TraceWriter::finish() {
   tensors.push_back(tensor_of<std::int64_t>("sequence_starts", {std::ssize(starts)}, starts));
   for (std::size_t layer = 0; layer < state.idx.size(); ++layer) {
     const std::vector<std::int64_t> shape = {num_tokens, state.header.top_k};
-    const auto spilled = [&](std::string name, Dtype dtype, SpillFile& spill) {
-      tensors.push_back(
-          {std::move(name), dtype, shape, [&spill](AtomicFile& file) { spill.copy_to(file); }});
+    const auto spilled = [&](std::string name, Dtype dtype, const SpilledTensor& tensor) {
+      tensors.push_back({std::move(name), dtype, shape, [&state, &tensor](AtomicFile& file) {
+                           tensor.copy_to(file, state.spill);
+                         }});
     };
     spilled(idx_name(static_cast<std::int64_t>(layer)), u8 ? Dtype::kU8 : Dtype::kU16,
             state.idx[layer]);

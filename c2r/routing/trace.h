@@ -80,7 +80,7 @@ class Trace {
 };
 
 /// Writes a trace as its tokens become known, in memory that does not grow with their number:
-/// each layer is spilled to a nameless temporary file beside `path` and joined by finish().
+/// they are spilled to a nameless temporary file beside `path`, in pieces that finish() joins.
 /// Without finish() nothing is left behind.
 class TraceWriter {
  public:

@@ -148,6 +148,52 @@ TEST(TraceWriter, LeavesNothingBehindWithoutFinish) {
   EXPECT_EQ(num_files(path.parent_path()), 0);
 }
 
+TEST(TraceWriter, NeedsFewFilesForManyLayers) {
+  const auto path = temporary_path("trace.safetensors");
+  TraceHeader header{.num_experts = 300, .top_k = 2, .layer_indices = {}};
+  for (std::int32_t layer = 0; layer < 1024; ++layer) header.layer_indices.push_back(layer);
+  const auto id = [](std::int64_t layer, int token) {
+    return ExpertId{static_cast<std::int32_t>((layer + token) % 299)};
+  };
+  {
+    const testing::ResourceLimit files(RLIMIT_NOFILE, 64);
+    TraceWriter writer(path, header, true);
+    for (int token = 0; token < 3; ++token) {
+      for (std::int64_t layer = 0; layer < 1024; ++layer) {
+        const float weight = static_cast<float>(token) / 4;
+        writer.append(layer, std::vector{id(layer, token), ExpertId{299}},
+                      std::vector{weight, 1 - weight}, "test");
+      }
+    }
+    writer.finish();
+  }
+  const Trace trace(path);
+  for (std::int64_t layer = 0; layer < 1024; ++layer) {
+    const auto topk_idx = trace.topk_idx(layer, 0, 3);
+    for (int token = 0; token < 3; ++token) ASSERT_EQ(topk_idx(token, 0), id(layer, token));
+    ASSERT_EQ(trace.topk_weights(layer, 2, 3)(0, 1), 0.5F);
+  }
+}
+
+TEST(TraceWriter, JoinsThePiecesOfLayersThatAdvanceInTurn) {
+  const auto path = temporary_path("trace.safetensors");
+  TraceWriter writer(path, {.num_experts = 4, .top_k = 1, .layer_indices = {0, 1}}, false);
+  constexpr std::int32_t kStep = 50'000, kNumSteps = 6;  // a piece is 65,536 ids or more
+  for (std::int32_t step = 0; step < kNumSteps; ++step) {
+    for (std::int32_t layer = 0; layer < 2; ++layer) {
+      writer.append(layer, std::vector(kStep, ExpertId{(step + layer) % 4}), {}, "test");
+    }
+  }
+  writer.finish();
+  const Trace trace(path);
+  for (std::int32_t layer = 0; layer < 2; ++layer) {
+    const auto topk_idx = trace.topk_idx(layer, 0, kStep * kNumSteps);
+    for (std::int32_t t = 0; t < topk_idx.rows(); ++t) {
+      ASSERT_EQ(topk_idx(t, 0), ExpertId{(t / kStep + layer) % 4});
+    }
+  }
+}
+
 TEST(TraceWriter, RefusesLayersOfDifferentLength) {
   const auto path = temporary_path("trace.safetensors");
   TraceWriter writer(path, {.num_experts = 4, .top_k = 1, .layer_indices = {0, 1}}, false);
