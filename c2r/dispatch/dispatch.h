@@ -118,8 +118,8 @@ class Dispatcher {
   /// @throws Error(kInvalidArgument) if they do not match, or if the mode is kAllGather, or
   ///         per-node and to return rows of single choices
   Dispatcher(Transport& transport, const Placement& placement, const DispatchOptions& options);
-  /// Another layer between the same ranks, with the same options. The two share their buffers: a
-  /// model needs them once, not for each of its layers. Used by the same thread.
+  /// Another layer between the same ranks, with the same options. They share buffers, which a model
+  /// needs once. Used by the same thread; handles of both may be under way at once.
   Dispatcher(const Dispatcher& other_layer, const Placement& placement);
   Dispatcher(const Dispatcher&) = delete;
   Dispatcher& operator=(const Dispatcher&) = delete;

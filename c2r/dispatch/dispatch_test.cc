@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <mutex>
+#include <thread>
 
 #include "c2r/core/testing.h"
 #include "c2r/dispatch/testing_internal.h"
@@ -243,6 +245,38 @@ TEST(Dispatch, FailsEverywhereWhenARankFails) {
       }
     }
   }
+}
+
+// Ranks take their time at different places, so that what has arrived differs between them.
+TEST(Dispatch, TwoLayersMayBeUnderWayAtOnce) {
+  const Cluster cluster{.num_nodes = 2, .ranks_per_node = 2};
+  const Placement placement = place_contiguous(8, 4);
+  run_in_process(4, [&](Transport& transport) {
+    Dispatcher one(transport, placement, {.cluster = cluster, .mode = CopyMode::kPerNode});
+    Dispatcher two(one, placement);
+    std::mt19937_64 rng(index(transport.rank()));
+    const auto nap = [&] {
+      std::this_thread::sleep_for(std::chrono::microseconds(uniform_below(300, rng)));
+    };
+    for (int round = 0; round < 100; ++round) {
+      const auto choose = [](auto& random) { return testing::random_choices(8, 2, random); };
+      const TokenBatch batch = testing::random_batch(8, 2, 4, rng, choose);
+      std::vector<Handle> handles;
+      for (Dispatcher* dispatcher : {&one, &two}) {
+        handles.push_back(dispatcher->make_handle(batch.topk_idx, batch.topk_weights, 0,
+                                                  dispatcher == &one ? "layer 1" : "layer 2"));
+      }
+      std::vector<Matrix<float>> rows, sums;
+      for (Handle& handle : handles) nap(), handle.start_dispatch(batch.x);
+      for (Handle& handle : handles) {
+        nap();
+        handle.finish_dispatch(rows.emplace_back(handle.num_rows(), 4));
+      }
+      for (std::size_t h = 0; h < handles.size(); ++h) nap(), handles[h].start_combine(rows[h]);
+      for (Handle& handle : handles) nap(), handle.finish_combine(sums.emplace_back(8, 4));
+      ASSERT_EQ(sums[0], sums[1]);
+    }
+  });
 }
 
 TEST(Dispatch, RefusesOptionsThatDoNotFit) {

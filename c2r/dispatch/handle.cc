@@ -37,7 +37,8 @@ std::vector<Routes> DispatcherState::make_routes(MatrixView<const ExpertId> topk
                                                  MatrixView<const float> topk_weights,
                                                  std::int64_t first_token, std::int32_t num_chunks,
                                                  const std::string& label) {
-  while (!queue.empty()) queue.start_first();  // what was asked for before comes before
+  while (!shared->queue.empty())
+    shared->queue.start_first();  // what was asked for before comes before
   return c2r::make_routes(transport, table, topk_idx, topk_weights, first_token, num_chunks, label);
 }
 
@@ -45,7 +46,7 @@ HandleState::HandleState(DispatcherState& dispatcher, Routes routes, std::string
     : dispatcher_(dispatcher), routes_(std::move(routes)), label_(std::move(label)) {}
 
 HandleState::~HandleState() {
-  dispatcher_.queue.remove(this);
+  dispatcher_.shared->queue.remove(this);
 }
 
 void HandleState::check_rows(std::int64_t has, std::int64_t needs, const char* what) const {
@@ -68,10 +69,10 @@ void HandleState::lay_out(std::int64_t hidden) {
     if (r != me) num_out += num_rows_of(routes_.out[r]), num_in += num_rows_of(routes_.in[r]);
   }
   const std::int64_t row_bytes = hidden * element_bytes(type);
-  out_ = dispatcher_.buffers->take(num_out * row_bytes);
-  in_ = dispatcher_.buffers->take(num_in * row_bytes);
-  own_ = dispatcher_.buffers->take(num_rows_of(routes_.out[me]) * hidden *
-                                   element_bytes(RowType::kF32));
+  out_ = dispatcher_.shared->buffers.take(num_out * row_bytes);
+  in_ = dispatcher_.shared->buffers.take(num_in * row_bytes);
+  own_ = dispatcher_.shared->buffers.take(num_rows_of(routes_.out[me]) * hidden *
+                                          element_bytes(RowType::kF32));
   out_rows_.resize(routes_.out.size());
   in_rows_.resize(routes_.in.size());
   std::byte *out = out_.data.get(), *in = in_.data.get();
@@ -98,19 +99,19 @@ void HandleState::begin(Phase phase, std::int64_t hidden) {
 
 // The rows of the first leg are in place.
 void HandleState::start_legs() {
-  for (std::size_t leg = 0; leg < num_legs(); ++leg) dispatcher_.queue.push(this);
-  dispatcher_.queue.advance();
+  for (std::size_t leg = 0; leg < num_legs(); ++leg) dispatcher_.shared->queue.push(this);
+  dispatcher_.shared->queue.advance();
 }
 
 void HandleState::end() {
-  for (Buffer* buffer : {&out_, &in_, &own_}) dispatcher_.buffers->give_back(*buffer);
+  for (Buffer* buffer : {&out_, &in_, &own_}) dispatcher_.shared->buffers.give_back(*buffer);
   for (auto& leg : legs_) leg.reset();
   phase_ = Phase::kIdle;
 }
 
 void HandleState::wait() {
   if (phase_ == Phase::kIdle) return;
-  while (num_started_ < num_legs()) dispatcher_.queue.start_first();
+  while (num_started_ < num_legs()) dispatcher_.shared->queue.start_first();
   legs_[num_legs() - 1]->wait();
 }
 
@@ -122,7 +123,7 @@ void HandleState::wait_for(Phase phase, std::int64_t hidden) {
 }
 
 bool HandleState::poll() {
-  dispatcher_.queue.advance();
+  dispatcher_.shared->queue.advance();
   return phase_ == Phase::kIdle || (num_started_ == num_legs() && legs_[num_legs() - 1]->done());
 }
 
@@ -289,11 +290,11 @@ void Handle::finish_combine(MatrixView<float> sum) {
 Dispatcher::Dispatcher(Transport& transport, const Placement& placement,
                        const DispatchOptions& options)
     : state_(std::make_unique<DispatcherState>(transport, placement, options,
-                                               std::make_shared<BufferPool>())) {}
+                                               std::make_shared<SharedByLayers>())) {}
 Dispatcher::Dispatcher(const Dispatcher& other_layer, const Placement& placement)
     : state_(std::make_unique<DispatcherState>(other_layer.state_->transport, placement,
                                                other_layer.state_->options,
-                                               other_layer.state_->buffers)) {}
+                                               other_layer.state_->shared)) {}
 Dispatcher::~Dispatcher() = default;
 
 Handle Dispatcher::make_handle(MatrixView<const ExpertId> topk_idx,

@@ -31,14 +31,20 @@ class StartQueue {
   std::deque<HandleState*> waiting_;  // once for each leg to start
 };
 
+/// What the dispatchers of a model's layers have in common.
+struct SharedByLayers {
+  BufferPool buffers;
+  StartQueue queue;  // one, since handles of several layers may be under way at once
+};
+
 class DispatcherState {
  public:
   DispatcherState(Transport& used_transport, const Placement& placement,
-                  const DispatchOptions& used_options, std::shared_ptr<BufferPool> shared_buffers)
+                  const DispatchOptions& used_options, std::shared_ptr<SharedByLayers> shared_state)
       : transport(used_transport),
         options(used_options),
         table(used_transport, placement, used_options),
-        buffers(std::move(shared_buffers)) {}
+        shared(std::move(shared_state)) {}
 
   std::vector<Routes> make_routes(MatrixView<const ExpertId> topk_idx,
                                   MatrixView<const float> topk_weights, std::int64_t first_token,
@@ -47,8 +53,7 @@ class DispatcherState {
   Transport& transport;
   const DispatchOptions options;
   RoutingTable table;
-  std::shared_ptr<BufferPool> buffers;  // of all layers
-  StartQueue queue;
+  std::shared_ptr<SharedByLayers> shared;
 };
 
 class HandleState {
