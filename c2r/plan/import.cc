@@ -6,6 +6,7 @@
 #include <string>
 
 #include "c2r/core/error.h"
+#include "c2r/core/shown.h"
 #include "c2r/io/json.h"
 #include "c2r/io/npy.h"
 
@@ -63,7 +64,7 @@ std::vector<Placement> placements_by_key(const Json& object, const std::vector<s
   }
   for (const auto& item : object.items()) {
     C2R_REQUIRE(std::ranges::find(keys, item.key()) != keys.end(), kInvalidFile,
-                "{}: there is a layer '{}', but the MoE layers are {}", place, item.key(),
+                "{}: there is a layer '{}', but the MoE layers are {}", place, shown(item.key()),
                 fmt::join(keys, ", "));
   }
   return placements;
@@ -112,12 +113,14 @@ Json parse_simple_yaml(std::string_view text, std::string_view place) {
     if (line.empty() || line.starts_with('#')) continue;
     const bool is_nested = line.starts_with("  ");
     const std::size_t colon = line.find(':');
-    C2R_REQUIRE(colon != std::string_view::npos && (!is_nested || nested != nullptr), kInvalidFile,
-                "{}: expected 'key: value', not '{}'", here, line.substr(0, 60));
+    const std::string_view after = line.substr(std::min(colon, line.size()));
+    C2R_REQUIRE((after == ":" || after.starts_with(": ")) && (!is_nested || nested != nullptr),
+                kInvalidFile, "{}: expected 'key: value', not '{}'", here, shown(line));
     const std::string key(line.substr(is_nested ? 2 : 0, colon - (is_nested ? 2 : 0)));
-    const std::string_view value = line.substr(std::min(colon + 2, line.size()));
+    const std::string_view value = after.substr(std::min<std::size_t>(2, after.size()));
     Json& object = is_nested ? *nested : json;
-    C2R_REQUIRE(!object.contains(key), kInvalidFile, "{}: the key '{}' is there twice", here, key);
+    C2R_REQUIRE(!object.contains(key), kInvalidFile, "{}: the key '{}' is there twice", here,
+                shown(key));
     object[key] = value.empty() ? Json::object() : parse_json(value, here);
     if (!is_nested) nested = value.empty() ? &object[key] : nullptr;
   }
@@ -164,7 +167,8 @@ void check_eplb_inverse(const Json& logical_to_physical, const Json& logical_cou
     std::ranges::sort(found);
     C2R_REQUIRE(found == expected[e] && counts[e] == std::ssize(expected[e]), kInvalidFile,
                 "{}: {}: the inverse maps put expert {} into slots {}, but the map into {}", place,
-                layer, e, fmt::join(found, " "), fmt::join(expected[e], " "));
+                layer, e, shown(fmt::format("{}", fmt::join(found, " "))),
+                shown(fmt::format("{}", fmt::join(expected[e], " "))));
   }
 }
 
@@ -219,7 +223,7 @@ std::vector<Placement> import_vllm_41141(std::string_view text, const MapShape& 
                   "the record", place);
   const std::string& type = json_string(json_at(json, "record_type", place), "record_type", place);
   C2R_REQUIRE(type == "eplb_initial_mapping", kInvalidFile,
-              "{}: record_type is '{}', not 'eplb_initial_mapping'", place, type);
+              "{}: record_type is '{}', not 'eplb_initial_mapping'", place, shown(type));
   json_integer(json_at(json, "version", place), 1, 1, "version", place);
   const auto num_slots =
       json_integer(json_at(json, "num_slots", place), 1, INT32_MAX, "num_slots", place);

@@ -101,6 +101,10 @@ TEST(Import, SaysWhatIsWrongWithAYaml) {
             "f: line 2: the key 'num_slots' is there twice");
   EXPECT_EQ(error(kHead, "- 1\n"), "f: line 4: expected 'key: value', not '- 1'");
   EXPECT_EQ(error("  1: 2\n", ""), "f: line 1: expected 'key: value', not '  1: 2'");
+  EXPECT_EQ(error("num_slots:18\n", ""), "f: line 1: expected 'key: value', not 'num_slots:18'");
+  EXPECT_EQ(error(kHead, "  \x1b[31m: 1\n  \x1b[31m: 1\n"),
+            "f: line 5: the key '\\x1b[31m' is there twice");
+  EXPECT_EQ(error(kHead, "\x1b[31m\n"), "f: line 4: expected 'key: value', not '\\x1b[31m'");
   EXPECT_NE(error(kHead, "  1: [0, 1\n"), "no error");
 }
 
@@ -115,6 +119,10 @@ TEST(Import, SaysWhatIsWrongWithVllmsRecord) {
   EXPECT_EQ(error(kHead, R"({"1": [0,1,2,3], "3": [0,1,2,3]})"), "f: the key '0' is missing")
       << "layers are ordinals, not the model's indices";
   EXPECT_EQ(error(kHead, R"({"0": [0,1,2,3], "1": [0,1,2,3]})"), "no error");
+  EXPECT_EQ(error(R"("record_type": "a\nb", "num_redundant_experts": 0)", "{}"),
+            "f: record_type is 'a\\nb', not 'eplb_initial_mapping'");
+  EXPECT_EQ(error(kHead, R"({"0": [0,1,2,3], "1": [0,1,2,3], "a\nb": []})"),
+            "f: there is a layer 'a\\nb', but the MoE layers are 0, 1");
   EXPECT_EQ(error(R"("record_type": "eplb_load_stats", "num_redundant_experts": 0)", "{}"),
             "f: record_type is 'eplb_load_stats', not 'eplb_initial_mapping'");
   EXPECT_EQ(error(R"("record_type": "eplb_initial_mapping", "num_redundant_experts": 1)", "{}"),

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "c2r/core/error.h"
+#include "c2r/core/shown.h"
 #include "c2r/io/json.h"
 #include "c2r/plan/plan.h"
 #include "c2r/routing/routing.h"
@@ -177,7 +178,7 @@ struct Reader {
 void check_format(const Json& json, const Reader& reader) {
   const std::string format = reader.text(json, "format");
   C2R_REQUIRE(format == kFormat, kInvalidFile, "{}: the format is '{}', not '{}'", reader.place,
-              format, kFormat);
+              shown(format), kFormat);
   const std::int64_t version = reader.count(json, "version");
   C2R_REQUIRE(version == kPlanVersion, kInvalidFile,
               "{}: the plan has version {}, but this program reads version {}", reader.place,
