@@ -70,6 +70,7 @@ class Session {
           int num_threads)
       : model_(options.model, options.plan), coder_(options.model, model_.config()) {
     const EngineOptions engine_options = options.engine(num_threads);
+    (void)options.dispatch();  // a wrong name is an error on one rank, too
     if (transport == nullptr) {
       engine_.emplace(model_, engine_options);
       return;
