@@ -72,8 +72,12 @@ std::optional<FanOutOfSplit> fan_out(const Inputs& inputs, std::int32_t ep_size,
 }
 
 std::vector<std::int64_t> layers_to_draw(const Options& options, const Analysis& analysis) {
-  if (options.heat_map == "none" || !analysis.statistics.has_pairs) return {};
-  if (options.heat_map == "best") return {most_specialized_layer(analysis.metrics)};
+  const bool has_pairs = analysis.statistics.has_pairs;
+  if (options.heat_map == "none") return {};
+  if (options.heat_map == "best") {
+    if (!has_pairs) return {};
+    return {most_specialized_layer(analysis.metrics)};
+  }
   const auto& indices = analysis.statistics.header.layer_indices;
   std::vector<std::int64_t> layers;
   for (std::size_t layer = 0; layer < indices.size(); ++layer) {
@@ -84,13 +88,16 @@ std::vector<std::int64_t> layers_to_draw(const Options& options, const Analysis&
   C2R_REQUIRE(!layers.empty(), kInvalidArgument,
               "--heat-map takes best, all, none or the index of an MoE layer in [{}, {}], not '{}'",
               indices.front(), indices.back(), options.heat_map);
+  C2R_REQUIRE(has_pairs, kInvalidArgument,
+              "--heat-map {} needs a trace or pair counts, but these are loads only",
+              options.heat_map);
   return layers;
 }
 
-void print_for_people(const Options& options, const Analysis& analysis) {
+void print_for_people(const Options& options, const Analysis& analysis,
+                      std::span<const std::int64_t> drawn_layers) {
   const TraceHeader& header = analysis.statistics.header;
   const auto& num_tokens = analysis.statistics.num_tokens;
-  const auto drawn_layers = layers_to_draw(options, analysis);  // throws before any output
   std::cout << fmt::format("{}: {} MoE layers, {} experts, top-{}, {} tokens\n\n",
                            header.model.empty() ? "unnamed model" : header.model,
                            header.num_layers(), header.num_experts, header.top_k,
@@ -111,10 +118,8 @@ void print_for_people(const Options& options, const Analysis& analysis) {
 }
 
 void analyze(const Options& options) {
+  check_output(options.statistics_path, options.inputs);
   Inputs inputs = read_inputs(options.inputs, options.num_threads);
-  if (!options.statistics_path.empty())
-    write_statistics(inputs.statistics, options.statistics_path);
-
   Analysis analysis{.metrics = model_metrics(inputs.statistics)};
   for (const std::int32_t ep_size : splits(options, inputs.statistics.header.num_experts)) {
     const auto split = fan_out(inputs, ep_size, options.num_threads);
@@ -125,12 +130,16 @@ void analyze(const Options& options) {
     if (split) analysis.fan_out.push_back(*split);
   }
   analysis.statistics = std::move(inputs.statistics);
+  const auto drawn_layers = layers_to_draw(options, analysis);
+  if (!options.statistics_path.empty()) {
+    write_statistics(analysis.statistics, options.statistics_path);
+  }
   if (options.is_json) {
     Json json = {{"version", version_text()}, {"inputs", options.inputs}};
     json.update(analysis_json(analysis));
     std::cout << json_text(json, 1) << "\n";
   } else {
-    print_for_people(options, analysis);
+    print_for_people(options, analysis, drawn_layers);
   }
 }
 
@@ -160,10 +169,8 @@ void add_analyze(CLI::App& app) {
       ->capture_default_str()
       ->check(in_range(2, 1024))
       ->type_name("N");
-  command
-      ->add_option("-o,--output", options->statistics_path,
-                   "write the counts to this statistics file, to be analyzed or merged later")
-      ->type_name("FILE");
+  add_output(*command, options->statistics_path,
+             "write the counts to this statistics file, to be analyzed or merged later");
   command->add_flag("--json", options->is_json, "print every number as one JSON object instead");
   add_threads(*command, options->num_threads);
   command->footer(

@@ -63,6 +63,7 @@ Json config_with_lists(const Options& options, const CollaborationStatistics& st
 }
 
 void write_collaborators(const Options& options) {
+  check_output(options.output_path, options.inputs);  // the config may be changed in place
   const Inputs inputs = read_inputs(options.inputs, options.num_threads);
   const CollaborationStatistics& statistics = inputs.statistics;
   C2R_REQUIRE(statistics.has_pairs, kInvalidArgument,
@@ -102,8 +103,7 @@ void add_collaborators(CLI::App& app) {
                    "a Hugging Face config.json: write a copy with the keys top_t and "
                    "collaborative_list instead of the lists alone")
       ->type_name("FILE");
-  command->add_option("-o,--output", options->output_path, "the file to write; default is to print")
-      ->type_name("FILE");
+  add_output(*command, options->output_path, "the file to write; default is to print");
   add_threads(*command, options->num_threads);
   command->footer(
       "Example:\n"

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "c2r/cli/app.h"
+#include "c2r/cli/output.h"
 #include "c2r/cli/prediction_options.h"
 #include "c2r/cli/predictions.h"
 #include "c2r/cli/progress_line.h"
@@ -136,6 +137,19 @@ std::vector<std::vector<OptimizedPlacement>> layer_fronts(const Comparison& comp
   return fronts;
 }
 
+std::string front_plan(const Options& options, std::size_t number) {
+  return fmt::format("{}{}.json", options.front_plans, number);
+}
+
+void check_front_plans(const Options& options) {
+  if (options.front_plans.empty()) return;
+  std::vector<std::string> inputs = options.plans;
+  inputs.insert(inputs.end(), {options.trace, options.cluster});
+  for (std::size_t p = 1; p <= std::size_t(options.num_front_points); ++p) {
+    check_output(front_plan(options, p), inputs);
+  }
+}
+
 void write_front_plan(const Comparison& comparison, const Entry& entry, std::size_t number) {
   const Options& options = comparison.options;
   write_plan(plan_of(comparison.trace.header(), comparison.cluster, entry.placements,
@@ -143,7 +157,7 @@ void write_front_plan(const Comparison& comparison, const Entry& entry, std::siz
                       .method = "optimize, " + entry.name,
                       .seed = options.seed,
                       .inputs = {{"trace", options.trace + ", " + entry.fitted_on}}}),
-             fmt::format("{}{}.json", options.front_plans, number));
+             front_plan(options, number));
 }
 
 void add_front(Comparison& comparison) {
@@ -325,6 +339,7 @@ Json to_json(const Comparison& comparison) {
 void compare(const Options& options) {
   C2R_REQUIRE(options.front_plans.empty() || options.num_front_points > 0, kInvalidArgument,
               "--front-plans needs --pareto");
+  check_front_plans(options);
   std::vector<Plan> plans;
   for (const std::string& path : options.plans) plans.push_back(read_plan(path));
   Comparison comparison = start(options, plans);

@@ -18,6 +18,7 @@ struct Options {
 
 void export_file(const Options& options) {
   const ExportTarget& target = find_export_target(options.target);
+  check_output(options.output, {options.plan});
   ExportOptions how{.backend = options.backend};
   if (options.num_hidden_layers > 0) how.num_hidden_layers = options.num_hidden_layers;
   const Export file = export_plan(target, read_plan(options.plan), how);
@@ -43,8 +44,7 @@ void add_export(CLI::App& app) {
   command->add_option("--to", options->target, "the engine's format, see below")
       ->required()
       ->type_name("TARGET");
-  command->add_option("-o,--output", options->output, "the file to write; default is to print")
-      ->type_name("FILE");
+  add_output(*command, options->output, "the file to write; default is to print");
   command
       ->add_option("--num-hidden-layers", options->num_hidden_layers,
                    "sglang: all layers of the model, dense ones too")

@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "c2r/cli/app.h"
+#include "c2r/cli/output.h"
 #include "c2r/cli/predictions.h"
 #include "c2r/cli/progress_line.h"
 #include "c2r/cli/version.h"
@@ -181,6 +182,9 @@ void import_placement(const ExportTarget& format, const Options& options) {
 }
 
 void import_file(Options& options) {
+  std::vector<std::string> inputs = options.inputs;
+  inputs.insert(inputs.end(), {options.weights, options.sequences, options.cluster});
+  check_output(options.output, inputs);
   options.request.layer_indices = parse_layers(options.layers);
   if (const ImportFormat* const trace = trace_format(options.format)) {
     import_trace(*trace, options);
@@ -226,9 +230,7 @@ void add_import(CLI::App& app) {
   command->add_option("--from", options->format, "the format of the inputs, see below")
       ->required()
       ->type_name("FORMAT");
-  command->add_option("-o,--output", options->output, "the file to write")
-      ->required()
-      ->type_name("FILE");
+  add_output(*command, options->output, "the file to write")->required();
   command->add_option("--model", request.model, "the model's name, kept in the file")
       ->type_name("NAME");
   command

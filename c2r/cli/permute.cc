@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "c2r/cli/app.h"
+#include "c2r/cli/output.h"
 #include "c2r/core/error.h"
 
 namespace c2r::cli {
@@ -33,7 +34,7 @@ void add_permute(CLI::App& app) {
   command->add_option("--plan", options->plan, "the plan, without replicas")
       ->required()
       ->type_name("FILE");
-  command->add_option("-o,--output", options->output, "the folder to make")->required();
+  add_output(*command, options->output, "the folder to make")->required()->type_name("FOLDER");
   command->footer(
       "An engine that splits the experts in order over the ranks then has the plan's placement.\n"
       "Example:\n"

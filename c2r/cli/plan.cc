@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "c2r/cli/app.h"
+#include "c2r/cli/output.h"
 #include "c2r/cli/plan_goal.h"
 #include "c2r/cli/predictions.h"
 #include "c2r/cli/progress_line.h"
@@ -161,6 +162,7 @@ void add_lists(const Trace& trace, std::span<const TokenRange> ranges, std::int3
 }
 
 void make_plan(const Options& options) {
+  check_output(options.output, {options.trace, options.cluster});
   const Trace trace(options.trace);
   const Cluster cluster = read_cluster(options.cluster);
   const SequencePart part = parse_sequence_part(options.fit);
@@ -213,9 +215,7 @@ void add_plan(CLI::App& app) {
   command->add_option("--cluster", options->cluster, kClusterHelp)
       ->required()
       ->type_name("CLUSTER");
-  command->add_option("-o,--output", options->output, "the plan to write")
-      ->required()
-      ->type_name("FILE");
+  add_output(*command, options->output, "the plan to write")->required();
   command
       ->add_option("--fit", options->fit,
                    "the sequences to fit: all, even, odd, first-half, second-half; the others are "

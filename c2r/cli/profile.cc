@@ -7,6 +7,7 @@
 #include "c2r/cli/app.h"
 #include "c2r/cli/model_options.h"
 #include "c2r/cli/model_run.h"
+#include "c2r/cli/output.h"
 #include "c2r/cli/sequences.h"
 #include "c2r/core/error.h"
 
@@ -20,6 +21,13 @@ struct Options {
   std::int64_t window = ProfileRequest{}.window, max_tokens = 0;
 };
 
+std::vector<std::string> inputs_of(const Options& options) {
+  std::vector<std::string> inputs{options.model.model, options.model.plan};
+  inputs.insert(inputs.end(), options.files.texts.begin(), options.files.texts.end());
+  inputs.insert(inputs.end(), options.files.tokens.begin(), options.files.tokens.end());
+  return inputs;
+}
+
 Work prepare_profile(const Options& options, OpenModel& open) {
   ProfileRequest request{
       .output = options.output,
@@ -30,6 +38,7 @@ Work prepare_profile(const Options& options, OpenModel& open) {
       .window = std::min(options.window, open.model.config().max_positions)};
   if (options.max_tokens > 0) request.max_tokens = options.max_tokens;
   check_request(request, open.model.config());
+  if (open.is_first_rank()) check_output(options.output, inputs_of(options));
   auto sequences = std::make_shared<Sequences>(options.files, open.coder);
   return [&open, request, sequences] {
     const auto progress = make_progress(open.engine, "profiling");
@@ -48,7 +57,7 @@ void add_profile(CLI::App& app) {
   auto options = std::make_shared<Options>();
   add_model_options(*command, options->model);
   add_sequence_files(*command, options->files);
-  command->add_option("-o,--output", options->output, "the trace to write")->required();
+  add_output(*command, options->output, "the trace to write")->required();
   command
       ->add_option("--window", options->window,
                    "longer sequences are cut into pieces of so many tokens")

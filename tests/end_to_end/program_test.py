@@ -4,7 +4,7 @@ import os
 import subprocess
 import unittest
 
-from command_line import C2R, CommandLine
+from command_line import C2R, IMPORT, CommandLine
 
 COMMANDS = ["import", "analyze", "collaborators", "plan", "simulate", "compare", "export", "tokenize",
             "inspect", "profile", "score", "generate", "permute-checkpoint", "bench"]
@@ -98,6 +98,48 @@ class Mistakes(CommandLine):
                                       stderr=subprocess.PIPE, text=True, timeout=60, check=False)
             self.assertEqual((done.returncode, done.stderr),
                              (1, prefix + ": cannot write to standard output\n"))
+
+
+class Outputs(CommandLine):
+    def setUp(self):
+        super().setUp()
+        self.make_trace()
+        self.succeed("plan", "trace.safetensors", "--cluster", "1x2", "-o", "plan.json")
+        self.succeed("analyze", "trace.safetensors", "-o", "counts.safetensors")
+
+    def test_an_input_is_never_overwritten(self):
+        os.link(self.folder / "trace.safetensors", self.folder / "same.safetensors")
+        os.link(self.folder / "plan.json", self.folder / "front1.json")
+        before = {path: path.read_bytes() for path in self.folder.iterdir() if path.is_file()}
+        for output, *words in (
+                ("trace.safetensors", "analyze", "trace.safetensors"),
+                ("./trace.safetensors", "plan", "trace.safetensors", "--cluster", "1x2"),
+                ("trace.safetensors", "plan", "same.safetensors", "--cluster", "1x2"),
+                ("counts.safetensors", "collaborators", "counts.safetensors", "--top-t", "3"),
+                ("plan.json", "export", "plan.json", "--to", "eplb"),
+                ("expert_ids.npy", *IMPORT),
+                ("text.txt", "profile", "model", "--text", "text.txt"),
+                ("model/config.json", "profile", "model", "--text", "text.txt")):
+            done = self.run_c2r(*words, "-o", output)
+            self.assertEqual((done.returncode, done.stdout), (2, ""), words)
+            self.assertIn(f"--output '{output}' would overwrite the input '", done.stderr)
+        self.fails_with(2, "c2r compare: --output 'front1.json' would overwrite the input 'front1.json'",
+                        "compare", "trace.safetensors", "front1.json", "--pareto", "2", "--front-plans", "front")
+        self.assertEqual(before, {path: path.read_bytes() for path in before})
+        self.succeed("collaborators", "trace.safetensors", "--top-t", "3", "--config", "config.json",
+                     "-o", "config.json")
+
+    def test_what_cannot_be_written_is_said_before_any_input_is_read(self):
+        for words in (["analyze", "x"], ["plan", "x", "--cluster", "1x2"], ["export", "x", "--to", "eplb"],
+                      ["collaborators", "x", "--top-t", "3"], ["import", "x", "--from", "npy"]):
+            self.fails_with(1, f"c2r {words[0]}: cannot write 'missing/y': No such file or directory",
+                            *words, "-o", "missing/y")
+
+    def test_an_analysis_that_fails_writes_nothing(self):
+        for words in (["--ranks", "3"], ["--heat-map", "zzz"], ["--heat-map", "zzz", "--json"]):
+            done = self.run_c2r("analyze", "trace.safetensors", *words, "-o", "s.safetensors")
+            self.assertEqual(done.returncode, 2)
+            self.assertFalse((self.folder / "s.safetensors").exists())
 
 
 if __name__ == "__main__":
