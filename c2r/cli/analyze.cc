@@ -11,6 +11,7 @@
 #include "c2r/cli/version.h"
 #include "c2r/collaboration/fan_out.h"
 #include "c2r/core/error.h"
+#include "c2r/placement/cluster.h"
 #include "c2r/report/analysis.h"
 
 namespace c2r::cli {
@@ -18,7 +19,7 @@ namespace {
 
 struct Options {
   std::vector<std::string> inputs;
-  std::vector<std::int32_t> ranks;
+  std::vector<std::string> ranks;
   std::string heat_map = "best";
   std::int64_t heat_map_cells = 64;
   std::string statistics_path;
@@ -26,9 +27,22 @@ struct Options {
   int num_threads = 0;
 };
 
+std::vector<std::int32_t> parse_ranks(const std::vector<std::string>& words) {
+  std::vector<std::int32_t> sizes;
+  for (const std::string& word : words) {
+    std::int32_t size = 0;
+    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), size);
+    C2R_REQUIRE(
+        error == std::errc() && end == word.data() + word.size() && 1 <= size && size <= kMaxRanks,
+        kInvalidArgument, "--ranks takes numbers in [1, {}], not '{}'", kMaxRanks, word);
+    sizes.push_back(size);
+  }
+  return sizes;
+}
+
 // The sizes to report: those asked for, or the usual ones that split the experts evenly.
 std::vector<std::int32_t> splits(const Options& options, std::int32_t num_experts) {
-  std::vector<std::int32_t> sizes = options.ranks;
+  std::vector<std::int32_t> sizes = parse_ranks(parts_of(options.ranks));
   if (sizes.empty()) {
     for (const std::int32_t size : {4, 8}) {
       if (num_experts % size == 0) sizes.push_back(size);
@@ -151,12 +165,8 @@ void add_analyze(CLI::App& app) {
   auto options = std::make_shared<Options>();
   command->add_option("inputs", options->inputs, "routing traces or statistics files of one model")
       ->required();
-  command
-      ->add_option("--ranks", options->ranks,
-                   "numbers of ranks to report the fan-out for; default 4 and 8 if they divide "
-                   "the experts")
-      ->delimiter(',')
-      ->check(in_range(1, 1024))
+  add_list(*command, "--ranks", options->ranks,
+           "numbers of ranks to report the fan-out for; default 4 and 8 if they divide the experts")
       ->type_name("N,...");
   command
       ->add_option("--heat-map", options->heat_map,

@@ -122,6 +122,26 @@ CLI::Validator in_range(std::int64_t min, std::int64_t max) {
   return CLI::Range(min, max).description("");  // the help text says it in words
 }
 
+CLI::Option* add_list(CLI::App& command, const std::string& name, std::vector<std::string>& lists,
+                      const std::string& help) {
+  return command.add_option(name, lists, help)->check([](const std::string& list) -> std::string {
+    const auto parts = parts_of({list});
+    return std::ranges::count(parts, "") == 0 ? "" : "there is an empty value in '" + list + "'";
+  });
+}
+
+std::vector<std::string> parts_of(const std::vector<std::string>& lists) {
+  std::vector<std::string> parts;
+  for (const std::string& list : lists) {
+    for (std::size_t begin = 0; begin <= list.size();) {
+      const std::size_t end = std::min(list.find(',', begin), list.size());
+      parts.push_back(list.substr(begin, end - begin));
+      begin = end + 1;
+    }
+  }
+  return parts;
+}
+
 void add_threads(CLI::App& command, int& num_threads) {
   num_threads = default_num_threads();
   command

@@ -43,6 +43,11 @@ void add_bench(CLI::App& app);
 /// The check of an option that takes an integer in [min, max].
 CLI::Validator in_range(std::int64_t min, std::int64_t max);
 
+/// Adds an option that takes values with commas between them, none of them empty: parts_of(lists).
+CLI::Option* add_list(CLI::App& command, const std::string& name, std::vector<std::string>& lists,
+                      const std::string& help);
+std::vector<std::string> parts_of(const std::vector<std::string>& lists);
+
 /// Adds --threads to a command; `num_threads` becomes the processors where it is 0 or not given.
 void add_threads(CLI::App& command, int& num_threads);
 

@@ -165,13 +165,15 @@ void add_options(CLI::App& command, BenchOptions& options) {
       ->check(in_range(0, 1 << 20))
       ->capture_default_str()
       ->type_name("N");
-  text("--trace", options.trace,
-       "choices of this trace, whose experts and top-k replace the shape's", "FILE");
+  auto* const trace =
+      text("--trace", options.trace,
+           "choices of this trace, whose experts and top-k replace the shape's", "FILE");
   command.add_option("--layer", options.layer, "of the trace and the plan, from 0")
       ->check(in_range(0, 1023))
       ->capture_default_str()
       ->type_name("N");
   text("--on", options.part, "which sequences: all, even, odd, first-half or second-half", "PART")
+      ->needs(trace)
       ->capture_default_str();
   text("--plan", options.plan, "the placement; without one, contiguous", "FILE");
   text("--cluster", options.cluster,
@@ -219,7 +221,12 @@ void add_bench(CLI::App& app) {
       "result back. All ways of running the layer take turns, and are checked before.\n\n"
       "Example:\n"
       "  c2r bench exchange olmoe --ranks 4 --tokens 64 --rounds 1");
-  command->callback([options] { run_bench(*options); });
+  command->callback([options, command] {
+    const bool has_layers = !options->trace.empty() || !options->plan.empty();
+    C2R_REQUIRE(command->count("--layer") == 0 || has_layers, kInvalidArgument,
+                "--layer needs --trace or --plan");
+    run_bench(*options);
+  });
 }
 
 }  // namespace c2r::cli

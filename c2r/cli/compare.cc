@@ -85,10 +85,11 @@ Comparison start(const Options& options, const std::vector<Plan>& plans) {
 
 void add_baselines(Comparison& comparison) {
   const Options& options = comparison.options;
-  if (options.baselines == std::vector<std::string>{"none"}) return;
+  const std::vector<std::string> names = parts_of(options.baselines);
+  if (names == std::vector<std::string>{"none"}) return;
   const auto counts =
       count_collaboration(comparison.trace, comparison.ranges_fit, options.num_threads);
-  for (const std::string& name : options.baselines) {
+  for (const std::string& name : names) {
     const bool looks_at_tokens = name != "contiguous" && name != "round-robin" && name != "random";
     Entry entry{.name = name,
                 .kind = "baseline",
@@ -364,11 +365,8 @@ void add_compare(CLI::App& app) {
   auto options = std::make_shared<Options>();
   command->add_option("trace", options->trace, "the routing trace to count on")->required();
   command->add_option("plans", options->plans, "plans to compare, made or imported");
-  command
-      ->add_option("--baselines", options->baselines,
-                   "of contiguous, round-robin, random, eplb, affinity, grace and exhaustive, or "
-                   "none")
-      ->delimiter(',')
+  add_list(*command, "--baselines", options->baselines,
+           "of contiguous, round-robin, random, eplb, affinity, grace and exhaustive, or none")
       ->allow_extra_args(false)  // a plan may follow
       ->capture_default_str()
       ->type_name("NAME,...");

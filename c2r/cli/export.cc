@@ -18,6 +18,8 @@ struct Options {
 
 void export_file(const Options& options) {
   const ExportTarget& target = find_export_target(options.target);
+  C2R_REQUIRE(options.num_hidden_layers == 0 || target.name == "sglang", kInvalidArgument,
+              "--num-hidden-layers makes no difference to {}, only to sglang", target.name);
   check_output(options.output, {options.plan});
   ExportOptions how{.backend = options.backend};
   if (options.num_hidden_layers > 0) how.num_hidden_layers = options.num_hidden_layers;

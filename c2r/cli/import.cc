@@ -185,7 +185,7 @@ void import_file(Options& options) {
   std::vector<std::string> inputs = options.inputs;
   inputs.insert(inputs.end(), {options.weights, options.sequences, options.cluster});
   check_output(options.output, inputs);
-  options.request.layer_indices = parse_layers(options.layers);
+  options.request.layer_indices = parse_layers(parts_of(options.layers));
   if (const ImportFormat* const trace = trace_format(options.format)) {
     import_trace(*trace, options);
   } else if (const CountsFormat* const counts = counts_format(options.format)) {
@@ -243,10 +243,8 @@ void add_import(CLI::App& app) {
                    "experts of a token, at most 32, where the input does not say")
       ->check(in_range(1, kMaxTopK))
       ->type_name("K");
-  command
-      ->add_option("--layers", options->layers,
-                   "the model's own index of each MoE layer, where the input does not say: 3-60")
-      ->delimiter(',')
+  add_list(*command, "--layers", options->layers,
+           "the model's own index of each MoE layer, where the input does not say: 3-60")
       ->type_name("N,...");
   command
       ->add_option("--num-hidden-layers", options->num_hidden_layers,

@@ -12,6 +12,9 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "write_omni_infer() writes <i4 as is");
 
+// More than any model has; a map of them fits into memory.
+constexpr std::int32_t kMaxHiddenLayers = 4096;
+
 Json slots_to_json(const Placement& placement) {
   Json slots = Json::array();
   for (const ExpertId e : placement.slots.all()) slots.push_back(static_cast<std::int32_t>(e));
@@ -82,6 +85,9 @@ std::string write_sglang(const Plan& plan, const ExportOptions& options) {
   C2R_REQUIRE(num_rows >= needed, kInvalidArgument,
               "the model has {} hidden layers, but the plan is for layer {}, too", num_rows,
               needed - 1);
+  C2R_REQUIRE(num_rows <= kMaxHiddenLayers, kInvalidArgument,
+              "sglang's map has a row for each of {} hidden layers, but may have at most {}",
+              num_rows, kMaxHiddenLayers);
   Json row_of_dense_layer = Json::array();  // any valid row does: SGLang's own default
   for (std::int64_t p = 0; p < num_slots; ++p) row_of_dense_layer.push_back(p % plan.num_experts);
   std::vector<Json> rows(static_cast<std::size_t>(num_rows), row_of_dense_layer);

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "c2r/core/error.h"
+#include "c2r/core/shown.h"
 #include "c2r/plan/engine_files_internal.h"
 
 namespace c2r {
@@ -83,6 +84,17 @@ constexpr Caution kCautions[] = {
      "their router chooses other experts"},
 };
 
+void check_backend(const ExportTarget& target, std::string_view name) {
+  if (name.empty() || copy_mode_of_backend(target, name)) return;
+  std::vector<std::string_view> names;
+  for (const Backend& backend : kBackends) {
+    if (backend.target == target.name) names.push_back(backend.name);
+  }
+  C2R_REQUIRE(!names.empty(), kInvalidArgument, "c2r knows no backends of {}", target.name);
+  C2R_THROW(kInvalidArgument, "of {}'s backends c2r knows {}, not '{}'", target.name,
+            fmt::join(names, ", "), name);
+}
+
 std::optional<std::string> transport_warning(const ExportTarget& target,
                                              const ExportOptions& options) {
   const auto mode = copy_mode_of_backend(target, options.backend);
@@ -150,7 +162,8 @@ const ExportTarget& find_export_target(std::string_view name) {
   if (found != std::end(kTargets)) return *found;
   std::vector<std::string_view> names;
   for (const ExportTarget& target : kTargets) names.push_back(target.name);
-  C2R_THROW(kInvalidArgument, "an export target is {}; not '{}'", fmt::join(names, ", "), name);
+  C2R_THROW(kInvalidArgument, "an export target is {}; not '{}'", fmt::join(names, ", "),
+            shown(name));
 }
 
 std::optional<CopyMode> copy_mode_of_backend(const ExportTarget& target, std::string_view backend) {
@@ -175,6 +188,7 @@ MapShape map_shape(const Plan& plan) {
 
 Export export_plan(const ExportTarget& target, const Plan& plan, const ExportOptions& options) {
   check_plan(plan);
+  check_backend(target, options.backend);
   Export result{.bytes = target.write(plan, options)};
   validate_export(target, result.bytes, plan, fmt::format("the {} file", target.name));
   for (const Caution& caution : kCautions) {

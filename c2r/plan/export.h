@@ -55,8 +55,8 @@ std::span<const ExportTarget> export_targets();
 const ExportTarget& find_export_target(std::string_view name);
 
 /// @throws Error(kInvalidArgument) if the plan is not valid or has fewer hidden layers than it
-///         names, Error(kUnsupported) if the target cannot express it: replicas in a permutation,
-///         or layers with different numbers of slots
+///         names, or c2r does not know the backend, Error(kUnsupported) if the target cannot
+///         express it: replicas in a permutation, or layers with different numbers of slots
 Export export_plan(const ExportTarget& target, const Plan& plan, const ExportOptions& options);
 
 /// Checks that `bytes` are a valid file for the target and say what the plan says.

@@ -47,6 +47,25 @@ class Mistakes(CommandLine):
         self.fails_with(2, "c2r import: unknown format 'csv'; `c2r help import` lists them",
                         "import", "--from", "csv", "x", "-o", "y")
 
+    def test_options_without_effect_are_usage_errors(self):
+        self.make_trace()
+        self.succeed("plan", "trace.safetensors", "--cluster", "1x2", "-o", "plan.json")
+        for message, *words in (
+                ("analyze: --output: needs a name", "analyze", "trace.safetensors", "-o", ""),
+                ("analyze: --ranks: there is an empty value in '2,,4'", "analyze", "trace.safetensors",
+                 "--ranks", "2,,4"),
+                ("analyze: --ranks takes numbers in [1, 1024], not '2x'", "analyze", "trace.safetensors",
+                 "--ranks", "2x"),
+                ("export: of sglang's backends c2r knows none, deepep, not 'nonsense'",
+                 "export", "plan.json", "--to", "sglang", "--backend", "nonsense"),
+                ("export: --num-hidden-layers makes no difference to eplb, only to sglang",
+                 "export", "plan.json", "--to", "eplb", "--num-hidden-layers", "7"),
+                ("export: sglang's map has a row for each of 2000000000 hidden layers, but may have at most "
+                 "4096", "export", "plan.json", "--to", "sglang", "--num-hidden-layers", "2000000000"),
+                ("bench: --layer needs --trace or --plan", "bench", "exchange", "olmoe", "--layer", "0"),
+                ("bench: --on requires --trace", "bench", "exchange", "olmoe", "--on", "even")):
+            self.fails_with(2, "c2r " + message, *words)
+
     def test_names_for_several_ranks_are_checked_on_one(self):
         words = ["score", "tiny_model", "--tokens", "tokens.jsonl"]
         self.fails_with(2, "c2r score: a copy mode is per-expert, per-rank, per-node or all-gather; not 'x'",
