@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# Runs every benchmark program of the release build. Arguments go to each, for example
-#   tools/bench.sh --benchmark_filter=Router --benchmark_repetitions=5
+# Runs every benchmark program of the release build. Arguments are Google Benchmark's, for example
+#   tools/bench.sh --benchmark_filter=BM_Route --benchmark_repetitions=5
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for program in build/release/*_bench; do
   echo "== $(basename "$program")"
-  "$program" "$@"
+  case "$program" in
+    *_mpi_bench) "$program" ;;  # has its own arguments
+    *) "$program" "$@" ;;
+  esac
 done
