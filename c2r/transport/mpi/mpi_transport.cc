@@ -1,7 +1,8 @@
 // See the header. A part travels in pieces of at most kMaxPieceBytes, under a tag that is a hash of
-// its label and size. So a part that is not the expected one is never received: Open MPI 4.1 writes
-// beyond the end of a buffer that is too short for a message from shared memory. It is found when
-// the wait for the expected one has taken too long.
+// its label and size. So a part that is not the expected one is not received, but for one in 32,768
+// whose hash of 15 bits is the same: Open MPI 4.1 writes beyond the end of a buffer that is too
+// short for a message from shared memory. It is found when the wait for the expected one has taken
+// too long.
 #include <mpi.h>
 
 #include <algorithm>
