@@ -1,6 +1,8 @@
 """The model card: every figure is taken from the run's log.
 
 python3 -m training.card build/training/nano-qwen-moe/log.jsonl models/nano-qwen-moe/README.md
+
+A third path, the log of the dense control, adds a comparison with it.
 """
 
 import math
@@ -51,6 +53,34 @@ def held_out(losses: dict[str, float], data: dict) -> str:
     return table(["domain", "documents", "loss, nats/token", "perplexity", "bits per byte"], rows)
 
 
+def mean_loss(losses: dict[str, float], data: dict) -> float:
+    """Nats per token of all held-out text."""
+    tokens = {domain: data[domain]["held_out"]["tokens"] for domain, loss in losses.items() if loss is not None}
+    return sum(losses[domain] * count for domain, count in tokens.items()) / sum(tokens.values())
+
+
+def against(end: dict, control: list[dict], steps: list[dict], data: dict) -> str:
+    """Perplexity beside the dense control's. @raises ValueError if that has not seen the same tokens."""
+    if not control or control[-1]["event"] != "finish":
+        raise ValueError("the control's run has not ended")
+    if control[0]["data"] != data:
+        raise ValueError("the control was trained on other text")
+    other = control[-1]
+    tokens, other_tokens = steps[-1]["tokens"], [r["tokens"] for r in control if r["event"] == "step"][-1]
+    if tokens != other_tokens:
+        raise ValueError(f"the control has seen {other_tokens:,} tokens, but the model {tokens:,}")
+    pairs = [(domain, loss, other["losses"][domain]) for domain, loss in end["losses"].items() if loss is not None]
+    pairs.append(("all", mean_loss(end["losses"], data), mean_loss(other["losses"], data)))
+    rows = [
+        [domain, f"{math.exp(loss):.2f}", f"{math.exp(dense):.2f}", f"{100 * math.expm1(loss - dense):+.1f} %"]
+        for domain, loss, dense in pairs
+    ]
+    return (
+        f"{control[0]['config']['name']}, {control[0]['num_active_parameters']:,} parameters, has seen the same tokens "
+        f"in the same\norder.\n\n{table(['domain', 'perplexity', 'of the dense model', 'difference'], rows)}"
+    )
+
+
 def routing(record: dict) -> str:
     columns = ("imbalance", "least_load", "specialization", "unused_experts")
     rows = [
@@ -95,7 +125,13 @@ def output_option(name: str) -> str:
     return "" if without_suffix(name) == name else f" -o models/{without_suffix(name)}"
 
 
-def introduction(starts: list[dict], tokens: int, seconds: float) -> str:
+def duration(end: dict) -> str:
+    """Of a whole run. Processor time says what of it was work: the machine may have had other work too."""
+    cpu = f" ({end['cpu_seconds'] / 60:.1f} of processor time)" if "cpu_seconds" in end else ""
+    return f"{end['seconds'] / 60:.1f} minutes{cpu}"
+
+
+def introduction(starts: list[dict], tokens: int, end: dict) -> str:
     """What the model is, and how it was made."""
     first = starts[0]
     model, name = first["config"]["model"], first["config"]["name"]
@@ -109,8 +145,8 @@ def introduction(starts: list[dict], tokens: int, seconds: float) -> str:
 writes is fluent at best, never reliable.{stand_in(name)}
 
 {first["num_parameters"]:,} parameters, of which a token uses {first["num_active_parameters"]:,}. Trained from scratch
-on {tokens / 1e6:,.1f} M tokens ({epochs:.2f} epochs) in {seconds / 60:.1f} minutes on {machines}, in
-{pieces}: {tokens / max(seconds, 1e-9):,.0f} tokens/s. PyTorch {first["torch"]}, expert products by
+on {tokens / 1e6:,.1f} M tokens ({epochs:.2f} epochs) in {duration(end)} on {machines}, in
+{pieces}: {tokens / max(end["seconds"], 1e-9):,.0f} tokens/s. PyTorch {first["torch"]}, expert products by
 {first["grouped_matmul"]}, commit {first["commit"] or "unknown"}. The command:
 
     python3 -m training.train {first["command"]}{output_option(name)}
@@ -122,18 +158,21 @@ LEGEND = """*Left out*: documents that share 13 words in a row with an evaluatio
 documents, chosen by hash."""
 
 
-def card(log: list[dict]) -> str:
-    """The text of the card. @raises ValueError if the run has not ended."""
+def card(log: list[dict], control: list[dict] | None = None) -> str:
+    """The text of the card, beside the log of a dense `control` if there is one. @raises ValueError if a run has not
+    ended."""
     starts, steps = ([record for record in log if record["event"] == event] for event in ("start", "step"))
     if not log or log[-1]["event"] != "finish":
         raise ValueError("the run has not ended")
     end, data, config = log[-1], starts[0]["data"], starts[0]["config"]
     sections = [
-        introduction(starts, steps[-1]["tokens"], end["seconds"]),
+        introduction(starts, steps[-1]["tokens"], end),
         f"## Data\n\n{data_table(data)}\n\n{LEGEND}",
         f"## Held-out text\n\n{held_out(end['losses'], data)}",
         f"## Training loss\n\n{curve(steps)}",
     ]
+    if control is not None:
+        sections.append(f"## Against a dense model\n\n{against(end, control, steps, data)}")
     if config["model"]["family"] != "qwen2":
         sections.append(f"## Routing of held-out text\n\n{routing(end)}\n\nc2r's docs/metrics.md defines the columns.")
     settings = (f"{key} {value}" for key, value in (config["model"] | config["training"]).items())
@@ -143,16 +182,16 @@ def card(log: list[dict]) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def write_card(log: pathlib.Path, output: pathlib.Path) -> None:
-    text = card(read_log(log))
+def write_card(log: pathlib.Path, output: pathlib.Path, control: pathlib.Path | None = None) -> None:
+    text = card(read_log(log), read_log(control) if control else None)
     with new_file(output) as temporary:
         temporary.write_text(text)
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (3, 4):
+        sys.exit("usage: python3 -m training.card LOG OUTPUT [LOG_OF_CONTROL]")
     try:
-        write_card(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
-    except IndexError:
-        sys.exit("usage: python3 -m training.card LOG OUTPUT")
+        write_card(*map(pathlib.Path, sys.argv[1:]))
     except (OSError, ValueError) as error:
         sys.exit(f"card: {error}")

@@ -10,6 +10,7 @@ import torch
 
 from training import published
 from training.batches import write_corpus
+from training.card import card as make_card
 from training.conftest import MODELS
 from training.evaluate import evaluate, routing_statistics
 from training.experts import torch_grouped
@@ -181,3 +182,29 @@ def test_a_tokenizer_of_another_size_is_refused(config, corpus, tmp_path):
     write_corpus(tmp_path / "corpus.xz", corpus.tokens, json.dumps(corpus.facts))
     with pytest.raises(ValueError, match="has 300 tokens, but vocab_size = 320"):
         run_training(config, tmp_path, tmp_path / "run", tmp_path / "out", minutes=1, is_eager=True)
+
+
+def test_a_card_compares_with_a_control_that_has_seen_the_same_tokens():
+    def log(loss: float, tokens: int, held_out: int = 30) -> list[dict]:
+        data = {d: {"train": {"documents": 1, "tokens": 9}, "held_out": {"documents": 1, "tokens": n, "utf8_bytes": n},
+                    "overlapping": 0} for d, n in (("novels", 10), ("code", held_out))}  # fmt: skip
+        start = {"event": "start", "config": {"name": "dense", "model": {"family": "qwen2"}, "training": {}},
+                 "data": data, "machine": "", "torch": "", "grouped_matmul": "", "commit": "", "command": "",
+                 "num_parameters": 9, "num_active_parameters": 9}  # fmt: skip
+        step = {"event": "step", "tokens": tokens, "loss": 1.0, "balance_loss": 0.0}
+        losses = {"novels": loss, "code": loss + math.log(2)}
+        return [start, step, {"event": "finish", "losses": losses, "seconds": 60, "cpu_seconds": 30, "samples": []}]
+
+    text = make_card(log(math.log(4), 64), log(math.log(5), 64))
+    assert "in 1.0 minutes (0.5 of processor time)" in text
+    assert (
+        "| novels | 4.00 | 5.00 | -20.0 % |\n| code | 8.00 | 10.00 | -20.0 % |\n| all | 6.73 | 8.41 | -20.0 % |" in text
+    )
+    for other, message in (
+        (log(1.0, 32), "the control has seen 32 tokens, but the model 64"),
+        (log(1.0, 64, held_out=31), "the control was trained on other text"),
+        (log(1.0, 64)[:2], "the control's run has not ended"),
+        ([], "the control's run has not ended"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_card(log(1.0, 64), other)

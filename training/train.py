@@ -86,6 +86,7 @@ def train(trainer: Trainer, log: RunLog, corpus: Corpus, checkpoint: pathlib.Pat
     """Steps until the budget of tokens is spent (true) or the clock shows `deadline` (false)."""
     config, training = trainer.config, trainer.config.training
     mark, mark_step, saved = time.monotonic(), trainer.step, time.monotonic()
+    cpu_mark = time.process_time()
     while trainer.step < config.num_steps:
         result = trainer.train_step()
         if trainer.step % training.log_steps == 0 or trainer.step == config.num_steps:
@@ -93,6 +94,7 @@ def train(trainer: Trainer, log: RunLog, corpus: Corpus, checkpoint: pathlib.Pat
             now = time.monotonic()
             report(trainer, log, result, loss, (trainer.step - mark_step) * config.step_tokens / (now - mark))
             trainer.seconds += now - mark
+            trainer.cpu_seconds += time.process_time() - cpu_mark
             if trainer.step % training.evaluation_steps == 0:
                 log.add(
                     "evaluation",
@@ -104,7 +106,7 @@ def train(trainer: Trainer, log: RunLog, corpus: Corpus, checkpoint: pathlib.Pat
                 saved = time.monotonic()
             if now > deadline:
                 return False
-            mark, mark_step = time.monotonic(), trainer.step
+            mark, mark_step, cpu_mark = time.monotonic(), trainer.step, time.process_time()
     trainer.save(checkpoint)
     return True
 
@@ -142,7 +144,8 @@ def finish(
             load_weights(trainer.model, folder)
         final = evaluate(trainer.model, corpus, trainer.config.training.batch_sequences)
         samples = [write_on(trainer.model, tokenizer, prompt, 100, 0.8, seed=1) for prompt in PROMPTS]
-        log.add("finish", trainer.step, seconds=trainer.seconds, samples=samples, **final)
+        times = {"seconds": trainer.seconds, "cpu_seconds": trainer.cpu_seconds}
+        log.add("finish", trainer.step, **times, samples=samples, **final)
         write_card(run / "log.jsonl", folder / "README.md")
         shutil.copyfile(run / "log.jsonl", folder / "log.jsonl")
     say(f"wrote {output}")

@@ -44,7 +44,7 @@ class Trainer:
         torch.manual_seed(config.training.seed)
         torch.set_float32_matmul_precision("high")
         self.config, self.device, self.step = config, device, 0
-        self.seconds = 0.0  # spent training, over all runs that led here
+        self.seconds, self.cpu_seconds = 0.0, 0.0  # spent training, over all runs that led here
         self.matmul, self.matmul_reason = choose_grouped_matmul(device)
         self.model = Decoder(config.model, self.matmul).to(device).train()
         self.batches = Batches(corpus, config.model.max_tokens, config.training.batch_sequences, config.training.seed)
@@ -90,7 +90,8 @@ class Trainer:
     def save(self, path: pathlib.Path) -> None:
         """Writes a checkpoint, whole or not at all: about 12 bytes a parameter."""
         state = {
-            "config": dataclasses.asdict(self.config), "facts": self._facts, "step": self.step, "seconds": self.seconds,
+            "config": dataclasses.asdict(self.config), "facts": self._facts, "step": self.step,
+            "seconds": self.seconds, "cpu_seconds": self.cpu_seconds,
             "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
         }  # fmt: skip
         with new_file(path) as temporary:
@@ -107,4 +108,4 @@ class Trainer:
                 raise ValueError(f"{path} was made with another {what}; remove it to start again")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds, self.cpu_seconds = state["step"], state["seconds"], state["cpu_seconds"]
