@@ -33,11 +33,15 @@ ranks() {
   OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun --oversubscribe --bind-to none -n 4 "$@"
 }
 
-echo "== Which experts does $model choose for the Debian FAQ?"
+cat <<'TEXT'
+A Mixture-of-Experts model sends each token to a few of its experts. Where experts live on several machines, each
+other machine that a token needs costs a copy over the wire. c2r puts those that work together on one machine.
+TEXT
+echo "== Which experts does $model choose for the Debian FAQ, and which of them together?"
 say c2r profile $model --text $out/prose.txt --window 256 -o $out/trace.safetensors
 quietly $c2r profile $model --text $out/prose.txt --window 256 -o $out/trace.safetensors
 $c2r analyze $out/trace.safetensors --ranks 4 --heat-map-cells 16 -o $out/statistics.safetensors >$out/analysis.txt
-sed -n '/^layer  /p; /^[0-9]/p; /^mean /p' $out/analysis.txt
+sed -n '/^layer  /p; /^mean /p' $out/analysis.txt
 sed -n '/^layer [0-9]*:/,/^experts from/{/^experts from/!p}' $out/analysis.txt
 
 # 4 machines at 10 Gbit/s, each as fast as a desktop processor.
@@ -47,7 +51,7 @@ cat >$out/cluster.json <<'JSON'
  "inter_node": {"bandwidth_bytes_per_s": 1.25e9, "latency_s": 2e-5},
  "device_flop_per_s": 2e11}
 JSON
-echo "== Where should they go, on 4 machines with 10 Gbit/s? Fitted on every other piece of the text, counted on the rest"
+echo "== Where should they live, on 4 machines with 10 Gbit/s? Fitted on half of the text, counted on the rest"
 say c2r plan $out/trace.safetensors --cluster $out/cluster.json --fit even -o $out/plan.json
 quietly $c2r plan $out/trace.safetensors --cluster $out/cluster.json --fit even -o $out/plan.json >$out/plan.txt
 quietly $c2r plan $out/trace.safetensors --cluster $out/cluster.json --method contiguous -o $out/contiguous.json \
@@ -80,7 +84,8 @@ quietly $c2r generate $model --prompt "Once upon a time" --max-new-tokens 40 --t
 fold -s -w 110 $out/text.txt
 cat <<TEXT
 
-Together on one rank means once over the wire. In $out/: trace.safetensors, statistics.safetensors, plan.json. Next:
+Together on one rank means once over the wire. In $out/ are trace.safetensors, statistics.safetensors
+and plan.json. Try next:
   $c2r analyze $out/statistics.safetensors --heat-map all
   $c2r compare $out/trace.safetensors $out/plan.json --on odd
   $c2r export $out/plan.json --to sglang -o $out/expert_location.json
