@@ -15,12 +15,18 @@
 namespace c2r {
 namespace {
 
+// Called first by whatever takes options.
 SearchLimits limits_for(const OptimizeOptions& options) {
+  constexpr double kMostSeconds = 1e9;  // 30 years: the clock's 2^63 ns are 292
+  C2R_REQUIRE(options.effort > 0, kInvalidArgument, "the effort is {}, but must be above 0",
+              options.effort);
   SearchLimits limits{.stop = options.stop};
   if (options.seconds) {
+    C2R_REQUIRE(*options.seconds > 0, kInvalidArgument, "{} seconds for a search must be above 0",
+                *options.seconds);
     limits.deadline = std::chrono::steady_clock::now() +
                       std::chrono::duration_cast<std::chrono::steady_clock::duration>(
-                          std::chrono::duration<double>(*options.seconds));
+                          std::chrono::duration<double>(std::min(*options.seconds, kMostSeconds)));
   }
   return limits;
 }

@@ -52,9 +52,10 @@ PlacementObjective objective_for(const Cluster& cluster);
 
 struct OptimizeOptions {
   std::uint64_t seed = 0;
-  // Multiplies the moves tried. 1 takes some 0.1 s a layer for 32 experts and 100,000 tokens.
+  // Multiplies the moves tried. 1 takes some 0.1 s a layer for 32 experts and 100,000 tokens. Above
+  // 0; infinity searches until `seconds` or `stop` ends it.
   double effort = 1;
-  std::optional<double> seconds;            // for all layers; a cut-off, then the best so far
+  std::optional<double> seconds;            // for all layers; a cut-off, then the best so far; > 0
   const std::atomic<bool>* stop = nullptr;  // set by another thread: as if the time were up
   std::int32_t redundant_slots_per_rank = 0;
   // Group-limited routing: group g, a run of num_experts / num_groups experts, stays in one node.
@@ -88,7 +89,8 @@ struct OptimizedPlacement {
 /// the arguments alone, unless `seconds` or `stop` ends the search.
 ///
 /// @throws Error(kInvalidArgument) if the groups cannot be kept, a rank has more slots than there
-///         are experts, or kTime lacks layer_time or is given max_copy_cost
+///         are experts, effort or seconds are not above 0, or kTime lacks layer_time or is given
+///         max_copy_cost
 ///
 /// Cost: about effort x (0.1 s, with replicas 0.9 s) for 32 experts and 100,000 tokens, 0.6 s for
 /// 256 experts on 64 ranks with replicas, 1.6 s with a bound on imbalance; plus the proof, see

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <numeric>
 #include <random>
@@ -16,11 +17,13 @@
 
 #include "c2r/core/error.h"
 #include "c2r/core/rng.h"
+#include "c2r/core/testing.h"
 #include "c2r/io/file.h"
 #include "c2r/placement/column_search.h"
 #include "c2r/placement/optimize_testing_internal.h"
 #include "c2r/placement/partition_level.h"
 #include "c2r/placement/set_index.h"
+#include "c2r/placement/testing_internal.h"
 
 namespace c2r {
 namespace {
@@ -198,6 +201,27 @@ TEST(Optimize, ReturnsTheBestSoFarWhenStopped) {
   ASSERT_NO_THROW(check_placement(result.placement));
   const auto timed = optimize_placement(sets, flat(4), {}, {.effort = 1e6, .seconds = 0.05});
   ASSERT_NO_THROW(check_placement(timed.placement));
+}
+
+TEST(Optimize, TakesNoEffortAndNoTimeForTooMuch) {
+  constexpr double kEndless = std::numeric_limits<double>::infinity();
+  const TokenSets sets = random_sets(16, 4, 300, 1);
+  const double start =
+      measure_placement(sets, flat(4), {},
+                        testing::make_placement(
+                            16, {{0, 1, 2, 3}, {4, 5, 6, 7}, {8, 9, 10, 11}, {12, 13, 14, 15}}))
+          .copy_cost;
+  for (const auto& [effort, seconds] : {std::pair(0.01, 1e10), std::pair(0.01, kEndless),
+                                        std::pair(1e13, 0.2), std::pair(kEndless, 0.2)}) {
+    const auto result = optimize_placement(
+        sets, flat(4), {}, {.effort = effort, .seconds = seconds, .max_columns = 0});
+    EXPECT_LT(result.copy_cost, 0.99 * start) << "effort " << effort << ", seconds " << seconds;
+  }
+  EXPECT_EQ(testing::error_of([&] { optimize_placement(sets, flat(4), {}, {.effort = 0}); }),
+            "the effort is 0, but must be above 0");
+  EXPECT_EQ(
+      testing::error_of([&] { optimize_placement(sets, flat(4), {}, {.seconds = std::nan("")}); }),
+      "nan seconds for a search must be above 0");
 }
 
 TEST(Optimize, TakesATraceWithoutTokens) {
