@@ -38,22 +38,24 @@ class LayerSearch {
   }
 
   OptimizedPlacement run(const PlacementObjective& objective) {
-    OptimizedPlacement result = measure_placement(sets_, problem_.cluster, objective, search());
+    OptimizedPlacement result =
+        measure_placement(sets_, problem_.cluster, objective, search(objective));
     if (columns_bound_ && *columns_bound_ > result.copy_cost_bound) {
       result.value_bound += *columns_bound_ - result.copy_cost_bound;  // takes_columns(): kCopies
       result.copy_cost_bound = *columns_bound_;
     }
-    result.is_proved_optimal = is_proved_ && result.meets_bounds;
+    result.is_proved_optimal |= is_proved_ && result.meets_bounds;
     return result;
   }
 
  private:
-  Placement search() {
+  Placement search(const PlacementObjective& objective) {
     std::vector<std::int32_t> rank_of = first_assignment();
     if (!index_is_empty()) rank_of = best_partition(rank_of);
     if (!index_is_empty() && takes_columns()) rank_of = finish_by_columns(std::move(rank_of));
     Placement placement = filled(rank_of);
-    if (placement.slots.rows() * placement.slots.cols() > sets_.num_experts && !index_is_empty()) {
+    const bool has_replicas = std::ssize(placement.slots.all()) > sets_.num_experts;
+    if (has_replicas && !index_is_empty() && can_improve(objective, placement)) {
       placement =
           search_replicas(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(),
                           {.work = replica_work(), .seed = options_.seed}, limits_, placement);
@@ -62,6 +64,15 @@ class LayerSearch {
       std::ranges::sort(placement.slots.row(rank));
     }
     return placement;
+  }
+
+  // Not where all that is minimized is at its bound, as with every expert on every rank.
+  bool can_improve(const PlacementObjective& objective, const Placement& placement) const {
+    const auto met = measure_placement(sets_, problem_.cluster, objective, placement);
+    const bool has_least_copies = met.copy_cost <= met.copy_cost_bound * (1 + kRounding);
+    const bool is_balanced = problem_.energy.imbalance_scale == 0 ||
+                             met.imbalance <= met.imbalance_bound * (1 + kRounding);
+    return !(met.meets_bounds && has_least_copies && is_balanced);
   }
 
   bool index_is_empty() const { return index_.num_choices() == 0; }
@@ -182,7 +193,9 @@ class LayerSearch {
       auto split = nodes_first(start, needs_seed, work);
       if (quality(problem_, split) < quality(problem_, jointly)) jointly = std::move(split);
     }
-    return needs_seed ? refined(std::move(jointly)) : jointly;
+    if (!needs_seed) return jointly;
+    auto by_tokens = refined(std::move(jointly));  // pairs may have left a start that tokens prefer
+    return quality(problem_, start) < quality(problem_, by_tokens) ? start : by_tokens;
   }
 
   std::vector<std::int32_t> nodes_first(const std::vector<std::int32_t>& start, bool needs_seed,

@@ -204,6 +204,8 @@ OptimizedPlacement measure_placement(const TokenSets& sets, const Cluster& clust
       per_token(energy.rank_cost * least.rank_copies + energy.node_cost * least.node_copies);
   result.imbalance_bound = least.busiest_load / energy.mean_load;
   add_value(index, state, objective, least, result);
+  result.is_proved_optimal =
+      result.meets_bounds && result.value <= result.value_bound * (1 + kRounding);
   return result;
 }
 

@@ -288,6 +288,17 @@ TEST(ColumnSearch, RespectsTheLargestLoad) {
   EXPECT_LE(result.imbalance, 1.02);
 }
 
+TEST(Optimize, ProvesWhatReachesItsBound) {
+  const TokenSets sets = random_sets(8, 3, 300, 1);
+  const auto everywhere = optimize_placement(sets, flat(2), {.max_imbalance = 1.1},
+                                             {.effort = 0.01, .redundant_slots_per_rank = 4});
+  EXPECT_TRUE(everywhere.is_proved_optimal);
+  EXPECT_EQ(everywhere.copies_per_token, 1);
+  const auto missed = optimize_placement(sets, flat(2), {.max_imbalance = 0.9},
+                                         {.effort = 0.01, .redundant_slots_per_rank = 4});
+  EXPECT_FALSE(missed.is_proved_optimal) << "no placement is within the bound";
+}
+
 // A .npy file of int64 [32, 8, 8] in C order; the header's length is at byte 8.
 std::vector<CollaborationMatrix> read_matrices(const std::filesystem::path& path) {
   const auto bytes = read_file(path);

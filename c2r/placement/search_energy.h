@@ -44,6 +44,9 @@ struct SearchEnergy {
   }
 };
 
+/// Sums of the same terms in another order differ by no more than this part of them.
+inline constexpr double kRounding = 1e-9;
+
 /// When a search ends before its work is done.
 struct SearchLimits {
   std::optional<std::chrono::steady_clock::time_point> deadline;
