@@ -1,22 +1,24 @@
 #!/bin/sh
-# Builds the fuzzers and runs each for SECONDS, two at a time. Fails if one crashed, ran out of
-# memory or hung; the input is kept in build/fuzz/findings.
-# usage: tools/fuzz.sh SECONDS [FUZZER...]
+# Builds the fuzzer and runs it on each loader for SECONDS, two at a time. Fails if one crashed, ran
+# out of memory or hung; the input is kept in build/fuzz/findings.
+# usage: tools/fuzz.sh SECONDS [LOADER...]
 set -eu
 if [ $# -lt 1 ]; then
-  echo "usage: tools/fuzz.sh SECONDS [FUZZER...]" >&2
+  echo "usage: tools/fuzz.sh SECONDS [LOADER...]" >&2
   exit 2
 fi
 seconds=$1
 shift
 cd "$(dirname "$0")/.."
 cmake --preset fuzz >/dev/null
-cmake --build --preset fuzz --target fuzzers
+cmake --build --preset fuzz --target fuzz_loader
 
 seeds=$PWD/build/fuzz/tests/malformed
 cd build/fuzz
 mkdir -p findings corpora
-[ $# -gt 0 ] || set -- $(cd tests/fuzz && ls -d fuzz_* | grep -v '\.')
+[ $# -gt 0 ] || set -- safetensors trace statistics npy json csv import_npy import_megatron \
+  import_orders-in-chaos import_moe-beyond import_vllm import_sglang sglang_loads coactivation \
+  tokenizer_json sentencepiece tokenizer_config model_config
 
 # Importers write their output in memory, not on the disk.
 TMPDIR=$(mktemp -d /dev/shm/c2r_fuzz.XXXXXX)
@@ -24,15 +26,15 @@ export TMPDIR
 trap 'rm -rf "$TMPDIR"' EXIT
 
 run_one() {
-  loader=${1#fuzz_}
+  loader=$1
   mkdir -p "corpora/$loader"
-  if "tests/fuzz/$1" -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=2048 \
+  if tests/fuzz/fuzz_loader -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=2048 \
       -artifact_prefix="findings/$loader-" "corpora/$loader" "$seeds/well_formed/$loader" \
-      "$seeds/files/$loader" \
+      "$seeds/files/$loader" -ignore_remaining_args=1 "$loader" \
       >"findings/$loader.log" 2>&1; then
-    echo "$1: ok, $(ls "corpora/$loader" | wc -l) inputs kept"
+    echo "$loader: ok, $(ls "corpora/$loader" | wc -l) inputs kept"
   else
-    echo "$1: FAILED, see $PWD/findings/$loader.log" >&2
+    echo "$loader: FAILED, see $PWD/findings/$loader.log" >&2
     tail -n 5 "findings/$loader.log" >&2
     return 1
   fi

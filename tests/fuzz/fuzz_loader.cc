@@ -1,5 +1,6 @@
-// A libFuzzer program for one loader, C2R_FUZZ_LOADER: whatever the file holds, nothing but
-// c2r::Error may escape, with a message of one short line, and no sanitizer may complain.
+// A libFuzzer program for the loader that its last argument names, after -ignore_remaining_args=1:
+// whatever the file holds, nothing but c2r::Error may escape, with a message of one short line, and
+// no sanitizer may complain.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -37,14 +38,21 @@ bool is_one_short_line(std::string_view message) {
   return true;
 }
 
+std::string loader;
+
 }  // namespace
+
+extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
+  loader = (*argv)[*argc - 1];
+  return 0;
+}
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   static const std::filesystem::path output = output_path();
   std::filesystem::remove(output);
   const MemoryFile file({data, size});
   try {
-    c2r::testing::load(C2R_FUZZ_LOADER, file.path(), output);
+    c2r::testing::load(loader, file.path(), output);
   } catch (const c2r::Error& e) {
     if (!is_one_short_line(e.what())) std::abort();
     if (std::filesystem::exists(output)) std::abort();  // a failed import leaves nothing
