@@ -8,8 +8,10 @@ The last line counts the tests of all presets. Options for working on a change:
   tools/check.py format release  only these
 """
 import argparse
+import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -44,10 +46,41 @@ def check_format():
     run("clang-format", "--dry-run", "-Werror", *tracked("*.h", "*.cc"))
 
 
+def lint_units():
+    """Path of each file that is compiled for the library or the program, and what it consists of."""
+    units = {}
+    for command in json.loads((BUILD / "release" / "compile_commands.json").read_text()):
+        unit = pathlib.Path(command["file"])
+        parts = [unit]
+        if unit.parent.name == "Unity":
+            parts = map(pathlib.Path, re.findall(r'^#include "(.*)"', unit.read_text(), re.M))
+        parts = [str(part.relative_to(ROOT)) for part in parts]
+        if parts[0].startswith("c2r/") and not parts[0].endswith(("_test.cc", "_bench.cc")):
+            units[unit] = parts
+    return units
+
+
+def unused_names():
+    """Using declarations and namespace aliases that their file does not use. clang-tidy looks for
+    them in the main file alone, and ours are included in unity files."""
+    for source in tracked("*.cc"):
+        text = re.sub(r"//.*|#include.*", "", (ROOT / source).read_text())
+        for declared in re.finditer(r"^ *(?:using [\w:]*?(\w+)|namespace (\w+) = .*);", text, re.M):
+            name = declared[1] or declared[2]
+            if not re.search(rf"\b{name}\b", text[:declared.start()] + text[declared.end():]):
+                yield f"{source}: error: '{name}' is declared, but not used"
+
+
 def check_tidy():
-    sources = [s for s in tracked("c2r/*.cc") if not s.endswith(("_test.cc", "_bench.cc"))]
+    if unused := list(unused_names()):
+        raise StepFailed("\n".join(unused))
+    units = lint_units()
+    sources = {s for s in tracked("c2r/*.cc") if not s.endswith(("_test.cc", "_bench.cc"))}
+    if missed := sources.difference(*units.values()):
+        raise StepFailed(f"not compiled by the release preset: {', '.join(sorted(missed))}")
     try:
-        run("run-clang-tidy", "-quiet", "-p", "build/release", "-j", JOBS, *sources)
+        run("run-clang-tidy", "-quiet", "-p", "build/release", "-j", JOBS,
+            *(f"^{re.escape(str(unit))}$" for unit in units))
     except StepFailed as failure:  # leave out the lines on files that are as they should be
         lines = str(failure).splitlines()
         raise StepFailed("\n".join(line for line in lines if "error:" in line)) from None

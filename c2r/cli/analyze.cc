@@ -17,7 +17,7 @@
 namespace c2r::cli {
 namespace {
 
-struct Options {
+struct AnalyzeOptions {
   std::vector<std::string> inputs;
   std::vector<std::string> ranks;
   std::string heat_map = "best";
@@ -41,7 +41,7 @@ std::vector<std::int32_t> parse_ranks(const std::vector<std::string>& words) {
 }
 
 // The sizes to report: those asked for, or the usual ones that split the experts evenly.
-std::vector<std::int32_t> splits(const Options& options, std::int32_t num_experts) {
+std::vector<std::int32_t> splits(const AnalyzeOptions& options, std::int32_t num_experts) {
   std::vector<std::int32_t> sizes = parse_ranks(parts_of(options.ranks));
   if (sizes.empty()) {
     for (const std::int32_t size : {4, 8}) {
@@ -85,7 +85,7 @@ std::optional<FanOutOfSplit> fan_out(const Inputs& inputs, std::int32_t ep_size,
   return split;
 }
 
-std::vector<std::int64_t> layers_to_draw(const Options& options, const Analysis& analysis) {
+std::vector<std::int64_t> layers_to_draw(const AnalyzeOptions& options, const Analysis& analysis) {
   const bool has_pairs = analysis.statistics.has_pairs;
   if (options.heat_map == "none") return {};
   if (options.heat_map == "best") {
@@ -108,7 +108,7 @@ std::vector<std::int64_t> layers_to_draw(const Options& options, const Analysis&
   return layers;
 }
 
-void print_for_people(const Options& options, const Analysis& analysis,
+void print_for_people(const AnalyzeOptions& options, const Analysis& analysis,
                       std::span<const std::int64_t> drawn_layers) {
   const TraceHeader& header = analysis.statistics.header;
   const auto& num_tokens = analysis.statistics.num_tokens;
@@ -131,7 +131,7 @@ void print_for_people(const Options& options, const Analysis& analysis,
   std::cout << "\n";
 }
 
-void analyze(const Options& options) {
+void analyze(const AnalyzeOptions& options) {
   check_output(options.statistics_path, options.inputs);
   Inputs inputs = read_inputs(options.inputs, options.num_threads);
   Analysis analysis{.metrics = model_metrics(inputs.statistics)};
@@ -162,7 +162,7 @@ void analyze(const Options& options) {
 void add_analyze(CLI::App& app) {
   auto* const command =
       app.add_subcommand("analyze", "show which experts work together, and how evenly");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<AnalyzeOptions>();
   command->add_option("inputs", options->inputs, "routing traces or statistics files of one model")
       ->required();
   add_list(*command, "--ranks", options->ranks,

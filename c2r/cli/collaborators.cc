@@ -13,7 +13,7 @@
 namespace c2r::cli {
 namespace {
 
-struct Options {
+struct CollaboratorsOptions {
   std::vector<std::string> inputs;
   std::int32_t top_t = 0;
   std::string config_path;
@@ -46,7 +46,8 @@ Json lists(const CollaborationStatistics& statistics, std::int64_t length, bool 
   return layers;
 }
 
-Json config_with_lists(const Options& options, const CollaborationStatistics& statistics) {
+Json config_with_lists(const CollaboratorsOptions& options,
+                       const CollaborationStatistics& statistics) {
   const TraceHeader& header = statistics.header;
   Json config = read_json_file(options.config_path);
   C2R_REQUIRE(config.is_object(), kInvalidFile, "{}: is not a JSON object", options.config_path);
@@ -62,7 +63,7 @@ Json config_with_lists(const Options& options, const CollaborationStatistics& st
   return config;
 }
 
-void write_collaborators(const Options& options) {
+void write_collaborators(const CollaboratorsOptions& options) {
   check_output(options.output_path, options.inputs);  // the config may be changed in place
   const Inputs inputs = read_inputs(options.inputs, options.num_threads);
   const CollaborationStatistics& statistics = inputs.statistics;
@@ -89,7 +90,7 @@ void write_collaborators(const Options& options) {
 void add_collaborators(CLI::App& app) {
   auto* const command =
       app.add_subcommand("collaborators", "write each expert's top-T collaborators");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CollaboratorsOptions>();
   command->add_option("inputs", options->inputs, "routing traces or statistics files of one model")
       ->required();
   command

@@ -20,7 +20,7 @@
 namespace c2r::cli {
 namespace {
 
-struct Options : PredictionOptions {
+struct CompareOptions : PredictionOptions {
   std::string trace;
   std::vector<std::string> plans;
   std::vector<std::string> baselines = {"contiguous", "round-robin", "random",
@@ -45,7 +45,7 @@ struct Entry {
 };
 
 struct Comparison {
-  const Options& options;
+  const CompareOptions& options;
   Trace trace;
   SequencePart on, fit;
   std::vector<TokenRange> ranges_on, ranges_fit;
@@ -59,7 +59,7 @@ struct Comparison {
   }
 };
 
-Comparison start(const Options& options, const std::vector<Plan>& plans) {
+Comparison start(const CompareOptions& options, const std::vector<Plan>& plans) {
   C2R_REQUIRE(!options.cluster.empty() || !plans.empty(), kInvalidArgument,
               "--cluster is required where no plan says what the cluster is");
   const SequencePart on = parse_sequence_part(options.part);
@@ -84,7 +84,7 @@ Comparison start(const Options& options, const std::vector<Plan>& plans) {
 }
 
 void add_baselines(Comparison& comparison) {
-  const Options& options = comparison.options;
+  const CompareOptions& options = comparison.options;
   const std::vector<std::string> names = parts_of(options.baselines);
   if (names == std::vector<std::string>{"none"}) return;
   const auto counts =
@@ -112,7 +112,7 @@ void add_baselines(Comparison& comparison) {
 
 // The optimizer's points, and baselines where they are better.
 std::vector<std::vector<OptimizedPlacement>> layer_fronts(const Comparison& comparison) {
-  const Options& options = comparison.options;
+  const CompareOptions& options = comparison.options;
   std::vector<std::vector<OptimizedPlacement>> fronts(
       static_cast<std::size_t>(comparison.trace.header().num_layers()));
   ProgressLine progress("placing experts");
@@ -138,11 +138,11 @@ std::vector<std::vector<OptimizedPlacement>> layer_fronts(const Comparison& comp
   return fronts;
 }
 
-std::string front_plan(const Options& options, std::size_t number) {
+std::string front_plan(const CompareOptions& options, std::size_t number) {
   return fmt::format("{}{}.json", options.front_plans, number);
 }
 
-void check_front_plans(const Options& options) {
+void check_front_plans(const CompareOptions& options) {
   if (options.front_plans.empty()) return;
   std::vector<std::string> inputs = options.plans;
   inputs.insert(inputs.end(), {options.trace, options.cluster});
@@ -152,7 +152,7 @@ void check_front_plans(const Options& options) {
 }
 
 void write_front_plan(const Comparison& comparison, const Entry& entry, std::size_t number) {
-  const Options& options = comparison.options;
+  const CompareOptions& options = comparison.options;
   write_plan(plan_of(comparison.trace.header(), comparison.cluster, entry.placements,
                      {.c2r_version = version_text(),
                       .method = "optimize, " + entry.name,
@@ -237,7 +237,7 @@ double copies_bound(const Comparison& comparison, std::int32_t slots_per_rank) {
 }
 
 void predict_entries(Comparison& comparison) {
-  const Options& options = comparison.options;
+  const CompareOptions& options = comparison.options;
   const PredictRequest request = request_of(options, comparison.cluster);
   C2R_REQUIRE(!options.has_bound || request.copy_mode == CopyMode::kPerRank, kInvalidArgument,
               "--bound knows a bound for --transport per-rank, not {}", options.transport);
@@ -337,7 +337,7 @@ Json to_json(const Comparison& comparison) {
           {"left_out", comparison.left_out}};
 }
 
-void compare(const Options& options) {
+void compare(const CompareOptions& options) {
   C2R_REQUIRE(options.front_plans.empty() || options.num_front_points > 0, kInvalidArgument,
               "--front-plans needs --pareto");
   check_front_plans(options);
@@ -362,7 +362,7 @@ void compare(const Options& options) {
 void add_compare(CLI::App& app) {
   auto* const command =
       app.add_subcommand("compare", "set plans and baselines side by side on a trace");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CompareOptions>();
   command->add_option("trace", options->trace, "the routing trace to count on")->required();
   command->add_option("plans", options->plans, "plans to compare, made or imported");
   add_list(*command, "--baselines", options->baselines,

@@ -11,12 +11,12 @@
 namespace c2r::cli {
 namespace {
 
-struct Options {
+struct ExportFileOptions {
   std::string plan, target, output, backend;
   std::int32_t num_hidden_layers = 0;
 };
 
-void export_file(const Options& options) {
+void export_file(const ExportFileOptions& options) {
   const ExportTarget& target = find_export_target(options.target);
   C2R_REQUIRE(options.num_hidden_layers == 0 || target.name == "sglang", kInvalidArgument,
               "--num-hidden-layers makes no difference to {}, only to sglang", target.name);
@@ -29,7 +29,7 @@ void export_file(const Options& options) {
   if (!options.output.empty()) std::cerr << "load it with: " << target.usage << "\n";
 }
 
-std::string footer() {
+std::string targets_text() {
   std::string text = "Targets:\n";
   for (const ExportTarget& target : export_targets()) {
     text += fmt::format("  {:<16}{}\n", target.name, target.usage);
@@ -41,7 +41,7 @@ std::string footer() {
 
 void add_export(CLI::App& app) {
   auto* const command = app.add_subcommand("export", "write a plan for another engine");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ExportFileOptions>();
   command->add_option("plan", options->plan, "the plan")->required();
   command->add_option("--to", options->target, "the engine's format, see below")
       ->required()
@@ -56,7 +56,7 @@ void add_export(CLI::App& app) {
       ->add_option("--backend", options->backend,
                    "the engine's all-to-all backend: warns if placement makes no difference to it")
       ->type_name("NAME");
-  command->footer(footer());
+  command->footer(targets_text());
   command->callback([options] { export_file(*options); });
 }
 

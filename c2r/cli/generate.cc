@@ -12,7 +12,7 @@
 namespace c2r::cli {
 namespace {
 
-struct Options {
+struct GenerateOptions {
   ModelOptions model;
   std::string prompt, tokens;
   std::int64_t max_new_tokens = GenerateRequest{}.max_new_tokens;
@@ -26,7 +26,7 @@ void print_text(Engine& engine, const GenerateRequest& request, const Tokenizer&
   std::cout << stream.finish() << "\n";
 }
 
-void print_ids(Engine& engine, const GenerateRequest& request) {
+void print_generated(Engine& engine, const GenerateRequest& request) {
   const char* separator = "";
   (void)generate(engine, request, [&](TokenId token) {
     std::cout << separator << index(token) << std::flush;
@@ -36,7 +36,7 @@ void print_ids(Engine& engine, const GenerateRequest& request) {
 }
 
 // The prompt, and what is printed of what follows.
-Work prepare_generate(const Options& options, OpenModel& open) {
+Work prepare_generate(const GenerateOptions& options, OpenModel& open) {
   C2R_REQUIRE(options.prompt.empty() != options.tokens.empty(), kInvalidArgument,
               "give either --prompt or --tokens");
   if (!open.is_first_rank()) return [&] { (void)generate(open.engine, {}); };
@@ -52,7 +52,7 @@ Work prepare_generate(const Options& options, OpenModel& open) {
     if (options.tokens.empty()) {
       print_text(open.engine, request_of(prompt), open.coder.tokenizer());
     } else {
-      print_ids(open.engine, request_of(prompt));
+      print_generated(open.engine, request_of(prompt));
     }
   };
 }
@@ -61,7 +61,7 @@ Work prepare_generate(const Options& options, OpenModel& open) {
 
 void add_generate(CLI::App& app) {
   auto* const command = app.add_subcommand("generate", "continue a text with a model");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<GenerateOptions>();
   options->model.num_chunks = 1;  // a step is one token
   add_model_options(*command, options->model);
   command->add_option("--prompt", options->prompt, "the text to continue")->type_name("TEXT");

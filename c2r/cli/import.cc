@@ -38,7 +38,7 @@ constexpr CountsFormat kCountsFormats[] = {
 // A placement's format is called as the target of `c2r export` and this.
 constexpr std::string_view kPlacementSuffix = "-placement";
 
-struct Options {
+struct ImportOptions {
   std::string format;
   ImportRequest request;
   std::vector<std::string> inputs, layers;
@@ -104,7 +104,7 @@ std::string summary_of(const TraceHeader& header) {
                      header.top_k);
 }
 
-void import_trace(const ImportFormat& format, Options& options) {
+void import_trace(const ImportFormat& format, ImportOptions& options) {
   ImportRequest& request = options.request;
   C2R_REQUIRE(request.num_experts > 0, kInvalidArgument,
               "--num-experts is required: format {} does not state it", format.name);
@@ -133,7 +133,7 @@ void import_trace(const ImportFormat& format, Options& options) {
   }
 }
 
-void import_counts(const CountsFormat& format, const Options& options) {
+void import_counts(const CountsFormat& format, const ImportOptions& options) {
   const bool has_other_options = options.request.num_experts > 0 || !options.weights.empty() ||
                                  !options.sequences.empty() || options.num_hidden_layers > 0;
   C2R_REQUIRE(options.inputs.size() == 1 && !has_other_options, kInvalidArgument,
@@ -149,7 +149,7 @@ void import_counts(const CountsFormat& format, const Options& options) {
       *std::ranges::max_element(statistics.num_tokens), summary_of(statistics.header));
 }
 
-void import_placement(const ExportTarget& format, const Options& options) {
+void import_placement(const ExportTarget& format, const ImportOptions& options) {
   const ImportRequest& request = options.request;
   C2R_REQUIRE(options.inputs.size() == 1 && request.num_experts > 0 && options.top_k > 0 &&
                   !request.layer_indices.empty() && !options.cluster.empty(),
@@ -181,7 +181,7 @@ void import_placement(const ExportTarget& format, const Options& options) {
                            summary_of(header), slots_per_rank, cluster.ep_size());
 }
 
-void import_file(Options& options) {
+void import_file(ImportOptions& options) {
   std::vector<std::string> inputs = options.inputs;
   inputs.insert(inputs.end(), {options.weights, options.sequences, options.cluster});
   check_output(options.output, inputs);
@@ -197,7 +197,7 @@ void import_file(Options& options) {
   }
 }
 
-std::string footer() {
+std::string formats_text() {
   std::string text = "Formats that become a trace:\n";
   for (const ImportFormat& format : import_formats()) {
     text += fmt::format("  {:<20}{}\n", format.name, format.summary);
@@ -223,7 +223,7 @@ std::string footer() {
 void add_import(CLI::App& app) {
   auto* const command =
       app.add_subcommand("import", "read routing and placements of other programs");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ImportOptions>();
   ImportRequest& request = options->request;
   command->add_option("inputs", options->inputs, "what to read; text and npy files also as .xz")
       ->required();
@@ -259,7 +259,7 @@ void add_import(CLI::App& app) {
       ->type_name("FILE");
   command->add_option("--cluster", options->cluster, std::string("placements: ") + kClusterHelp)
       ->type_name("CLUSTER");
-  command->footer(footer());
+  command->footer(formats_text());
   command->callback([options] { import_file(*options); });
 }
 

@@ -11,7 +11,7 @@
 namespace c2r::cli {
 namespace {
 
-struct Options {
+struct InspectOptions {
   std::string model, plan;
   bool is_json = false;
 };
@@ -97,7 +97,7 @@ std::string to_text(const Model& model, const Sizes& sizes) {
   return text;
 }
 
-void inspect(const Options& options) {
+void inspect(const InspectOptions& options) {
   const Model model(options.model, options.plan);
   const Sizes sizes = sizes_of(model);
   std::cout << (options.is_json ? json_text(to_json(model, sizes), 1) + "\n"
@@ -108,7 +108,7 @@ void inspect(const Options& options) {
 
 void add_inspect(CLI::App& app) {
   auto* const command = app.add_subcommand("inspect", "say what is in a model's folder");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<InspectOptions>();
   command->add_option("model", options->model, "folder with config.json and *.safetensors")
       ->required();
   command->add_option("--plan", options->plan, "a plan whose collaborator lists are used")

@@ -11,11 +11,11 @@
 namespace c2r::cli {
 namespace {
 
-struct Options {
+struct PermuteOptions {
   std::string model, plan, output;
 };
 
-void permute(const Options& options) {
+void permute(const PermuteOptions& options) {
   const Model model(options.model);
   const Plan plan = read_plan(options.plan);
   permute_checkpoint(model, plan, options.plan, options.output);
@@ -28,7 +28,7 @@ void permute(const Options& options) {
 void add_permute(CLI::App& app) {
   auto* const command = app.add_subcommand(
       "permute-checkpoint", "put a model's experts in the order of a plan, for other engines");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<PermuteOptions>();
   command->add_option("model", options->model, "folder with config.json and *.safetensors")
       ->required();
   command->add_option("--plan", options->plan, "the plan, without replicas")

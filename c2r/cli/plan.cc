@@ -27,7 +27,7 @@ namespace {
 
 constexpr ReplicaRule kRule = ReplicaRule::kFewestRanks;  // what the optimizer assumes
 
-struct Options {
+struct PlanOptions {
   std::string trace, cluster, output, fit = "all", method = "optimize";
   GoalOptions goal;
   std::int32_t redundant_slots = 0, top_t = 0, num_groups = 0;
@@ -51,7 +51,7 @@ class StopOnInterrupt {
   void (*previous_)(int);
 };
 
-OptimizeOptions search_options(const Options& options) {
+OptimizeOptions search_options(const PlanOptions& options) {
   OptimizeOptions how{.seed = options.seed,
                       .effort = options.effort,
                       .stop = &should_stop,
@@ -64,7 +64,7 @@ OptimizeOptions search_options(const Options& options) {
   return how;
 }
 
-std::vector<OptimizedPlacement> optimized(const Options& options, const Trace& trace,
+std::vector<OptimizedPlacement> optimized(const PlanOptions& options, const Trace& trace,
                                           std::span<const TokenRange> ranges,
                                           const Cluster& cluster,
                                           const PlacementObjective& objective) {
@@ -99,7 +99,7 @@ double imbalance_after(const Trace& trace, std::span<const OptimizedPlacement> l
 // ones. Every other sequence is fitted and the imbalance measured on those between, and the other
 // way round: fitted on half and measured on half, it errs on the safe side. No other tokens are
 // looked at.
-double bound_for_unseen(const Options& options, const Trace& trace,
+double bound_for_unseen(const PlanOptions& options, const Trace& trace,
                         std::span<const TokenRange> ranges, const Cluster& cluster,
                         const PlacementObjective& objective) {
   const auto halves = alternate_sequences(trace, ranges);
@@ -116,7 +116,7 @@ double bound_for_unseen(const Options& options, const Trace& trace,
 }
 
 // `objective` gets the bound that was fitted with.
-std::vector<OptimizedPlacement> search(const Options& options, const Trace& trace,
+std::vector<OptimizedPlacement> search(const PlanOptions& options, const Trace& trace,
                                        std::span<const TokenRange> ranges, const Cluster& cluster,
                                        PlacementObjective& objective) {
   const StopOnInterrupt interrupt;
@@ -130,7 +130,7 @@ std::vector<OptimizedPlacement> search(const Options& options, const Trace& trac
   return optimized(options, trace, ranges, cluster, objective);
 }
 
-std::vector<Placement> by_baseline(const Options& options, const Trace& trace,
+std::vector<Placement> by_baseline(const PlanOptions& options, const Trace& trace,
                                    std::span<const TokenRange> ranges, const Cluster& cluster) {
   const std::int32_t num_experts = trace.header().num_experts;
   const std::int32_t ep_size = cluster.ep_size();
@@ -161,7 +161,7 @@ void add_lists(const Trace& trace, std::span<const TokenRange> ranges, std::int3
   }
 }
 
-void make_plan(const Options& options) {
+void make_plan(const PlanOptions& options) {
   check_output(options.output, {options.trace, options.cluster});
   const Trace trace(options.trace);
   const Cluster cluster = read_cluster(options.cluster);
@@ -210,7 +210,7 @@ void make_plan(const Options& options) {
 
 void add_plan(CLI::App& app) {
   auto* const command = app.add_subcommand("plan", "place experts so that tokens reach few ranks");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<PlanOptions>();
   command->add_option("trace", options->trace, "the routing trace to fit")->required();
   command->add_option("--cluster", options->cluster, kClusterHelp)
       ->required()

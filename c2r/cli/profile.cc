@@ -14,21 +14,21 @@
 namespace c2r::cli {
 namespace {
 
-struct Options {
+struct ProfileOptions {
   ModelOptions model;
   SequenceFiles files;
   std::string output, name;
   std::int64_t window = ProfileRequest{}.window, max_tokens = 0;
 };
 
-std::vector<std::string> inputs_of(const Options& options) {
+std::vector<std::string> inputs_of(const ProfileOptions& options) {
   std::vector<std::string> inputs{options.model.model, options.model.plan};
   inputs.insert(inputs.end(), options.files.texts.begin(), options.files.texts.end());
   inputs.insert(inputs.end(), options.files.tokens.begin(), options.files.tokens.end());
   return inputs;
 }
 
-Work prepare_profile(const Options& options, OpenModel& open) {
+Work prepare_profile(const ProfileOptions& options, OpenModel& open) {
   ProfileRequest request{
       .output = options.output,
       .model_name =
@@ -54,7 +54,7 @@ Work prepare_profile(const Options& options, OpenModel& open) {
 
 void add_profile(CLI::App& app) {
   auto* const command = app.add_subcommand("profile", "record which experts a model chooses");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ProfileOptions>();
   add_model_options(*command, options->model);
   add_sequence_files(*command, options->files);
   add_output(*command, options->output, "the trace to write")->required();

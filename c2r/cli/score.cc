@@ -14,7 +14,7 @@
 namespace c2r::cli {
 namespace {
 
-struct Options {
+struct ScoreOptions {
   ModelOptions model;
   SequenceFiles files;
   std::string pairs;
@@ -48,7 +48,7 @@ ScoreRequest parse_pair(const Json& line, TextCoder& coder, const std::string& p
 using NextRequest = std::function<std::optional<ScoreRequest>()>;
 
 // Windows of more than one token.
-NextRequest windows_of(const Options& options, OpenModel& open) {
+NextRequest windows_of(const ScoreOptions& options, OpenModel& open) {
   const auto sequences = std::make_shared<Sequences>(options.files, open.coder);
   const auto windows =
       std::make_shared<Windows>([sequences] { return sequences->next(); },
@@ -61,7 +61,7 @@ NextRequest windows_of(const Options& options, OpenModel& open) {
   };
 }
 
-NextRequest pairs_of(const Options& options, OpenModel& open) {
+NextRequest pairs_of(const ScoreOptions& options, OpenModel& open) {
   const auto lines = std::make_shared<JsonLines>(options.pairs);
   return [&open, lines]() -> std::optional<ScoreRequest> {
     const auto line = lines->next();
@@ -90,7 +90,7 @@ void print_scores(Engine& engine, const NextRequest& next, bool is_json) {
                            total.log_likelihood, total.num_tokens, total.perplexity());
 }
 
-Work prepare_score(const Options& options, OpenModel& open) {
+Work prepare_score(const ScoreOptions& options, OpenModel& open) {
   const bool has_files = !options.files.texts.empty() || !options.files.tokens.empty();
   C2R_REQUIRE(has_files == options.pairs.empty(), kInvalidArgument,
               "give either --pairs, or --text and --tokens");
@@ -105,7 +105,7 @@ Work prepare_score(const Options& options, OpenModel& open) {
 
 void add_score(CLI::App& app) {
   auto* const command = app.add_subcommand("score", "say how likely a model finds texts");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ScoreOptions>();
   add_model_options(*command, options->model);
   add_sequence_files(*command, options->files);
   command

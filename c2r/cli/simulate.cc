@@ -14,7 +14,7 @@
 namespace c2r::cli {
 namespace {
 
-struct Options : PredictionOptions {
+struct SimulateOptions : PredictionOptions {
   std::string plan, tokens, constrained;
 };
 
@@ -47,7 +47,7 @@ Recording read_recording(const std::string& path) {
   return recording;
 }
 
-std::vector<WaterfallStep> waterfall(const Options& options, const Plan& plan) {
+std::vector<WaterfallStep> waterfall(const SimulateOptions& options, const Plan& plan) {
   const Cluster cluster = options.cluster.empty() ? plan.cluster : read_cluster(options.cluster);
   const PredictRequest request = request_of(options, cluster);
   const SequencePart part = parse_sequence_part(options.part);
@@ -63,7 +63,7 @@ std::vector<WaterfallStep> waterfall(const Options& options, const Plan& plan) {
                            progress);
 }
 
-void simulate(const Options& options) {
+void simulate(const SimulateOptions& options) {
   const Plan plan = read_plan(options.plan);
   const std::vector<WaterfallStep> steps = waterfall(options, plan);
   std::vector<Prediction> predictions;
@@ -90,7 +90,7 @@ void simulate(const Options& options) {
 
 void add_simulate(CLI::App& app) {
   auto* const command = app.add_subcommand("simulate", "say what a plan saves on a trace");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<SimulateOptions>();
   command->add_option("plan", options->plan, "the plan")->required();
   command
       ->add_option("trace", options->tokens,

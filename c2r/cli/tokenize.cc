@@ -13,7 +13,7 @@
 namespace c2r::cli {
 namespace {
 
-struct Options {
+struct TokenizeOptions {
   std::string model;
   std::vector<std::string> inputs;
   bool leaves_out_template = false;
@@ -44,7 +44,7 @@ void print_table(const std::string& input, const std::vector<TokenId>& ids,
   }
 }
 
-void tokenize(const Options& options) {
+void tokenize(const TokenizeOptions& options) {
   const Tokenizer tokenizer = Tokenizer::load(options.model);
   for (const std::string& input : options.inputs) {
     const auto ids = tokenizer.encode(
@@ -57,7 +57,7 @@ void tokenize(const Options& options) {
 
 void add_tokenize(CLI::App& app) {
   auto* const command = app.add_subcommand("tokenize", "show the token ids of texts");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<TokenizeOptions>();
   command
       ->add_option("model", options->model,
                    "folder of a checkpoint: tokenizer.json or tokenizer.model, and "

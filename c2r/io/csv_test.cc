@@ -17,7 +17,7 @@ std::vector<std::vector<std::string>> rows_of(std::string_view text) {
   return rows;
 }
 
-std::string error_of_text(std::string_view text) {
+std::string error_of_csv(std::string_view text) {
   return error_of([&] { (void)rows_of(text); });
 }
 
@@ -57,14 +57,14 @@ TEST(CsvReader, CountsTheLinesInsideQuotes) {
 }
 
 TEST(CsvReader, NamesTheLineOfABrokenRow) {
-  EXPECT_EQ(error_of_text(""), "a.csv: is empty, but must begin with a header");
-  EXPECT_EQ(error_of_text("a,b\n1,2\n3\n"), "a.csv:3: has 1 fields, but the header has 2");
-  EXPECT_EQ(error_of_text("a,b\n\n"), "a.csv:2: has 1 fields, but the header has 2");
-  EXPECT_EQ(error_of_text("a,b\n1,x\"y\"\n"), "a.csv:2: field 2 has a quote in its middle");
-  EXPECT_EQ(error_of_text("a,b\n\"1\"x,2\n"), "a.csv:2: field 1 goes on after its closing quote");
-  EXPECT_EQ(error_of_text("a,b\n1,\"x\n\n"),
+  EXPECT_EQ(error_of_csv(""), "a.csv: is empty, but must begin with a header");
+  EXPECT_EQ(error_of_csv("a,b\n1,2\n3\n"), "a.csv:3: has 1 fields, but the header has 2");
+  EXPECT_EQ(error_of_csv("a,b\n\n"), "a.csv:2: has 1 fields, but the header has 2");
+  EXPECT_EQ(error_of_csv("a,b\n1,x\"y\"\n"), "a.csv:2: field 2 has a quote in its middle");
+  EXPECT_EQ(error_of_csv("a,b\n\"1\"x,2\n"), "a.csv:2: field 1 goes on after its closing quote");
+  EXPECT_EQ(error_of_csv("a,b\n1,\"x\n\n"),
             "a.csv:2: the quote that opens field 2 is never closed");
-  EXPECT_EQ(error_of_text("a,b\r1,2\n"),
+  EXPECT_EQ(error_of_csv("a,b\r1,2\n"),
             "a.csv:1: field 2 has a carriage return without a line feed");
 }
 

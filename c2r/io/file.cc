@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "c2r/core/error.h"
+#include "c2r/io/file_descriptor_internal.h"
 
 namespace c2r {
 namespace {
@@ -19,13 +20,6 @@ namespace {
 std::string last_error() {
   return std::strerror(errno);  // NOLINT(concurrency-mt-unsafe): glibc's is thread-safe
 }
-
-struct FileDescriptor {
-  int fd = -1;
-  ~FileDescriptor() {
-    if (fd >= 0) ::close(fd);
-  }
-};
 
 // What `xz -9` needs is 65 MiB. A file may claim any dictionary, which liblzma would allocate.
 constexpr std::uint64_t kMaxXzMemoryBytes = 256 << 20;
@@ -93,7 +87,7 @@ bool path_exists(const std::filesystem::path& path) {
 }
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
-  const FileDescriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  const FileDescriptor file(path.c_str());
   C2R_REQUIRE(file.fd >= 0, kInvalidFile, "cannot open '{}': {}", path.string(), last_error());
   struct stat status {};
   C2R_REQUIRE(::fstat(file.fd, &status) == 0, kInvalidFile, "cannot read '{}': {}", path.string(),

@@ -11,7 +11,7 @@ namespace {
 
 using testing::error_of;
 
-std::string error_of_text(std::string_view text) {
+std::string error_of_json(std::string_view text) {
   return error_of([&] { (void)parse_json(text, "a.json"); });
 }
 
@@ -30,32 +30,32 @@ TEST(ParseJson, ReadsEveryKindOfValueAndKeepsTheOrderOfKeys) {
 }
 
 TEST(ParseJson, RefusesDuplicateKeysButOnlyInOneObject) {
-  EXPECT_EQ(error_of_text(R"({"a":1,"b":2,"a":3})"), "a.json: JSON has the key 'a' twice");
-  EXPECT_EQ(error_of_text(R"({"a":{"b":1,"\u0062":2}})"), "a.json: JSON has the key 'b' twice");
-  EXPECT_EQ(error_of_text(R"({"a":{"a":1},"b":[{"a":1},{"a":1}]})"), "no error");
+  EXPECT_EQ(error_of_json(R"({"a":1,"b":2,"a":3})"), "a.json: JSON has the key 'a' twice");
+  EXPECT_EQ(error_of_json(R"({"a":{"b":1,"\u0062":2}})"), "a.json: JSON has the key 'b' twice");
+  EXPECT_EQ(error_of_json(R"({"a":{"a":1},"b":[{"a":1},{"a":1}]})"), "no error");
 }
 
 TEST(ParseJson, RefusesDeepNesting) {
-  EXPECT_EQ(error_of_text(nested(100)), "no error");
-  EXPECT_EQ(error_of_text(nested(101)), "a.json: JSON is nested deeper than 100");
-  EXPECT_EQ(error_of_text(std::string(1'000'000, '[')), "a.json: JSON is nested deeper than 100");
+  EXPECT_EQ(error_of_json(nested(100)), "no error");
+  EXPECT_EQ(error_of_json(nested(101)), "a.json: JSON is nested deeper than 100");
+  EXPECT_EQ(error_of_json(std::string(1'000'000, '[')), "a.json: JSON is nested deeper than 100");
 }
 
 TEST(ParseJson, SaysWhereTheTextIsBroken) {
-  EXPECT_EQ(error_of_text("[1,\n2"),
+  EXPECT_EQ(error_of_json("[1,\n2"),
             "a.json: not valid JSON: parse error at line 2, column 2: syntax error while parsing "
             "array - unexpected end of input; expected ']'");
-  EXPECT_EQ(error_of_text("{} x"),
+  EXPECT_EQ(error_of_json("{} x"),
             "a.json: not valid JSON: parse error at line 1, column 4: syntax error while parsing "
             "value - invalid literal; last read: '{} x'; expected end of input");
-  EXPECT_NE(error_of_text(""), "no error");
-  EXPECT_NE(error_of_text("1e999"), "no error");
+  EXPECT_NE(error_of_json(""), "no error");
+  EXPECT_NE(error_of_json("1e999"), "no error");
 }
 
 TEST(ParseJson, DoesNotRepeatLongOrBinaryTextInItsMessage) {
-  const auto long_message = error_of_text("\"" + std::string(5000, 'x'));
+  const auto long_message = error_of_json("\"" + std::string(5000, 'x'));
   EXPECT_LT(long_message.size(), 300u) << long_message;
-  const auto binary_message = error_of_text("\"\xff\x1b");
+  const auto binary_message = error_of_json("\"\xff\x1b");
   for (const char c : binary_message) EXPECT_TRUE(0x20 <= c && c < 0x7f) << binary_message;
 }
 

@@ -1,6 +1,5 @@
 #include "c2r/io/memory.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -9,6 +8,8 @@
 #include <fstream>
 #include <string>
 #include <string_view>
+
+#include "c2r/io/file_descriptor_internal.h"
 
 namespace c2r {
 namespace {
@@ -25,17 +26,6 @@ std::optional<std::int64_t> read_kilobytes(const std::string& path, std::string_
   }
   return std::nullopt;
 }
-
-// Closes at the end of its scope.
-struct FileDescriptor {
-  explicit FileDescriptor(const char* path) : fd(::open(path, O_RDONLY | O_CLOEXEC)) {}
-  FileDescriptor(const FileDescriptor&) = delete;
-  FileDescriptor& operator=(const FileDescriptor&) = delete;
-  ~FileDescriptor() {
-    if (fd >= 0) ::close(fd);
-  }
-  const int fd;
-};
 
 }  // namespace
 

@@ -15,7 +15,7 @@ using testing::error_of;
 using testing::temporary_path;
 
 // A file with this header and `num_data_bytes` of data.
-std::filesystem::path file_of(std::string_view header, std::size_t num_data_bytes) {
+std::filesystem::path safetensors_of(std::string_view header, std::size_t num_data_bytes) {
   const auto path = temporary_path("test.safetensors");
   const std::uint64_t header_bytes = header.size();
   AtomicFile file(path);
@@ -28,7 +28,7 @@ std::filesystem::path file_of(std::string_view header, std::size_t num_data_byte
 
 // What opening it says, without the path.
 std::string error_of_header(std::string_view header, std::size_t num_data_bytes = 0) {
-  const auto path = file_of(header, num_data_bytes);
+  const auto path = safetensors_of(header, num_data_bytes);
   const auto message = error_of([&] { SafetensorsFile file{path}; });
   return message.starts_with(path.string()) ? message.substr(path.string().size()) : message;
 }
@@ -89,9 +89,9 @@ TEST(Safetensors, AccessorsSayWhatTheFileHasInstead) {
 }
 
 TEST(Safetensors, RefusesToReadMisalignedElements) {
-  const auto path = file_of(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
-                            R"("b":{"dtype":"I32","shape":[1],"data_offsets":[1,5]}})",
-                            5);
+  const auto path = safetensors_of(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
+                                   R"("b":{"dtype":"I32","shape":[1],"data_offsets":[1,5]}})",
+                                   5);
   const SafetensorsFile file(path);
   const std::int64_t one[] = {1};
   EXPECT_EQ(error_of([&] { (void)file.elements<std::int32_t>("b", one); }),

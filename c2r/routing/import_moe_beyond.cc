@@ -34,7 +34,8 @@ class TokenTexts {
   std::vector<std::string> texts_;  // of the first layer's tokens
 };
 
-SequenceChoices parse_sequence(const std::filesystem::path& path, ImportBuilder& builder) {
+SequenceChoices parse_moe_beyond_sequence(const std::filesystem::path& path,
+                                          ImportBuilder& builder) {
   const std::string text = read_text_file(path);
   CsvReader csv(text, path.native());
   const std::size_t layer_column = csv.column("Layer ID"),
@@ -77,7 +78,7 @@ SequenceChoices parse_sequence(const std::filesystem::path& path, ImportBuilder&
 ImportResult import_moe_beyond(const ImportRequest& request) {
   ImportBuilder builder(request);
   for_each_input(request, [&](const std::filesystem::path& path) {
-    builder.add_sequence(parse_sequence(path, builder), path.native());
+    builder.add_sequence(parse_moe_beyond_sequence(path, builder), path.native());
   });
   return builder.finish();
 }

@@ -28,7 +28,7 @@ Step parse_step(const Json& json, const std::string& place) {
   return step;
 }
 
-SequenceChoices parse_sequence(const std::filesystem::path& path, ImportBuilder& builder) {
+SequenceChoices parse_chaos_sequence(const std::filesystem::path& path, ImportBuilder& builder) {
   const Json json = read_json_file(path);
   SequenceChoices sequence;
   std::int64_t num_tokens = 0;
@@ -67,7 +67,7 @@ SequenceChoices parse_sequence(const std::filesystem::path& path, ImportBuilder&
 ImportResult import_orders_in_chaos(const ImportRequest& request) {
   ImportBuilder builder(request);
   for_each_input(request, [&](const std::filesystem::path& path) {
-    builder.add_sequence(parse_sequence(path, builder), path.native());
+    builder.add_sequence(parse_chaos_sequence(path, builder), path.native());
   });
   return builder.finish();
 }

@@ -29,7 +29,7 @@ constexpr int kNumSeeds = 3;
 #endif
 
 // Runs the router with one instruction set at a time.
-class EveryTarget : public testing::Test {
+class EveryTarget : public ::testing::Test {
  protected:
   // Listed once: the list is cut down to what is in use.
   EveryTarget() : targets_(hwy::SupportedAndGeneratedTargets()) {}
@@ -254,7 +254,7 @@ void compare_many(std::int32_t num_experts, const std::vector<RoutingPolicy>& po
     for (const Router& router : routers) {
       SCOPED_TRACE(fmt::format("tokens from {}, {}", first, describe(router.policy())));
       expect_equal(router.route(logits), route_reference(router.policy(), logits));
-      if (testing::Test::HasFatalFailure()) return;
+      if (::testing::Test::HasFatalFailure()) return;
     }
   }
 }

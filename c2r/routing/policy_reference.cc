@@ -80,7 +80,7 @@ std::vector<std::size_t> choose(const RoutingPolicy& policy, std::span<const flo
 }
 
 // The sum of exp(logit - shift) over all experts, in the order that policy.h prescribes.
-float sum_of_exps(std::span<const float> logits, float shift) {
+float reference_sum_of_exps(std::span<const float> logits, float shift) {
   std::array<float, 16> partial{};
   for (std::size_t e = 0; e < logits.size(); ++e) {
     partial[e % 16] += exp_of_negative(logits[e] - shift);
@@ -107,7 +107,7 @@ std::vector<float> weigh(const RoutingPolicy& policy, std::span<const float> log
   } else if (policy.scoring == Scoring::kSoftmaxOverChosen || policy.norm_topk_prob) {
     divisor = sum_over_chosen;
   } else {
-    divisor = sum_of_exps(logits, largest);
+    divisor = reference_sum_of_exps(logits, largest);
   }
   for (float& weight : weights) weight *= policy.scale / divisor;
   return weights;
