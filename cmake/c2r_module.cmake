@@ -26,7 +26,7 @@ endfunction()
 
 # c2r_module(NAME [FOLDER folder] [DEPS module...] [LIBS lib...] [PRIVATE_LIBS lib...] [NO_INSTALL]
 # [NO_TESTS] [THREADED]): one library per folder of c2r/, NAME unless given. Files are found by suffix:
-# *_test.cc become one test program, *_bench.cc one benchmark program, main.cc is
+# *_test.cc become one test program, *_bench.cc one benchmark program (not with sanitizers), main.cc is
 # left to c2r_program(), the rest is the library. LIBS are seen by those who include the module's
 # headers, PRIVATE_LIBS only by its sources. With NO_TESTS the caller adds tests and benchmarks itself.
 function(c2r_module name)
@@ -69,7 +69,7 @@ function(c2r_module name)
     endif()
     gtest_discover_tests(${name}_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300 ${labels})
   endif()
-  if(benches)
+  if(benches AND NOT C2R_SANITIZE)
     add_executable(${name}_bench ${benches})
     c2r_flags(${name}_bench)
     target_compile_definitions(${name}_bench PRIVATE C2R_DATA_DIR="${C2R_DATA_DIR}")
