@@ -6,7 +6,8 @@
 Paths are relative links and `code` that looks like a path of this tree. Commands are the lines of
 ```sh blocks: `make X` must be a target; lines that start with c2r are run, in order, in a folder that
 holds the small model's files, and so are those of c2r under mpirun where there is an MPI. Text after #
-is a comment.
+is a comment. Commands in indented blocks need files or machines that are not here: paths of this tree in
+them must exist, and commands and options of c2r must be those of its help.
 """
 import os
 import pathlib
@@ -23,7 +24,9 @@ import small_model  # noqa: E402
 
 C2R = pathlib.Path(sys.argv.pop(1)).resolve()
 MPIEXEC = sys.argv.pop(1) if len(sys.argv) > 1 and "/" in sys.argv[1] else None
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("training/*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("training/*.md"),
+                    *ROOT.glob("models/*/README.md")])
+LAUNCHERS = ("mpirun", "mpiexec")
 TOP_LEVEL = {path.name for path in ROOT.iterdir()}
 
 
@@ -44,6 +47,16 @@ def shell_lines(text):
             line = line.split(" #")[0].strip()
             if line and not line.startswith("#"):
                 yield line
+
+
+def indented_commands(text):
+    """The words of each command in a block that is indented, not fenced."""
+    text = re.sub(r"^ *```.*?^ *```", "", text, flags=re.M | re.S).replace("\\\n", " ")
+    for line in re.findall(r"^ {4}(\S.*)$", text, re.M):
+        words = line.split(" #")[0].split()
+        in_tree = words[0].split("/")[0] in TOP_LEVEL | {"build"} and "/" in words[0]
+        if in_tree or words[0] in ("c2r", "python3", *LAUNCHERS):
+            yield words
 
 
 def expand(pattern):
@@ -76,6 +89,30 @@ class Documents(unittest.TestCase):
                     with self.subTest(document=document.name, line=line):
                         num_commands += self.check_command(line, targets, folder)
         self.assertGreater(num_commands, 5)
+
+    def test_name_in_indented_commands_what_exists(self):
+        num_commands = 0
+        for document in DOCUMENTS:
+            for words in indented_commands(document.read_text()):
+                with self.subTest(document=document.name, words=words):
+                    num_commands += 1
+                    self.check_words(words)
+        self.assertGreater(num_commands, 10)
+
+    def check_words(self, words):
+        for word in words:
+            if "/" in word and word.split("/")[0] in TOP_LEVEL - {"build"}:
+                self.assertTrue((ROOT / word).exists(), f"{word} does not exist")
+        if words[:2] == ["python3", "-m"]:
+            self.assertTrue((ROOT / (words[2].replace(".", "/") + ".py")).exists(), words[2])
+        programs = [at for at, word in enumerate(words) if word in ("c2r", "build/release/c2r")]
+        if not programs or (programs[0] > 0 and words[0] not in LAUNCHERS):
+            return
+        command, *rest = words[programs[0] + 1:]
+        done = subprocess.run([C2R, "help", command], text=True, capture_output=True, timeout=60, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for option in (word.split("=")[0] for word in rest if re.match("-[-a-z]", word)):
+            self.assertRegex(done.stdout, rf"(^|[\s,]){option}[\s,]")
 
     def check_command(self, line, targets, folder):
         words = shlex.split(line)
