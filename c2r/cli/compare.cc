@@ -239,8 +239,11 @@ double copies_bound(const Comparison& comparison, std::int32_t slots_per_rank) {
 void predict_entries(Comparison& comparison) {
   const CompareOptions& options = comparison.options;
   const PredictRequest request = request_of(options, comparison.cluster);
-  C2R_REQUIRE(!options.has_bound || request.copy_mode == CopyMode::kPerRank, kInvalidArgument,
-              "--bound knows a bound for --transport per-rank, not {}", options.transport);
+  C2R_REQUIRE(!options.has_bound || request.copy_mode == CopyMode::kPerRank ||
+                  request.copy_mode == CopyMode::kPerNode,
+              kInvalidArgument,
+              "--bound knows a bound for --transport per-rank and per-node, not {}",
+              name_of(request.copy_mode));
   std::map<std::int32_t, double> bounds;  // by slots per rank
   for (Entry& entry : comparison.entries) {
     ProgressLine progress("counting " + entry.name);

@@ -187,9 +187,8 @@ void make_plan(const PlanOptions& options) {
                        .inputs = {{"trace", options.trace + ", " + options.fit}}});
   if (options.top_t > 0) add_lists(trace, ranges, options.top_t, options.num_threads, plan);
 
-  const PredictRequest request{
-      .reach = {.cluster = cluster, .rule = kRule},
-      .copy_mode = cluster.num_nodes > 1 ? CopyMode::kPerNode : CopyMode::kPerRank};
+  const PredictRequest request{.reach = {.cluster = cluster, .rule = kRule},
+                               .copy_mode = default_copy_mode(cluster)};
   ProgressLine progress("predicting");
   const RoutedTokens reported{.trace = &trace,
                               .ranges = ranges_of(trace, other_part(part)),

@@ -18,6 +18,9 @@ std::string tokens_lines(std::span<const Prediction> steps) {
                   plan.placement == "replicas"
                       ? fmt::format(", replicas chosen by {}", name_of(plan.replica_rule))
                       : "");
+  if (plan.copy_mode == CopyMode::kPerNode) {
+    text += "on the wire: between nodes, and from there on to other ranks of the node\n";
+  }
   if (has_constraint) {
     text += fmt::format("constraint: on {} tokens of {}\n", steps.back().num_tokens,
                         steps.back().trace);
@@ -93,7 +96,7 @@ Json predictions_json(std::span<const Prediction> steps, const std::optional<Cop
 Json volumes_json(std::span<const Volume> volumes, const std::optional<CopyFormat>& format) {
   Json layers = Json::array();
   for (const Volume& volume : volumes) {
-    layers.push_back({{"copies", volume.total_copies()},
+    layers.push_back({{"copies", volume.copies_to_experts()},
                       {"wire_copies", volume.wire_copies()},
                       {"inter_node_copies", volume.inter_node_copies},
                       {"sent", volume.sent},

@@ -94,7 +94,7 @@ OptimizedPlacement solve(const TokenSets& sets, const Cluster& cluster,
 
 // `result` has its copies, loads and their bounds already.
 void add_value(const SetIndex& index, const ReplicaState& state,
-               const PlacementObjective& objective, const LeastTraffic& least,
+               const PlacementObjective& objective, const LeastCounts& least,
                OptimizedPlacement& result) {
   switch (objective.goal) {
     case Goal::kCopies:
@@ -116,7 +116,7 @@ void add_value(const SetIndex& index, const ReplicaState& state,
 }  // namespace
 
 PlacementObjective objective_for(const Cluster& cluster) {
-  if (cluster.num_nodes == 1) return {};
+  if (cluster.num_nodes == 1 || cluster.ranks_per_node == 1) return {};
   return {.rank_copy_cost = 1,
           .node_copy_cost =
               cluster.intra_node.bandwidth_bytes_per_s / cluster.inter_node.bandwidth_bytes_per_s};
@@ -196,7 +196,7 @@ OptimizedPlacement measure_placement(const TokenSets& sets, const Cluster& clust
   result.imbalance = static_cast<double>(std::ranges::max(state.loads())) / energy.mean_load;
   result.meets_bounds = energy.violation(cost, state.loads()) == 0;
   const std::int32_t slots = placement.slots_per_rank();
-  const LeastTraffic least{
+  const LeastCounts least{
       .rank_copies = copies_bound(index, cluster.ep_size(), slots),
       .node_copies = copies_bound(index, cluster.num_nodes, slots * cluster.ranks_per_node),
       .busiest_load = imbalance_bound(index, cluster.ep_size(), slots) * energy.mean_load};

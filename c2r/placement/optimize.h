@@ -41,13 +41,12 @@ struct PlacementObjective {
   std::optional<double> max_imbalance;  // max / mean load over ranks; a bound
   std::optional<double> max_copy_cost;  // per token; a bound, not for kTime
   Goal goal = Goal::kCopies;
-  // For kTime. All tokens are one batch from uniform homes, sent once per rank, on several nodes
-  // once per node.
+  // For kTime. All tokens are one batch from uniform homes, sent as default_copy_mode() says.
   std::optional<LayerTimeOptions> layer_time;
 };
 
-/// Costs in proportion to the time on each level's links; a copy within a node costs 1. On one node
-/// just that.
+/// Costs in proportion to the time on each level's links; a copy within a node costs 1. Just that on
+/// one node, and where every node is one rank: then all links are the same.
 PlacementObjective objective_for(const Cluster& cluster);
 
 struct OptimizeOptions {

@@ -96,8 +96,8 @@ TEST(Goals, PredictTheTimeThatTheVolumeModelDoes) {
       }
       counter.add(tokens, {});
     }
-    const auto mode = cluster.num_nodes > 1 ? CopyMode::kPerNode : CopyMode::kPerRank;
-    const auto time = predict_layer_time(volume_of(counter.finish(), mode), *objective.layer_time);
+    const auto time = predict_layer_time(volume_of(counter.finish(), default_copy_mode(cluster)),
+                                         *objective.layer_time);
     EXPECT_DOUBLE_EQ(result.value, time.predicted_total_s);
   }
 }

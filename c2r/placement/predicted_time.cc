@@ -29,8 +29,8 @@ double time_of(const Counts& counts, std::int64_t num_tokens, const LayerTimeOpt
     std::ranges::copy(counts.tokens_on_rank, reach.tokens_on_rank.row(home).begin());
     std::ranges::copy(counts.tokens_on_node, reach.tokens_on_node.row(home).begin());
   }
-  const auto mode = cluster.num_nodes > 1 ? CopyMode::kPerNode : CopyMode::kPerRank;
-  return predict_layer_time(volume_of(reach, mode), options).predicted_total_s;
+  return predict_layer_time(volume_of(reach, default_copy_mode(cluster)), options)
+      .predicted_total_s;
 }
 
 }  // namespace
@@ -58,16 +58,16 @@ double predicted_s(const SetIndex& index, const ReplicaState& state,
   return time_of(counts, index.total_weight(), options);
 }
 
-double predicted_s_bound(const SetIndex& index, const LeastTraffic& traffic,
+double predicted_s_bound(const SetIndex& index, const LeastCounts& least,
                          const LayerTimeOptions& options) {
   const auto even = [](double total, std::int32_t num_parts) {
     const auto part = static_cast<std::int64_t>(std::floor(total / num_parts));
     return std::vector<std::int64_t>(static_cast<std::size_t>(num_parts), part);
   };
   const std::int32_t ep_size = options.cluster.ep_size();
-  return time_of({.choices = even(traffic.busiest_load * ep_size, ep_size),
-                  .tokens_on_rank = even(traffic.rank_copies, ep_size),
-                  .tokens_on_node = even(traffic.node_copies, options.cluster.num_nodes)},
+  return time_of({.choices = even(least.busiest_load * ep_size, ep_size),
+                  .tokens_on_rank = even(least.rank_copies, ep_size),
+                  .tokens_on_node = even(least.node_copies, options.cluster.num_nodes)},
                  index.total_weight(), options);
 }
 

@@ -77,6 +77,11 @@ CopyMode parse_copy_mode(std::string_view name) {
   return parse_in(kModes, "a copy mode is", name);
 }
 
+CopyMode default_copy_mode(const Cluster& cluster) {
+  const bool has_fast_level = cluster.num_nodes > 1 && cluster.ranks_per_node > 1;
+  return has_fast_level ? CopyMode::kPerNode : CopyMode::kPerRank;
+}
+
 double Volume::per_token(std::int64_t count) const {
   if (num_tokens == 0) return 0;
   return static_cast<double>(count) / static_cast<double>(denominator * num_tokens);

@@ -29,6 +29,10 @@ std::string_view name_of(CopyMode mode);
 /// @throws Error(kInvalidArgument), listing the names
 CopyMode parse_copy_mode(std::string_view name);
 
+/// What is assumed of a cluster where nothing else is said: per-node if its nodes have several
+/// ranks, over whose faster links a copy can be forwarded; else per-rank, which is then the same.
+CopyMode default_copy_mode(const Cluster& cluster);
+
 /// Copies in one layer. All counts are to be divided by `denominator`, see Reach; per_token() does.
 struct Volume {
   CopyMode mode = CopyMode::kPerRank;
@@ -49,6 +53,11 @@ struct Volume {
 
   std::int64_t wire_copies() const { return intra_node_copies + inter_node_copies; }
   std::int64_t total_copies() const { return local_copies + wire_copies(); }
+  /// Those that end where experts are, local ones included. A copy that a relay forwards counts
+  /// once, so that this is the same in modes per-rank and per-node: the fan-out of all tokens.
+  std::int64_t copies_to_experts() const {
+    return mode == CopyMode::kPerNode ? local_copies + intra_node_copies : total_copies();
+  }
   /// A count of this volume for each token; 0 without tokens.
   double per_token(std::int64_t count) const;
   bool operator==(const Volume&) const = default;

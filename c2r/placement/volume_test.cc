@@ -89,6 +89,7 @@ TEST(Volume, CountsAWorkedExample) {
   EXPECT_EQ(per_node.intra_node_copies, 2);
   EXPECT_EQ(per_node.local_copies, 2);
   EXPECT_EQ(per_node.total_copies(), 6);
+  EXPECT_EQ(per_node.copies_to_experts(), per_rank.total_copies()) << "forwarding adds none";
 
   const Volume all_gather = volume_of(reach, CopyMode::kAllGather);
   EXPECT_EQ(all_gather.wire_copies(), 2 * 3);
@@ -99,6 +100,12 @@ TEST(Volume, CountsAWorkedExample) {
             (VolumeBytes{.inter_node_bytes = 300, .local_bytes = 100}));
   EXPECT_EQ(combine_bytes(per_rank, format).wire_bytes(), 600);
   EXPECT_EQ(combine_bytes(per_rank, format).total_bytes(), 800);
+}
+
+TEST(Volume, IsPerNodeWhereNodesHaveFastLinksInside) {
+  EXPECT_EQ(default_copy_mode({.num_nodes = 2, .ranks_per_node = 4}), CopyMode::kPerNode);
+  EXPECT_EQ(default_copy_mode({.num_nodes = 1, .ranks_per_node = 4}), CopyMode::kPerRank);
+  EXPECT_EQ(default_copy_mode({.num_nodes = 4, .ranks_per_node = 1}), CopyMode::kPerRank);
 }
 
 // Token {0, 1} reaches 1 rank, token {0, 2} reaches 2; each copy stays home once in two.

@@ -128,7 +128,7 @@ Prediction make_prediction(std::span<const Volume> volumes,
                 kInvalidArgument,
                 "the volumes of a prediction differ in mode, rule, homes or tokens");
     prediction.is_exact &= v.is_exact;
-    prediction.copies_per_token.push_back(v.per_token(v.total_copies()));
+    prediction.copies_per_token.push_back(v.per_token(v.copies_to_experts()));
     prediction.wire_copies_per_token.push_back(v.per_token(v.wire_copies()));
     prediction.inter_node_copies_per_token.push_back(v.per_token(v.inter_node_copies));
     prediction.imbalance.push_back(imbalance(v.choices));

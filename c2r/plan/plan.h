@@ -57,7 +57,7 @@ struct Prediction {
   ReplicaRule replica_rule = ReplicaRule::kLocalFirst;
   Homes homes = Homes::kUniform;
   bool is_exact = true;                             // false: estimated from pair counts
-  std::vector<double> copies_per_token;             // [num_layers], local ones included
+  std::vector<double> copies_per_token;             // [num_layers], Volume::copies_to_experts()
   std::vector<double> wire_copies_per_token;        // [num_layers]
   std::vector<double> inter_node_copies_per_token;  // [num_layers]
   std::vector<double> imbalance;                    // [num_layers], of choices over ranks

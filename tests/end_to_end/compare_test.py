@@ -87,8 +87,8 @@ class Comparisons(CommandLine):
                         "compare", "trace.safetensors", "plan.json", "--baselines", "best")
         self.fails_with(2, "c2r compare: there is nothing to compare", "compare",
                         "trace.safetensors", "--cluster", "1x2", "--baselines", "none")
-        self.fails_with(2, "c2r compare: --bound knows a bound for --transport per-rank, not "
-                           "all-gather", "compare", "trace.safetensors", "plan.json", "--bound",
+        self.fails_with(2, "c2r compare: --bound knows a bound for --transport per-rank and "
+                           "per-node, not all-gather", "compare", "trace.safetensors", "plan.json", "--bound",
                         "--transport", "all-gather")
 
 

@@ -150,6 +150,20 @@ class Plans(CommandLine):
             self.fails_with(2, "c2r plan: " + message, "plan", "trace.safetensors", "--cluster",
                             "1x2", "-o", "x", *words)
 
+    def test_plan_and_simulate_send_copies_in_the_same_way(self):
+        self.make_trace()
+        for cluster, mode in ("2x2", "per-node"), ("4x1", "per-rank"), ("1x4", "per-rank"):
+            self.succeed("plan", "trace.safetensors", "--cluster", cluster, "-o", "plan.json")
+            planned = json.loads((self.folder / "plan.json").read_text())["predictions"]
+            words = ["simulate", "plan.json", "trace.safetensors", "--json"]
+            steps = json.loads(self.succeed(*words))["steps"]
+            per_rank = json.loads(self.succeed(*words, "--transport", "per-rank"))["steps"]
+            self.assertEqual([p["copy_mode"] for p in planned], ["per-expert", mode, mode])
+            for plan, step, same in zip(planned, steps, per_rank):
+                for key in "copies_per_token", "wire_copies_per_token", "imbalance":
+                    self.assertEqual(plan[key], step[key])
+                self.assertEqual(step["copies_per_token"], same["copies_per_token"])  # the fan-out
+
     def test_replicas_are_planned_and_said(self):
         text = self.make_plan("--redundant-slots", "1")
         self.assertIn("\nplacement  ", text)
