@@ -23,8 +23,8 @@ using Body = std::function<void(std::int64_t task, int thread)>;
 // reported is the one that a single thread would meet first.
 class Tasks {
  public:
-  Tasks(std::int64_t num_tasks, const Body& body)
-      : num_tasks_(num_tasks), body_(body), failed_task_(num_tasks) {}
+  Tasks(std::int64_t num_tasks, const Body& body, const std::function<void()>& after_task)
+      : num_tasks_(num_tasks), body_(body), after_task_(after_task), failed_task_(num_tasks) {}
 
   void work(int thread) {
     for (;;) {
@@ -32,6 +32,7 @@ class Tasks {
       if (task >= num_tasks_) return;
       try {
         body_(task, thread);
+        if (thread == 0 && after_task_) after_task_();
       } catch (...) {
         const std::lock_guard lock(mutex_);
         if (task < failed_task_) {
@@ -51,6 +52,7 @@ class Tasks {
  private:
   const std::int64_t num_tasks_;
   const Body& body_;
+  const std::function<void()>& after_task_;
   std::atomic<std::int64_t> next_ = 0;
   std::mutex mutex_;
   std::exception_ptr error_;
@@ -123,7 +125,7 @@ ThreadPool::ThreadPool(int num_threads) : num_threads_(num_threads) {
 ThreadPool::~ThreadPool() = default;
 
 void ThreadPool::run(std::int64_t num_tasks, const Body& body) {
-  Tasks tasks(num_tasks, body);
+  Tasks tasks(num_tasks, body, after_task_);
   if (state_ == nullptr || num_tasks <= 1) {
     tasks.work(0);
     return tasks.rethrow();

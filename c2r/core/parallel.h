@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <utility>
 
 namespace c2r {
 
@@ -26,9 +27,14 @@ class ThreadPool {
   /// Cost: wakes the other threads, some microseconds; nothing for a single task or thread.
   void run(std::int64_t num_tasks, const std::function<void(std::int64_t task, int thread)>& body);
 
+  /// From now on the thread that calls run() calls `action` after each of its tasks, as if it were
+  /// their end; empty: nothing. For what must not wait until all tasks are done.
+  void set_after_task(std::function<void()> action) { after_task_ = std::move(action); }
+
  private:
   struct State;
   int num_threads_;
+  std::function<void()> after_task_;
   std::unique_ptr<State> state_;  // null for one thread
 };
 

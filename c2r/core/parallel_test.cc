@@ -108,6 +108,24 @@ TEST(ThreadPool, SaysThatAThreadCannotBeStarted) {
   EXPECT_TRUE(message.ends_with(" of 1000: Resource temporarily unavailable")) << message;
 }
 
+TEST(ThreadPool, CallsAnActionAfterEachTaskOfTheCallingThread) {
+  for (const int num_threads : {1, 3}) {
+    ThreadPool pool(num_threads);
+    std::atomic<int> num_of_caller = 0;
+    int num_actions = 0;
+    pool.set_after_task([&] { ++num_actions; });
+    const auto body = [&](std::int64_t, int thread) { num_of_caller += thread == 0 ? 1 : 0; };
+    pool.run(100, body);
+    pool.run(1, body);
+    EXPECT_EQ(num_actions, num_of_caller);
+    EXPECT_GE(num_actions, 1);
+    pool.set_after_task([] { throw Error(ErrorCode::kTransport, "a rank is gone"); });
+    EXPECT_EQ(error_of([&] { pool.run(1, body); }), "a rank is gone");
+    pool.set_after_task({});
+    pool.run(1, body);
+  }
+}
+
 TEST(DefaultNumThreads, IsAtLeastOne) {
   EXPECT_GE(default_num_threads(), 1);
 }
