@@ -54,7 +54,7 @@ std::vector<LayerVariant> variants_of(const BenchOptions& options, const BenchPr
   };
   if (options.is_ablation) {
     LayerVariant& in_turn = add("without overlap");
-    in_turn.num_chunks = 1, in_turn.overlaps_shared = false;
+    in_turn.num_chunks = 1, in_turn.overlaps_shared = in_turn.dispatch.separates_own = false;
     add("without placement").placement = contiguous;
     add("without local sums").dispatch.sums_before_return = false;
     add("without deduplication").dispatch.mode = CopyMode::kPerExpert;
@@ -62,7 +62,7 @@ std::vector<LayerVariant> variants_of(const BenchOptions& options, const BenchPr
   LayerVariant& baseline = add("baseline");
   baseline.placement = contiguous;
   baseline.dispatch.mode = CopyMode::kPerExpert;
-  baseline.num_chunks = 1, baseline.overlaps_shared = false;
+  baseline.num_chunks = 1, baseline.overlaps_shared = baseline.dispatch.separates_own = false;
   return variants;
 }
 

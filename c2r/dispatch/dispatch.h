@@ -4,10 +4,15 @@
 //   Handle handle = dispatcher.make_handle(idx, weights, 0, "layer 3");     // once for each batch
 //   handle.start_dispatch(x);
 //   compute_the_shared_expert();               // and handle.poll() now and then
-//   handle.finish_dispatch(rows);              // rows of local slot s at handle.offsets()[s]
+//   handle.dispatch_own(rows);                 // own rows of local slot s at own_offsets()[s]
+//   handle.finish_dispatch(rows);              // other ranks' at offsets()[s]
 //   compute_the_experts(rows, outputs);
 //   handle.start_combine(outputs);
+//   handle.combine_own(outputs);
 //   handle.finish_combine(sum);
+//
+// What stays on its rank waits for nobody: it can be computed while the rest travels, there or
+// back.
 //
 // Every rank makes the same calls in the same order, also with 0 tokens. pipeline.h does all of it
 // in chunks, so that one travels while another is computed.
@@ -65,6 +70,9 @@ struct DispatchOptions {
   /// False, in per-rank mode only: a rank returns a row for each choice, as in per-expert mode, and
   /// the home rank adds them in the order of choice. To measure what the sums save.
   bool sums_before_return = true;
+  /// False: rows of own tokens are among the others, so that all are computed at once. To measure
+  /// what it gives to compute them while the others travel.
+  bool separates_own = true;
 };
 
 class DispatcherState;
@@ -83,11 +91,15 @@ class Handle {
 
   /// Of this home rank.
   std::int64_t num_tokens() const;
-  /// The rows to compute here: those of local slot s are [offsets[s], offsets[s + 1]), by the rank
-  /// that they come from, then in its order of tokens. [slots_per_rank + 1]
+  /// The rows to compute here for tokens of other ranks: those of local slot s are [offsets[s],
+  /// offsets[s + 1]), by the rank that they come from, then in its order of tokens.
+  /// [slots_per_rank + 1]
   std::span<const std::int64_t> offsets() const;
+  /// The same for tokens of this rank, which follow: own_offsets[0] is offsets().back(). None if
+  /// they are not separated, nor in per-node mode on several nodes, where some come by a relay.
+  std::span<const std::int64_t> own_offsets() const;
   /// The (token, expert) choices that this rank computes.
-  std::int64_t num_rows() const { return offsets().back(); }
+  std::int64_t num_rows() const { return own_offsets().back(); }
 
   /// Starts to send. @param x [num_tokens, hidden], may be reused at once
   /// Cost: one message for each rank that gets something; copies each row once a copy.
@@ -97,12 +109,18 @@ class Handle {
   bool poll();
   /// Returns when what this handle has started has arrived and left.
   void wait();
+  /// Between start_dispatch() and finish_dispatch().
+  /// @param rows [num_rows, hidden], is filled as own_offsets() says
+  void dispatch_own(MatrixView<float> rows);
   /// Waits. @param rows [num_rows, hidden], is filled as offsets() says
   void finish_dispatch(MatrixView<float> rows);
 
   /// Starts to send results back. @param rows [num_rows, hidden], as offsets() says; may be reused
   /// at once
   void start_combine(MatrixView<const float> rows);
+  /// Between start_combine() and finish_combine().
+  /// @param rows [num_rows, hidden], as own_offsets() says; may be reused at once
+  void combine_own(MatrixView<const float> rows);
   /// Waits, and adds each token's result to its row of `sum` [num_tokens, hidden].
   void finish_combine(MatrixView<float> sum);
 

@@ -49,16 +49,21 @@ TEST(Dispatch, DoesAWorkedExample) {
     }
     Dispatcher dispatcher(transport, placement, {.cluster = {.ranks_per_node = 2}});
     Handle handle = dispatcher.make_handle(idx, weights, 0, "layer 0");
-    const auto offsets = handle.offsets();
-    const std::vector<std::int64_t> at_home{0, 0, 1}, away{0, 2, 3};
-    EXPECT_TRUE(std::ranges::equal(offsets, is_home ? at_home : away));
+    using Offsets = std::vector<std::int64_t>;
+    EXPECT_TRUE(
+        std::ranges::equal(handle.offsets(), is_home ? Offsets{0, 0, 0} : Offsets{0, 2, 3}));
+    EXPECT_TRUE(
+        std::ranges::equal(handle.own_offsets(), is_home ? Offsets{0, 0, 1} : Offsets{3, 3, 3}));
     Matrix<float> rows(handle.num_rows(), 1);
     handle.start_dispatch(x);
+    handle.dispatch_own(rows);
+    EXPECT_TRUE(!is_home || rows(0, 0) == 1.00390625F);
     handle.finish_dispatch(rows);
     const std::vector<float> own{1.00390625F}, received{1, 8, 1};
     EXPECT_TRUE(std::ranges::equal(rows.all(), is_home ? own : received));
     for (float& v : rows.all()) v *= 10;
     handle.start_combine(rows);
+    handle.combine_own(rows);
     handle.finish_combine(sum);
     // 10.0390625 from here; 2 x 10 + 3 x 10 from there; 4 x 80.
     const std::vector<float> sums{100 + 10.0390625F + 50, 100 + 320};
@@ -220,10 +225,12 @@ TEST(Dispatch, FailsEverywhereWhenARankFails) {
         step(1);
         handle.start_dispatch(x);
         step(2);
+        handle.dispatch_own(rows);
         handle.finish_dispatch(rows);
         step(3);
         handle.start_combine(rows);
         step(4);
+        handle.combine_own(rows);
         handle.finish_combine(sum);
         barrier(transport, "layer 3 end");
       };
@@ -327,7 +334,7 @@ TEST(Dispatch, RefusesChoicesThatAreNotValidAndCallsOutOfOrder) {
 
     Handle handle = dispatcher.make_handle(idx, weights, 0, "layer 3");
     const Matrix<float> x(2, 3), few(1, 3);
-    Matrix<float> rows(1, 3), narrow(1, 2), sum(2, 3);
+    Matrix<float> rows(1, 3), narrow(1, 2), few_rows(0, 3), sum(2, 3);
     EXPECT_EQ(error_of([&] { handle.start_dispatch(few); }),
               "layer 3: x has 1 rows, but 2 are needed");
     EXPECT_EQ(error_of([&] { handle.finish_dispatch(rows); }),
@@ -335,6 +342,13 @@ TEST(Dispatch, RefusesChoicesThatAreNotValidAndCallsOutOfOrder) {
     handle.start_dispatch(x);
     EXPECT_EQ(error_of([&] { handle.start_combine(rows); }),
               "layer 3: a dispatch or combine was started, but the one before is not finished");
+    EXPECT_EQ(error_of([&] { handle.finish_dispatch(rows); }),
+              "layer 3: what stays on this rank was forgotten");
+    EXPECT_EQ(error_of([&] { handle.combine_own(rows); }),
+              "layer 3: a combine of rows of 3 values is finished, but was not started");
+    EXPECT_EQ(error_of([&] { handle.dispatch_own(few_rows); }),
+              "layer 3: rows has 0 rows, but 1 are needed");
+    handle.dispatch_own(rows);
     EXPECT_EQ(error_of([&] { handle.finish_dispatch(narrow); }),
               "layer 3: a dispatch of rows of 2 values is finished, but was not started");
     handle.finish_dispatch(rows);

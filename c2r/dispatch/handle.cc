@@ -93,6 +93,7 @@ void HandleState::begin(Phase phase, std::int64_t hidden) {
   C2R_REQUIRE(phase_ == Phase::kIdle, kInvalidArgument,
               "{}: a dispatch or combine was started, but the one before is not finished", label_);
   phase_ = phase;
+  has_own_ = false;
   lay_out(hidden);
   num_started_ = 0;
 }
@@ -115,10 +116,21 @@ void HandleState::wait() {
   legs_[num_legs() - 1]->wait();
 }
 
-void HandleState::wait_for(Phase phase, std::int64_t hidden) {
+void HandleState::check_started(Phase phase, std::int64_t hidden) const {
   C2R_REQUIRE(phase_ == phase && hidden_ == hidden, kInvalidArgument,
               "{}: {} of rows of {} values is finished, but was not started", label_,
               phase == Phase::kDispatch ? "a dispatch" : "a combine", hidden);
+}
+
+void HandleState::take_own(Phase phase, std::int64_t num_rows, std::int64_t hidden) {
+  check_rows(num_rows, routes_.num_rows(), "rows");
+  check_started(phase, hidden);
+  has_own_ = true;
+}
+
+void HandleState::wait_for(Phase phase, std::int64_t hidden) {
+  check_started(phase, hidden);
+  C2R_REQUIRE(has_own_, kInvalidArgument, "{}: what stays on this rank was forgotten", label_);
   wait();
 }
 
@@ -187,35 +199,52 @@ void HandleState::forward_relayed() {
   }
 }
 
+// Hands a rank's rows out to their experts.
+void HandleState::decode_rows_from(RankId src, MatrixView<float> rows) {
+  const CopyList& list = routes_.in[index(src)];
+  const std::int32_t* row = routes_.row_of[index(src)].data();
+  for (std::int64_t idx = 0; idx < list.num_copies(); ++idx) {
+    for (int n = list.num_choices[std::size_t(idx)]; n > 0; --n) {
+      decode_row(in_rows_[index(src)], idx, rows.row(*row++));
+    }
+  }
+}
+
+void HandleState::dispatch_own(MatrixView<float> rows) {
+  take_own(Phase::kDispatch, rows.rows(), rows.cols());
+  if (dispatcher_.table.is_own(self())) decode_rows_from(self(), rows);
+}
+
 void HandleState::finish_dispatch(MatrixView<float> rows) {
-  check_rows(rows.rows(), routes_.offsets.back(), "rows");
+  check_rows(rows.rows(), routes_.num_rows(), "rows");
   wait_for(Phase::kDispatch, rows.cols());
   for (const RankId src : dispatcher_.table.group) {
-    const CopyList& list = routes_.in[index(src)];
-    const std::int32_t* row = routes_.row_of[index(src)].data();
-    for (std::int64_t idx = 0; idx < list.num_copies(); ++idx) {
-      for (int n = list.num_choices[std::size_t(idx)]; n > 0; --n) {
-        decode_row(in_rows_[index(src)], idx, rows.row(*row++));
-      }
-    }
+    if (!dispatcher_.table.is_own(src)) decode_rows_from(src, rows);
   }
   end();
 }
 
 void HandleState::start_combine(MatrixView<const float> rows) {
-  check_rows(rows.rows(), routes_.offsets.back(), "rows");
+  check_rows(rows.rows(), routes_.num_rows(), "rows");
   begin(Phase::kCombine, rows.cols());
   for (const RankId src : dispatcher_.table.group) {
-    if (returns_sums()) {
-      sum_choices(src, rows);
-      continue;
-    }
-    const auto& row_of = routes_.row_of[index(src)];
-    for (std::size_t choice = 0; choice < row_of.size(); ++choice) {
-      encode_row(rows.row(row_of[choice]), in_rows_[index(src)], std::int64_t(choice));
-    }
+    if (!dispatcher_.table.is_own(src)) encode_rows_for(src, rows);
   }
   start_legs();
+}
+
+void HandleState::combine_own(MatrixView<const float> rows) {
+  take_own(Phase::kCombine, rows.rows(), rows.cols());
+  if (dispatcher_.table.is_own(self())) encode_rows_for(self(), rows);
+}
+
+// What goes back to a rank.
+void HandleState::encode_rows_for(RankId src, MatrixView<const float> rows) {
+  if (returns_sums()) return sum_choices(src, rows);
+  const auto& row_of = routes_.row_of[index(src)];
+  for (std::size_t choice = 0; choice < row_of.size(); ++choice) {
+    encode_row(rows.row(row_of[choice]), in_rows_[index(src)], std::int64_t(choice));
+  }
 }
 
 // One row for each copy that came from `src`.
@@ -268,6 +297,9 @@ std::int64_t Handle::num_tokens() const {
 std::span<const std::int64_t> Handle::offsets() const {
   return state_->routes().offsets;
 }
+std::span<const std::int64_t> Handle::own_offsets() const {
+  return state_->routes().own_offsets;
+}
 void Handle::start_dispatch(MatrixView<const float> x) {
   state_->start_dispatch(x);
 }
@@ -277,11 +309,17 @@ bool Handle::poll() {
 void Handle::wait() {
   state_->wait();
 }
+void Handle::dispatch_own(MatrixView<float> rows) {
+  state_->dispatch_own(rows);
+}
 void Handle::finish_dispatch(MatrixView<float> rows) {
   state_->finish_dispatch(rows);
 }
 void Handle::start_combine(MatrixView<const float> rows) {
   state_->start_combine(rows);
+}
+void Handle::combine_own(MatrixView<const float> rows) {
+  state_->combine_own(rows);
 }
 void Handle::finish_combine(MatrixView<float> sum) {
   state_->finish_combine(sum);

@@ -66,8 +66,10 @@ class HandleState {
   const Routes& routes() const { return routes_; }
 
   void start_dispatch(MatrixView<const float> x);
+  void dispatch_own(MatrixView<float> rows);
   void finish_dispatch(MatrixView<float> rows);
   void start_combine(MatrixView<const float> rows);
+  void combine_own(MatrixView<const float> rows);
   void finish_combine(MatrixView<float> sum);
   bool poll();
   void wait();
@@ -83,6 +85,8 @@ class HandleState {
   std::size_t num_legs() const { return has_relays() ? 2 : 1; }
   RankId self() const { return dispatcher_.table.rank; }
   void begin(Phase phase, std::int64_t hidden);
+  void check_started(Phase phase, std::int64_t hidden) const;
+  void take_own(Phase phase, std::int64_t num_rows, std::int64_t hidden);
   void wait_for(Phase phase, std::int64_t hidden);
   void start_legs();
   void end();
@@ -91,6 +95,8 @@ class HandleState {
   void lay_out(std::int64_t hidden);
   void start_exchange(bool is_between_nodes);
   void forward_relayed();
+  void decode_rows_from(RankId src, MatrixView<float> rows);
+  void encode_rows_for(RankId src, MatrixView<const float> rows);
   void sum_choices(RankId src, MatrixView<const float> rows);
   void sum_relayed();
   void check_rows(std::int64_t has, std::int64_t needs, const char* what) const;
@@ -101,6 +107,7 @@ class HandleState {
 
   Phase phase_ = Phase::kIdle;
   std::int64_t hidden_ = 0;         // of what is under way
+  bool has_own_ = false;            // whether what stays was taken from, or given to, it
   Buffer out_, in_, own_;           // rows of the copies that leave, that come, and that stay
   std::vector<WireRows> out_rows_;  // [ep_size], of routes_.out, parts of out_ and own_
   std::vector<WireRows> in_rows_;   // [ep_size], of routes_.in, parts of in_ and own_

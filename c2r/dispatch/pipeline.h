@@ -8,23 +8,23 @@
 #include <string>
 
 #include "c2r/core/matrix.h"
+#include "c2r/core/parallel.h"
 #include "c2r/dispatch/dispatch.h"
 
 namespace c2r {
 
-/// Moves bytes. Whoever computes calls it about every millisecond: between two experts, say.
-using Poll = std::function<void()>;
-
-/// What a rank computes. Neither function knows of other ranks.
+/// What a rank computes. Neither function knows of other ranks. Bytes move whenever a task of the
+/// pipeline's pool is done, so tasks should take about a millisecond.
 struct PipelineWork {
   /// Gives each row its result: rows of local slot s are [offsets[s], offsets[s + 1]) of `rows` and
-  /// `out`, both [num_rows, hidden]. Called once for each chunk, also for 0 rows.
+  /// `out`, both [num_rows, hidden]; other rows are none of its business. Called twice for each
+  /// chunk: for what comes from other ranks and for what does not, also if that is nothing.
   std::function<void(std::span<const std::int64_t> offsets, MatrixView<const float> rows,
-                     MatrixView<float> out, const Poll& poll)>
+                     MatrixView<float> out)>
       experts;
   /// What needs no other rank, such as a shared expert; done while the first chunk travels. Empty:
   /// nothing.
-  std::function<void(const Poll& poll)> meanwhile;
+  std::function<void()> meanwhile;
 };
 
 /// Where the time of one run went, on this rank. Together they are all of it.
@@ -42,11 +42,15 @@ struct PipelineTimes {
 };
 
 /// Runs layers, and keeps the memory between calls.
+///
+/// While a chunk's rows travel, the rank computes what it has of that chunk itself; of the last
+/// chunk it does so while the results travel.
 class Pipeline {
  public:
-  /// @param num_chunks the same on every rank; 1: nothing overlaps but `meanwhile`
+  /// @param pool what PipelineWork runs on; must outlive this object
+  /// @param num_chunks the same on every rank; 1: nothing overlaps but `meanwhile` and own rows
   /// @throws Error(kInvalidArgument) if `num_chunks` is not positive
-  explicit Pipeline(std::int32_t num_chunks);
+  Pipeline(ThreadPool& pool, std::int32_t num_chunks);
 
   /// Adds each token's weighted sum of the layer's expert outputs to its row of `sum`. Collective.
   /// The result does not depend on the number of chunks.
@@ -57,6 +61,7 @@ class Pipeline {
                     MatrixView<float> sum);
 
  private:
+  ThreadPool& pool_;
   std::int32_t num_chunks_;
   Matrix<float> rows_, out_;  // [num_rows of a chunk, hidden]
 };

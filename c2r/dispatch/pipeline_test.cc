@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <thread>
+
 #include "c2r/core/testing.h"
 #include "c2r/dispatch/testing_internal.h"
 #include "c2r/transport/in_process.h"
@@ -17,23 +19,30 @@ void run_pipeline(Transport& transport, const ExchangeProblem& problem, std::int
   const TokenBatch& batch = problem.batches[index(transport.rank())];
   Dispatcher first(transport, problem.placement, problem.options);
   Dispatcher second(first, problem.placement);
-  Pipeline pipeline(num_chunks);
+  ThreadPool pool(2);
+  Pipeline pipeline(pool, num_chunks);
   for (int layer = 0; layer < 2; ++layer) {
-    int num_meanwhile = 0, num_chunks_computed = 0;
+    int num_meanwhile = 0, num_computed = 0;
+    // Long enough to poll, after which the next chunk may leave.
+    const auto idle = [&] {
+      pool.run(2, [](std::int64_t, int) {
+        std::this_thread::sleep_for(std::chrono::microseconds(300));
+      });
+    };
     const PipelineWork work = {.experts =
-                                   [&](auto offsets, auto rows, auto out, const Poll& poll) {
-                                     poll();
+                                   [&](auto offsets, auto rows, auto out) {
+                                     if (num_chunks < 7) idle();
                                      testing::compute_experts(problem, transport.rank(), offsets,
                                                               rows, out);
-                                     ++num_chunks_computed;
+                                     ++num_computed;
                                    },
-                               .meanwhile = [&](const Poll& poll) { poll(), ++num_meanwhile; }};
+                               .meanwhile = [&] { idle(), ++num_meanwhile; }};
     Matrix<float> sum(batch.x.rows(), problem.hidden);
     pipeline.run(layer == 0 ? first : second, batch.x, batch.topk_idx, batch.topk_weights,
                  batch.first_token, fmt::format("layer {}", layer), work, sum);
     EXPECT_EQ(sum, expected[index(transport.rank())]) << "rank " << index(transport.rank());
     EXPECT_EQ(num_meanwhile, 1);
-    EXPECT_EQ(num_chunks_computed, num_chunks);
+    EXPECT_EQ(num_computed, 2 * num_chunks);
   }
 }
 
@@ -64,8 +73,10 @@ INSTANTIATE_TEST_SUITE_P(Clusters, PipelineChunks,
 TEST(Pipeline, RefusesNoChunksAndTokensWithoutRows) {
   run_in_process(1, [](Transport& transport) {
     Dispatcher dispatcher(transport, place_contiguous(2, 1), {.cluster = {}});
-    EXPECT_EQ(testing::error_of([&] { Pipeline(0); }), "num_chunks is 0, but must be positive");
-    Pipeline pipeline(1);
+    ThreadPool pool(1);
+    EXPECT_EQ(testing::error_of([&] { Pipeline(pool, 0); }),
+              "num_chunks is 0, but must be positive");
+    Pipeline pipeline(pool, 1);
     const Matrix<float> x(3, 4), weights(2, 1);
     const Matrix<ExpertId> idx(2, 1);
     Matrix<float> sum(3, 4);

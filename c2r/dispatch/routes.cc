@@ -113,6 +113,8 @@ class RoutesMaker {
  private:
   void add_choice(std::int32_t item, const Target& target, float weight);
   void finish_item();
+  template <class IsInPart>
+  std::vector<std::int64_t> place_rows(std::int64_t first, const IsInPart& is_in_part);
 
   const RoutingTable& table_;
   Routes routes_;
@@ -201,24 +203,37 @@ void RoutesMaker::add_relayed() {
   }
 }
 
-Routes RoutesMaker::finish(const std::string& label) {
-  auto& offsets = routes_.offsets;
-  offsets.assign(std::size_t(table_.slots_per_rank) + 1, 0);
+// Gives the choices of the ranks for which `is_in_part` rows by slot, from row `first` on.
+template <class IsInPart>
+std::vector<std::int64_t> RoutesMaker::place_rows(std::int64_t first, const IsInPart& is_in_part) {
+  std::vector<std::int64_t> offsets(std::size_t(table_.slots_per_rank) + 1);
+  offsets[0] = first;
   for (const RankId src : table_.group) {
+    if (!is_in_part(src)) continue;
     for (const std::uint16_t slot : routes_.in[index(src)].slot) ++offsets[slot + std::size_t{1}];
   }
   std::partial_sum(offsets.begin(), offsets.end(), offsets.begin());
-  C2R_REQUIRE(offsets.back() <= std::numeric_limits<std::int32_t>::max(), kTransport,
-              "{}: {} rows in one batch are too many", label, offsets.back());
   std::vector<std::int64_t> next(offsets.begin(), offsets.end() - 1);
-  routes_.row_of.resize(routes_.in.size());
   for (const RankId src : table_.group) {
+    if (!is_in_part(src)) continue;
     auto& rows = routes_.row_of[index(src)];
     rows.reserve(routes_.in[index(src)].slot.size());
     for (const std::uint16_t slot : routes_.in[index(src)].slot) {
       rows.push_back(static_cast<std::int32_t>(next[slot]++));
     }
   }
+  return offsets;
+}
+
+Routes RoutesMaker::finish(const std::string& label) {
+  std::int64_t num_rows = 0;
+  for (const RankId src : table_.group) num_rows += std::ssize(routes_.in[index(src)].slot);
+  C2R_REQUIRE(num_rows <= std::numeric_limits<std::int32_t>::max(), kTransport,
+              "{}: {} rows in one batch are too many", label, num_rows);
+  routes_.row_of.resize(routes_.in.size());
+  routes_.offsets = place_rows(0, [&](RankId src) { return !table_.is_own(src); });
+  routes_.own_offsets =
+      place_rows(routes_.offsets.back(), [&](RankId src) { return table_.is_own(src); });
   return std::move(routes_);
 }
 

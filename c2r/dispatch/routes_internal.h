@@ -27,6 +27,9 @@ struct RoutingTable {
                                   // or in per-node mode its node's; consecutive
   std::vector<RankId> relays;     // per-node: this rank's peers on the other nodes, ascending
   std::uint64_t fingerprint = 0;
+
+  /// Whether rows from `src` are those of own tokens that no relay has to bring.
+  bool is_own(RankId src) const { return src == rank && relays.empty() && options.separates_own; }
 };
 
 /// Items are the rows that this rank gives to its group: its own tokens, then, in per-node mode,
@@ -51,9 +54,11 @@ struct Routes {
   std::vector<std::int64_t> return_offsets;  // [num_items + 1]
   std::vector<Return> returns;               // in the order of the sum
 
-  std::vector<std::int64_t> offsets;              // [slots_per_rank + 1], of rows
-  std::vector<std::vector<std::int32_t>> row_of;  // [ep_size], for each choice of in[r]: its row
+  // Rows by slot: of other ranks' tokens, then of own ones, if they are separate.
+  std::vector<std::int64_t> offsets, own_offsets;  // [slots_per_rank + 1]
+  std::vector<std::vector<std::int32_t>> row_of;   // [ep_size], for each choice of in[r]: its row
 
+  std::int64_t num_rows() const { return own_offsets.back(); }
   std::span<const Return> returns_of(std::int64_t item) const {
     const auto begin = return_offsets[std::size_t(item)];
     return std::span(returns).subspan(std::size_t(begin),

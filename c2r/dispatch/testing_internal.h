@@ -150,11 +150,14 @@ inline void run_rank(Transport& transport, const ExchangeProblem& problem,
     Matrix<float> rows(handle.num_rows(), problem.hidden), outputs = rows;
     handle.start_dispatch(batch.x);
     (void)handle.poll();
+    handle.dispatch_own(rows);
     handle.finish_dispatch(rows);
     meter.expect_rows("dispatch", row_bytes,
                       [&](std::int64_t dst) { return volume.link_copies(me, dst); });
     compute_experts(problem, transport.rank(), handle.offsets(), rows, outputs);
     handle.start_combine(outputs);
+    compute_experts(problem, transport.rank(), handle.own_offsets(), rows, outputs);
+    handle.combine_own(outputs);
     Matrix<float> sum(batch.x.rows(), problem.hidden);
     handle.finish_combine(sum);
     meter.expect_rows("combine", row_bytes,
@@ -169,7 +172,9 @@ inline std::vector<Matrix<float>> expected_sums(const ExchangeProblem& problem) 
 
 /// What is tried: every mode, rule and row type.
 inline std::vector<DispatchOptions> all_options(const Cluster& cluster) {
-  std::vector<DispatchOptions> all{{.cluster = cluster, .sums_before_return = false}};
+  std::vector<DispatchOptions> all{
+      {.cluster = cluster, .sums_before_return = false},
+      {.cluster = cluster, .mode = CopyMode::kPerExpert, .separates_own = false}};
   for (const auto mode : {CopyMode::kPerExpert, CopyMode::kPerRank, CopyMode::kPerNode}) {
     for (const auto rule :
          {ReplicaRule::kFewestRanks, ReplicaRule::kLocalFirst, ReplicaRule::kRandom}) {
@@ -182,9 +187,10 @@ inline std::vector<DispatchOptions> all_options(const Cluster& cluster) {
 }
 
 inline std::string to_string(const DispatchOptions& options) {
-  return fmt::format("{}x{} {}{} {} {}", options.cluster.num_nodes, options.cluster.ranks_per_node,
-                     name_of(options.mode), options.sums_before_return ? "" : " without sums",
-                     name_of(options.rule), name_of(options.row_type));
+  return fmt::format(
+      "{}x{} {}{}{} {} {}", options.cluster.num_nodes, options.cluster.ranks_per_node,
+      name_of(options.mode), options.sums_before_return ? "" : " without sums",
+      options.separates_own ? "" : " together", name_of(options.rule), name_of(options.row_type));
 }
 
 }  // namespace c2r::testing

@@ -52,42 +52,35 @@ class Compute {
       : options_(options), experts_(experts), gemm_(options.arithmetic, pool), mlps_(gemm_) {}
 
   void run_slots(std::span<const ExpertId> slots, std::span<const std::int64_t> offsets,
-                 MatrixView<const float> rows, MatrixView<float> out, const Poll& poll) {
+                 MatrixView<const float> rows, MatrixView<float> out) {
     if (!options_.has_experts) {
-      std::copy_n(rows.data(), rows.rows() * rows.cols(), out.data());
+      for (auto row = offsets.front(); row < offsets.back(); ++row) {
+        std::ranges::copy(rows.row(row), out.row(row).begin());
+      }
       return;
     }
+    std::vector<ExpertRows> groups;
     for (std::size_t slot = 0; slot < slots.size(); ++slot) {
       const auto begin = offsets[slot], end = offsets[slot + 1];
-      if (begin < end) {
-        run(experts_->expert(slots[slot]), rows.rows(begin, end), out.rows(begin, end), poll);
-      }
+      if (begin == end) continue;
+      groups.push_back(
+          {&experts_->expert(slots[slot]), rows.rows(begin, end), out.rows(begin, end)});
     }
+    mlps_.run(groups);
   }
 
   // Adds the shared expert to `sum`.
-  void run_shared(MatrixView<const float> x, MatrixView<float> sum, const Poll& poll) {
+  void run_shared(MatrixView<const float> x, MatrixView<float> sum) {
     if (!options_.has_experts || options_.shape.shared_intermediate == 0) return;
     shared_out_.reshape(x.rows(), x.cols());
-    run(experts_->shared(), x, shared_out_, poll);
+    const ExpertRows group{&experts_->shared(), x, shared_out_};
+    mlps_.run({&group, 1});
     for (std::int64_t t = 0; t < x.rows(); ++t) {
       for (std::int64_t c = 0; c < x.cols(); ++c) sum(t, c) += shared_out_(t, c);
     }
   }
 
  private:
-  // As many rows at a time as read the weights once, and polls in between.
-  void run(const ExpertWeights& expert, MatrixView<const float> x, MatrixView<float> out,
-           const Poll& poll) {
-    constexpr std::int64_t kRows = 64;
-    for (std::int64_t begin = 0; begin < x.rows(); begin += kRows) {
-      const std::int64_t end = std::min(begin + kRows, x.rows());
-      const ExpertRows group{&expert, x.rows(begin, end), out.rows(begin, end)};
-      mlps_.run({&group, 1});
-      poll();
-    }
-  }
-
   const LayerBenchOptions& options_;
   const RandomExperts* experts_;
   GroupedGemm gemm_;
@@ -98,15 +91,15 @@ class Compute {
 // A variant with its memory.
 class Runner {
  public:
-  Runner(Transport& transport, const LayerVariant& variant, const LayerBatch& batch,
-         Compute& compute)
+  Runner(Transport& transport, ThreadPool& pool, const LayerVariant& variant,
+         const LayerBatch& batch, Compute& compute)
       : transport_(transport),
         variant_(variant),
         batch_(batch),
         compute_(compute),
         slots_(variant.placement.slots.row(std::int64_t(index(transport.rank())))),
         dispatcher_(transport, variant.placement, variant.dispatch),
-        pipeline_(variant.num_chunks),
+        pipeline_(pool, variant.num_chunks),
         sum_(batch.x.rows(), batch.x.cols()) {}
 
   // Each phase apart: counts what is sent, checks it and the results.
@@ -130,7 +123,7 @@ class Runner {
   Pipeline pipeline_;
   Matrix<float> sum_;
   // Of one handle for all tokens, for compute_once().
-  std::vector<std::int64_t> offsets_;
+  std::vector<std::int64_t> offsets_, own_offsets_;
   Matrix<float> rows_, out_;
 };
 
@@ -148,13 +141,17 @@ void Runner::check_and_count(VariantResult& result) {
   Handle handle = dispatcher_.make_handle(batch_.topk_idx, batch_.topk_weights, 0, "check");
   const auto metadata = sent_since(before);
   offsets_.assign(handle.offsets().begin(), handle.offsets().end());
+  own_offsets_.assign(handle.own_offsets().begin(), handle.own_offsets().end());
   rows_ = Matrix<float>(handle.num_rows(), batch_.x.cols());
   out_ = rows_;
   handle.start_dispatch(batch_.x);
+  handle.dispatch_own(rows_);
   handle.finish_dispatch(rows_);
   const auto dispatch = sent_since(before);
-  compute_.run_slots(slots_, offsets_, rows_, out_, [] {});
+  compute_.run_slots(slots_, offsets_, rows_, out_);
+  compute_.run_slots(slots_, own_offsets_, rows_, out_);
   handle.start_combine(out_);
+  handle.combine_own(out_);
   handle.finish_combine(sum_);
   const auto combine = sent_since(before);
   result.metadata_bytes = gather(transport_, metadata, "check");
@@ -214,8 +211,8 @@ void Runner::check_results() const {
       const ExpertId expert = batch_.topk_idx(t, k);
       if (expert == kNoExpert) continue;
       const std::vector<std::int64_t> offsets{0, 1};
-      compute_.run_slots({&expert, 1}, offsets, MatrixView<const float>(batch_.x).rows(t, t + 1), y,
-                         [] {});
+      compute_.run_slots({&expert, 1}, offsets, MatrixView<const float>(batch_.x).rows(t, t + 1),
+                         y);
       for (std::size_t c = 0; c < sum.size(); ++c) {
         const double term = double{batch_.topk_weights(t, k)} * double{y(0, std::int64_t(c))};
         sum[c] += term, m[c] += std::abs(term);
@@ -234,14 +231,14 @@ Clock::duration Runner::run_once(PipelineTimes& times) {
   std::ranges::fill(sum_.all(), 0.0F);
   barrier(transport_, variant_.name + " start");
   const auto start = Clock::now();
-  if (!variant_.overlaps_shared) compute_.run_shared(batch_.x, sum_, [] {});
+  if (!variant_.overlaps_shared) compute_.run_shared(batch_.x, sum_);
   const auto shared_end = Clock::now();
   const PipelineWork work{
-      .experts = [&](auto offsets, auto rows, auto out,
-                     const Poll& poll) { compute_.run_slots(slots_, offsets, rows, out, poll); },
+      .experts = [&](auto offsets, auto rows,
+                     auto out) { compute_.run_slots(slots_, offsets, rows, out); },
       .meanwhile =
-          [&](const Poll& poll) {
-            if (variant_.overlaps_shared) compute_.run_shared(batch_.x, sum_, poll);
+          [&] {
+            if (variant_.overlaps_shared) compute_.run_shared(batch_.x, sum_);
           }};
   times = pipeline_.run(dispatcher_, batch_.x, batch_.topk_idx, batch_.topk_weights, 0,
                         variant_.name, work, sum_);
@@ -252,8 +249,9 @@ Clock::duration Runner::run_once(PipelineTimes& times) {
 Clock::duration Runner::compute_once() {
   barrier(transport_, variant_.name + " compute");
   const auto start = Clock::now();
-  compute_.run_shared(batch_.x, sum_, [] {});
-  compute_.run_slots(slots_, offsets_, rows_, out_, [] {});
+  compute_.run_shared(batch_.x, sum_);
+  compute_.run_slots(slots_, offsets_, rows_, out_);
+  compute_.run_slots(slots_, own_offsets_, rows_, out_);
   return Clock::now() - start;
 }
 
@@ -343,7 +341,7 @@ std::vector<VariantResult> bench_layer(Transport& transport, ThreadPool& pool,
   std::vector<std::unique_ptr<Runner>> runners;
   std::vector<VariantResult> results(variants.size());
   for (std::size_t v = 0; v < variants.size(); ++v) {
-    runners.push_back(std::make_unique<Runner>(transport, variants[v], batch, compute));
+    runners.push_back(std::make_unique<Runner>(transport, pool, variants[v], batch, compute));
     runners[v]->check_and_count(results[v]);
   }
   // [variant][phase][round], of this rank

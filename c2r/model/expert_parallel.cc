@@ -2,15 +2,10 @@
 
 #include <fmt/core.h>
 
-#include <algorithm>
-
 #include "c2r/core/error.h"
 
 namespace c2r {
 namespace {
-
-// A millisecond of work at some 100 GFLOP/s. Few rows cost no less than reading the weights.
-constexpr std::int64_t kFlopBetweenPolls = 100'000'000, kRowsWorthReading = 4;
 
 // The rows of each slot that has any.
 std::vector<ExpertRows> groups_of(std::span<const ExpertWeights> experts,
@@ -31,7 +26,7 @@ std::vector<ExpertRows> groups_of(std::span<const ExpertWeights> experts,
 ExpertParallelExperts::ExpertParallelExperts(const ModelConfig& config, Arithmetic arithmetic,
                                              ThreadPool& pool, Transport& transport,
                                              const ExpertParallelOptions& options)
-    : gemm_(arithmetic, pool), mlps_(gemm_), pipeline_(options.num_chunks) {
+    : gemm_(arithmetic, pool), mlps_(gemm_), pipeline_(pool, options.num_chunks) {
   C2R_REQUIRE(std::ssize(options.placements) == config.num_moe_layers(), kInvalidArgument,
               "there are {} placements, but the model has {} layers with experts",
               options.placements.size(), config.num_moe_layers());
@@ -50,28 +45,14 @@ ExpertParallelExperts::ExpertParallelExperts(const ModelConfig& config, Arithmet
   }
 }
 
-// A few experts at a time, so that bytes move meanwhile.
-void ExpertParallelExperts::compute(std::span<const ExpertRows> groups, const Poll& poll) {
-  while (!groups.empty()) {
-    std::size_t count = 0;
-    for (std::int64_t cost = 0; count < groups.size() && cost < kFlopBetweenPolls; ++count) {
-      cost += 6 * std::max(groups[count].x.rows(), kRowsWorthReading) *
-              groups[count].expert->hidden() * groups[count].expert->intermediate();
-    }
-    mlps_.run(groups.first(count));
-    groups = groups.subspan(count);
-    poll();
-  }
-}
-
 void ExpertParallelExperts::run(const RoutedBatch& batch) {
   Layer& layer = layers_[static_cast<std::size_t>(batch.moe_layer)];
-  const PipelineWork work{.experts =
-                              [&](auto offsets, auto rows, auto out, const Poll& poll) {
-                                compute(groups_of(batch.experts, layer.slots, offsets, rows, out),
-                                        poll);
-                              },
-                          .meanwhile = [&](const Poll& poll) { compute(batch.beside, poll); }};
+  const PipelineWork work{
+      .experts =
+          [&](auto offsets, auto rows, auto out) {
+            mlps_.run(groups_of(batch.experts, layer.slots, offsets, rows, out));
+          },
+      .meanwhile = [&] { mlps_.run(batch.beside); }};
   pipeline_.run(*layer.dispatcher, batch.x, batch.routing.topk_idx, batch.routing.topk_weights,
                 layer.num_tokens, layer.label, work, batch.sum);
   layer.num_tokens += batch.x.rows();

@@ -46,7 +46,6 @@ class ExpertParallelExperts final : public RoutedExperts {
     std::unique_ptr<Dispatcher> dispatcher;
     std::int64_t num_tokens = 0;  // so far, of this rank
   };
-  void compute(std::span<const ExpertRows> groups, const Poll& poll);
 
   GroupedGemm gemm_;
   ExpertMlps mlps_;
