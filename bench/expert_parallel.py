@@ -22,6 +22,7 @@ import os
 import pathlib
 import random
 import re
+import statistics
 import struct
 import subprocess
 import sys
@@ -99,12 +100,18 @@ def make_problems(args):
     return problems
 
 
-def bench_words(args, problem, chunks, cluster=None):
+def bench_words(args, problem):
     name, trace, plan = problem
     words = [args.c2r, "bench", "layer", name, "--trace", trace, "--plan", plan, "--layer", LAYER, "--on",
-             "odd", "--tokens", args.tokens, "--rounds", args.rounds, "--chunks", chunks, "--ablate",
-             "--timeout", 120, "--json"]
-    return words + (["--cluster", cluster] if cluster else [])
+             "odd", "--tokens", args.tokens, "--rounds", args.rounds, "--ablate", "--timeout", 120, "--json"]
+    return words + (["--chunks", args.chunks] if args.chunks else [])
+
+
+def communication_share(variant):
+    """Of the time of a round, what ranks do not compute experts in: medians, of the median rank."""
+    phases = variant["phase_seconds"]
+    computed = [a + b for a, b in zip(phases["experts"], phases["meanwhile"])]
+    return 1 - statistics.median(computed) / variant["median_s"]
 
 
 def busiest_bytes(variant):
@@ -129,29 +136,32 @@ def in_cluster(args, mbit, words):
 
 def measure(args, problem):
     """Prints a table for one layer: a row for each speed, and the share of each ingredient."""
-    alone = json.loads(run(*bench_words(args, problem, args.chunks), "--ranks", RANKS))
+    alone = json.loads(run(*bench_words(args, problem), "--ranks", RANKS))
     baseline = alone["variants"][-1]
     rate = baseline["busiest_rank_flop"] / baseline["compute_only_s"]
     even = baseline["busiest_rank_flop"] / busiest_bytes(baseline)
-    print(f"\n{problem[0]}, {args.tokens} tokens a rank, {args.chunks} chunks; a rank computes "
-          f"{rate / 1e9:.1f} GFLOP/s beside the others; the baseline does {even:.0f} FLOP for a byte\n")
+    print(f"\n{problem[0]}, {args.tokens} tokens a rank; a rank computes {rate / 1e9:.1f} GFLOP/s beside "
+          f"the others; the baseline does {even:.0f} FLOP for a byte\n")
     names = [v["name"] for v in alone["variants"]]
-    print("| FLOP per byte | Mbit/s | " + " | ".join(names[:-1]) +
-          " | baseline ms | its bytes ms | its FLOPs ms | our bytes ms | our FLOPs ms |")
-    print("|---" * (len(names) + 6) + "|")
-    for ratio in [*args.flop_per_byte, even]:
+    print("| FLOP per byte | in the run | Mbit/s | chunks | " + " | ".join(names[:-1]) +
+          " | baseline ms | it communicates | its bytes ms | its FLOPs ms | our bytes ms | our FLOPs ms |")
+    print("|---" * (len(names) + 9) + "|")
+    for ratio in [r or even for r in args.flop_per_byte]:
         mbit = max(1, round(8 * rate / ratio / 1e6))
         speed = {"bandwidth_bytes_per_s": mbit * 1e6 / 8, "latency_s": 0}
         cluster = args.work / "cluster.json"
         cluster.write_text(json.dumps({"num_nodes": 1, "ranks_per_node": RANKS, "intra_node": speed}))
-        result = in_cluster(args, mbit, bench_words(args, problem, args.chunks, cluster))
+        result = in_cluster(args, mbit, [*bench_words(args, problem), "--cluster", cluster])
         (args.work / f"{problem[0]}_{mbit}.json").write_text(json.dumps(result))
         variants = result["variants"]
         ours, base = variants[0], variants[-1]
-        cells = [f"{ratio:.0f}{' (even)' if ratio == even else ''}", f"{mbit}"]
+        in_the_run = base["busiest_rank_flop"] / base["compute_only_s"] / (mbit * 1e6 / 8)
+        cells = [f"{ratio:.0f}{' (even)' if ratio == even else ''}", f"{in_the_run:.0f}", f"{mbit}",
+                 f"{ours['num_chunks']}"]
         cells += [f"{v['ratio_to_baseline']:.2f} ({v['ratio_of_best_to_baseline']:.2f})"
                   for v in variants[:-1]]
-        cells += [f"{1e3 * s:.0f}" for s in (base["median_s"], base["links_bound_s"], base["compute_only_s"],
+        cells += [f"{1e3 * base['median_s']:.0f}", f"{100 * communication_share(base):.0f} %"]
+        cells += [f"{1e3 * s:.0f}" for s in (base["links_bound_s"], base["compute_only_s"],
                                            ours["links_bound_s"], ours["compute_only_s"])]
         print("| " + " | ".join(cells) + " |", flush=True)
 
@@ -163,8 +173,9 @@ def main():
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "build" / "bench")
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--chunks", type=int, default=2)
-    parser.add_argument("--flop-per-byte", type=float, nargs="*", default=[500, 2500, 12500])
+    parser.add_argument("--chunks", type=int, help="default: as c2r bench chooses")
+    parser.add_argument("--flop-per-byte", type=float, nargs="*", default=[500, 2500, 0, 12500],
+                        help="0: where the baseline's bytes take as long as its FLOPs")
     parser.add_argument("--plan-seconds", type=float, default=120)
     parser.add_argument("--only", help="qwen1.5-moe or llama-moe")
     args = parser.parse_args()

@@ -187,12 +187,8 @@ void add_options(CLI::App& command, BenchOptions& options) {
   text("--dtype", options.dtype, "the experts' arithmetic: bf16 or f32", "TYPE")
       ->check(CLI::IsMember({"bf16", "f32"}).description(""))
       ->capture_default_str();
-  command
-      .add_option("--chunks", options.num_chunks, "of which one travels while another is computed")
-      ->check(in_range(1, 1024))
-      ->capture_default_str()
-      ->type_name("N");
-  command.add_option("--rounds", options.num_rounds, "timed rounds, after one to warm up")
+  add_chunks_option(command, options.num_chunks);
+  command.add_option("--rounds", options.num_rounds, "timed rounds, after two to warm up")
       ->check(in_range(1, 1000))
       ->capture_default_str()
       ->type_name("N");

@@ -20,7 +20,8 @@ struct BenchOptions {
   std::string what, problem, trace, plan, cluster, part = "all";
   std::string mode = "per-rank", rule = "fewest-ranks", row_type = "bf16", dtype = "bf16";
   std::int64_t layer = 0, num_tokens = 1024;
-  std::int32_t num_chunks = 1, num_rounds = 5;
+  std::optional<std::int32_t> num_chunks;
+  std::int32_t num_rounds = 5;
   int num_threads = 1;
   std::uint64_t seed = 0;
   bool is_ablation = false, is_json = false;

@@ -62,7 +62,6 @@ Work prepare_generate(const GenerateOptions& options, OpenModel& open) {
 void add_generate(CLI::App& app) {
   auto* const command = app.add_subcommand("generate", "continue a text with a model");
   auto options = std::make_shared<GenerateOptions>();
-  options->model.num_chunks = 1;  // a step is one token
   add_model_options(*command, options->model);
   command->add_option("--prompt", options->prompt, "the text to continue")->type_name("TEXT");
   command

@@ -17,12 +17,7 @@ void add_rank_group(CLI::App& command, ModelOptions& options) {
       .add_option("--row-type", options.row_type,
                   "how tokens travel between ranks, f32 or bf16; default: as --dtype")
       ->type_name("TYPE");
-  command
-      .add_option("--chunks", options.num_chunks,
-                  "parts of a pass, one of which travels while another is computed")
-      ->check(in_range(1, 1024))
-      ->capture_default_str()
-      ->type_name("N");
+  add_chunks_option(command, options.num_chunks);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <CLI/App.hpp>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "c2r/cli/ranks.h"
@@ -19,7 +20,7 @@ struct ModelOptions {
   // Of several ranks:
   RankOptions ranks{.timeout_s = 120};      // while rank 0 reads a long text, others wait
   std::string mode = "per-rank", row_type;  // empty: the dtype
-  std::int32_t num_chunks = 2;
+  std::optional<std::int32_t> num_chunks;
 
   /// @throws Error(kInvalidArgument) if a name is unknown
   EngineOptions engine(int used_threads) const;

@@ -63,6 +63,15 @@ void add_rank_options(CLI::App& command, RankOptions& options) {
       ->type_name("S");
 }
 
+void add_chunks_option(CLI::App& command, std::optional<std::int32_t>& num_chunks) {
+  command
+      .add_option("--chunks", num_chunks,
+                  "parts of a batch, one of which travels while another is computed; default: from "
+                  "what a batch before took")
+      ->check(in_range(1, 1024))
+      ->type_name("N");
+}
+
 bool is_under_mpirun() {
   return num_launched().has_value();
 }

@@ -4,6 +4,7 @@
 #include <CLI/App.hpp>
 #include <cstdint>
 #include <functional>
+#include <optional>
 
 #include "c2r/transport/transport.h"
 
@@ -16,6 +17,9 @@ struct RankOptions {
 
 /// Adds --ranks and --timeout.
 void add_rank_options(CLI::App& command, RankOptions& options);
+
+/// Adds --chunks, of a pass or a batch; without it they are chosen.
+void add_chunks_option(CLI::App& command, std::optional<std::int32_t>& num_chunks);
 
 /// Whether this process is one of those that mpirun (or srun) has started.
 bool is_under_mpirun();

@@ -145,10 +145,25 @@ class Polling {
 
 }  // namespace
 
-Pipeline::Pipeline(ThreadPool& pool, std::int32_t num_chunks)
-    : pool_(pool), num_chunks_(num_chunks) {
+PipelineTimes& PipelineTimes::operator+=(const PipelineTimes& other) {
+  for (const auto phase :
+       {&PipelineTimes::handles, &PipelineTimes::start_dispatch, &PipelineTimes::meanwhile,
+        &PipelineTimes::wait_dispatch, &PipelineTimes::finish_dispatch, &PipelineTimes::experts,
+        &PipelineTimes::start_combine, &PipelineTimes::wait_combine,
+        &PipelineTimes::finish_combine}) {
+    this->*phase += other.*phase;
+  }
+  return *this;
+}
+
+Pipeline::Pipeline(ThreadPool& pool, std::int32_t num_chunks) : pool_(pool) {
+  set_num_chunks(num_chunks);
+}
+
+void Pipeline::set_num_chunks(std::int32_t num_chunks) {
   C2R_REQUIRE(num_chunks > 0, kInvalidArgument, "num_chunks is {}, but must be positive",
               num_chunks);
+  num_chunks_ = num_chunks;
 }
 
 PipelineTimes Pipeline::run(Dispatcher& dispatcher, MatrixView<const float> x,

@@ -39,6 +39,8 @@ struct PipelineTimes {
   Duration start_combine{};    // weighted sums into send buffers
   Duration wait_combine{};     // for results that have not arrived
   Duration finish_combine{};   // results to their tokens
+
+  PipelineTimes& operator+=(const PipelineTimes& other);
 };
 
 /// Runs layers, and keeps the memory between calls.
@@ -52,6 +54,10 @@ class Pipeline {
   /// @throws Error(kInvalidArgument) if `num_chunks` is not positive
   Pipeline(ThreadPool& pool, std::int32_t num_chunks);
 
+  std::int32_t num_chunks() const { return num_chunks_; }
+  /// Of later runs. @throws as the constructor
+  void set_num_chunks(std::int32_t num_chunks);
+
   /// Adds each token's weighted sum of the layer's expert outputs to its row of `sum`. Collective.
   /// The result does not depend on the number of chunks.
   /// @param x,sum [num_tokens, hidden]; the rest as Dispatcher::make_handle()
@@ -62,7 +68,7 @@ class Pipeline {
 
  private:
   ThreadPool& pool_;
-  std::int32_t num_chunks_;
+  std::int32_t num_chunks_ = 1;
   Matrix<float> rows_, out_;  // [num_rows of a chunk, hidden]
 };
 

@@ -7,6 +7,7 @@
 #include "c2r/core/enum_names.h"
 #include "c2r/core/error.h"
 #include "c2r/core/rng.h"
+#include "c2r/dispatch/chunks.h"
 #include "c2r/placement/reach.h"
 #include "c2r/transport/collectives.h"
 
@@ -99,7 +100,7 @@ class Runner {
         compute_(compute),
         slots_(variant.placement.slots.row(std::int64_t(index(transport.rank())))),
         dispatcher_(transport, variant.placement, variant.dispatch),
-        pipeline_(pool, variant.num_chunks),
+        pipeline_(pool, variant.num_chunks.value_or(1)),
         sum_(batch.x.rows(), batch.x.cols()) {}
 
   // Each phase apart: counts what is sent, checks it and the results.
@@ -108,6 +109,8 @@ class Runner {
   Clock::duration run_once(PipelineTimes& times);
   // The same work without an exchange.
   Clock::duration compute_once();
+  // From a run with one chunk, if nobody has said how many. @returns the chunks of later rounds
+  std::int32_t choose_chunks(const PipelineTimes& times);
 
  private:
   std::vector<std::int64_t> sent_since(std::vector<std::int64_t>& before) const;
@@ -255,6 +258,20 @@ Clock::duration Runner::compute_once() {
   return Clock::now() - start;
 }
 
+std::int32_t Runner::choose_chunks(const PipelineTimes& times) {
+  if (variant_.num_chunks) return *variant_.num_chunks;
+  std::vector<std::int64_t> most{-nanoseconds(times.wait_dispatch + times.wait_combine),
+                                 nanoseconds(times.experts)};
+  all_reduce(transport_, most, Reduction::kMax, "times");
+  std::vector<std::int64_t> num_rows{rows_.rows()};
+  all_reduce(transport_, num_rows, Reduction::kSum, "times");
+  pipeline_.set_num_chunks(choose_num_chunks(
+      {.waited_s = -1e-9 * double(most[0]),
+       .computed_s = 1e-9 * double(most[1]),
+       .rows_per_expert = double(num_rows[0]) / double(variant_.placement.num_experts)}));
+  return pipeline_.num_chunks();
+}
+
 double slowest(Transport& transport, Clock::duration own) {
   std::vector<std::int64_t> time{nanoseconds(own)};
   all_reduce(transport, time, Reduction::kMax, "times");
@@ -346,11 +363,12 @@ std::vector<VariantResult> bench_layer(Transport& transport, ThreadPool& pool,
   }
   // [variant][phase][round], of this rank
   std::vector<std::array<std::vector<double>, kNumPhases>> phases(variants.size());
-  for (std::int32_t round = -1; round < options.num_rounds; ++round) {  // one to warm up
+  for (std::int32_t round = -2; round < options.num_rounds; ++round) {  // two to warm up
     for (std::size_t v = 0; v < variants.size(); ++v) {
       PipelineTimes times;
       const double total = slowest(transport, runners[v]->run_once(times));
       const double computed = slowest(transport, runners[v]->compute_once());
+      if (round == -1) results[v].num_chunks = runners[v]->choose_chunks(times);
       if (round < 0) continue;
       results[v].seconds.push_back(total);
       results[v].compute_seconds.push_back(computed);

@@ -68,7 +68,7 @@ struct LayerVariant {
   std::string name;
   Placement placement;
   DispatchOptions dispatch;
-  std::int32_t num_chunks = 1;
+  std::optional<std::int32_t> num_chunks;  // none: from the rounds to warm up
   /// Whether the shared expert is computed while the first chunk travels, or before it leaves.
   bool overlaps_shared = true;
 };
@@ -88,7 +88,8 @@ std::span<const std::string_view> phase_names();
 struct VariantResult {
   // Per round and (src, dst). [ep_size, ep_size]
   Matrix<std::int64_t> metadata_bytes, dispatch_bytes, combine_bytes;
-  std::int64_t max_rows = 0;            // that a rank computes, of the busiest
+  std::int64_t max_rows = 0;  // that a rank computes, of the busiest
+  std::int32_t num_chunks = 1;
   std::vector<double> seconds;          // [num_rounds], until the slowest rank was done
   std::vector<double> compute_seconds;  // [num_rounds], the same work without any exchange
   Matrix<double> phase_seconds;         // [ep_size, kNumPhases], medians over the rounds

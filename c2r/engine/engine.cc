@@ -1,6 +1,8 @@
 #include "c2r/engine/engine.h"
 
 #include <algorithm>
+#include <array>
+#include <utility>
 
 #include "c2r/core/error.h"
 #include "c2r/transport/collectives.h"
@@ -29,7 +31,10 @@ Engine::Engine(const Model& model, const EngineOptions& options, Transport& tran
       transport_(&transport),
       experts_(std::make_unique<ExpertParallelExperts>(model.config(), options.arithmetic, pool_,
                                                        transport, expert_parallel)),
-      decoder_(model.config(), model.weights(), options.arithmetic, pool_, experts_.get()) {}
+      decoder_(model.config(), model.weights(), options.arithmetic, pool_, experts_.get()) {
+  if (expert_parallel.num_chunks) return;
+  chunks_.emplace(double(config().top_k) * transport.ep_size() / config().num_experts);
+}
 
 KvCache Engine::make_cache(std::int64_t capacity) const {
   return {decoder_.config(), decoder_.arithmetic(), capacity};
@@ -47,11 +52,29 @@ void Engine::prefill(KvCache& cache, std::span<const TokenId> tokens, const Chun
   }
 }
 
-// Whether any rank has tokens for the next pass, given how many are here.
+// Whether any rank has tokens for the next pass, given how many are here. Tells what the last one
+// took, too: the rank that waited least is the largest of the negative times.
 bool Engine::agree_on_pass(std::int64_t num_tokens) {
   if (transport_ == nullptr) return num_tokens > 0;
-  all_reduce(*transport_, {&num_tokens, 1}, Reduction::kSum, fmt::format("pass {}", num_passes_++));
-  return num_tokens > 0;
+  const auto nanoseconds = [](PipelineTimes::Duration duration) {
+    return std::int64_t{std::chrono::nanoseconds(duration).count()};
+  };
+  const PipelineTimes times = experts_->take_times();
+  std::array<std::int64_t, 3> most = {num_tokens,
+                                      -nanoseconds(times.wait_dispatch + times.wait_combine),
+                                      nanoseconds(times.experts)};
+  all_reduce(*transport_, most, Reduction::kMax, fmt::format("pass {}", num_passes_++));
+  choose_chunks(most[0], -1e-9 * double(most[1]), 1e-9 * double(most[2]));
+  return most[0] > 0;
+}
+
+// Of a pass of so many tokens, given what the last one took.
+void Engine::choose_chunks(std::int64_t num_tokens, double waited_s, double computed_s) {
+  if (!chunks_) return;
+  const auto num_layers = double(config().num_moe_layers());
+  chunks_->add(std::exchange(last_tokens_, num_tokens), waited_s / num_layers,
+               computed_s / num_layers);
+  experts_->set_num_chunks(chunks_->choose(num_tokens));
 }
 
 void Engine::finish_passes() {

@@ -10,10 +10,12 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
 #include "c2r/core/parallel.h"
+#include "c2r/engine/pass_chunks.h"
 #include "c2r/model/decoder.h"
 #include "c2r/model/expert_parallel.h"
 #include "c2r/model/model.h"
@@ -66,13 +68,16 @@ class Engine {
 
  private:
   bool agree_on_pass(std::int64_t num_tokens);
+  void choose_chunks(std::int64_t num_tokens, double waited_s, double computed_s);
 
   std::int64_t chunk_tokens_;
   ThreadPool pool_;
   Transport* transport_ = nullptr;
-  std::unique_ptr<RoutedExperts> experts_;  // null if all is in this process
+  std::unique_ptr<ExpertParallelExperts> experts_;  // null if all is in this process
   Decoder decoder_;
   std::int64_t num_passes_ = 0;
+  std::int64_t last_tokens_ = 0;      // of the rank with most, in the last pass
+  std::optional<PassChunks> chunks_;  // none: as many as was said, always
 };
 
 }  // namespace c2r

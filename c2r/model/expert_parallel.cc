@@ -26,7 +26,7 @@ std::vector<ExpertRows> groups_of(std::span<const ExpertWeights> experts,
 ExpertParallelExperts::ExpertParallelExperts(const ModelConfig& config, Arithmetic arithmetic,
                                              ThreadPool& pool, Transport& transport,
                                              const ExpertParallelOptions& options)
-    : gemm_(arithmetic, pool), mlps_(gemm_), pipeline_(pool, options.num_chunks) {
+    : gemm_(arithmetic, pool), mlps_(gemm_), pipeline_(pool, options.num_chunks.value_or(1)) {
   C2R_REQUIRE(std::ssize(options.placements) == config.num_moe_layers(), kInvalidArgument,
               "there are {} placements, but the model has {} layers with experts",
               options.placements.size(), config.num_moe_layers());
@@ -53,8 +53,9 @@ void ExpertParallelExperts::run(const RoutedBatch& batch) {
             mlps_.run(groups_of(batch.experts, layer.slots, offsets, rows, out));
           },
       .meanwhile = [&] { mlps_.run(batch.beside); }};
-  pipeline_.run(*layer.dispatcher, batch.x, batch.routing.topk_idx, batch.routing.topk_weights,
-                layer.num_tokens, layer.label, work, batch.sum);
+  times_ +=
+      pipeline_.run(*layer.dispatcher, batch.x, batch.routing.topk_idx, batch.routing.topk_weights,
+                    layer.num_tokens, layer.label, work, batch.sum);
   layer.num_tokens += batch.x.rows();
 }
 

@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "c2r/dispatch/dispatch.h"
@@ -20,8 +22,8 @@ struct ExpertParallelOptions {
   std::vector<Placement> placements;  // [num_moe_layers]
   DispatchOptions dispatch;
   // A batch is cut into so many, one of which travels while another is computed. The same on every
-  // rank.
-  std::int32_t num_chunks = 1;
+  // rank. None: 1, until somebody says otherwise.
+  std::optional<std::int32_t> num_chunks;
 };
 
 /// Collective: all ranks run the same layers in the same order, with or without tokens. `beside` is
@@ -39,6 +41,11 @@ class ExpertParallelExperts final : public RoutedExperts {
   /// @throws as Exchange::wait(); messages begin with "layer N", the model's own index
   void run(const RoutedBatch& batch) override;
 
+  /// Of later batches; the same on every rank. Positive.
+  void set_num_chunks(std::int32_t num_chunks) { pipeline_.set_num_chunks(num_chunks); }
+  /// What batches have taken since the last call.
+  PipelineTimes take_times() { return std::exchange(times_, {}); }
+
  private:
   struct Layer {
     std::string label;
@@ -50,6 +57,7 @@ class ExpertParallelExperts final : public RoutedExperts {
   GroupedGemm gemm_;
   ExpertMlps mlps_;
   Pipeline pipeline_;
+  PipelineTimes times_;
   std::vector<Layer> layers_;  // [num_moe_layers]
 };
 
