@@ -7,6 +7,7 @@
 #include <iostream>
 #include <numeric>
 
+#include "c2r/cli/run.h"
 #include "c2r/cli/version.h"
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"

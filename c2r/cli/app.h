@@ -21,9 +21,6 @@ inline int exit_status(const Error& error) {
 /// What is to be said of an exception that is no Error, in one line.
 std::string message_of(const std::exception& error);
 
-/// Runs the program. @returns the exit status: 0 done, 1 failed, 2 used wrongly
-int run(int argc, const char* const* argv);
-
 /// Each command registers its options, its help and what it does.
 void add_analyze(CLI::App& app);
 void add_collaborators(CLI::App& app);

@@ -1,5 +1,5 @@
 // The `c2r` program.
-#include "c2r/cli/app.h"
+#include "c2r/cli/run.h"
 
 int main(int argc, char** argv) {
   return c2r::cli::run(argc, argv);
