@@ -62,7 +62,7 @@ foreach(ranks 1 2 4)
                ${MPIEXEC_EXECUTABLE} -n ${ranks} $<TARGET_FILE:transport_mpi_test>)
 endforeach()
 
-c2r_mpi_program(failing_rank c2r/transport/mpi/failing_rank.cc)
+c2r_mpi_program(failing_rank c2r/transport/mpi/failing_rank_test.cc)
 c2r_mpi_test(transport_mpi.failures 4
              ${Python3_EXECUTABLE} ${PROJECT_SOURCE_DIR}/c2r/transport/mpi/failures_test.py
              ${MPIEXEC_EXECUTABLE} $<TARGET_FILE:failing_rank>)
