@@ -143,6 +143,16 @@ std::vector<std::string> parts_of(const std::vector<std::string>& lists) {
   return parts;
 }
 
+CLI::Validator number_in(double min, double max) {
+  const auto check = [min, max](const std::string& word) {
+    double value = 0;
+    const bool is_number = CLI::detail::lexical_cast(word, value);
+    if (is_number && min <= value && value <= max) return std::string();
+    return fmt::format("'{}' is not a number from {:g} to {:g}", word, min, max);
+  };
+  return {check, ""};  // the help text says it in words
+}
+
 void add_threads(CLI::App& command, int& num_threads) {
   num_threads = default_num_threads();
   command

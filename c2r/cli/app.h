@@ -45,6 +45,9 @@ CLI::Option* add_list(CLI::App& command, const std::string& name, std::vector<st
                       const std::string& help);
 std::vector<std::string> parts_of(const std::vector<std::string>& lists);
 
+/// The check of an option that takes a number in [min, max]; "nan" is none.
+CLI::Validator number_in(double min, double max);
+
 /// Adds --threads to a command; `num_threads` becomes the processors where it is 0 or not given.
 void add_threads(CLI::App& command, int& num_threads);
 

@@ -108,6 +108,8 @@ void import_trace(const ImportFormat& format, ImportOptions& options) {
   ImportRequest& request = options.request;
   C2R_REQUIRE(request.num_experts > 0, kInvalidArgument,
               "--num-experts is required: format {} does not state it", format.name);
+  C2R_REQUIRE(options.cluster.empty(), kInvalidArgument,
+              "--cluster is for placements; format {} has none", format.name);
   request.inputs.assign(options.inputs.begin(), options.inputs.end());
   request.output = options.output;
   request.weights = options.weights;
@@ -135,7 +137,8 @@ void import_trace(const ImportFormat& format, ImportOptions& options) {
 
 void import_counts(const CountsFormat& format, const ImportOptions& options) {
   const bool has_other_options = options.request.num_experts > 0 || !options.weights.empty() ||
-                                 !options.sequences.empty() || options.num_hidden_layers > 0;
+                                 !options.sequences.empty() || options.num_hidden_layers > 0 ||
+                                 !options.cluster.empty();
   C2R_REQUIRE(options.inputs.size() == 1 && !has_other_options, kInvalidArgument,
               "format {} takes one input, and of the options only --model, --top-k and --layers",
               format.name);

@@ -18,8 +18,11 @@ void check_goal(const GoalOptions& options) {
               "--imbalance-weight adds to the copies, so it needs --minimize copies");
   C2R_REQUIRE(!options.max_copies || options.minimize == "imbalance", kInvalidArgument,
               "--max-copies is a bound for --minimize imbalance");
-  C2R_REQUIRE(options.minimize != "time" || (options.hidden > 0 && options.intermediate > 0),
-              kInvalidArgument, "--minimize time needs --hidden and --intermediate");
+  const bool is_time = options.minimize == "time";
+  C2R_REQUIRE(!is_time || (options.hidden > 0 && options.intermediate > 0), kInvalidArgument,
+              "--minimize time needs --hidden and --intermediate");
+  C2R_REQUIRE(is_time || (options.hidden == 0 && options.intermediate == 0), kInvalidArgument,
+              "--hidden and --intermediate are for --minimize time");
   C2R_REQUIRE(options.bound_on == "fitted" || options.minimize == "copies", kInvalidArgument,
               "--bound-on unseen is for --minimize copies");
 }
@@ -48,22 +51,13 @@ std::string value_text(const PlacementObjective& objective, double value) {
                      objective.node_copy_cost > 0 ? "weighted copies" : "copies per token", value);
 }
 
-}  // namespace
-
-void add_goal_options(CLI::App& command, GoalOptions& options) {
-  command
-      .add_option("--minimize", options.minimize,
-                  "copies: of a token, those between nodes weighted by their links' time; "
-                  "imbalance: the busiest rank's load over the mean; time: of a layer, predicted "
-                  "from the cluster's rates")
-      ->check(CLI::IsMember({"copies", "imbalance", "time"}))
-      ->capture_default_str()
-      ->type_name("GOAL");
+void add_bounds(CLI::App& command, GoalOptions& options) {
   command
       .add_option(
           "--max-imbalance", options.max_imbalance,
           fmt::format("bound on the imbalance of each layer; {} for copies alone, else none",
                       kDefaultMaxImbalance))
+      ->check(number_in(1, 1e9))
       ->type_name("X");
   command
       .add_option(
@@ -76,12 +70,11 @@ void add_goal_options(CLI::App& command, GoalOptions& options) {
   command
       .add_option("--max-copies", options.max_copies,
                   "for --minimize imbalance: bound on the (weighted) copies of a token")
+      ->check(number_in(1, 1e9))
       ->type_name("X");
-  command
-      .add_option("--imbalance-weight", options.imbalance_weight,
-                  "minimize copies + W x (imbalance - 1)")
-      ->check(CLI::NonNegativeNumber)
-      ->type_name("W");
+}
+
+void add_time_options(CLI::App& command, GoalOptions& options) {
   command.add_option("--hidden", options.hidden, "for --minimize time: values of a token, in bf16")
       ->check(in_range(1, 1 << 20))
       ->type_name("N");
@@ -95,6 +88,26 @@ void add_goal_options(CLI::App& command, GoalOptions& options) {
                   "for --minimize time: communication and experts added, or overlapped in chunks")
       ->capture_default_str()
       ->type_name("HOW");
+}
+
+}  // namespace
+
+void add_goal_options(CLI::App& command, GoalOptions& options) {
+  command
+      .add_option("--minimize", options.minimize,
+                  "copies: of a token, those between nodes weighted by their links' time; "
+                  "imbalance: the busiest rank's load over the mean; time: of a layer, predicted "
+                  "from the cluster's rates")
+      ->check(CLI::IsMember({"copies", "imbalance", "time"}))
+      ->capture_default_str()
+      ->type_name("GOAL");
+  add_bounds(command, options);
+  command
+      .add_option("--imbalance-weight", options.imbalance_weight,
+                  "minimize copies + W x (imbalance - 1)")
+      ->check(number_in(0, 1e9))
+      ->type_name("W");
+  add_time_options(command, options);
 }
 
 PlacementObjective objective_of(const GoalOptions& options, const Cluster& cluster) {

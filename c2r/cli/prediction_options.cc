@@ -71,6 +71,7 @@ void add_prediction_options(CLI::App& command, PredictionOptions& options) {
       ->capture_default_str()
       ->type_name("HOW");
   command.add_option("--seed", options.seed, "of what is random")
+      ->check(in_range(0, INT64_MAX))
       ->capture_default_str()
       ->type_name("N");
   command.add_flag("--json", options.is_json, "print every layer's numbers as one JSON object");

@@ -49,6 +49,18 @@ std::string reported_tokens(const std::string& trace, SequencePart fitted) {
   return fmt::format("{}, {} (not fitted)", trace, name_of(other_part(fitted)));
 }
 
+std::vector<TokenRange> tokens_of(const Trace& trace, SequencePart part) {
+  auto ranges = ranges_of(trace, part);
+  const auto num_sequences = trace.sequence_starts().size();
+  C2R_REQUIRE(num_tokens_in(ranges) > 0, kInvalidArgument, "{} has no tokens{}", trace.path(),
+              trace.num_tokens() == 0
+                  ? ""
+                  : fmt::format(" in the part '{}' of its {} sequence{}: take the part 'all', or "
+                                "import more sequences (c2r import --sequences)",
+                                name_of(part), num_sequences, num_sequences == 1 ? "" : "s"));
+  return ranges;
+}
+
 std::string prediction_table(std::span<const Prediction> steps,
                              const std::optional<CopyFormat>& format) {
   std::vector<std::vector<std::string>> rows = {

@@ -1,14 +1,17 @@
-// What the commands about plans share: the cluster option, and predictions as a table and JSON.
+// What the commands about plans share: the cluster option, the tokens of a part of a trace, and
+// predictions as a table and JSON.
 #pragma once
 
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "c2r/io/json.h"
 #include "c2r/placement/volume.h"
 #include "c2r/plan/plan.h"
 #include "c2r/routing/sequence_split.h"
+#include "c2r/routing/trace.h"
 
 namespace c2r::cli {
 
@@ -19,6 +22,10 @@ inline constexpr const char* kClusterHelp =
 /// Which tokens were reported on after fitting `part`: "t.safetensors, odd", or "..., all (fitted)"
 /// where they are the fitted ones.
 std::string reported_tokens(const std::string& trace, SequencePart fitted);
+
+/// The tokens of a part of the trace.
+/// @throws Error(kInvalidArgument) if there are none, of which nothing can be said
+std::vector<TokenRange> tokens_of(const Trace& trace, SequencePart part);
 
 /// Over layers; 0 without any.
 double mean(const std::vector<double>& values);

@@ -1,4 +1,5 @@
 // `c2r simulate`: what a plan saves on a trace, step by step.
+#include <algorithm>
 #include <iostream>
 #include <memory>
 
@@ -27,12 +28,14 @@ struct Recording {
   RoutedTokens tokens_in(SequencePart part) const {
     if (trace) {
       return {.trace = &*trace,
-              .ranges = ranges_of(*trace, part),
+              .ranges = tokens_of(*trace, part),
               .name = fmt::format("{}, {}", path, name_of(part))};
     }
     C2R_REQUIRE(part == SequencePart::kAll, kInvalidArgument,
                 "{} holds pair counts, which are of all sequences, not of --on {}", path,
                 name_of(part));
+    C2R_REQUIRE(std::ranges::max(statistics.num_tokens) > 0, kInvalidArgument, "{} has no tokens",
+                path);
     return {.statistics = &statistics, .name = path + ", pair counts"};
   }
 };

@@ -113,11 +113,12 @@ Placement place_baseline(std::string_view name, const BaselineProblem& problem) 
 
 std::vector<Placement> place_layers(std::string_view name,
                                     std::span<const CollaborationMatrix> counts,
-                                    BaselineProblem problem) {
+                                    BaselineProblem problem, Progress& progress) {
   std::vector<Placement> placements;
   for (const CollaborationMatrix& layer : counts) {
     problem.counts = layer;
     placements.push_back(place_baseline(name, problem));
+    progress.update(std::ssize(placements), std::ssize(counts));
   }
   return placements;
 }

@@ -10,6 +10,7 @@
 
 #include "c2r/collaboration/collaboration.h"
 #include "c2r/core/matrix.h"
+#include "c2r/core/progress.h"
 #include "c2r/placement/cluster.h"
 #include "c2r/placement/placement.h"
 
@@ -47,7 +48,7 @@ Placement place_baseline(std::string_view name, const BaselineProblem& problem);
 /// @throws as place_baseline()
 std::vector<Placement> place_layers(std::string_view name,
                                     std::span<const CollaborationMatrix> counts,
-                                    BaselineProblem problem);
+                                    BaselineProblem problem, Progress& progress);
 
 /// @throws Error(kInvalidArgument) if the slots cannot hold every expert once, or a rank more
 ///         experts than there are

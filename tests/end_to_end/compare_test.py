@@ -87,6 +87,11 @@ class Comparisons(CommandLine):
                         "compare", "trace.safetensors", "plan.json", "--baselines", "best")
         self.fails_with(2, "c2r compare: there is nothing to compare", "compare",
                         "trace.safetensors", "--cluster", "1x2", "--baselines", "none")
+        self.fails_with(2, "c2r compare: --effort requires --pareto", "compare",
+                        "trace.safetensors", "plan.json", "--effort", "2")
+        self.fails_with(1, "c2r compare: cannot write 'nosuch/f1.json': No such file or directory",
+                        "compare", "trace.safetensors", "plan.json", "--pareto", "2", "--effort",
+                        "1e6", "--front-plans", "nosuch/f")
         self.fails_with(2, "c2r compare: --bound knows a bound for --transport per-rank and "
                            "per-node, not all-gather", "compare", "trace.safetensors", "plan.json", "--bound",
                         "--transport", "all-gather")

@@ -150,6 +150,62 @@ class Plans(CommandLine):
             self.fails_with(2, "c2r plan: " + message, "plan", "trace.safetensors", "--cluster",
                             "1x2", "-o", "x", *words)
 
+    def test_numbers_that_make_no_sense_are_refused(self):
+        self.make_trace()
+        words = ["plan", "trace.safetensors", "--cluster", "1x2", "-o", "x"]
+        for option, bad, allowed in (
+                ("--effort", ("nan", "-1", "0", "inf", "1e13"), "a number from 1e-06 to 1e+06"),
+                ("--seconds", ("nan", "-1", "0", "inf", "1e10"), "a number from 0.001 to 1e+09"),
+                ("--max-imbalance", ("nan", "inf", "-1", "0", "0.5"), "a number from 1 to 1e+09"),
+                ("--max-copies", ("nan", "0", "0.5"), "a number from 1 to 1e+09"),
+                ("--imbalance-weight", ("nan", "-1"), "a number from 0 to 1e+09")):
+            for number in bad:
+                self.fails_with(2, f"c2r plan: {option}: '{number}' is not {allowed}", *words,
+                                option, number)
+        self.assertIn("--seed: Value -1 not in range 0 to 9223372036854775807",
+                      self.run_c2r(*words, "--seed", "-1").stderr)
+
+    def test_mistakes_are_said_before_a_long_search(self):
+        self.make_trace()
+        words = ["plan", "trace.safetensors", "--cluster", "1x2", "--redundant-slots", "1",
+                 "--effort", "1e6", "-o"]  # of days
+        self.fails_with(1, "c2r plan: cannot write 'nosuch/p.json': No such file or directory",
+                        *words, "nosuch/p.json")
+        self.fails_with(2, "c2r plan: --top-t 99 is not in [1, 7]", *words, "x", "--top-t", "99")
+        self.assertFalse(list(self.folder.glob(".*.tmp")))
+
+    def test_options_that_would_be_ignored_are_refused(self):
+        self.make_trace()
+        words = ["plan", "trace.safetensors", "--cluster", "1x2", "-o", "x", "--method"]
+        for option in (["--minimize", "time"], ["--max-imbalance", "2"], ["--effort", "2"],
+                       ["--prove"], ["--seconds", "2"], ["--bound-on", "fitted"]):
+            self.fails_with(2, f"c2r plan: {option[0]} is for --method optimize; eplb does not ask "
+                               "for it", *words, "eplb", *option)
+        self.fails_with(2, "c2r plan: --num-groups is for the methods optimize and eplb, not random",
+                        *words, "random", "--num-groups", "2")
+        self.fails_with(2, "c2r plan: --hidden and --intermediate are for --minimize time",
+                        *words, "optimize", "--hidden", "8")
+        self.fails_with(2, "c2r plan: a method is optimize, contiguous, round-robin, random, eplb, "
+                           "affinity, grace or exhaustive; not 'best'", *words, "best")
+        self.fails_with(2, "c2r import: --cluster is for placements; format npy has none",
+                        *IMPORT, "-o", "x", "--cluster", "1x2")
+
+    def test_a_trace_of_one_sequence_has_no_other_part(self):
+        self.succeed(*IMPORT, "-o", "trace.safetensors")
+        remedy = ("c2r {}: trace.safetensors has no tokens in the part 'odd' of its 1 sequence: take "
+                  "the part 'all', or import more sequences (c2r import --sequences)")
+        words = ["plan", "trace.safetensors", "--cluster", "1x2", "-o", "plan.json"]
+        self.fails_with(2, remedy.format("plan"), *words, "--fit", "even")
+        self.assertFalse((self.folder / "plan.json").exists())
+        self.succeed(*words)
+        self.fails_with(2, remedy.format("simulate"), "simulate", "plan.json", "trace.safetensors",
+                        "--on", "odd")
+        self.fails_with(2, remedy.format("compare"), "compare", "trace.safetensors", "plan.json",
+                        "--on", "odd")
+
+    def test_experts_on_every_rank_are_proved_optimal(self):
+        self.assertIn("every layer is proved optimal", self.make_plan("--redundant-slots", "4"))
+
     def test_plan_and_simulate_send_copies_in_the_same_way(self):
         self.make_trace()
         for cluster, mode in ("2x2", "per-node"), ("4x1", "per-rank"), ("1x4", "per-rank"):
