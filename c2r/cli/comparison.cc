@@ -121,7 +121,12 @@ void write_front_plan(const Comparison& comparison, const ComparisonEntry& entry
                      {.c2r_version = version_text(),
                       .method = "optimize, " + entry.name,
                       .seed = options.seed,
-                      .inputs = {{"trace", options.trace + ", " + entry.fitted_on}}}),
+                      .inputs = {{"trace", options.trace + ", " + entry.fitted_on}},
+                      .options = {{"fit", entry.fitted_on},
+                                  {"redundant_slots", double(options.redundant_slots)},
+                                  {"pareto", double(options.num_front_points)},
+                                  {"effort", options.effort}},
+                      .ended_by = "work"}),
              front_plan(options, number));
 }
 

@@ -111,28 +111,51 @@ void add_predictions(const PlanTokens& tokens, int num_threads, Plan& plan) {
   }
 }
 
+Provenance provenance_of(const PlanOptions& options) {
+  return {.c2r_version = version_text(),
+          .method = options.method,
+          .seed = options.seed,
+          .inputs = {{"trace", options.trace + ", " + options.fit}},
+          .options = {{"fit", options.fit},
+                      {"redundant_slots", static_cast<double>(options.redundant_slots)}}};
+}
+
+std::string provenance_text(const Provenance& provenance) {
+  std::string text = fmt::format("method {}, seed {}", provenance.method, provenance.seed);
+  for (const auto& [name, value] : provenance.options) {
+    std::visit([&, &key = name](const auto& as) { text += fmt::format(", {} {}", key, as); },
+               value);
+  }
+  if (provenance.ended_by == "work") text += "; all of the search was done";
+  if (provenance.ended_by == "seconds") text += "; cut short by --seconds: the best found is kept";
+  if (provenance.ended_by == "interrupt") text += "; interrupted: the best found is kept";
+  return text + "\n";
+}
+
 void make_plan(const PlanOptions& options) {
   const PlanTokens tokens = read_tokens(options);
+  Provenance provenance = provenance_of(options);
   SearchResult searched;
   std::vector<Placement> placements;
   if (options.method == kOptimize) {
     searched = search_placements(options, tokens.trace, tokens.fitted, tokens.cluster);
     for (const OptimizedPlacement& layer : searched.layers) placements.push_back(layer.placement);
+    std::ranges::move(resolved_options(options, searched.objective),
+                      std::back_inserter(provenance.options));
+    provenance.ended_by = searched.ended_by;
   } else {
     placements = by_baseline(options, tokens);
   }
 
-  Plan plan = plan_of(tokens.trace.header(), tokens.cluster, std::move(placements),
-                      {.c2r_version = version_text(),
-                       .method = options.method,
-                       .seed = options.seed,
-                       .inputs = {{"trace", options.trace + ", " + options.fit}}});
+  Plan plan =
+      plan_of(tokens.trace.header(), tokens.cluster, std::move(placements), std::move(provenance));
   if (options.top_t > 0) add_lists(tokens, options.top_t, options.num_threads, plan);
   add_predictions(tokens, options.num_threads, plan);
   write_plan(plan, options.output);
   std::cout << prediction_table(plan.predictions, std::nullopt);
   if (!searched.layers.empty()) std::cout << reached_text(searched.objective, searched.layers);
-  std::cout << fmt::format("{}: {} layers, {} slots on each of {} ranks\n", options.output,
+  std::cout << provenance_text(plan.provenance)
+            << fmt::format("{}: {} layers, {} slots on each of {} ranks\n", options.output,
                            plan.num_layers(), plan.layers[0].placement.slots_per_rank(),
                            tokens.cluster.ep_size());
 }

@@ -90,6 +90,18 @@ void add_time_options(CLI::App& command, GoalOptions& options) {
       ->type_name("HOW");
 }
 
+std::string_view name_of_goal(Goal goal) {
+  switch (goal) {
+    case Goal::kTime:
+      return "time";
+    case Goal::kImbalance:
+      return "imbalance";
+    case Goal::kCopies:
+      break;
+  }
+  return "copies";
+}
+
 }  // namespace
 
 void add_goal_options(CLI::App& command, GoalOptions& options) {
@@ -132,6 +144,29 @@ PlacementObjective objective_of(const GoalOptions& options, const Cluster& clust
         *objective.max_imbalance);
   }
   return objective;
+}
+
+std::vector<PlanOption> resolved_goal(const GoalOptions& options,
+                                      const PlacementObjective& objective) {
+  std::vector<PlanOption> resolved = {{"minimize", std::string(name_of_goal(objective.goal))},
+                                      {"rank_copy_cost", objective.rank_copy_cost},
+                                      {"node_copy_cost", objective.node_copy_cost}};
+  const auto add_if = [&](bool is_set, const char* name, const PlanOption::Value& value) {
+    if (is_set) resolved.push_back({name, value});
+  };
+  add_if(objective.imbalance_weight > 0, "imbalance_weight", objective.imbalance_weight);
+  const bool is_lowered = options.bound_on == "unseen";
+  const double fitted = objective.max_imbalance.value_or(0);
+  add_if(objective.max_imbalance.has_value(), "max_imbalance",
+         is_lowered ? options.max_imbalance.value_or(kDefaultMaxImbalance) : fitted);
+  add_if(is_lowered, "bound_on", options.bound_on);
+  add_if(is_lowered, "fitted_max_imbalance", fitted);
+  add_if(objective.max_copy_cost.has_value(), "max_copies", objective.max_copy_cost.value_or(0));
+  if (objective.goal != Goal::kTime) return resolved;
+  resolved.push_back({"hidden", static_cast<double>(options.hidden)});
+  resolved.push_back({"intermediate", static_cast<double>(options.intermediate)});
+  resolved.push_back({"overlap", options.overlap});
+  return resolved;
 }
 
 std::string reached_text(const PlacementObjective& objective,

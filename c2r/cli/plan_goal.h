@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "c2r/placement/optimize.h"
+#include "c2r/plan/plan.h"
 
 namespace c2r::cli {
 
@@ -24,6 +25,11 @@ void add_goal_options(CLI::App& command, GoalOptions& options);
 /// then.
 /// @throws Error(kInvalidArgument) if options contradict each other
 PlacementObjective objective_of(const GoalOptions& options, const Cluster& cluster);
+
+/// The goal and its bounds, by the names of the options, for the plan's provenance. Of a bound
+/// on other tokens also the lower one that was fitted with.
+std::vector<PlanOption> resolved_goal(const GoalOptions& options,
+                                      const PlacementObjective& objective);
 
 /// What was reached, how far from the best possible it can be, and which bounds are missed: lines.
 std::string reached_text(const PlacementObjective& objective,

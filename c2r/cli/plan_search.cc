@@ -43,6 +43,7 @@ class PlanSearch {
         trace_.header().num_layers(),
         [&](std::int64_t layer) { return collect_token_sets(trace_, layer, ranges); }, cluster_,
         objective, optimizer_options(), progress);
+    is_cut_short_ |= std::ranges::any_of(layers, &OptimizedPlacement::is_cut_short);
     return layers;
   }
 
@@ -62,6 +63,11 @@ class PlanSearch {
       unseen += imbalance_after(layers, halves[half], halves[1 - half]);
     }
     return std::max(1.0, *objective.max_imbalance * std::min(1.0, fitted / unseen));
+  }
+
+  std::string ended_by() const {
+    if (!is_cut_short_) return "work";
+    return should_stop ? "interrupt" : "seconds";
   }
 
  private:
@@ -102,6 +108,7 @@ class PlanSearch {
   const SearchOptions& options_;
   const Trace& trace_;
   const Cluster& cluster_;
+  bool is_cut_short_ = false;
 };
 
 }  // namespace
@@ -146,7 +153,18 @@ SearchResult search_placements(const SearchOptions& options, const Trace& trace,
         *result.objective.max_imbalance, asked);
   }
   result.layers = search.optimize(ranges, result.objective);
+  result.ended_by = search.ended_by();
   return result;
+}
+
+std::vector<PlanOption> resolved_options(const SearchOptions& options,
+                                         const PlacementObjective& objective) {
+  auto resolved = resolved_goal(options.goal, objective);
+  resolved.push_back({"effort", options.effort});
+  if (options.seconds) resolved.push_back({"seconds", *options.seconds});
+  if (options.proves) resolved.push_back({"prove", 1.0});
+  if (options.num_groups > 0) resolved.push_back({"num_groups", double(options.num_groups)});
+  return resolved;
 }
 
 }  // namespace c2r::cli

@@ -11,6 +11,7 @@
 #include "c2r/cli/plan_goal.h"
 #include "c2r/placement/optimize.h"
 #include "c2r/placement/reach.h"
+#include "c2r/plan/plan.h"
 #include "c2r/routing/sequence_split.h"
 #include "c2r/routing/trace.h"
 
@@ -41,10 +42,15 @@ void refuse_search_options(const CLI::App& command, const std::string& method);
 struct SearchResult {
   PlacementObjective objective;  // with the bound on imbalance that was fitted with
   std::vector<OptimizedPlacement> layers;
+  std::string ended_by;  // as in Provenance
 };
 
 /// Places every layer. Ctrl-C ends the search, not the program.
 SearchResult search_placements(const SearchOptions& options, const Trace& trace,
                                std::span<const TokenRange> ranges, const Cluster& cluster);
+
+/// What was minimized within which bounds and how long, as it is kept in the plan.
+std::vector<PlanOption> resolved_options(const SearchOptions& options,
+                                         const PlacementObjective& objective);
 
 }  // namespace c2r::cli

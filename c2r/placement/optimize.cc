@@ -86,10 +86,13 @@ OptimizedPlacement fastest_placement(const TokenSets& sets, const Cluster& clust
 OptimizedPlacement solve(const TokenSets& sets, const Cluster& cluster,
                          const PlacementObjective& objective, const OptimizeOptions& options,
                          const SearchLimits& limits) {
-  if (objective.goal != Goal::kTime) return search_layer(sets, cluster, objective, options, limits);
-  C2R_REQUIRE(objective.layer_time && !objective.max_copy_cost, kInvalidArgument,
+  const bool is_time = objective.goal == Goal::kTime;
+  C2R_REQUIRE(!is_time || (objective.layer_time && !objective.max_copy_cost), kInvalidArgument,
               "minimizing the predicted time needs layer_time and takes no max_copy_cost");
-  return fastest_placement(sets, cluster, objective, options, limits);
+  auto result = is_time ? fastest_placement(sets, cluster, objective, options, limits)
+                        : search_layer(sets, cluster, objective, options, limits);
+  result.is_cut_short = limits.reached() && !result.is_proved_optimal;
+  return result;
 }
 
 // `result` has its copies, loads and their bounds already.

@@ -73,6 +73,7 @@ struct OptimizedPlacement {
   double copy_cost = 0;  // per token, by the objective
   double imbalance = 1;
   bool meets_bounds = true;        // false: the bounds are missed by the least that was found
+  bool is_cut_short = false;       // `seconds` or `stop` ended the search
   bool is_proved_optimal = false;  // value is the least within the bounds
   double copy_cost_bound = 0;      // no placement of these slots costs less (copy_bounds.h)
   double imbalance_bound = 1;      // no placement of these slots has less

@@ -199,6 +199,8 @@ TEST(Optimize, ReturnsTheBestSoFarWhenStopped) {
   const auto result = optimize_placement(
       sets, flat(4), {}, {.effort = 1e6, .stop = &stop, .redundant_slots_per_rank = 1});
   ASSERT_NO_THROW(check_placement(result.placement));
+  EXPECT_TRUE(result.is_cut_short);
+  EXPECT_FALSE(optimize_placement(sets, flat(4), {}, {.effort = 0.01}).is_cut_short);
   const auto timed = optimize_placement(sets, flat(4), {}, {.effort = 1e6, .seconds = 0.05});
   ASSERT_NO_THROW(check_placement(timed.placement));
 }

@@ -68,6 +68,16 @@ void check_prediction(const Plan& plan, const Prediction& prediction) {
   }
 }
 
+void check_provenance(const Provenance& provenance) {
+  C2R_REQUIRE(provenance.seed <= INT64_MAX, kInvalidArgument,
+              "the seed is {}, but JSON numbers end at 2^63 - 1", provenance.seed);
+  for (const auto& [name, value] : provenance.options) {
+    const auto* const number = std::get_if<double>(&value);
+    C2R_REQUIRE(number == nullptr || std::isfinite(*number), kInvalidArgument,
+                "the option {} is {}, which JSON cannot say", name, *number);
+  }
+}
+
 }  // namespace
 
 Plan plan_of(const TraceHeader& header, const Cluster& cluster, std::vector<Placement> placements,
@@ -106,8 +116,7 @@ void check_plan(const Plan& plan) {
     check_layer(plan, plan.layers[l]);
   }
   for (const Prediction& prediction : plan.predictions) check_prediction(plan, prediction);
-  C2R_REQUIRE(plan.provenance.seed <= INT64_MAX, kInvalidArgument,
-              "the seed is {}, but JSON numbers end at 2^63 - 1", plan.provenance.seed);
+  check_provenance(plan.provenance);
 }
 
 Prediction make_prediction(std::span<const Volume> volumes,

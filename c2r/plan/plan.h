@@ -1,9 +1,10 @@
 // The plan: what was decided for each MoE layer of a model, why, and what it should give.
 //
 // Everything downstream (simulation, export, running, fine-tuning, the report) reads only this. As
-// a file it is JSON of version 1, checked strictly: an unknown version or key is an error. The same
-// plan is always written as the same bytes; nothing in it depends on when or where it was made.
-//   {"format": "c2r-plan", "version": 1,
+// a file it is JSON of version 2, checked strictly: an unknown version or key is an error. (Version
+// 1 lacks the provenance's options and ended_by, and is read too.) The same plan is always written
+// as the same bytes; nothing in it depends on when or where it was made.
+//   {"format": "c2r-plan", "version": 2,
 //    "model": "...", "num_experts": 60, "top_k": 4,
 //    "top_t": 30,                                   optional: collaboration-constrained routing
 //    "cluster": {...},                              as placement/cluster.h reads it
@@ -18,7 +19,9 @@
 //                     "imbalance": [...],
 //                     "predicted_layer_time_s": [...]}],   optional
 //    "provenance": {"c2r_version": "...", "method": "...", "seed": 0,
-//                   "inputs": [{"role": "trace", "name": "..."}]}}
+//                   "inputs": [{"role": "trace", "name": "..."}],
+//                   "options": {"minimize": "copies", "max_imbalance": 1.1, ...},   optional
+//                   "ended_by": "work"}}          optional: of a search
 #pragma once
 
 #include <cstdint>
@@ -27,6 +30,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "c2r/core/matrix.h"
@@ -38,7 +42,7 @@
 
 namespace c2r {
 
-inline constexpr std::int32_t kPlanVersion = 1;
+inline constexpr std::int32_t kPlanVersion = 2;
 
 struct PlanLayer {
   std::int32_t layer_index = 0;  // the model's own index: dense layers count
@@ -73,11 +77,24 @@ struct PlanInput {
   bool operator==(const PlanInput&) const = default;
 };
 
+/// A setting of the run that made the plan, as it was resolved: {"max_imbalance", 1.1}.
+struct PlanOption {
+  using Value = std::variant<double, std::string>;
+  std::string name;
+  Value value;
+
+  bool operator==(const PlanOption&) const = default;
+};
+
 struct Provenance {
   std::string c2r_version;
   std::string method;  // what placed: the optimizer or a baseline
   std::uint64_t seed = 0;
   std::vector<PlanInput> inputs;
+  std::vector<PlanOption> options;  // each name once
+  // What ended the search: "work", all of it, or "seconds" or "interrupt", which leave the best so
+  // far. Empty if nothing was searched.
+  std::string ended_by;
 
   bool operator==(const Provenance&) const = default;
 };

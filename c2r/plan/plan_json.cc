@@ -51,10 +51,16 @@ Json provenance_to_json(const Provenance& provenance) {
   for (const auto& [role, name] : provenance.inputs) {
     inputs.push_back({{"role", role}, {"name", name}});
   }
-  return {{"c2r_version", provenance.c2r_version},
-          {"method", provenance.method},
-          {"seed", provenance.seed},
-          {"inputs", inputs}};
+  Json json = {{"c2r_version", provenance.c2r_version},
+               {"method", provenance.method},
+               {"seed", provenance.seed},
+               {"inputs", inputs}};
+  for (const PlanOption& option : provenance.options) {
+    Json& json_value = json["options"][option.name];
+    std::visit([&](const auto& number_or_text) { json_value = number_or_text; }, option.value);
+  }
+  if (!provenance.ended_by.empty()) json["ended_by"] = provenance.ended_by;
+  return json;
 }
 
 // Objects and what holds them on lines of their own, arrays of numbers on one line: readable, and
@@ -162,7 +168,8 @@ struct Reader {
   }
 
   Provenance provenance(const Json& json) const {
-    json_check_keys(json, {"c2r_version", "method", "seed", "inputs"}, "provenance", place);
+    json_check_keys(json, {"c2r_version", "method", "seed", "inputs", "options", "ended_by"},
+                    "provenance", place);
     Provenance result{.c2r_version = text(json, "c2r_version"),
                       .method = text(json, "method"),
                       .seed = static_cast<std::uint64_t>(count(json, "seed"))};
@@ -170,7 +177,22 @@ struct Reader {
       json_check_keys(input, {"role", "name"}, "an input", place);
       result.inputs.push_back({.role = text(input, "role"), .name = text(input, "name")});
     }
+    if (json.contains("options")) result.options = options(json["options"]);
+    if (json.contains("ended_by")) result.ended_by = text(json, "ended_by");
     return result;
+  }
+
+  std::vector<PlanOption> options(const Json& json) const {
+    C2R_REQUIRE(json.is_object(), kInvalidFile, "{}: options must be an object", place);
+    std::vector<PlanOption> options;
+    for (const auto& item : json.items()) {
+      const Json& value = item.value();
+      C2R_REQUIRE(value.is_number() || value.is_string(), kInvalidFile,
+                  "{}: the option '{}' must be a number or a text", place, shown(item.key()));
+      options.push_back({item.key(), value.is_number() ? PlanOption::Value(value.get<double>())
+                                                       : value.get<std::string>()});
+    }
+    return options;
   }
 };
 
@@ -180,8 +202,8 @@ void check_format(const Json& json, const Reader& reader) {
   C2R_REQUIRE(format == kFormat, kInvalidFile, "{}: the format is '{}', not '{}'", reader.place,
               shown(format), kFormat);
   const std::int64_t version = reader.count(json, "version");
-  C2R_REQUIRE(version == kPlanVersion, kInvalidFile,
-              "{}: the plan has version {}, but this program reads version {}", reader.place,
+  C2R_REQUIRE(1 <= version && version <= kPlanVersion, kInvalidFile,
+              "{}: the plan has version {}, but this program reads versions 1 to {}", reader.place,
               version, kPlanVersion);
 }
 

@@ -16,7 +16,7 @@ using testing::small_plan;
 
 constexpr std::string_view kSmallText = R"({
   "format": "c2r-plan",
-  "version": 1,
+  "version": 2,
   "model": "tiny",
   "num_experts": 4,
   "top_k": 2,
@@ -69,7 +69,12 @@ constexpr std::string_view kSmallText = R"({
         "role": "trace",
         "name": "t.safetensors"
       }
-    ]
+    ],
+    "options": {
+      "fit": "even",
+      "max_imbalance": 1.1
+    },
+    "ended_by": "interrupt"
   }
 }
 )";
@@ -77,6 +82,16 @@ constexpr std::string_view kSmallText = R"({
 TEST(Plan, IsWrittenAsDocumented) {
   EXPECT_EQ(plan_to_text(small_plan()), kSmallText);
   EXPECT_EQ(parse_plan(kSmallText, "p.json"), small_plan());
+}
+
+TEST(Plan, OfVersion1IsReadWithoutOptions) {
+  std::string text(kSmallText);
+  text.replace(text.find("\"version\": 2"), 12, "\"version\": 1");
+  const auto begin = text.find(",\n    \"options\""), end = text.find("\n  }\n}\n");
+  text.erase(begin, end - begin);
+  Plan plan = small_plan();
+  plan.provenance.options.clear(), plan.provenance.ended_by.clear();
+  EXPECT_EQ(parse_plan(text, "p.json"), plan);
 }
 
 TEST(Plan, ReadsBackWhatItWrote) {
@@ -113,8 +128,8 @@ TEST(Plan, SaysWhatIsWrongWithAFile) {
     std::string_view from, to, message;
   };
   for (const auto& [from, to, message] : {
-           Case{"\"version\": 1", "\"version\": 2",
-                "p: the plan has version 2, but this program reads version 1"},
+           Case{"\"version\": 2", "\"version\": 3",
+                "p: the plan has version 3, but this program reads versions 1 to 2"},
            Case{"c2r-plan", "c2r-trace", "p: the format is 'c2r-trace', not 'c2r-plan'"},
            Case{"\"top_k\": 2,", "\"top_k\": 2, \"top_p\": 1,",
                 "p: the plan has the unknown key \"top_p\"; the known ones are format, version, "
@@ -149,7 +164,9 @@ TEST(Plan, SaysWhatIsWrongWithAFile) {
                 "p: seed is -7, but must be an integer in [0, 9223372036854775807]"},
            Case{"\"method\"", "\"date\": 1, \"method\"",
                 "p: provenance has the unknown key \"date\"; the known ones are c2r_version, "
-                "method, seed, inputs"},
+                "method, seed, inputs, options, ended_by"},
+           Case{"\"fit\": \"even\"", "\"fit\": true",
+                "p: the option 'fit' must be a number or a text"},
        }) {
     std::string text(kSmallText);
     ASSERT_NE(text.find(from), std::string::npos) << from;

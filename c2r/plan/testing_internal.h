@@ -37,7 +37,9 @@ inline Plan small_plan() {
           .provenance = {.c2r_version = "0.1.0",
                          .method = "affinity",
                          .seed = 7,
-                         .inputs = {{.role = "trace", .name = "t.safetensors"}}}};
+                         .inputs = {{.role = "trace", .name = "t.safetensors"}},
+                         .options = {{"fit", "even"}, {"max_imbalance", 1.1}},
+                         .ended_by = "interrupt"}};
 }
 
 /// Layers with gaps between them, replicas where they fit, up to 2 x 4 ranks; no predictions.

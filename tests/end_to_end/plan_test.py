@@ -2,11 +2,15 @@
 """c2r plan, simulate and export, and placements of other engines."""
 import itertools
 import json
+import pathlib
 import re
+import signal
+import subprocess
+import time
 import unittest
 
 import small_model
-from command_line import IMPORT, CommandLine
+from command_line import C2R, IMPORT, CommandLine
 
 
 class Plans(CommandLine):
@@ -139,6 +143,9 @@ class Plans(CommandLine):
         text = self.succeed(*words, "--bound-on", "unseen", "-o", "plan.json")
         bound = float(re.search("a bound on imbalance of ([0-9.]+)", text).group(1))
         self.assertAlmostEqual(bound, 1.1 * fitted / unseen, 4)
+        options = self.provenance()["options"]
+        self.assertEqual((options["max_imbalance"], options["bound_on"]), (1.1, "unseen"))
+        self.assertAlmostEqual(options["fitted_max_imbalance"], bound, 4)
 
     def test_goals_that_contradict_each_other_are_refused(self):
         self.make_trace()
@@ -202,6 +209,38 @@ class Plans(CommandLine):
                         "--on", "odd")
         self.fails_with(2, remedy.format("compare"), "compare", "trace.safetensors", "plan.json",
                         "--on", "odd")
+
+    def provenance(self):
+        return json.loads((self.folder / "plan.json").read_text())["provenance"]
+
+    def test_a_plan_says_how_it_was_made_and_what_ended_the_search(self):
+        text = self.make_plan("--max-imbalance", "1.25", "--effort", "0.5", "--fit", "even")
+        self.assertEqual(self.provenance()["options"],
+                         {"fit": "even", "redundant_slots": 0, "minimize": "copies",
+                          "rank_copy_cost": 1, "node_copy_cost": 0, "max_imbalance": 1.25,
+                          "effort": 0.5})
+        self.assertEqual(self.provenance()["ended_by"], "work")
+        self.assertIn("max_imbalance 1.25, effort 0.5; all of the search was done", text)
+        self.make_plan("--method", "eplb")
+        self.assertEqual(self.provenance()["options"], {"fit": "all", "redundant_slots": 0})
+        self.assertNotIn("ended_by", self.provenance())
+        text = self.make_plan("--redundant-slots", "1", "--effort", "1e6", "--seconds", "0.05")
+        self.assertEqual(self.provenance()["ended_by"], "seconds")
+        self.assertIn("cut short by --seconds: the best found is kept", text)
+
+    def test_an_interrupted_search_keeps_the_best_and_says_so(self):
+        self.make_trace()
+        search = subprocess.Popen([C2R, "plan", "trace.safetensors", "--cluster", "1x2",
+                                   "--redundant-slots", "1", "--effort", "1e6", "-o", "plan.json"],
+                                  cwd=self.folder, text=True, stdout=subprocess.PIPE)
+        status = pathlib.Path(f"/proc/{search.pid}/status")
+        caught = lambda: int(re.search(r"SigCgt:\s*(\w+)", status.read_text())[1], 16)
+        while not caught() & 1 << signal.SIGINT - 1:
+            time.sleep(0.01)
+        search.send_signal(signal.SIGINT)
+        self.assertIn("interrupted: the best found is kept", search.communicate(timeout=60)[0])
+        self.assertEqual(search.returncode, 0)
+        self.assertEqual(self.provenance()["ended_by"], "interrupt")
 
     def test_experts_on_every_rank_are_proved_optimal(self):
         self.assertIn("every layer is proved optimal", self.make_plan("--redundant-slots", "4"))
