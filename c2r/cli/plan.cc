@@ -2,6 +2,7 @@
 #include "c2r/plan/plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <iostream>
 #include <memory>
 
@@ -111,6 +112,38 @@ void add_predictions(const PlanTokens& tokens, int num_threads, Plan& plan) {
   }
 }
 
+// Where contiguous experts make fewer copies than the plan on the reported tokens: why. The table
+// alone would look like a mistake.
+std::string contiguous_text(const PlanTokens& tokens, const SearchResult& searched,
+                            const Plan& plan) {
+  const auto step = std::ranges::find(plan.predictions, "deduplication", &Prediction::placement);
+  if (mean(step->copies_per_token) >= mean(plan.predictions.back().copies_per_token)) return "";
+  const auto contiguous = contiguous_placements(tokens.trace.header(), tokens.cluster);
+  double copies = 0, planned = 0, imbalance = 1;
+  for (std::int64_t layer = 0; layer < plan.num_layers(); ++layer) {
+    const auto met =
+        measure_placement(collect_token_sets(tokens.trace, layer, tokens.fitted), tokens.cluster,
+                          searched.objective, contiguous[std::size_t(layer)]);
+    copies += met.copy_cost / static_cast<double>(plan.num_layers());
+    planned +=
+        searched.layers[std::size_t(layer)].copy_cost / static_cast<double>(plan.num_layers());
+    imbalance = std::max(imbalance, met.imbalance);
+  }
+  const auto& bound = searched.objective.max_imbalance;
+  if (copies >= planned || !bound || imbalance <= *bound) {
+    return fmt::format(
+        "contiguous experts make fewer copies here; on the fitted tokens, where they "
+        "cost {:.4f}, the plan costs {:.4f}\n",
+        copies, planned);
+  }
+  return fmt::format(
+      "the bound of {:.4g} on imbalance costs copies: on the fitted tokens {:.4f}, where "
+      "contiguous "
+      "experts make {:.4f} with an imbalance of up to {:.4f}, which --max-imbalance {:.2f} "
+      "allows\n",
+      *bound, planned, copies, imbalance, std::ceil(100 * imbalance) / 100);
+}
+
 Provenance provenance_of(const PlanOptions& options) {
   return {.c2r_version = version_text(),
           .method = options.method,
@@ -153,7 +186,10 @@ void make_plan(const PlanOptions& options) {
   add_predictions(tokens, options.num_threads, plan);
   write_plan(plan, options.output);
   std::cout << prediction_table(plan.predictions, std::nullopt);
-  if (!searched.layers.empty()) std::cout << reached_text(searched.objective, searched.layers);
+  if (!searched.layers.empty()) {
+    std::cout << reached_text(searched.objective, searched.layers)
+              << contiguous_text(tokens, searched, plan);
+  }
   std::cout << provenance_text(plan.provenance)
             << fmt::format("{}: {} layers, {} slots on each of {} ranks\n", options.output,
                            plan.num_layers(), plan.layers[0].placement.slots_per_rank(),

@@ -242,6 +242,14 @@ class Plans(CommandLine):
         self.assertEqual(search.returncode, 0)
         self.assertEqual(self.provenance()["ended_by"], "interrupt")
 
+    def test_a_bound_that_contiguous_experts_miss_is_said_to_cost_copies(self):
+        text = self.make_plan("--fit", "even")
+        self.assertRegex(text, r"the bound of 1.1 on imbalance costs copies: on the fitted tokens "
+                               r"1\.\d+, where contiguous experts make 1\.\d+ with an imbalance of "
+                               r"up to 1\.\d+, which --max-imbalance 1\.\d+ allows\n")
+        bound = re.search("which --max-imbalance ([0-9.]+) allows", text)[1]
+        self.assertNotIn("contiguous", self.make_plan("--fit", "even", "--max-imbalance", bound))
+
     def test_experts_on_every_rank_are_proved_optimal(self):
         self.assertIn("every layer is proved optimal", self.make_plan("--redundant-slots", "4"))
 
