@@ -46,7 +46,7 @@ void print_for_people(const Comparison& comparison) {
   const ComparisonEntry& first = comparison.entries[0];
   std::vector<std::vector<std::string>> rows = {{"placement", "fitted on", "slots/rank",
                                                  "copies/token", "on the wire", "saved",
-                                                 "max/mean load"}};
+                                                 "imbalance"}};
   if (comparison.cluster.num_nodes > 1) rows[0].emplace_back("between nodes");
   if (comparison.options.hidden > 0) rows[0].emplace_back("kB/token");
   if (comparison.options.intermediate > 0) rows[0].emplace_back("predicted ms/layer");

@@ -64,7 +64,7 @@ std::vector<TokenRange> tokens_of(const Trace& trace, SequencePart part) {
 std::string prediction_table(std::span<const Prediction> steps,
                              const std::optional<CopyFormat>& format) {
   std::vector<std::vector<std::string>> rows = {
-      {"step", "copies/token", "on the wire", "between nodes", "saved", "max/mean load"}};
+      {"step", "copies/token", "on the wire", "between nodes", "saved", "imbalance"}};
   if (format) rows[0].push_back("kB/token");
   const bool has_times = !steps[0].predicted_layer_time_s.empty();
   if (has_times) rows[0].push_back("predicted ms/layer");
