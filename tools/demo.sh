@@ -61,7 +61,7 @@ quietly $c2r simulate $out/plan.json $out/trace.safetensors --on odd --hidden "$
 sed '/^step/,/^placement/!d' $out/simulate.txt
 echo "  (copies and load counted; ms: predicted for a pass over these tokens)"
 
-echo "== The same model on 4 ranks of this machine, with MPI, both ways"
+echo "== The same model on 4 ranks of this machine, with MPI, both ways; its memory is the wire, so times hardly differ"
 say "mpirun -n 4 c2r score $model --text $out/prose.txt --window 256 --plan PLAN --mode MODE"
 # run_ranks PLAN MODE OUTPUT: a line with the result and the time; OUTPUT has what c2r says.
 run_ranks() {
