@@ -2,11 +2,12 @@
 
 python3 -m training.card build/training/nano-qwen-moe/log.jsonl models/nano-qwen-moe/README.md
 
-A third path, the log of the dense control, adds a comparison with it.
+A third path, the log of the dense control, adds a comparison with it; the log is kept beside the card.
 """
 
 import math
 import pathlib
+import shutil
 import sys
 
 from training.files import new_file
@@ -59,25 +60,35 @@ def mean_loss(losses: dict[str, float], data: dict) -> float:
     return sum(losses[domain] * count for domain, count in tokens.items()) / sum(tokens.values())
 
 
-def against(end: dict, control: list[dict], steps: list[dict], data: dict) -> str:
+def batches_seen(log: list[dict]) -> dict:
+    """All that decides which tokens a run has seen, and in which order."""
+    config = log[0]["config"]
+    return {
+        "data": log[0]["data"],
+        "tokens": [record["tokens"] for record in log if record["event"] == "step"][-1],
+        "max_tokens": config["model"]["max_tokens"],
+        **{key: config["training"][key] for key in ("batch_sequences", "seed")},
+    }
+
+
+def against(log: list[dict], control: list[dict]) -> str:
     """Perplexity beside the dense control's. @raises ValueError if that has not seen the same tokens."""
     if not control or control[-1]["event"] != "finish":
         raise ValueError("the control's run has not ended")
-    if control[0]["data"] != data:
-        raise ValueError("the control was trained on other text")
-    other = control[-1]
-    tokens, other_tokens = steps[-1]["tokens"], [r["tokens"] for r in control if r["event"] == "step"][-1]
-    if tokens != other_tokens:
-        raise ValueError(f"the control has seen {other_tokens:,} tokens, but the model {tokens:,}")
-    pairs = [(domain, loss, other["losses"][domain]) for domain, loss in end["losses"].items() if loss is not None]
-    pairs.append(("all", mean_loss(end["losses"], data), mean_loss(other["losses"], data)))
+    for key, seen in batches_seen(control).items():
+        if seen != (ours := batches_seen(log)[key]):
+            raise ValueError(f"the control has other {key}" + ("" if key == "data" else f": {seen}, not {ours}"))
+    data, losses, dense_losses = log[0]["data"], log[-1]["losses"], control[-1]["losses"]
+    pairs = [(domain, loss, dense_losses[domain]) for domain, loss in losses.items() if loss is not None]
+    pairs.append(("all", mean_loss(losses, data), mean_loss(dense_losses, data)))
     rows = [
         [domain, f"{math.exp(loss):.2f}", f"{math.exp(dense):.2f}", f"{100 * math.expm1(loss - dense):+.1f} %"]
         for domain, loss, dense in pairs
     ]
     return (
-        f"{control[0]['config']['name']}, {control[0]['num_active_parameters']:,} parameters, has seen the same tokens "
-        f"in the same\norder.\n\n{table(['domain', 'perplexity', 'of the dense model', 'difference'], rows)}"
+        f"{control[0]['config']['name']}, of {control[0]['num_active_parameters']:,} parameters, has seen the same "
+        "tokens in the same order; its\nlog is `dense_log.jsonl`.\n\n"
+        + table(["domain", "perplexity", "of the dense model", "difference"], rows)
     )
 
 
@@ -172,7 +183,7 @@ def card(log: list[dict], control: list[dict] | None = None) -> str:
         f"## Training loss\n\n{curve(steps)}",
     ]
     if control is not None:
-        sections.append(f"## Against a dense model\n\n{against(end, control, steps, data)}")
+        sections.append(f"## Against a dense model\n\n{against(log, control)}")
     if config["model"]["family"] != "qwen2":
         sections.append(f"## Routing of held-out text\n\n{routing(end)}\n\nc2r's docs/metrics.md defines the columns.")
     settings = (f"{key} {value}" for key, value in (config["model"] | config["training"]).items())
@@ -186,6 +197,8 @@ def write_card(log: pathlib.Path, output: pathlib.Path, control: pathlib.Path | 
     text = card(read_log(log), read_log(control) if control else None)
     with new_file(output) as temporary:
         temporary.write_text(text)
+    if control and control.resolve() != (kept := output.resolve().parent / "dense_log.jsonl"):
+        shutil.copyfile(control, kept)
 
 
 if __name__ == "__main__":

@@ -185,10 +185,11 @@ def test_a_tokenizer_of_another_size_is_refused(config, corpus, tmp_path):
 
 
 def test_a_card_compares_with_a_control_that_has_seen_the_same_tokens():
-    def log(loss: float, tokens: int, held_out: int = 30) -> list[dict]:
+    def log(loss: float, tokens: int, held_out: int = 30, seed: int = 1) -> list[dict]:
         data = {d: {"train": {"documents": 1, "tokens": 9}, "held_out": {"documents": 1, "tokens": n, "utf8_bytes": n},
                     "overlapping": 0} for d, n in (("novels", 10), ("code", held_out))}  # fmt: skip
-        start = {"event": "start", "config": {"name": "dense", "model": {"family": "qwen2"}, "training": {}},
+        start = {"event": "start", "config": {"name": "dense", "model": {"family": "qwen2", "max_tokens": 16},
+                 "training": {"batch_sequences": 4, "seed": seed}},
                  "data": data, "machine": "", "torch": "", "grouped_matmul": "", "commit": "", "command": "",
                  "num_parameters": 9, "num_active_parameters": 9}  # fmt: skip
         step = {"event": "step", "tokens": tokens, "loss": 1.0, "balance_loss": 0.0}
@@ -201,8 +202,9 @@ def test_a_card_compares_with_a_control_that_has_seen_the_same_tokens():
         "| novels | 4.00 | 5.00 | -20.0 % |\n| code | 8.00 | 10.00 | -20.0 % |\n| all | 6.73 | 8.41 | -20.0 % |" in text
     )
     for other, message in (
-        (log(1.0, 32), "the control has seen 32 tokens, but the model 64"),
-        (log(1.0, 64, held_out=31), "the control was trained on other text"),
+        (log(1.0, 32), "the control has other tokens: 32, not 64"),
+        (log(1.0, 64, held_out=31), "the control has other data"),
+        (log(1.0, 64, seed=2), "the control has other seed: 2, not 1"),
         (log(1.0, 64)[:2], "the control's run has not ended"),
         ([], "the control's run has not ended"),
     ):
