@@ -16,7 +16,8 @@ std::int32_t choose_num_chunks(const OneChunkTimes& times) {
   const double reading_s =
       times.computed_s * kRowsWorthReading / std::max(1.0, times.rows_per_expert);
   const auto cost_s = [&](std::int32_t chunks) {
-    return times.waited_s / chunks + (chunks - 1) * (reading_s + kMessages_s);
+    const double hidden_s = (1 - 1.0 / chunks) * std::min(times.waited_s, times.computed_s);
+    return (chunks - 1) * (reading_s + kMessages_s) - hidden_s;
   };
   std::int32_t best = 1;
   for (std::int32_t chunks = 2; chunks <= kMaxChunks; ++chunks) {

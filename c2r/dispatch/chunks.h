@@ -14,10 +14,12 @@ struct OneChunkTimes {
   double rows_per_expert = 0;  // on average
 };
 
-/// The number of chunks C that takes least. Of the waiting only the first chunk's way there and the
-/// last one's back remain; in return each further chunk reads the weights of its experts again,
-/// which takes as long as some rows, and costs its messages:
-///   waited / C + (C - 1) (computed x kRowsWorthReading / rows_per_expert + kMessages_s)
+/// The number of chunks C that takes least. All but one of them can travel while another is
+/// computed, so of the waiting and the computing the shorter one disappears but for a C-th. In
+/// return each further chunk reads the weights of its experts again, which takes as long as some
+/// rows, and costs its messages:
+///   (C - 1) (computed x kRowsWorthReading / rows_per_expert + kMessages_s)
+///     - (1 - 1 / C) min(waited, computed)
 /// 1 if no more than 2 % would be saved. At most 8.
 std::int32_t choose_num_chunks(const OneChunkTimes& times);
 

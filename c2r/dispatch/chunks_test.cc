@@ -11,13 +11,15 @@ TEST(ChooseNumChunks, CutsWhereLinksAreSlowAndBatchesLarge) {
   EXPECT_EQ(choose_num_chunks({.waited_s = 0.1, .computed_s = 0.1, .rows_per_expert = 400}), 7);
   // 20 ms a chunk: 100/2 + 20.2 is more than 100/3 + 40.4 or 100.
   EXPECT_EQ(choose_num_chunks({.waited_s = 0.1, .computed_s = 0.1, .rows_per_expert = 40}), 2);
-  EXPECT_EQ(choose_num_chunks({.waited_s = 100, .computed_s = 0.1, .rows_per_expert = 400}), 8);
+  EXPECT_EQ(choose_num_chunks({.waited_s = 0.1, .computed_s = 0.1, .rows_per_expert = 4e4}), 8);
 }
 
 TEST(ChooseNumChunks, LeavesABatchWholeWhereNothingIsGained) {
   EXPECT_EQ(choose_num_chunks({}), 1);
   // Fast links.
   EXPECT_EQ(choose_num_chunks({.waited_s = 0.003, .computed_s = 0.1, .rows_per_expert = 4000}), 1);
+  // Nothing is computed meanwhile.
+  EXPECT_EQ(choose_num_chunks({.waited_s = 0.1, .computed_s = 0, .rows_per_expert = 400}), 1);
   // Few rows: decoding.
   EXPECT_EQ(choose_num_chunks({.waited_s = 0.1, .computed_s = 0.1, .rows_per_expert = 1}), 1);
   // Messages would take longer than what they hide.
