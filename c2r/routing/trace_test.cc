@@ -178,18 +178,18 @@ TEST(TraceWriter, NeedsFewFilesForManyLayers) {
 TEST(TraceWriter, JoinsThePiecesOfLayersThatAdvanceInTurn) {
   const auto path = temporary_path("trace.safetensors");
   TraceWriter writer(path, {.num_experts = 4, .top_k = 1, .layer_indices = {0, 1}}, false);
-  constexpr std::int32_t kStep = 50'000, kNumSteps = 6;  // a piece is 65,536 ids or more
+  constexpr std::int32_t kPieceTokens = 50'000, kNumSteps = 6;  // a piece is 65,536 ids or more
   for (std::int32_t step = 0; step < kNumSteps; ++step) {
     for (std::int32_t layer = 0; layer < 2; ++layer) {
-      writer.append(layer, std::vector(kStep, ExpertId{(step + layer) % 4}), {}, "test");
+      writer.append(layer, std::vector(kPieceTokens, ExpertId{(step + layer) % 4}), {}, "test");
     }
   }
   writer.finish();
   const Trace trace(path);
   for (std::int32_t layer = 0; layer < 2; ++layer) {
-    const auto topk_idx = trace.topk_idx(layer, 0, kStep * kNumSteps);
+    const auto topk_idx = trace.topk_idx(layer, 0, kPieceTokens * kNumSteps);
     for (std::int32_t t = 0; t < topk_idx.rows(); ++t) {
-      ASSERT_EQ(topk_idx(t, 0), ExpertId{(t / kStep + layer) % 4});
+      ASSERT_EQ(topk_idx(t, 0), ExpertId{(t / kPieceTokens + layer) % 4});
     }
   }
 }
