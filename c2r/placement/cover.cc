@@ -4,6 +4,7 @@
 #include <bit>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 #include "c2r/core/error.h"
 
@@ -62,10 +63,13 @@ void CoverSolver::number_hosts(std::span<const std::span<const std::uint16_t>> h
 void CoverSolver::solve(std::span<const std::span<const std::uint16_t>> hosts,
                         std::span<const std::int64_t> loads, std::span<std::uint16_t> served_by,
                         std::int32_t home_node) {
-  C2R_ASSERT(hosts.size() == served_by.size() && hosts.size() <= std::size_t{kMaxHosts});
+  set_token(hosts);
+  choose(loads, served_by, home_node);
+}
+
+void CoverSolver::set_token(std::span<const std::span<const std::uint16_t>> hosts) {
+  C2R_ASSERT(hosts.size() <= std::size_t{kMaxHosts});
   if (bit_of_rank_.size() > std::size_t{kMaxHosts}) number_hosts(hosts);
-  loads_ = loads;
-  home_node_ = home_node;
   hosts_.assign(hosts.size(), 0);
   RankSet used = 0;  // no choice: visited in every cover
   for (std::size_t i = 0; i < hosts.size(); ++i) {
@@ -78,21 +82,30 @@ void CoverSolver::solve(std::span<const std::span<const std::uint16_t>> hosts,
   for (std::size_t i = 0; i < hosts_.size(); ++i) {
     if ((hosts_[i] & used) == 0) open |= std::uint64_t{1} << i;
   }
-  best_ = used;
-  if (open != 0) {
-    best_size_ = std::numeric_limits<std::int32_t>::max();
-    steps_ = 0;
-    branch(used, std::popcount(used), open);
+  covers_.clear();
+  if (open == 0) {
+    covers_.push_back(used);
+    return;
   }
+  fewest_ranks_ = std::numeric_limits<std::int32_t>::max();
+  steps_ = 0;
+  branch(used, std::popcount(used), open);
+}
+
+void CoverSolver::choose(std::span<const std::int64_t> loads, std::span<std::uint16_t> served_by,
+                         std::int32_t home_node) {
+  C2R_ASSERT(hosts_.size() == served_by.size());
+  loads_ = loads;
+  const RankSet best = covers_.size() == 1 ? covers_[0] : best_cover(home_node);
   for (std::size_t i = 0; i < hosts_.size(); ++i) {
-    served_by[i] = rank_of_bit_[lowest(least_loaded(hosts_[i] & best_))];
+    served_by[i] = rank_of_bit_[lowest(least_loaded(hosts_[i] & best))];
   }
 }
 
 // `open` holds the experts that no rank of `used` serves.
 void CoverSolver::branch(RankSet used, std::int32_t num_used, std::uint64_t open) {
   if (open == 0) return consider(used, num_used);
-  if (num_used >= best_size_ || (++steps_ > kMaxSteps && best_size_ < kMaxHosts)) return;
+  if (num_used >= fewest_ranks_ || (++steps_ > kMaxSteps && !covers_.empty())) return;
   std::int32_t fewest = kMaxHosts + 1;
   RankSet choices = 0;
   for (std::uint64_t rest = open; rest != 0; rest &= rest - 1) {
@@ -110,24 +123,36 @@ void CoverSolver::branch(RankSet used, std::int32_t num_used, std::uint64_t open
 }
 
 void CoverSolver::consider(RankSet used, std::int32_t num_used) {
-  if (num_used > best_size_) return;
+  if (num_used > fewest_ranks_) return;
   std::int32_t num_nodes = 0;
-  bool is_home_missing = home_node_ != kNoNode;
+  for (RankSet rest = used; rest != 0; rest &= ~node_of_bit_[lowest(rest)]) ++num_nodes;
+  if (num_used == fewest_ranks_ && num_nodes > fewest_nodes_) return;
+  if (num_used < fewest_ranks_ || num_nodes < fewest_nodes_) covers_.clear();
+  fewest_ranks_ = num_used;
+  fewest_nodes_ = num_nodes;
+  covers_.push_back(used);
+}
+
+// By whether it misses the home node, then load, then ranks.
+CoverSolver::RankSet CoverSolver::best_cover(std::int32_t home_node) const {
+  RankSet best = covers_[0];
+  std::pair best_ties{is_home_missing(best, home_node), load_of(best)};
+  for (std::size_t i = 1; i < covers_.size(); ++i) {
+    const RankSet used = covers_[i];
+    const std::pair ties{is_home_missing(used, home_node), load_of(used)};
+    const RankSet differing = used ^ best;
+    const bool is_lower = (differing & (~differing + 1) & used) != 0;
+    if (ties < best_ties || (ties == best_ties && is_lower)) best = used, best_ties = ties;
+  }
+  return best;
+}
+
+bool CoverSolver::is_home_missing(RankSet used, std::int32_t home_node) const {
+  if (home_node == kNoNode) return false;  // and no division
   for (RankSet rest = used; rest != 0; rest &= ~node_of_bit_[lowest(rest)]) {
-    ++num_nodes;
-    if (is_home_missing) {  // no division where there is no home
-      is_home_missing = rank_of_bit_[lowest(rest)] / ranks_per_node_ != home_node_;
-    }
+    if (rank_of_bit_[lowest(rest)] / ranks_per_node_ == home_node) return false;
   }
-  if (num_used == best_size_ && num_nodes > std::get<0>(best_ties_)) return;
-  const Ties ties{num_nodes, is_home_missing, load_of(used)};
-  const RankSet differing = used ^ best_;
-  const bool is_lower = (differing & (~differing + 1) & used) != 0;
-  if (num_used < best_size_ || ties < best_ties_ || (ties == best_ties_ && is_lower)) {
-    best_ = used;
-    best_size_ = num_used;
-    best_ties_ = ties;
-  }
+  return true;
 }
 
 std::int64_t CoverSolver::load_of(RankSet used) const {

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <span>
-#include <tuple>
 #include <vector>
 
 #include "c2r/placement/cluster.h"
@@ -40,31 +39,34 @@ class CoverSolver {
              std::span<const std::int64_t> loads, std::span<std::uint16_t> served_by,
              std::int32_t home_node = kNoNode);
 
+  /// solve() in two steps, for a token that is served from several homes: which covers are the
+  /// smallest depends on its hosts alone. choose() costs O(k) for each of them.
+  void set_token(std::span<const std::span<const std::uint16_t>> hosts);
+  void choose(std::span<const std::int64_t> loads, std::span<std::uint16_t> served_by,
+              std::int32_t home_node = kNoNode);
+
   static constexpr std::int32_t kMaxHosts = 64, kMaxSteps = 4096;
 
  private:
   using RankSet = std::uint64_t;  // bit i = rank_of_bit_[i]; bits ascend with ranks
-  // Nodes, whether none of them is the home node, and load: less is better.
-  using Ties = std::tuple<std::int32_t, bool, std::int64_t>;
-
   void number_hosts(std::span<const std::span<const std::uint16_t>> hosts);
   void number(std::span<const std::uint16_t> ranks);
-  std::int64_t load_of(RankSet used) const;
-  RankSet least_loaded(RankSet ranks) const;
   void branch(RankSet used, std::int32_t num_used, std::uint64_t open);
   void consider(RankSet used, std::int32_t num_used);
+  RankSet best_cover(std::int32_t home_node) const;
+  bool is_home_missing(RankSet used, std::int32_t home_node) const;
+  std::int64_t load_of(RankSet used) const;
+  RankSet least_loaded(RankSet ranks) const;
 
   std::int32_t ranks_per_node_ = 1;
   std::span<const std::int64_t> loads_;
-  std::int32_t home_node_ = kNoNode;
   std::vector<std::int32_t> bit_of_rank_;      // [ep_size], -1 = none
   std::vector<std::uint16_t> rank_of_bit_;     // [<= kMaxHosts]
   std::vector<RankSet> node_of_bit_;           // [<= kMaxHosts], the bits of the same node
   std::vector<std::uint16_t> hosts_of_token_;  // [<= kMaxHosts], scratch
   std::vector<RankSet> hosts_;                 // [k]
-  RankSet best_ = 0;
-  std::int32_t best_size_ = 0;
-  Ties best_ties_;
+  std::vector<RankSet> covers_ = {0};          // of the fewest ranks, then nodes
+  std::int32_t fewest_ranks_ = 0, fewest_nodes_ = 0;
   std::int32_t steps_ = 0;
 };
 

@@ -104,13 +104,17 @@ void ReplicaChooser::choose(std::span<const ExpertId> experts, RankId home, std:
 
 void ReplicaChooser::choose_fewest_ranks(std::span<const ExpertId> experts, RankId home,
                                          std::span<RankId> served_by) {
-  set_hosts_.clear();
-  for (const ExpertId e : experts) {
-    if (e != kNoExpert) set_hosts_.emplace_back(solver_hosts_[index(e)]);
+  if (!std::ranges::equal(experts, set_experts_)) {  // often the same token from several homes
+    set_experts_.assign(experts.begin(), experts.end());
+    set_hosts_.clear();
+    for (const ExpertId e : experts) {
+      if (e != kNoExpert) set_hosts_.emplace_back(solver_hosts_[index(e)]);
+    }
+    solver_->set_token(set_hosts_);
+    set_ranks_.resize(set_hosts_.size());
   }
-  set_ranks_.resize(set_hosts_.size());
   const auto loads = load_.row(std::int64_t(index(home)));
-  solver_->solve(set_hosts_, loads, set_ranks_, cluster_.node_of(home));
+  solver_->choose(loads, set_ranks_, cluster_.node_of(home));
   auto rank = set_ranks_.begin();
   for (std::size_t i = 0; i < experts.size(); ++i) {
     served_by[i] = kNoRank;
