@@ -54,8 +54,7 @@ class LayerSearch {
     if (!index_is_empty()) rank_of = best_partition(rank_of);
     if (!index_is_empty() && takes_columns()) rank_of = finish_by_columns(std::move(rank_of));
     Placement placement = filled(rank_of);
-    const bool has_replicas = std::ssize(placement.slots.all()) > sets_.num_experts;
-    if (has_replicas && !index_is_empty() && can_improve(objective, placement)) {
+    if (has_free_slots() && !index_is_empty() && can_improve(objective, placement)) {
       placement =
           search_replicas(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(),
                           {.work = replica_work(), .seed = options_.seed}, limits_, placement);
@@ -76,6 +75,9 @@ class LayerSearch {
   }
 
   bool index_is_empty() const { return index_.num_choices() == 0; }
+  bool has_free_slots() const {
+    return slots_per_rank_ * problem_.cluster.ep_size() > sets_.num_experts;
+  }
   bool is_fixed_to_nodes() const { return options_.num_groups.has_value(); }
   bool has_node_level() const {
     return problem_.cluster.num_nodes > 1 && problem_.energy.node_cost > 0;
@@ -156,14 +158,16 @@ class LayerSearch {
   }
   // What problems with so many tokens that pairs stand for them afford on pairs, and on tokens.
   std::int64_t pairs_work() const {
-    return effort_times(std::max(1.5e6, 6e3 * problem_.num_items));
+    return effort_times(std::max(7.5e5, 3e3 * problem_.num_items));
   }
   std::int64_t refine_work() const { return effort_times(1e6 + 2 * num_set_choices()); }
-  std::int64_t replica_work() const { return effort_times(is_large() ? 1.2e6 : 4e7); }
+  std::int64_t replica_work() const {
+    return effort_times(is_large() ? 2e6 + 2 * num_set_choices() : 4e7);
+  }
   bool takes_columns() const {
-    return slots_per_rank_ * problem_.cluster.ep_size() == sets_.num_experts &&
-           sets_.num_experts <= 64 && !has_node_level() && !is_fixed_to_nodes() &&
-           problem_.energy.imbalance_scale == 0 && problem_.energy.copy_scale == 1 &&
+    return !has_free_slots() && sets_.num_experts <= 64 && !has_node_level() &&
+           !is_fixed_to_nodes() && problem_.energy.imbalance_scale == 0 &&
+           problem_.energy.copy_scale == 1 &&
            num_columns(sets_.num_experts, slots_per_rank_) <= options_.max_columns;
   }
   double num_set_choices() const {
@@ -194,7 +198,9 @@ class LayerSearch {
       if (quality(problem_, split) < quality(problem_, jointly)) jointly = std::move(split);
     }
     if (!needs_seed) return jointly;
-    auto by_tokens = refined(std::move(jointly));  // pairs may have left a start that tokens prefer
+    // Where slots are free, tokens come in later, in slot_search.h.
+    auto by_tokens = has_free_slots() ? std::move(jointly) : refined(std::move(jointly));
+    // Pairs may have left a start that tokens prefer.
     return quality(problem_, start) < quality(problem_, by_tokens) ? start : by_tokens;
   }
 
@@ -254,8 +260,8 @@ class LayerSearch {
     for (std::int32_t e = 0; e < sets_.num_experts; ++e) {
       experts[std::size_t(rank_of[std::size_t(e)])].push_back(e);
     }
-    return fill_with_replicas(index_, problem_.cluster, is_fixed_to_nodes(), slots_per_rank_,
-                              std::move(experts));
+    return fill_with_replicas(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(),
+                              slots_per_rank_, std::move(experts));
   }
 
   const TokenSets& sets_;

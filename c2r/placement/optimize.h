@@ -8,7 +8,8 @@
 //
 // Search: annealing over swaps that are judged in O(1) (partition_level.h), seeded on pair counts
 // where tokens are too many, then replicas by gain, then annealing of the whole (replica_search.h)
-// or, where that is too slow, relief of overloaded ranks. docs/placement.md tells it in order.
+// or, where that is too slow, of where the slots are (slot_search.h). docs/placement.md tells it in
+// order.
 #pragma once
 
 #include <atomic>
@@ -92,8 +93,8 @@ struct OptimizedPlacement {
 ///         are experts, effort or seconds are not above 0, or kTime lacks layer_time or is given
 ///         max_copy_cost
 ///
-/// Cost: about effort x (0.1 s, with replicas 0.9 s) for 32 experts and 100,000 tokens, 0.6 s for
-/// 256 experts on 64 ranks with replicas, 1.6 s with a bound on imbalance; plus the proof, see
+/// Cost: about effort x (0.1 s, with replicas 0.9 s) for 32 experts and 100,000 tokens, some
+/// 0.7 s for 256 experts on 64 ranks with replicas; plus the proof, see
 /// max_columns; kTime twice that. Memory some 50 bytes a choice of a distinct set, and
 /// num_experts x (num_experts + ep_size) x 8 bytes, per thread.
 OptimizedPlacement optimize_placement(const TokenSets& sets, const Cluster& cluster,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <random>
 #include <span>
@@ -84,12 +85,31 @@ class Annealer {
     return problem_.energy.cost(ranks_.cost(), nodes_ ? nodes_->cost() : 0);
   }
 
+  bool is_allowed(std::int32_t a, std::int32_t b) const {
+    const std::int32_t rank_a = ranks_.group_of(a), rank_b = ranks_.group_of(b);
+    return rank_a != rank_b &&
+           problem_.domain_of_rank[std::size_t(rank_a)] ==
+               problem_.domain_of_rank[std::size_t(rank_b)] &&
+           (problem_.twins.empty() || (is_apart(a, rank_b) && is_apart(b, rank_a)));
+  }
+
+  // Whether the twins of `item` let it move to `rank`.
+  bool is_apart(std::int32_t item, std::int32_t rank) const {
+    const auto& twins = problem_.twins[std::size_t(item)];
+    const Cluster& cluster = problem_.cluster;
+    const std::int32_t node = cluster.node_of(RankId{rank});
+    const bool enters_node = node != cluster.node_of(RankId{ranks_.group_of(item)}) &&
+                             std::ssize(twins) < cluster.num_nodes;
+    return std::ranges::none_of(twins, [&](std::int32_t twin) {
+      const std::int32_t other = ranks_.group_of(twin);
+      return other == rank || (enters_node && cluster.node_of(RankId{other}) == node);
+    });
+  }
+
   // The change of the energy with its penalties; infinite if the swap is void or not allowed.
   double swap_change(std::int32_t a, std::int32_t b) {
+    if (!is_allowed(a, b)) return std::numeric_limits<double>::infinity();
     const auto rank_a = std::size_t(ranks_.group_of(a)), rank_b = std::size_t(ranks_.group_of(b));
-    if (rank_a == rank_b || problem_.domain_of_rank[rank_a] != problem_.domain_of_rank[rank_b]) {
-      return std::numeric_limits<double>::infinity();
-    }
     const SearchEnergy& energy = problem_.energy;
     const bool changes_node = nodes_ && nodes_->group_of(a) != nodes_->group_of(b);
     const double step =

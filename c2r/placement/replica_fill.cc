@@ -1,6 +1,10 @@
 #include "c2r/placement/replica_fill.h"
 
 #include <algorithm>
+#include <limits>
+#include <span>
+#include <utility>
+#include <vector>
 
 #include "c2r/core/error.h"
 
@@ -9,17 +13,21 @@ namespace {
 
 class ReplicaFill {
  public:
-  ReplicaFill(const SetIndex& index, const Cluster& cluster, bool is_fixed_to_nodes,
-              std::vector<std::vector<std::int32_t>> experts_of_rank)
+  ReplicaFill(const SetIndex& index, const Cluster& cluster, const SearchEnergy& energy,
+              bool is_fixed_to_nodes, std::vector<std::vector<std::int32_t>> experts_of_rank)
       : index_(index),
         cluster_(cluster),
+        energy_(energy),
         is_fixed_to_nodes_(is_fixed_to_nodes),
         experts_of_rank_(std::move(experts_of_rank)),
         hosts_(static_cast<std::size_t>(index.num_experts())),
-        gain_(index.num_experts(), cluster.ep_size()) {
+        loads_(static_cast<std::size_t>(cluster.ep_size())),
+        rank_gain_(index.num_experts(), cluster.ep_size()),
+        node_gain_(index.num_experts(), cluster.num_nodes) {
     for (std::size_t rank = 0; rank < experts_of_rank_.size(); ++rank) {
       for (const std::int32_t e : experts_of_rank_[rank]) {
         hosts_[std::size_t(e)].push_back(static_cast<std::int32_t>(rank));
+        loads_[rank] += index.load(e);
       }
     }
     for (std::int64_t set = 0; set < index.num_sets(); ++set) {
@@ -33,13 +41,13 @@ class ReplicaFill {
     const auto capacity = static_cast<std::size_t>(slots_per_rank);
     for (;;) {
       std::int32_t best_expert = -1, best_rank = -1;
-      std::int64_t best_gain = -1;
-      for (std::int32_t e = 0; e < index_.num_experts(); ++e) {
-        for (std::int32_t rank = 0; rank < cluster_.ep_size(); ++rank) {
-          if (gain_(e, rank) <= best_gain) continue;
-          if (experts_of_rank_[std::size_t(rank)].size() == capacity) continue;
-          if (!is_allowed(e, rank)) continue;
-          best_expert = e, best_rank = rank, best_gain = gain_(e, rank);
+      double best_gain = -std::numeric_limits<double>::infinity();
+      for (std::int32_t rank = 0; rank < cluster_.ep_size(); ++rank) {
+        if (experts_of_rank_[std::size_t(rank)].size() == capacity) continue;
+        for (std::int32_t e = 0; e < index_.num_experts(); ++e) {
+          const double gain = gain_of(e, rank);
+          if (gain <= best_gain || !is_allowed(e, rank)) continue;
+          best_expert = e, best_rank = rank, best_gain = gain;
         }
       }
       if (best_expert < 0) break;
@@ -60,63 +68,108 @@ class ReplicaFill {
 
  private:
   std::int32_t* ranks_of(std::int64_t set) { return &served_by_[offsets_[std::size_t(set)]]; }
+  std::int32_t node_of(std::int32_t rank) const { return cluster_.node_of(RankId{rank}); }
 
   bool is_allowed(std::int32_t expert, std::int32_t rank) const {
-    const std::int32_t node = cluster_.node_of(RankId{rank});
+    const std::int32_t node = node_of(rank);
     bool is_in_node = false;
     for (const std::int32_t host : hosts_[std::size_t(expert)]) {
       if (host == rank) return false;
-      is_in_node |= cluster_.node_of(RankId{host}) == node;
+      is_in_node |= node_of(host) == node;
     }
     if (is_fixed_to_nodes_) return is_in_node;
     return !is_in_node || std::ssize(hosts_[std::size_t(expert)]) >= cluster_.num_nodes;
   }
 
-  // Adds or takes away what a set says: an expert that is alone on its rank could as well be served
-  // on any other rank that the token visits.
+  // The copies saved, and the excess of loads as far as those tokens move it: at least as many as
+  // the larger gain, from the first host.
+  double gain_of(std::int32_t expert, std::int32_t rank) const {
+    const std::int64_t at_rank = rank_gain_(expert, rank);
+    const std::int64_t at_node = node_gain_(expert, node_of(rank));
+    const std::int64_t moved = std::max(at_rank, at_node);
+    const auto excess = [&](std::int32_t of, std::int64_t change) {
+      return std::max(0.0,
+                      static_cast<double>(loads_[std::size_t(of)] + change) - energy_.max_load);
+    };
+    const std::int32_t from = hosts_[std::size_t(expert)][0];
+    return energy_.cost(at_rank, at_node) +
+           energy_.load_penalty *
+               (excess(rank, 0) - excess(rank, moved) + excess(from, 0) - excess(from, -moved));
+  }
+
+  // Adds or takes away what a set says: an expert that is alone on its rank, or node, could as well
+  // be served on any other one that the token visits.
   void count(std::int64_t set, std::int64_t sign) {
     const auto experts = index_.experts(set);
-    const std::int32_t* ranks = ranks_of(set);
-    const std::int32_t* end = ranks + experts.size();
+    const std::int64_t weight = sign * index_.weight(set);
+    const std::span ranks(ranks_of(set), experts.size());
     for (std::size_t i = 0; i < experts.size(); ++i) {
-      if (std::count(ranks, end, ranks[i]) > 1) continue;
+      bool is_alone = true, is_alone_in_node = true;
       for (std::size_t other = 0; other < experts.size(); ++other) {
-        if (other == i || std::find(ranks, ranks + other, ranks[other]) != ranks + other) continue;
-        gain_(experts[i], ranks[other]) += sign * index_.weight(set);
+        if (other == i) continue;
+        is_alone &= ranks[other] != ranks[i];
+        is_alone_in_node &= node_of(ranks[other]) != node_of(ranks[i]);
+      }
+      if (!is_alone) continue;
+      for (std::size_t other = 0; other < experts.size(); ++other) {
+        if (other == i) continue;
+        const auto before = ranks.first(other);
+        const std::int32_t node = node_of(ranks[other]);
+        const auto is_same_node = [&](std::int32_t rank) { return node_of(rank) == node; };
+        if (std::ranges::find(before, ranks[other]) == before.end()) {
+          rank_gain_(experts[i], ranks[other]) += weight;
+        }
+        if (is_alone_in_node && std::ranges::none_of(before, is_same_node)) {
+          node_gain_(experts[i], node) += weight;
+        }
       }
     }
   }
 
+  // Tokens that the replica saves a rank or a node move to it.
   void add(std::int32_t expert, std::int32_t rank) {
     experts_of_rank_[std::size_t(rank)].push_back(expert);
     hosts_[std::size_t(expert)].push_back(rank);
     for (const std::int32_t set : index_.sets_of(expert)) {
       const auto experts = index_.experts(set);
-      std::int32_t* ranks = ranks_of(set);
-      std::int32_t* end = ranks + experts.size();
-      const auto at = std::ranges::find(experts, expert) - experts.begin();
-      if (std::count(ranks, end, ranks[at]) > 1 || std::find(ranks, end, rank) == end) continue;
+      const std::span ranks(ranks_of(set), experts.size());
+      const auto at = std::size_t(std::ranges::find(experts, expert) - experts.begin());
+      const std::int32_t from = ranks[at];
+      const auto num_at = [&](std::int32_t node) {
+        return std::ranges::count_if(ranks, [&](std::int32_t r) { return node_of(r) == node; });
+      };
+      const bool saves_rank =
+          std::ranges::count(ranks, from) == 1 && std::ranges::find(ranks, rank) != ranks.end();
+      const bool saves_node = energy_.node_cost > 0 && node_of(from) != node_of(rank) &&
+                              num_at(node_of(from)) == 1 && num_at(node_of(rank)) > 0;
+      if (!saves_rank && !saves_node) continue;
       count(set, -1);
       ranks[at] = rank;
       count(set, 1);
+      loads_[std::size_t(from)] -= index_.weight(set);
+      loads_[std::size_t(rank)] += index_.weight(set);
     }
   }
 
   const SetIndex& index_;
   const Cluster& cluster_;
+  const SearchEnergy& energy_;
   bool is_fixed_to_nodes_;
   std::vector<std::vector<std::int32_t>> experts_of_rank_, hosts_;
   std::vector<std::size_t> offsets_;     // [num_sets], into served_by_
   std::vector<std::int32_t> served_by_;  // the rank of each expert of each set
-  Matrix<std::int64_t> gain_;            // [num_experts, ep_size]
+  std::vector<std::int64_t> loads_;      // [ep_size]
+  Matrix<std::int64_t> rank_gain_;       // [num_experts, ep_size]
+  Matrix<std::int64_t> node_gain_;       // [num_experts, num_nodes]
 };
 
 }  // namespace
 
-Placement fill_with_replicas(const SetIndex& index, const Cluster& cluster, bool is_fixed_to_nodes,
+Placement fill_with_replicas(const SetIndex& index, const Cluster& cluster,
+                             const SearchEnergy& energy, bool is_fixed_to_nodes,
                              std::int32_t slots_per_rank,
                              std::vector<std::vector<std::int32_t>> experts_of_rank) {
-  return ReplicaFill(index, cluster, is_fixed_to_nodes, std::move(experts_of_rank))
+  return ReplicaFill(index, cluster, energy, is_fixed_to_nodes, std::move(experts_of_rank))
       .run(slots_per_rank);
 }
 

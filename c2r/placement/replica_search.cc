@@ -3,17 +3,22 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <utility>
 
 #include "c2r/placement/fast_random.h"
+#include "c2r/placement/slot_search.h"
 
 namespace c2r {
 namespace {
 
 // What one set costs, in units of effort (PartitionEffort).
 constexpr std::int64_t kWorkToCount = 1, kWorkToServe = 8;
+
+// Of annealing slots, until the bound is met.
+constexpr int kMostRounds = 16;
 
 class ReplicaSearch {
  public:
@@ -36,32 +41,20 @@ class ReplicaSearch {
     keep_if_best();
   }
 
-  // The loads that the search tracks drift from the settled ones, to either side. So a bound is
-  // approached in rounds, each searching against the bound that would have been just met before.
   Placement run() {
     const bool has_bound = asked_.max_load < std::numeric_limits<double>::infinity();
-    if (!has_bound && asked_.imbalance_scale == 0) {  // copies alone: nothing has to settle
-      search(effort_.work, 0.04);
-      return best_;
+    if (!can_anneal()) {
+      approach_bound(kMostRounds, [&](int round) { place_slots(round); });
+    } else if (has_bound || asked_.imbalance_scale > 0) {
+      const int num_rounds = has_bound ? 4 : 1;
+      approach_bound(num_rounds, [&](int round) {
+        anneal_and_polish(effort_.work * round / num_rounds, round == 1 ? 0.04 : 0.012);
+        state_ = ReplicaState(index_, cluster_, best_, is_fixed_to_nodes_);
+      });
+    } else {  // copies alone: nothing has to settle
+      anneal_and_polish(effort_.work, 0.04);
     }
-    // Without annealing, the first round that meets the bound is the last.
-    const int num_rounds = !has_bound ? 1 : can_anneal() ? 4 : 8;
-    Placement best = state_.placement();
-    auto best_quality = settled_quality();
-    for (int round = 1; round <= num_rounds && !limits_.reached(); ++round) {
-      const std::int64_t work_until =
-          can_anneal() ? effort_.work * round / num_rounds : effort_.work * (round + 1) / 2;
-      search(work_until, round == 1 ? 0.04 : 0.012);
-      state_ = ReplicaState(index_, cluster_, best_, is_fixed_to_nodes_);
-      const auto quality = settled_quality();
-      if (quality < best_quality) best = best_, best_quality = quality;
-      if (!can_anneal() && best_quality.first == 0) break;
-      const double ratio = static_cast<double>(std::ranges::max(state_.loads())) / asked_.max_load;
-      energy_.max_load *= std::clamp(0.998 / ratio, 0.97, 1.03);
-      best_ = {};
-      keep_if_best();
-    }
-    return best;
+    return best_;
   }
 
  private:
@@ -78,14 +71,65 @@ class ReplicaSearch {
     return effort_.work / (kWorkToCount * sets_per_move) > num_slots * num_slots;
   }
 
-  // Until `work_until` in all.
-  void search(std::int64_t work_until, double start_temperature) {
-    if (can_anneal()) {
-      anneal(work_ + (work_until - work_) * 4 / 5, start_temperature);
-    } else {
-      relieve();
+  // Loads are settled only when all tokens have been served anew, and then differ from those that a
+  // search tracks, to either side. So a bound is approached in rounds, each searching against the
+  // bound that would have been just met before, but no tighter than halfway to perfect balance.
+  // `search` leaves a settled state.
+  void approach_bound(int num_rounds, const std::function<void(int round)>& search) {
+    Placement best = state_.placement();
+    auto best_quality = settled_quality();
+    for (int round = 1; round <= num_rounds && !limits_.reached(); ++round) {
+      best_ = {};
+      keep_if_best();
+      search(round);
+      const auto quality = settled_quality();
+      if (quality < best_quality) best = state_.placement(), best_quality = quality;
+      if (!can_anneal() && best_quality.first == 0) break;
+      const double ratio = static_cast<double>(std::ranges::max(state_.loads())) / asked_.max_load;
+      energy_.max_load = std::max(energy_.max_load * std::clamp(0.998 / ratio, 0.97, 1.03),
+                                  (asked_.mean_load + asked_.max_load) / 2);
     }
+    best_ = std::move(best);
+  }
+
+  // Until `work_until` in all.
+  void anneal_and_polish(std::int64_t work_until, double start_temperature) {
+    anneal(work_ + (work_until - work_) * 4 / 5, start_temperature);
     polish(work_until);
+  }
+
+  // Where slots are; after a round that missed the bound, also what they hold, and cooler.
+  void place_slots(int round) {
+    if (round > 1) replicate_busiest();
+    const PartitionEffort effort{.work = effort_.work / 2,
+                                 .start_temperature = round == 1 ? 0.01 : 0.004,
+                                 .end_temperature = 0.001,
+                                 .seed = effort_.seed + static_cast<std::uint64_t>(round)};
+    const Placement placement =
+        anneal_slots(index_, cluster_, energy_, is_fixed_to_nodes_, effort, limits_, state_);
+    state_ = ReplicaState(index_, cluster_, placement, is_fixed_to_nodes_);
+  }
+
+  // An expert of the busiest rank takes the place of a replica elsewhere, on the least busy rank
+  // where that helps: what moving slots cannot do where one of them is too busy.
+  void replicate_busiest() {
+    constexpr int kMostTried = 32;
+    const auto& slots = state_.placement().slots;
+    std::vector<std::int32_t> ranks(static_cast<std::size_t>(slots.rows()));
+    std::iota(ranks.begin(), ranks.end(), 0);
+    std::ranges::stable_sort(ranks, {},
+                             [&](auto rank) { return state_.loads()[std::size_t(rank)]; });
+    int num_tried = 0;
+    for (const std::int32_t rank : ranks) {
+      for (std::int32_t slot = 0; slot < slots.cols(); ++slot) {
+        if (state_.num_replicas(static_cast<std::int32_t>(slots(rank, slot))) == 1) continue;
+        for (std::int32_t busy = 0; busy < slots.cols(); ++busy) {
+          const auto expert = static_cast<std::int32_t>(slots(ranks.back(), busy));
+          const std::array change{Change{rank, slot, expert}};
+          if (try_changes(change, -1e-9) || ++num_tried == kMostTried) return;
+        }
+      }
+    }
   }
 
   double cost() const { return energy_.cost(state_.rank_copies(), state_.node_copies()); }
@@ -159,87 +203,6 @@ class ReplicaSearch {
       try_changes(swap, threshold);
     }
     state_ = ReplicaState(index_, cluster_, best_, is_fixed_to_nodes_);
-  }
-
-  // Takes load from the busiest rank until it meets the bound or nothing helps. The few moves that
-  // this needs do not count as work.
-  void relieve() {
-    constexpr std::size_t kTried = 4, kMostTried = 256;
-    const std::int64_t work = work_, most_moves = std::int64_t{4} * state_.placement().ep_size();
-    std::size_t tried = kTried, num_failed = 0;
-    for (std::int64_t move = 0; move < most_moves && !limits_.reached(); ++move) {
-      const auto busiest = std::ranges::max_element(state_.loads()) - state_.loads().begin();
-      if (static_cast<double>(state_.loads()[std::size_t(busiest)]) <= energy_.max_load) break;
-      const auto reliefs = best_reliefs(static_cast<std::int32_t>(busiest), num_failed, tried);
-      const bool has_improved = std::ranges::any_of(
-          reliefs, [&](const Relief& relief) { return make_changes(relief.changes(), -1e-9); });
-      if (!has_improved && tried >= kMostTried) break;
-      num_failed = has_improved ? 0 : tried;
-      tried = has_improved ? kTried : 4 * tried;  // the estimates mislead: look further
-    }
-    work_ = work;
-  }
-
-  struct Relief {
-    Change first, second;
-    bool is_swap = false;
-    double estimate = 0;  // the excess of the two ranks' loads; in the end, the energy with it
-
-    std::vector<Change> changes() const {
-      return is_swap ? std::vector{first, second} : std::vector{first};
-    }
-  };
-
-  // The `first`th to `last`th by the excess that they leave, in the order of the energy that they
-  // are estimated to leave; without those whose copies alone are too many.
-  std::vector<Relief> best_reliefs(std::int32_t rank, std::size_t first, std::size_t last) {
-    auto reliefs = reliefs_of(rank);
-    last = std::min(last, reliefs.size());
-    const auto by_estimate = [](const Relief& relief) { return relief.estimate; };
-    std::ranges::partial_sort(reliefs, reliefs.begin() + std::ptrdiff_t(last), {}, by_estimate);
-    reliefs.resize(last);
-    reliefs.erase(reliefs.begin(), reliefs.begin() + std::ptrdiff_t(std::min(first, last)));
-    const double before = energy();
-    std::erase_if(reliefs, [&](Relief& relief) {
-      const auto copies = state_.copies_after(relief.changes());
-      if (!copies) return false;
-      const double cost = energy_.cost(copies->rank, copies->node);
-      relief.estimate = cost + energy_.load_penalty * relief.estimate;
-      return least_energy(cost) >= before;
-    });
-    std::ranges::sort(reliefs, {}, by_estimate);
-    return reliefs;
-  }
-
-  // An expert of `rank` changes places with one of another rank, or takes the place of a replica
-  // there and leaves half of its load where it was.
-  std::vector<Relief> reliefs_of(std::int32_t rank) const {
-    std::vector<Relief> reliefs;
-    const auto& slots = state_.placement().slots;
-    const auto excess = [&](std::int32_t of, std::int64_t change) {
-      return std::max(
-          0.0, static_cast<double>(state_.loads()[std::size_t(of)] + change) - energy_.max_load);
-    };
-    for (std::int32_t slot = 0; slot < slots.cols(); ++slot) {
-      const auto expert = static_cast<std::int32_t>(slots(rank, slot));
-      const std::int64_t load = state_.served_load(expert, rank);
-      for (std::int32_t other = 0; other < slots.rows(); ++other) {
-        if (other == rank) continue;
-        for (std::int32_t place = 0; place < slots.cols(); ++place) {
-          const auto old = static_cast<std::int32_t>(slots(other, place));
-          const std::int64_t old_load = state_.served_load(old, other);
-          const Change there{other, place, expert};
-          const std::int64_t swapped = load - old_load;
-          const Relief swap{
-              there, {rank, slot, old}, true, excess(rank, -swapped) + excess(other, swapped)};
-          if (state_.is_allowed(swap.changes())) reliefs.push_back(swap);
-          const Relief copy{
-              there, {}, false, excess(rank, -load / 2) + excess(other, load / 2 - old_load)};
-          if (state_.is_allowed(copy.changes())) reliefs.push_back(copy);
-        }
-      }
-    }
-    return reliefs;
   }
 
   // Sweeps over the ranks until nothing improves: each replica against the best candidates.

@@ -32,10 +32,6 @@ class ReplicaState {
   std::int64_t rank_copies() const { return rank_copies_; }
   std::int64_t node_copies() const { return node_copies_; }
   std::span<const std::int64_t> loads() const { return loads_; }
-  /// The (token, expert) choices of `expert` that `rank` serves.
-  std::int64_t served_load(std::int32_t expert, std::int32_t rank) const {
-    return served_loads_(expert, rank);
-  }
   /// The rank that serves each expert of a set. [<= top_k]
   std::span<const std::uint16_t> ranks_of(std::int64_t set) const;
 
@@ -89,8 +85,7 @@ class ReplicaState {
   std::vector<std::size_t> offsets_;               // [num_sets + 1], into served_by_
   std::vector<std::uint16_t> served_by_;           // the rank of each expert of each set
   std::int64_t rank_copies_ = 0, node_copies_ = 0;
-  std::vector<std::int64_t> loads_;    // [ep_size]
-  Matrix<std::int64_t> served_loads_;  // [num_experts, ep_size], summing up to loads_
+  std::vector<std::int64_t> loads_;  // [ep_size]
   CoverSolver solver_;
   std::optional<CoverCounter> counter_;
   std::vector<CoverSize> sizes_;                           // [num_sets], as served now
@@ -110,8 +105,7 @@ struct ReplicaEffort {
 };
 
 /// Improves a placement with replicas by annealing or, where that is too slow for the effort, by
-/// relieving overloaded ranks and trying the most promising replicas of each rank in turn. Returns
-/// the best placement met.
+/// annealing where its slots are (slot_search.h). Returns the best placement met.
 Placement search_replicas(const SetIndex& index, const Cluster& cluster, const SearchEnergy& energy,
                           bool is_fixed_to_nodes, const ReplicaEffort& effort,
                           const SearchLimits& limits, const Placement& start);

@@ -53,11 +53,6 @@ TEST(ReplicaState, TracksWhatRecountingGivesAndTakesChangesBack) {
       EXPECT_EQ(state.rank_copies(), fewest_copies(sets, state.placement()));
       EXPECT_EQ(state.node_copies(),
                 ReplicaState(index, cluster, state.placement(), false).node_copies());
-      for (std::int32_t rank = 0; rank < 4; ++rank) {
-        std::int64_t load = 0;
-        for (std::int32_t e = 0; e < 8; ++e) load += state.served_load(e, rank);
-        EXPECT_EQ(load, state.loads()[std::size_t(rank)]);
-      }
       EXPECT_EQ(std::accumulate(state.loads().begin(), state.loads().end(), std::int64_t{0}),
                 index.num_choices());
       if (step % 3 != 0) continue;
@@ -92,11 +87,10 @@ TEST(ReplicaState, ServesMoreRanksThanItCanForesee) {
   EXPECT_EQ(state.node_copies(), nodes);
 }
 
-// Without annealing the bound is met by relief alone, which must not stop where its first
-// estimates mislead it.
-TEST(SearchReplicas, RelievesBusyRanksWhereAnnealingIsTooSlow) {
-  int num_met = 0;
+// Where slots are annealed for tokens that stay, and tokens are served anew afterwards.
+TEST(SearchReplicas, MeetsTheBoundWhereAnnealingReplicasIsTooSlow) {
   for (std::uint64_t seed = 0; seed < 10; ++seed) {
+    SCOPED_TRACE(seed);
     const TokenSets sets = clustered_token_sets({.num_experts = 64,
                                                  .top_k = 6,
                                                  .num_tokens = 1000,
@@ -105,10 +99,9 @@ TEST(SearchReplicas, RelievesBusyRanksWhereAnnealingIsTooSlow) {
                                                  .seed = seed});
     const auto result =
         optimize_placement(sets, {.num_nodes = 4, .ranks_per_node = 4}, {.max_imbalance = 1.1},
-                           {.effort = 1e-3, .redundant_slots_per_rank = 1});
-    num_met += result.meets_bounds ? 1 : 0;
+                           {.effort = 3e-3, .redundant_slots_per_rank = 1});
+    EXPECT_TRUE(result.meets_bounds) << result.imbalance;
   }
-  EXPECT_EQ(num_met, 10);
 }
 
 }  // namespace

@@ -15,7 +15,6 @@ ReplicaState::ReplicaState(const SetIndex& index, const Cluster& cluster,
       hosts_(static_cast<std::size_t>(placement.num_experts)),
       offsets_(static_cast<std::size_t>(index.num_sets()) + 1),
       loads_(static_cast<std::size_t>(cluster.ep_size())),
-      served_loads_(placement.num_experts, cluster.ep_size()),
       solver_(cluster),
       sizes_(static_cast<std::size_t>(index.num_sets())),
       visited_in_(static_cast<std::size_t>(index.num_sets())) {
@@ -61,12 +60,8 @@ CoverSize ReplicaState::size_of(std::span<const std::uint16_t> ranks) const {
 // Adds (or, with sign -1, takes away) what a set costs as it is served now.
 void ReplicaState::count(std::int64_t set, std::int64_t sign) {
   const auto ranks = ranks_of(set);
-  const auto experts = index_->experts(set);
   const std::int64_t weight = sign * index_->weight(set);
-  for (std::size_t i = 0; i < ranks.size(); ++i) {
-    loads_[ranks[i]] += weight;
-    served_loads_(experts[i], ranks[i]) += weight;
-  }
+  for (const std::uint16_t rank : ranks) loads_[rank] += weight;
   const CoverSize size = size_of(ranks);
   rank_copies_ += size.ranks * weight;
   node_copies_ += size.nodes * weight;
@@ -90,7 +85,6 @@ void ReplicaState::serve(std::int64_t set) {
 
 void ReplicaState::settle_loads() {
   std::ranges::fill(loads_, 0);
-  std::ranges::fill(served_loads_.all(), 0);
   rank_copies_ = node_copies_ = 0;
   for (std::int64_t set = 0; set < index_->num_sets(); ++set) {
     serve(set);
