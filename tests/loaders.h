@@ -1,6 +1,7 @@
 // Every loader by name, for the tests of broken files and the fuzzers.
 #pragma once
 
+#include <algorithm>
 #include <filesystem>
 #include <stdexcept>
 #include <string>
@@ -13,6 +14,8 @@
 #include "c2r/io/npy.h"
 #include "c2r/io/safetensors.h"
 #include "c2r/model/model.h"
+#include "c2r/placement/cluster.h"
+#include "c2r/plan/export.h"
 #include "c2r/routing/import.h"
 #include "c2r/tokenizer/tokenizer.h"
 #include "c2r/tokenizer/tokenizer_spec.h"
@@ -45,6 +48,15 @@ inline void load_tokenizer_config(const std::filesystem::path& path) {
   use_tokenizer(std::move(spec));
 }
 
+/// A placement of another engine, after a line that names the target of export.h.
+inline void load_placement(const std::filesystem::path& path) {
+  const std::string text = read_text_file(path);
+  const std::size_t end = std::min(text.find('\n'), text.size());
+  const ExportTarget& target = find_export_target(text.substr(0, end));
+  const MapShape shape{.num_experts = 4, .ep_size = 2, .layer_indices = {1, 3}};
+  (void)target.read(text.substr(std::min(end + 1, text.size())), shape, path.native());
+}
+
 /// Loads `path` with the loader of this name; importers write to `output`.
 inline void load(const std::string& loader, const std::filesystem::path& path,
                  const std::filesystem::path& output) {
@@ -58,6 +70,9 @@ inline void load(const std::string& loader, const std::filesystem::path& path,
   if (loader == "sentencepiece") return use_tokenizer(read_sentencepiece(path));
   if (loader == "tokenizer_config") return load_tokenizer_config(path);
   if (loader == "model_config") return void(parse_config(read_json_file(path), path.native()));
+  if (loader == "plan") return void(read_plan(path));
+  if (loader == "cluster") return void(cluster_from_json(read_json_file(path), path.native()));
+  if (loader == "placement") return load_placement(path);
   if (loader == "model") return void(Model(path));
   const LoadsRequest loads{.input = path, .top_k = 2};
   if (loader == "sglang_loads") return void(import_sglang_loads(loads));

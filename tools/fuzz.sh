@@ -16,7 +16,7 @@ cmake --build --preset fuzz --target fuzz_loader
 seeds=$PWD/build/fuzz/tests/malformed
 cd build/fuzz
 mkdir -p findings corpora
-[ $# -gt 0 ] || set -- safetensors trace statistics npy json csv import_npy import_megatron \
+[ $# -gt 0 ] || set -- plan cluster placement safetensors trace statistics npy json csv import_npy import_megatron \
   import_orders-in-chaos import_moe-beyond import_vllm import_sglang sglang_loads coactivation \
   tokenizer_json sentencepiece tokenizer_config model_config
 

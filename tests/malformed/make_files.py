@@ -653,6 +653,145 @@ model("tensor_in_two_shards",
       {"model.safetensors.index.json": index(), "a.safetensors": shard(FIRST),
        "b.safetensors": shard({**SECOND, "lm_head.weight": [8, 4]})})
 
+# ---- plans, clusters, and placements of other engines: 4 experts on 2 ranks in the layers 1 and 3.
+
+LAYER = {"layer_index": 1, "slots": [[0, 3], [1, 2]], "collaborators": [[3], [2], [1], [0]]}
+PREDICTION = {"placement": "plan", "trace": "t", "num_tokens": 10, "copy_mode": "per-rank",
+              "replica_rule": "random", "homes": "uniform", "is_exact": True,
+              "copies_per_token": [1.1, 1.5], "wire_copies_per_token": [0.5, 0.7],
+              "inter_node_copies_per_token": [0, 0], "imbalance": [1, 1.2]}
+PROVENANCE = {"c2r_version": "0.1.0", "method": "affinity", "seed": 7,
+              "inputs": [{"role": "trace", "name": "t"}]}
+PLAN = {"format": "c2r-plan", "version": 1, "model": "m", "num_experts": 4, "top_k": 2, "top_t": 1,
+        "cluster": {"num_nodes": 1, "ranks_per_node": 2},
+        "layers": [LAYER, {**LAYER, "layer_index": 3}], "predictions": [PREDICTION],
+        "provenance": PROVENANCE}
+
+
+def without(mapping, key):
+    return {k: v for k, v in mapping.items() if k != key}
+
+
+def plan(name, *, without_key=None, layer=None, prediction=None, provenance=None, **changes):
+    value = without({**PLAN, **changes}, without_key)
+    if layer is not None:
+        value["layers"] = [LAYER, {**LAYER, "layer_index": 3, **layer}]
+    if prediction is not None:
+        value["predictions"] = [{**PREDICTION, **prediction}]
+    if provenance is not None:
+        value["provenance"] = {**PROVENANCE, **provenance}
+    write("plan/" + name, json.dumps(value))
+
+
+write("plan/empty", "")
+write("plan/an_array", json.dumps([PLAN]))
+plan("format_missing", without_key="format")
+plan("format_of_two_lines", format="c2r\n\x1b[31m")
+plan("version_3", version=3, shiny=True)
+plan("key_unknown", shiny=True)
+plan("provenance_missing", without_key="provenance")
+plan("num_experts_0", num_experts=0)
+plan("num_experts_2_to_60", num_experts=2**60)
+plan("top_k_above_num_experts", top_k=5)
+plan("top_t_without_lists", layer={"collaborators": []})
+plan("lists_without_top_t", without_key="top_t")
+plan("lists_name_the_expert_itself", layer={"collaborators": [[0], [2], [1], [0]]})
+plan("cluster_of_2_to_20_ranks", cluster={"num_nodes": 1024, "ranks_per_node": 1024})
+plan("cluster_of_other_ranks", cluster={"num_nodes": 1, "ranks_per_node": 1})
+plan("layers_are_an_object", layers={})
+plan("layers_empty", layers=[], predictions=[])
+plan("layer_negative", layer={"layer_index": -1})
+plan("layers_descend", layer={"layer_index": 0})
+plan("slots_ragged", layer={"slots": [[0, 3], [1]]})
+plan("slots_empty", layer={"slots": [[], []]})
+plan("slot_of_an_unknown_expert", layer={"slots": [[0, 3], [1, 4]]})
+plan("slot_is_a_fraction", layer={"slots": [[0, 3], [1, 2.5]]})
+plan("expert_twice_on_a_rank", layer={"slots": [[0, 3, 1], [1, 2, 2]]})
+plan("expert_nowhere", layer={"slots": [[0, 3], [1, 0]]})
+plan("prediction_of_one_layer", prediction={"imbalance": [1]})
+plan("prediction_negative", prediction={"imbalance": [1, -1]})
+plan("prediction_of_an_unknown_mode", prediction={"copy_mode": "by\npost"})
+plan("prediction_is_exact_1", prediction={"is_exact": 1})
+plan("prediction_of_minus_1_tokens", prediction={"num_tokens": -1})
+plan("seed_negative", provenance={"seed": -1})
+plan("input_without_name", provenance={"inputs": [{"role": "trace"}]})
+
+CLUSTER = {"num_nodes": 2, "ranks_per_node": 4,
+           "intra_node": {"bandwidth_bytes_per_s": 1e11, "latency_s": 1e-6}}
+
+
+def cluster(name, **changes):
+    write("cluster/" + name, json.dumps({**CLUSTER, **changes}))
+
+
+write("cluster/a_number", "8")
+write("cluster/num_nodes_missing", json.dumps(without(CLUSTER, "num_nodes")))
+cluster("key_unknown", nodes=2)
+cluster("num_nodes_0", num_nodes=0)
+cluster("ranks_above_1024", num_nodes=257)
+cluster("link_is_a_number", inter_node=1e9)
+cluster("bandwidth_0", inter_node={"bandwidth_bytes_per_s": 0, "latency_s": 0})
+cluster("latency_missing", inter_node={"bandwidth_bytes_per_s": 1})
+cluster("latency_negative", inter_node={"bandwidth_bytes_per_s": 1, "latency_s": -1})
+cluster("speed_is_text", device_flop_per_s="fast")
+write("cluster/speed_infinite",
+      '{"num_nodes": 1, "ranks_per_node": 1, "device_flop_per_s": 1e999}')
+
+ROW = [0, 3, 1, 2]
+YAML = "num_slots: 4\nlayer_updates_per_iter: 0\ninitial_global_assignments:\n"
+VLLM = {"record_type": "eplb_initial_mapping", "version": 1, "num_redundant_experts": 0,
+        "num_slots": 4, "initial_global_assignments": {"0": ROW, "1": ROW}}
+ASCEND_LAYER = {"layer_id": 0, "device_count": 2,
+                "device_list": [{"device_id": 0, "device_expert": [0, 3]},
+                                {"device_id": 1, "device_expert": [1, 2]}]}
+ASCEND = {"moe_layer_count": 2, "layer_list": [ASCEND_LAYER, {**ASCEND_LAYER, "layer_id": 1}]}
+INVERSE = [[0], [2], [3], [1]]
+EPLB = {"physical_to_logical_map": [ROW, ROW], "logical_to_physical_map": [INVERSE, INVERSE],
+        "logical_count": [[1] * 4] * 2}
+PERMUTATION = {"num_experts": 4, "old_of_new": {"1": ROW, "3": ROW},
+               "new_of_old": {"1": [0, 2, 3, 1], "3": [0, 2, 3, 1]}}
+PATTERN = bytes([1, 0, 0, 1] * 2 + [0, 1, 1, 0] * 2)
+
+
+def placement(target, name, value, folder=FOLDER):
+    """A file of another engine, after a line that names its target."""
+    if not isinstance(value, (bytes, str)):
+        value = json.dumps(value)
+    data = value if isinstance(value, bytes) else value.encode()
+    write(f"placement/{target}_{name}", target.encode() + b"\n" + data, folder)
+
+
+write("placement/target_unknown", "sgl\x1bang\n{}")
+placement("sglang", "empty", "")
+placement("sglang", "rows_too_few", {"physical_to_logical_map": [ROW, ROW, ROW]})
+placement("sglang", "row_is_a_number", {"physical_to_logical_map": [0, 1, 2, 3]})
+placement("sglang", "odd_slots", {"physical_to_logical_map": [[], [0, 1, 2]]})
+placement("tensorrt-llm", "no_space_after_colon", "num_slots:18\n")
+placement("tensorrt-llm", "key_of_control_characters", YAML + "  \x1b[31m: 1\n  \x1b[31m: 1\n")
+placement("tensorrt-llm", "layer_unknown", YAML + f"  1: {ROW}\n  2: {ROW}\n  3: {ROW}\n")
+placement("tensorrt-llm", "nested_first", f"  1: {ROW}\n")
+placement("tensorrt-llm", "list_over_lines", YAML + "  1: [0,\n  3, 1, 2]\n")
+placement("vllm-41141", "record_of_loads", {**VLLM, "record_type": "a\nb"})
+placement("vllm-41141", "version_2", {**VLLM, "version": 2})
+placement("vllm-41141", "slots_differ", {**VLLM, "num_slots": 6, "num_redundant_experts": 2})
+placement("vllm-41141", "layers_by_index", {**VLLM,
+                                            "initial_global_assignments": {"1": ROW, "3": ROW}})
+placement("vllm-49572", "one_row_of_two", [ROW])
+placement("vllm-49572", "expert_negative", [ROW, [-1, 1, 2, 3]])
+placement("vllm-ascend", "count_differs", {**ASCEND, "moe_layer_count": 3})
+placement("vllm-ascend", "layers_out_of_order", {**ASCEND, "layer_list": ASCEND["layer_list"][::-1]})
+placement("vllm-ascend", "one_device", {
+    **ASCEND, "layer_list": [{**ASCEND_LAYER, "device_list": ASCEND_LAYER["device_list"][:1]}] * 2})
+placement("omni-infer", "shape_differs", npy("|u1", "(2, 2, 3)", PATTERN[:12]))
+placement("omni-infer", "value_2", npy("|u1", "(2, 2, 4)", b"\2" + PATTERN[1:]))
+placement("omni-infer", "uneven_ranks", npy("|u1", "(2, 2, 4)", b"\0" + PATTERN[1:]))
+placement("eplb", "inverse_differs", {**EPLB, "logical_to_physical_map": [INVERSE, INVERSE[::-1]]})
+placement("eplb", "inverse_long", {
+    **EPLB, "logical_to_physical_map": [INVERSE, [[7] * 500, *INVERSE[1:]]]})
+placement("eplb", "count_differs", {**EPLB, "logical_count": [[1] * 4, [2] * 4]})
+placement("permutation", "inverse_differs", {**PERMUTATION, "new_of_old": PERMUTATION["old_of_new"]})
+placement("permutation", "replica", {**PERMUTATION, "old_of_new": {"1": ROW, "3": ROW + [0, 1]}})
+
 # ---- well-formed files of every loader.
 
 
@@ -709,6 +848,20 @@ model_config("llama_moe", LLAMA_MOE, folder=WELL_FORMED_FOLDER, size_experts=[[1
              score_scale_factor=[4.0])
 model_config("rope_parameters", without="rope_theta", folder=WELL_FORMED_FOLDER,
              rope_parameters={"rope_type": "default", "rope_theta": 1e4})
+write_well_formed("plan/1", json.dumps(PLAN))
+write_well_formed("plan/without_lists", json.dumps(
+    without({**PLAN, "layers": [without(LAYER, "collaborators")],
+             "predictions": []}, "top_t")))
+write_well_formed("cluster/1", json.dumps(CLUSTER))
+placement("sglang", "1", {"physical_to_logical_map": [[], ROW, [], ROW]}, WELL_FORMED_FOLDER)
+placement("tensorrt-llm", "1", YAML + f"  1: {ROW}\n# a comment\n  3: {ROW}\n", WELL_FORMED_FOLDER)
+placement("vllm-41141", "1", VLLM, WELL_FORMED_FOLDER)
+placement("vllm-49572", "1", [ROW, ROW], WELL_FORMED_FOLDER)
+placement("vllm-49572", "one_for_all", ROW, WELL_FORMED_FOLDER)
+placement("vllm-ascend", "1", ASCEND, WELL_FORMED_FOLDER)
+placement("omni-infer", "1", npy("|u1", "(2, 2, 4)", PATTERN), WELL_FORMED_FOLDER)
+placement("eplb", "1", EPLB, WELL_FORMED_FOLDER)
+placement("permutation", "1", PERMUTATION, WELL_FORMED_FOLDER)
 single("single", shard(ALL_TENSORS, {"lm_head.weight": "BF16"}), WELL_FORMED_FOLDER)
 model("sharded", {"model.safetensors.index.json": index(), "a.safetensors": shard(FIRST),
                   "b.safetensors": shard(SECOND)}, WELL_FORMED_FOLDER)
