@@ -1,4 +1,4 @@
-// `c2r generate`: a model continues a text.
+// `c2r generate`: a model continues a text, or many.
 #include "c2r/engine/generate.h"
 
 #include <iostream>
@@ -14,7 +14,8 @@ namespace {
 
 struct GenerateOptions {
   ModelOptions model;
-  std::string prompt, tokens;
+  std::string prompt, tokens, prompts;
+  std::int64_t batch_size = 8;
   std::int64_t max_new_tokens = GenerateRequest{}.max_new_tokens;
   Sampling sampling;
 };
@@ -35,26 +36,80 @@ void print_generated(Engine& engine, const GenerateRequest& request) {
   std::cout << "\n";
 }
 
-// The prompt, and what is printed of what follows.
-Work prepare_generate(const GenerateOptions& options, OpenModel& open) {
-  C2R_REQUIRE(options.prompt.empty() != options.tokens.empty(), kInvalidArgument,
-              "give either --prompt or --tokens");
-  if (!open.is_first_rank()) return [&] { (void)generate(open.engine, {}); };
+GenerateRequest request_of(const GenerateOptions& options, std::span<const TokenId> prompt) {
+  return {.prompt = prompt, .max_new_tokens = options.max_new_tokens, .sampling = options.sampling};
+}
+
+// The one prompt, and what is printed of what follows.
+Work prepare_one(const GenerateOptions& options, OpenModel& open) {
   const Json value =
       options.tokens.empty() ? Json(options.prompt) : parse_json(options.tokens, "--tokens");
-  const auto request_of = [&](std::span<const TokenId> prompt) -> GenerateRequest {
-    return {
-        .prompt = prompt, .max_new_tokens = options.max_new_tokens, .sampling = options.sampling};
-  };
   auto prompt = open.coder.tokens_of(value, "--tokens");
-  check_request(request_of(prompt), open.model.config());
-  return [&options, &open, request_of, prompt = std::move(prompt)] {
+  check_request(request_of(options, prompt), open.model.config());
+  return [&options, &open, prompt = std::move(prompt)] {
     if (options.tokens.empty()) {
-      print_text(open.engine, request_of(prompt), open.coder.tokenizer());
+      print_text(open.engine, request_of(options, prompt), open.coder.tokenizer());
     } else {
-      print_generated(open.engine, request_of(prompt));
+      print_generated(open.engine, request_of(options, prompt));
     }
   };
+}
+
+struct Prompt {
+  std::vector<TokenId> tokens;
+  bool is_text = false;
+};
+
+std::vector<Prompt> read_prompts(const GenerateOptions& options, OpenModel& open) {
+  std::vector<Prompt> prompts;
+  JsonLines lines(options.prompts);
+  while (const auto line = lines.next()) {
+    prompts.push_back({open.coder.tokens_of(*line, lines.place()), line->is_string()});
+    try {
+      check_request(request_of(options, prompts.back().tokens), open.model.config());
+    } catch (const Error& e) {
+      C2R_THROW(kInvalidArgument, "{}: {}", lines.place(), e.what());
+    }
+  }
+  C2R_REQUIRE(!prompts.empty(), kInvalidArgument, "{}: there is no prompt", options.prompts);
+  return prompts;
+}
+
+std::string json_line(const std::vector<TokenId>& text, bool is_text, TextCoder& coder) {
+  Json json;
+  if (is_text) {
+    json["text"] = coder.tokenizer().decode(text);
+  } else {
+    json["tokens"] = text;
+  }
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+// All prompts of a file together. A line is printed once it and those before it are known.
+Work prepare_many(const GenerateOptions& options, OpenModel& open) {
+  return [&options, &open, prompts = read_prompts(options, open)] {
+    std::vector<GenerateRequest> requests;
+    for (const Prompt& prompt : prompts) requests.push_back(request_of(options, prompt.tokens));
+    std::vector<std::vector<TokenId>> texts(prompts.size());
+    std::vector<bool> is_done(prompts.size());
+    std::size_t next = 0;
+    (void)generate_all(
+        open.engine, requests, options.batch_size, [&](std::size_t i, TokenId token, bool is_last) {
+          texts[i].push_back(token);
+          is_done[i] = is_last;
+          for (; next < prompts.size() && is_done[next]; ++next) {
+            std::cout << json_line(texts[next], prompts[next].is_text, open.coder) << std::flush;
+          }
+        });
+  };
+}
+
+Work prepare_generate(const GenerateOptions& options, OpenModel& open) {
+  const auto num_given =
+      !options.prompt.empty() + !options.tokens.empty() + !options.prompts.empty();
+  C2R_REQUIRE(num_given == 1, kInvalidArgument, "give one of --prompt, --tokens and --prompts");
+  if (!open.is_first_rank()) return [&] { (void)generate(open.engine, {}); };
+  return options.prompts.empty() ? prepare_one(options, open) : prepare_many(options, open);
 }
 
 }  // namespace
@@ -68,6 +123,17 @@ void add_generate(CLI::App& app) {
       ->add_option("--tokens", options->tokens,
                    "the prompt as a JSON array of token ids; ids are printed then")
       ->type_name("IDS");
+  command
+      ->add_option("--prompts", options->prompts,
+                   "a file with one prompt a line, a JSON string or array of token ids; one JSON "
+                   "object with \"text\" or \"tokens\" is printed for each")
+      ->type_name("FILE");
+  command
+      ->add_option("--batch", options->batch_size,
+                   "so many of them grow together; a text is the same in any batch")
+      ->check(in_range(1, 1 << 12))
+      ->capture_default_str()
+      ->type_name("N");
   command->add_option("--max-new-tokens", options->max_new_tokens, "stop after so many")
       ->check(in_range(1, 1 << 24))
       ->capture_default_str()

@@ -46,10 +46,17 @@ void Engine::prefill(KvCache& cache, std::span<const TokenId> tokens, const Chun
     const auto count = std::min(chunk_tokens_, std::ssize(tokens) - first);
     const SequenceChunk chunk{
         &cache, tokens.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count))};
-    agree_on_pass(count);
-    const auto states = decoder_.forward({&chunk, 1}, on_routing);
+    const auto states = forward({&chunk, 1}, on_routing);
     if (on_chunk) on_chunk(first, states);
   }
+}
+
+MatrixView<const float> Engine::forward(std::span<const SequenceChunk> batch,
+                                        const RoutingObserver& on_routing) {
+  std::int64_t num_tokens = 0;
+  for (const SequenceChunk& chunk : batch) num_tokens += std::ssize(chunk.tokens);
+  agree_on_pass(num_tokens);
+  return decoder_.forward(batch, on_routing);
 }
 
 // Whether any rank has tokens for the next pass, given how many are here. Tells what the last one

@@ -4,7 +4,7 @@
 // all of them. So a forward pass is collective: ranks agree before each that somebody has tokens
 // left, and those without take part with none. Whoever has run its sequences calls
 // finish_passes(), which returns on all ranks at once. Whatever else an engine's functions need
-// from all ranks (profile(), score_all(), generate()) says so.
+// from all ranks (profile(), score_all(), generate_all()) says so.
 #pragma once
 
 #include <cstdint>
@@ -61,6 +61,11 @@ class Engine {
   ///         ranks also as Exchange::wait()
   void prefill(KvCache& cache, std::span<const TokenId> tokens, const ChunkObserver& on_chunk = {},
                const RoutingObserver& on_routing = {});
+
+  /// One pass: appends the chunks to their sequences. @returns, @throws as Decoder::forward(); on
+  ///         several ranks also throws as Exchange::wait()
+  MatrixView<const float> forward(std::span<const SequenceChunk> batch,
+                                  const RoutingObserver& on_routing = {});
 
   /// Collective: takes part in the passes of others until no rank has tokens left.
   /// @throws as Exchange::wait()

@@ -165,6 +165,41 @@ TEST_F(Generation, IsTheSameForTheSameSeed) {
   EXPECT_NE(text(1), text(2));
 }
 
+// Prompts and texts of different lengths, so that each joins and leaves the batch at another time.
+TEST_F(Generation, GivesTheSameTextsTogetherAsAlone) {
+  std::vector<GenerateRequest> requests;
+  std::vector<Tokens> alone;
+  Engine engine = this->engine();
+  for (std::size_t i = 0; i < 7; ++i) {
+    requests.push_back({.prompt = std::span(prompt_).subspan(i, 1 + (5 * i) % (12 - i)),
+                        .max_new_tokens = static_cast<std::int64_t>(1 + (11 * i) % 17),
+                        .sampling = {.temperature = i % 2 == 0 ? 0.0f : 1.5f, .seed = i}});
+    alone.push_back(generate(engine, requests.back()));
+    EXPECT_EQ(std::ssize(alone.back()), requests.back().max_new_tokens);
+  }
+  for (const std::int64_t batch_size : {1, 2, 3, 7, 20}) {
+    std::vector<Tokens> seen(requests.size()), ended(requests.size());
+    const auto texts = generate_all(engine, requests, batch_size,
+                                    [&](std::size_t request, TokenId token, bool is_last) {
+                                      seen[request].push_back(token);
+                                      if (is_last) ended[request] = seen[request];
+                                    });
+    EXPECT_EQ(texts, alone) << batch_size;
+    EXPECT_EQ(ended, alone) << batch_size;
+  }
+}
+
+// Weights are read once for a token of each text.
+TEST_F(Generation, GivesEachTextOfABatchATokenInEveryPass) {
+  Engine engine = this->engine();
+  const GenerateRequest request{.prompt = prompt_, .max_new_tokens = 3};
+  const std::vector<GenerateRequest> requests(4, request);
+  std::vector<std::size_t> order;
+  (void)generate_all(engine, requests, 3,
+                     [&](std::size_t i, TokenId, bool) { order.push_back(i); });
+  EXPECT_EQ(order, (std::vector<std::size_t>{0, 1, 2, 0, 1, 2, 0, 1, 2, 3, 3, 3}));
+}
+
 TEST_F(Generation, RefusesOptionsOutOfRange) {
   Engine engine = this->engine();
   const auto error = [&](const GenerateRequest& request) {
@@ -179,6 +214,8 @@ TEST_F(Generation, RefusesOptionsOutOfRange) {
             "the temperature is -1, but must be at least 0");
   EXPECT_EQ(error({.prompt = prompt_, .sampling = {.top_p = 0}}),
             "top_p is 0, but must be in (0, 1]");
+  EXPECT_EQ(error_of([&] { (void)generate_all(engine, {}, 0); }),
+            "batch_size is 0, but must be at least 1");
 }
 
 // Four tokens of probability 1/2, 1/4, 1/8, 1/8.

@@ -26,27 +26,72 @@ std::vector<std::int32_t> nucleus(std::span<const double> weights, double top_p)
   return order;
 }
 
-std::vector<TokenId> generate_here(Engine& engine, const GenerateRequest& request,
-                                   const std::function<void(TokenId)>& on_token) {
-  const auto& [prompt, max_new_tokens, sampling] = request;
-  check_request(request, engine.config());
-  const auto& eos = engine.config().eos_ids;
-  KvCache cache = engine.make_cache(std::ssize(prompt) + max_new_tokens - 1);
-  Matrix<float> logits(1, engine.config().vocab_size);
-  const auto keep_last = [&](std::int64_t, MatrixView<const float> states) {
-    engine.decoder().logits(states.rows(states.rows() - 1, states.rows()), logits);
-  };
-  std::mt19937_64 rng(sampling.seed);
+// One text in progress.
+struct Generation {
+  std::size_t request;  // its position among the requests
+  KvCache cache;
+  std::mt19937_64 rng;
   std::vector<TokenId> text;
-  engine.prefill(cache, prompt, keep_last);
-  for (;;) {
-    const TokenId token = sample(logits.row(0), sampling, rng);
-    text.push_back(token);
-    if (on_token) on_token(token);
-    if (std::ssize(text) == max_new_tokens || std::ranges::count(eos, token) > 0) return text;
-    engine.prefill(cache, {&token, 1}, keep_last);
+  bool is_done = false;
+};
+
+// The requests that run together: each begins when there is room, and leaves when it ends.
+class GenerationBatch {
+ public:
+  GenerationBatch(Engine& engine, std::span<const GenerateRequest> requests,
+                  const TokenObserver& on_token, std::vector<std::vector<TokenId>>& texts)
+      : engine_(engine), requests_(requests), on_token_(on_token), texts_(texts) {}
+
+  std::int64_t size() const { return std::ssize(running_); }
+
+  void begin(std::size_t request) {
+    const auto& [prompt, max_new_tokens, sampling] = requests_[request];
+    running_.push_back({.request = request,
+                        .cache = engine_.make_cache(std::ssize(prompt) + max_new_tokens - 1),
+                        .rng = std::mt19937_64(sampling.seed)});
+    logits_.reshape(1, engine_.config().vocab_size);
+    engine_.prefill(
+        running_.back().cache, prompt, [&](std::int64_t first, MatrixView<const float> states) {
+          if (first + states.rows() < std::ssize(prompt)) return;
+          engine_.decoder().logits(states.rows(states.rows() - 1, states.rows()), logits_);
+        });
+    add_tokens(running_.size() - 1);
   }
-}
+
+  /// The next token of all of them, in one pass.
+  void step() {
+    std::vector<SequenceChunk> chunks;
+    for (Generation& g : running_) chunks.push_back({&g.cache, std::span(g.text).last(1)});
+    const auto states = engine_.forward(chunks);
+    logits_.reshape(states.rows(), engine_.config().vocab_size);
+    engine_.decoder().logits(states, logits_);
+    add_tokens(0);
+  }
+
+ private:
+  // Draws the next token of each from `first` on, whose logits are there; lets go what ends.
+  void add_tokens(std::size_t first) {
+    for (std::size_t i = first; i < running_.size(); ++i) {
+      Generation& g = running_[i];
+      const GenerateRequest& request = requests_[g.request];
+      const TokenId token =
+          sample(logits_.row(static_cast<std::int64_t>(i - first)), request.sampling, g.rng);
+      g.text.push_back(token);
+      g.is_done = std::ssize(g.text) == request.max_new_tokens ||
+                  std::ranges::count(engine_.config().eos_ids, token) > 0;
+      if (on_token_) on_token_(g.request, token, g.is_done);
+      if (g.is_done) texts_[g.request] = std::move(g.text);
+    }
+    std::erase_if(running_, [](const Generation& g) { return g.is_done; });
+  }
+
+  Engine& engine_;
+  std::span<const GenerateRequest> requests_;
+  const TokenObserver& on_token_;
+  std::vector<std::vector<TokenId>>& texts_;
+  std::vector<Generation> running_;
+  Matrix<float> logits_;  // [num_running, vocab]
+};
 
 }  // namespace
 
@@ -86,12 +131,34 @@ void check_request(const GenerateRequest& request, const ModelConfig& config) {
   check_length(std::ssize(prompt) + max_new_tokens - 1, config);
 }
 
+std::vector<std::vector<TokenId>> generate_all(Engine& engine,
+                                               std::span<const GenerateRequest> requests,
+                                               std::int64_t batch_size,
+                                               const TokenObserver& on_token) {
+  std::vector<std::vector<TokenId>> texts;
+  if (engine.is_first_rank()) {
+    C2R_REQUIRE(batch_size >= 1, kInvalidArgument, "batch_size is {}, but must be at least 1",
+                batch_size);
+    for (const GenerateRequest& request : requests) check_request(request, engine.config());
+    texts.resize(requests.size());
+    GenerationBatch batch(engine, requests, on_token, texts);
+    std::size_t next = 0;
+    while (next < requests.size() || batch.size() > 0) {
+      while (next < requests.size() && batch.size() < batch_size) batch.begin(next++);
+      if (batch.size() > 0) batch.step();
+    }
+  }
+  engine.finish_passes();
+  return texts;
+}
+
 std::vector<TokenId> generate(Engine& engine, const GenerateRequest& request,
                               const std::function<void(TokenId)>& on_token) {
-  std::vector<TokenId> text;
-  if (engine.is_first_rank()) text = generate_here(engine, request, on_token);
-  engine.finish_passes();
-  return text;
+  const auto observe = [&](std::size_t, TokenId token, bool) {
+    if (on_token) on_token(token);
+  };
+  auto texts = generate_all(engine, {&request, 1}, 1, observe);
+  return texts.empty() ? std::vector<TokenId>() : std::move(texts.front());
 }
 
 }  // namespace c2r

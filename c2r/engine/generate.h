@@ -1,4 +1,4 @@
-// Continuing a text, token by token.
+// Continuing texts, token by token, many at once.
 #pragma once
 
 #include <cstdint>
@@ -27,19 +27,33 @@ struct GenerateRequest {
   Sampling sampling;
 };
 
-/// What generate() checks first.
+/// What generate_all() checks first.
 /// @throws Error(kInvalidArgument) if prompt and new tokens do not fit the model's positions, or an
 ///         option is out of range
 void check_request(const GenerateRequest& request, const ModelConfig& config);
 
-/// Continues the prompt until the model ends the text or max_new_tokens are there.
+/// Sees each new token as it is known, the one that ends a text too.
+/// @param request its position among the requests
+/// @param is_last whether it ends the text
+using TokenObserver = std::function<void(std::size_t request, TokenId token, bool is_last)>;
+
+/// Continues each prompt until the model ends the text or its max_new_tokens are there.
 ///
-/// Collective: rank 0 runs the sequence and the others serve their experts to it. Only rank 0's
-/// request is read, and only rank 0 calls `on_token` and knows the text.
+/// Up to `batch_size` texts grow together, a token each in one pass, so that weights are read once
+/// for all of them; when one ends, the next prompt takes its place. A text is the same as alone.
+/// Memory: the keys and values of `batch_size` sequences.
 ///
-/// @param on_token sees each new token as it is known; the one that ends the text too
-/// @returns the new tokens
-/// @throws as check_request()
+/// Collective: rank 0 runs the sequences and the others serve their experts to them. Only rank 0's
+/// requests are read, and only rank 0 calls `on_token` and knows the texts.
+///
+/// @returns the new tokens of each request
+/// @throws as check_request(); Error(kInvalidArgument) if batch_size < 1
+std::vector<std::vector<TokenId>> generate_all(Engine& engine,
+                                               std::span<const GenerateRequest> requests,
+                                               std::int64_t batch_size,
+                                               const TokenObserver& on_token = {});
+
+/// The same for one prompt. @returns the new tokens; none but on rank 0
 std::vector<TokenId> generate(Engine& engine, const GenerateRequest& request,
                               const std::function<void(TokenId)>& on_token = {});
 

@@ -146,6 +146,25 @@ TEST_P(Ranks, GenerateTheGreedyTextInEveryMode) {
   }
 }
 
+TEST_P(Ranks, GenerateManyTextsTogether) {
+  const Model model(folder("qwen2_moe"));
+  const auto sequences = some_sequences(model.config());
+  std::vector<GenerateRequest> requests;
+  for (const Tokens& prompt : sequences) {
+    if (!prompt.empty()) requests.push_back({.prompt = prompt, .max_new_tokens = 6});
+  }
+  Engine engine(model, kEngine);
+  const auto expected = generate_all(engine, requests, 3);
+  run(model, options(model.config(), CopyMode::kPerExpert, RowType::kF32, 1), [&](Engine& e) {
+    const auto texts = generate_all(e, requests, 3);
+    if (e.is_first_rank()) {
+      EXPECT_EQ(texts, expected);
+    } else {
+      EXPECT_TRUE(texts.empty());
+    }
+  });
+}
+
 TEST_P(Ranks, FailTogether) {
   const Model model(folder("mixtral"));
   const std::vector<Tokens> sequences{{TokenId{1}, TokenId{2}}, {TokenId{1}, TokenId{64}}};

@@ -135,6 +135,22 @@ class Models(CommandLine):
             if word.isascii():
                 self.assertIn(word, text)
 
+    def test_many_prompts_give_the_texts_that_each_gives_alone(self):
+        prompts = ["Hello", [1, 2, 3], "Hello, world! 😀", [7], "a b c d e f"]
+        (self.folder / "prompts.jsonl").write_text("".join(json.dumps(p) + "\n" for p in prompts))
+        words = ["generate", "model", "--max-new-tokens", "20", "--temperature", "1"]
+        together = self.succeed(*words, "--prompts", "prompts.jsonl", "--batch", "3")
+        for prompt, line in zip(prompts, together.splitlines(), strict=True):
+            if isinstance(prompt, str):
+                alone = {"text": self.succeed(*words, "--prompt", prompt).removesuffix("\n")}
+            else:
+                ids = self.succeed(*words, "--tokens", json.dumps(prompt)).split()
+                alone = {"tokens": [int(i) for i in ids]}
+            got = json.loads(line)
+            if "text" in got:  # whose line ends were read as such
+                got["text"] = got["text"].replace("\r\n", "\n").replace("\r", "\n")
+            self.assertEqual(got, alone)
+
     def test_score_knows_the_greedy_text(self):
         line = {"context": self.expected["prompt"], "continuation": self.expected["greedy"]}
         (self.folder / "lines.jsonl").write_text(json.dumps(line) + "\n")
@@ -146,7 +162,10 @@ class Models(CommandLine):
 
     def test_mistakes_are_explained(self):
         self.fails_with(1, "c2r inspect: 'x' is not a folder with a model", "inspect", "x")
-        self.fails_with(2, "c2r generate: give either --prompt or --tokens", "generate", "model")
+        self.fails_with(2, "c2r generate: give one of --prompt, --tokens and --prompts", "generate", "model")
+        (self.folder / "prompts.jsonl").write_text('"Hello"\n[]\n')
+        self.fails_with(2, "c2r generate: prompts.jsonl:2: the prompt has no token", "generate", "model",
+                        "--prompts", "prompts.jsonl", "--max-new-tokens", "9")
         self.fails_with(2, "c2r score: give either --pairs, or --text and --tokens", "score", "model")
         self.fails_with(2, "c2r profile: there is no file; give --text or --tokens",
                         "profile", "model", "-o", "trace.safetensors")
