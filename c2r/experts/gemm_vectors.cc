@@ -19,8 +19,13 @@ namespace hn = hwy::HWY_NAMESPACE;
 using Floats = hn::CappedTag<float, 16>;
 using Sums = hn::Vec<Floats>;
 
-// Instruction sets with 32 vector registers keep a tile of 4 x 6 sums, the others 4 x 2.
-constexpr int kTileOutputs = HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM ? 6 : 2;
+// Instruction sets with 32 vector registers keep a tile of 4 x 6 sums, the others 4 x 3.
+constexpr int kTileOutputs = HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM ? 6 : 3;
+
+// A panel of 4 rows and 1024 inputs takes half of a first-level cache of 32 KiB, and stays there
+// while the weights of a group of outputs pass by. What a tile has summed by then waits in memory.
+constexpr std::int64_t kChunkInputs = 1024;
+constexpr std::int64_t kGroupOutputs = 48;
 
 HWY_INLINE Sums load(const float* from) {
   return hn::LoadU(Floats(), from);
@@ -38,71 +43,147 @@ std::int64_t lanes() {
   return static_cast<std::int64_t>(hn::Lanes(Floats()));
 }
 
-// One panel of kRows packed rows by kOutputs outputs, from output `first` of the block.
+// The sums of the lanes of four vectors. Each is added in the same order.
+HWY_INLINE void add_lanes(const Sums* four, float* totals) {
+  const Floats d;
+#if HWY_HAVE_SCALABLE || HWY_TARGET == HWY_SCALAR
+  for (int i = 0; i < 4; ++i) totals[i] = hn::GetLane(hn::SumOfLanes(d, four[i]));
+#else
+  const hn::RepartitionToWide<Floats> pairs;
+  const auto ab = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(d, four[0], four[1]),
+                                             hn::InterleaveUpper(d, four[0], four[1])));
+  const auto cd = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(d, four[2], four[3]),
+                                             hn::InterleaveUpper(d, four[2], four[3])));
+  const auto abcd = hn::Add(hn::BitCast(d, hn::InterleaveLower(pairs, ab, cd)),
+                            hn::BitCast(d, hn::InterleaveUpper(pairs, ab, cd)));
+  HWY_ALIGN float blocks[hn::MaxLanes(d)];
+  hn::Store(abcd, d, blocks);
+  const hn::Full128<float> block;
+  auto sum = hn::Load(block, blocks);
+  for (std::size_t i = 4; i < hn::MaxLanes(d); i += 4) {
+    sum = hn::Add(sum, hn::Load(block, blocks + i));
+  }
+  hn::StoreU(sum, block, totals);
+#endif
+}
+
+// Inputs [begin, end) of a panel of packed rows.
+struct Chunk {
+  const float* x;  // of the panel, from its first input on
+  std::int64_t begin, end;
+};
+
+// Adds the products of whole vectors of inputs. Every loop over the sums is unrolled, or they would
+// not stay in registers.
 template <int kRows, int kOutputs, class Weight>
-void multiply_tile(const GemmBlock& block, const float* x, std::int64_t first, float* out) {
+HWY_INLINE void add_products(const Weight* w, std::int64_t stride, const float* x,
+                             std::int64_t num_inputs, Sums* sums) {
+  const Floats d;
+  const std::int64_t step = lanes();
+  for (std::int64_t i = 0; i < num_inputs; i += step, x += kRows * step) {
+    Sums weights[kOutputs];
+#pragma GCC unroll 6
+    for (int n = 0; n < kOutputs; ++n) weights[n] = load(w + n * stride + i);
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) {
+      const Sums input = hn::LoadU(d, x + r * step);
+#pragma GCC unroll 6
+      for (int n = 0; n < kOutputs; ++n) {
+        sums[r * kOutputs + n] = hn::MulAdd(input, weights[n], sums[r * kOutputs + n]);
+      }
+    }
+  }
+}
+
+// One panel of kRows packed rows by kOutputs outputs, from output `first` of the block. After the
+// last chunk the sums are written to the block's `out`, before it to `partial`, from where the next
+// chunk goes on with them.
+template <int kRows, int kOutputs, class Weight>
+void multiply_tile(const GemmBlock& block, const Chunk& chunk, std::int64_t first, float* partial,
+                   float* out) {
   const Floats d;
   const std::int64_t step = lanes(), num_inputs = block.weight.num_inputs;
   const auto* const w = reinterpret_cast<const Weight*>(block.weight.row(first));
   const std::int64_t stride = block.weight.stride;
-  Sums sums[kRows][kOutputs];
-  for (auto& row : sums) {
-    for (Sums& sum : row) sum = hn::Zero(d);
+  constexpr int kSums = (kRows * kOutputs + 3) / 4 * 4;  // a multiple of four for add_lanes()
+  Sums sums[kSums];
+#pragma GCC unroll 24
+  for (int i = 0; i < kSums; ++i) {
+    sums[i] = chunk.begin == 0 ? hn::Zero(d) : hn::LoadU(d, partial + i * step);
   }
-  const auto add = [&](const Weight* weights, std::int64_t weight_stride) HWY_ATTR {
-    Sums inputs[kRows];
-    for (int r = 0; r < kRows; ++r) inputs[r] = hn::LoadU(d, x + r * step);
-    for (int n = 0; n < kOutputs; ++n) {
-      const Sums weight = load(weights + n * weight_stride);
-      for (int r = 0; r < kRows; ++r) sums[r][n] = hn::MulAdd(inputs[r], weight, sums[r][n]);
-    }
-    x += kRows * step;
-  };
-  std::int64_t i = 0;
-  for (; i + step <= num_inputs; i += step) add(w + i, stride);
-  if (i < num_inputs) {  // a copy, with zeros at the end, of what the rows have left
+  const std::int64_t whole_end = chunk.end / step * step;
+  add_products<kRows, kOutputs>(w + chunk.begin, stride, chunk.x + chunk.begin * kRows,
+                                whole_end - chunk.begin, sums);
+  if (chunk.end < num_inputs) {
+#pragma GCC unroll 24
+    for (int i = 0; i < kSums; ++i) hn::StoreU(sums[i], d, partial + i * step);
+    return;
+  }
+  if (whole_end < num_inputs) {  // a copy, with zeros at the end, of what the rows have left
     Weight rest[kOutputs * 16] = {};
-    for (int n = 0; n < kOutputs; ++n)
-      std::copy_n(w + n * stride + i, num_inputs - i, rest + n * 16);
-    add(rest, 16);
+    for (int n = 0; n < kOutputs; ++n) {
+      std::copy_n(w + n * stride + whole_end, num_inputs - whole_end, rest + n * 16);
+    }
+    add_products<kRows, kOutputs>(rest, 16, chunk.x + whole_end * kRows, step, sums);
   }
+  float totals[kSums];
+#pragma GCC unroll 6
+  for (int i = 0; i < kSums; i += 4) add_lanes(sums + i, totals + i);
   for (int r = 0; r < kRows; ++r) {
     for (int n = 0; n < kOutputs; ++n) {
       const float bias = block.bias == nullptr ? 0.0f : block.bias[first + n];
-      out[r * block.out_stride + n] = hn::GetLane(hn::SumOfLanes(d, sums[r][n])) + bias;
+      out[r * block.out_stride + first + n] = totals[r * kOutputs + n] + bias;
     }
   }
 }
 
-template <int kOutputs, class Weight>
-void multiply_panels(const GemmBlock& block, std::int64_t first) {
-  const std::int64_t row_floats = (block.weight.num_inputs + lanes() - 1) / lanes() * lanes();
-  for (std::int64_t row = 0; row < block.num_rows; row += kPanelRows) {
-    const float* const x = reinterpret_cast<const float*>(block.x) + row * row_floats;
-    float* const out = block.out + row * block.out_stride + first;
-    switch (std::min(kPanelRows, block.num_rows - row)) {
-      case 1:
-        multiply_tile<1, kOutputs, Weight>(block, x, first, out);
-        break;
-      case 2:
-        multiply_tile<2, kOutputs, Weight>(block, x, first, out);
-        break;
-      case 3:
-        multiply_tile<3, kOutputs, Weight>(block, x, first, out);
-        break;
-      default:
-        multiply_tile<4, kOutputs, Weight>(block, x, first, out);
+// One panel by the outputs [first, last), at most kGroupOutputs.
+template <int kRows, class Weight>
+void multiply_panel(const GemmBlock& block, std::int64_t row, std::int64_t first,
+                    std::int64_t last) {
+  const std::int64_t num_inputs = block.weight.num_inputs;
+  const std::int64_t row_floats = (num_inputs + lanes() - 1) / lanes() * lanes();
+  const float* const x = reinterpret_cast<const float*>(block.x) + row * row_floats;
+  float* const out = block.out + row * block.out_stride;
+  // Weights that are used for one panel only come from memory, best in long runs.
+  const std::int64_t chunk_inputs = block.num_rows <= kPanelRows ? num_inputs : kChunkInputs;
+  float partial[kGroupOutputs * kPanelRows * 16];
+  std::int64_t begin = 0;
+  do {
+    const Chunk chunk{x, begin, std::min(begin + chunk_inputs, num_inputs)};
+    std::int64_t n = first;
+    for (; n + kTileOutputs <= last; n += kTileOutputs) {
+      multiply_tile<kRows, kTileOutputs, Weight>(block, chunk, n,
+                                                 partial + (n - first) * kPanelRows * 16, out);
     }
-  }
+    for (; n < last; ++n) {
+      multiply_tile<kRows, 1, Weight>(block, chunk, n, partial + (n - first) * kPanelRows * 16,
+                                      out);
+    }
+    begin = chunk.end;
+  } while (begin < num_inputs);
 }
 
 template <class Weight>
 void multiply_weights(const GemmBlock& block) {
-  std::int64_t first = 0;
-  for (; first + kTileOutputs <= block.weight.num_outputs; first += kTileOutputs) {
-    multiply_panels<kTileOutputs, Weight>(block, first);
+  for (std::int64_t first = 0; first < block.weight.num_outputs; first += kGroupOutputs) {
+    const std::int64_t last = std::min(first + kGroupOutputs, block.weight.num_outputs);
+    for (std::int64_t row = 0; row < block.num_rows; row += kPanelRows) {
+      switch (std::min(kPanelRows, block.num_rows - row)) {
+        case 1:
+          multiply_panel<1, Weight>(block, row, first, last);
+          break;
+        case 2:
+          multiply_panel<2, Weight>(block, row, first, last);
+          break;
+        case 3:
+          multiply_panel<3, Weight>(block, row, first, last);
+          break;
+        default:
+          multiply_panel<4, Weight>(block, row, first, last);
+      }
+    }
   }
-  for (; first < block.weight.num_outputs; ++first) multiply_panels<1, Weight>(block, first);
 }
 
 void multiply_block(const GemmBlock& block) {
