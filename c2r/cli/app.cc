@@ -50,6 +50,12 @@ const CLI::App& parsed_command(const CLI::App& app) {
   return parsed.empty() ? app : *parsed.front();
 }
 
+// That, or the command below it: `model` of `bench model`.
+const CLI::App& innermost_command(const CLI::App& app) {
+  const CLI::App& command = parsed_command(app);
+  return &command == &app ? app : parsed_command(command);
+}
+
 std::string prefix(const CLI::App& app) {
   const CLI::App& command = parsed_command(app);
   return &command == &app ? "c2r: " : "c2r " + command.get_name() + ": ";
@@ -57,7 +63,7 @@ std::string prefix(const CLI::App& app) {
 
 // What is wrong with the command line, in one line, with the nearest name for a misspelt one.
 std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
-  const CLI::App& command = parsed_command(app);
+  const CLI::App& command = innermost_command(app);
   const auto words = command.remaining();
   if (words.empty()) return prefix(app) + error.what();
   const bool is_option = words[0].starts_with("-");
@@ -66,26 +72,29 @@ std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
     return fmt::format("{}unknown option '{}'{}", prefix(app), name,
                        suggestion(name, option_names(command)));
   }
-  if (&command == &app) {
-    return fmt::format("c2r: unknown command '{}'{}", words[0],
-                       suggestion(words[0], command_names(app)));
+  if (const auto names = command_names(command); !names.empty()) {
+    return fmt::format("{}unknown command '{}'{}", prefix(app), words[0],
+                       suggestion(words[0], names));
   }
   return fmt::format("{}unexpected argument '{}'", prefix(app), words[0]);
 }
 
 void add_help(CLI::App& app) {
   auto* const help = app.add_subcommand("help", "explain a command");
-  auto name = std::make_shared<std::string>();
-  help->add_option("command", *name, "the command to explain");
-  help->callback([&app, name] {
-    if (name->empty()) {
-      std::cout << app.help();
-      return;
+  auto words = std::make_shared<std::vector<std::string>>();
+  help->add_option("command", *words, "the command to explain");
+  help->callback([&app, words] {
+    CLI::App* command = &app;
+    std::string parents;
+    for (const std::string& word : *words) {
+      const auto names = command_names(*command);
+      C2R_REQUIRE(!names.empty(), kInvalidArgument, "unexpected argument '{}'", word);
+      C2R_REQUIRE(std::ranges::count(names, word) > 0, kInvalidArgument, "unknown command '{}'{}",
+                  word, suggestion(word, names));
+      parents += (parents.empty() ? "" : " ") + command->get_name();
+      command = command->get_subcommand(word);
     }
-    const auto names = command_names(app);
-    C2R_REQUIRE(std::ranges::count(names, *name) > 0, kInvalidArgument, "unknown command '{}'{}",
-                *name, suggestion(*name, names));
-    std::cout << app.get_subcommand(*name)->help(app.get_name());
+    std::cout << (command == &app ? app.help() : command->help(parents));
   });
 }
 

@@ -1,10 +1,11 @@
-// `c2r bench`: one MoE layer on several ranks, timed in several ways that take turns.
+// `c2r bench`: one MoE layer on several ranks, timed in several ways that take turns; or a model.
 #include <algorithm>
 #include <memory>
 #include <numeric>
 #include <optional>
 
 #include "c2r/cli/app.h"
+#include "c2r/cli/bench_model.h"
 #include "c2r/cli/bench_output.h"
 #include "c2r/core/error.h"
 #include "c2r/core/rng.h"
@@ -153,9 +154,6 @@ void add_options(CLI::App& command, BenchOptions& options) {
   const auto text = [&](const char* name, std::string& value, const char* help, const char* type) {
     return command.add_option(name, value, help)->type_name(type);
   };
-  command.add_option("what", options.what, "layer, or exchange: without computing experts")
-      ->required()
-      ->check(CLI::IsMember({"layer", "exchange"}).description(""));
   command
       .add_option("problem", options.problem,
                   "qwen1.5-moe, llama-moe, olmoe, mixtral-8x7b or deepseek-v3")
@@ -204,25 +202,37 @@ void add_options(CLI::App& command, BenchOptions& options) {
   command.add_flag("--json", options.is_json, "print one JSON object");
 }
 
-}  // namespace
-
-void add_bench(CLI::App& app) {
-  auto* const command =
-      app.add_subcommand("bench", "time one MoE layer on several ranks, beside the baseline");
+// `c2r bench layer`, or `c2r bench exchange`.
+void add_bench_layer(CLI::App& bench, const char* what, const char* help) {
+  auto* const command = bench.add_subcommand(what, help);
   auto options = std::make_shared<BenchOptions>();
+  options->what = what;
   add_options(*command, *options);
   command->footer(
       "The baseline sends a copy for every choice to contiguous experts, computes, and sends "
       "every\n"
       "result back. All ways of running the layer take turns, and are checked before.\n\n"
       "Example:\n"
-      "  c2r bench exchange olmoe --ranks 4 --tokens 64 --rounds 1");
+      "  c2r bench " +
+      std::string(what) + " olmoe --ranks 2 --tokens 4 --rounds 1");
   command->callback([options, command] {
     const bool has_layers = !options->trace.empty() || !options->plan.empty();
     C2R_REQUIRE(command->count("--layer") == 0 || has_layers, kInvalidArgument,
                 "--layer needs --trace or --plan");
     run_bench(*options);
   });
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app) {
+  auto* const command =
+      app.add_subcommand("bench", "time a MoE layer on several ranks, or a model");
+  command->require_subcommand(1);
+  add_bench_layer(*command, "layer", "one MoE layer in several ways, beside the baseline");
+  add_bench_layer(*command, "exchange", "the same without computing experts");
+  add_bench_model(*command);
+  command->footer("Example:\n  c2r bench exchange olmoe --ranks 4 --tokens 64 --rounds 1");
 }
 
 }  // namespace c2r::cli

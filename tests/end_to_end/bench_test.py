@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""`c2r bench`: every way of running a layer is checked, counted and timed, in both kinds of output."""
+"""`c2r bench`: layers and models are counted and timed, in both kinds of output."""
 import json
+import math
 import unittest
 
 from command_line import CommandLine
@@ -49,7 +50,43 @@ class Bench(CommandLine):
         self.assertIn("8 experts", text)
         self.assertIn("layer 0 of small, all sequences", text)
 
+    def test_counts_what_a_model_multiplies_and_reads(self):
+        def matrices(parts):
+            return sum(math.prod(t["shape"]) for name, t in tensors.items()
+                       if len(t["shape"]) == 2 and any(part in name for part in parts))
+
+        tensors = {}
+        for shard in (self.folder / "tiny_model").glob("*.safetensors"):
+            data = shard.read_bytes()
+            tensors |= json.loads(data[8:8 + int.from_bytes(data[:8], "little")])
+        tensors.pop("__metadata__", None)
+        chosen = matrices([".experts."]) * 4 // 10  # top-4 of 10, all of one size
+        others = matrices(["self_attn", ".mlp."]) - matrices([".experts."])
+        output = matrices(["lm_head"])
+        attention = 4 * 3 * 4 * 8  # two products of 3 layers of 4 heads of 8, for each position seen
+        for ranks in [], ["--ranks", "2"]:
+            done = self.run_c2r("bench", "model", "tiny_model", "--prompt-tokens", "6", "--steps", "5",
+                                "--batch", "1", "3", "--rounds", "2", "--chunk-tokens", "4", "--json",
+                                *ranks)
+            result = json.loads(done.stdout)
+            prefill, single, batch = result["phases"]
+            self.assertEqual([p["num_tokens"] for p in result["phases"]], [6, 5, 15])
+            self.assertEqual([len(p["seconds"]) for p in result["phases"]], [2, 2, 2])
+            self.assertEqual(prefill["flop"], 2 * 6 * (chosen + others) + 2 * output + attention * 21)
+            self.assertEqual(single["flop"], 5 * 2 * (chosen + others + output) + attention * 15)
+            self.assertEqual(batch["flop"], 3 * single["flop"])
+            self.assertEqual(single["weight_bytes"], 5 * 2 * (chosen + others + output))
+            self.assertLess(single["weight_bytes"], batch["weight_bytes"])
+            self.assertLess(batch["weight_bytes"], 3 * single["weight_bytes"])
+        text = self.succeed("bench", "model", "tiny_model", "--prompt-tokens", "6", "--steps", "2",
+                            "--rounds", "1")
+        self.assertRegex(text, r"\nprefill +1 +[0-9.]+ .*\ndecode +1 +.*\ndecode +8 ")
+
     def test_says_what_is_wrong(self):
+        self.fails_with(2, "c2r bench: a sequence of 512 tokens was asked for, but the model has "
+                        "positions for 1 to 128", "bench", "model", "tiny_model")
+        self.fails_with(2, "c2r bench: unknown option '--step'; did you mean '--steps'?",
+                        "bench", "model", "tiny_model", "--step", "3")
         self.fails_with(2, "c2r bench: a layer is qwen1.5-moe, llama-moe, olmoe, mixtral-8x7b or "
                         "deepseek-v3; not 'gpt'", "bench", "layer", "gpt")
         self.fails_with(2, "c2r bench: the cluster has 2x2 ranks, but 2 are running",

@@ -7,7 +7,8 @@ import unittest
 from command_line import C2R, IMPORT, CommandLine
 
 COMMANDS = ["import", "analyze", "collaborators", "plan", "simulate", "compare", "export", "tokenize",
-            "inspect", "profile", "score", "generate", "permute-checkpoint", "bench"]
+            "inspect", "profile", "score", "generate", "permute-checkpoint", "bench", "bench layer",
+            "bench exchange", "bench model"]
 
 
 class Help(CommandLine):
@@ -18,13 +19,13 @@ class Help(CommandLine):
         self.succeed("profile", "tiny_model", "--tokens", "tokens.jsonl", "-o", "tiny.safetensors")
         self.succeed("plan", "tiny.safetensors", "--cluster", "1x2", "-o", "tiny_plan.json")
         for command in COMMANDS:
-            text = self.succeed("help", command)
-            self.assertEqual(text, self.succeed(command, "--help"))
+            text = self.succeed("help", *command.split())
+            self.assertEqual(text, self.succeed(*command.split(), "--help"))
             examples = text.split("Example:\n")[1].strip().splitlines()
             self.assertTrue(examples)
             for line in examples:
                 words = line.split()
-                self.assertEqual(words[:2], ["c2r", command])
+                self.assertTrue(line.strip().startswith(f"c2r {command} "), line)
                 done = self.run_c2r(*words[1:])
                 self.assertEqual(done.returncode, 0, done.stderr)
 
@@ -36,6 +37,9 @@ class Mistakes(CommandLine):
     def test_unknown_names_are_answered_with_the_nearest(self):
         self.fails_with(2, "c2r: unknown command 'analyse'; did you mean 'analyze'?", "analyse", "x")
         self.fails_with(2, "c2r help: unknown command 'analyse'; did you mean 'analyze'?", "help", "analyse")
+        self.fails_with(2, "c2r bench: unknown command 'modle'; did you mean 'model'?", "bench", "modle")
+        self.fails_with(2, "c2r help: unknown command 'models'; did you mean 'model'?", "help", "bench", "models")
+        self.fails_with(2, "c2r help: unexpected argument 'x'", "help", "analyze", "x")
         self.fails_with(2, "c2r analyze: unknown option '--rank'; did you mean '--ranks'?",
                   "analyze", "x", "--rank", "2")
         self.fails_with(2, "c2r collaborators: unknown option '--topt'; did you mean '--top-t'?",

@@ -1,0 +1,103 @@
+// `c2r bench model`: prompts and steps of a whole model, timed.
+#include "c2r/engine/bench_model.h"
+
+#include <algorithm>
+#include <iostream>
+#include <memory>
+
+#include "c2r/cli/app.h"
+#include "c2r/cli/bench_model.h"
+#include "c2r/cli/model_options.h"
+#include "c2r/cli/model_run.h"
+#include "c2r/cli/version.h"
+#include "c2r/engine/bench_layer.h"
+#include "c2r/io/json.h"
+#include "c2r/report/table.h"
+
+namespace c2r::cli {
+namespace {
+
+struct BenchModelOptions {
+  ModelOptions model;
+  ModelBenchRequest request;
+  bool is_json = false;
+};
+
+void print_model_json(const BenchModelOptions& options,
+                      const std::vector<ModelBenchPhase>& phases) {
+  Json json = {{"version", version_text()},
+               {"model", options.model.model},
+               {"dtype", options.model.dtype},
+               {"prompt_tokens", options.request.prompt_tokens},
+               {"num_steps", options.request.num_steps},
+               {"phases", Json::array()}};
+  for (const ModelBenchPhase& phase : phases) {
+    json["phases"].push_back({{"name", phase.name},
+                              {"batch_size", phase.batch_size},
+                              {"num_tokens", phase.num_tokens},
+                              {"seconds", phase.seconds},
+                              {"flop", phase.flop},
+                              {"weight_bytes", phase.weight_bytes}});
+  }
+  std::cout << json.dump(1) << "\n";
+}
+
+void print_model_table(const std::vector<ModelBenchPhase>& phases) {
+  std::vector<std::vector<std::string>> rows{
+      {"", "batch", "tokens/s", "slowest", "fastest", "GFLOP/s", "GB/s of weights"}};
+  for (const ModelBenchPhase& phase : phases) {
+    const double seconds = median(phase.seconds);
+    const auto rate = [](double amount, double s) { return fmt::format("{:.2f}", amount / s); };
+    const auto tokens = static_cast<double>(phase.num_tokens);
+    rows.push_back({std::string(phase.name), fmt::format("{}", phase.batch_size),
+                    rate(tokens, seconds), rate(tokens, std::ranges::max(phase.seconds)),
+                    rate(tokens, std::ranges::min(phase.seconds)),
+                    rate(1e-9 * static_cast<double>(phase.flop), seconds),
+                    rate(1e-9 * static_cast<double>(phase.weight_bytes), seconds)});
+  }
+  std::cout << render_table(rows);
+}
+
+Work prepare_bench_model(const BenchModelOptions& options, OpenModel& open) {
+  check_request(options.request, open.model.config());
+  return [&options, &open] {
+    const auto phases = bench_model(open.engine, open.model, options.request);
+    if (!open.is_first_rank()) return;
+    if (options.is_json) {
+      print_model_json(options, phases);
+    } else {
+      print_model_table(phases);
+    }
+  };
+}
+
+}  // namespace
+
+void add_bench_model(CLI::App& bench) {
+  auto* const command = bench.add_subcommand("model", "prompts and steps of a whole model");
+  auto options = std::make_shared<BenchModelOptions>();
+  add_model_options(*command, options->model);
+  options->model.command = "bench";
+  ModelBenchRequest& request = options->request;
+  const auto number = [&](const char* name, auto& value, const char* help) {
+    command->add_option(name, value, help)->capture_default_str()->type_name("N");
+  };
+  number("--prompt-tokens", request.prompt_tokens, "length of the prompt");
+  number("--steps", request.num_steps, "tokens of each sequence of a batch, from an empty cache");
+  number("--rounds", request.num_rounds, "timed rounds, after a prompt to warm up");
+  number("--seed", request.seed, "of the tokens, which are random");
+  command->add_option("--batch", request.batch_sizes, "sequences that are decoded together")
+      ->capture_default_str()
+      ->type_name("SIZES");
+  command->add_flag("--json", options->is_json, "print one JSON object");
+  command->footer(
+      "All ways of running the model take turns. FLOPs and bytes are counted from shapes and "
+      "routing.\n\n"
+      "Example:\n"
+      "  c2r bench model tiny_model --prompt-tokens 32 --steps 4 --rounds 1");
+  command->callback([options] {
+    run_model(options->model, [&](OpenModel& open) { return prepare_bench_model(*options, open); });
+  });
+}
+
+}  // namespace c2r::cli
