@@ -9,6 +9,10 @@ import small_model
 from command_line import C2R, CommandLine
 
 
+SHIPPED_MODELS = [str(pathlib.Path(__file__).resolve().parents[2] / "models" / name)
+                  for name in ("nano-qwen-moe", "nano-llama-moe")]
+
+
 class Tokens(CommandLine):
     def test_ids_are_those_of_the_tokenizer_and_decode_to_the_text(self):
         text = (self.folder / "text.txt").read_text(encoding="utf-8")
@@ -39,29 +43,30 @@ class Tokens(CommandLine):
                         "tokenize", "model", "text.txt")
 
 
-class ShippedModel(CommandLine):
-    MODEL = str(pathlib.Path(__file__).resolve().parents[2] / "models" / "nano-qwen-moe")
+class ShippedModels(CommandLine):
+    def test_they_write_the_same_on_one_rank_and_on_four(self):
+        for model in SHIPPED_MODELS:
+            words = ["generate", model, "--prompt", "The old man looked at the sea and", "--dtype", "f32",
+                     "--max-new-tokens", "64"]
+            alone = self.succeed(*words)
+            self.assertGreater(len(alone.split()), 20)
+            self.succeed("profile", model, "--text", "text.txt", "-o", "trace.safetensors")
+            self.succeed("plan", "trace.safetensors", "--cluster", "2x2", "--redundant-slots", "1", "-o", "plan.json")
+            for mode in ("per-expert", "per-rank", "per-node"):
+                with self.subTest(model=model, mode=mode):
+                    self.assertEqual(self.succeed(*words, "--plan", "plan.json", "--ranks", "4", "--threads", "1",
+                                                  "--mode", mode), alone)
 
-    def test_it_writes_the_same_on_one_rank_and_on_four(self):
-        words = ["generate", self.MODEL, "--prompt", "The old man looked at the sea and", "--dtype", "f32",
-                 "--max-new-tokens", "64"]
-        alone = self.succeed(*words)
-        self.assertGreater(len(alone.split()), 20)
-        self.succeed("profile", self.MODEL, "--text", "text.txt", "-o", "trace.safetensors")
-        self.succeed("plan", "trace.safetensors", "--cluster", "2x2", "--redundant-slots", "1", "-o", "plan.json")
-        for mode in ("per-expert", "per-rank", "per-node"):
-            with self.subTest(mode=mode):
-                self.assertEqual(self.succeed(*words, "--plan", "plan.json", "--ranks", "4", "--threads", "1",
-                                              "--mode", mode), alone)
-
-    def test_it_has_learnt_english(self):
+    def test_they_have_learnt_english(self):
         english = "The old man looked at the sea and said that he would not go to the house again."
         for name, text in (("english", english), ("shuffled", " ".join(sorted(english.split())))):
             (self.folder / f"{name}.txt").write_text(text)
-        scores = [float(self.succeed("score", self.MODEL, "--text", f"{name}.txt").split()[-1])
-                  for name in ("english", "shuffled")]
-        self.assertLess(scores[0], 200)       # of 8192 tokens
-        self.assertGreater(scores[1], 3 * scores[0])
+        for model in SHIPPED_MODELS:
+            with self.subTest(model=model):
+                scores = [float(self.succeed("score", model, "--text", f"{name}.txt").split()[-1])
+                          for name in ("english", "shuffled")]
+                self.assertLess(scores[0], 200)       # of 8192 tokens
+                self.assertGreater(scores[1], 3 * scores[0])
 
 
 class Models(CommandLine):

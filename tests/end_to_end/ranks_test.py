@@ -15,7 +15,7 @@ import small_model  # noqa: E402
 from command_line import C2R, CommandLine  # noqa: E402
 
 EXACT = ["--dtype", "f32", "--mode", "per-expert"]  # the order of sums of one process
-TRAINED = pathlib.Path(__file__).resolve().parents[2] / "models" / "nano-qwen-moe"
+MODELS = pathlib.Path(__file__).resolve().parents[2] / "models"
 MEMORY = re.compile(r"rank (\d+): (\d+\.\d) MB resident, of which (\d+\.\d) MB are weights\n")
 
 
@@ -80,13 +80,15 @@ class Ranks(CommandLine):
             self.assertEqual([int(t) for t in text.split()], self.expected["greedy"])
 
     def test_text_of_a_trained_model_is_the_same(self):
-        words = ["generate", str(TRAINED), "--dtype", "f32", "--max-new-tokens", "64", "--prompt",
-                 "The history of the city begins"]
-        one = self.succeed(*words)
-        for mode in "per-expert", "per-rank":
-            self.assertEqual(self.succeed_on(4, *words, "--mode", mode), one)
-        words += ["--temperature", "1", "--mode", "per-expert"]
-        self.assertEqual(self.succeed_on(4, *words), self.succeed(*words))
+        for model in "nano-qwen-moe", "nano-llama-moe":
+            words = ["generate", str(MODELS / model), "--dtype", "f32", "--max-new-tokens", "64", "--prompt",
+                     "The history of the city begins"]
+            one = self.succeed(*words)
+            for mode in "per-expert", "per-rank":
+                with self.subTest(model=model, mode=mode):
+                    self.assertEqual(self.succeed_on(4, *words, "--mode", mode), one)
+            words += ["--temperature", "1", "--mode", "per-expert"]
+            self.assertEqual(self.succeed_on(4, *words), self.succeed(*words))
 
     def test_text_is_streamed_by_one_rank(self):
         words = ["generate", "model", "--prompt", "Hello", "--max-new-tokens", "40",
