@@ -277,9 +277,14 @@ TEST(Dispatch, TwoLayersMayBeUnderWayAtOnce) {
       for (Handle& handle : handles) nap(), handle.start_dispatch(batch.x);
       for (Handle& handle : handles) {
         nap();
-        handle.finish_dispatch(rows.emplace_back(handle.num_rows(), 4));
+        handle.dispatch_own(rows.emplace_back(handle.num_rows(), 4));
+        handle.finish_dispatch(rows.back());
       }
-      for (std::size_t h = 0; h < handles.size(); ++h) nap(), handles[h].start_combine(rows[h]);
+      for (std::size_t h = 0; h < handles.size(); ++h) {
+        nap();
+        handles[h].start_combine(rows[h]);
+        handles[h].combine_own(rows[h]);
+      }
       for (Handle& handle : handles) nap(), handle.finish_combine(sums.emplace_back(8, 4));
       ASSERT_EQ(sums[0], sums[1]);
     }

@@ -20,8 +20,8 @@ class CommandLine(unittest.TestCase):
         small_model.write_inputs(self.folder)
 
     def run_c2r(self, *words):
-        return subprocess.run([C2R, *words], cwd=self.folder, text=True, capture_output=True,
-                              timeout=60, check=False)
+        return subprocess.run([C2R, *words], cwd=self.folder, text=True, errors="replace",
+                              capture_output=True, timeout=60, check=False)
 
     def succeed(self, *words):
         done = self.run_c2r(*words)

@@ -37,7 +37,7 @@ class Mistakes(CommandLine):
     def test_unknown_names_are_answered_with_the_nearest(self):
         self.fails_with(2, "c2r: unknown command 'analyse'; did you mean 'analyze'?", "analyse", "x")
         self.fails_with(2, "c2r help: unknown command 'analyse'; did you mean 'analyze'?", "help", "analyse")
-        self.fails_with(2, "c2r bench: unknown command 'modle'; did you mean 'model'?", "bench", "modle")
+        self.fails_with(2, "c2r bench: unknown command 'modl'; did you mean 'model'?", "bench", "modl")
         self.fails_with(2, "c2r help: unknown command 'models'; did you mean 'model'?", "help", "bench", "models")
         self.fails_with(2, "c2r help: unexpected argument 'x'", "help", "analyze", "x")
         self.fails_with(2, "c2r analyze: unknown option '--rank'; did you mean '--ranks'?",
