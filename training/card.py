@@ -137,9 +137,12 @@ def output_option(name: str) -> str:
 
 
 def duration(end: dict) -> str:
-    """Of a whole run. Processor time says what of it was work: the machine may have had other work too."""
-    cpu = f" ({end['cpu_seconds'] / 60:.1f} of processor time)" if "cpu_seconds" in end else ""
-    return f"{end['seconds'] / 60:.1f} minutes{cpu}"
+    """Of a whole run; processor time says how much of it was work."""
+    text = f"{end['seconds'] / 60:.1f} minutes"
+    if "cpu_seconds" not in end:
+        return text
+    waiting = ", the rest waiting" if end["cpu_seconds"] < 0.9 * end["seconds"] else ""
+    return f"{text} ({end['cpu_seconds'] / 60:.1f} of processor time{waiting})"
 
 
 def introduction(starts: list[dict], tokens: int, end: dict) -> str:

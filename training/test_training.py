@@ -197,7 +197,7 @@ def test_a_card_compares_with_a_control_that_has_seen_the_same_tokens():
         return [start, step, {"event": "finish", "losses": losses, "seconds": 60, "cpu_seconds": 30, "samples": []}]
 
     text = make_card(log(math.log(4), 64), log(math.log(5), 64))
-    assert "in 1.0 minutes (0.5 of processor time)" in text
+    assert "in 1.0 minutes (0.5 of processor time, the rest waiting)" in text
     assert (
         "| novels | 4.00 | 5.00 | -20.0 % |\n| code | 8.00 | 10.00 | -20.0 % |\n| all | 6.73 | 8.41 | -20.0 % |" in text
     )
