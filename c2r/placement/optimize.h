@@ -46,8 +46,8 @@ struct PlacementObjective {
   std::optional<LayerTimeOptions> layer_time;
 };
 
-/// Costs in proportion to the time on each level's links; a copy within a node costs 1. Just that on
-/// one node, and where every node is one rank: then all links are the same.
+/// Costs in proportion to the time on each level's links; a copy within a node costs 1. Just that
+/// on one node, and where every node is one rank: then all links are the same.
 PlacementObjective objective_for(const Cluster& cluster);
 
 struct OptimizeOptions {
