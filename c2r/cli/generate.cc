@@ -89,6 +89,7 @@ std::string json_line(const std::vector<TokenId>& text, bool is_text, TextCoder&
 Work prepare_many(const GenerateOptions& options, OpenModel& open) {
   return [&options, &open, prompts = read_prompts(options, open)] {
     std::vector<GenerateRequest> requests;
+    requests.reserve(prompts.size());
     for (const Prompt& prompt : prompts) requests.push_back(request_of(options, prompt.tokens));
     std::vector<std::vector<TokenId>> texts(prompts.size());
     std::vector<bool> is_done(prompts.size());

@@ -31,7 +31,8 @@ class CostCounter {
 
   /// Of a token that sees `num_positions`: its scores and its sums of values, in all layers.
   void add_attention(std::int64_t num_positions) {
-    flop_ += 4 * config_.num_layers * config_.num_heads * config_.head_dim * num_positions;
+    flop_ +=
+        std::int64_t{4} * config_.num_layers * config_.num_heads * config_.head_dim * num_positions;
   }
 
   void add_logits(std::int64_t num_rows) { add(weights_.output, num_rows); }

@@ -45,10 +45,11 @@ class GenerationBatch {
   std::int64_t size() const { return std::ssize(running_); }
 
   void begin(std::size_t request) {
-    const auto& [prompt, max_new_tokens, sampling] = requests_[request];
+    const GenerateRequest& asked = requests_[request];
+    const std::span<const TokenId> prompt = asked.prompt;
     running_.push_back({.request = request,
-                        .cache = engine_.make_cache(std::ssize(prompt) + max_new_tokens - 1),
-                        .rng = std::mt19937_64(sampling.seed)});
+                        .cache = engine_.make_cache(std::ssize(prompt) + asked.max_new_tokens - 1),
+                        .rng = std::mt19937_64(asked.sampling.seed)});
     logits_.reshape(1, engine_.config().vocab_size);
     engine_.prefill(
         running_.back().cache, prompt, [&](std::int64_t first, MatrixView<const float> states) {

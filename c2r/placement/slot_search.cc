@@ -67,9 +67,9 @@ Placement anneal_slots(const SetIndex& index, const Cluster& cluster, const Sear
   const SetIndex served(served_slots(index, state));
   const PartitionProblem problem =
       slots_as_items(served, cluster, energy, is_fixed_to_nodes, start);
-  std::vector<std::int32_t> rank_of;
+  std::vector<std::int32_t> rank_of(static_cast<std::size_t>(problem.num_items));
   for (std::int32_t item = 0; item < problem.num_items; ++item) {
-    rank_of.push_back(item / start.slots_per_rank());
+    rank_of[std::size_t(item)] = item / start.slots_per_rank();
   }
   rank_of = anneal_partition(problem, effort, limits, std::move(rank_of));
   Placement placement = start;

@@ -51,7 +51,8 @@ class ShippedModels(CommandLine):
             alone = self.succeed(*words)
             self.assertGreater(len(alone.split()), 20)
             self.succeed("profile", model, "--text", "text.txt", "-o", "trace.safetensors")
-            self.succeed("plan", "trace.safetensors", "--cluster", "2x2", "--redundant-slots", "1", "-o", "plan.json")
+            self.succeed("plan", "trace.safetensors", "--cluster", "2x2", "--redundant-slots", "1",
+                         "--effort", "0.1", "-o", "plan.json")
             for mode in ("per-expert", "per-rank", "per-node"):
                 with self.subTest(model=model, mode=mode):
                     self.assertEqual(self.succeed(*words, "--plan", "plan.json", "--ranks", "4", "--threads", "1",
