@@ -21,7 +21,7 @@ class CommandLine(unittest.TestCase):
 
     def run_c2r(self, *words):
         return subprocess.run([C2R, *words], cwd=self.folder, text=True, errors="replace",
-                              capture_output=True, timeout=60, check=False)
+                              capture_output=True, timeout=240, check=False)
 
     def succeed(self, *words):
         done = self.run_c2r(*words)
