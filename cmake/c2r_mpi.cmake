@@ -52,7 +52,7 @@ endfunction()
 # c2r_mpi_test(NAME RANKS COMMAND...)
 function(c2r_mpi_test name ranks)
   add_test(NAME ${name} COMMAND ${ARGN})
-  set_tests_properties(${name} PROPERTIES LABELS mpi TIMEOUT 300 PROCESSORS ${ranks})
+  set_tests_properties(${name} PROPERTIES LABELS mpi TIMEOUT 600 PROCESSORS ${ranks})
   c2r_mpi_environment(${name})
 endfunction()
 
