@@ -89,12 +89,18 @@ TEST(Config, UnknownKeysAreRefusedUnlessTheyAreOff) {
             "no influence on the results");
 }
 
-TEST(Config, APlanTakesThePlaceOfTheConfigsLists) {
+// Of 4 experts and top-2, but for its collaborator lists.
+Json llama_moe_with_top_t() {
   Json json = llama_moe();
   json["num_experts"] = 4;
   json["num_selects"] = 2;
   json["intermediate_size"] = 8;
   json["top_t"] = 1;
+  return json;
+}
+
+TEST(Config, APlanTakesThePlaceOfTheConfigsLists) {
+  Json json = llama_moe_with_top_t();
   json["collaborative_list"] = Json::array({{{1}, {0}, {3}, {2}}, {{3}, {2}, {1}, {0}}});
   ModelConfig c = parse_config(json, "config.json");
   ASSERT_EQ(c.constraints.size(), 2u);
@@ -125,11 +131,7 @@ TEST(Config, APlanTakesThePlaceOfTheConfigsLists) {
 }
 
 TEST(Config, EveryEntryOfACollaboratorListIsAnExpert) {
-  Json json = llama_moe();
-  json["num_experts"] = 4;
-  json["num_selects"] = 2;
-  json["intermediate_size"] = 8;
-  json["top_t"] = 1;
+  Json json = llama_moe_with_top_t();
   for (const Json& entry : {Json(4), Json(-1), Json(1.5), Json("x"), Json(nullptr)}) {
     json["collaborative_list"] = Json::array({{{1}, {0}, {3}, {2}}, {{3}, {2}, {1, entry}, {0}}});
     EXPECT_EQ(
