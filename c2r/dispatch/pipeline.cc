@@ -146,13 +146,7 @@ class Polling {
 }  // namespace
 
 PipelineTimes& PipelineTimes::operator+=(const PipelineTimes& other) {
-  for (const auto phase :
-       {&PipelineTimes::handles, &PipelineTimes::start_dispatch, &PipelineTimes::meanwhile,
-        &PipelineTimes::wait_dispatch, &PipelineTimes::finish_dispatch, &PipelineTimes::experts,
-        &PipelineTimes::start_combine, &PipelineTimes::wait_combine,
-        &PipelineTimes::finish_combine}) {
-    this->*phase += other.*phase;
-  }
+  for (const auto phase : kPipelinePhases) this->*phase += other.*phase;
   return *this;
 }
 

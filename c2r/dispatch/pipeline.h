@@ -43,6 +43,12 @@ struct PipelineTimes {
   PipelineTimes& operator+=(const PipelineTimes& other);
 };
 
+/// The parts of PipelineTimes, in the order of a run.
+inline constexpr PipelineTimes::Duration PipelineTimes::*kPipelinePhases[] = {
+    &PipelineTimes::handles,       &PipelineTimes::start_dispatch,  &PipelineTimes::meanwhile,
+    &PipelineTimes::wait_dispatch, &PipelineTimes::finish_dispatch, &PipelineTimes::experts,
+    &PipelineTimes::start_combine, &PipelineTimes::wait_combine,    &PipelineTimes::finish_combine};
+
 /// Runs layers, and keeps the memory between calls.
 ///
 /// While a chunk's rows travel, the rank computes what it has of that chunk itself; of the last

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <iterator>
 
 #include "c2r/core/enum_names.h"
 #include "c2r/core/error.h"
@@ -20,11 +21,7 @@ constexpr LayerShape kShapes[] = {{"qwen1.5-moe", 60, 4, 2048, 1408, 5632},
                                   {"mixtral-8x7b", 8, 2, 4096, 14336, 0},
                                   {"deepseek-v3", 256, 8, 7168, 2048, 2048}};
 
-using Times = PipelineTimes;
-constexpr Times::Duration Times::*kPhases[kNumPhases] = {
-    &Times::handles,       &Times::start_dispatch,  &Times::meanwhile,
-    &Times::wait_dispatch, &Times::finish_dispatch, &Times::experts,
-    &Times::start_combine, &Times::wait_combine,    &Times::finish_combine};
+static_assert(std::size(kPipelinePhases) == kNumPhases);
 constexpr std::string_view kPhaseNames[kNumPhases] = {
     "handles", "start_dispatch", "meanwhile",    "wait_dispatch", "finish_dispatch",
     "experts", "start_combine",  "wait_combine", "finish_combine"};
@@ -373,7 +370,7 @@ std::vector<VariantResult> bench_layer(Transport& transport, ThreadPool& pool,
       results[v].seconds.push_back(total);
       results[v].compute_seconds.push_back(computed);
       for (std::size_t p = 0; p < kNumPhases; ++p) {
-        phases[v][p].push_back(seconds(times.*kPhases[p]));
+        phases[v][p].push_back(seconds(times.*kPipelinePhases[p]));
       }
     }
   }
