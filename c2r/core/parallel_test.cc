@@ -102,7 +102,7 @@ TEST(ThreadPool, WorksAgainAfterAnError) {
 
 TEST(ThreadPool, SaysThatAThreadCannotBeStarted) {
   C2R_SKIP_UNDER_SANITIZERS();
-  const testing::ResourceLimit memory(RLIMIT_AS, testing::address_space_for_few_threads());
+  const testing::RoomForFewThreads room;
   const std::string message = error_of([] { ThreadPool pool(1000); });
   EXPECT_TRUE(message.starts_with("cannot start thread ")) << message;
   EXPECT_TRUE(message.ends_with(" of 1000: Resource temporarily unavailable")) << message;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <pthread.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -92,13 +93,40 @@ class ResourceLimit {
   rlimit before_{};
 };
 
-/// The address space for a few threads more than there are; not with sanitizers, which need all.
-inline rlim_t address_space_for_few_threads() {
-  std::ifstream statm("/proc/self/statm");
-  rlim_t num_pages = 0;
-  statm >> num_pages;
-  return num_pages * static_cast<rlim_t>(::sysconf(_SC_PAGESIZE)) + (rlim_t{100} << 20);
-}
+/// Lets this process start a few threads more and then none, until it is destroyed: their stacks
+/// are large, and there is address space for four. What is left over is plenty for anything else.
+/// Not with sanitizers, which need all addresses.
+class RoomForFewThreads {
+ public:
+  RoomForFewThreads()
+      : memory_(RLIMIT_AS, address_space_now() + 4 * kStackBytes + kStackBytes / 2) {
+    pthread_attr_t large;
+    EXPECT_EQ(::pthread_getattr_default_np(&before_), 0);
+    EXPECT_EQ(::pthread_attr_init(&large), 0);
+    EXPECT_EQ(::pthread_attr_setstacksize(&large, kStackBytes), 0);
+    EXPECT_EQ(::pthread_setattr_default_np(&large), 0);
+    ::pthread_attr_destroy(&large);
+  }
+  RoomForFewThreads(const RoomForFewThreads&) = delete;
+  RoomForFewThreads& operator=(const RoomForFewThreads&) = delete;
+  ~RoomForFewThreads() {
+    ::pthread_setattr_default_np(&before_);
+    ::pthread_attr_destroy(&before_);
+  }
+
+ private:
+  static constexpr std::size_t kStackBytes = std::size_t{1} << 30;
+
+  static rlim_t address_space_now() {
+    std::ifstream statm("/proc/self/statm");
+    rlim_t num_pages = 0;
+    statm >> num_pages;
+    return num_pages * static_cast<rlim_t>(::sysconf(_SC_PAGESIZE));
+  }
+
+  ResourceLimit memory_;
+  pthread_attr_t before_{};
+};
 
 /// A file of the real data, for a suite named ...OnRealData.
 inline std::filesystem::path real_data(const std::string& name) {

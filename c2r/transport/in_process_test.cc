@@ -81,7 +81,7 @@ TEST(RunInProcess, PassesOtherExceptionsOn) {
 
 TEST(RunInProcess, EndsAtOnceIfARankCannotBeStarted) {
   C2R_SKIP_UNDER_SANITIZERS();
-  const testing::ResourceLimit memory(RLIMIT_AS, testing::address_space_for_few_threads());
+  const testing::RoomForFewThreads room;
   const std::string message = error_of([] {
     run_in_process(
         200, [](Transport& t) { barrier(t, "the end"); }, std::chrono::hours(1));
