@@ -1,0 +1,146 @@
+"""What the importers of routing traces read, for 4 experts."""
+import json
+
+from .containers import npy
+
+HEADER = "Layer ID,Batch Number,Token,Activated Expert IDs\n"
+
+
+def megatron(**changes):
+    record = {"step": 0, "stage": "pre_dispatch", "block": "decoder", "layer": 1, "rank": 0,
+              "num_tokens": 2, "topk": 2, "top_indices": [[0, 1], [2, 3]]}
+    record.update(changes)
+    return json.dumps({k: v for k, v in record.items() if v is not None}) + "\n"
+
+
+def sglang(ids="AAAAAAEAAAA=", schema=None):
+    """A response; without a schema, the test reads it as 1 layer and top-2."""
+    info = {"routed_experts": ids}
+    if schema is not None:
+        info = {"output_expert_ids": ids, "expert_ids_schema": {
+            "dtype": "int32", "layout": "row_major", "id_space": "logical_global", "num_layers": 1,
+            "top_k": 2, "moe_layer_ids": [0], "output_num_rows": 1, **schema}}
+    return json.dumps({"meta_info": info})
+
+
+def broken_npy(write):
+    write("import_npy/dtype_float", npy("<f4", "(1, 1, 1)"))
+    write("import_npy/shape_2d", npy())
+    write("import_npy/top_k_0", npy(shape="(4, 2, 0)", data=b""))
+    write("import_npy/top_k_above_num_experts", npy(shape="(1, 1, 5)", data=b"\0\1\2\3\4"))
+    write("import_npy/no_layers", npy(shape="(4, 0, 2)", data=b""))
+    write("import_npy/layers_of_2_to_60", npy(shape=f"(0, {2**60}, 2)", data=b""))
+    write("import_npy/id_out_of_range", npy(shape="(1, 2, 2)", data=b"\0\1\2\4"))
+    write("import_npy/expert_twice", npy(shape="(1, 2, 2)", data=b"\0\1\2\2"))
+
+
+def broken_megatron(write):
+    write("import_megatron/not_json", megatron() + "step 1\n")
+    write("import_megatron/cut_off", megatron() + megatron()[:-10])
+    write("import_megatron/key_missing", megatron(top_indices=None))
+    write("import_megatron/block_unknown", megatron(block="encoder"))
+    write("import_megatron/stage_unknown", megatron(stage="post_dispatch"))
+    write("import_megatron/layer_negative", megatron(layer=-1))
+    write("import_megatron/num_tokens_differs", megatron(num_tokens=3))
+    write("import_megatron/topk_differs_from_rows", megatron(topk=1))
+    write("import_megatron/topk_changes", megatron() + megatron(topk=1, top_indices=[[0], [1]]))
+    write("import_megatron/topk_0", megatron(topk=0, top_indices=[[], []]))
+    write("import_megatron/id_out_of_range", megatron(top_indices=[[0, 1], [2, 4]]))
+    write("import_megatron/id_not_an_integer", megatron(top_indices=[[0, 1], [2, "x"]]))
+    write("import_megatron/expert_twice", megatron(top_indices=[[0, 1], [2, 2]]))
+    write("import_megatron/layer_shorter", megatron() + megatron() + megatron(layer=2))
+    write("import_megatron/only_mtp", megatron(block="mtp"))
+
+
+def broken_orders_in_chaos(write):
+    write("import_orders-in-chaos/not_a_list", "{}")
+    write("import_orders-in-chaos/no_steps", "[]")
+    write("import_orders-in-chaos/step_not_an_object", "[[]]")
+    write("import_orders-in-chaos/key_not_a_layer", '[{"x": null}]')
+    write("import_orders-in-chaos/layer_twice", '[{"1": [[0]], "01": [[0]]}]')
+    write("import_orders-in-chaos/only_dense_layers", '[{"0": null}]')
+    write("import_orders-in-chaos/layers_change", '[{"1": [[0]]}, {"2": [[0]]}]')
+    write("import_orders-in-chaos/layer_shorter", '[{"1": [[0], [1]], "2": [[0]]}]')
+    write("import_orders-in-chaos/top_k_changes", '[{"1": [[0], [1, 2]]}]')
+    write("import_orders-in-chaos/id_out_of_range", '[{"1": [[0]]}, {"1": [[4]]}]')
+    write("import_orders-in-chaos/expert_twice", '[{"1": [[0, 1], [2, 2]]}]')
+
+
+def broken_moe_beyond(write):
+    write("import_moe-beyond/column_missing", "Layer ID,Token\n1,a\n")
+    write("import_moe-beyond/layer_negative", HEADER + "-1,0,a,[0]\n")
+    write("import_moe-beyond/two_batches", HEADER + "1,0,a,[0]\n1,1,a,[0]\n")
+    write("import_moe-beyond/tokens_differ", HEADER + "1,0,a,[0]\n2,0,b,[0]\n")
+    write("import_moe-beyond/layer_longer", HEADER + "1,0,a,[0]\n2,0,a,[0]\n2,0,b,[0]\n")
+    write("import_moe-beyond/layer_shorter", HEADER + "1,0,a,[0]\n1,0,b,[0]\n2,0,a,[0]\n")
+    write("import_moe-beyond/ids_not_a_list", HEADER + "1,0,a,0\n")
+    write("import_moe-beyond/ids_broken", HEADER + '1,0,a,"[0, 1"\n')
+    write("import_moe-beyond/id_out_of_range", HEADER + '1,0,a,"[0, 4]"\n')
+    write("import_moe-beyond/expert_twice", HEADER + '1,0,a,"[0, 1]"\n1,0,b,"[2, 2]"\n')
+    write("import_moe-beyond/no_tokens", HEADER)
+
+
+def broken_vllm(write):
+    write("import_vllm/no_experts", '{"choices": [{"text": "x"}]}')
+    write("import_vllm/not_a_response", '{"id": 1}')
+    write("import_vllm/not_an_object", "1")
+    write("import_vllm/list_and_choices", '{"routed_experts": [[[0]]], "choices": []}')
+    write("import_vllm/choices_not_a_list", '{"choices": {}}')
+    write("import_vllm/token_not_a_list", "[1]")
+    write("import_vllm/token_without_layers", "[[]]")
+    write("import_vllm/layers_change", "[[[0], [1]], [[0]]]")
+    write("import_vllm/layers_change_between_choices",
+          '{"choices": [{"routed_experts": [[[0]]]}, {"routed_experts": [[[0], [1]]]}]}')
+    write("import_vllm/row_not_a_list", "[[0]]")
+    write("import_vllm/top_k_0", "[[[]]]")
+    write("import_vllm/top_k_changes", "[[[0, 1]], [[0]]]")
+    write("import_vllm/id_below_minus_1", "[[[-2]]]")
+    write("import_vllm/id_out_of_range", "[[[0]], [[4]]]")
+    write("import_vllm/expert_twice", "[[[0, 1]], [[2, 2]]]")
+
+
+def broken_sglang(write):
+    write("import_sglang/no_meta_info", "{}")
+    write("import_sglang/no_ids", '{"meta_info": {}}')
+    write("import_sglang/ids_not_a_string", '{"meta_info": {"routed_experts": [0]}}')
+    write("import_sglang/base64_length", sglang("AAAAA"))
+    write("import_sglang/base64_digit", sglang("AAAA-A=="))
+    write("import_sglang/rows_not_whole", sglang("AAAAAA=="))
+    write("import_sglang/only_zeros", sglang("AAAAAAAAAAA="))
+    write("import_sglang/id_out_of_range", sglang("AAAAAAQAAAA="))
+    write("import_sglang/id_negative", sglang("AAAAAP////8="))
+    write("import_sglang/expert_twice", sglang("AQAAAAEAAAA="))
+    write("import_sglang/schema_dtype", sglang(schema={"dtype": "int16"}))
+    write("import_sglang/schema_layout", sglang(schema={"layout": "column_major"}))
+    write("import_sglang/schema_id_space", sglang(schema={"id_space": "physical"}))
+    write("import_sglang/schema_layers_of_2_to_60", sglang(schema={"num_layers": 2**60}))
+    write("import_sglang/schema_layer_out_of_range", sglang(schema={"moe_layer_ids": [0, 1]}))
+    write("import_sglang/schema_layers_descend",
+          sglang(schema={"num_layers": 1, "moe_layer_ids": [0, 0]}))
+    write("import_sglang/schema_no_layers", sglang(schema={"moe_layer_ids": []}))
+    write("import_sglang/schema_num_rows_differs", sglang(schema={"output_num_rows": 2}))
+    write("import_sglang/schema_num_rows_missing", sglang(schema={"output_num_rows": None}))
+
+
+def write_broken(write):
+    broken_npy(write)
+    broken_megatron(write)
+    broken_orders_in_chaos(write)
+    broken_moe_beyond(write)
+    broken_vllm(write)
+    broken_sglang(write)
+
+
+def write_well_formed(write):
+    write("import_npy/1", npy(shape="(1, 2, 2)"))
+    write("import_npy/masked", npy("|i1", "(1, 2, 2)", b"\0\xff\2\3"))
+    write("import_megatron/1", megatron() + megatron(layer=2) + megatron(block="mtp"))
+    write("import_orders-in-chaos/1",
+          '[{"0": null, "1": [[0, 1], [2, 3]]}, {"0": null, "1": [[3, 2]]}]')
+    write("import_moe-beyond/1", HEADER + '1,0,"a\nb","[0, 1]"\n2,0,"a\nb","[2, 3]"\n')
+    write("import_vllm/response",
+          '{"prompt_routed_experts": [[[-1, -1]], [[0, 1]]], '
+          '"choices": [{"routed_experts": [[[2, 3]]]}]}')
+    write("import_vllm/list", "[[[0, 1], [2, 3]]]")
+    write("import_sglang/1", sglang())
+    write("import_sglang/schema", sglang(schema={}))

@@ -1,0 +1,74 @@
+"""Loads of experts and pairs of them, top-2, that the importers of statistics read."""
+import json
+import struct
+
+from .containers import npy, safetensors, tensor
+
+
+def write_tensorrt_llm(write, name, rank_file="rank0.safetensors", tensor_name="0_0", meta=None,
+                       extent=2):
+    write(f"tensorrt_llm_loads/{name}/meta_info.json",
+          meta or '{"num_experts": 2, "num_experts_per_token": 2}')
+    data = struct.pack(f"<{extent}q", *[1] * extent)
+    write(f"tensorrt_llm_loads/{name}/{rank_file}",
+          safetensors({tensor_name: tensor("I64", [extent], 0, len(data))}, data))
+
+
+def coactivation(values, shape="(1, 2, 2)"):
+    return npy("<i8", shape, struct.pack(f"<{len(values)}q", *values))
+
+
+def broken_sglang(write):
+    write("sglang_loads/key_missing", "{}")
+    write("sglang_loads/empty", '{"logical_count": []}')
+    write("sglang_loads/no_experts", '{"logical_count": [[]]}')
+    write("sglang_loads/too_many_experts", json.dumps({"logical_count": [[1] * 1025]}))
+    write("sglang_loads/only_zeros", '{"logical_count": [[0, 0]]}')
+    write("sglang_loads/count_negative", '{"logical_count": [[-1, 1]]}')
+    write("sglang_loads/sum_overflows", '{"logical_count": [[%d, 2]]}' % (2**63 - 1))
+    write("sglang_loads/steps_differ", '{"logical_count": [[[1, 1]], [[1, 1], [1, 1]]]}')
+    write("sglang_loads/rows_differ", '{"logical_count": [[1, 1], [1, 1, 0]]}')
+    write("sglang_loads/sum_odd", '{"logical_count": [[1, 2]]}')
+    write("sglang_loads/load_too_large", '{"logical_count": [[3, 1]]}')
+
+
+def broken_tensorrt_llm(write):
+    write_tensorrt_llm(write, "meta_incomplete", meta='{"num_experts": 2}')
+    write_tensorrt_llm(write, "meta_num_experts_2_to_60", meta='{"num_experts": %d}' % 2**60)
+    write_tensorrt_llm(write, "no_ranks", rank_file="ranks.safetensors")
+    write_tensorrt_llm(write, "rank_missing", rank_file="rank1.safetensors")
+    write_tensorrt_llm(write, "tensor_name", tensor_name="0-0")
+    write_tensorrt_llm(write, "shape_differs", extent=3)
+    write("tensorrt_llm_loads/no_meta_info/rank0.safetensors", safetensors({}))
+    write("tensorrt_llm_loads/no_tensors/meta_info.json",
+          '{"num_experts": 2, "num_experts_per_token": 2}')
+    write("tensorrt_llm_loads/no_tensors/rank0.safetensors", safetensors({}))
+
+
+def broken_coactivation(write):
+    write("coactivation/shape_not_square", coactivation([0, 1], "(1, 1, 2)"))
+    write("coactivation/dtype_float", npy("<f8", "(1, 2, 2)", b"\0" * 32))
+    write("coactivation/no_layers", npy("<i8", "(0, 2, 2)", b""))
+    write("coactivation/layers_of_2_to_60", npy("|u1", f"({2**60}, 0, 0)", b""))
+    write("coactivation/no_experts", npy("<i8", "(1, 0, 0)", b""))
+    write("coactivation/not_symmetric", coactivation([0, 1, 2, 0]))
+    write("coactivation/count_negative", coactivation([0, -1, -1, 0]))
+    write("coactivation/diagonal_filled", coactivation([1, 1, 1, 1]))
+    write("coactivation/sum_overflows",
+          coactivation([0, 2**63 - 1, 2**63 - 1, 2**63 - 1, 0, 0, 2**63 - 1, 0, 0], "(1, 3, 3)"))
+
+
+def write_broken(write):
+    broken_sglang(write)
+    broken_tensorrt_llm(write)
+    broken_coactivation(write)
+
+
+def write_well_formed(write):
+    write("sglang_loads/steps", '{"logical_count": [[[0, 0], [1, 1]], [[0, 0], [2, 2]]]}')
+    write("sglang_loads/layers", '{"logical_count": [[2, 2]]}')
+    write("tensorrt_llm_loads/1/meta_info.json",
+          '{"num_experts": 2, "num_experts_per_token": 2}')
+    write("tensorrt_llm_loads/1/rank0.safetensors", safetensors(
+        {"0_0": tensor("I64", [2], 0, 16)}, struct.pack("<2q", 1, 1)))
+    write("coactivation/1", coactivation([-1, 3, 3, -1]))
