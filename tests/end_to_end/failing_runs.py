@@ -1,19 +1,22 @@
-"""Runs of mpirun in which a rank goes wrong, and what must be true of how they end."""
+"""Runs of mpirun in which a rank goes wrong, and what must be true of how they end. Each is run as
+
+  X_test.py MPIEXEC PROGRAM    PROGRAM: built from failing_rank_test.cc or failing_model.cc
+"""
 import os
 import pathlib
 import re
 import signal
 import subprocess
+import sys
 import time
-import unittest
 import uuid
 
+NUM_RANKS, FAILING_RANK = 4, 2
+TIMEOUT_MS = 1500
 HANG_S = 60  # far above what a busy machine needs; a hang is a failure, being slow is not
-
-
-def is_mpich(mpiexec):
-    """MPICH's mpirun kills the other ranks before they can speak when one has died."""
-    return "HYDRA" in subprocess.run([mpiexec, "--version"], capture_output=True, text=True,
+MPIEXEC, PROGRAM = sys.argv.pop(1), str(pathlib.Path(sys.argv.pop(1)).resolve())
+# MPICH's mpirun kills the other ranks before they can speak when one has died.
+IS_MPICH = "HYDRA" in subprocess.run([MPIEXEC, "--version"], capture_output=True, text=True,
                                      check=True).stdout
 
 
@@ -60,9 +63,23 @@ class Run:
         self.process.wait()
 
 
-class FailureTest(unittest.TestCase):
-    def start(self, *command, cwd=None):
-        run = Run(*command, cwd=cwd)
+class FailureTests:
+    """Tests of PROGRAM, whose rank FAILING_RANK goes wrong as it is told, in each of `phases`.
+
+    To be mixed into a TestCase: unittest would run one that is imported a second time.
+    """
+    phases = []
+    phase_of_control_c = ""
+    arguments = []  # for PROGRAM, after those that say how to fail
+    folder = None  # in which to run; None is the current one
+
+    def label_of(self, phase):
+        """What the other ranks call the phase that a rank does not reach."""
+        return phase
+
+    def start(self, how, phase, timeout_ms=TIMEOUT_MS):
+        run = Run(MPIEXEC, "-n", str(NUM_RANKS), PROGRAM, how, phase, str(FAILING_RANK),
+                  str(timeout_ms), *self.arguments, cwd=self.folder)
         self.addCleanup(run.stop)
         return run
 
@@ -74,7 +91,38 @@ class FailureTest(unittest.TestCase):
             time.sleep(0.05)
         self.assertEqual(run.ranks_left(), [], run.output)
 
-    def check_waited(self, run, failing_rank, label, why):
+    def check_waited(self, run, phase, why):
         """A rank other than the failing one said that it waited for that one in this phase."""
-        line = rf"rank (?!{failing_rank}:)\d+: {label}: {why} while waiting for .*rank {failing_rank} \("
+        line = (rf"rank (?!{FAILING_RANK}:)\d+: {re.escape(self.label_of(phase))}: {why} "
+                rf"while waiting for .*rank {FAILING_RANK} \(")
         self.assertTrue(any(re.match(line, said) for said in run.lines_of_ranks()), run.output)
+
+    def test_a_rank_throws(self):
+        for phase in self.phases:
+            with self.subTest(phase=phase):
+                run = self.start("throw", phase)
+                self.check_end(run)
+                self.assertIn(f"rank {FAILING_RANK}: the shard is lost", run.lines_of_ranks())
+
+    def test_a_rank_stops(self):
+        for phase in self.phases:
+            with self.subTest(phase=phase):
+                run = self.start("stop", phase)
+                self.check_end(run)
+                self.check_waited(run, phase, f"nothing moved for {TIMEOUT_MS} ms")
+
+    def test_a_rank_is_killed(self):
+        for phase in self.phases:
+            with self.subTest(phase=phase):
+                run = self.start("kill", phase)
+                self.check_end(run)
+                if IS_MPICH:
+                    self.assertIn("EXIT CODE: 9", run.output)
+                else:
+                    self.check_waited(run, phase, "interrupted")
+
+    def test_control_c_ends_all(self):
+        run = self.start("stop", self.phase_of_control_c, 1000 * HANG_S)
+        run.read_until("failing now")
+        os.killpg(run.process.pid, signal.SIGINT)
+        self.check_end(run)
