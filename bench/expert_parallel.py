@@ -70,7 +70,7 @@ def write_llama_trace(c2r, counts_path, folder, num_tokens):
         for sequence in range(64):
             file.write(f"{sequence},{sequence * length},{length}\n")
     trace = folder / "llama.safetensors"
-    run(c2r, "import", "--from", "npy", npy, "--sequences", folder / "llama_sequences.csv", "--model",
+    run(c2r, "import", "--from", "npy", npy, "--sequences", folder / "llama_sequences.csv", "--model-name",
         "llama-moe", "--num-experts", "8", "-o", trace)
     return trace
 
@@ -81,7 +81,7 @@ def make_problems(args):
     gpt_oss = args.data / "traces" / "gpt-oss-20b"
     qwen = folder / "gpt_oss.safetensors"
     run(args.c2r, "import", "--from", "npy", gpt_oss / "expert_ids_u8.npy.xz", "--sequences",
-        gpt_oss / "sequences.csv", "--model", "gpt-oss-20b", "--num-experts", "32", "-o", qwen)
+        gpt_oss / "sequences.csv", "--model-name", "gpt-oss-20b", "--num-experts", "32", "-o", qwen)
     llama = write_llama_trace(args.c2r, args.data / "c2r-official" / "llama_moe_3_5b_2_8_base_i64.npy",
                               folder, 64 * 64 * RANKS)
     problems = []

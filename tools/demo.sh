@@ -62,11 +62,11 @@ sed '/^step/,/^placement/!d' $out/simulate.txt
 echo "  (copies and load counted; ms: predicted for a pass over these tokens)"
 
 echo "== The same model on 4 ranks of this machine, with MPI, both ways; its memory is the wire, so times hardly differ"
-say "mpirun -n 4 c2r score $model --text $out/prose.txt --window 256 --plan PLAN --mode MODE"
+say "mpirun -n 4 c2r score $model --text $out/prose.txt --window 256 --plan PLAN --copy-mode MODE"
 # run_ranks PLAN MODE OUTPUT: a line with the result and the time; OUTPUT has what c2r says.
 run_ranks() {
   local start=$EPOCHREALTIME
-  quietly ranks $c2r score $model --text $out/prose.txt --window 256 --plan "$1" --mode "$2" >"$3"
+  quietly ranks $c2r score $model --text $out/prose.txt --window 256 --plan "$1" --copy-mode "$2" >"$3"
   awk -v name="$(basename "$1" .json), $2:" -v a="$start" -v b="$EPOCHREALTIME" \
     '{ printf "  %-24s %s, %.1f s\n", name, $0, b - a }' "$3"
 }

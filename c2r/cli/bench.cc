@@ -41,7 +41,7 @@ std::vector<LayerVariant> variants_of(const BenchOptions& options, const BenchPr
   const LayerVariant asked{.name = "as asked",
                            .placement = placement_of(options, problem.shape, ep_size),
                            .dispatch = {.cluster = problem.cluster,
-                                        .mode = parse_copy_mode(options.mode),
+                                        .mode = parse_copy_mode(options.copy_mode),
                                         .rule = parse_replica_rule(options.rule),
                                         .seed = options.seed,
                                         .row_type = parse_row_type(options.row_type)},
@@ -177,7 +177,8 @@ void add_options(CLI::App& command, BenchOptions& options) {
   text("--cluster", options.cluster,
        "NODESxRANKS, or a JSON file with link speeds, from which the links' bound follows",
        "CLUSTER");
-  text("--mode", options.mode, "per-rank, per-node or per-expert", "MODE")->capture_default_str();
+  text("--copy-mode", options.copy_mode, "per-rank, per-node or per-expert", "MODE")
+      ->capture_default_str();
   text("--replica-rule", options.rule, "fewest-ranks, local-first or random", "RULE")
       ->capture_default_str();
   text("--row-type", options.row_type, "how rows travel: bf16 or f32", "TYPE")

@@ -99,7 +99,7 @@ Json variant_json(const BenchOptions& options, const BenchProblem& problem,
                   const VariantResult& baseline) {
   const Summary s = summarize(problem, result, baseline);
   Json json = {{"name", variant.name},
-               {"mode", name_of(variant.dispatch.mode)},
+               {"copy_mode", name_of(variant.dispatch.mode)},
                {"replica_rule", name_of(variant.dispatch.rule)},
                {"num_chunks", result.num_chunks},
                {"overlaps_shared", variant.overlaps_shared},

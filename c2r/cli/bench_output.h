@@ -18,7 +18,7 @@ namespace c2r::cli {
 struct BenchOptions {
   RankOptions ranks;
   std::string what, problem, trace, plan, cluster, part = "all";
-  std::string mode = "per-rank", rule = "fewest-ranks", row_type = "bf16", dtype = "bf16";
+  std::string copy_mode = "per-rank", rule = "fewest-ranks", row_type = "bf16", dtype = "bf16";
   std::int64_t layer = 0, num_tokens = 1024;
   std::optional<std::int32_t> num_chunks;
   std::int32_t num_rounds = 5;

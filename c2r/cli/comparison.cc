@@ -29,7 +29,7 @@ Comparison start(const CompareOptions& options, const std::vector<Plan>& plans) 
   C2R_REQUIRE(!options.has_bound || request.copy_mode == CopyMode::kPerRank ||
                   request.copy_mode == CopyMode::kPerNode,
               kInvalidArgument,
-              "--bound knows a bound for --transport per-rank and per-node, not {}",
+              "--bound knows a bound for --copy-mode per-rank and per-node, not {}",
               name_of(request.copy_mode));
   Comparison comparison{.options = options,
                         .trace = Trace(options.trace),

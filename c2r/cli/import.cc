@@ -139,9 +139,10 @@ void import_counts(const CountsFormat& format, const ImportOptions& options) {
   const bool has_other_options = options.request.num_experts > 0 || !options.weights.empty() ||
                                  !options.sequences.empty() || options.num_hidden_layers > 0 ||
                                  !options.cluster.empty();
-  C2R_REQUIRE(options.inputs.size() == 1 && !has_other_options, kInvalidArgument,
-              "format {} takes one input, and of the options only --model, --top-k and --layers",
-              format.name);
+  C2R_REQUIRE(
+      options.inputs.size() == 1 && !has_other_options, kInvalidArgument,
+      "format {} takes one input, and of the options only --model-name, --top-k and --layers",
+      format.name);
   const auto statistics = format.run({.input = options.inputs[0],
                                       .model = options.request.model,
                                       .top_k = options.top_k,
@@ -215,7 +216,8 @@ std::string formats_text() {
   }
   return text +
          "\nExample:\n"
-         "  c2r import --from npy expert_ids.npy --sequences sequences.csv --num-experts 8 --model "
+         "  c2r import --from npy expert_ids.npy --sequences sequences.csv --num-experts 8 "
+         "--model-name "
          "small -o trace.safetensors\n"
          "  c2r import --from sglang-placement map.json --num-experts 8 --top-k 2 --layers 0-3 "
          "--cluster 1x2 -o theirs.json";
@@ -234,7 +236,7 @@ void add_import(CLI::App& app) {
       ->required()
       ->type_name("FORMAT");
   add_output(*command, options->output, "the file to write")->required();
-  command->add_option("--model", request.model, "the model's name, kept in the file")
+  command->add_option("--model-name", request.model, "the model's name, kept in the file")
       ->type_name("NAME");
   command
       ->add_option("--num-experts", request.num_experts,

@@ -9,7 +9,7 @@ namespace {
 void add_rank_group(CLI::App& command, ModelOptions& options) {
   add_rank_options(command, options.ranks);
   command
-      .add_option("--mode", options.mode,
+      .add_option("--copy-mode", options.copy_mode,
                   "copies of a token that ranks send each other: per-expert, per-rank or per-node")
       ->capture_default_str()
       ->type_name("MODE");
@@ -31,7 +31,7 @@ EngineOptions ModelOptions::engine(int used_threads) const {
 }
 
 DispatchOptions ModelOptions::dispatch() const {
-  return {.mode = parse_copy_mode(mode),
+  return {.mode = parse_copy_mode(copy_mode),
           .row_type = parse_row_type(row_type.empty() ? dtype : row_type)};
 }
 

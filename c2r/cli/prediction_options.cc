@@ -11,9 +11,9 @@ PredictRequest request_of(const PredictionOptions& options, const Cluster& clust
                                    .rule = parse_replica_rule(options.rule),
                                    .seed = options.seed,
                                    .homes = parse_homes(options.homes)},
-                         .copy_mode = options.transport.empty()
+                         .copy_mode = options.copy_mode.empty()
                                           ? default_copy_mode(cluster)
-                                          : parse_copy_mode(options.transport)};
+                                          : parse_copy_mode(options.copy_mode)};
   if (options.intermediate > 0) {
     C2R_REQUIRE(options.hidden > 0, kInvalidArgument, "--intermediate needs --hidden");
     C2R_REQUIRE(
@@ -36,7 +36,7 @@ std::optional<CopyFormat> format_of(const PredictionOptions& options) {
 
 void add_prediction_options(CLI::App& command, PredictionOptions& options) {
   command
-      .add_option("--transport", options.transport,
+      .add_option("--copy-mode,--transport", options.copy_mode,
                   "how copies are sent: per-expert, per-rank, per-node or all-gather; default is "
                   "per-node on nodes of several ranks, else per-rank")
       ->type_name("MODE");

@@ -11,7 +11,7 @@ namespace c2r::cli {
 
 struct PredictionOptions {
   std::string cluster, part = "all";
-  std::string transport;  // empty: default_copy_mode()
+  std::string copy_mode;  // empty: default_copy_mode()
   std::string rule = "fewest-ranks", homes = "uniform", overlap = "added";
   std::int64_t hidden = 0, intermediate = 0;
   std::uint64_t seed = 0;

@@ -67,7 +67,8 @@ void add_profile(CLI::App& app) {
   command->add_option("--max-tokens", options->max_tokens, "stop after so many; 0: never")
       ->check(in_range(0, INT64_MAX))
       ->type_name("N");
-  command->add_option("--name", options->name, "the model's name in the trace, not its folder's")
+  command
+      ->add_option("--model-name", options->name, "the model's name in the trace, not its folder's")
       ->type_name("NAME");
   command->footer(
       "Example:\n"

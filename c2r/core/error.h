@@ -21,6 +21,9 @@ class Error : public std::runtime_error {
   ErrorCode code_;
 };
 
+/// What the last system call that failed says, from errno.
+std::string last_system_error();
+
 [[noreturn]] void abort_on_bug(const char* expr, const char* file, int line);
 
 }  // namespace c2r

@@ -8,7 +8,6 @@
 
 #include <atomic>
 #include <cerrno>
-#include <cstring>
 #include <utility>
 
 #include "c2r/core/error.h"
@@ -16,10 +15,6 @@
 
 namespace c2r {
 namespace {
-
-std::string last_error() {
-  return std::strerror(errno);  // NOLINT(concurrency-mt-unsafe): glibc's is thread-safe
-}
 
 // What `xz -9` needs is 65 MiB. A file may claim any dictionary, which liblzma would allocate.
 constexpr std::uint64_t kMaxXzMemoryBytes = 256 << 20;
@@ -88,16 +83,17 @@ bool path_exists(const std::filesystem::path& path) {
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
   const FileDescriptor file(path.c_str());
-  C2R_REQUIRE(file.fd >= 0, kInvalidFile, "cannot open '{}': {}", path.string(), last_error());
+  C2R_REQUIRE(file.fd >= 0, kInvalidFile, "cannot open '{}': {}", path.string(),
+              last_system_error());
   struct stat status {};
   C2R_REQUIRE(::fstat(file.fd, &status) == 0, kInvalidFile, "cannot read '{}': {}", path.string(),
-              last_error());
+              last_system_error());
   C2R_REQUIRE(S_ISREG(status.st_mode), kInvalidFile, "'{}' is not a regular file", path.string());
   if (status.st_size == 0) return;  // mmap refuses an empty range
   const auto size = static_cast<std::size_t>(status.st_size);
   void* const address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.fd, 0);
   C2R_REQUIRE(address != MAP_FAILED, kInvalidFile, "cannot map '{}': {}", path.string(),
-              last_error());
+              last_system_error());
   bytes_ = {static_cast<const std::byte*>(address), size};
 }
 
@@ -132,7 +128,7 @@ AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(path), place_(
   temporary_ = place_.parent_path() /
                fmt::format(".{}.{}.{}.tmp", place_.filename().string(), ::getpid(), ++count);
   fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  C2R_REQUIRE(fd_ >= 0, kInvalidFile, "cannot write '{}': {}", path.string(), last_error());
+  C2R_REQUIRE(fd_ >= 0, kInvalidFile, "cannot write '{}': {}", path.string(), last_system_error());
   if (exists) (void)::fchmod(fd_, status.st_mode & 0777);  // a file system may have no modes
 }
 
@@ -147,7 +143,8 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const ssize_t written = ::write(fd_, bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR) continue;
-    C2R_REQUIRE(written > 0, kInvalidFile, "cannot write '{}': {}", path_.string(), last_error());
+    C2R_REQUIRE(written > 0, kInvalidFile, "cannot write '{}': {}", path_.string(),
+                last_system_error());
     bytes = bytes.subspan(static_cast<std::size_t>(written));
   }
 }
@@ -155,7 +152,7 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
 void AtomicFile::commit() {
   C2R_ASSERT(fd_ >= 0);
   C2R_REQUIRE(::fsync(fd_) == 0 && ::rename(temporary_.c_str(), place_.c_str()) == 0, kInvalidFile,
-              "cannot write '{}': {}", path_.string(), last_error());
+              "cannot write '{}': {}", path_.string(), last_system_error());
   ::close(std::exchange(fd_, -1));
 }
 

@@ -3,7 +3,6 @@
 
 #include <cerrno>
 #include <cstdlib>
-#include <cstring>
 #include <string>
 
 #include "c2r/core/error.h"
@@ -14,10 +13,6 @@ namespace {
 
 constexpr std::size_t kBufferBytes = 1 << 16;
 
-std::string last_error() {
-  return std::strerror(errno);  // NOLINT(concurrency-mt-unsafe): glibc's is thread-safe
-}
-
 }  // namespace
 
 SpillFile::SpillFile(const std::filesystem::path& path) {
@@ -25,7 +20,7 @@ SpillFile::SpillFile(const std::filesystem::path& path) {
   std::string name = folder + "/.c2r.XXXXXX";  // not O_TMPFILE, which network file systems lack
   fd_ = ::mkostemp(name.data(), O_CLOEXEC);
   C2R_REQUIRE(fd_ >= 0, kInvalidFile, "cannot write a temporary file in '{}': {}", folder,
-              last_error());
+              last_system_error());
   ::unlink(name.c_str());
 }
 
@@ -38,7 +33,8 @@ std::int64_t SpillFile::append(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const ssize_t written = ::pwrite(fd_, bytes.data(), bytes.size(), num_bytes_);
     if (written < 0 && errno == EINTR) continue;
-    C2R_REQUIRE(written > 0, kInvalidFile, "cannot write a temporary file: {}", last_error());
+    C2R_REQUIRE(written > 0, kInvalidFile, "cannot write a temporary file: {}",
+                last_system_error());
     num_bytes_ += written;
     bytes = bytes.subspan(static_cast<std::size_t>(written));
   }
@@ -50,7 +46,7 @@ void SpillFile::read(std::int64_t offset, std::span<std::byte> bytes) const {
     const ssize_t got = ::pread(fd_, bytes.data(), bytes.size(), offset);
     if (got < 0 && errno == EINTR) continue;
     C2R_REQUIRE(got > 0, kInvalidFile, "cannot reread a temporary file: {}",
-                got == 0 ? "it has become shorter" : last_error());
+                got == 0 ? "it has become shorter" : last_system_error());
     offset += got;
     bytes = bytes.subspan(static_cast<std::size_t>(got));
   }

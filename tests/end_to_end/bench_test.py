@@ -11,7 +11,7 @@ SMALL = ["olmoe", "--ranks", "4", "--tokens", "16", "--rounds", "1"]
 
 class Bench(CommandLine):
     def test_prints_what_each_variant_sends_and_takes(self):
-        text = self.succeed("bench", "exchange", *SMALL, "--cluster", "2x2", "--mode", "per-node",
+        text = self.succeed("bench", "exchange", *SMALL, "--cluster", "2x2", "--copy-mode", "per-node",
                             "--chunks", "3")
         self.assertIn("exchange of olmoe: 64 experts, top-8, hidden 2048", text)
         self.assertIn("4 ranks (2x2) of 16 tokens", text)

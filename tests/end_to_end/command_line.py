@@ -9,7 +9,7 @@ import unittest
 import small_model
 
 C2R = str(pathlib.Path(sys.argv.pop(1)).resolve())
-IMPORT = ["import", "--from", "npy", "expert_ids.npy", "--num-experts", "8", "--model", "small"]
+IMPORT = ["import", "--from", "npy", "expert_ids.npy", "--num-experts", "8", "--model-name", "small"]
 
 
 class CommandLine(unittest.TestCase):

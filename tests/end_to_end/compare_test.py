@@ -92,9 +92,9 @@ class Comparisons(CommandLine):
         self.fails_with(1, "c2r compare: cannot write 'nosuch/f1.json': No such file or directory",
                         "compare", "trace.safetensors", "plan.json", "--pareto", "2", "--effort",
                         "1e6", "--front-plans", "nosuch/f")
-        self.fails_with(2, "c2r compare: --bound knows a bound for --transport per-rank and "
+        self.fails_with(2, "c2r compare: --bound knows a bound for --copy-mode per-rank and "
                            "per-node, not all-gather", "compare", "trace.safetensors", "plan.json", "--bound",
-                        "--transport", "all-gather")
+                        "--copy-mode", "all-gather")
 
 
 if __name__ == "__main__":

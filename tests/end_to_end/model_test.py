@@ -56,7 +56,7 @@ class ShippedModels(CommandLine):
             for mode in ("per-expert", "per-rank", "per-node"):
                 with self.subTest(model=model, mode=mode):
                     self.assertEqual(self.succeed(*words, "--plan", "plan.json", "--ranks", "4", "--threads", "1",
-                                                  "--mode", mode), alone)
+                                                  "--copy-mode", mode), alone)
 
     def test_they_have_learnt_english(self):
         english = "The old man looked at the sea and said that he would not go to the house again."

@@ -260,7 +260,7 @@ class Plans(CommandLine):
             planned = json.loads((self.folder / "plan.json").read_text())["predictions"]
             words = ["simulate", "plan.json", "trace.safetensors", "--json"]
             steps = json.loads(self.succeed(*words))["steps"]
-            per_rank = json.loads(self.succeed(*words, "--transport", "per-rank"))["steps"]
+            per_rank = json.loads(self.succeed(*words, "--copy-mode", "per-rank"))["steps"]
             self.assertEqual([p["copy_mode"] for p in planned], ["per-expert", mode, mode])
             for plan, step, same in zip(planned, steps, per_rank):
                 for key in "copies_per_token", "wire_copies_per_token", "imbalance":

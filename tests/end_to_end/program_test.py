@@ -73,7 +73,7 @@ class Mistakes(CommandLine):
     def test_names_for_several_ranks_are_checked_on_one(self):
         words = ["score", "tiny_model", "--tokens", "tokens.jsonl"]
         self.fails_with(2, "c2r score: a copy mode is per-expert, per-rank, per-node or all-gather; not 'x'",
-                        *words, "--mode", "x")
+                        *words, "--copy-mode", "x")
         self.fails_with(2, "c2r score: a row type is f32 or bf16; not 'x'", *words, "--row-type", "x")
 
     def test_a_name_that_is_not_utf8_is_replaced_in_json(self):

@@ -14,7 +14,7 @@ MPIEXEC = sys.argv.pop(2)
 import small_model  # noqa: E402
 from command_line import C2R, CommandLine  # noqa: E402
 
-EXACT = ["--dtype", "f32", "--mode", "per-expert"]  # the order of sums of one process
+EXACT = ["--dtype", "f32", "--copy-mode", "per-expert"]  # the order of sums of one process
 MODELS = pathlib.Path(__file__).resolve().parents[2] / "models"
 MEMORY = re.compile(r"rank (\d+): (\d+\.\d) MB resident, of which (\d+\.\d) MB are weights\n")
 
@@ -76,7 +76,7 @@ class Ranks(CommandLine):
                  json.dumps(self.expected["prompt"])]
         self.make_plan("2x2", "--redundant-slots", "1")
         for mode in "per-expert", "per-rank", "per-node":
-            text = self.succeed_on(4, *words, "--plan", "plan.json", "--mode", mode)
+            text = self.succeed_on(4, *words, "--plan", "plan.json", "--copy-mode", mode)
             self.assertEqual([int(t) for t in text.split()], self.expected["greedy"])
 
     def test_text_of_a_trained_model_is_the_same(self):
@@ -86,8 +86,8 @@ class Ranks(CommandLine):
             one = self.succeed(*words)
             for mode in "per-expert", "per-rank":
                 with self.subTest(model=model, mode=mode):
-                    self.assertEqual(self.succeed_on(4, *words, "--mode", mode), one)
-            words += ["--temperature", "1", "--mode", "per-expert"]
+                    self.assertEqual(self.succeed_on(4, *words, "--copy-mode", mode), one)
+            words += ["--temperature", "1", "--copy-mode", "per-expert"]
             self.assertEqual(self.succeed_on(4, *words), self.succeed(*words))
 
     def test_text_is_streamed_by_one_rank(self):
