@@ -7,6 +7,7 @@
 #include "c2r/cli/app.h"
 #include "c2r/cli/bench_model.h"
 #include "c2r/cli/bench_output.h"
+#include "c2r/cli/progress_line.h"
 #include "c2r/core/error.h"
 #include "c2r/core/rng.h"
 #include "c2r/placement/reach.h"
@@ -139,40 +140,57 @@ void run_bench(const BenchOptions& options) {
     const LayerBatch batch =
         make_layer_batch(std::move(choices), problem.shape.hidden, index(transport.rank()));
     ThreadPool pool(options.num_threads);
-    const auto results =
-        bench_layer(transport, pool,
-                    {.shape = problem.shape,
-                     .has_experts = options.what == "layer",
-                     .arithmetic = options.dtype == "f32" ? Arithmetic::kF32 : Arithmetic::kBf16,
-                     .num_rounds = options.num_rounds},
-                    problem.experts ? &*problem.experts : nullptr, batch, problem.variants);
+    const LayerBenchOptions layer{
+        .shape = problem.shape,
+        .has_experts = options.what == "layer",
+        .arithmetic = options.dtype == "f32" ? Arithmetic::kF32 : Arithmetic::kBf16,
+        .num_rounds = options.num_rounds};
+    const auto results = [&] {
+      std::optional<ProgressLine> line;  // of one rank
+      NoProgress silent;
+      if (transport.rank() == RankId{0}) line.emplace("timing the " + options.what);
+      return bench_layer(transport, pool, layer, problem.experts ? &*problem.experts : nullptr,
+                         batch, problem.variants, line ? *line : static_cast<Progress&>(silent));
+    }();
     if (transport.rank() == RankId{0}) print_bench(options, problem, results);
   });
 }
 
-void add_options(CLI::App& command, BenchOptions& options) {
-  const auto text = [&](const char* name, std::string& value, const char* help, const char* type) {
-    return command.add_option(name, value, help)->type_name(type);
-  };
+CLI::Option* add_text(CLI::App& command, const char* name, std::string& value, const char* help,
+                      const char* type) {
+  return command.add_option(name, value, help)->type_name(type);
+}
+
+void add_problem_options(CLI::App& command, BenchOptions& options) {
   command
       .add_option("problem", options.problem,
                   "qwen1.5-moe, llama-moe, olmoe, mixtral-8x7b or deepseek-v3")
       ->required();
-  add_rank_options(command, options.ranks);
   command.add_option("--tokens", options.num_tokens, "tokens of each rank")
       ->check(in_range(0, 1 << 20))
       ->capture_default_str()
       ->type_name("N");
   auto* const trace =
-      text("--trace", options.trace,
-           "choices of this trace, whose experts and top-k replace the shape's", "FILE");
+      add_text(command, "--trace", options.trace,
+               "choices of this trace, whose experts and top-k replace the shape's", "FILE");
   command.add_option("--layer", options.layer, "of the trace and the plan, from 0")
       ->check(in_range(0, 1023))
       ->capture_default_str()
       ->type_name("N");
-  text("--on", options.part, "which sequences: all, even, odd, first-half or second-half", "PART")
+  add_text(command, "--on", options.part,
+           "which sequences: all, even, odd, first-half or second-half", "PART")
       ->needs(trace)
       ->capture_default_str();
+  command.add_option("--seed", options.seed, "of random choices and replica rules")
+      ->capture_default_str()
+      ->type_name("N");
+}
+
+void add_run_options(CLI::App& command, BenchOptions& options) {
+  const auto text = [&](const char* name, std::string& value, const char* help, const char* type) {
+    return add_text(command, name, value, help, type);
+  };
+  add_rank_options(command, options.ranks);
   text("--plan", options.plan, "the placement; without one, contiguous", "FILE");
   text("--cluster", options.cluster,
        "NODESxRANKS, or a JSON file with link speeds, from which the links' bound follows",
@@ -195,9 +213,6 @@ void add_options(CLI::App& command, BenchOptions& options) {
       ->check(in_range(1, 1024))
       ->capture_default_str()
       ->type_name("N");
-  command.add_option("--seed", options.seed, "of random choices and replica rules")
-      ->capture_default_str()
-      ->type_name("N");
   command.add_flag("--ablate", options.is_ablation,
                    "also without overlap, placement, local sums and deduplication, one at a time");
   command.add_flag("--json", options.is_json, "print one JSON object");
@@ -208,7 +223,8 @@ void add_bench_layer(CLI::App& bench, const char* what, const char* help) {
   auto* const command = bench.add_subcommand(what, help);
   auto options = std::make_shared<BenchOptions>();
   options->what = what;
-  add_options(*command, *options);
+  add_problem_options(*command, *options);
+  add_run_options(*command, *options);
   command->footer(
       "The baseline sends a copy for every choice to contiguous experts, computes, and sends "
       "every\n"

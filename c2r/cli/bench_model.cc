@@ -9,6 +9,7 @@
 #include "c2r/cli/bench_model.h"
 #include "c2r/cli/model_options.h"
 #include "c2r/cli/model_run.h"
+#include "c2r/cli/progress_line.h"
 #include "c2r/cli/version.h"
 #include "c2r/engine/bench_layer.h"
 #include "c2r/io/json.h"
@@ -61,7 +62,10 @@ void print_model_table(const std::vector<ModelBenchPhase>& phases) {
 Work prepare_bench_model(const BenchModelOptions& options, OpenModel& open) {
   check_request(options.request, open.model.config());
   return [&options, &open] {
-    const auto phases = bench_model(open.engine, open.model, options.request);
+    const auto phases = [&] {
+      ProgressLine progress("timing the model");
+      return bench_model(open.engine, open.model, options.request, progress);
+    }();
     if (!open.is_first_rank()) return;
     if (options.is_json) {
       print_model_json(options, phases);

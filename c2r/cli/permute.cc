@@ -6,6 +6,7 @@
 
 #include "c2r/cli/app.h"
 #include "c2r/cli/output.h"
+#include "c2r/cli/progress_line.h"
 #include "c2r/core/error.h"
 
 namespace c2r::cli {
@@ -18,7 +19,10 @@ struct PermuteOptions {
 void permute(const PermuteOptions& options) {
   const Model model(options.model);
   const Plan plan = read_plan(options.plan);
-  permute_checkpoint(model, plan, options.plan, options.output);
+  {
+    ProgressLine progress("writing " + options.output, "bytes");
+    permute_checkpoint(model, plan, options.plan, options.output, progress);
+  }
   std::cout << fmt::format("{}: experts of {} layers in the order of {}\n", options.output,
                            plan.num_layers(), options.plan);
 }

@@ -350,7 +350,7 @@ double median(std::vector<double> values) {
 std::vector<VariantResult> bench_layer(Transport& transport, ThreadPool& pool,
                                        const LayerBenchOptions& options,
                                        const RandomExperts* experts, const LayerBatch& batch,
-                                       std::span<const LayerVariant> variants) {
+                                       std::span<const LayerVariant> variants, Progress& progress) {
   Compute compute(pool, options, experts);
   std::vector<std::unique_ptr<Runner>> runners;
   std::vector<VariantResult> results(variants.size());
@@ -360,8 +360,11 @@ std::vector<VariantResult> bench_layer(Transport& transport, ThreadPool& pool,
   }
   // [variant][phase][round], of this rank
   std::vector<std::array<std::vector<double>, kNumPhases>> phases(variants.size());
+  const std::int64_t num_runs = std::ssize(variants) * (options.num_rounds + 2);
+  std::int64_t num_done = 0;
   for (std::int32_t round = -2; round < options.num_rounds; ++round) {  // two to warm up
     for (std::size_t v = 0; v < variants.size(); ++v) {
+      progress.update(num_done++, num_runs);
       PipelineTimes times;
       const double total = slowest(transport, runners[v]->run_once(times));
       const double computed = slowest(transport, runners[v]->compute_once());

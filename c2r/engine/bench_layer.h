@@ -21,6 +21,7 @@
 #include "c2r/core/bf16.h"
 #include "c2r/core/matrix.h"
 #include "c2r/core/parallel.h"
+#include "c2r/core/progress.h"
 #include "c2r/dispatch/dispatch.h"
 #include "c2r/dispatch/pipeline.h"
 #include "c2r/experts/expert_mlp.h"
@@ -97,13 +98,14 @@ struct VariantResult {
 
 /// Collective. @param experts,batch of this rank; experts are not used without has_experts
 /// @param pool of this rank
+/// @param progress counts the runs of this rank, of all variants
 /// @returns one result for each variant
 /// @throws Error(kTransport) if a variant sends or computes something wrong, and as
 /// Exchange::wait()
 std::vector<VariantResult> bench_layer(Transport& transport, ThreadPool& pool,
                                        const LayerBenchOptions& options,
                                        const RandomExperts* experts, const LayerBatch& batch,
-                                       std::span<const LayerVariant> variants);
+                                       std::span<const LayerVariant> variants, Progress& progress);
 
 /// Of an odd number the middle, else the mean of the two in the middle; 0 of none.
 double median(std::vector<double> values);

@@ -45,8 +45,9 @@ TEST(BenchLayer, ChecksAndCountsEveryVariant) {
     }
     ThreadPool pool(1);
     const LayerBenchOptions options{.shape = shape, .num_rounds = 2};
+    NoProgress progress;
     const auto results = bench_layer(transport, pool, options, &experts,
-                                     make_layer_batch(idx, shape.hidden, 1), variants);
+                                     make_layer_batch(idx, shape.hidden, 1), variants, progress);
     ASSERT_EQ(results.size(), 3U);
     for (const VariantResult& result : results) {
       EXPECT_EQ(result.seconds.size(), 2U);

@@ -154,7 +154,7 @@ void check_request(const ModelBenchRequest& request, const ModelConfig& config) 
 }
 
 std::vector<ModelBenchPhase> bench_model(Engine& engine, const Model& model,
-                                         const ModelBenchRequest& request) {
+                                         const ModelBenchRequest& request, Progress& progress) {
   std::vector<ModelBenchPhase> phases;
   if (engine.is_first_rank()) {
     check_request(request, model.config());
@@ -167,8 +167,13 @@ std::vector<ModelBenchPhase> bench_model(Engine& engine, const Model& model,
           {.name = "decode", .batch_size = size, .num_tokens = size * request.num_steps});
     }
     bench.run(prefill);
+    const std::int64_t num_runs = std::ssize(phases) * request.num_rounds;
+    std::int64_t num_done = 0;
     for (std::int32_t round = 0; round < request.num_rounds; ++round) {
-      for (ModelBenchPhase& phase : phases) bench.run(phase);
+      for (ModelBenchPhase& phase : phases) {
+        progress.update(num_done++, num_runs);
+        bench.run(phase);
+      }
     }
   }
   engine.finish_passes();

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "c2r/core/progress.h"
 #include "c2r/engine/engine.h"
 
 namespace c2r {
@@ -34,9 +35,10 @@ struct ModelBenchPhase {
 /// Collective: rank 0 runs the sequences and the others serve their experts to them; only rank 0
 /// gets results. What is counted is all ranks' together.
 /// @param model the engine's
+/// @param progress counts the runs of all phases
 /// @throws Error(kInvalidArgument) if a size is less than 1 or does not fit the model's positions
 std::vector<ModelBenchPhase> bench_model(Engine& engine, const Model& model,
-                                         const ModelBenchRequest& request);
+                                         const ModelBenchRequest& request, Progress& progress);
 
 /// What bench_model() checks first. @throws as bench_model()
 void check_request(const ModelBenchRequest& request, const ModelConfig& config);

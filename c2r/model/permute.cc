@@ -85,21 +85,37 @@ void write_rows(const TensorView& view, const Order& order, AtomicFile& file) {
   for (const std::size_t row : order) file.write(view.bytes.subspan(row * row_bytes, row_bytes));
 }
 
+// Bytes of tensors that are written, and that there are.
+struct BytesDone {
+  Progress& progress;
+  std::int64_t done = 0, total = 0;
+
+  void add(std::size_t num_bytes) {
+    done += static_cast<std::int64_t>(num_bytes);
+    progress.update(done, total);
+  }
+};
+
 void write_shard(const Checkpoint& checkpoint, const SafetensorsFile& shard, const Changes& changes,
-                 const std::filesystem::path& path) {
+                 const std::filesystem::path& path, BytesDone& bytes) {
   std::vector<TensorToWrite> tensors;
   for (const auto& [name, unused] : shard.tensors()) {
     const auto source = changes.sources.find(name);
     const TensorView& view =
         checkpoint.tensor(source == changes.sources.end() ? name : source->second);
     const auto order = changes.row_orders.find(name);
-    tensors.push_back({.name = name,
-                       .dtype = view.dtype,
-                       .shape = view.shape,
-                       .write = [&view, order, end = changes.row_orders.end()](AtomicFile& file) {
-                         if (order == end) return file.write(view.bytes);
-                         write_rows(view, order->second, file);
-                       }});
+    tensors.push_back(
+        {.name = name,
+         .dtype = view.dtype,
+         .shape = view.shape,
+         .write = [&view, &bytes, order, end = changes.row_orders.end()](AtomicFile& file) {
+           if (order == end) {
+             file.write(view.bytes);
+           } else {
+             write_rows(view, order->second, file);
+           }
+           bytes.add(view.bytes.size());
+         }});
   }
   write_safetensors(path, std::move(tensors), {shard.metadata().begin(), shard.metadata().end()});
 }
@@ -153,7 +169,7 @@ class NewFolder {
 }  // namespace
 
 void permute_checkpoint(const Model& model, const Plan& plan, std::string_view place,
-                        const std::filesystem::path& output) {
+                        const std::filesystem::path& output, Progress& progress) {
   const ModelConfig& config = model.config();
   check_plan_is_for(plan, place, config);
   Changes changes;
@@ -166,9 +182,13 @@ void permute_checkpoint(const Model& model, const Plan& plan, std::string_view p
   permute_config(config, orders, json);
 
   NewFolder folder(output);
+  BytesDone bytes{.progress = progress};
+  for (const SafetensorsFile& shard : model.checkpoint().shards()) {
+    for (const auto& [name, view] : shard.tensors()) bytes.total += std::ssize(view.bytes);
+  }
   for (const SafetensorsFile& shard : model.checkpoint().shards()) {
     const auto name = std::filesystem::path(shard.path()).filename();
-    write_shard(model.checkpoint(), shard, changes, folder.path() / name);
+    write_shard(model.checkpoint(), shard, changes, folder.path() / name, bytes);
   }
   copy_other_files(model.folder(), folder.path());
   write_text_file(folder.path() / "config.json", json_text(json, 1) + "\n");

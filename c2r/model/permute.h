@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <string_view>
 
+#include "c2r/core/progress.h"
 #include "c2r/model/model.h"
 #include "c2r/plan/plan.h"
 
@@ -18,10 +19,11 @@ namespace c2r {
 /// computes the same; sums over a token's experts keep their order.
 ///
 /// @param place names the plan in messages
+/// @param progress counts bytes of tensors
 /// @throws Error(kInvalidFile) if the plan is for another model, or if a layer has replicas;
 ///         Error(kInvalidArgument) if `output` exists. Nothing is left at `output` then.
 /// Cost: reads and writes every byte once; memory does not grow with the model.
 void permute_checkpoint(const Model& model, const Plan& plan, std::string_view place,
-                        const std::filesystem::path& output);
+                        const std::filesystem::path& output, Progress& progress);
 
 }  // namespace c2r

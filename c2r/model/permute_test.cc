@@ -68,7 +68,8 @@ void expect_same_model(const std::filesystem::path& folder, const std::string& n
   const Model model(folder);
   const Plan plan = random_plan(model.config(), 3);
   const auto output = testing::temporary_path(name);
-  permute_checkpoint(model, plan, "plan.json", output);
+  NoProgress progress;
+  permute_checkpoint(model, plan, "plan.json", output, progress);
   const Result before = run(model), after = run(Model(output));
   // Every product is the same; the softmax's denominator is added in another order of experts,
   // which changes a weight by some 2^-24, and each layer passes it on.
@@ -99,21 +100,25 @@ TEST(PermuteCheckpoint, CollaboratorListsFollowTheirExperts) {
 TEST(PermuteCheckpoint, OtherFilesAreCopied) {
   const Model model(golden("mixtral"));
   const auto output = testing::temporary_path("permuted");
-  permute_checkpoint(model, random_plan(model.config(), 1), "plan.json", output);
+  NoProgress progress;
+  permute_checkpoint(model, random_plan(model.config(), 1), "plan.json", output, progress);
   EXPECT_EQ(read_file(output / "expected.json"), read_file(model.folder() / "expected.json"));
 }
 
 TEST(PermuteCheckpoint, RefusesReplicasAndWhatIsThereAlready) {
   const Model model(golden("mixtral"));
   const auto output = testing::temporary_path("permuted");
+  NoProgress progress;
   Plan plan = random_plan(model.config(), 1);
-  EXPECT_EQ(error_of([&] { permute_checkpoint(model, plan, "plan.json", output.parent_path()); }),
+  EXPECT_EQ(error_of([&] {
+              permute_checkpoint(model, plan, "plan.json", output.parent_path(), progress);
+            }),
             fmt::format("'{}' exists already", output.parent_path().string()));
   plan.layers[1].placement.slots = Matrix<ExpertId>(2, 3);
   for (std::int32_t i = 0; i < 6; ++i) {
     plan.layers[1].placement.slots(i / 3, i % 3) = ExpertId{i % 4};
   }
-  EXPECT_EQ(error_of([&] { permute_checkpoint(model, plan, "plan.json", output); }),
+  EXPECT_EQ(error_of([&] { permute_checkpoint(model, plan, "plan.json", output, progress); }),
             "plan.json, layer 1: expert 0 has 2 slots, but a checkpoint has each expert once");
   EXPECT_TRUE(std::filesystem::is_empty(output.parent_path()));
 }

@@ -102,6 +102,12 @@ void CoverSolver::choose(std::span<const std::int64_t> loads, std::span<std::uin
   }
 }
 
+bool CoverSolver::has_choice() const {
+  return covers_.size() > 1 || std::ranges::any_of(hosts_, [&](RankSet hosts) {
+           return !std::has_single_bit(hosts & covers_[0]);
+         });
+}
+
 // `open` holds the experts that no rank of `used` serves.
 void CoverSolver::branch(RankSet used, std::int32_t num_used, std::uint64_t open) {
   if (open == 0) return consider(used, num_used);

@@ -44,6 +44,8 @@ class CoverSolver {
   void set_token(std::span<const std::span<const std::uint16_t>> hosts);
   void choose(std::span<const std::int64_t> loads, std::span<std::uint16_t> served_by,
               std::int32_t home_node = kNoNode);
+  /// Whether loads or homes matter to choose().
+  bool has_choice() const;
 
   static constexpr std::int32_t kMaxHosts = 64, kMaxSteps = 4096;
 

@@ -38,8 +38,7 @@ class LayerSearch {
   }
 
   OptimizedPlacement run(const PlacementObjective& objective) {
-    OptimizedPlacement result =
-        measure_placement(sets_, problem_.cluster, objective, search(objective));
+    OptimizedPlacement result = measured(objective, settled(search(objective)));
     if (columns_bound_ && *columns_bound_ > result.copy_cost_bound) {
       result.value_bound += *columns_bound_ - result.copy_cost_bound;  // takes_columns(): kCopies
       result.copy_cost_bound = *columns_bound_;
@@ -54,10 +53,13 @@ class LayerSearch {
     if (!index_is_empty()) rank_of = best_partition(rank_of);
     if (!index_is_empty() && takes_columns()) rank_of = finish_by_columns(std::move(rank_of));
     Placement placement = filled(rank_of);
-    if (has_free_slots() && !index_is_empty() && can_improve(objective, placement)) {
-      placement =
-          search_replicas(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(),
-                          {.work = replica_work(), .seed = options_.seed}, limits_, placement);
+    if (has_free_slots() && !index_is_empty()) {
+      ReplicaState state = settled(placement);
+      if (can_improve(measured(objective, state))) {
+        placement = search_replicas(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(),
+                                    {.work = replica_work(), .seed = options_.seed}, limits_,
+                                    std::move(state));
+      }
     }
     for (std::int64_t rank = 0; rank < placement.ep_size(); ++rank) {
       std::ranges::sort(placement.slots.row(rank));
@@ -65,9 +67,16 @@ class LayerSearch {
     return placement;
   }
 
+  ReplicaState settled(const Placement& placement) const {
+    return {index_, problem_.cluster, placement, is_fixed_to_nodes()};
+  }
+  OptimizedPlacement measured(const PlacementObjective& objective,
+                              const ReplicaState& state) const {
+    return measure_state(index_, sets_.num_tokens, problem_.cluster, objective, state);
+  }
+
   // Not where all that is minimized is at its bound, as with every expert on every rank.
-  bool can_improve(const PlacementObjective& objective, const Placement& placement) const {
-    const auto met = measure_placement(sets_, problem_.cluster, objective, placement);
+  bool can_improve(const OptimizedPlacement& met) const {
     const bool has_least_copies = met.copy_cost <= met.copy_cost_bound * (1 + kRounding);
     const bool is_balanced = problem_.energy.imbalance_scale == 0 ||
                              met.imbalance <= met.imbalance_bound * (1 + kRounding);

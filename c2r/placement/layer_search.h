@@ -2,6 +2,7 @@
 #pragma once
 
 #include "c2r/placement/optimize.h"
+#include "c2r/placement/replica_search.h"
 #include "c2r/placement/search_energy.h"
 #include "c2r/placement/set_index.h"
 
@@ -15,5 +16,10 @@ SearchEnergy energy_for(const SetIndex& index, const Cluster& cluster,
 OptimizedPlacement search_layer(const TokenSets& sets, const Cluster& cluster,
                                 const PlacementObjective& objective, const OptimizeOptions& options,
                                 const SearchLimits& limits);
+
+/// measure_placement() of settled loads.
+OptimizedPlacement measure_state(const SetIndex& index, std::int64_t num_tokens,
+                                 const Cluster& cluster, const PlacementObjective& objective,
+                                 const ReplicaState& state);
 
 }  // namespace c2r

@@ -186,11 +186,17 @@ OptimizedPlacement measure_placement(const TokenSets& sets, const Cluster& clust
               "the placement is for {} experts on {} ranks, but the tokens choose among {} and the "
               "cluster has {} ranks",
               placement.num_experts, placement.ep_size(), sets.num_experts, cluster.ep_size());
-  OptimizedPlacement result{.placement = placement};
   const SetIndex index(sets);
-  if (index.num_choices() == 0) return result;
   const ReplicaState state(index, cluster, placement, /*is_fixed_to_nodes=*/false);
-  const auto per_token = [&](double count) { return count / static_cast<double>(sets.num_tokens); };
+  return measure_state(index, sets.num_tokens, cluster, objective, state);
+}
+
+OptimizedPlacement measure_state(const SetIndex& index, std::int64_t num_tokens,
+                                 const Cluster& cluster, const PlacementObjective& objective,
+                                 const ReplicaState& state) {
+  OptimizedPlacement result{.placement = state.placement()};
+  if (index.num_choices() == 0) return result;
+  const auto per_token = [&](double count) { return count / static_cast<double>(num_tokens); };
   const SearchEnergy energy = energy_for(index, cluster, objective);
   const double cost = energy.cost(state.rank_copies(), state.node_copies());
   result.copies_per_token = per_token(static_cast<double>(state.rank_copies()));
@@ -198,7 +204,7 @@ OptimizedPlacement measure_placement(const TokenSets& sets, const Cluster& clust
   result.copy_cost = per_token(cost);
   result.imbalance = static_cast<double>(std::ranges::max(state.loads())) / energy.mean_load;
   result.meets_bounds = energy.violation(cost, state.loads()) == 0;
-  const std::int32_t slots = placement.slots_per_rank();
+  const std::int32_t slots = state.placement().slots_per_rank();
   const LeastCounts least{
       .rank_copies = copies_bound(index, cluster.ep_size(), slots),
       .node_copies = copies_bound(index, cluster.num_nodes, slots * cluster.ranks_per_node),

@@ -125,10 +125,13 @@ void PairLevel::swap(std::int32_t a, std::int32_t b) {
 Matrix<std::int64_t> pair_counts(const SetIndex& index, std::int32_t num_items) {
   Matrix<std::int64_t> pairs(num_items, num_items);
   for (std::int64_t set = 0; set < index.num_sets(); ++set) {
-    const auto experts = index.experts(set);
-    for (const std::uint16_t a : experts) {
-      for (const std::uint16_t b : experts) pairs(a, b) += a == b ? 0 : index.weight(set);
+    const auto experts = index.experts(set);  // ascending
+    for (auto b = experts.begin(); b != experts.end(); ++b) {
+      for (auto a = experts.begin(); a != b; ++a) pairs(*a, *b) += index.weight(set);
     }
+  }
+  for (std::int64_t a = 0; a < num_items; ++a) {
+    for (std::int64_t b = 0; b < a; ++b) pairs(a, b) = pairs(b, a);
   }
   return pairs;
 }

@@ -89,7 +89,13 @@ std::vector<RankId> homes_of_sequences(std::span<const std::int64_t> sequence_st
 ReachCounter::ReachCounter(const Placement& placement, const ReachOptions& options)
     : chooser_(placement, options.cluster, options.rule, options.seed),
       reach_(empty_reach(placement, chooser_, options)),
-      num_alike_homes_(options.homes == Homes::kUniform ? chooser_.num_alike_homes() : 1) {}
+      num_alike_homes_(options.homes == Homes::kUniform ? chooser_.num_alike_homes() : 1),
+      last_on_rank_(static_cast<std::size_t>(options.cluster.ep_size())),
+      last_on_node_(static_cast<std::size_t>(options.cluster.num_nodes)) {
+  for (std::int32_t rank = 0; rank < options.cluster.ep_size(); ++rank) {
+    node_of_rank_.push_back(options.cluster.node_of(RankId{rank}));
+  }
+}
 
 void ReachCounter::add(MatrixView<const ExpertId> topk_idx, std::span<const RankId> homes) {
   serve(topk_idx, homes, /*is_counted=*/true);
@@ -123,19 +129,17 @@ void ReachCounter::serve(MatrixView<const ExpertId> topk_idx, std::span<const Ra
 
 void ReachCounter::count_token(std::span<const ExpertId> experts, RankId home) {
   ++reach_.num_tokens[index(home)];
-  const Cluster& cluster = reach_.cluster;
-  for (auto rank = served_by_.begin(); rank != served_by_.end(); ++rank) {
-    if (*rank == kNoRank) continue;
-    const ExpertId expert = experts[static_cast<std::size_t>(rank - served_by_.begin())];
-    ++reach_.choices_of_expert(static_cast<std::int64_t>(index(expert)), at(*rank));
-    ++reach_.choices_on_rank(at(home), at(*rank));
-    if (std::find(served_by_.begin(), rank, *rank) != rank) continue;  // an earlier choice's rank
-    ++reach_.tokens_on_rank(at(home), at(*rank));
-    const std::int32_t node = cluster.node_of(*rank);
-    const bool is_new_node = std::none_of(served_by_.begin(), rank, [&](RankId earlier) {
-      return earlier != kNoRank && cluster.node_of(earlier) == node;
-    });
-    if (is_new_node) ++reach_.tokens_on_node(at(home), node);
+  ++num_counted_;
+  for (std::size_t i = 0; i < experts.size(); ++i) {
+    const RankId rank = served_by_[i];
+    if (rank == kNoRank) continue;
+    ++reach_.choices_of_expert(static_cast<std::int64_t>(index(experts[i])), at(rank));
+    ++reach_.choices_on_rank(at(home), at(rank));
+    if (std::exchange(last_on_rank_[index(rank)], num_counted_) == num_counted_) continue;
+    ++reach_.tokens_on_rank(at(home), at(rank));
+    const auto node = node_of_rank_[index(rank)];
+    if (std::exchange(last_on_node_[std::size_t(node)], num_counted_) == num_counted_) continue;
+    ++reach_.tokens_on_node(at(home), node);
   }
 }
 

@@ -94,7 +94,11 @@ class ReachCounter {
   Reach reach_;
   std::int32_t num_alike_homes_ = 1;  // of which the first is counted for all
   std::int64_t next_token_ = 0;
-  std::vector<RankId> served_by_;  // [top_k], scratch
+  std::vector<std::int32_t> node_of_rank_;  // [ep_size]
+  std::vector<RankId> served_by_;           // [top_k], scratch
+  // The count_token() that last met a rank or a node. [ep_size], [num_nodes]
+  std::vector<std::int64_t> last_on_rank_, last_on_node_;
+  std::int64_t num_counted_ = 0;
 };
 
 /// Counts the tokens of a trace in `ranges`. [num_layers]

@@ -25,6 +25,7 @@ class ReplicaFill {
         rank_gain_(index.num_experts(), cluster.ep_size()),
         node_gain_(index.num_experts(), cluster.num_nodes) {
     for (std::size_t rank = 0; rank < experts_of_rank_.size(); ++rank) {
+      node_of_rank_.push_back(cluster.node_of(RankId{static_cast<std::int32_t>(rank)}));
       for (const std::int32_t e : experts_of_rank_[rank]) {
         hosts_[std::size_t(e)].push_back(static_cast<std::int32_t>(rank));
         loads_[rank] += index.load(e);
@@ -68,7 +69,7 @@ class ReplicaFill {
 
  private:
   std::int32_t* ranks_of(std::int64_t set) { return &served_by_[offsets_[std::size_t(set)]]; }
-  std::int32_t node_of(std::int32_t rank) const { return cluster_.node_of(RankId{rank}); }
+  std::int32_t node_of(std::int32_t rank) const { return node_of_rank_[std::size_t(rank)]; }
 
   bool is_allowed(std::int32_t expert, std::int32_t rank) const {
     const std::int32_t node = node_of(rank);
@@ -97,30 +98,43 @@ class ReplicaFill {
                (excess(rank, 0) - excess(rank, moved) + excess(from, 0) - excess(from, -moved));
   }
 
+  // How a choice of a set shares its rank and its node with the others.
+  struct Sharing {
+    std::int32_t node = 0;
+    bool is_alone = true, is_alone_in_node = true;
+    bool is_first_of_rank = true, is_first_of_node = true;
+  };
+
+  // Of every choice, in sharing_.
+  void find_sharing(std::span<const std::int32_t> ranks) {
+    sharing_.assign(ranks.size(), {});
+    for (std::size_t i = 0; i < ranks.size(); ++i) {
+      Sharing& mine = sharing_[i];
+      mine.node = node_of(ranks[i]);
+      for (std::size_t before = 0; before < i; ++before) {
+        Sharing& other = sharing_[before];
+        if (other.node != mine.node) continue;
+        mine.is_first_of_node = mine.is_alone_in_node = other.is_alone_in_node = false;
+        if (ranks[before] != ranks[i]) continue;
+        mine.is_first_of_rank = mine.is_alone = other.is_alone = false;
+      }
+    }
+  }
+
   // Adds or takes away what a set says: an expert that is alone on its rank, or node, could as well
   // be served on any other one that the token visits.
   void count(std::int64_t set, std::int64_t sign) {
     const auto experts = index_.experts(set);
     const std::int64_t weight = sign * index_.weight(set);
     const std::span ranks(ranks_of(set), experts.size());
+    find_sharing(ranks);
     for (std::size_t i = 0; i < experts.size(); ++i) {
-      bool is_alone = true, is_alone_in_node = true;
+      if (!sharing_[i].is_alone) continue;
       for (std::size_t other = 0; other < experts.size(); ++other) {
         if (other == i) continue;
-        is_alone &= ranks[other] != ranks[i];
-        is_alone_in_node &= node_of(ranks[other]) != node_of(ranks[i]);
-      }
-      if (!is_alone) continue;
-      for (std::size_t other = 0; other < experts.size(); ++other) {
-        if (other == i) continue;
-        const auto before = ranks.first(other);
-        const std::int32_t node = node_of(ranks[other]);
-        const auto is_same_node = [&](std::int32_t rank) { return node_of(rank) == node; };
-        if (std::ranges::find(before, ranks[other]) == before.end()) {
-          rank_gain_(experts[i], ranks[other]) += weight;
-        }
-        if (is_alone_in_node && std::ranges::none_of(before, is_same_node)) {
-          node_gain_(experts[i], node) += weight;
+        if (sharing_[other].is_first_of_rank) rank_gain_(experts[i], ranks[other]) += weight;
+        if (sharing_[i].is_alone_in_node && sharing_[other].is_first_of_node) {
+          node_gain_(experts[i], sharing_[other].node) += weight;
         }
       }
     }
@@ -156,11 +170,13 @@ class ReplicaFill {
   const SearchEnergy& energy_;
   bool is_fixed_to_nodes_;
   std::vector<std::vector<std::int32_t>> experts_of_rank_, hosts_;
-  std::vector<std::size_t> offsets_;     // [num_sets], into served_by_
-  std::vector<std::int32_t> served_by_;  // the rank of each expert of each set
-  std::vector<std::int64_t> loads_;      // [ep_size]
-  Matrix<std::int64_t> rank_gain_;       // [num_experts, ep_size]
-  Matrix<std::int64_t> node_gain_;       // [num_experts, num_nodes]
+  std::vector<std::int32_t> node_of_rank_;  // [ep_size]
+  std::vector<std::size_t> offsets_;        // [num_sets], into served_by_
+  std::vector<std::int32_t> served_by_;     // the rank of each expert of each set
+  std::vector<std::int64_t> loads_;         // [ep_size]
+  Matrix<std::int64_t> rank_gain_;          // [num_experts, ep_size]
+  Matrix<std::int64_t> node_gain_;          // [num_experts, num_nodes]
+  std::vector<Sharing> sharing_;            // [<= top_k], scratch
 };
 
 }  // namespace

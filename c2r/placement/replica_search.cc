@@ -24,7 +24,7 @@ class ReplicaSearch {
  public:
   ReplicaSearch(const SetIndex& index, const Cluster& cluster, const SearchEnergy& energy,
                 bool is_fixed_to_nodes, const ReplicaEffort& effort, const SearchLimits& limits,
-                const Placement& start)
+                ReplicaState start)
       : index_(index),
         cluster_(cluster),
         asked_(energy),
@@ -32,7 +32,7 @@ class ReplicaSearch {
         is_fixed_to_nodes_(is_fixed_to_nodes),
         effort_(effort),
         limits_(limits),
-        state_(index, cluster, start, is_fixed_to_nodes),
+        state_(std::move(start)),
         random_(effort.seed) {
     for (std::int32_t e = 0; e < index.num_experts(); ++e) {
       sets_per_expert_ += std::ssize(index.sets_of(e));
@@ -258,8 +258,9 @@ class ReplicaSearch {
 
 Placement search_replicas(const SetIndex& index, const Cluster& cluster, const SearchEnergy& energy,
                           bool is_fixed_to_nodes, const ReplicaEffort& effort,
-                          const SearchLimits& limits, const Placement& start) {
-  return ReplicaSearch(index, cluster, energy, is_fixed_to_nodes, effort, limits, start).run();
+                          const SearchLimits& limits, ReplicaState start) {
+  return ReplicaSearch(index, cluster, energy, is_fixed_to_nodes, effort, limits, std::move(start))
+      .run();
 }
 
 }  // namespace c2r

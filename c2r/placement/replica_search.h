@@ -1,10 +1,9 @@
 // Search for placements with replicas: where a token can be served by different sets of ranks.
 //
 // Every token is served by the fewest ranks that host all its experts, and where several sets of
-// that size do, by the one on the fewest
-// nodes, then by the one with the least load. The number of copies is therefore a function of the
-// placement alone and is tracked exactly; the loads depend on the order of the choices and are
-// settled by settle_loads() in the end.
+// that size do, by the one on the fewest nodes, then by the one with the least load. The number of
+// copies is therefore a function of the placement alone and is tracked exactly; the loads depend on
+// the order of the choices and are settled by settle_loads() in the end.
 #pragma once
 
 #include <cstdint>
@@ -73,8 +72,9 @@ class ReplicaState {
   std::span<std::uint16_t> mutable_ranks_of(std::int64_t set);
   std::int32_t place(const Change& change);  // returns the expert that was there
   CoverSize size_of(std::span<const std::uint16_t> ranks) const;
+  void add_loads(std::int64_t set, std::int64_t sign);
   void count(std::int64_t set, std::int64_t sign);
-  void serve(std::int64_t set);
+  bool serve(std::int64_t set);  // whether the loads may have mattered
   void visit_sets_of(std::int32_t expert);
 
   const SetIndex* index_;
@@ -104,10 +104,10 @@ struct ReplicaEffort {
   std::uint64_t seed = 0;
 };
 
-/// Improves a placement with replicas by annealing or, where that is too slow for the effort, by
-/// annealing where its slots are (slot_search.h). Returns the best placement met.
+/// Improves a settled placement with replicas by annealing or, where that is too slow for the
+/// effort, by annealing where its slots are (slot_search.h). Returns the best placement met.
 Placement search_replicas(const SetIndex& index, const Cluster& cluster, const SearchEnergy& energy,
                           bool is_fixed_to_nodes, const ReplicaEffort& effort,
-                          const SearchLimits& limits, const Placement& start);
+                          const SearchLimits& limits, ReplicaState start);
 
 }  // namespace c2r

@@ -59,41 +59,46 @@ CoverSize ReplicaState::size_of(std::span<const std::uint16_t> ranks) const {
 
 // Adds (or, with sign -1, takes away) what a set costs as it is served now.
 void ReplicaState::count(std::int64_t set, std::int64_t sign) {
-  const auto ranks = ranks_of(set);
   const std::int64_t weight = sign * index_->weight(set);
-  for (const std::uint16_t rank : ranks) loads_[rank] += weight;
-  const CoverSize size = size_of(ranks);
+  add_loads(set, sign);
+  const CoverSize size = size_of(ranks_of(set));
   rank_copies_ += size.ranks * weight;
   node_copies_ += size.nodes * weight;
   sizes_[std::size_t(set)] = size;
 }
 
-void ReplicaState::serve(std::int64_t set) {
+void ReplicaState::add_loads(std::int64_t set, std::int64_t sign) {
+  for (const std::uint16_t rank : ranks_of(set)) loads_[rank] += sign * index_->weight(set);
+}
+
+bool ReplicaState::serve(std::int64_t set) {
   const auto ranks = mutable_ranks_of(set);
   set_hosts_.clear();
-  bool has_choice = false;
+  bool has_replicas = false;
   for (const std::uint16_t e : index_->experts(set)) {
     set_hosts_.emplace_back(hosts_[e]);
-    has_choice |= hosts_[e].size() > 1;
+    has_replicas |= hosts_[e].size() > 1;
   }
-  if (has_choice) {
+  if (has_replicas) {
     solver_.solve(set_hosts_, loads_, ranks);
-  } else {
-    for (std::size_t i = 0; i < ranks.size(); ++i) ranks[i] = set_hosts_[i][0];
+    return solver_.has_choice();
   }
+  for (std::size_t i = 0; i < ranks.size(); ++i) ranks[i] = set_hosts_[i][0];
+  return false;
 }
 
 void ReplicaState::settle_loads() {
   std::ranges::fill(loads_, 0);
   rank_copies_ = node_copies_ = 0;
+  std::vector<std::int64_t> with_choice;
   for (std::int64_t set = 0; set < index_->num_sets(); ++set) {
-    serve(set);
+    if (serve(set)) with_choice.push_back(set);
     count(set, 1);
   }
-  for (std::int64_t set = 0; set < index_->num_sets(); ++set) {
-    count(set, -1);
+  for (const std::int64_t set : with_choice) {  // the loads matter to them, but not to their copies
+    add_loads(set, -1);
     serve(set);
-    count(set, 1);
+    add_loads(set, 1);
   }
 }
 

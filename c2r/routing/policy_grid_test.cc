@@ -36,12 +36,15 @@ class EveryTarget : public ::testing::Test {
   ~EveryTarget() override { use(0); }
 
   const std::vector<std::int64_t>& targets() const { return targets_; }
+
+  void compare(const RoutingPolicy& policy, const Matrix<float>& logits);
+
+ private:
   static void use(std::int64_t target) {
     hwy::SetSupportedTargetsForTest(target);
     hwy::GetChosenTarget().Update(hwy::SupportedTargets());
   }
 
- private:
   std::vector<std::int64_t> targets_;
 };
 
@@ -136,6 +139,17 @@ void expect_equal(const Routing& actual, const Routing& expected) {
   }
 }
 
+void EveryTarget::compare(const RoutingPolicy& policy, const Matrix<float>& logits) {
+  const Routing expected = route_reference(policy, logits);
+  const Router router(policy, static_cast<std::int32_t>(logits.cols()));
+  for (const std::int64_t target : targets_) {
+    use(target);
+    SCOPED_TRACE(hwy::TargetName(target));
+    expect_equal(router.route(logits), expected);
+    if (HasFatalFailure()) return;
+  }
+}
+
 // Every policy that is defined for these counts.
 std::vector<RoutingPolicy> policies_for(std::int32_t num_experts, std::int32_t top_k,
                                         Random& random) {
@@ -197,15 +211,8 @@ TEST_F(EveryTarget, MatchesTheReferenceOnEveryShape) {
           const std::int64_t num_tokens = random.below(40);
           SCOPED_TRACE(fmt::format("seed {}, {} experts, {} tokens, kind {}, {}", seed, num_experts,
                                    num_tokens, static_cast<int>(kind), describe(policy)));
-          const Matrix<float> logits = random_logits(num_tokens, num_experts, kind, random);
-          const Routing expected = route_reference(policy, logits);
-          const Router router(policy, num_experts);
-          for (const std::int64_t target : targets()) {
-            use(target);
-            SCOPED_TRACE(hwy::TargetName(target));
-            expect_equal(router.route(logits), expected);
-            if (HasFatalFailure()) return;
-          }
+          compare(policy, random_logits(num_tokens, num_experts, kind, random));
+          if (HasFatalFailure()) return;
         }
       }
     }
@@ -223,14 +230,8 @@ TEST_F(EveryTarget, MatchesTheReferenceOnEveryKindOfLogits) {
       for (const RoutingPolicy& policy : policies) {
         SCOPED_TRACE(fmt::format("{} experts, kind {}, {}", num_experts, static_cast<int>(kind),
                                  describe(policy)));
-        const Routing expected = route_reference(policy, logits);
-        const Router router(policy, num_experts);
-        for (const std::int64_t target : targets()) {
-          use(target);
-          SCOPED_TRACE(hwy::TargetName(target));
-          expect_equal(router.route(logits), expected);
-          if (HasFatalFailure()) return;
-        }
+        compare(policy, logits);
+        if (HasFatalFailure()) return;
       }
     }
   }
@@ -243,14 +244,16 @@ TEST_F(EveryTarget, IncludesMoreThanThePortableOne) {
 #endif
 }
 
-// kManyTokens tokens for each policy of one model's shape, with the best instruction set.
+// kManyTokens tokens, and a tenth of that with ties, for each policy of one model's shape, with the
+// best instruction set.
 void compare_many(std::int32_t num_experts, const std::vector<RoutingPolicy>& policies) {
   constexpr std::int64_t kBatch = 20'000;
   std::vector<Router> routers;
   for (const RoutingPolicy& policy : policies) routers.emplace_back(policy, num_experts);
   Random random(11);
-  for (std::int64_t first = 0; first < kManyTokens; first += kBatch) {
-    const Matrix<float> logits = random_logits(kBatch, num_experts, Kind::kNormal, random);
+  for (std::int64_t first = 0; first < kManyTokens + kManyTokens / 10; first += kBatch) {
+    const Kind kind = first < kManyTokens ? Kind::kNormal : Kind::kSmallIntegers;
+    const Matrix<float> logits = random_logits(kBatch, num_experts, kind, random);
     for (const Router& router : routers) {
       SCOPED_TRACE(fmt::format("tokens from {}, {}", first, describe(router.policy())));
       expect_equal(router.route(logits), route_reference(router.policy(), logits));
@@ -263,6 +266,7 @@ std::vector<RoutingPolicy> softmax_policies(std::int32_t num_experts, std::int32
                                             std::initializer_list<std::int32_t> top_ts) {
   Random random(5);
   std::vector<RoutingPolicy> policies = {{.top_k = top_k},
+                                         {.top_k = top_k, .norm_topk_prob = true},
                                          {.scoring = Scoring::kSoftmaxOverChosen, .top_k = top_k}};
   for (const std::int32_t top_t : top_ts) {
     policies.push_back({.top_k = top_k, .constraint = constraint(top_t, num_experts, random)});
@@ -283,7 +287,9 @@ TEST(ManyTokens, LlamaMoe) {
 }
 
 TEST(ManyTokens, QwenMoe) {
-  compare_many(60, softmax_policies(60, 4, {3, 30, 59}));
+  auto policies = softmax_policies(60, 4, {3, 30, 59});
+  policies.push_back({.scoring = Scoring::kSigmoid, .top_k = 4});
+  compare_many(60, policies);
 }
 
 TEST(ManyTokens, Olmoe) {
