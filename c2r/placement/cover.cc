@@ -71,12 +71,12 @@ void CoverSolver::set_token(std::span<const std::span<const std::uint16_t>> host
   C2R_ASSERT(hosts.size() <= std::size_t{kMaxHosts});
   if (bit_of_rank_.size() > std::size_t{kMaxHosts}) number_hosts(hosts);
   hosts_.assign(hosts.size(), 0);
-  RankSet used = 0;  // no choice: visited in every cover
+  RankSet used = 0, nodes = 0;  // no choice: visited in every cover
   for (std::size_t i = 0; i < hosts.size(); ++i) {
     for (const std::uint16_t rank : hosts[i]) {
       if (bit_of_rank_[rank] >= 0) hosts_[i] |= RankSet{1} << bit_of_rank_[rank];
     }
-    if (hosts[i].size() == 1) used |= hosts_[i];
+    if (hosts[i].size() == 1) used |= hosts_[i], nodes |= node_bit(hosts_[i]);
   }
   std::uint64_t open = 0;
   for (std::size_t i = 0; i < hosts_.size(); ++i) {
@@ -89,7 +89,7 @@ void CoverSolver::set_token(std::span<const std::span<const std::uint16_t>> host
   }
   fewest_ranks_ = std::numeric_limits<std::int32_t>::max();
   steps_ = 0;
-  branch(used, std::popcount(used), open);
+  branch(used, nodes, std::popcount(used), open);
 }
 
 void CoverSolver::choose(std::span<const std::int64_t> loads, std::span<std::uint16_t> served_by,
@@ -109,8 +109,8 @@ bool CoverSolver::has_choice() const {
 }
 
 // `open` holds the experts that no rank of `used` serves.
-void CoverSolver::branch(RankSet used, std::int32_t num_used, std::uint64_t open) {
-  if (open == 0) return consider(used, num_used);
+void CoverSolver::branch(RankSet used, RankSet nodes, std::int32_t num_used, std::uint64_t open) {
+  if (open == 0) return consider(used, std::popcount(nodes), num_used);
   if (num_used >= fewest_ranks_ || (++steps_ > kMaxSteps && !covers_.empty())) return;
   std::int32_t fewest = kMaxHosts + 1;
   RankSet choices = 0;
@@ -124,14 +124,18 @@ void CoverSolver::branch(RankSet used, std::int32_t num_used, std::uint64_t open
     for (std::uint64_t rest = open; rest != 0; rest &= rest - 1) {
       if ((hosts_[lowest(rest)] & rank) == 0) still_open |= rest & -rest;
     }
-    branch(used | rank, num_used + 1, still_open);
+    branch(used | rank, nodes | node_bit(rank), num_used + 1, still_open);
   }
 }
 
-void CoverSolver::consider(RankSet used, std::int32_t num_used) {
+// Stands for the node of one rank: its lowest rank.
+CoverSolver::RankSet CoverSolver::node_bit(RankSet rank) const {
+  const RankSet ranks = node_of_bit_[lowest(rank)];
+  return ranks & (~ranks + 1);
+}
+
+void CoverSolver::consider(RankSet used, std::int32_t num_nodes, std::int32_t num_used) {
   if (num_used > fewest_ranks_) return;
-  std::int32_t num_nodes = 0;
-  for (RankSet rest = used; rest != 0; rest &= ~node_of_bit_[lowest(rest)]) ++num_nodes;
   if (num_used == fewest_ranks_ && num_nodes > fewest_nodes_) return;
   if (num_used < fewest_ranks_ || num_nodes < fewest_nodes_) covers_.clear();
   fewest_ranks_ = num_used;

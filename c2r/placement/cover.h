@@ -53,8 +53,9 @@ class CoverSolver {
   using RankSet = std::uint64_t;  // bit i = rank_of_bit_[i]; bits ascend with ranks
   void number_hosts(std::span<const std::span<const std::uint16_t>> hosts);
   void number(std::span<const std::uint16_t> ranks);
-  void branch(RankSet used, std::int32_t num_used, std::uint64_t open);
-  void consider(RankSet used, std::int32_t num_used);
+  RankSet node_bit(RankSet rank) const;
+  void branch(RankSet used, RankSet nodes, std::int32_t num_used, std::uint64_t open);
+  void consider(RankSet used, std::int32_t num_nodes, std::int32_t num_used);
   RankSet best_cover(std::int32_t home_node) const;
   bool is_home_missing(RankSet used, std::int32_t home_node) const;
   std::int64_t load_of(RankSet used) const;

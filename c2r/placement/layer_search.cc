@@ -38,7 +38,10 @@ class LayerSearch {
   }
 
   OptimizedPlacement run(const PlacementObjective& objective) {
-    OptimizedPlacement result = measured(objective, settled(search(objective)));
+    OptimizedPlacement result = measured(objective, search(objective));
+    for (std::int64_t rank = 0; rank < result.placement.ep_size(); ++rank) {
+      std::ranges::sort(result.placement.slots.row(rank));
+    }
     if (columns_bound_ && *columns_bound_ > result.copy_cost_bound) {
       result.value_bound += *columns_bound_ - result.copy_cost_bound;  // takes_columns(): kCopies
       result.copy_cost_bound = *columns_bound_;
@@ -48,28 +51,20 @@ class LayerSearch {
   }
 
  private:
-  Placement search(const PlacementObjective& objective) {
+  // Settled.
+  ReplicaState search(const PlacementObjective& objective) {
     std::vector<std::int32_t> rank_of = first_assignment();
     if (!index_is_empty()) rank_of = best_partition(rank_of);
     if (!index_is_empty() && takes_columns()) rank_of = finish_by_columns(std::move(rank_of));
-    Placement placement = filled(rank_of);
-    if (has_free_slots() && !index_is_empty()) {
-      ReplicaState state = settled(placement);
-      if (can_improve(measured(objective, state))) {
-        placement = search_replicas(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(),
-                                    {.work = replica_work(), .seed = options_.seed}, limits_,
-                                    std::move(state));
-      }
+    ReplicaState state(index_, problem_.cluster, filled(rank_of), is_fixed_to_nodes());
+    if (!has_free_slots() || index_is_empty() || !can_improve(measured(objective, state))) {
+      return state;
     }
-    for (std::int64_t rank = 0; rank < placement.ep_size(); ++rank) {
-      std::ranges::sort(placement.slots.row(rank));
-    }
-    return placement;
+    return search_replicas(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(),
+                           {.work = replica_work(), .seed = options_.seed}, limits_,
+                           std::move(state));
   }
 
-  ReplicaState settled(const Placement& placement) const {
-    return {index_, problem_.cluster, placement, is_fixed_to_nodes()};
-  }
   OptimizedPlacement measured(const PlacementObjective& objective,
                               const ReplicaState& state) const {
     return measure_state(index_, sets_.num_tokens, problem_.cluster, objective, state);

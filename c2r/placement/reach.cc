@@ -130,16 +130,19 @@ void ReachCounter::serve(MatrixView<const ExpertId> topk_idx, std::span<const Ra
 void ReachCounter::count_token(std::span<const ExpertId> experts, RankId home) {
   ++reach_.num_tokens[index(home)];
   ++num_counted_;
+  const auto choices_on_rank = reach_.choices_on_rank.row(at(home));
+  const auto tokens_on_rank = reach_.tokens_on_rank.row(at(home));
+  const auto tokens_on_node = reach_.tokens_on_node.row(at(home));
   for (std::size_t i = 0; i < experts.size(); ++i) {
     const RankId rank = served_by_[i];
     if (rank == kNoRank) continue;
     ++reach_.choices_of_expert(static_cast<std::int64_t>(index(experts[i])), at(rank));
-    ++reach_.choices_on_rank(at(home), at(rank));
+    ++choices_on_rank[index(rank)];
     if (std::exchange(last_on_rank_[index(rank)], num_counted_) == num_counted_) continue;
-    ++reach_.tokens_on_rank(at(home), at(rank));
-    const auto node = node_of_rank_[index(rank)];
-    if (std::exchange(last_on_node_[std::size_t(node)], num_counted_) == num_counted_) continue;
-    ++reach_.tokens_on_node(at(home), node);
+    ++tokens_on_rank[index(rank)];
+    const auto node = std::size_t(node_of_rank_[index(rank)]);
+    if (std::exchange(last_on_node_[node], num_counted_) == num_counted_) continue;
+    ++tokens_on_node[node];
   }
 }
 

@@ -140,6 +140,18 @@ class ReplicaFill {
     }
   }
 
+  // Whether a token on `ranks` that leaves `from` for `to` visits one rank, or node, less.
+  bool saves_rank(std::span<const std::int32_t> ranks, std::int32_t from, std::int32_t to) const {
+    return std::ranges::find(ranks, to) != ranks.end() && std::ranges::count(ranks, from) == 1;
+  }
+  bool saves_node(std::span<const std::int32_t> ranks, std::int32_t from, std::int32_t to) const {
+    const auto num_at = [&](std::int32_t node) {
+      return std::ranges::count(ranks, node, [&](std::int32_t rank) { return node_of(rank); });
+    };
+    return energy_.node_cost > 0 && node_of(from) != node_of(to) && num_at(node_of(from)) == 1 &&
+           num_at(node_of(to)) > 0;
+  }
+
   // Tokens that the replica saves a rank or a node move to it.
   void add(std::int32_t expert, std::int32_t rank) {
     experts_of_rank_[std::size_t(rank)].push_back(expert);
@@ -149,14 +161,7 @@ class ReplicaFill {
       const std::span ranks(ranks_of(set), experts.size());
       const auto at = std::size_t(std::ranges::find(experts, expert) - experts.begin());
       const std::int32_t from = ranks[at];
-      const auto num_at = [&](std::int32_t node) {
-        return std::ranges::count_if(ranks, [&](std::int32_t r) { return node_of(r) == node; });
-      };
-      const bool saves_rank =
-          std::ranges::count(ranks, from) == 1 && std::ranges::find(ranks, rank) != ranks.end();
-      const bool saves_node = energy_.node_cost > 0 && node_of(from) != node_of(rank) &&
-                              num_at(node_of(from)) == 1 && num_at(node_of(rank)) > 0;
-      if (!saves_rank && !saves_node) continue;
+      if (!saves_rank(ranks, from, rank) && !saves_node(ranks, from, rank)) continue;
       count(set, -1);
       ranks[at] = rank;
       count(set, 1);

@@ -105,9 +105,11 @@ struct ReplicaEffort {
 };
 
 /// Improves a settled placement with replicas by annealing or, where that is too slow for the
-/// effort, by annealing where its slots are (slot_search.h). Returns the best placement met.
-Placement search_replicas(const SetIndex& index, const Cluster& cluster, const SearchEnergy& energy,
-                          bool is_fixed_to_nodes, const ReplicaEffort& effort,
-                          const SearchLimits& limits, ReplicaState start);
+/// effort, by annealing where its slots are (slot_search.h). Returns the best placement met,
+/// settled.
+ReplicaState search_replicas(const SetIndex& index, const Cluster& cluster,
+                             const SearchEnergy& energy, bool is_fixed_to_nodes,
+                             const ReplicaEffort& effort, const SearchLimits& limits,
+                             ReplicaState start);
 
 }  // namespace c2r
