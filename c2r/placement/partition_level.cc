@@ -9,7 +9,8 @@ PartitionLevel::PartitionLevel(const SetIndex& index, std::span<const std::int32
     : index_(&index),
       group_of_(group_of.begin(), group_of.end()),
       alone_(std::ssize(group_of), num_groups),
-      alone_with_(std::ssize(group_of), std::ssize(group_of)) {
+      alone_with_(std::ssize(group_of), std::ssize(group_of)),
+      num_inside_(static_cast<std::size_t>(num_groups)) {
   // A token counts in alone(e, g) for every group but those of its other experts.
   for (std::int32_t e = 0; e < index.num_experts(); ++e) {
     std::ranges::fill(alone_.row(e), index.load(e));
@@ -20,25 +21,24 @@ PartitionLevel::PartitionLevel(const SetIndex& index, std::span<const std::int32
 void PartitionLevel::add_set(std::int64_t set) {
   const auto experts = index_->experts(set);
   const std::int64_t weight = index_->weight(set);
-  for (std::size_t first = 0; first < experts.size(); ++first) {
-    const std::int32_t group = group_of(experts[first]);
-    std::int32_t before = 0, inside = 0;
-    for (std::size_t i = 0; i < experts.size(); ++i) {
-      const bool is_inside = group_of(experts[i]) == group;
-      inside += is_inside;
-      before += is_inside && i < first;
-    }
-    if (before == 0) {  // once for each group that the token visits
-      copies_ += weight;
-      for (const std::uint16_t e : experts) {
-        if (inside > 1 || e != experts[first]) alone_(e, group) -= weight;
-      }
-    }
-    if (inside > 1) continue;
-    for (const std::uint16_t e : experts) {
-      if (e != experts[first]) alone_with_(experts[first], e) += weight;
-    }
+  visited_.clear();
+  for (const std::uint16_t e : experts) {
+    const std::int32_t group = group_of(e);
+    if (num_inside_[std::size_t(group)]++ == 0) visited_.push_back(group);
   }
+  copies_ += std::ssize(visited_) * weight;
+  for (const std::uint16_t e : experts) {
+    const std::int32_t own = group_of(e);
+    const bool is_alone = num_inside_[std::size_t(own)] == 1;
+    const auto alone = alone_.row(e);
+    for (const std::int32_t group : visited_) {
+      alone[std::size_t(group)] -= is_alone && group == own ? 0 : weight;
+    }
+    if (!is_alone) continue;
+    const auto alone_with = alone_with_.row(e);
+    for (const std::uint16_t other : experts) alone_with[other] += other == e ? 0 : weight;
+  }
+  for (const std::int32_t group : visited_) num_inside_[std::size_t(group)] = 0;
 }
 
 void PartitionLevel::swap(std::int32_t a, std::int32_t b) {

@@ -48,6 +48,8 @@ class PartitionLevel {
   std::int64_t copies_ = 0;
   Matrix<std::int64_t> alone_;       // [num_items, num_groups]
   Matrix<std::int64_t> alone_with_;  // [num_items, num_items]
+  // Scratch of add_set(): the groups of a set, and how many of its experts are in each, else 0.
+  std::vector<std::int32_t> visited_, num_inside_;  // [<= top_k], [num_groups]
 };
 
 /// The pair surrogate: minus the collaboration inside groups. It overrates groups that serve three

@@ -23,7 +23,9 @@ class ReplicaFill {
         hosts_(static_cast<std::size_t>(index.num_experts())),
         loads_(static_cast<std::size_t>(cluster.ep_size())),
         rank_gain_(index.num_experts(), cluster.ep_size()),
-        node_gain_(index.num_experts(), cluster.num_nodes) {
+        node_gain_(index.num_experts(), cluster.num_nodes),
+        num_on_rank_(loads_.size()),
+        num_on_node_(static_cast<std::size_t>(cluster.num_nodes)) {
     for (std::size_t rank = 0; rank < experts_of_rank_.size(); ++rank) {
       node_of_rank_.push_back(cluster.node_of(RankId{static_cast<std::int32_t>(rank)}));
       for (const std::int32_t e : experts_of_rank_[rank]) {
@@ -98,46 +100,33 @@ class ReplicaFill {
                (excess(rank, 0) - excess(rank, moved) + excess(from, 0) - excess(from, -moved));
   }
 
-  // How a choice of a set shares its rank and its node with the others.
-  struct Sharing {
-    std::int32_t node = 0;
-    bool is_alone = true, is_alone_in_node = true;
-    bool is_first_of_rank = true, is_first_of_node = true;
-  };
-
-  // Of every choice, in sharing_.
-  void find_sharing(std::span<const std::int32_t> ranks) {
-    sharing_.assign(ranks.size(), {});
-    for (std::size_t i = 0; i < ranks.size(); ++i) {
-      Sharing& mine = sharing_[i];
-      mine.node = node_of(ranks[i]);
-      for (std::size_t before = 0; before < i; ++before) {
-        Sharing& other = sharing_[before];
-        if (other.node != mine.node) continue;
-        mine.is_first_of_node = mine.is_alone_in_node = other.is_alone_in_node = false;
-        if (ranks[before] != ranks[i]) continue;
-        mine.is_first_of_rank = mine.is_alone = other.is_alone = false;
-      }
-    }
-  }
-
   // Adds or takes away what a set says: an expert that is alone on its rank, or node, could as well
   // be served on any other one that the token visits.
   void count(std::int64_t set, std::int64_t sign) {
     const auto experts = index_.experts(set);
     const std::int64_t weight = sign * index_.weight(set);
     const std::span ranks(ranks_of(set), experts.size());
-    find_sharing(ranks);
+    visited_ranks_.clear(), visited_nodes_.clear();
+    for (const std::int32_t rank : ranks) {
+      const std::int32_t node = node_of(rank);
+      if (num_on_rank_[std::size_t(rank)]++ == 0) visited_ranks_.push_back(rank);
+      if (num_on_node_[std::size_t(node)]++ == 0) visited_nodes_.push_back(node);
+    }
     for (std::size_t i = 0; i < experts.size(); ++i) {
-      if (!sharing_[i].is_alone) continue;
-      for (std::size_t other = 0; other < experts.size(); ++other) {
-        if (other == i) continue;
-        if (sharing_[other].is_first_of_rank) rank_gain_(experts[i], ranks[other]) += weight;
-        if (sharing_[i].is_alone_in_node && sharing_[other].is_first_of_node) {
-          node_gain_(experts[i], sharing_[other].node) += weight;
-        }
+      if (num_on_rank_[std::size_t(ranks[i])] > 1) continue;
+      const auto rank_gain = rank_gain_.row(experts[i]);
+      for (const std::int32_t rank : visited_ranks_) {
+        rank_gain[std::size_t(rank)] += rank == ranks[i] ? 0 : weight;
+      }
+      const std::int32_t own_node = node_of(ranks[i]);
+      if (num_on_node_[std::size_t(own_node)] > 1) continue;
+      const auto node_gain = node_gain_.row(experts[i]);
+      for (const std::int32_t node : visited_nodes_) {
+        node_gain[std::size_t(node)] += node == own_node ? 0 : weight;
       }
     }
+    for (const std::int32_t rank : visited_ranks_) num_on_rank_[std::size_t(rank)] = 0;
+    for (const std::int32_t node : visited_nodes_) num_on_node_[std::size_t(node)] = 0;
   }
 
   // Whether a token on `ranks` that leaves `from` for `to` visits one rank, or node, less.
@@ -181,7 +170,9 @@ class ReplicaFill {
   std::vector<std::int64_t> loads_;         // [ep_size]
   Matrix<std::int64_t> rank_gain_;          // [num_experts, ep_size]
   Matrix<std::int64_t> node_gain_;          // [num_experts, num_nodes]
-  std::vector<Sharing> sharing_;            // [<= top_k], scratch
+  // Scratch of count(): the choices of a set on each rank and node, else 0, and where they are.
+  std::vector<std::int32_t> num_on_rank_, num_on_node_;  // [ep_size], [num_nodes]
+  std::vector<std::int32_t> visited_ranks_, visited_nodes_;
 };
 
 }  // namespace
