@@ -30,8 +30,12 @@ def namespaces():
 
 def namespaces_are_permitted():
     try:
-        for verb in ("add", "del"):
-            subprocess.run(["ip", "netns", verb, f"{NAME}-try"], check=True, capture_output=True)
+        subprocess.run(["ip", "netns", "add", f"{NAME}-try"], check=True, capture_output=True)
+        try:  # in a chroot they can be made, but not entered
+            subprocess.run(["ip", "netns", "exec", f"{NAME}-try", "true"], check=True,
+                           capture_output=True)
+        finally:
+            subprocess.run(["ip", "netns", "del", f"{NAME}-try"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         return False
     return True
