@@ -145,14 +145,13 @@ void run_bench(const BenchOptions& options) {
         .has_experts = options.what == "layer",
         .arithmetic = options.dtype == "f32" ? Arithmetic::kF32 : Arithmetic::kBf16,
         .num_rounds = options.num_rounds};
-    const auto results = [&] {
-      std::optional<ProgressLine> line;  // of one rank
-      NoProgress silent;
-      if (transport.rank() == RankId{0}) line.emplace("timing the " + options.what);
-      return bench_layer(transport, pool, layer, problem.experts ? &*problem.experts : nullptr,
-                         batch, problem.variants, line ? *line : static_cast<Progress&>(silent));
-    }();
-    if (transport.rank() == RankId{0}) print_bench(options, problem, results);
+    const bool is_first_rank = transport.rank() == RankId{0};
+    auto progress = make_progress(is_first_rank, "timing the " + options.what);
+    const auto results =
+        bench_layer(transport, pool, layer, problem.experts ? &*problem.experts : nullptr, batch,
+                    problem.variants, *progress);
+    progress.reset();  // wipes the line
+    if (is_first_rank) print_bench(options, problem, results);
   });
 }
 

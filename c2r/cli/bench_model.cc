@@ -62,10 +62,9 @@ void print_model_table(const std::vector<ModelBenchPhase>& phases) {
 Work prepare_bench_model(const BenchModelOptions& options, OpenModel& open) {
   check_request(options.request, open.model.config());
   return [&options, &open] {
-    const auto phases = [&] {
-      ProgressLine progress("timing the model");
-      return bench_model(open.engine, open.model, options.request, progress);
-    }();
+    auto progress = make_progress(open.is_first_rank(), "timing the model");
+    const auto phases = bench_model(open.engine, open.model, options.request, *progress);
+    progress.reset();  // wipes the line
     if (!open.is_first_rank()) return;
     if (options.is_json) {
       print_model_json(options, phases);

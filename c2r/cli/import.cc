@@ -217,8 +217,7 @@ std::string formats_text() {
   return text +
          "\nExample:\n"
          "  c2r import --from npy expert_ids.npy --sequences sequences.csv --num-experts 8 "
-         "--model-name "
-         "small -o trace.safetensors\n"
+         "--model-name small -o trace.safetensors\n"
          "  c2r import --from sglang-placement map.json --num-experts 8 --top-k 2 --layers 0-3 "
          "--cluster 1x2 -o theirs.json";
 }

@@ -6,7 +6,6 @@
 #include <optional>
 
 #include "c2r/cli/app.h"
-#include "c2r/cli/progress_line.h"
 #include "c2r/core/error.h"
 #include "c2r/engine/memory.h"
 #include "c2r/io/memory.h"
@@ -144,11 +143,6 @@ void run_model(const ModelOptions& options, const std::function<Work(OpenModel&)
     }
   });
   if (failure) throw CLI::RuntimeError(*failure);
-}
-
-std::unique_ptr<Progress> make_progress(const Engine& engine, const char* what) {
-  if (engine.is_first_rank()) return std::make_unique<ProgressLine>(what, "tokens");
-  return std::make_unique<NoProgress>();
 }
 
 }  // namespace c2r::cli

@@ -6,7 +6,6 @@
 
 #include "c2r/cli/model_options.h"
 #include "c2r/cli/sequences.h"
-#include "c2r/core/progress.h"
 #include "c2r/engine/engine.h"
 
 namespace c2r::cli {
@@ -30,8 +29,5 @@ using Work = std::function<void()>;
 /// afterwards on standard error what memory each used.
 /// @throws CLI::RuntimeError after such a line; as run_ranks(); without ranks whatever is thrown
 void run_model(const ModelOptions& options, const std::function<Work(OpenModel&)>& prepare);
-
-/// A progress line on rank 0, nothing elsewhere.
-std::unique_ptr<Progress> make_progress(const Engine& engine, const char* what);
 
 }  // namespace c2r::cli

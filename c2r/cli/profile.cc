@@ -8,6 +8,7 @@
 #include "c2r/cli/model_options.h"
 #include "c2r/cli/model_run.h"
 #include "c2r/cli/output.h"
+#include "c2r/cli/progress_line.h"
 #include "c2r/cli/sequences.h"
 #include "c2r/core/error.h"
 
@@ -41,7 +42,7 @@ Work prepare_profile(const ProfileOptions& options, OpenModel& open) {
   if (open.is_first_rank()) check_output(options.output, inputs_of(options));
   auto sequences = std::make_shared<Sequences>(options.files, open.coder);
   return [&open, request, sequences] {
-    const auto progress = make_progress(open.engine, "profiling");
+    const auto progress = make_progress(open.engine.is_first_rank(), "profiling", "tokens");
     const auto result = profile(
         open.engine, [&] { return sequences->next(); }, request, *progress);
     if (!open.is_first_rank()) return;

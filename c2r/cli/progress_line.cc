@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <utility>
 
 namespace c2r::cli {
 
@@ -30,6 +31,11 @@ void ProgressLine::update(std::int64_t done, std::int64_t total) {
 
 ProgressLine::~ProgressLine() {
   if (is_drawn_) fmt::print(stderr, "\r\x1b[K");
+}
+
+std::unique_ptr<Progress> make_progress(bool is_first_rank, std::string what, std::string units) {
+  if (!is_first_rank) return std::make_unique<NoProgress>();
+  return std::make_unique<ProgressLine>(std::move(what), std::move(units));
 }
 
 }  // namespace c2r::cli

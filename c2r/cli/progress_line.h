@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <memory>
 #include <string>
 
 #include "c2r/core/progress.h"
@@ -28,5 +29,9 @@ class ProgressLine final : public Progress {
   Clock::time_point start_ = Clock::now(), last_drawn_ = start_;
   bool is_drawn_ = false;
 };
+
+/// A ProgressLine on the first rank, silence on the others.
+std::unique_ptr<Progress> make_progress(bool is_first_rank, std::string what,
+                                        std::string units = {});
 
 }  // namespace c2r::cli

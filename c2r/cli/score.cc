@@ -7,6 +7,7 @@
 #include "c2r/cli/app.h"
 #include "c2r/cli/model_options.h"
 #include "c2r/cli/model_run.h"
+#include "c2r/cli/progress_line.h"
 #include "c2r/cli/sequences.h"
 #include "c2r/core/error.h"
 #include "c2r/engine/windows.h"
@@ -72,7 +73,7 @@ NextRequest pairs_of(const ScoreOptions& options, OpenModel& open) {
 
 // Says what each request gave, or what all did.
 void print_scores(Engine& engine, const NextRequest& next, bool is_json) {
-  const auto progress = make_progress(engine, "scoring");
+  const auto progress = make_progress(engine.is_first_rank(), "scoring", "tokens");
   Score total;
   score_all(engine, next, [&](const Score& one) {
     total.add(one);
