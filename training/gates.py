@@ -15,6 +15,22 @@ class Routing(NamedTuple):
     balance_loss: Tensor  # float32 scalar
 
 
+def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` largest of each row, best first, ties to the lower index: values, and indices int64, both
+    [num_tokens, count].
+
+    Passes of argmax, which torch.compile fuses with what comes before; topk would be a kernel of its own that spends
+    a thread block on each row.
+    """
+    columns = torch.arange(scores.shape[1], device=scores.device)
+    left, indices = scores.detach(), []
+    for _ in range(count):
+        indices.append(left.argmax(dim=-1, keepdim=True))
+        left = left.masked_fill(columns == indices[-1], -torch.inf)
+    index = torch.cat(indices, dim=-1)
+    return scores.gather(1, index), index
+
+
 def switch_balance_loss(probabilities: Tensor, topk_idx: Tensor) -> Tensor:
     """num_experts * sum over e of (share of choices that fall on e) * (mean probability of e); 1 if balanced.
 
@@ -39,8 +55,8 @@ def load_probability(logits: Tensor, noisy_logits: Tensor, noise_std: Tensor, to
     chosen, and the worst chosen for the others. (LLaMA-MoE's code compares the noise instead of the noisy logits
     when it asks which experts are chosen; we follow the paper.)
     """
-    best = noisy_logits.topk(top_k + 1, dim=1).values
-    worst_chosen, best_left = best[:, -2:-1], best[:, -1:]
+    values, _ = best(noisy_logits, top_k + 1)
+    worst_chosen, best_left = values[:, -2:-1], values[:, -1:]
     to_beat = torch.where(noisy_logits > best_left, best_left, worst_chosen)
     return torch.special.ndtr((logits - to_beat) / noise_std)
 
@@ -54,7 +70,7 @@ class SoftmaxGate(nn.Linear):
 
     def forward(self, x: Tensor) -> Routing:
         probabilities = super().forward(x).float().softmax(dim=-1)
-        topk_weights, topk_idx = probabilities.topk(self.top_k, dim=-1)
+        topk_weights, topk_idx = best(probabilities, self.top_k)
         return Routing(topk_idx, topk_weights, switch_balance_loss(probabilities, topk_idx))
 
 
@@ -74,8 +90,8 @@ class NoisyTanhGate(nn.Module):
         if self.training:
             noise_std = F.softplus(self.weight_noise(x).float()) + self.noise_epsilon
             noisy_logits = logits + torch.randn_like(logits) * noise_std
-        best, topk_idx = noisy_logits.topk(self.top_k, dim=-1)
-        topk_weights = best.softmax(dim=-1)
+        chosen, topk_idx = best(noisy_logits, self.top_k)
+        topk_weights = chosen.softmax(dim=-1)
         importance = torch.zeros_like(logits).scatter(1, topk_idx, topk_weights).sum(0)  # [num_experts]
         balance_loss = cv_squared(importance)
         if self.training:

@@ -45,6 +45,13 @@ def rotate(x: Tensor, rotary: Tensor) -> Tensor:
     return (x.float() * rotary[0] + torch.cat([-second, first], dim=-1) * rotary[1]).to(x.dtype)
 
 
+def side_by_side(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
+    """What each of `layers` makes of x, in one product, so that x is read once. All have a bias, or none has."""
+    weight = torch.cat([layer.weight for layer in layers])
+    bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
+    return F.linear(x, weight, bias).split([layer.out_features for layer in layers], dim=-1)
+
+
 class Attention(nn.Module):
     """Causal attention with as many key and value heads as query heads."""
 
@@ -60,8 +67,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rotary: Tensor) -> Tensor:
         """x [num_sequences, num_tokens, hidden]; rotary [2, num_tokens, head_size]."""
         q, k, v = (
-            proj(x).unflatten(-1, (-1, self.head_size)).transpose(1, 2)
-            for proj in (self.q_proj, self.k_proj, self.v_proj)
+            rows.unflatten(-1, (-1, self.head_size)).transpose(1, 2)
+            for rows in side_by_side(x, self.q_proj, self.k_proj, self.v_proj)
         )
         out = F.scaled_dot_product_attention(rotate(q, rotary), rotate(k, rotary), v, is_causal=True)
         return self.o_proj(out.transpose(1, 2).flatten(2))
@@ -77,7 +84,8 @@ class Mlp(nn.Module):
         self.down_proj = nn.Linear(intermediate, hidden, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = side_by_side(x, self.gate_proj, self.up_proj)
+        return self.down_proj(F.silu(gate) * up)
 
 
 class Experts(nn.Module):

@@ -2,7 +2,16 @@
 
 import torch
 
-from training.gates import NoisyTanhGate, SoftmaxGate, cv_squared, load_probability, switch_balance_loss
+from training.gates import NoisyTanhGate, SoftmaxGate, best, cv_squared, load_probability, switch_balance_loss
+
+
+def test_the_best_are_those_of_a_stable_sort_with_its_gradients():
+    scores = torch.randint(0, 4, (50, 8), generator=torch.Generator().manual_seed(1)).double().requires_grad_()
+    values, index = best(scores, 3)
+    expected = scores.detach().sort(dim=1, descending=True, stable=True)
+    assert torch.equal(index, expected.indices[:, :3]) and torch.equal(values, expected.values[:, :3])
+    values.sum().backward()
+    assert torch.equal(scores.grad, torch.zeros(50, 8).double().scatter(1, index, 1.0))
 
 
 def test_switch_balance_loss_is_one_if_balanced_and_worked_by_hand_if_not():

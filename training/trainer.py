@@ -54,6 +54,7 @@ class Trainer:
         if compile_blocks:
             for layer in self.model.layers:
                 layer.compile()  # all layers share one compiled block
+            self.model.norm.compile()
             self._token_losses = torch.compile(token_losses)
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
