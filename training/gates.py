@@ -19,8 +19,8 @@ def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` largest of each row, best first, ties to the lower index: values, and indices int64, both
     [num_tokens, count].
 
-    Passes of argmax, which torch.compile fuses with what comes before; topk would be a kernel of its own that spends
-    a thread block on each row.
+    Passes of argmax and a masked sum instead of topk: torch.compile fuses them with what comes before and after,
+    while topk is a kernel of its own that spends a thread block on each row, and its gradient scatters.
     """
     columns = torch.arange(scores.shape[1], device=scores.device)
     left, indices = scores.detach(), []
@@ -28,7 +28,7 @@ def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
         indices.append(left.argmax(dim=-1, keepdim=True))
         left = left.masked_fill(columns == indices[-1], -torch.inf)
     index = torch.cat(indices, dim=-1)
-    return scores.gather(1, index), index
+    return torch.where(index.unsqueeze(-1) == columns, scores.unsqueeze(1), 0.0).sum(-1), index
 
 
 def switch_balance_loss(probabilities: Tensor, topk_idx: Tensor) -> Tensor:

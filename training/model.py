@@ -39,10 +39,24 @@ def rotary_table(config: ModelConfig) -> Tensor:
     return torch.stack([angle.cos(), angle.sin()])
 
 
+class _Rotate(torch.autograd.Function):
+    """x * cosine + half_turn(x) * sine, whose gradient is the same rotation backwards."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        ctx.save_for_backward(cosine, sine)
+        first, second = x.float().chunk(2, dim=-1)
+        return (x.float() * cosine + torch.cat([-second, first], dim=-1) * sine).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        cosine, sine = ctx.saved_tensors
+        return _Rotate.apply(gradient, cosine, -sine), None, None
+
+
 def rotate(x: Tensor, rotary: Tensor) -> Tensor:
     """Rotates x [num_sequences, num_heads, num_tokens, head_size] by its tokens' positions."""
-    first, second = x.float().chunk(2, dim=-1)
-    return (x.float() * rotary[0] + torch.cat([-second, first], dim=-1) * rotary[1]).to(x.dtype)
+    return _Rotate.apply(x, rotary[0], rotary[1])
 
 
 def side_by_side(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
