@@ -61,35 +61,52 @@ def mean_loss(losses: dict[str, float], data: dict) -> float:
 
 
 def batches_seen(log: list[dict]) -> dict:
-    """All that decides which tokens a run has seen, and in which order."""
+    """All that decides which tokens a run sees, in which order, and at which learning rate."""
     config = log[0]["config"]
     return {
         "data": log[0]["data"],
-        "tokens": [record["tokens"] for record in log if record["event"] == "step"][-1],
         "max_tokens": config["model"]["max_tokens"],
-        **{key: config["training"][key] for key in ("batch_sequences", "seed")},
+        **{key: config["training"][key] for key in ("num_tokens", "batch_sequences", "seed")},
     }
 
 
 def against(log: list[dict], control: list[dict]) -> str:
-    """Perplexity beside the dense control's. @raises ValueError if that has not seen the same tokens."""
-    if not control or control[-1]["event"] != "finish":
-        raise ValueError("the control's run has not ended")
+    """Perplexity beside the dense control's: of all held-out text, or, if the control's run was cut short, of what
+    both evaluated last after the same step. @raises ValueError if it does not see the same tokens."""
+    if not control:
+        raise ValueError("the control's log is empty")
     for key, seen in batches_seen(control).items():
         if seen != (ours := batches_seen(log)[key]):
             raise ValueError(f"the control has other {key}" + ("" if key == "data" else f": {seen}, not {ours}"))
-    data, losses, dense_losses = log[0]["data"], log[-1]["losses"], control[-1]["losses"]
+    name, data = control[0]["config"]["name"], log[0]["data"]
+    intro = f"{name}, of {control[0]['num_active_parameters']:,} parameters, has seen the same tokens in the same order"
+    end, dense_end = log[-1], control[-1]
+    if dense_end["event"] != "finish":
+        end, dense_end = last_common_evaluation(log, control)
+        tokens = next(r["tokens"] for r in log if r["event"] == "step" and r["step"] == end["step"])
+        intro += (
+            f". Its run was cut\nshort: both are compared after {tokens / 1e6:.1f} M tokens, on the first batch of each "
+            "domain's held-out text"
+        )
+    losses, dense_losses = end["losses"], dense_end["losses"]
     pairs = [(domain, loss, dense_losses[domain]) for domain, loss in losses.items() if loss is not None]
     pairs.append(("all", mean_loss(losses, data), mean_loss(dense_losses, data)))
     rows = [
         [domain, f"{math.exp(loss):.2f}", f"{math.exp(dense):.2f}", f"{100 * math.expm1(loss - dense):+.1f} %"]
         for domain, loss, dense in pairs
     ]
-    return (
-        f"{control[0]['config']['name']}, of {control[0]['num_active_parameters']:,} parameters, has seen the same "
-        "tokens in the same order; its\nlog is `dense_log.jsonl`.\n\n"
-        + table(["domain", "perplexity", "of the dense model", "difference"], rows)
+    return f"{intro}; its\nlog is `dense_log.jsonl`.\n\n" + table(
+        ["domain", "perplexity", "of the dense model", "difference"], rows
     )
+
+
+def last_common_evaluation(log: list[dict], control: list[dict]) -> tuple[dict, dict]:
+    """@raises ValueError if there is none."""
+    ours = {record["step"]: record for record in log if record["event"] == "evaluation"}
+    for record in reversed(control):
+        if record["event"] == "evaluation" and record["step"] in ours:
+            return ours[record["step"]], record
+    raise ValueError("the control's run has not ended, and was never evaluated after the same step")
 
 
 def routing(record: dict) -> str:
