@@ -61,8 +61,13 @@ function(c2r_module name)
     target_compile_definitions(${name}_test PRIVATE C2R_DATA_DIR="${C2R_DATA_DIR}"
                                                     C2R_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
     target_link_libraries(${name}_test PRIVATE c2r_${name} ${ARG_PRIVATE_LIBS} GTest::gtest_main)
-    # What takes long in a test is the library; -O3 would take longer to compile than it saves.
-    target_compile_options(${name}_test PRIVATE $<$<CONFIG:Release>:-O1>)
+    # What takes long in a test, and what UBSan has to see, is the library; more would take longer to
+    # compile than it saves.
+    if(C2R_SANITIZE MATCHES "undefined")
+      target_compile_options(${name}_test PRIVATE -O0 -fno-sanitize=undefined,fuzzer-no-link)
+    else()
+      target_compile_options(${name}_test PRIVATE $<$<CONFIG:Release>:-O1>)
+    endif()
     if(ARG_THREADED)
       set(labels LABELS threaded)
       add_dependencies(threaded_tests ${name}_test)

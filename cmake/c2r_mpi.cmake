@@ -28,16 +28,28 @@ if(NOT C2R_BUILD_TESTS)
 endif()
 
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
-add_custom_target(mpi_tests)  # what is tested with each MPI
+# Each MPI that is tested, as what its libraries and programs have after their names. The empty one is
+# the MPI that is installed; MPICH comes second where it is there, to test alone.
+set(C2R_MPI_SUFFIXES ":")
+set(C2R_MPIEXEC ${MPIEXEC_EXECUTABLE})
+pkg_check_modules(mpich IMPORTED_TARGET mpich)
+find_program(C2R_MPIEXEC_mpich mpiexec.mpich)
+if(mpich_FOUND AND C2R_MPIEXEC_mpich AND NOT C2R_SANITIZE AND NOT MPI_CXX_INCLUDE_DIRS MATCHES mpich)
+  c2r_module(transport_mpi_mpich FOLDER transport/mpi DEPS transport LIBS PkgConfig::mpich NO_TESTS
+             NO_INSTALL)
+  list(APPEND C2R_MPI_SUFFIXES ":_mpich")
+endif()
 
-# c2r_mpi_program(NAME SOURCE [LIBS lib...]): a program to be started by mpirun.
+# c2r_mpi_program(NAME SOURCE [LIBS lib...]): a program to be started by mpirun, once for each MPI.
 function(c2r_mpi_program name source)
   cmake_parse_arguments(ARG "" "" "LIBS" ${ARGN})
-  add_executable(${name} ${source})
-  c2r_flags(${name})
-  target_compile_definitions(${name} PRIVATE C2R_DATA_DIR="${C2R_DATA_DIR}")
-  target_link_libraries(${name} PRIVATE c2r_transport_mpi ${ARG_LIBS})
-  add_dependencies(mpi_tests ${name})
+  foreach(suffix ${C2R_MPI_SUFFIXES})
+    string(SUBSTRING "${suffix}" 1 -1 suffix)
+    add_executable(${name}${suffix} ${source})
+    c2r_flags(${name}${suffix})
+    target_compile_definitions(${name}${suffix} PRIVATE C2R_DATA_DIR="${C2R_DATA_DIR}")
+    target_link_libraries(${name}${suffix} PRIVATE ${ARG_LIBS} c2r_transport_mpi${suffix})
+  endforeach()
 endfunction()
 
 # c2r_mpi_environment(TEST): what one MPI or sanitizer is told here, others do not read.
@@ -49,24 +61,28 @@ function(c2r_mpi_environment name)
     LSAN_OPTIONS=suppressions=${suppressions}:print_suppressions=0)
 endfunction()
 
-# c2r_mpi_test(NAME RANKS COMMAND...)
-function(c2r_mpi_test name ranks)
-  add_test(NAME ${name} COMMAND ${ARGN})
-  set_tests_properties(${name} PROPERTIES LABELS mpi TIMEOUT 600 PROCESSORS ${ranks})
-  c2r_mpi_environment(${name})
+# c2r_mpi_test(NAME PROCESSORS ARGUMENT...): a test for each MPI. In arguments, @MPIEXEC@ is its mpiexec
+# and @NAME@ the program that c2r_mpi_program(NAME) made.
+function(c2r_mpi_test name processors)
+  foreach(suffix ${C2R_MPI_SUFFIXES})
+    string(SUBSTRING "${suffix}" 1 -1 suffix)
+    string(REPLACE "@MPIEXEC@" "${C2R_MPIEXEC${suffix}}" command "${ARGN}")
+    string(REGEX REPLACE "@([a-z_0-9]+)@" "$<TARGET_FILE:\\1${suffix}>" command "${command}")
+    add_test(NAME ${name}${suffix} COMMAND ${command})
+    set_tests_properties(${name}${suffix} PROPERTIES TIMEOUT 600 PROCESSORS ${processors})
+    c2r_mpi_environment(${name}${suffix})
+  endforeach()
 endfunction()
 
 c2r_mpi_program(transport_mpi_test c2r/transport/mpi/mpi_transport_test.cc LIBS GTest::gtest)
 foreach(ranks 1 2 4)
-  c2r_mpi_test(transport_mpi.conformance_${ranks} ${ranks}
-               ${MPIEXEC_EXECUTABLE} -n ${ranks} $<TARGET_FILE:transport_mpi_test>)
+  c2r_mpi_test(transport_mpi.conformance_${ranks} ${ranks} @MPIEXEC@ -n ${ranks} @transport_mpi_test@)
 endforeach()
 
 c2r_mpi_program(failing_rank c2r/transport/mpi/failing_rank_test.cc)
-c2r_mpi_test(transport_mpi.failures 4
-             ${Python3_EXECUTABLE} ${PROJECT_SOURCE_DIR}/c2r/transport/mpi/failures_test.py
-             ${MPIEXEC_EXECUTABLE} $<TARGET_FILE:failing_rank>)
+# Its ranks wait for each other most of the time.
+c2r_mpi_test(transport_mpi.failures 1 ${Python3_EXECUTABLE}
+             ${PROJECT_SOURCE_DIR}/c2r/transport/mpi/failures_test.py @MPIEXEC@ @failing_rank@)
 
 c2r_mpi_program(transport_mpi_bench c2r/transport/mpi/exchange_bench.cc)
-c2r_mpi_test(bench_transport_mpi_runs 2 ${MPIEXEC_EXECUTABLE} -n 2
-             $<TARGET_FILE:transport_mpi_bench> 1 1)
+c2r_mpi_test(bench_transport_mpi_runs 2 @MPIEXEC@ -n 2 @transport_mpi_bench@ 1 1)

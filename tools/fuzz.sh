@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds the fuzzer and runs it on each loader for SECONDS, two at a time. Fails if one crashed, ran
-# out of memory or hung; the input is kept in build/fuzz/findings.
+# out of memory or hung; the input is kept in build/asan/findings.
 # usage: tools/fuzz.sh SECONDS [LOADER...]
 set -eu
 if [ $# -lt 1 ]; then
@@ -10,11 +10,11 @@ fi
 seconds=$1
 shift
 cd "$(dirname "$0")/.."
-cmake --preset fuzz >/dev/null
-cmake --build --preset fuzz --target fuzz_loader
+cmake --preset asan >/dev/null
+cmake --build --preset asan --target fuzz_loader
 
-seeds=$PWD/build/fuzz/tests/malformed
-cd build/fuzz
+seeds=$PWD/build/asan/tests/malformed
+cd build/asan
 mkdir -p findings corpora
 [ $# -gt 0 ] || set -- plan cluster placement safetensors trace statistics npy json csv import_npy import_megatron \
   import_orders-in-chaos import_moe-beyond import_vllm import_sglang sglang_loads coactivation \

@@ -136,7 +136,15 @@ inline std::filesystem::path real_data(const std::string& name) {
 }  // namespace c2r::testing
 
 /// Skips the test where memory cannot be limited.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(__has_feature)  // clang
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define C2R_SANITIZED
+#endif
+#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define C2R_SANITIZED
+#endif
+
+#ifdef C2R_SANITIZED
 #define C2R_SKIP_UNDER_SANITIZERS() GTEST_SKIP() << "sanitizers need all of the address space"
 #else
 #define C2R_SKIP_UNDER_SANITIZERS() static_cast<void>(0)

@@ -52,7 +52,7 @@ inline ExchangeProblem random_problem(const DispatchOptions& options, std::uint6
   std::mt19937_64 rng(seed);
   const std::int32_t ep_size = options.cluster.ep_size();
   const auto num_experts = std::int32_t(ep_size + std::int32_t(uniform_below(12, rng)));
-  const auto top_k = std::int32_t(1 + uniform_below(std::min(6, num_experts), rng));
+  const auto top_k = std::int32_t(1 + uniform_below(std::uint64_t(std::min(6, num_experts)), rng));
   ExchangeProblem problem{.placement = random_placement(num_experts, ep_size, 3, rng),
                           .options = options,
                           .hidden = 1 + std::int64_t(uniform_below(9, rng))};

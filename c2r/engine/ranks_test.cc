@@ -54,7 +54,7 @@ class Ranks : public ::testing::TestWithParam<Cluster> {
 std::vector<Tokens> some_sequences(const ModelConfig& config) {
   std::mt19937_64 rng(7);
   std::vector<Tokens> sequences;
-  for (const std::size_t length : {11, 1, 37, 5, 20, 6, 3}) {
+  for (const std::size_t length : {11u, 1u, 37u, 5u, 20u, 6u, 3u}) {
     Tokens& tokens = sequences.emplace_back();
     for (std::size_t t = 0; t < length; ++t) {
       tokens.push_back(

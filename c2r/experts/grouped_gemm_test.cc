@@ -113,9 +113,9 @@ TEST(GroupedGemm, GroupsAreComputedEachWithItsOwnWeights) {
   std::deque<RandomWeights> weights;
   std::vector<GemmGroup> groups;
   for (const std::int64_t rows : {0, 1, 300, 5, 0, 2}) {
-    xs.push_back(random_matrix(rows, 700, rng));
+    xs.push_back(random_matrix(rows, 150, rng));
     for (int shared = 0; shared < 2; ++shared) {  // two groups that share their x
-      weights.emplace_back(250 + rows, 700, shared == 0 ? WeightType::kBf16 : WeightType::kF32,
+      weights.emplace_back(250 + rows, 150, shared == 0 ? WeightType::kBf16 : WeightType::kF32,
                            rng);
       outs.emplace_back(rows, 250 + rows, NAN);
       groups.push_back({.x = xs.back(), .weight = weights.back().view, .out = outs.back()});

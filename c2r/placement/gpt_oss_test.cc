@@ -13,7 +13,7 @@ namespace {
 
 using testing::real_data;
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef C2R_SANITIZED
 constexpr bool kIsSlow = true;  // some ten times: three layers of 24, with their own bars
 #else
 constexpr bool kIsSlow = false;
