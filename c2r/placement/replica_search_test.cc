@@ -70,9 +70,8 @@ TEST(ReplicaState, TracksWhatRecountingGivesAndTakesChangesBack) {
 TEST(ReplicaState, ServesMoreRanksThanItCanForesee) {
   const Cluster cluster{.num_nodes = 13, .ranks_per_node = 5};
   const TokenSets sets = random_sets(80, 4, 300, 1);
-  const auto result =
-      optimize_placement(sets, cluster, {.max_imbalance = 3},
-                         {.effort = 0.05, .redundant_slots_per_rank = 1});
+  const auto result = optimize_placement(sets, cluster, {.max_imbalance = 3},
+                                         {.effort = 0.05, .redundant_slots_per_rank = 1});
   const SetIndex index(sets);
   ReplicaState state(index, cluster, result.placement, false);
   EXPECT_FALSE(state.copies_after(std::array{ReplicaState::Change{}}));
