@@ -28,27 +28,27 @@ if(NOT C2R_BUILD_TESTS)
 endif()
 
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
-# Each MPI that is tested, as what its libraries and programs have after their names. The empty one is
-# the MPI that is installed; MPICH comes second where it is there, to test alone.
-set(C2R_MPI_SUFFIXES ":")
+# The transport for each MPI that is tested. What comes after transport_mpi comes after the names of that
+# MPI's programs and tests too. The first is installed; MPICH's, where it is there, is for tests alone.
+set(C2R_MPI_TRANSPORTS transport_mpi)
 set(C2R_MPIEXEC ${MPIEXEC_EXECUTABLE})
 pkg_check_modules(mpich IMPORTED_TARGET mpich)
 find_program(C2R_MPIEXEC_mpich mpiexec.mpich)
 if(mpich_FOUND AND C2R_MPIEXEC_mpich AND NOT C2R_SANITIZE AND NOT MPI_CXX_INCLUDE_DIRS MATCHES mpich)
   c2r_module(transport_mpi_mpich FOLDER transport/mpi DEPS transport LIBS PkgConfig::mpich NO_TESTS
              NO_INSTALL)
-  list(APPEND C2R_MPI_SUFFIXES ":_mpich")
+  list(APPEND C2R_MPI_TRANSPORTS transport_mpi_mpich)
 endif()
 
 # c2r_mpi_program(NAME SOURCE [LIBS lib...]): a program to be started by mpirun, once for each MPI.
 function(c2r_mpi_program name source)
   cmake_parse_arguments(ARG "" "" "LIBS" ${ARGN})
-  foreach(suffix ${C2R_MPI_SUFFIXES})
-    string(SUBSTRING "${suffix}" 1 -1 suffix)
+  foreach(transport ${C2R_MPI_TRANSPORTS})
+    string(REPLACE transport_mpi "" suffix ${transport})
     add_executable(${name}${suffix} ${source})
     c2r_flags(${name}${suffix})
     target_compile_definitions(${name}${suffix} PRIVATE C2R_DATA_DIR="${C2R_DATA_DIR}")
-    target_link_libraries(${name}${suffix} PRIVATE ${ARG_LIBS} c2r_transport_mpi${suffix})
+    target_link_libraries(${name}${suffix} PRIVATE ${ARG_LIBS} c2r_${transport})
   endforeach()
 endfunction()
 
@@ -64,8 +64,8 @@ endfunction()
 # c2r_mpi_test(NAME PROCESSORS ARGUMENT...): a test for each MPI. In arguments, @MPIEXEC@ is its mpiexec
 # and @NAME@ the program that c2r_mpi_program(NAME) made.
 function(c2r_mpi_test name processors)
-  foreach(suffix ${C2R_MPI_SUFFIXES})
-    string(SUBSTRING "${suffix}" 1 -1 suffix)
+  foreach(transport ${C2R_MPI_TRANSPORTS})
+    string(REPLACE transport_mpi "" suffix ${transport})
     string(REPLACE "@MPIEXEC@" "${C2R_MPIEXEC${suffix}}" command "${ARGN}")
     string(REGEX REPLACE "@([a-z_0-9]+)@" "$<TARGET_FILE:\\1${suffix}>" command "${command}")
     add_test(NAME ${name}${suffix} COMMAND ${command})
