@@ -71,8 +71,9 @@ HWY_INLINE void score_vectors(const float* row, const KeyLayout& layout, std::si
     if constexpr (kScoring == Scoring::kSigmoid) {
       scores[i] = hn::Add(scores[i], hn::Load(d, layout.bias + here));
     }
-    const Ints key = make_keys(ordered_bits(bits_of(scores[i])), layout, here / kLanes);
-    hn::Store(key, di, scored.keys + t * scored.num_slots + here);
+    const Ints ordered = ordered_bits(scores[i], layout, here / kLanes);
+    hn::Store(make_keys(ordered, layout, here / kLanes), di,
+              scored.keys + t * scored.num_slots + here);
     if ((v + i + 1) * kLanes > layout.group_size) {
       const std::size_t num_used =
           layout.group_size - std::min(layout.group_size, (v + i) * kLanes);

@@ -1,9 +1,10 @@
 // Sort keys for experts: compiled once per instruction set.
 //
-// A key is the score's bits, made to compare as an integer, with the lowest bits replaced by the
-// complement of the expert's id: all keys of a token differ, and equal scores go to the lower
-// expert. Where the replaced bits were not zero, two keys that differ only in them say nothing
-// about their scores: choose() finds such tokens and leaves them to choose_experts().
+// A key is the magnitude's bits with the score's sign, as an integer, with the lowest bits replaced
+// by the complement of the expert's id: all keys of a token differ, and equal scores, 0 and -0
+// among them, go to the lower expert. Where the replaced bits were not zero, two keys that differ
+// only in them say nothing about their scores: choose() finds such tokens and leaves them to
+// choose_experts().
 #if defined(C2R_ROUTING_KEYS_INTERNAL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef C2R_ROUTING_KEYS_INTERNAL_H_
 #undef C2R_ROUTING_KEYS_INTERNAL_H_
@@ -14,6 +15,7 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -37,7 +39,7 @@ inline constexpr std::size_t kMaxUnused = kMaxTopK * 16;
 struct KeyLayout {
   std::size_t num_experts, group_size, vectors_per_group, num_vectors;
   std::int32_t kept_bits;                         // of the score
-  alignas(64) std::int32_t kept_mask[kMaxSlots];  // kept_bits; 0 where no expert is
+  alignas(64) std::int32_t kept_mask[kMaxSlots];  // of the magnitude; 0 where no expert is
   alignas(64) std::int32_t id_bits[kMaxSlots];    // complemented ids; kNoKey where no expert is
   alignas(64) float bias[kMaxSlots];              // set where the scores are sigmoids
 
@@ -78,28 +80,32 @@ inline void lay_out(const RouteTask& task, KeyLayout& layout) {
     const std::size_t at = slot % slots_per_group;
     const std::size_t e = slot / slots_per_group * layout.group_size + at;
     const bool is_expert = at < layout.group_size;
-    layout.kept_mask[slot] = is_expert ? layout.kept_bits : 0;
+    layout.kept_mask[slot] = is_expert ? layout.kept_bits & 0x7fffffff : 0;
     layout.id_bits[slot] = is_expert ? ~static_cast<std::int32_t>(e) & ~layout.kept_bits : kNoKey;
     layout.bias[slot] = is_expert && !bias.empty() ? bias[e] : 0.0f;
   }
 }
 
-// The bits of a score, in an order that compares as integers.
-HWY_INLINE Ints ordered_bits(Ints bits_of_score) {
-  const Ints sign = hn::ShiftRight<31>(bits_of_score);
-  return hn::Xor(bits_of_score, hn::And(sign, hn::Set(IntTag(), 0x7fffffff)));
+// Each magnitude with the sign of its score, whose bits are zero only where the magnitude is.
+HWY_INLINE Ints with_sign(Ints magnitude, Ints score) {
+#if HWY_TARGET == HWY_AVX2
+  return Ints{_mm256_sign_epi32(magnitude.raw, score.raw)};
+#else
+  return hn::IfNegativeThenElse(score, hn::Neg(magnitude), magnitude);
+#endif
+}
+
+// The scores of vector `v` of the layout without the bits that keys drop, in an order that compares
+// as integers; 0 where no expert is.
+HWY_INLINE Ints ordered_bits(Floats scores, const KeyLayout& layout, std::size_t v) {
+  constexpr IntTag d;
+  const Ints bits = hn::BitCast(d, scores);
+  return with_sign(hn::And(bits, hn::Load(d, layout.kept_mask + v * kLanes)), bits);
 }
 
 // The keys of vector `v` of the layout.
 HWY_INLINE Ints make_keys(Ints ordered_bits, const KeyLayout& layout, std::size_t v) {
-  constexpr IntTag d;
-  const Ints kept = hn::And(ordered_bits, hn::Load(d, layout.kept_mask + v * kLanes));
-  return hn::Or(kept, hn::Load(d, layout.id_bits + v * kLanes));
-}
-
-// The bits of x, -0 turned into +0.
-HWY_INLINE Ints bits_of(Floats x) {
-  return hn::BitCast(IntTag(), hn::Add(x, hn::Zero(FloatTag())));
+  return hn::Or(ordered_bits, hn::Load(IntTag(), layout.id_bits + v * kLanes));
 }
 
 HWY_INLINE Ints magnitude(Ints bits) {
@@ -137,8 +143,7 @@ class LogitKeys {
 
   std::size_t num_vectors() const { return layout_->num_vectors; }
   static constexpr bool has(std::size_t) { return true; }
-  // The least ordered bits read so far. Lanes past a row's last expert count too: they hold other
-  // rows' logits or zeros.
+  // The least ordered bits read so far, 0 where no expert is.
   Ints least() const { return least_; }
 
   HWY_INLINE void start(std::size_t t) const {
@@ -150,7 +155,7 @@ class LogitKeys {
 
   HWY_INLINE Ints load(std::size_t t, std::size_t v) {
     const Floats logits = hn::LoadU(FloatTag(), logits_ + t * num_experts_ + v * kLanes);
-    const Ints ordered = ordered_bits(bits_of(logits));
+    const Ints ordered = ordered_bits(logits, *layout_, v);
     least_ = hn::Min(least_, ordered);
     return make_keys(ordered, *layout_, v);
   }
@@ -184,16 +189,12 @@ class KeptLogitKeys {
   std::int32_t* kept_;
 };
 
-// Bit i alone, for i = 0 to 31.
-alignas(64) inline constexpr std::int32_t kBits[32] = {
-    1 << 0,  1 << 1,  1 << 2,  1 << 3,
-    1 << 4,  1 << 5,  1 << 6,  1 << 7,
-    1 << 8,  1 << 9,  1 << 10, 1 << 11,
-    1 << 12, 1 << 13, 1 << 14, 1 << 15,
-    1 << 16, 1 << 17, 1 << 18, 1 << 19,
-    1 << 20, 1 << 21, 1 << 22, 1 << 23,
-    1 << 24, 1 << 25, 1 << 26, 1 << 27,
-    1 << 28, 1 << 29, 1 << 30, std::numeric_limits<std::int32_t>::min()};
+// By how much to shift a word for its bit i to become the sign.
+inline constexpr auto kToSign = [] {
+  std::array<std::int32_t, 32> shifts{};
+  for (int i = 0; i < 32; ++i) shifts[static_cast<std::size_t>(i)] = 31 - i;
+  return shifts;
+}();
 
 // Of kept keys, those of the experts in each token's set of candidates.
 class CandidateKeys {
@@ -219,9 +220,9 @@ class CandidateKeys {
   HWY_INLINE Ints load(std::size_t t, std::size_t v) const {
     constexpr IntTag d;
     const auto word = static_cast<std::int32_t>(sets_[t][v * kLanes / 32]);
-    const auto is_candidate = hn::TestBit(hn::Set(d, word), hn::Load(d, kBits + v * kLanes % 32));
+    const Ints shifts = hn::LoadU(d, kToSign.data() + v * kLanes % 32);
     const Ints key = hn::Load(d, kept_ + (t * num_vectors_ + v) * kLanes);
-    return hn::IfThenElse(is_candidate, key, hn::Set(d, kNoKey));
+    return hn::IfNegativeThenElse(hn::Shl(hn::Set(d, word), shifts), key, hn::Set(d, kNoKey));
   }
 
  private:

@@ -142,11 +142,10 @@ void decide(const Call& call, Ints is_undecided, Block& block) {
 }
 
 // Whether all keys are those of scores between -limit and limit, the bits that keys drop aside.
-// ~key is the key of the opposite score.
 HWY_INLINE bool are_within(Ints least, Ints largest, float limit) {
   constexpr IntTag d;
   const Ints most = hn::Set(d, std::bit_cast<std::int32_t>(limit));
-  return hn::AllFalse(d, hn::Gt(hn::Max(largest, hn::Not(least)), most));
+  return hn::AllFalse(d, hn::Gt(hn::Max(largest, hn::Neg(least)), most));
 }
 
 // Notes whether a block's logits are close together, from its least and largest keys, among others.
@@ -190,7 +189,7 @@ bool choose_collaborators(const Call& call, Block& block) {
 bool choose_by_score(const Call& call, Block& block) {
   ScoredKeys scored;
   score_block(call.task.policy, block.logits, call.layout, scored);
-  if (!note_range(hn::Not(scored.largest_magnitude), scored.largest_magnitude, block)) return false;
+  if (!note_range(hn::Neg(scored.largest_magnitude), scored.largest_magnitude, block)) return false;
   OpenKeys keys(scored);
   decide(call, choose_best(keys, call.layout, 0, call.top_k, block).is_undecided, block);
   return true;
