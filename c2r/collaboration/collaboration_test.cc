@@ -37,7 +37,9 @@ Matrix<ExpertId> random_choices(std::int64_t num_tokens, std::int32_t num_expert
   for (std::int32_t e = 0; e < num_experts; ++e) experts.push_back(ExpertId{e});
   Matrix<ExpertId> topk_idx(num_tokens, top_k);
   for (std::int64_t t = 0; t < num_tokens; ++t) {
-    std::ranges::shuffle(experts, rng);
+    for (std::size_t k = 0; k < std::size_t(top_k); ++k) {
+      std::swap(experts[k], experts[k + rng() % (experts.size() - k)]);
+    }
     std::ranges::copy_n(experts.begin(), top_k, topk_idx.row(t).begin());
     for (ExpertId& id : topk_idx.row(t)) {
       if (has_masked && rng() % 10 == 0) id = kNoExpert;

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <ranges>
 #include <vector>
 
 #include "c2r/core/rng.h"
@@ -29,26 +30,32 @@ constexpr Problem kProblems[] = {{"llama_moe_3_5b", 4096, 1376, 8, 2},
                                  {"olmoe_1b_7b", 2048, 1024, 64, 8},
                                  {"qwen1_5_moe_a2_7b", 2048, 1408, 60, 4}};
 
-// bf16 numbers of magnitude 2^-7 to 2^-6 with random signs and digits.
-std::vector<std::uint16_t> random_weights(std::int64_t size) {
-  std::vector<std::uint16_t> weights(static_cast<std::size_t>(size));
-  std::uint64_t state = 1;
-  for (auto& w : weights) {
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    w = static_cast<std::uint16_t>(((state >> 33) & 0x807fu) | 0x3c00u);
-  }
+constexpr std::int64_t num_weights(const Problem& p) {
+  return p.num_experts * 3 * p.hidden * p.intermediate;
+}
+
+// bf16 numbers of magnitude 2^-7 to 2^-6 with random signs and digits, enough for any problem.
+const std::vector<std::uint16_t>& random_weights() {
+  static const std::vector<std::uint16_t> weights = [] {
+    const auto size = std::ranges::max(kProblems | std::views::transform(num_weights));
+    std::vector<std::uint16_t> values(static_cast<std::size_t>(size));
+    std::uint64_t state = 1;
+    for (auto& w : values) {
+      state = state * 6364136223846793005u + 1442695040888963407u;
+      w = static_cast<std::uint16_t>(((state >> 33) & 0x807fu) | 0x3c00u);
+    }
+    return values;
+  }();
   return weights;
 }
 
 // A layer and the rows of `num_tokens` tokens with random choices, grouped by expert.
 struct Layer {
   Layer(const Problem& p, std::int64_t num_tokens)
-      : weights(random_weights(p.num_experts * 3 * p.hidden * p.intermediate)),
-        x(num_tokens * p.top_k, p.hidden),
-        out(num_tokens * p.top_k, p.hidden) {
+      : x(num_tokens * p.top_k, p.hidden), out(num_tokens * p.top_k, p.hidden) {
     const std::int64_t matrix = p.hidden * p.intermediate;
     const auto view = [&](std::int64_t m, std::int64_t outputs, std::int64_t inputs) {
-      return WeightView{reinterpret_cast<const std::byte*>(weights.data() + m * matrix),
+      return WeightView{reinterpret_cast<const std::byte*>(random_weights().data() + m * matrix),
                         WeightType::kBf16, outputs, inputs, inputs};
     };
     for (std::int64_t e = 0; e < p.num_experts; ++e) {
@@ -74,7 +81,6 @@ struct Layer {
     }
   }
 
-  std::vector<std::uint16_t> weights;
   std::vector<ExpertWeights> experts;
   Matrix<float> x, out;
   std::vector<ExpertRows> groups;

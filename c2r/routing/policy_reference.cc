@@ -4,6 +4,8 @@
 #include <array>
 #include <cstddef>
 #include <functional>
+#include <limits>
+#include <numeric>
 #include <span>
 #include <vector>
 
@@ -18,15 +20,8 @@ std::size_t size(std::int32_t n) {
   return static_cast<std::size_t>(n);
 }
 
-// The place of the largest of `scores` among those allowed, the first of equals.
-std::size_t best_of(std::span<const float> scores, std::span<const char> is_allowed) {
-  std::size_t best = scores.size();
-  for (std::size_t i = 0; i < scores.size(); ++i) {
-    if (is_allowed[i] && (best == scores.size() || scores[i] > scores[best])) best = i;
-  }
-  C2R_ASSERT(best < scores.size());
-  return best;
-}
+// Less than any score.
+constexpr float kNotAllowed = -std::numeric_limits<float>::infinity();
 
 // What experts are chosen by: the logit, or the sigmoid with its bias.
 std::vector<float> choice_scores(const RoutingPolicy& policy, std::span<const float> logits) {
@@ -39,9 +34,8 @@ std::vector<float> choice_scores(const RoutingPolicy& policy, std::span<const fl
   return scores;
 }
 
-// Which experts are in the best `top_groups` groups.
-std::vector<char> in_best_groups(const RoutingPolicy& policy, std::span<const float> scores) {
-  if (policy.num_groups == 1) return std::vector<char>(scores.size(), true);
+// Forbids the experts that are not in the best `top_groups` groups.
+void keep_best_groups(const RoutingPolicy& policy, std::span<float> scores) {
   const std::size_t group_size = scores.size() / size(policy.num_groups);
   std::vector<float> group_scores;
   for (std::size_t g = 0; g < size(policy.num_groups); ++g) {
@@ -51,29 +45,33 @@ std::vector<char> in_best_groups(const RoutingPolicy& policy, std::span<const fl
     const bool is_sum = policy.group_score == GroupScore::kSumOfBestTwo;
     group_scores.push_back(is_sum ? sorted[0] + sorted[1] : sorted[0]);
   }
-  std::vector<char> is_open(group_scores.size(), true), is_allowed(scores.size(), false);
-  for (std::int32_t i = 0; i < policy.top_groups; ++i) {
-    const std::size_t g = best_of(group_scores, is_open);
-    is_open[g] = false;
-    for (std::size_t e = g * group_size; e < (g + 1) * group_size; ++e) is_allowed[e] = true;
+  std::vector<std::size_t> order(group_scores.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::ranges::stable_sort(order, std::greater(), [&](std::size_t g) { return group_scores[g]; });
+  for (const std::size_t g : std::span(order).subspan(size(policy.top_groups))) {
+    std::ranges::fill(scores.subspan(g * group_size, group_size), kNotAllowed);
   }
-  return is_allowed;
+}
+
+// Forbids the experts that are not among the top-T collaborators of `best`.
+void keep_collaborators(const CollaborationConstraint& constraint, std::size_t best,
+                        std::vector<float>& scores) {
+  const auto list = constraint.collaborators.row(static_cast<std::int64_t>(best));
+  std::vector<float> kept(scores.size(), kNotAllowed);
+  for (const ExpertId e : list.first(size(constraint.top_t))) kept[index(e)] = scores[index(e)];
+  scores = kept;
 }
 
 std::vector<std::size_t> choose(const RoutingPolicy& policy, std::span<const float> logits) {
-  const std::vector<float> scores = choice_scores(policy, logits);
-  std::vector<char> is_allowed = in_best_groups(policy, scores);
+  std::vector<float> scores = choice_scores(policy, logits);
+  if (policy.num_groups > 1) keep_best_groups(policy, scores);
   std::vector<std::size_t> chosen;
   while (std::ssize(chosen) < policy.top_k) {
-    const std::size_t best = best_of(scores, is_allowed);
-    if (chosen.empty() && policy.constraint) {
-      is_allowed.assign(scores.size(), false);
-      const auto list = policy.constraint->collaborators.row(static_cast<std::int64_t>(best));
-      for (const ExpertId e : list.first(size(policy.constraint->top_t))) {
-        is_allowed[index(e)] = true;
-      }
-    }
-    is_allowed[best] = false;
+    const auto best_score = std::ranges::max_element(scores);  // the first of equals
+    C2R_ASSERT(*best_score != kNotAllowed);
+    const auto best = static_cast<std::size_t>(best_score - scores.begin());
+    if (chosen.empty() && policy.constraint) keep_collaborators(*policy.constraint, best, scores);
+    scores[best] = kNotAllowed;
     chosen.push_back(best);
   }
   return chosen;
