@@ -17,6 +17,7 @@ function(c2r_flags target)
     # takes a source file in a unity file for a header, whose anonymous namespaces would be a mistake;
     # clang-tidy tells them apart
     $<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>
+    $<$<CXX_COMPILER_ID:Clang>:-Wreserved-identifier>
     # a*b+c rounds twice on every machine, so that results do not depend on the processor
     -ffp-contract=off)
   target_compile_definitions(${target} PUBLIC

@@ -82,7 +82,7 @@ std::string json_line(const std::vector<TokenId>& text, bool is_text, TextCoder&
   } else {
     json["tokens"] = text;
   }
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  return json_text(json) + "\n";
 }
 
 // All prompts of a file together. A line is printed once it and those before it are known.

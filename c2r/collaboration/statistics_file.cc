@@ -13,7 +13,7 @@
 namespace c2r {
 namespace {
 
-constexpr std::string_view kFormat = "c2r.statistics";
+constexpr std::string_view kStatisticsFormat = "c2r.statistics";
 
 void check_matrix(const CollaborationMatrix& counts, std::int64_t num_tokens, std::size_t layer,
                   const std::string& path) {
@@ -56,7 +56,7 @@ void check_sums(const CollaborationMatrix& counts, std::int64_t num_tokens, std:
 
 CollaborationStatistics read_statistics(const std::filesystem::path& path) {
   const SafetensorsFile file(path);
-  const TraceHeader header = read_trace_metadata(file, kFormat, "a statistics file");
+  const TraceHeader header = read_trace_metadata(file, kStatisticsFormat, "a statistics file");
   const std::int64_t num_layers = header.num_layers(), num_experts = header.num_experts;
   const bool has_pairs = file.has("coactivation");
   const std::int64_t layers_shape[] = {num_layers};
@@ -110,7 +110,7 @@ void write_statistics(const CollaborationStatistics& statistics,
   } else {
     tensors.push_back(tensor_of<std::int64_t>("load", {num_layers, num_experts}, counts));
   }
-  write_safetensors(path, std::move(tensors), trace_metadata(statistics.header, kFormat));
+  write_safetensors(path, std::move(tensors), trace_metadata(statistics.header, kStatisticsFormat));
 }
 
 }  // namespace c2r

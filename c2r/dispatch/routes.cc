@@ -78,7 +78,7 @@ Target target_of(const RoutingTable& table, RankId serving, ExpertId expert) {
 }
 
 // One batch's choices, and who serves them.
-struct Choices {
+struct BatchChoices {
   MatrixView<const ExpertId> topk_idx;   // [num_tokens, top_k]
   MatrixView<const float> topk_weights;  // the same
   MatrixView<const RankId> served_by;    // the same
@@ -86,7 +86,7 @@ struct Choices {
   Target target(const RoutingTable& table, std::int64_t t, std::int64_t k) const {
     return target_of(table, served_by(t, k), topk_idx(t, k));
   }
-  Choices rows(std::int64_t begin, std::int64_t end) const {
+  BatchChoices rows(std::int64_t begin, std::int64_t end) const {
     return {topk_idx.rows(begin, end), topk_weights.rows(begin, end), served_by.rows(begin, end)};
   }
 };
@@ -102,9 +102,9 @@ class RoutesMaker {
   }
 
   // One copy for each choice, ordered by rank, slot and token.
-  void add_choices(const Choices& choices);
+  void add_choices(const BatchChoices& choices);
   // One copy for each target.
-  void add_tokens(const Choices& choices);
+  void add_tokens(const BatchChoices& choices);
   // What has come for the other ranks of the node.
   void add_relayed();
   ListPair lists() { return {routes_.out, routes_.in}; }
@@ -120,7 +120,7 @@ class RoutesMaker {
   Routes routes_;
 };
 
-void RoutesMaker::add_choices(const Choices& choices) {
+void RoutesMaker::add_choices(const BatchChoices& choices) {
   const std::int64_t num_tokens = choices.topk_idx.rows(), top_k = choices.topk_idx.cols();
   Matrix<std::int32_t> next(std::ssize(routes_.out), std::int64_t{table_.slots_per_rank} + 1);
   for (std::int64_t t = 0; t < num_tokens; ++t) {
@@ -172,7 +172,7 @@ void RoutesMaker::finish_item() {
   routes_.return_offsets.push_back(std::ssize(routes_.returns));
 }
 
-void RoutesMaker::add_tokens(const Choices& choices) {
+void RoutesMaker::add_tokens(const BatchChoices& choices) {
   for (std::int64_t t = 0; t < choices.topk_idx.rows(); ++t) {
     for (std::int64_t k = 0; k < choices.topk_idx.cols(); ++k) {
       if (choices.topk_idx(t, k) == kNoExpert) continue;
@@ -283,7 +283,7 @@ std::vector<Routes> make_routes(Transport& transport, RoutingTable& table,
                                 std::int32_t num_chunks, const std::string& label) {
   check_choices(table, topk_idx, topk_weights, label);
   const Matrix<RankId> served_by = serve(table, topk_idx, first_token);
-  const Choices choices{topk_idx, topk_weights, MatrixView<const RankId>(served_by)};
+  const BatchChoices choices{topk_idx, topk_weights, MatrixView<const RankId>(served_by)};
   const bool is_per_expert = table.options.mode == CopyMode::kPerExpert;
   const std::int64_t num_tokens = topk_idx.rows();
   std::vector<RoutesMaker> makers;

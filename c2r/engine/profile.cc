@@ -12,17 +12,17 @@ namespace c2r {
 namespace {
 
 // What the tokens of one window chose. [num_moe_layers, num_tokens, top_k]
-struct Choices {
+struct WindowChoices {
   std::vector<ExpertId> topk_idx;
   std::vector<float> topk_weights;
 };
 
-Choices choices_of(Engine& engine, const std::vector<TokenId>& window) {
+WindowChoices choices_of(Engine& engine, const std::vector<TokenId>& window) {
   const ModelConfig& config = engine.config();
   const auto layer_size = window.size() * static_cast<std::size_t>(config.top_k);
   const auto num_layers = static_cast<std::size_t>(config.num_moe_layers());
-  Choices choices{std::vector<ExpertId>(num_layers * layer_size),
-                  std::vector<float>(num_layers * layer_size)};
+  WindowChoices choices{std::vector<ExpertId>(num_layers * layer_size),
+                        std::vector<float>(num_layers * layer_size)};
   if (!window.empty()) {
     std::vector<std::size_t> ends;  // of each layer
     for (std::size_t layer = 0; layer < num_layers; ++layer) ends.push_back(layer * layer_size);
@@ -40,8 +40,8 @@ Choices choices_of(Engine& engine, const std::vector<TokenId>& window) {
 }
 
 // What every rank's window chose, on rank 0; elsewhere nothing. [ep_size]
-std::vector<Choices> gather_choices(Transport* transport, Choices mine) {
-  std::vector<Choices> all;
+std::vector<WindowChoices> gather_choices(Transport* transport, WindowChoices mine) {
+  std::vector<WindowChoices> all;
   if (transport == nullptr) {
     all.push_back(std::move(mine));
     return all;
@@ -55,7 +55,7 @@ std::vector<Choices> gather_choices(Transport* transport, Choices mine) {
 }
 
 // Appends one window. @returns its number of tokens
-std::int64_t append(const Choices& choices, const TraceHeader& header, TraceWriter& writer) {
+std::int64_t append(const WindowChoices& choices, const TraceHeader& header, TraceWriter& writer) {
   const auto layer_size = choices.topk_idx.size() / static_cast<std::size_t>(header.num_layers());
   if (layer_size == 0) return 0;
   writer.start_sequence();
@@ -92,7 +92,7 @@ ProfileResult profile(Engine& engine, const NextSequence& next, const ProfileReq
   };
   ProfileResult result;
   while (const auto piece = deal(engine.transport(), next_piece)) {
-    for (const Choices& choices :
+    for (const WindowChoices& choices :
          gather_choices(engine.transport(), choices_of(engine, tokens_of(*piece)))) {
       const std::int64_t num_tokens = append(choices, header, *writer);
       result.num_tokens += num_tokens;

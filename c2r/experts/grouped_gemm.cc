@@ -13,7 +13,7 @@ namespace {
 constexpr std::int64_t kBlockBytes = 256 << 10;
 constexpr std::int64_t kAlignBytes = 64;
 
-constexpr GemmBackend kBackends[] = {
+constexpr GemmBackend kGemmBackends[] = {
 #ifdef __x86_64__
     {"avx512-bf16", avx512_bf16::why_not, avx512_bf16::packed_row_bytes, avx512_bf16::pack,
      avx512_bf16::multiply},
@@ -45,13 +45,13 @@ void check(const GemmGroup& group) {
 }  // namespace
 
 std::span<const GemmBackend> gemm_backends() {
-  return kBackends;
+  return kGemmBackends;
 }
 
 const GemmBackend& choose_gemm_backend(WeightType weights, Arithmetic arithmetic,
                                        std::string_view name) {
   std::string reasons;
-  for (const GemmBackend& backend : kBackends) {
+  for (const GemmBackend& backend : kGemmBackends) {
     if (!name.empty() && backend.name != name) continue;
     const std::string reason = backend.why_not(weights, arithmetic);
     if (reason.empty()) return backend;

@@ -18,11 +18,6 @@ namespace {
 
 constexpr std::size_t kMaxDepth = 100;  // our files need 5; the parser's own limit is the stack
 
-// Long or binary values must not fill the user's terminal.
-std::string shown_value(const Json& value) {
-  return shown(value.dump(-1, ' ', true, Json::error_handler_t::replace));
-}
-
 // Builds the value that the parser reads. nlohmann's own builder searches an object's keys for
 // each new one, which takes minutes for the header of a model with 100,000 tensors.
 class Builder final : public nlohmann::json_sax<Json> {
@@ -99,6 +94,10 @@ class Builder final : public nlohmann::json_sax<Json> {
 };
 
 }  // namespace
+
+std::string shown_value(const Json& value) {
+  return shown(value.dump(-1, ' ', true, Json::error_handler_t::replace));
+}
 
 Json parse_json(std::string_view text, std::string_view place) {
   Builder builder(place);

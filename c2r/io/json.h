@@ -24,6 +24,9 @@ Json read_json_file(const std::filesystem::path& path);
 /// UTF-8, as a file's name may be, becomes U+FFFD.
 std::string json_text(const Json& value, int indent = -1);
 
+/// `value` made fit for a message: long or binary values must not fill the user's terminal.
+std::string shown_value(const Json& value);
+
 /// `object[key]`. @throws Error(kInvalidFile), naming the key, if it is absent or not an object
 const Json& json_at(const Json& object, std::string_view key, std::string_view place);
 

@@ -63,7 +63,7 @@ void check_window(ConfigReader& reader, std::int64_t max_positions) {
   for (const Json& type : json_array(*types, "layer_types", reader.place())) {
     C2R_REQUIRE(type == Json("full_attention"), kUnsupported,
                 "{}: layer_types has {}, but only \"full_attention\" is supported", reader.place(),
-                shown(type.dump(-1, ' ', true, Json::error_handler_t::replace)));
+                shown_value(type));
   }
 }
 

@@ -8,10 +8,6 @@
 namespace c2r {
 namespace {
 
-std::string shown_value(const Json& value) {
-  return shown(value.dump(-1, ' ', true, Json::error_handler_t::replace));
-}
-
 // Where the model came from, how it was trained, and defaults of generating: nothing that a
 // forward pass reads.
 constexpr std::string_view kIgnored[] = {"_name_or_path",

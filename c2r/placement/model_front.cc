@@ -9,7 +9,7 @@ namespace c2r {
 namespace {
 
 // One layer's move from its point before `to` on the hull to `to`.
-struct Step {
+struct FrontStep {
   std::size_t layer = 0, to = 0;
   double copies = 0, imbalance = 0;  // more of the one, less of the other
 
@@ -18,13 +18,13 @@ struct Step {
 
 // The moves along the lower convex hull of the layer's points, the cheapest first.
 void add_steps(std::size_t layer, std::span<const OptimizedPlacement> front,
-               std::vector<Step>& steps) {
+               std::vector<FrontStep>& steps) {
   std::size_t from = 0;
   while (from + 1 < front.size()) {
-    Step best;
+    FrontStep best;
     for (std::size_t to = from + 1; to < front.size(); ++to) {
-      const Step step{layer, to, front[to].copy_cost - front[from].copy_cost,
-                      front[from].imbalance - front[to].imbalance};
+      const FrontStep step{layer, to, front[to].copy_cost - front[from].copy_cost,
+                           front[from].imbalance - front[to].imbalance};
       if (best.to == 0 || step.price() <= best.price()) best = step;
     }
     steps.push_back(best);
@@ -39,7 +39,7 @@ std::vector<ModelFrontPoint> model_front(std::span<const std::vector<OptimizedPl
   C2R_REQUIRE(max_points >= 2, kInvalidArgument, "a front needs at least 2 points, not {}",
               max_points);
   ModelFrontPoint point{.chosen = std::vector<std::size_t>(layers.size()), .mean_imbalance = 0};
-  std::vector<Step> steps;
+  std::vector<FrontStep> steps;
   const auto num_layers = static_cast<double>(layers.size());
   for (std::size_t layer = 0; layer < layers.size(); ++layer) {
     C2R_REQUIRE(!layers[layer].empty(), kInvalidArgument, "layer {} has an empty front", layer);
@@ -47,12 +47,13 @@ std::vector<ModelFrontPoint> model_front(std::span<const std::vector<OptimizedPl
     point.mean_imbalance += layers[layer][0].imbalance / num_layers;
     add_steps(layer, layers[layer], steps);
   }
-  std::ranges::sort(steps, {}, [](const Step& s) { return std::tuple(s.price(), s.layer, s.to); });
+  std::ranges::sort(steps, {},
+                    [](const FrontStep& s) { return std::tuple(s.price(), s.layer, s.to); });
 
   std::vector<ModelFrontPoint> points = {point};
   const std::size_t num_steps = steps.size(), intervals = std::min(num_steps, max_points - 1);
   for (std::size_t done = 0; done < num_steps; ++done) {
-    const Step& step = steps[done];
+    const FrontStep& step = steps[done];
     point.chosen[step.layer] = step.to;
     point.mean_copy_cost += step.copies / num_layers;
     point.mean_imbalance -= step.imbalance / num_layers;

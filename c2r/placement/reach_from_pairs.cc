@@ -16,7 +16,7 @@ struct Sums {
   std::int64_t loads = 0, pairs = 0, largest_load = 0;
 };
 
-std::int64_t tokens_of(const Sums& sums) {
+std::int64_t count_tokens(const Sums& sums) {
   if (sums.loads == 0) return 0;
   const std::int64_t m = 1 + 2 * sums.pairs / sums.loads;
   const std::int64_t twice_above = 2 * (2 * m * sums.loads - 2 * sums.pairs);
@@ -50,7 +50,7 @@ void fill_home(const CollaborationMatrix& counts, std::span<const RankId> rank_o
   const auto by_rank = sum_by_group(counts, rank, reach.cluster.ep_size());
   for (std::size_t r = 0; r < by_rank.size(); ++r) {
     reach.choices_on_rank(home, std::int64_t(r)) = by_rank[r].loads;
-    reach.tokens_on_rank(home, std::int64_t(r)) = tokens_of(by_rank[r]);
+    reach.tokens_on_rank(home, std::int64_t(r)) = count_tokens(by_rank[r]);
   }
   for (std::size_t e = 0; e < rank.size(); ++e) {
     const auto expert = static_cast<std::int64_t>(e);
@@ -58,7 +58,7 @@ void fill_home(const CollaborationMatrix& counts, std::span<const RankId> rank_o
   }
   const auto by_node = sum_by_group(counts, node, reach.cluster.num_nodes);
   for (std::size_t n = 0; n < by_node.size(); ++n) {
-    reach.tokens_on_node(home, std::int64_t(n)) = tokens_of(by_node[n]);
+    reach.tokens_on_node(home, std::int64_t(n)) = count_tokens(by_node[n]);
   }
 }
 

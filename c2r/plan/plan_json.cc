@@ -11,7 +11,7 @@
 namespace c2r {
 namespace {
 
-constexpr std::string_view kFormat = "c2r-plan";
+constexpr std::string_view kPlanFormat = "c2r-plan";
 
 Json matrix_to_json(const Matrix<ExpertId>& matrix) {
   Json rows = Json::array();
@@ -199,8 +199,8 @@ struct Reader {
 // Before any other key is looked at: another version may have other keys.
 void check_format(const Json& json, const Reader& reader) {
   const std::string format = reader.text(json, "format");
-  C2R_REQUIRE(format == kFormat, kInvalidFile, "{}: the format is '{}', not '{}'", reader.place,
-              shown(format), kFormat);
+  C2R_REQUIRE(format == kPlanFormat, kInvalidFile, "{}: the format is '{}', not '{}'", reader.place,
+              shown(format), kPlanFormat);
   const std::int64_t version = reader.count(json, "version");
   C2R_REQUIRE(1 <= version && version <= kPlanVersion, kInvalidFile,
               "{}: the plan has version {}, but this program reads versions 1 to {}", reader.place,
@@ -235,7 +235,7 @@ Plan plan_from_json(const Json& json, const Reader& reader) {
 
 std::string plan_to_text(const Plan& plan) {
   check_plan(plan);
-  Json json = {{"format", kFormat},
+  Json json = {{"format", kPlanFormat},
                {"version", kPlanVersion},
                {"model", plan.model},
                {"num_experts", plan.num_experts},

@@ -14,7 +14,7 @@
 namespace c2r {
 namespace {
 
-constexpr std::string_view kFormat = "c2r.trace";
+constexpr std::string_view kTraceFormat = "c2r.trace";
 
 // 255 is the mark for "none", so 8 bits hold the ids of at most 255 experts.
 bool is_stored_in_u8(std::int32_t num_experts) {
@@ -91,7 +91,7 @@ struct Trace::File {
 
 Trace::Trace(const std::filesystem::path& path) : file_(new File{SafetensorsFile(path)}) {
   const SafetensorsFile& file = file_->safetensors;
-  header_ = read_trace_metadata(file, kFormat, "a routing trace");
+  header_ = read_trace_metadata(file, kTraceFormat, "a routing trace");
   const auto& first = file.tensor(idx_name(0));
   num_tokens_ = first.shape.empty() ? 0 : first.shape[0];
   has_weights_ = file.has(weights_name(0));
@@ -233,7 +233,7 @@ void TraceWriter::finish() {
       spilled(weights_name(static_cast<std::int64_t>(layer)), Dtype::kF16, state.weights[layer]);
     }
   }
-  write_safetensors(state.path, std::move(tensors), trace_metadata(state.header, kFormat));
+  write_safetensors(state.path, std::move(tensors), trace_metadata(state.header, kTraceFormat));
 }
 
 }  // namespace c2r

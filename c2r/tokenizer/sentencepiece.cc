@@ -93,7 +93,7 @@ enum class PieceType : std::uint64_t {
   kByte
 };
 
-struct Piece {
+struct ModelPiece {
   std::string text;
   float score = 0;
   PieceType type = PieceType::kNormal;
@@ -107,8 +107,8 @@ struct Settings {
   bool adds_prefix = true, removes_spaces = true, escapes_spaces = true;
 };
 
-Piece read_piece(std::string_view bytes, std::string_view place) {
-  Piece piece;
+ModelPiece read_piece(std::string_view bytes, std::string_view place) {
+  ModelPiece piece;
   for (Message message(bytes, place); const auto field = message.next();) {
     if (field->number == 1) piece.text = field->bytes;
     if (field->number == 2)
@@ -170,11 +170,11 @@ void check_characters(std::string_view text, std::string_view place, const Find&
 
 // SentencePiece joins two neighbours whenever that gives a piece, the best score first, then from
 // the left (bpe_model.cc): every way to cut a piece in two is a merge, ranked by its score.
-std::vector<BpeMerge> merges_of(const std::vector<Piece>& pieces, const Vocabulary& vocabulary,
+std::vector<BpeMerge> merges_of(const std::vector<ModelPiece>& pieces, const Vocabulary& vocabulary,
                                 std::string_view place) {
   std::vector<float> scores;
   scores.reserve(pieces.size());
-  for (const Piece& piece : pieces) scores.push_back(piece.score);
+  for (const ModelPiece& piece : pieces) scores.push_back(piece.score);
   std::ranges::sort(scores, std::ranges::greater{});
   scores.erase(std::unique(scores.begin(), scores.end()), scores.end());
 
@@ -203,7 +203,7 @@ std::vector<BpeMerge> merges_of(const std::vector<Piece>& pieces, const Vocabula
 }
 
 // What each piece is in the text, and how it is decoded.
-void add_piece(const Piece& piece, TokenId id, std::string_view place, TokenizerSpec& spec) {
+void add_piece(const ModelPiece& piece, TokenId id, std::string_view place, TokenizerSpec& spec) {
   std::string text;  // what the text has for it
   DecodedToken decoded{.bytes = replace_all(piece.text, kMetaspace, " ")};
   switch (piece.type) {
@@ -243,7 +243,7 @@ void add_piece(const Piece& piece, TokenId id, std::string_view place, Tokenizer
 TokenizerSpec read_sentencepiece(const std::filesystem::path& path) {
   const std::string place = path.string(), bytes = read_text_file(path);
   Settings settings;
-  std::vector<Piece> pieces;
+  std::vector<ModelPiece> pieces;
   for (Message model(bytes, place); const auto field = model.next();) {
     if (field->number == 1) pieces.push_back(read_piece(field->bytes, place));
     if (field->number == 2) read_trainer(field->bytes, place, settings);

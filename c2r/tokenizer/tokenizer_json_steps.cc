@@ -14,13 +14,9 @@ namespace {
 constexpr std::string_view kGpt2Pattern =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
-std::string shown_json(const Json& value) {
-  return shown(value.dump(-1, ' ', true, Json::error_handler_t::replace));
-}
-
 std::string type_of(const Json& step, std::string_view what, const std::string& place) {
   C2R_REQUIRE(step.is_object(), kInvalidFile, "{}: {} is {}, but must be an object", place, what,
-              shown_json(step));
+              shown_value(step));
   return json_string(json_at(step, "type", place), fmt::format("{}.type", what), place);
 }
 
@@ -48,7 +44,7 @@ const std::string& pattern_of(const Json& step, const char* kind, std::string_vi
                               const std::string& place) {
   const Json& pattern = json_at(step, "pattern", place);
   C2R_REQUIRE(pattern.is_object() && pattern.size() == 1 && pattern.contains(kind), kUnsupported,
-              "{}: {}.pattern is {}, but c2r supports only a {}", place, what, shown_json(pattern),
+              "{}: {}.pattern is {}, but c2r supports only a {}", place, what, shown_value(pattern),
               kind);
   return json_string(pattern[kind], fmt::format("{}.pattern", what), place);
 }
@@ -82,7 +78,7 @@ void read_metaspace(const Json& step, std::string_view what, const std::string& 
                   what, place);
   C2R_REQUIRE(json_at(step, "replacement", place) == kMetaspace, kUnsupported,
               "{}: {}.replacement is {}, but c2r supports only U+2581", place, what,
-              shown_json(step["replacement"]));
+              shown_value(step["replacement"]));
   C2R_REQUIRE(!spec.metaspace && spec.splits.empty(), kUnsupported,
               "{}: {} is a Metaspace after another step, which c2r does not support", place, what);
   std::string scheme = json_flag(step, "add_prefix_space", true, what, place) ? "always" : "never";
@@ -160,7 +156,7 @@ void read_fallback_decoder(const Json& json, const std::string& place, Tokenizer
     } else if (types.back() == "Strip") {
       const Json expected = {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}};
       C2R_REQUIRE(step == expected, kUnsupported, "{}: {} is {}, but c2r supports only {}", place,
-                  what, shown_json(step), expected.dump());
+                  what, shown_value(step), expected.dump());
       spec.strips_leading_space = true;
     }
   });
@@ -185,7 +181,7 @@ bool json_flag(const Json& object, const char* key, bool otherwise, std::string_
   const Json& value = json_or_null(object, key);
   if (value.is_null()) return otherwise;
   C2R_REQUIRE(value.is_boolean(), kInvalidFile, "{}: {}.{} is {}, but must be true or false", place,
-              what, key, shown_json(value));
+              what, key, shown_value(value));
   return value.get<bool>();
 }
 
@@ -193,7 +189,7 @@ void require_absent(const Json& object, const char* key, std::initializer_list<J
                     std::string_view what, const std::string& place) {
   const Json& value = json_or_null(object, key);
   C2R_REQUIRE(value.is_null() || std::ranges::find(harmless, value) != harmless.end(), kUnsupported,
-              "{}: {}.{} is {}, which c2r does not support", place, what, key, shown_json(value));
+              "{}: {}.{} is {}, which c2r does not support", place, what, key, shown_value(value));
 }
 
 void read_normalizer(const Json& json, const std::string& place, TokenizerSpec& spec) {
@@ -248,7 +244,7 @@ void read_decoder(const Json& json, const Vocabulary& vocabulary, const std::str
     C2R_REQUIRE(
         !json.is_null() && type_of(json, "decoder", place) == "ByteLevel", kUnsupported,
         "{}: decoder is {}, but c2r supports only ByteLevel after a ByteLevel pre_tokenizer", place,
-        shown_json(json));
+        shown_value(json));
   } else {
     read_fallback_decoder(json, place, spec);
   }
