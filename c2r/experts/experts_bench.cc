@@ -123,6 +123,17 @@ BENCHMARK(BM_Experts)
     ->ArgsProduct({{0, 1, 2}, {1, 8, 512}})
     ->UseRealTime();
 
+// Asks for what comes two pages later: processors by themselves foresee reads within a page only.
+std::uint64_t sum_from_memory(std::span<const std::uint64_t> part) {
+  constexpr std::size_t kLine = 8, kAhead = 1024;
+  std::uint64_t sum = 0;
+  for (std::size_t i = 0; i < part.size(); i += kLine) {
+    __builtin_prefetch(&part[std::min(i + kAhead, part.size() - 1)]);
+    for (std::size_t j = 0; j < kLine; ++j) sum += part[i + j];
+  }
+  return sum;
+}
+
 // The bound of decoding: every processor sums its part of 512 MiB.
 void BM_MemoryRead(benchmark::State& state) {
   const std::vector<std::uint64_t> memory(std::size_t{64} << 20, 1);
@@ -133,8 +144,7 @@ void BM_MemoryRead(benchmark::State& state) {
     pool.run(kPieces, [&](std::int64_t piece, int) {
       const auto part = std::span(memory).subspan(
           static_cast<std::size_t>(piece) * memory.size() / kPieces, memory.size() / kPieces);
-      sums[static_cast<std::size_t>(piece)] =
-          std::accumulate(part.begin(), part.end(), std::uint64_t{0});
+      sums[static_cast<std::size_t>(piece)] = sum_from_memory(part);
     });
     return std::accumulate(sums.begin(), sums.end(), std::uint64_t{0});
   };
