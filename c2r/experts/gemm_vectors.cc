@@ -74,16 +74,11 @@ struct Chunk {
   std::int64_t begin, end;
 };
 
-// Asks for weights that may lie past the last row: no pointer, which would have to be valid.
-HWY_INLINE void prefetch(const void* row, std::int64_t bytes) {
-  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(row) +
-                                                   static_cast<std::uintptr_t>(bytes)));
-}
-
 // Adds the products of whole vectors of inputs. Every loop over the sums is unrolled, or they would
-// not stay in registers. With kPrefetches the next tile's weights are asked for meanwhile: a row is
-// about a page, and processors start anew on each page to foresee what is read. That made products
-// of a row or two 1.3 times faster, and would make those of many rows slower.
+// not stay in registers. With kPrefetches the next tile's weights, or what lies there, are asked
+// for meanwhile: a row is about a page, and processors start anew on each page to foresee what is
+// read. That made products of a row or two 1.3 times faster, and would make those of many rows
+// slower.
 template <int kRows, int kOutputs, bool kPrefetches, class Weight>
 HWY_INLINE void add_products(const Weight* w, std::int64_t stride, const float* x,
                              std::int64_t num_inputs, Sums* sums) {
@@ -94,8 +89,7 @@ HWY_INLINE void add_products(const Weight* w, std::int64_t stride, const float* 
 #pragma GCC unroll 6
     for (int n = 0; n < kOutputs; ++n) {
       const Weight* const at = w + n * stride + i;
-      if constexpr (kPrefetches)
-        prefetch(at, kOutputs * stride * static_cast<std::int64_t>(sizeof(Weight)));
+      if constexpr (kPrefetches) __builtin_prefetch(at + kOutputs * stride);
       weights[n] = load(at);
     }
 #pragma GCC unroll 4
