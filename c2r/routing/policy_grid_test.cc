@@ -21,10 +21,10 @@ namespace {
 // Builds with assertions are the slow ones, with sanitizers or without optimisation. They compare
 // fewer tokens of the same shapes.
 #ifdef C2R_ENABLE_ASSERTS
-constexpr std::int64_t kManyTokens = 20'000;
+constexpr std::int64_t kManyTokens = 20'000, kTokensOfEachKind = 100;
 constexpr int kNumSeeds = 1;
 #else
-constexpr std::int64_t kManyTokens = 1'000'000;
+constexpr std::int64_t kManyTokens = 1'000'000, kTokensOfEachKind = 1500;
 constexpr int kNumSeeds = 3;
 #endif
 
@@ -226,7 +226,7 @@ TEST_F(EveryTarget, MatchesTheReferenceOnEveryKindOfLogits) {
       const std::int32_t top_k = std::min(num_experts / 4, 8);
       auto policies = policies_for(num_experts, top_k, random);
       add_grouped_policies(num_experts, top_k, random, policies);
-      const Matrix<float> logits = random_logits(500 * kNumSeeds, num_experts, kind, random);
+      const Matrix<float> logits = random_logits(kTokensOfEachKind, num_experts, kind, random);
       for (const RoutingPolicy& policy : policies) {
         SCOPED_TRACE(fmt::format("{} experts, kind {}, {}", num_experts, static_cast<int>(kind),
                                  describe(policy)));
