@@ -122,14 +122,10 @@ def prepare(args, spec):
     return folder
 
 
-def checkpoints(folder):
-    return [*folder.glob("*.safetensors"), *folder.glob("*.gguf")]
-
-
 def change_turns(folder, engine):
     """One engine's checkpoint is not to be kept in memory at the cost of the next one's. The others read
     all weights before they are timed; c2r maps them, and experts that no token chose would be read then."""
-    for path in checkpoints(folder):
+    for path in [*folder.glob("*.safetensors"), *folder.glob("*.gguf")]:
         with open(path, "rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             while engine == "c2r" and path.suffix == ".safetensors" and file.read(1 << 24):

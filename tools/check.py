@@ -63,18 +63,17 @@ def write_lint_units():
     for each job, because most of the time goes into the headers that they share. Returns all sources."""
     folder = BUILD / "tidy"
     folder.mkdir(exist_ok=True)
-    joined, alone, options, seen = [], [], {}, set()
+    joined, commands, options, seen = [], [], {}, set()
     for command, sources in library_commands():
         if seen.issuperset(sources):  # the MPI transport is compiled once for each MPI
             continue
         seen.update(sources)
         if len(sources) == 1:
-            alone.append(command)
+            commands.append(command)
             continue
         joined += sources
         found = re.findall(r" (-(?:D|I|isystem |std=|m)\S+)", command["command"])
         options.update(dict.fromkeys(found))
-    commands = alone
     size = -(-len(joined) // int(JOBS))
     for first in range(0, len(joined), size):
         unit = folder / f"unit_{first // size}.cc"

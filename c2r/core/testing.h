@@ -135,7 +135,6 @@ inline std::filesystem::path real_data(const std::string& name) {
 
 }  // namespace c2r::testing
 
-/// Skips the test where memory cannot be limited.
 #if defined(__has_feature)  // clang
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
 #define C2R_SANITIZED
@@ -144,6 +143,7 @@ inline std::filesystem::path real_data(const std::string& name) {
 #define C2R_SANITIZED
 #endif
 
+/// Skips the test where memory cannot be limited.
 #ifdef C2R_SANITIZED
 #define C2R_SKIP_UNDER_SANITIZERS() GTEST_SKIP() << "sanitizers need all of the address space"
 #else
