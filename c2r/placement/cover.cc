@@ -19,7 +19,8 @@ std::size_t lowest(std::uint64_t set) {
 
 CoverSolver::CoverSolver(const Cluster& cluster)
     : ranks_per_node_(cluster.ranks_per_node),
-      bit_of_rank_(static_cast<std::size_t>(cluster.ep_size()), -1) {
+      bit_of_rank_(static_cast<std::size_t>(cluster.ep_size()), -1),
+      bits_of_node_(static_cast<std::size_t>(cluster.num_nodes)) {
   std::vector<std::uint16_t> ranks(bit_of_rank_.size());
   std::iota(ranks.begin(), ranks.end(), std::uint16_t{0});
   if (cluster.ep_size() <= kMaxHosts) number(ranks);
@@ -27,19 +28,18 @@ CoverSolver::CoverSolver(const Cluster& cluster)
 
 // `ranks` ascend.
 void CoverSolver::number(std::span<const std::uint16_t> ranks) {
-  for (const std::uint16_t rank : rank_of_bit_) bit_of_rank_[rank] = -1;
+  const auto node_of = [&](std::uint16_t rank) { return std::size_t(rank / ranks_per_node_); };
+  for (const std::uint16_t rank : rank_of_bit_) {
+    bit_of_rank_[rank] = -1;
+    bits_of_node_[node_of(rank)] = 0;
+  }
   rank_of_bit_.assign(ranks.begin(), ranks.end());
-  node_of_bit_.assign(ranks.size(), 0);
-  std::size_t first = 0;  // bit of the same node
   for (std::size_t bit = 0; bit < ranks.size(); ++bit) {
     bit_of_rank_[ranks[bit]] = static_cast<std::int32_t>(bit);
-    if (ranks[bit] / ranks_per_node_ != ranks[first] / ranks_per_node_) first = bit;
-    for (std::size_t same = first; same < bit; ++same) {
-      node_of_bit_[same] |= RankSet{1} << bit;
-      node_of_bit_[bit] |= RankSet{1} << same;
-    }
-    node_of_bit_[bit] |= RankSet{1} << bit;
+    bits_of_node_[node_of(ranks[bit])] |= RankSet{1} << bit;
   }
+  node_of_bit_.clear();
+  for (const std::uint16_t rank : ranks) node_of_bit_.push_back(bits_of_node_[node_of(rank)]);
 }
 
 // Where there are more ranks than bits, those that matter to this token get one.
@@ -145,24 +145,19 @@ void CoverSolver::consider(RankSet used, std::int32_t num_nodes, std::int32_t nu
 
 // By whether it misses the home node, then load, then ranks.
 CoverSolver::RankSet CoverSolver::best_cover(std::int32_t home_node) const {
+  const RankSet home = home_node == kNoNode ? ~RankSet{0} : bits_of_node_[std::size_t(home_node)];
   RankSet best = covers_[0];
-  std::pair best_ties{is_home_missing(best, home_node), load_of(best)};
+  std::pair best_ties{(best & home) == 0, load_of(best)};
   for (std::size_t i = 1; i < covers_.size(); ++i) {
     const RankSet used = covers_[i];
-    const std::pair ties{is_home_missing(used, home_node), load_of(used)};
+    const bool is_home_missing = (used & home) == 0;
+    if (is_home_missing && !best_ties.first) continue;
+    const std::pair ties{is_home_missing, load_of(used)};
     const RankSet differing = used ^ best;
     const bool is_lower = (differing & (~differing + 1) & used) != 0;
     if (ties < best_ties || (ties == best_ties && is_lower)) best = used, best_ties = ties;
   }
   return best;
-}
-
-bool CoverSolver::is_home_missing(RankSet used, std::int32_t home_node) const {
-  if (home_node == kNoNode) return false;  // and no division
-  for (RankSet rest = used; rest != 0; rest &= ~node_of_bit_[lowest(rest)]) {
-    if (rank_of_bit_[lowest(rest)] / ranks_per_node_ == home_node) return false;
-  }
-  return true;
 }
 
 std::int64_t CoverSolver::load_of(RankSet used) const {

@@ -57,7 +57,6 @@ class CoverSolver {
   void branch(RankSet used, RankSet nodes, std::int32_t num_used, std::uint64_t open);
   void consider(RankSet used, std::int32_t num_nodes, std::int32_t num_used);
   RankSet best_cover(std::int32_t home_node) const;
-  bool is_home_missing(RankSet used, std::int32_t home_node) const;
   std::int64_t load_of(RankSet used) const;
   RankSet least_loaded(RankSet ranks) const;
 
@@ -66,6 +65,7 @@ class CoverSolver {
   std::vector<std::int32_t> bit_of_rank_;      // [ep_size], -1 = none
   std::vector<std::uint16_t> rank_of_bit_;     // [<= kMaxHosts]
   std::vector<RankSet> node_of_bit_;           // [<= kMaxHosts], the bits of the same node
+  std::vector<RankSet> bits_of_node_;          // [num_nodes]
   std::vector<std::uint16_t> hosts_of_token_;  // [<= kMaxHosts], scratch
   std::vector<RankSet> hosts_;                 // [k]
   std::vector<RankSet> covers_ = {0};          // of the fewest ranks, then nodes

@@ -205,13 +205,13 @@ PartitionCost partition_cost(const PartitionProblem& problem,
                              const std::vector<std::int32_t>& rank_of) {
   const SetIndex& index = *problem.index;
   const std::int32_t ep_size = problem.cluster.ep_size();
+  const auto node_of = nodes_of(problem.cluster, rank_of);
   PartitionCost cost{.loads = std::vector<std::int64_t>(static_cast<std::size_t>(ep_size))};
   std::vector<std::int64_t> last_of_rank(static_cast<std::size_t>(ep_size), -1);
   std::vector<std::int64_t> last_of_node(static_cast<std::size_t>(problem.cluster.num_nodes), -1);
   for (std::int64_t set = 0; set < index.num_sets(); ++set) {
     for (const std::uint16_t e : index.experts(set)) {
-      const auto rank = std::size_t(rank_of[e]);
-      const auto node = std::size_t(problem.cluster.node_of(RankId{rank_of[e]}));
+      const auto rank = std::size_t(rank_of[e]), node = std::size_t(node_of[e]);
       cost.loads[rank] += index.weight(set);
       if (std::exchange(last_of_rank[rank], set) != set) cost.rank_copies += index.weight(set);
       if (std::exchange(last_of_node[node], set) != set) cost.node_copies += index.weight(set);

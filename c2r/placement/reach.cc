@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <numeric>
 
 #include "c2r/core/enum_names.h"
@@ -20,18 +21,33 @@ std::int64_t at(RankId rank) {
 }
 
 Reach empty_reach(const Placement& placement, const ReplicaChooser& chooser,
-                  const ReachOptions& options) {
+                  const ReachOptions& options, std::int64_t num_homes) {
   const std::int64_t ep_size = options.cluster.ep_size();
   return {.cluster = options.cluster,
           .rule = options.rule,
           .homes = options.homes,
           .has_replicas = chooser.has_replicas(),
           .denominator = options.homes == Homes::kUniform ? ep_size : 1,
-          .num_tokens = std::vector<std::int64_t>(static_cast<std::size_t>(ep_size)),
-          .choices_on_rank = {ep_size, ep_size},
-          .tokens_on_rank = {ep_size, ep_size},
-          .tokens_on_node = {ep_size, options.cluster.num_nodes},
+          .num_tokens = std::vector<std::int64_t>(static_cast<std::size_t>(num_homes)),
+          .choices_on_rank = {num_homes, ep_size},
+          .tokens_on_rank = {num_homes, ep_size},
+          .tokens_on_node = {num_homes, options.cluster.num_nodes},
           .choices_of_expert = {placement.num_experts, ep_size}};
+}
+
+void add_to(std::span<std::int64_t> sums, std::span<const std::int64_t> counts) {
+  std::ranges::transform(sums, counts, sums.begin(), std::plus());
+}
+
+// The first of every run of `num_alike` homes gets what `alike` has for its only home.
+void add_to_first_homes(const Reach& alike, std::int64_t num_alike, Reach& reach) {
+  for (std::int64_t home = 0; home < reach.cluster.ep_size(); home += num_alike) {
+    reach.num_tokens[static_cast<std::size_t>(home)] += alike.num_tokens[0];
+    add_to(reach.choices_on_rank.row(home), alike.choices_on_rank.row(0));
+    add_to(reach.tokens_on_rank.row(home), alike.tokens_on_rank.row(0));
+    add_to(reach.tokens_on_node.row(home), alike.tokens_on_node.row(0));
+    add_to(reach.choices_of_expert.all(), alike.choices_of_expert.all());
+  }
 }
 
 // Every run of `num_alike` homes gets what its first one has.
@@ -88,7 +104,8 @@ std::vector<RankId> homes_of_sequences(std::span<const std::int64_t> sequence_st
 
 ReachCounter::ReachCounter(const Placement& placement, const ReachOptions& options)
     : chooser_(placement, options.cluster, options.rule, options.seed),
-      reach_(empty_reach(placement, chooser_, options)),
+      reach_(empty_reach(placement, chooser_, options, options.cluster.ep_size())),
+      alike_(empty_reach(placement, chooser_, options, 1)),
       num_alike_homes_(options.homes == Homes::kUniform ? chooser_.num_alike_homes() : 1),
       last_on_rank_(static_cast<std::size_t>(options.cluster.ep_size())),
       last_on_node_(static_cast<std::size_t>(options.cluster.num_nodes)) {
@@ -113,30 +130,38 @@ void ReachCounter::serve(MatrixView<const ExpertId> topk_idx, std::span<const Ra
               homes.size(), topk_idx.rows(), name_of(reach_.homes));
   served_by_.resize(static_cast<std::size_t>(topk_idx.cols()));
   for (std::int64_t t = 0; t < topk_idx.rows(); ++t, ++next_token_) {
-    const auto serve_from = [&](RankId home) {
-      chooser_.choose(topk_idx.row(t), home, next_token_, served_by_);
-      if (is_counted) count_token(topk_idx.row(t), home);
-    };
-    if (reach_.homes == Homes::kSequences) {
-      serve_from(homes[static_cast<std::size_t>(t)]);
-    } else {
-      for (std::int32_t home = 0; home < reach_.cluster.ep_size(); home += num_alike_homes_) {
-        serve_from(RankId{home});
-      }
+    const auto experts = topk_idx.row(t);
+    if (homes.empty()) {
+      serve_uniformly(experts, is_counted);
+      continue;
     }
+    const RankId home = homes[static_cast<std::size_t>(t)];
+    chooser_.choose(experts, home, next_token_, served_by_);
+    if (is_counted) count_token(experts, at(home), reach_);
   }
 }
 
-void ReachCounter::count_token(std::span<const ExpertId> experts, RankId home) {
-  ++reach_.num_tokens[index(home)];
+void ReachCounter::serve_uniformly(std::span<const ExpertId> experts, bool is_counted) {
+  if (chooser_.choose_alike(experts, num_alike_homes_, served_by_)) {
+    if (is_counted) count_token(experts, 0, alike_);
+    return;
+  }
+  for (std::int32_t home = 0; home < reach_.cluster.ep_size(); home += num_alike_homes_) {
+    chooser_.choose(experts, RankId{home}, next_token_, served_by_);
+    if (is_counted) count_token(experts, home, reach_);
+  }
+}
+
+void ReachCounter::count_token(std::span<const ExpertId> experts, std::int64_t home, Reach& reach) {
+  ++reach.num_tokens[std::size_t(home)];
   ++num_counted_;
-  const auto choices_on_rank = reach_.choices_on_rank.row(at(home));
-  const auto tokens_on_rank = reach_.tokens_on_rank.row(at(home));
-  const auto tokens_on_node = reach_.tokens_on_node.row(at(home));
+  const auto choices_on_rank = reach.choices_on_rank.row(home);
+  const auto tokens_on_rank = reach.tokens_on_rank.row(home);
+  const auto tokens_on_node = reach.tokens_on_node.row(home);
   for (std::size_t i = 0; i < experts.size(); ++i) {
     const RankId rank = served_by_[i];
     if (rank == kNoRank) continue;
-    ++reach_.choices_of_expert(static_cast<std::int64_t>(index(experts[i])), at(rank));
+    ++reach.choices_of_expert(static_cast<std::int64_t>(index(experts[i])), at(rank));
     ++choices_on_rank[index(rank)];
     if (std::exchange(last_on_rank_[index(rank)], num_counted_) == num_counted_) continue;
     ++tokens_on_rank[index(rank)];
@@ -148,6 +173,7 @@ void ReachCounter::count_token(std::span<const ExpertId> experts, RankId home) {
 
 Reach ReachCounter::finish() const {
   Reach reach = reach_;
+  add_to_first_homes(alike_, num_alike_homes_, reach);
   copy_to_alike_homes(num_alike_homes_, reach);
   return reach;
 }

@@ -88,10 +88,12 @@ class ReachCounter {
 
  private:
   void serve(MatrixView<const ExpertId> topk_idx, std::span<const RankId> homes, bool is_counted);
-  void count_token(std::span<const ExpertId> experts, RankId home);
+  void serve_uniformly(std::span<const ExpertId> experts, bool is_counted);
+  void count_token(std::span<const ExpertId> experts, std::int64_t home, Reach& reach);
 
   ReplicaChooser chooser_;
   Reach reach_;
+  Reach alike_;  // one home, which stands for all: of tokens that all homes serve alike
   std::int32_t num_alike_homes_ = 1;  // of which the first is counted for all
   std::int64_t next_token_ = 0;
   std::vector<std::int32_t> node_of_rank_;  // [ep_size]

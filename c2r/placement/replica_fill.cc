@@ -45,9 +45,11 @@ class ReplicaFill {
     for (;;) {
       std::int32_t best_expert = -1, best_rank = -1;
       double best_gain = -std::numeric_limits<double>::infinity();
+      const std::vector<double> relief = most_relief();
       for (std::int32_t rank = 0; rank < cluster_.ep_size(); ++rank) {
         if (experts_of_rank_[std::size_t(rank)].size() == capacity) continue;
         for (std::int32_t e = 0; e < index_.num_experts(); ++e) {
+          if (copies_saved(e, rank) + relief[std::size_t(e)] <= best_gain) continue;
           const double gain = gain_of(e, rank);
           if (gain <= best_gain || !is_allowed(e, rank)) continue;
           best_expert = e, best_rank = rank, best_gain = gain;
@@ -84,18 +86,26 @@ class ReplicaFill {
     return !is_in_node || std::ssize(hosts_[std::size_t(expert)]) >= cluster_.num_nodes;
   }
 
+  double copies_saved(std::int32_t expert, std::int32_t rank) const {
+    return energy_.cost(rank_gain_(expert, rank), node_gain_(expert, node_of(rank)));
+  }
+  double excess(std::int32_t rank, std::int64_t change) const {
+    return std::max(0.0, static_cast<double>(loads_[std::size_t(rank)] + change) - energy_.max_load);
+  }
+  // What a replica of each expert takes off its first host's excess, at most. [num_experts]
+  std::vector<double> most_relief() const {
+    std::vector<double> relief;
+    for (const auto& hosts : hosts_) relief.push_back(energy_.load_penalty * excess(hosts[0], 0));
+    return relief;
+  }
+
   // The copies saved, and the excess of loads as far as those tokens move it: at least as many as
   // the larger gain, from the first host.
   double gain_of(std::int32_t expert, std::int32_t rank) const {
-    const std::int64_t at_rank = rank_gain_(expert, rank);
-    const std::int64_t at_node = node_gain_(expert, node_of(rank));
-    const std::int64_t moved = std::max(at_rank, at_node);
-    const auto excess = [&](std::int32_t of, std::int64_t change) {
-      return std::max(0.0,
-                      static_cast<double>(loads_[std::size_t(of)] + change) - energy_.max_load);
-    };
+    const std::int64_t moved =
+        std::max(rank_gain_(expert, rank), node_gain_(expert, node_of(rank)));
     const std::int32_t from = hosts_[std::size_t(expert)][0];
-    return energy_.cost(at_rank, at_node) +
+    return copies_saved(expert, rank) +
            energy_.load_penalty *
                (excess(rank, 0) - excess(rank, moved) + excess(from, 0) - excess(from, -moved));
   }

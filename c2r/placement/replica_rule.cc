@@ -85,7 +85,8 @@ void ReplicaChooser::choose(std::span<const ExpertId> experts, RankId home, std:
                             std::span<RankId> served_by) {
   C2R_ASSERT(experts.size() == served_by.size() && index(home) < std::size_t(cluster_.ep_size()));
   if (has_replicas_ && rule_ == ReplicaRule::kFewestRanks) {
-    return choose_fewest_ranks(experts, home, served_by);
+    find_covers(experts);
+    return choose_cover(experts, home, served_by);
   }
   for (std::size_t i = 0; i < experts.size(); ++i) {
     if (experts[i] == kNoExpert) {
@@ -102,17 +103,32 @@ void ReplicaChooser::choose(std::span<const ExpertId> experts, RankId home, std:
   }
 }
 
-void ReplicaChooser::choose_fewest_ranks(std::span<const ExpertId> experts, RankId home,
-                                         std::span<RankId> served_by) {
-  if (!std::ranges::equal(experts, set_experts_)) {  // often the same token from several homes
-    set_experts_.assign(experts.begin(), experts.end());
-    set_hosts_.clear();
-    for (const ExpertId e : experts) {
-      if (e != kNoExpert) set_hosts_.emplace_back(solver_hosts_[index(e)]);
-    }
-    solver_->set_token(set_hosts_);
-    set_ranks_.resize(set_hosts_.size());
+bool ReplicaChooser::choose_alike(std::span<const ExpertId> experts, std::int32_t home_step,
+                                  std::span<RankId> served_by) {
+  if (!has_memory()) return false;
+  find_covers(experts);
+  if (solver_->has_choice()) return false;
+  choose_cover(experts, RankId{0}, served_by);
+  for (std::int64_t home = home_step; home < cluster_.ep_size(); home += home_step) {
+    const auto loads = load_.row(home);
+    for (const std::uint16_t rank : set_ranks_) ++loads[rank];
   }
+  return true;
+}
+
+void ReplicaChooser::find_covers(std::span<const ExpertId> experts) {
+  if (std::ranges::equal(experts, set_experts_)) return;  // often one token from several homes
+  set_experts_.assign(experts.begin(), experts.end());
+  set_hosts_.clear();
+  for (const ExpertId e : experts) {
+    if (e != kNoExpert) set_hosts_.emplace_back(solver_hosts_[index(e)]);
+  }
+  solver_->set_token(set_hosts_);
+  set_ranks_.resize(set_hosts_.size());
+}
+
+void ReplicaChooser::choose_cover(std::span<const ExpertId> experts, RankId home,
+                                  std::span<RankId> served_by) {
   const auto loads = load_.row(std::int64_t(index(home)));
   solver_->choose(loads, set_ranks_, cluster_.node_of(home));
   auto rank = set_ranks_.begin();

@@ -64,6 +64,13 @@ class ReplicaChooser {
   void choose(std::span<const ExpertId> experts, RankId home, std::int64_t token,
               std::span<RankId> served_by);
 
+  /// choose() from the homes 0, home_step, 2 * home_step and so on at once, if it is quickly known
+  /// that all of them choose the same, whatever came before. Else does nothing and returns false.
+  ///
+  /// Cost: as one choose(), and O(top_k) for each home.
+  bool choose_alike(std::span<const ExpertId> experts, std::int32_t home_step,
+                    std::span<RankId> served_by);
+
   /// The home ranks in runs of this many, from rank 0 on, are served alike after the same tokens.
   std::int32_t num_alike_homes() const;
   /// Whether choose() gives an expert the same rank in every token of a home rank.
@@ -73,8 +80,8 @@ class ReplicaChooser {
   bool has_replicas() const { return has_replicas_; }
 
  private:
-  void choose_fewest_ranks(std::span<const ExpertId> experts, RankId home,
-                           std::span<RankId> served_by);
+  void find_covers(std::span<const ExpertId> experts);
+  void choose_cover(std::span<const ExpertId> experts, RankId home, std::span<RankId> served_by);
   void deal_local_first();
 
   Cluster cluster_;
