@@ -9,14 +9,33 @@
 #include "c2r/placement/partition_level.h"
 
 namespace c2r {
-namespace {
+
+CopyBounds::CopyBounds(const SetIndex& index) : index_(&index) {
+  const auto pairs = pair_counts(index, index.num_experts());
+  for (std::int32_t e = 0; e < index.num_experts(); ++e) {
+    std::vector<std::int64_t> row(pairs.row(e).begin(), pairs.row(e).end());
+    std::ranges::sort(row, std::greater());
+    largest_.push_back(std::move(row));
+  }
+  for (std::int64_t set = 0; set < index.num_sets(); ++set) {
+    max_size_ = std::max(max_size_, std::ssize(index.experts(set)));
+  }
+}
+
+double CopyBounds::copies(std::int32_t num_groups, std::int32_t slots_per_group) const {
+  const std::int64_t num_replica_slots =
+      std::int64_t{num_groups} * slots_per_group - index_->num_experts();
+  // Copies are whole; the sums of by_companions() may be off by rounding.
+  return std::max(by_slots(slots_per_group),
+                  std::ceil(by_companions(num_replica_slots, slots_per_group) - 1e-6));
+}
 
 // A group serves at most slots_per_group of a token's experts.
-double bound_by_slots(const SetIndex& index, std::int32_t slots_per_group) {
+double CopyBounds::by_slots(std::int32_t slots_per_group) const {
   std::int64_t copies = 0;
-  for (std::int64_t set = 0; set < index.num_sets(); ++set) {
-    const std::int64_t size = std::ssize(index.experts(set));
-    copies += index.weight(set) * ((size + slots_per_group - 1) / slots_per_group);
+  for (std::int64_t set = 0; set < index_->num_sets(); ++set) {
+    const std::int64_t size = std::ssize(index_->experts(set));
+    copies += index_->weight(set) * ((size + slots_per_group - 1) / slots_per_group);
   }
   return static_cast<double>(copies);
 }
@@ -32,73 +51,45 @@ double bound_by_slots(const SetIndex& index, std::int32_t slots_per_group) {
 // The right side grows with n, in ever smaller steps, for each j; their minimum over j is concave
 // in n too. The R s - E slots for replicas are therefore given out best by taking the largest
 // steps first, one replica being a step of s - 1 companions.
-class CompanionBound {
- public:
-  CompanionBound(const SetIndex& index, std::int32_t slots_per_group)
-      : index_(index), companions_(slots_per_group - 1) {
-    const auto pairs = pair_counts(index, index.num_experts());
-    for (std::int32_t e = 0; e < index.num_experts(); ++e) {
-      std::vector<std::int64_t> row(pairs.row(e).begin(), pairs.row(e).end());
-      std::ranges::sort(row, std::greater());
-      largest_.push_back(std::move(row));
-    }
-    for (std::int64_t set = 0; set < index.num_sets(); ++set) {
-      max_size_ = std::max(max_size_, std::ssize(index.experts(set)));
+double CopyBounds::by_companions(std::int64_t num_replica_slots,
+                                 std::int32_t slots_per_group) const {
+  double saved = 0;
+  std::vector<double> steps;
+  for (std::int32_t e = 0; e < index_->num_experts(); ++e) {
+    double before = most_saved(e, 1, slots_per_group);
+    saved += before;
+    for (std::int64_t m = 2; m <= num_replica_slots + 1; ++m) {
+      const double now = most_saved(e, m, slots_per_group);
+      if (now <= before) break;
+      steps.push_back(now - before);
+      before = now;
     }
   }
+  std::ranges::sort(steps, std::greater());
+  const auto count = std::min<std::size_t>(steps.size(), std::size_t(num_replica_slots));
+  for (std::size_t i = 0; i < count; ++i) saved += steps[i];
+  return static_cast<double>(index_->num_choices()) - saved;
+}
 
-  double copies(std::int64_t num_replica_slots) const {
-    double saved = 0;
-    std::vector<double> steps;
-    for (std::int32_t e = 0; e < index_.num_experts(); ++e) {
-      double before = most_saved(e, 1);
-      saved += before;
-      for (std::int64_t m = 2; m <= num_replica_slots + 1; ++m) {
-        const double now = most_saved(e, m);
-        if (now <= before) break;
-        steps.push_back(now - before);
-        before = now;
-      }
-    }
-    std::ranges::sort(steps, std::greater());
-    const auto count = std::min<std::size_t>(steps.size(), std::size_t(num_replica_slots));
-    for (std::size_t i = 0; i < count; ++i) saved += steps[i];
-    return static_cast<double>(index_.num_choices()) - saved;
+// saved(e) with m replicas.
+double CopyBounds::most_saved(std::int32_t e, std::int64_t num_replicas,
+                              std::int32_t slots_per_group) const {
+  const auto& row = largest_[std::size_t(e)];
+  const std::int64_t companions = slots_per_group - 1;
+  const auto count = std::min<std::int64_t>(num_replicas * companions, std::ssize(row));
+  std::int64_t pairs = 0;
+  for (std::int64_t i = 0; i < count; ++i) pairs += row[std::size_t(i)];
+  // x is also below the group's slots and the token's size.
+  const auto largest_x = std::min<std::int64_t>(companions, max_size_ - 1);
+  const auto largest = static_cast<double>(largest_x);
+  const auto load = static_cast<double>(index_->load(e));
+  double saved = largest / (1 + largest) * load;
+  for (std::int64_t x = 0; x < largest_x; ++x) {
+    const auto j = static_cast<double>(x);
+    const double slope = 1 / ((j + 1) * (j + 2)), offset = j / (j + 1) - j * slope;
+    saved = std::min(saved, offset * load + slope * static_cast<double>(pairs));
   }
-
- private:
-  double most_saved(std::int32_t e, std::int64_t num_replicas) const {
-    const auto& row = largest_[std::size_t(e)];
-    const auto count = std::min<std::int64_t>(num_replicas * companions_, std::ssize(row));
-    std::int64_t pairs = 0;
-    for (std::int64_t i = 0; i < count; ++i) pairs += row[std::size_t(i)];
-    // x is also below the group's slots and the token's size.
-    const auto largest_x = std::min<std::int64_t>(companions_, max_size_ - 1);
-    const auto largest = static_cast<double>(largest_x);
-    double saved = largest / (1 + largest) * static_cast<double>(index_.load(e));
-    for (std::int64_t x = 0; x < largest_x; ++x) {
-      const auto j = static_cast<double>(x);
-      const double slope = 1 / ((j + 1) * (j + 2)), offset = j / (j + 1) - j * slope;
-      saved = std::min(
-          saved, offset * static_cast<double>(index_.load(e)) + slope * static_cast<double>(pairs));
-    }
-    return saved;
-  }
-
-  const SetIndex& index_;
-  std::int64_t companions_ = 0;
-  std::int64_t max_size_ = 1;
-  std::vector<std::vector<std::int64_t>> largest_;  // pair counts of each expert, descending
-};
-
-}  // namespace
-
-double copies_bound(const SetIndex& index, std::int32_t num_groups, std::int32_t slots_per_group) {
-  const std::int64_t num_replica_slots =
-      std::int64_t{num_groups} * slots_per_group - index.num_experts();
-  const double by_companions = CompanionBound(index, slots_per_group).copies(num_replica_slots);
-  // Copies are whole; the sums above may be off by rounding.
-  return std::max(bound_by_slots(index, slots_per_group), std::ceil(by_companions - 1e-6));
+  return saved;
 }
 
 // Of the g x R + 1 largest loads, some group has g + 1, at least the smallest of these. And the

@@ -4,6 +4,7 @@
 #include <bit>
 #include <limits>
 #include <numeric>
+#include <tuple>
 #include <utility>
 
 #include "c2r/core/error.h"
@@ -17,13 +18,22 @@ std::size_t lowest(std::uint64_t set) {
 
 }  // namespace
 
-CoverSolver::CoverSolver(const Cluster& cluster)
+CoverSolver::CoverSolver(const Cluster& cluster, std::int32_t num_experts)
     : ranks_per_node_(cluster.ranks_per_node),
+      hosts_of_expert_(static_cast<std::size_t>(num_experts)),
       bit_of_rank_(static_cast<std::size_t>(cluster.ep_size()), -1),
       bits_of_node_(static_cast<std::size_t>(cluster.num_nodes)) {
+  if (cluster.ep_size() > kMaxHosts) return;
   std::vector<std::uint16_t> ranks(bit_of_rank_.size());
   std::iota(ranks.begin(), ranks.end(), std::uint16_t{0});
-  if (cluster.ep_size() <= kMaxHosts) number(ranks);
+  number(ranks);
+  bits_of_expert_.resize(hosts_of_expert_.size());
+}
+
+void CoverSolver::set_hosts(std::int32_t expert, std::span<const std::uint16_t> ranks) {
+  const auto e = static_cast<std::size_t>(expert);
+  hosts_of_expert_[e].assign(ranks.begin(), ranks.end());
+  if (!bits_of_expert_.empty()) bits_of_expert_[e] = bits_of(ranks);
 }
 
 // `ranks` ascend.
@@ -42,8 +52,16 @@ void CoverSolver::number(std::span<const std::uint16_t> ranks) {
   for (const std::uint16_t rank : ranks) node_of_bit_.push_back(bits_of_node_[node_of(rank)]);
 }
 
+CoverSolver::RankSet CoverSolver::bits_of(std::span<const std::uint16_t> ranks) const {
+  RankSet bits = 0;
+  for (const std::uint16_t rank : ranks) {
+    if (bit_of_rank_[rank] >= 0) bits |= RankSet{1} << bit_of_rank_[rank];
+  }
+  return bits;
+}
+
 // Where there are more ranks than bits, those that matter to this token get one.
-void CoverSolver::number_hosts(std::span<const std::span<const std::uint16_t>> hosts) {
+void CoverSolver::number_hosts(std::span<const std::uint16_t> experts) {
   std::vector<std::uint16_t>& ranks = hosts_of_token_;
   ranks.clear();
   const auto add = [&](std::uint16_t rank) {
@@ -51,45 +69,46 @@ void CoverSolver::number_hosts(std::span<const std::span<const std::uint16_t>> h
       ranks.push_back(rank);
     }
   };
-  for (const auto& expert : hosts) {
-    if (expert.size() == 1) add(expert[0]);
+  for (const std::uint16_t e : experts) {
+    if (hosts_of_expert_[e].size() == 1) add(hosts_of_expert_[e][0]);
   }
-  for (const auto& expert : hosts) add(expert[0]);
-  for (const auto& expert : hosts) std::ranges::for_each(expert, add);
+  for (const std::uint16_t e : experts) add(hosts_of_expert_[e][0]);
+  for (const std::uint16_t e : experts) std::ranges::for_each(hosts_of_expert_[e], add);
   std::ranges::sort(ranks);
   number(ranks);
 }
 
-void CoverSolver::solve(std::span<const std::span<const std::uint16_t>> hosts,
+void CoverSolver::solve(std::span<const std::uint16_t> experts,
                         std::span<const std::int64_t> loads, std::span<std::uint16_t> served_by,
                         std::int32_t home_node) {
-  set_token(hosts);
+  set_token(experts);
   choose(loads, served_by, home_node);
 }
 
-void CoverSolver::set_token(std::span<const std::span<const std::uint16_t>> hosts) {
-  C2R_ASSERT(hosts.size() <= std::size_t{kMaxHosts});
-  if (bit_of_rank_.size() > std::size_t{kMaxHosts}) number_hosts(hosts);
-  hosts_.assign(hosts.size(), 0);
-  RankSet used = 0, nodes = 0;  // no choice: visited in every cover
-  for (std::size_t i = 0; i < hosts.size(); ++i) {
-    for (const std::uint16_t rank : hosts[i]) {
-      if (bit_of_rank_[rank] >= 0) hosts_[i] |= RankSet{1} << bit_of_rank_[rank];
-    }
-    if (hosts[i].size() == 1) used |= hosts_[i], nodes |= node_bit(hosts_[i]);
+void CoverSolver::set_token(std::span<const std::uint16_t> experts) {
+  C2R_ASSERT(experts.size() <= std::size_t{kMaxHosts});
+  if (bits_of_expert_.empty()) number_hosts(experts);
+  hosts_.clear(), choices_.clear(), covers_.clear();
+  RankSet used = 0;  // no choice: visited in every cover
+  for (const std::uint16_t e : experts) {
+    const RankSet hosts =
+        bits_of_expert_.empty() ? bits_of(hosts_of_expert_[e]) : bits_of_expert_[e];
+    hosts_.push_back(hosts);
+    std::has_single_bit(hosts) ? void(used |= hosts) : choices_.push_back(hosts);
   }
   std::uint64_t open = 0;
-  for (std::size_t i = 0; i < hosts_.size(); ++i) {
-    if ((hosts_[i] & used) == 0) open |= std::uint64_t{1} << i;
+  for (std::size_t i = 0; i < choices_.size(); ++i) {
+    if ((choices_[i] & used) == 0) open |= std::uint64_t{1} << i;
   }
-  covers_.clear();
   if (open == 0) {
     covers_.push_back(used);
     return;
   }
+  RankSet nodes = 0;
+  for (RankSet rest = used; rest != 0; rest &= rest - 1) nodes |= node_bit(rest & (~rest + 1));
   fewest_ranks_ = std::numeric_limits<std::int32_t>::max();
   steps_ = 0;
-  branch(used, nodes, std::popcount(used), open);
+  branch(used, nodes, open, 0);
 }
 
 void CoverSolver::choose(std::span<const std::int64_t> loads, std::span<std::uint16_t> served_by,
@@ -103,28 +122,36 @@ void CoverSolver::choose(std::span<const std::int64_t> loads, std::span<std::uin
 }
 
 bool CoverSolver::has_choice() const {
-  return covers_.size() > 1 || std::ranges::any_of(hosts_, [&](RankSet hosts) {
+  return covers_.size() > 1 || std::ranges::any_of(choices_, [&](RankSet hosts) {
            return !std::has_single_bit(hosts & covers_[0]);
          });
 }
 
-// `open` holds the experts that no rank of `used` serves.
-void CoverSolver::branch(RankSet used, RankSet nodes, std::int32_t num_used, std::uint64_t open) {
-  if (open == 0) return consider(used, std::popcount(nodes), num_used);
-  if (num_used >= fewest_ranks_ || (++steps_ > kMaxSteps && !covers_.empty())) return;
+// `open` holds the choices_ that no rank of `used` serves; covers with ranks of `tried` are known.
+void CoverSolver::branch(RankSet used, RankSet nodes, std::uint64_t open, RankSet tried) {
   std::int32_t fewest = kMaxHosts + 1;
-  RankSet choices = 0;
+  RankSet choices = 0, serve_all = ~tried;
   for (std::uint64_t rest = open; rest != 0; rest &= rest - 1) {
-    const RankSet ranks = hosts_[lowest(rest)];
+    const RankSet ranks = choices_[lowest(rest)] & ~tried;
+    serve_all &= ranks;
     if (std::popcount(ranks) < fewest) fewest = std::popcount(ranks), choices = ranks;
   }
+  for (RankSet rest = serve_all; rest != 0; rest &= rest - 1) {
+    const RankSet rank = rest & (~rest + 1);
+    consider(used | rank, nodes | node_bit(rank));
+  }
+  if (serve_all != 0) return;  // two ranks more are too many
   for (; choices != 0; choices &= choices - 1) {
+    if (std::popcount(used) + 2 > fewest_ranks_ || (++steps_ > kMaxSteps && !covers_.empty())) {
+      return;
+    }
     const RankSet rank = choices & (~choices + 1);
     std::uint64_t still_open = 0;
     for (std::uint64_t rest = open; rest != 0; rest &= rest - 1) {
-      if ((hosts_[lowest(rest)] & rank) == 0) still_open |= rest & -rest;
+      if ((choices_[lowest(rest)] & rank) == 0) still_open |= rest & -rest;
     }
-    branch(used | rank, nodes | node_bit(rank), num_used + 1, still_open);
+    branch(used | rank, nodes | node_bit(rank), still_open, tried);
+    tried |= rank;
   }
 }
 
@@ -134,12 +161,12 @@ CoverSolver::RankSet CoverSolver::node_bit(RankSet rank) const {
   return ranks & (~ranks + 1);
 }
 
-void CoverSolver::consider(RankSet used, std::int32_t num_nodes, std::int32_t num_used) {
-  if (num_used > fewest_ranks_) return;
-  if (num_used == fewest_ranks_ && num_nodes > fewest_nodes_) return;
-  if (num_used < fewest_ranks_ || num_nodes < fewest_nodes_) covers_.clear();
-  fewest_ranks_ = num_used;
-  fewest_nodes_ = num_nodes;
+void CoverSolver::consider(RankSet used, RankSet nodes) {
+  const std::pair size{std::popcount(used), std::popcount(nodes)};
+  const std::pair fewest{fewest_ranks_, fewest_nodes_};
+  if (size > fewest) return;
+  if (size < fewest) covers_.clear();
+  std::tie(fewest_ranks_, fewest_nodes_) = size;
   covers_.push_back(used);
 }
 
@@ -160,9 +187,10 @@ CoverSolver::RankSet CoverSolver::best_cover(std::int32_t home_node) const {
   return best;
 }
 
+// Of the ranks that serve experts with a choice: the others add the same to every cover.
 std::int64_t CoverSolver::load_of(RankSet used) const {
   std::int64_t load = 0;
-  for (const RankSet ranks : hosts_) {
+  for (const RankSet ranks : choices_) {
     load += loads_[rank_of_bit_[lowest(least_loaded(ranks & used))]];
   }
   return load;

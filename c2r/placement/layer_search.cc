@@ -22,7 +22,7 @@ class LayerSearch {
  public:
   LayerSearch(const TokenSets& sets, const Cluster& cluster, const PlacementObjective& objective,
               const OptimizeOptions& options, const SearchLimits& limits)
-      : sets_(sets), options_(options), limits_(limits), index_(sets) {
+      : sets_(sets), options_(options), limits_(limits), index_(sets), bounds_(index_) {
     const std::int32_t ep_size = cluster.ep_size();
     const std::int32_t base = (sets.num_experts + ep_size - 1) / ep_size;
     slots_per_rank_ = base + options.redundant_slots_per_rank;
@@ -67,7 +67,7 @@ class LayerSearch {
 
   OptimizedPlacement measured(const PlacementObjective& objective,
                               const ReplicaState& state) const {
-    return measure_state(index_, sets_.num_tokens, problem_.cluster, objective, state);
+    return measure_state(index_, bounds_, sets_.num_tokens, problem_.cluster, objective, state);
   }
 
   // Not where all that is minimized is at its bound, as with every expert on every rank.
@@ -280,6 +280,7 @@ class LayerSearch {
   const OptimizeOptions& options_;
   const SearchLimits& limits_;
   SetIndex index_;
+  CopyBounds bounds_;
   std::int32_t slots_per_rank_ = 0;
   PartitionProblem problem_;
   Matrix<std::int64_t> pairs_;

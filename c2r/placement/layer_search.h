@@ -1,6 +1,7 @@
 // The optimizer's steps for one layer, in order; optimize.h says what they are to achieve.
 #pragma once
 
+#include "c2r/placement/copy_bounds.h"
 #include "c2r/placement/optimize.h"
 #include "c2r/placement/replica_search.h"
 #include "c2r/placement/search_energy.h"
@@ -17,9 +18,9 @@ OptimizedPlacement search_layer(const TokenSets& sets, const Cluster& cluster,
                                 const PlacementObjective& objective, const OptimizeOptions& options,
                                 const SearchLimits& limits);
 
-/// measure_placement() of settled loads.
-OptimizedPlacement measure_state(const SetIndex& index, std::int64_t num_tokens,
-                                 const Cluster& cluster, const PlacementObjective& objective,
-                                 const ReplicaState& state);
+/// measure_placement() of settled loads. @param bounds of `index`
+OptimizedPlacement measure_state(const SetIndex& index, const CopyBounds& bounds,
+                                 std::int64_t num_tokens, const Cluster& cluster,
+                                 const PlacementObjective& objective, const ReplicaState& state);
 
 }  // namespace c2r

@@ -188,12 +188,12 @@ OptimizedPlacement measure_placement(const TokenSets& sets, const Cluster& clust
               placement.num_experts, placement.ep_size(), sets.num_experts, cluster.ep_size());
   const SetIndex index(sets);
   const ReplicaState state(index, cluster, placement, /*is_fixed_to_nodes=*/false);
-  return measure_state(index, sets.num_tokens, cluster, objective, state);
+  return measure_state(index, CopyBounds(index), sets.num_tokens, cluster, objective, state);
 }
 
-OptimizedPlacement measure_state(const SetIndex& index, std::int64_t num_tokens,
-                                 const Cluster& cluster, const PlacementObjective& objective,
-                                 const ReplicaState& state) {
+OptimizedPlacement measure_state(const SetIndex& index, const CopyBounds& bounds,
+                                 std::int64_t num_tokens, const Cluster& cluster,
+                                 const PlacementObjective& objective, const ReplicaState& state) {
   OptimizedPlacement result{.placement = state.placement()};
   if (index.num_choices() == 0) return result;
   const auto per_token = [&](double count) { return count / static_cast<double>(num_tokens); };
@@ -206,8 +206,8 @@ OptimizedPlacement measure_state(const SetIndex& index, std::int64_t num_tokens,
   result.meets_bounds = energy.violation(cost, state.loads()) == 0;
   const std::int32_t slots = state.placement().slots_per_rank();
   const LeastCounts least{
-      .rank_copies = copies_bound(index, cluster.ep_size(), slots),
-      .node_copies = copies_bound(index, cluster.num_nodes, slots * cluster.ranks_per_node),
+      .rank_copies = bounds.copies(cluster.ep_size(), slots),
+      .node_copies = bounds.copies(cluster.num_nodes, slots * cluster.ranks_per_node),
       .busiest_load = imbalance_bound(index, cluster.ep_size(), slots) * energy.mean_load};
   result.copy_cost_bound =
       per_token(energy.rank_cost * least.rank_copies + energy.node_cost * least.node_copies);

@@ -70,9 +70,8 @@ void PartitionLevel::move(std::int32_t item, std::int32_t to) {
     }
     // Adds to alone_with(single, .) for the other experts of the token.
     const auto count_alone = [&](std::int32_t single, std::int64_t change) {
-      for (const std::uint16_t e : experts) {
-        if (e != single) alone_with_(single, e) += change;
-      }
+      const auto alone_with = alone_with_.row(single);
+      for (const std::uint16_t e : experts) alone_with[e] += e == single ? 0 : change;
     };
     if (left == 0) {
       copies_ -= weight;
@@ -125,14 +124,14 @@ void PairLevel::swap(std::int32_t a, std::int32_t b) {
 Matrix<std::int64_t> pair_counts(const SetIndex& index, std::int32_t num_items) {
   Matrix<std::int64_t> pairs(num_items, num_items);
   for (std::int64_t set = 0; set < index.num_sets(); ++set) {
-    const auto experts = index.experts(set);  // ascending
-    for (auto b = experts.begin(); b != experts.end(); ++b) {
-      for (auto a = experts.begin(); a != b; ++a) pairs(*a, *b) += index.weight(set);
+    const auto experts = index.experts(set);
+    const std::int64_t weight = index.weight(set);
+    for (const std::uint16_t a : experts) {
+      const auto pairs_of_a = pairs.row(a);
+      for (const std::uint16_t b : experts) pairs_of_a[b] += weight;
     }
   }
-  for (std::int64_t a = 0; a < num_items; ++a) {
-    for (std::int64_t b = 0; b < a; ++b) pairs(a, b) = pairs(b, a);
-  }
+  for (std::int64_t a = 0; a < num_items; ++a) pairs(a, a) = 0;
   return pairs;
 }
 

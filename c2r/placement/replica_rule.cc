@@ -53,10 +53,13 @@ ReplicaChooser::ReplicaChooser(const Placement& placement, const Cluster& cluste
   if (rule == ReplicaRule::kLocalFirst) deal_local_first();
   if (rule == ReplicaRule::kFewestRanks) {
     load_ = {cluster.ep_size(), cluster.ep_size()};
-    solver_.emplace(cluster);
-    for (const auto& hosts : hosts_) {
-      auto& ranks = solver_hosts_.emplace_back();
-      for (const RankId host : hosts) ranks.push_back(static_cast<std::uint16_t>(index(host)));
+    solver_.emplace(cluster, placement.num_experts);
+    for (std::int32_t e = 0; e < placement.num_experts; ++e) {
+      std::vector<std::uint16_t> ranks;
+      for (const RankId host : hosts_[std::size_t(e)]) {
+        ranks.push_back(static_cast<std::uint16_t>(index(host)));
+      }
+      solver_->set_hosts(e, ranks);
     }
   }
 }
@@ -111,27 +114,27 @@ bool ReplicaChooser::choose_alike(std::span<const ExpertId> experts, std::int32_
   choose_cover(experts, RankId{0}, served_by);
   for (std::int64_t home = home_step; home < cluster_.ep_size(); home += home_step) {
     const auto loads = load_.row(home);
-    for (const std::uint16_t rank : set_ranks_) ++loads[rank];
+    for (const std::uint16_t rank : chosen_ranks_) ++loads[rank];
   }
   return true;
 }
 
 void ReplicaChooser::find_covers(std::span<const ExpertId> experts) {
-  if (std::ranges::equal(experts, set_experts_)) return;  // often one token from several homes
-  set_experts_.assign(experts.begin(), experts.end());
-  set_hosts_.clear();
+  if (std::ranges::equal(experts, last_experts_)) return;  // often one token from several homes
+  last_experts_.assign(experts.begin(), experts.end());
+  chosen_experts_.clear();
   for (const ExpertId e : experts) {
-    if (e != kNoExpert) set_hosts_.emplace_back(solver_hosts_[index(e)]);
+    if (e != kNoExpert) chosen_experts_.push_back(static_cast<std::uint16_t>(index(e)));
   }
-  solver_->set_token(set_hosts_);
-  set_ranks_.resize(set_hosts_.size());
+  chosen_ranks_.resize(chosen_experts_.size());
+  solver_->set_token(chosen_experts_);
 }
 
 void ReplicaChooser::choose_cover(std::span<const ExpertId> experts, RankId home,
                                   std::span<RankId> served_by) {
   const auto loads = load_.row(std::int64_t(index(home)));
-  solver_->choose(loads, set_ranks_, cluster_.node_of(home));
-  auto rank = set_ranks_.begin();
+  solver_->choose(loads, chosen_ranks_, cluster_.node_of(home));
+  auto rank = chosen_ranks_.begin();
   for (std::size_t i = 0; i < experts.size(); ++i) {
     served_by[i] = kNoRank;
     if (experts[i] == kNoExpert) continue;

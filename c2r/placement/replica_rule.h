@@ -94,10 +94,8 @@ class ReplicaChooser {
   // kFewestRanks only.
   Matrix<std::int64_t> load_;  // [ep_size, ep_size], (home, serving rank)
   std::optional<CoverSolver> solver_;
-  std::vector<std::vector<std::uint16_t>> solver_hosts_;   // [num_experts], ascending
-  std::vector<ExpertId> set_experts_;                      // of the token chosen for last
-  std::vector<std::span<const std::uint16_t>> set_hosts_;  // of these experts, scratch
-  std::vector<std::uint16_t> set_ranks_;                   // that serve them, scratch
+  std::vector<ExpertId> last_experts_;                        // of the token chosen for last
+  std::vector<std::uint16_t> chosen_experts_, chosen_ranks_;  // those there are, who serves them
 };
 
 }  // namespace c2r

@@ -88,8 +88,7 @@ class ReplicaState {
   std::vector<std::int64_t> loads_;  // [ep_size]
   CoverSolver solver_;
   std::optional<CoverCounter> counter_;
-  std::vector<CoverSize> sizes_;                           // [num_sets], as served now
-  std::vector<std::span<const std::uint16_t>> set_hosts_;  // scratch of serve()
+  std::vector<CoverSize> sizes_;  // [num_sets], as served now
 
   // What undo() needs.
   std::vector<Change> undone_;

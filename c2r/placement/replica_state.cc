@@ -15,7 +15,7 @@ ReplicaState::ReplicaState(const SetIndex& index, const Cluster& cluster,
       hosts_(static_cast<std::size_t>(placement.num_experts)),
       offsets_(static_cast<std::size_t>(index.num_sets()) + 1),
       loads_(static_cast<std::size_t>(cluster.ep_size())),
-      solver_(cluster),
+      solver_(cluster, placement.num_experts),
       sizes_(static_cast<std::size_t>(index.num_sets())),
       visited_in_(static_cast<std::size_t>(index.num_sets())) {
   for (std::int64_t rank = 0; rank < placement.ep_size(); ++rank) {
@@ -27,11 +27,11 @@ ReplicaState::ReplicaState(const SetIndex& index, const Cluster& cluster,
     offsets_[std::size_t(set) + 1] = offsets_[std::size_t(set)] + index.experts(set).size();
   }
   served_by_.resize(offsets_.back());
-  if (CoverCounter::fits(cluster)) {
-    counter_.emplace(cluster, placement.num_experts);
-    for (std::int32_t e = 0; e < placement.num_experts; ++e) {
-      for (const std::uint16_t rank : hosts_[std::size_t(e)]) counter_->flip(e, rank);
-    }
+  if (CoverCounter::fits(cluster)) counter_.emplace(cluster, placement.num_experts);
+  for (std::int32_t e = 0; e < placement.num_experts; ++e) {
+    solver_.set_hosts(e, hosts_[std::size_t(e)]);
+    if (!counter_) continue;
+    for (const std::uint16_t rank : hosts_[std::size_t(e)]) counter_->flip(e, rank);
   }
   settle_loads();
 }
@@ -72,19 +72,8 @@ void ReplicaState::add_loads(std::int64_t set, std::int64_t sign) {
 }
 
 bool ReplicaState::serve(std::int64_t set) {
-  const auto ranks = mutable_ranks_of(set);
-  set_hosts_.clear();
-  bool has_replicas = false;
-  for (const std::uint16_t e : index_->experts(set)) {
-    set_hosts_.emplace_back(hosts_[e]);
-    has_replicas |= hosts_[e].size() > 1;
-  }
-  if (has_replicas) {
-    solver_.solve(set_hosts_, loads_, ranks);
-    return solver_.has_choice();
-  }
-  for (std::size_t i = 0; i < ranks.size(); ++i) ranks[i] = set_hosts_[i][0];
-  return false;
+  solver_.solve(index_->experts(set), loads_, mutable_ranks_of(set));
+  return solver_.has_choice();
 }
 
 void ReplicaState::settle_loads() {
@@ -135,7 +124,10 @@ std::int32_t ReplicaState::place(const Change& change) {
   auto& hosts = hosts_[std::size_t(change.expert)];
   hosts.insert(std::ranges::upper_bound(hosts, change.rank),
                static_cast<std::uint16_t>(change.rank));
-  if (counter_) counter_->flip(old, change.rank), counter_->flip(change.expert, change.rank);
+  for (const std::int32_t e : {old, change.expert}) {
+    solver_.set_hosts(e, hosts_[std::size_t(e)]);
+    if (counter_) counter_->flip(e, change.rank);
+  }
   return old;
 }
 
