@@ -79,9 +79,9 @@ HWY_INLINE Floats sum_rows(float* rows) {
 }
 
 // Adds exp(logit - shift) of kCount vectors from `row` on to the partial sums, of which vector v is
-// lanes [v * kLanes, (v + 1) * kLanes). Of the last 16 lanes, those past the first `num_used` add
-// nothing.
-template <std::size_t kCount, bool kIsBounded>
+// lanes [v * kLanes, (v + 1) * kLanes). Lanes past the first `num_used` add nothing, if not all are
+// used.
+template <std::size_t kCount, bool kIsBounded, bool kAreAllUsed>
 HWY_INLINE void add_exps(const float* row, std::size_t num_used, Floats shift, Floats* sums) {
   constexpr FloatTag d;
   constexpr std::size_t kVectors = 16 / kLanes;
@@ -90,12 +90,12 @@ HWY_INLINE void add_exps(const float* row, std::size_t num_used, Floats shift, F
     terms[v] = hn::Sub(hn::LoadU(d, row + v * kLanes), shift);
   }
   exp_of_negative<kCount, kIsBounded>(terms);
-  for (std::size_t v = 0; v < kCount - kVectors; ++v) {
+  for (std::size_t v = 0; v < kCount; ++v) {
+    if constexpr (!kAreAllUsed) {
+      const auto is_used = hn::FirstN(d, num_used - std::min(num_used, v * kLanes));
+      terms[v] = hn::IfThenElseZero(is_used, terms[v]);
+    }
     sums[v % kVectors] = hn::Add(sums[v % kVectors], terms[v]);
-  }
-  for (std::size_t v = 0; v < kVectors; ++v) {
-    const auto is_used = hn::FirstN(d, num_used - std::min(num_used, v * kLanes));
-    sums[v] = hn::Add(sums[v], hn::IfThenElseZero(is_used, terms[kCount - kVectors + v]));
   }
 }
 
@@ -105,16 +105,17 @@ HWY_INLINE void add_exps(const float* row, std::size_t num_used, Floats shift, F
 template <bool kIsBounded>
 HWY_INLINE Floats partial_sums(const float* row, std::size_t num_experts, float shift) {
   constexpr FloatTag d;
-  constexpr std::size_t kVectors = 16 / kLanes, kManyLanes = 4 * 16;
+  constexpr std::size_t kVectors = 16 / kLanes;
+  constexpr std::size_t kMany = 4;  // vectors: what 16 registers hold the steps of
   const Floats shifts = hn::Set(d, shift);
   Floats sums[kVectors];
   for (Floats& sum : sums) sum = hn::Zero(d);
   std::size_t e = 0;
-  for (; e + kManyLanes - 16 < num_experts; e += kManyLanes) {
-    add_exps<4 * kVectors, kIsBounded>(row + e, num_experts - e - (kManyLanes - 16), shifts, sums);
+  for (; e + kMany * kLanes <= num_experts; e += kMany * kLanes) {
+    add_exps<kMany, kIsBounded, true>(row + e, 0, shifts, sums);
   }
   for (; e < num_experts; e += 16) {
-    add_exps<kVectors, kIsBounded>(row + e, num_experts - e, shifts, sums);
+    add_exps<kVectors, kIsBounded, false>(row + e, num_experts - e, shifts, sums);
   }
   for (std::size_t n = kVectors / 2; n >= 1; n /= 2) {
     for (std::size_t v = 0; v < n; ++v) {
