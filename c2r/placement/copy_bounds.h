@@ -11,7 +11,8 @@ namespace c2r {
 /// Bounds on the copies of any placement of some token sets.
 class CopyBounds {
  public:
-  /// @param index must outlive this object. Cost: O(choices x top_k + num_experts^2 log num_experts)
+  /// @param index must outlive this object. Cost: O(choices x top_k + num_experts^2 log
+  /// num_experts)
   explicit CopyBounds(const SetIndex& index);
 
   /// No placement of `num_groups` groups with `slots_per_group` slots each, replicas included,
@@ -29,7 +30,8 @@ class CopyBounds {
   std::vector<std::vector<std::int64_t>> largest_;  // pair counts of each expert, descending
 };
 
-/// No placement of such groups has a lower max / mean load. 1 with replicas, which may split any load.
+/// No placement of such groups has a lower max / mean load. 1 with replicas, which may split any
+/// load.
 double imbalance_bound(const SetIndex& index, std::int32_t num_groups,
                        std::int32_t slots_per_group);
 

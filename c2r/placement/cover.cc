@@ -78,9 +78,8 @@ void CoverSolver::number_hosts(std::span<const std::uint16_t> experts) {
   number(ranks);
 }
 
-void CoverSolver::solve(std::span<const std::uint16_t> experts,
-                        std::span<const std::int64_t> loads, std::span<std::uint16_t> served_by,
-                        std::int32_t home_node) {
+void CoverSolver::solve(std::span<const std::uint16_t> experts, std::span<const std::int64_t> loads,
+                        std::span<std::uint16_t> served_by, std::int32_t home_node) {
   set_token(experts);
   choose(loads, served_by, home_node);
 }

@@ -90,7 +90,8 @@ class ReplicaFill {
     return energy_.cost(rank_gain_(expert, rank), node_gain_(expert, node_of(rank)));
   }
   double excess(std::int32_t rank, std::int64_t change) const {
-    return std::max(0.0, static_cast<double>(loads_[std::size_t(rank)] + change) - energy_.max_load);
+    return std::max(0.0,
+                    static_cast<double>(loads_[std::size_t(rank)] + change) - energy_.max_load);
   }
   // What a replica of each expert takes off its first host's excess, at most. [num_experts]
   std::vector<double> most_relief() const {
