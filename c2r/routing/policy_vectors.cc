@@ -53,7 +53,7 @@ struct Block {
 struct Call {
   const RouteTask& task;
   std::size_t top_k;
-  KeyLayout layout;
+  const KeyLayout& layout;
 };
 
 // Finds the block's logits, or copies them where reading whole vectors or tokens would leave the
@@ -304,8 +304,9 @@ void write_weights(const Call& call, const Block& block) {
 
 bool route_tokens(const RouteTask& task) {
   if (slots_needed(task) > kMaxSlots) return route_portably(task);
-  Call call{.task = task, .top_k = static_cast<std::size_t>(task.policy.top_k), .layout = {}};
-  lay_out(task, call.layout);
+  KeyLayout layout;  // large: only what is used is set
+  lay_out(task, layout);
+  const Call call{task, static_cast<std::size_t>(task.policy.top_k), layout};
   Block block;
   for (std::int64_t t = 0; t < task.num_tokens; t += kLanes) {
     set_block(call, t, block);

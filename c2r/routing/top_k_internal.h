@@ -90,7 +90,8 @@ HWY_INLINE void keep_best(Ints* list, const Ints* other, Ints& next) {
 }
 
 // list = the best L keys in each lane of token `t`, sorted; next = the best of the rest.
-template <std::size_t L, class Source>
+// kIsShort: there are at most L vectors.
+template <std::size_t L, bool kIsShort, class Source>
 HWY_INLINE void sort_token(Source& source, std::size_t t, Ints* list, Ints& next) {
   const Ints none = hn::Set(IntTag(), kNoKey);
   const std::size_t num_vectors = source.num_vectors();
@@ -98,6 +99,7 @@ HWY_INLINE void sort_token(Source& source, std::size_t t, Ints* list, Ints& next
   next = none;
   for (std::size_t v = 0; v < L; ++v) list[v] = source.has(v) ? source.load(t, v) : none;
   apply<kSort<L>>(list);
+  if constexpr (kIsShort) return;
   for (std::size_t first = L; first < num_vectors; first += L) {
     Ints more[L];
     for (std::size_t v = 0; v < L; ++v) {
@@ -125,37 +127,55 @@ struct PairRuns {
   }
 };
 
+// list = the best L keys of the two halves that Pair makes of lists a and b; next = the best of the
+// rest and `next`. From both ends inwards, so that a and b leave registers as `list` comes in.
+template <class Pair, std::size_t L>
+HWY_INLINE void keep_best_of_halves(const Ints* a, const Ints* b, Ints* list, Ints& next) {
+  for (std::size_t r = 0; 2 * r < L; ++r) {
+    const std::size_t s = L - 1 - r;
+    const Ints first_r = Pair::first(a[r], b[r]), second_r = Pair::second(a[r], b[r]);
+    const Ints first_s = Pair::first(a[s], b[s]), second_s = Pair::second(a[s], b[s]);
+    next = hn::Max(next, hn::Min(first_r, second_s));
+    list[r] = hn::Max(first_r, second_s);
+    if (r == s) break;
+    next = hn::Max(next, hn::Min(first_s, second_r));
+    list[s] = hn::Max(first_s, second_r);
+  }
+  apply<kSortBitonic<L>>(list);
+}
+
 // Pairs the lists of L keys of two tokens, or of two runs of tokens, into one: of L keys if that is
 // the capacity, else of 2 L.
 template <class Pair, std::size_t L, bool kIsFull>
 HWY_INLINE void pair_into_row(const Ints* a, Ints next_a, const Ints* b, Ints next_b,
                               std::size_t pair, Lists& lists) {
   constexpr IntTag d;
-  Ints list[2 * L];
-  for (std::size_t r = 0; r < L; ++r) {
-    list[r] = Pair::first(a[r], b[r]);
-    list[L + r] = Pair::second(a[r], b[r]);
-  }
+  constexpr std::size_t kLength = kIsFull ? L : 2 * L;
+  Ints list[kLength];
   Ints next = hn::Set(d, kNoKey);  // nothing is left out before lists are full
   if constexpr (kIsFull) {
     next = hn::Max(Pair::first(next_a, next_b), Pair::second(next_a, next_b));
-    keep_best<L>(list, list + L, next);
+    keep_best_of_halves<Pair, L>(a, b, list, next);
   } else {
+    for (std::size_t r = 0; r < L; ++r) {
+      list[r] = Pair::first(a[r], b[r]);
+      list[L + r] = Pair::second(a[r], b[r]);
+    }
     apply<kMerge<2 * L>>(list);
   }
   std::int32_t* const rows = lists.row(pair, 0);  // found once: to the compiler, stores may move it
-  for (std::size_t r = 0; r < (kIsFull ? L : 2 * L); ++r) hn::Store(list[r], d, rows + r * kLanes);
+  for (std::size_t r = 0; r < kLength; ++r) hn::Store(list[r], d, rows + r * kLanes);
   hn::Store(next, d, rows + lists.capacity * kLanes);
 }
 
 // Lists of up to L keys of single tokens, paired at once: storing them would take longer.
-template <std::size_t L, bool kIsFull, class Source>
+template <std::size_t L, bool kIsFull, bool kIsShort, class Source>
 HWY_NOINLINE void sort_and_pair(Source& source, Lists& lists) {
   Source local = source;  // so that its state stays in registers
   for (std::size_t pair = 0; pair < kLanes / 2; ++pair) {
     Ints a[L], b[L], next_a, next_b;
-    sort_token<L>(local, 2 * pair, a, next_a);
-    sort_token<L>(local, 2 * pair + 1, b, next_b);
+    sort_token<L, kIsShort>(local, 2 * pair, a, next_a);
+    sort_token<L, kIsShort>(local, 2 * pair + 1, b, next_b);
     pair_into_row<PairTokens, L, kIsFull>(a, next_a, b, next_b, pair, lists);
   }
   source = local;
@@ -181,9 +201,10 @@ template <std::size_t L = 1, class Source>
 HWY_INLINE void sort_into(Source& source, std::size_t length, Lists& lists) {
   if constexpr (L < kMaxTopK) {
     if (length > L) return sort_into<2 * L>(source, length, lists);
-    if (length < lists.capacity) return sort_and_pair<L, false>(source, lists);
+    if (length < lists.capacity) return sort_and_pair<L, false, true>(source, lists);
   }
-  sort_and_pair<L, true>(source, lists);
+  if (source.num_vectors() <= L) return sort_and_pair<L, true, true>(source, lists);
+  sort_and_pair<L, true, false>(source, lists);
 }
 
 template <std::size_t L = 1>
@@ -245,8 +266,8 @@ HWY_INLINE TopTwo<Ints> select_top_two(Source& source) {
   TopTwo<Ints> pairs[kLanes / 2];
   for (std::size_t pair = 0; pair < kLanes / 2; ++pair) {
     TopTwo<Ints> a, b;
-    sort_token<1>(source, 2 * pair, &a.best, a.second);
-    sort_token<1>(source, 2 * pair + 1, &b.best, b.second);
+    sort_token<1, false>(source, 2 * pair, &a.best, a.second);
+    sort_token<1, false>(source, 2 * pair + 1, &b.best, b.second);
     pairs[pair] = pair_top_two(a, b);
   }
   return pair_all_top_two<kLanes / 2>(pairs);
