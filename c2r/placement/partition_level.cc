@@ -58,7 +58,7 @@ void PartitionLevel::move(std::int32_t item, std::int32_t to) {
   const std::int32_t from = group_of(item);
   group_of_[std::size_t(item)] = to;
   if (item >= index_->num_experts()) return;
-  for (const std::int32_t set : index_->sets_of(item)) {
+  index_->for_each_set_of(item, [&](std::int32_t set) {
     const auto experts = index_->experts(set);
     const std::int64_t weight = index_->weight(set);
     std::int32_t left = 0, met = 0;              // other experts of the token in from, in to
@@ -93,7 +93,7 @@ void PartitionLevel::move(std::int32_t item, std::int32_t to) {
       alone_(last_met, to) -= weight;
       count_alone(last_met, -weight);
     }
-  }
+  });
 }
 
 PairLevel::PairLevel(const Matrix<std::int64_t>& pairs, std::span<const std::int32_t> group_of,

@@ -158,16 +158,16 @@ void ReachCounter::count_token(std::span<const ExpertId> experts, std::int64_t h
   const auto choices_on_rank = reach.choices_on_rank.row(home);
   const auto tokens_on_rank = reach.tokens_on_rank.row(home);
   const auto tokens_on_node = reach.tokens_on_node.row(home);
+  const auto choices_of_expert = reach.choices_of_expert.all();
   for (std::size_t i = 0; i < experts.size(); ++i) {
-    const RankId rank = served_by_[i];
-    if (rank == kNoRank) continue;
-    ++reach.choices_of_expert(static_cast<std::int64_t>(index(experts[i])), at(rank));
-    ++choices_on_rank[index(rank)];
-    if (std::exchange(last_on_rank_[index(rank)], num_counted_) == num_counted_) continue;
-    ++tokens_on_rank[index(rank)];
-    const auto node = std::size_t(node_of_rank_[index(rank)]);
-    if (std::exchange(last_on_node_[node], num_counted_) == num_counted_) continue;
-    ++tokens_on_node[node];
+    if (served_by_[i] == kNoRank) continue;
+    const std::size_t rank = index(served_by_[i]);
+    ++choices_of_expert[index(experts[i]) * choices_on_rank.size() + rank];
+    ++choices_on_rank[rank];
+    // Sums instead of branches, which nothing could predict.
+    const auto node = std::size_t(node_of_rank_[rank]);
+    tokens_on_rank[rank] += std::exchange(last_on_rank_[rank], num_counted_) != num_counted_;
+    tokens_on_node[node] += std::exchange(last_on_node_[node], num_counted_) != num_counted_;
   }
 }
 

@@ -43,18 +43,7 @@ class ReplicaFill {
   Placement run(std::int32_t slots_per_rank) {
     const auto capacity = static_cast<std::size_t>(slots_per_rank);
     for (;;) {
-      std::int32_t best_expert = -1, best_rank = -1;
-      double best_gain = -std::numeric_limits<double>::infinity();
-      const std::vector<double> relief = most_relief();
-      for (std::int32_t rank = 0; rank < cluster_.ep_size(); ++rank) {
-        if (experts_of_rank_[std::size_t(rank)].size() == capacity) continue;
-        for (std::int32_t e = 0; e < index_.num_experts(); ++e) {
-          if (copies_saved(e, rank) + relief[std::size_t(e)] <= best_gain) continue;
-          const double gain = gain_of(e, rank);
-          if (gain <= best_gain || !is_allowed(e, rank)) continue;
-          best_expert = e, best_rank = rank, best_gain = gain;
-        }
-      }
+      const auto [best_expert, best_rank] = best_addition(capacity);
       if (best_expert < 0) break;
       add(best_expert, best_rank);
     }
@@ -93,11 +82,24 @@ class ReplicaFill {
     return std::max(0.0,
                     static_cast<double>(loads_[std::size_t(rank)] + change) - energy_.max_load);
   }
-  // What a replica of each expert takes off its first host's excess, at most. [num_experts]
-  std::vector<double> most_relief() const {
-    std::vector<double> relief;
-    for (const auto& hosts : hosts_) relief.push_back(energy_.load_penalty * excess(hosts[0], 0));
-    return relief;
+  // The expert and the rank with room for it that gain most; of equals, those of the lowest rank,
+  // then the lowest expert. -1 if nothing is allowed.
+  std::pair<std::int32_t, std::int32_t> best_addition(std::size_t capacity) const {
+    std::int32_t best_expert = -1, best_rank = -1;
+    double best_gain = -std::numeric_limits<double>::infinity();
+    for (std::int32_t e = 0; e < index_.num_experts(); ++e) {
+      // What a replica takes off its first host's excess, at most.
+      const double relief = energy_.load_penalty * excess(hosts_[std::size_t(e)][0], 0);
+      for (std::int32_t rank = 0; rank < cluster_.ep_size(); ++rank) {
+        if (copies_saved(e, rank) + relief < best_gain) continue;
+        if (experts_of_rank_[std::size_t(rank)].size() == capacity) continue;
+        const double gain = gain_of(e, rank);
+        if (gain < best_gain || (gain == best_gain && rank >= best_rank)) continue;
+        if (!is_allowed(e, rank)) continue;
+        best_expert = e, best_rank = rank, best_gain = gain;
+      }
+    }
+    return {best_expert, best_rank};
   }
 
   // The copies saved, and the excess of loads as far as those tokens move it: at least as many as
@@ -156,18 +158,18 @@ class ReplicaFill {
   void add(std::int32_t expert, std::int32_t rank) {
     experts_of_rank_[std::size_t(rank)].push_back(expert);
     hosts_[std::size_t(expert)].push_back(rank);
-    for (const std::int32_t set : index_.sets_of(expert)) {
+    index_.for_each_set_of(expert, [&](std::int32_t set) {
       const auto experts = index_.experts(set);
       const std::span ranks(ranks_of(set), experts.size());
       const auto at = std::size_t(std::ranges::find(experts, expert) - experts.begin());
       const std::int32_t from = ranks[at];
-      if (!saves_rank(ranks, from, rank) && !saves_node(ranks, from, rank)) continue;
+      if (!saves_rank(ranks, from, rank) && !saves_node(ranks, from, rank)) return;
       count(set, -1);
       ranks[at] = rank;
       count(set, 1);
       loads_[std::size_t(from)] -= index_.weight(set);
       loads_[std::size_t(rank)] += index_.weight(set);
-    }
+    });
   }
 
   const SetIndex& index_;

@@ -1,6 +1,7 @@
 // Token sets laid out for search: compact rows, and the sets of each expert.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -29,6 +30,19 @@ class SetIndex {
   std::span<const std::int32_t> sets_of(std::int32_t expert) const {
     const auto e = static_cast<std::size_t>(expert);
     return std::span(set_ids_).subspan(offsets_[e], offsets_[e + 1] - offsets_[e]);
+  }
+  /// Calls visit(set) for each of them, with the experts and weights of the next ones on their way
+  /// into the cache.
+  template <class Visit>
+  void for_each_set_of(std::int32_t expert, Visit visit) const {
+    constexpr std::size_t kAhead = 16;
+    const auto sets = sets_of(expert);
+    for (std::size_t i = 0; i < sets.size(); ++i) {
+      const auto next = static_cast<std::size_t>(sets[std::min(i + kAhead, sets.size() - 1)]);
+      __builtin_prefetch(&experts_[next * width_]);
+      __builtin_prefetch(&weights_[next]);
+      visit(sets[i]);
+    }
   }
   /// (token, expert) choices of an expert.
   std::int64_t load(std::int32_t expert) const { return loads_[static_cast<std::size_t>(expert)]; }

@@ -83,17 +83,25 @@ TokenSets TokenSetBuilder::finish() const {
   const auto key = [&](std::int32_t set) {
     return std::span(keys_).subspan(static_cast<std::size_t>(set) * width, width);
   };
-  std::vector<std::int32_t> order(multiplicity_.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::ranges::sort(order, [&](std::int32_t a, std::int32_t b) {
-    return std::ranges::lexicographical_compare(key(a), key(b));
+  // Few keys begin with the same four experts, which compare as one number.
+  using Order = std::pair<std::uint64_t, std::int32_t>;
+  std::vector<Order> order;
+  order.reserve(multiplicity_.size());
+  for (std::int32_t set = 0; set < std::ssize(multiplicity_); ++set) {
+    std::uint64_t beginning = 0;
+    for (std::size_t i = 0; i < 4; ++i) beginning = beginning << 16 | (i < width ? key(set)[i] : 0);
+    order.emplace_back(beginning, set);
+  }
+  std::ranges::sort(order, [&](const Order& a, const Order& b) {
+    if (a.first != b.first) return a.first < b.first;
+    return std::ranges::lexicographical_compare(key(a.second), key(b.second));
   });
   TokenSets sets{.num_experts = num_experts_,
                  .num_tokens = num_tokens_,
                  .experts = {std::ssize(order), top_k_, kNoExpert}};
   sets.multiplicity.reserve(order.size());
   for (std::int64_t row = 0; row < std::ssize(order); ++row) {
-    const std::int32_t set = order[static_cast<std::size_t>(row)];
+    const std::int32_t set = order[static_cast<std::size_t>(row)].second;
     auto out = sets.experts.row(row).begin();
     for (const std::uint16_t e : key(set)) {
       if (e != kNoKey) *out++ = ExpertId{e};
