@@ -171,22 +171,24 @@ class LogitKeys {
 class KeptLogitKeys {
  public:
   // @param kept [kLanes, num_vectors, kLanes]
-  KeptLogitKeys(const LogitKeys& keys, std::int32_t* kept) : keys_(keys), kept_(kept) {}
+  KeptLogitKeys(const LogitKeys& keys, std::int32_t* kept)
+      : keys_(keys), kept_(kept), num_vectors_(keys.num_vectors()) {}
 
-  std::size_t num_vectors() const { return keys_.num_vectors(); }
+  std::size_t num_vectors() const { return num_vectors_; }
   static constexpr bool has(std::size_t) { return true; }
   Ints least() const { return keys_.least(); }
   HWY_INLINE void start(std::size_t t) const { keys_.start_first(t); }
 
   HWY_INLINE Ints load(std::size_t t, std::size_t v) {
     const Ints key = keys_.load(t, v);
-    hn::Store(key, IntTag(), kept_ + (t * num_vectors() + v) * kLanes);
+    hn::Store(key, IntTag(), kept_ + (t * num_vectors_ + v) * kLanes);
     return key;
   }
 
  private:
   LogitKeys keys_;
   std::int32_t* kept_;
+  std::size_t num_vectors_;  // to the compiler, stores may change the layout's
 };
 
 // By how much to shift a word for its bit i to become the sign.

@@ -260,15 +260,30 @@ HWY_INLINE TopTwo<V> pair_all_top_two(const TopTwo<V>* runs) {
   }
 }
 
+// The best two keys in each lane of token `t`.
+template <class Source>
+HWY_INLINE TopTwo<Ints> top_two_of_token(Source& source, std::size_t t) {
+  const std::size_t num_vectors = source.num_vectors();
+  source.start(t);
+  TopTwo<Ints> two{hn::Set(IntTag(), kNoKey), hn::Set(IntTag(), kNoKey)};
+  const auto add = [&](std::size_t v) HWY_ATTR {
+    const Ints key = source.load(t, v);
+    two.second = hn::Max(two.second, hn::Min(two.best, key));
+    two.best = hn::Max(two.best, key);
+  };
+  std::size_t v = 0;
+  for (; v + 4 <= num_vectors; v += 4) add(v), add(v + 1), add(v + 2), add(v + 3);
+  for (; v < num_vectors; ++v) add(v);
+  return two;
+}
+
 // The best two keys of each token.
 template <class Source>
 HWY_INLINE TopTwo<Ints> select_top_two(Source& source) {
   TopTwo<Ints> pairs[kLanes / 2];
   for (std::size_t pair = 0; pair < kLanes / 2; ++pair) {
-    TopTwo<Ints> a, b;
-    sort_token<1, false>(source, 2 * pair, &a.best, a.second);
-    sort_token<1, false>(source, 2 * pair + 1, &b.best, b.second);
-    pairs[pair] = pair_top_two(a, b);
+    const TopTwo<Ints> a = top_two_of_token(source, 2 * pair);
+    pairs[pair] = pair_top_two(a, top_two_of_token(source, 2 * pair + 1));
   }
   return pair_all_top_two<kLanes / 2>(pairs);
 }
