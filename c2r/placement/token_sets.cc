@@ -1,7 +1,6 @@
 #include "c2r/placement/token_sets.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "c2r/core/error.h"
 #include "c2r/core/rng.h"

@@ -127,44 +127,26 @@ struct PairRuns {
   }
 };
 
-// list = the best L keys of the two halves that Pair makes of lists a and b; next = the best of the
-// rest and `next`. From both ends inwards, so that a and b leave registers as `list` comes in.
-template <class Pair, std::size_t L>
-HWY_INLINE void keep_best_of_halves(const Ints* a, const Ints* b, Ints* list, Ints& next) {
-  for (std::size_t r = 0; 2 * r < L; ++r) {
-    const std::size_t s = L - 1 - r;
-    const Ints first_r = Pair::first(a[r], b[r]), second_r = Pair::second(a[r], b[r]);
-    const Ints first_s = Pair::first(a[s], b[s]), second_s = Pair::second(a[s], b[s]);
-    next = hn::Max(next, hn::Min(first_r, second_s));
-    list[r] = hn::Max(first_r, second_s);
-    if (r == s) break;
-    next = hn::Max(next, hn::Min(first_s, second_r));
-    list[s] = hn::Max(first_s, second_r);
-  }
-  apply<kSortBitonic<L>>(list);
-}
-
 // Pairs the lists of L keys of two tokens, or of two runs of tokens, into one: of L keys if that is
 // the capacity, else of 2 L.
 template <class Pair, std::size_t L, bool kIsFull>
 HWY_INLINE void pair_into_row(const Ints* a, Ints next_a, const Ints* b, Ints next_b,
                               std::size_t pair, Lists& lists) {
   constexpr IntTag d;
-  constexpr std::size_t kLength = kIsFull ? L : 2 * L;
-  Ints list[kLength];
+  Ints list[2 * L];
+  for (std::size_t r = 0; r < L; ++r) {
+    list[r] = Pair::first(a[r], b[r]);
+    list[L + r] = Pair::second(a[r], b[r]);
+  }
   Ints next = hn::Set(d, kNoKey);  // nothing is left out before lists are full
   if constexpr (kIsFull) {
     next = hn::Max(Pair::first(next_a, next_b), Pair::second(next_a, next_b));
-    keep_best_of_halves<Pair, L>(a, b, list, next);
+    keep_best<L>(list, list + L, next);
   } else {
-    for (std::size_t r = 0; r < L; ++r) {
-      list[r] = Pair::first(a[r], b[r]);
-      list[L + r] = Pair::second(a[r], b[r]);
-    }
     apply<kMerge<2 * L>>(list);
   }
   std::int32_t* const rows = lists.row(pair, 0);  // found once: to the compiler, stores may move it
-  for (std::size_t r = 0; r < kLength; ++r) hn::Store(list[r], d, rows + r * kLanes);
+  for (std::size_t r = 0; r < (kIsFull ? L : 2 * L); ++r) hn::Store(list[r], d, rows + r * kLanes);
   hn::Store(next, d, rows + lists.capacity * kLanes);
 }
 
