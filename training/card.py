@@ -143,7 +143,7 @@ def stand_in(name: str) -> str:
         return ""
     return f"""
 
-**A stand-in, trained without a GPU**: smaller, and on a hundredth of the text. On a machine with a GPU one command
+**A stand-in, trained without a GPU**: smaller, and on less text. On a machine with a GPU one command
 replaces it:
 
     python3 -m training.train training/configs/{without_suffix(name)}.toml"""

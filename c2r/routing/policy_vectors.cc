@@ -150,7 +150,7 @@ HWY_INLINE bool are_within(Ints least, Ints largest, float limit) {
 
 // Notes whether a block's logits are close together, from its least and largest keys, among others.
 // Returns false if a logit is not finite. The bits that keys drop do not matter: the largest finite
-// score ends in ones, and 2 * 43 is well below the 87.3 that exp_of_negative() needs.
+// score ends in ones, and 2 * 43 is well below the 87.3 that exp_of_minus() needs.
 HWY_INLINE bool note_range(Ints least, Ints largest, Block& block) {
   block.is_bounded = are_within(least, largest, 43.0f);
   return block.is_bounded || are_within(least, largest, std::numeric_limits<float>::max());
@@ -261,8 +261,8 @@ void weigh(const Call& call, Block& block) {
     if (is_sigmoid) {
       sigmoid<1>(&weight);
     } else {
-      weight = hn::Sub(weight, shift);
-      exp_of_negative<1>(&weight);
+      weight = hn::Sub(shift, weight);
+      exp_of_minus<1>(&weight);
     }
     hn::Store(weight, d, block.weights + r * kLanes);
     sum = hn::Add(sum, weight);

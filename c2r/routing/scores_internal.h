@@ -42,15 +42,15 @@ HWY_INLINE void power_bounded(Floats* x, float log2_base) {
   }
 }
 
-// x[i] = e^x[i] for x[i] <= 0; for -87 <= x[i] if kIsBounded.
+// x[i] = e^-x[i] for x[i] >= 0; for x[i] <= 87 if kIsBounded.
 template <std::size_t kCount, bool kIsBounded = false>
-HWY_INLINE void exp_of_negative(Floats* x) {
+HWY_INLINE void exp_of_minus(Floats* x) {
   using namespace exp_constants;
   constexpr FloatTag d;
   if constexpr (!kIsBounded) {
-    for (std::size_t i = 0; i < kCount; ++i) x[i] = hn::Max(x[i], hn::Set(d, -kMax));
+    for (std::size_t i = 0; i < kCount; ++i) x[i] = hn::Min(x[i], hn::Set(d, kMax));
   }
-  power_bounded<kCount>(x, kLog2e);
+  power_bounded<kCount>(x, -kLog2e);
 }
 
 template <std::size_t kCount>
@@ -87,9 +87,9 @@ HWY_INLINE void add_exps(const float* row, std::size_t num_used, Floats shift, F
   constexpr std::size_t kVectors = 16 / kLanes;
   Floats terms[kCount];
   for (std::size_t v = 0; v < kCount; ++v) {
-    terms[v] = hn::Sub(hn::LoadU(d, row + v * kLanes), shift);
+    terms[v] = hn::Sub(shift, hn::LoadU(d, row + v * kLanes));  // the load comes with it
   }
-  exp_of_negative<kCount, kIsBounded>(terms);
+  exp_of_minus<kCount, kIsBounded>(terms);
   for (std::size_t v = 0; v < kCount; ++v) {
     if constexpr (!kAreAllUsed) {
       const auto is_used = hn::FirstN(d, num_used - std::min(num_used, v * kLanes));
