@@ -118,18 +118,13 @@ HWY_INLINE void prefetch(const float* at) {
   __builtin_prefetch(at, /*rw=*/0, /*locality=*/2);
 }
 
-// Prefetches experts `begin` to `end` of the token kLanes after token `t`, so that the next block
-// arrives while this one is computed.
-HWY_INLINE void prefetch_next(const float* logits, std::size_t num_experts, std::size_t t,
-                              std::size_t begin, std::size_t end) {
+// Prefetches the token kLanes after token `t`, so that the next block arrives while this one is
+// computed.
+HWY_INLINE void prefetch_next(const float* logits, std::size_t num_experts, std::size_t t) {
   constexpr std::size_t kLine = 16;  // floats
   const float* const next = logits + (t + kLanes) * num_experts;
-  for (std::size_t e = begin; e < end; e += kLine) prefetch(next + e);
+  for (std::size_t e = 0; e < num_experts; e += kLine) prefetch(next + e);
 }
-
-// Where logits are read twice, the first reading prefetches this many experts of a token, and the
-// second the others: the first is so quick that more lines would wait for the miss buffers.
-inline constexpr std::size_t kPrefetchedFirst = 128;
 
 // Keys made of logits as they are read. One group.
 class LogitKeys {
@@ -146,12 +141,7 @@ class LogitKeys {
   // The least ordered bits read so far, 0 where no expert is.
   Ints least() const { return least_; }
 
-  HWY_INLINE void start(std::size_t t) const {
-    prefetch_next(logits_, num_experts_, t, 0, num_experts_);
-  }
-  HWY_INLINE void start_first(std::size_t t) const {
-    prefetch_next(logits_, num_experts_, t, 0, std::min(num_experts_, kPrefetchedFirst));
-  }
+  HWY_INLINE void start(std::size_t t) const { prefetch_next(logits_, num_experts_, t); }
 
   HWY_INLINE Ints load(std::size_t t, std::size_t v) {
     const Floats logits = hn::LoadU(FloatTag(), logits_ + t * num_experts_ + v * kLanes);
@@ -167,7 +157,8 @@ class LogitKeys {
   Ints least_;
 };
 
-// The same keys, kept for a second reading.
+// The same keys, kept for a second reading. That one prefetches: the first is so quick that it
+// would wait for memory.
 class KeptLogitKeys {
  public:
   // @param kept [kLanes, num_vectors, kLanes]
@@ -177,7 +168,7 @@ class KeptLogitKeys {
   std::size_t num_vectors() const { return num_vectors_; }
   static constexpr bool has(std::size_t) { return true; }
   Ints least() const { return keys_.least(); }
-  HWY_INLINE void start(std::size_t t) const { keys_.start_first(t); }
+  void start(std::size_t) const {}
 
   HWY_INLINE Ints load(std::size_t t, std::size_t v) {
     const Ints key = keys_.load(t, v);
@@ -215,9 +206,7 @@ class CandidateKeys {
 
   std::size_t num_vectors() const { return num_vectors_; }
   bool has(std::size_t v) const { return v < num_used_; }
-  HWY_INLINE void start(std::size_t t) const {
-    prefetch_next(logits_, num_experts_, t, kPrefetchedFirst, num_experts_);
-  }
+  HWY_INLINE void start(std::size_t t) const { prefetch_next(logits_, num_experts_, t); }
 
   HWY_INLINE Ints load(std::size_t t, std::size_t v) const {
     constexpr IntTag d;

@@ -78,7 +78,7 @@ class Router {
   /// @throws Error(kInvalidArgument) if the width is wrong or a logit is not finite, naming the
   ///         first such token and expert
   ///
-  /// Cost: one thread; with AVX-512 some 3 to 6 times the time of reading the logits from memory,
+  /// Cost: one thread; with AVX2 some 2 to 4 times the time of reading the logits from memory,
   /// more for few experts (policy_bench.cc). Tokens are routed 16 at a time with AVX-512, 8 with
   /// AVX2, 4 with NEON, else one by one; fewer cost as much. No allocation beyond the result.
   Routing route(MatrixView<const float> logits) const;
