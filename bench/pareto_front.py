@@ -187,7 +187,7 @@ def figure(results):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("c2r", help="the program")
-    parser.add_argument("trace", help="gpt-oss-20b, as `make demo` leaves it")
+    parser.add_argument("trace", help="gpt-oss-20b, imported as docs/placement.md says")
     parser.add_argument("svg", type=pathlib.Path, help="the figure to write")
     parser.add_argument("--points", type=int, default=20, help="of each front, at most")
     parser.add_argument("--effort", type=float, default=0.5, help="multiplies the search")

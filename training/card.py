@@ -18,12 +18,12 @@ FAMILIES = {
     "llama_moe": "LLaMA-MoE: {num_experts} experts, top-{top_k}, two-layer tanh gate, scale factor {score_scale}",
     "qwen2": "Qwen2, dense: the control of the MoE models",
 }
-HEADER = """---
-license: apache-2.0
-library_name: transformers
-pipeline_tag: text-generation
----
-"""
+
+
+def header(family: str) -> str:
+    """The front matter that model hubs read."""
+    library = "" if family == "llama_moe" else "library_name: transformers\n"
+    return f"---\nlicense: apache-2.0\n{library}pipeline_tag: text-generation\n---\n"
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -137,6 +137,15 @@ def without_suffix(name: str) -> str:
     return name.removesuffix("-cpu")
 
 
+def runs_in(family: str) -> str:
+    """What runs the model, if transformers does not."""
+    if family != "llama_moe":
+        return ""
+    return """
+
+transformers has no LLaMA-MoE; c2r runs it. Tensors and the config's keys have the names of the published LLaMA-MoE."""
+
+
 def stand_in(name: str) -> str:
     """What a model trained by a configuration for machines without a GPU is not."""
     if without_suffix(name) == name:
@@ -169,11 +178,11 @@ def introduction(starts: list[dict], tokens: int, end: dict) -> str:
     epochs = tokens / sum(domain["train"]["tokens"] for domain in first["data"].values())
     machines = ", then ".join(dict.fromkeys(start["machine"] for start in starts))
     pieces = f"{len(starts)} piece{'s' * (len(starts) > 1)}"
-    return f"""{HEADER}
+    return f"""{header(model["family"])}
 # {name}
 
 {FAMILIES[model["family"]].format(**model)}. A small model to test and to show c2r on; what it
-writes is fluent at best, never reliable.{stand_in(name)}
+writes is fluent at best, never reliable.{runs_in(model["family"])}{stand_in(name)}
 
 {first["num_parameters"]:,} parameters, of which a token uses {first["num_active_parameters"]:,}. Trained from scratch
 on {tokens / 1e6:,.1f} M tokens ({epochs:.2f} epochs) in {duration(end)} on {machines}, in

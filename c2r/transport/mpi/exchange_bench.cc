@@ -1,7 +1,7 @@
 // An all-to-all of equal parts, by our transport and by the two plain ways of MPI, in one run:
 //   mpirun -n 4 transport_mpi_bench [ROUNDS [LARGEST_MB]]
 // Prints, for parts of 1, 4, 16 and 64 MB, what a rank sends to others and at the same time
-// receives, in GB/s (1e9 bytes), from the slowest rank's time: the median over the rounds, and the
+// receives, in MB/s (1e6 bytes), from the slowest rank's time: the median over the rounds, and the
 // best round. The ways take turns within a round. What stays on a rank is copied too, and not
 // counted.
 #include <fmt/format.h>
