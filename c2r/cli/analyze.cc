@@ -11,6 +11,7 @@
 #include "c2r/cli/version.h"
 #include "c2r/collaboration/fan_out.h"
 #include "c2r/core/error.h"
+#include "c2r/core/shown.h"
 #include "c2r/placement/cluster.h"
 #include "c2r/report/analysis.h"
 
@@ -113,7 +114,7 @@ void print_for_people(const AnalyzeOptions& options, const Analysis& analysis,
   const TraceHeader& header = analysis.statistics.header;
   const auto& num_tokens = analysis.statistics.num_tokens;
   std::cout << fmt::format("{}: {} MoE layers, {} experts, top-{}, {} tokens\n\n",
-                           header.model.empty() ? "unnamed model" : header.model,
+                           header.model.empty() ? "unnamed model" : shown(header.model),
                            header.num_layers(), header.num_experts, header.top_k,
                            *std::ranges::max_element(num_tokens))
             << analysis_table(analysis);

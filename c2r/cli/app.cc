@@ -1,5 +1,7 @@
 #include "c2r/cli/app.h"
 
+#include <fmt/ranges.h>
+
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 #include <CLI/Validators.hpp>
@@ -65,6 +67,10 @@ std::string prefix(const CLI::App& app) {
 std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
   const CLI::App& command = innermost_command(app);
   const auto words = command.remaining();
+  const auto commands = command_names(command);
+  if (words.empty() && !commands.empty()) {
+    return fmt::format("{}a command must follow: {}", prefix(app), fmt::join(commands, ", "));
+  }
   if (words.empty()) return prefix(app) + error.what();
   const bool is_option = words[0].starts_with("-");
   if (is_option) {
@@ -72,9 +78,9 @@ std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
     return fmt::format("{}unknown option '{}'{}", prefix(app), name,
                        suggestion(name, option_names(command)));
   }
-  if (const auto names = command_names(command); !names.empty()) {
+  if (!commands.empty()) {
     return fmt::format("{}unknown command '{}'{}", prefix(app), words[0],
-                       suggestion(words[0], names));
+                       suggestion(words[0], commands));
   }
   return fmt::format("{}unexpected argument '{}'", prefix(app), words[0]);
 }

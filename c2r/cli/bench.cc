@@ -246,7 +246,8 @@ void add_bench(CLI::App& app) {
       app.add_subcommand("bench", "time a MoE layer on several ranks, or a model");
   command->require_subcommand(1);
   add_bench_layer(*command, "layer", "one MoE layer in several ways, beside the baseline");
-  add_bench_layer(*command, "exchange", "the same without computing experts");
+  add_bench_layer(*command, "exchange",
+                  "one MoE layer's dispatch and combine, experts left out, beside the baseline");
   add_bench_model(*command);
   command->footer("Example:\n  c2r bench exchange olmoe --ranks 4 --tokens 64 --rounds 1");
 }

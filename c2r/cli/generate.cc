@@ -150,6 +150,7 @@ void add_generate(CLI::App& app) {
       ->capture_default_str()
       ->type_name("P");
   command->add_option("--seed", options->sampling.seed, "of the draws")
+      ->check(in_range(0, INT64_MAX))
       ->capture_default_str()
       ->type_name("N");
   command->footer(

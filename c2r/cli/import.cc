@@ -90,11 +90,13 @@ std::vector<std::int32_t> parse_layers(const std::vector<std::string>& words) {
       parsed = std::from_chars(parsed.ptr + 1, end, last);
     }
     C2R_REQUIRE(parsed.ec == std::errc() && parsed.ptr == end && 0 <= first && first <= last &&
-                    last - first < kMaxLayers,
+                    last <= kMaxLayerIndex,
                 kInvalidArgument,
-                "--layers takes indices and runs of at most {} layers, such as 0,3-60; not '{}'",
-                kMaxLayers, word);
+                "--layers takes indices up to {} and runs of them, such as 0,3-60; not '{}'",
+                kMaxLayerIndex, word);
     for (std::int32_t layer = first; layer <= last; ++layer) layers.push_back(layer);
+    C2R_REQUIRE(layers.size() <= kMaxLayers, kInvalidArgument,
+                "--layers takes at most {} layers in all", kMaxLayers);
   }
   return layers;
 }

@@ -3,13 +3,14 @@
 #include "c2r/cli/progress_line.h"
 #include "c2r/core/error.h"
 #include "c2r/io/safetensors.h"
+#include "c2r/routing/trace_metadata.h"
 
 namespace c2r::cli {
 
 bool is_statistics_file(const std::string& path) {
   const SafetensorsFile file(path);
   const auto format = file.metadata().find("format");
-  return format != file.metadata().end() && format->second == "c2r.statistics";
+  return format != file.metadata().end() && format->second == kStatisticsFormat;
 }
 
 Inputs read_inputs(const std::vector<std::string>& paths, int num_threads) {

@@ -128,6 +128,12 @@ void run_model(const ModelOptions& options, const std::function<Work(OpenModel&)
   if (options.ranks.num_ranks == 0 && !is_under_mpirun()) {
     Session session(options, nullptr, {},
                     options.num_threads > 0 ? options.num_threads : default_num_threads());
+    if (!options.plan.empty()) {
+      std::cerr << fmt::format(
+          "c2r {}: one process has all experts, so of {} only collaborator lists are used; --ranks "
+          "or mpirun place experts\n",
+          options.command, options.plan);
+    }
     OpenModel open = session.open();
     prepare(open)();
     return;

@@ -23,6 +23,7 @@ void check_goal(const GoalOptions& options) {
               "--minimize time needs --hidden and --intermediate");
   C2R_REQUIRE(is_time || (options.hidden == 0 && options.intermediate == 0), kInvalidArgument,
               "--hidden and --intermediate are for --minimize time");
+  (void)parse_overlap(options.overlap);  // a wrong name is an error of other goals, too
   C2R_REQUIRE(options.bound_on == "fitted" || options.minimize == "copies", kInvalidArgument,
               "--bound-on unseen is for --minimize copies");
 }

@@ -123,9 +123,10 @@ CLI::Option* add_effort(CLI::App& command, double& effort, const std::string& he
 void add_search_options(CLI::App& command, SearchOptions& options) {
   add_goal_options(command, options.goal);
   add_effort(command, options.effort, "multiplies the search");
-  command.add_flag("--prove", options.proves,
-                   "list up to 2e7 possible contents of a rank, not 5e4, to prove the optimum: "
-                   "seconds and 0.4 GB a layer and thread for 32 experts on 4 ranks");
+  command.add_flag(
+      "--prove", options.proves,
+      "list up to 2e7 possible contents of a rank, not 5e4, to prove the optimum: "
+      "2 s of CPU time and up to 0.3 GB for each layer at work, with 32 experts on 4 ranks");
   command.add_option("--seconds", options.seconds, "ends the search with the best so far")
       ->check(number_in(1e-3, 1e9))
       ->type_name("S");

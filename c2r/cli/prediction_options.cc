@@ -7,6 +7,7 @@
 namespace c2r::cli {
 
 PredictRequest request_of(const PredictionOptions& options, const Cluster& cluster) {
+  const Overlap overlap = parse_overlap(options.overlap);
   PredictRequest request{.reach = {.cluster = cluster,
                                    .rule = parse_replica_rule(options.rule),
                                    .seed = options.seed,
@@ -24,7 +25,7 @@ PredictRequest request_of(const PredictionOptions& options, const Cluster& clust
         .cluster = cluster,
         .format = {.hidden = options.hidden},
         .flop_per_choice = flop_of_gated_mlp(options.hidden, options.intermediate),
-        .overlap = parse_overlap(options.overlap)};
+        .overlap = overlap};
   }
   return request;
 }
@@ -36,7 +37,7 @@ std::optional<CopyFormat> format_of(const PredictionOptions& options) {
 
 void add_prediction_options(CLI::App& command, PredictionOptions& options) {
   command
-      .add_option("--copy-mode,--transport", options.copy_mode,
+      .add_option("--copy-mode", options.copy_mode,
                   "how copies are sent: per-expert, per-rank, per-node or all-gather; default is "
                   "per-node on nodes of several ranks, else per-rank")
       ->type_name("MODE");
@@ -59,12 +60,16 @@ void add_prediction_options(CLI::App& command, PredictionOptions& options) {
       .add_option("--cluster", options.cluster,
                   std::string("instead of the plan's own: ") + kClusterHelp)
       ->type_name("CLUSTER");
-  command.add_option("--hidden", options.hidden, "values of a token, in bf16: also print bytes")
+  command
+      .add_option("--hidden", options.hidden,
+                  "values of a token, in bf16: also print its bytes, there and back")
       ->check(in_range(1, 1 << 20))
       ->type_name("N");
   command
-      .add_option("--intermediate", options.intermediate,
-                  "the experts' inner width: also print predicted layer times")
+      .add_option(
+          "--intermediate", options.intermediate,
+          "the experts' inner width: also print predicted times of a layer, for one batch of all "
+          "counted tokens")
       ->check(in_range(1, 1 << 20))
       ->type_name("N");
   command.add_option("--overlap", options.overlap, "for times: added, or overlapped in chunks")

@@ -13,7 +13,7 @@ std::string tokens_lines(std::span<const Prediction> steps) {
   const bool has_constraint = steps.back().placement == "constraint";
   const Prediction& plan = steps[steps.size() - (has_constraint ? 2 : 1)];
   std::string text =
-      fmt::format("predicted on {} tokens of {}; transport {}, homes {}{}\n", plan.num_tokens,
+      fmt::format("predicted on {} tokens of {}; copy mode {}, homes {}{}\n", plan.num_tokens,
                   plan.trace, name_of(plan.copy_mode), name_of(plan.homes),
                   plan.placement == "replicas"
                       ? fmt::format(", replicas chosen by {}", name_of(plan.replica_rule))
@@ -56,7 +56,8 @@ std::vector<TokenRange> tokens_of(const Trace& trace, SequencePart part) {
               trace.num_tokens() == 0
                   ? ""
                   : fmt::format(" in the part '{}' of its {} sequence{}: take the part 'all', or "
-                                "import more sequences (c2r import --sequences)",
+                                "import more files together; for npy, --sequences says where "
+                                "sequences begin",
                                 name_of(part), num_sequences, num_sequences == 1 ? "" : "s"));
   return ranges;
 }

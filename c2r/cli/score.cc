@@ -94,7 +94,7 @@ void print_scores(Engine& engine, const NextRequest& next, bool is_json) {
 Work prepare_score(const ScoreOptions& options, OpenModel& open) {
   const bool has_files = !options.files.texts.empty() || !options.files.tokens.empty();
   C2R_REQUIRE(has_files == options.pairs.empty(), kInvalidArgument,
-              "give either --pairs, or --text and --tokens");
+              "give --text, --tokens or both, or else --pairs");
   NextRequest next;
   if (open.is_first_rank()) next = has_files ? windows_of(options, open) : pairs_of(options, open);
   return [&options, &open, next = std::move(next)] {

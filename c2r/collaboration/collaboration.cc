@@ -6,6 +6,8 @@
 #include "c2r/collaboration/limits_internal.h"
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
+#include "c2r/core/shown.h"
+#include "c2r/io/memory.h"
 #include "c2r/routing/trace_chunks.h"
 
 namespace c2r {
@@ -112,6 +114,11 @@ void add_collaboration(MatrixView<const ExpertId> topk_idx, CollaborationMatrix&
 
 CollaborationStatistics empty_statistics(const TraceHeader& header, bool has_pairs) {
   const auto num_layers = static_cast<std::size_t>(header.num_layers());
+  const std::int64_t bytes = header.num_layers() * header.num_experts * header.num_experts * 8;
+  const std::int64_t available = available_bytes().value_or(INT64_MAX);
+  C2R_REQUIRE(bytes <= available, kUnsupported,
+              "the counts of {} layers of {} experts take {} MB of memory, but {} MB are free",
+              num_layers, header.num_experts, bytes / 1'000'000, available / 1'000'000);
   return {.header = header,
           .num_tokens = std::vector<std::int64_t>(num_layers, 0),
           .coactivation = std::vector<CollaborationMatrix>(
@@ -166,7 +173,7 @@ void merge(const CollaborationStatistics& from, CollaborationStatistics& into) {
               "cannot merge statistics of different layers: {} and {} MoE layers, or other indices",
               a.num_layers(), b.num_layers());
   C2R_REQUIRE(a.model == b.model, kInvalidArgument, "cannot merge statistics of '{}' and '{}'",
-              a.model, b.model);
+              shown(a.model), shown(b.model));
   C2R_REQUIRE(into.has_pairs == from.has_pairs, kInvalidArgument,
               "cannot merge statistics with and without co-activation counts");
   for (std::size_t layer = 0; layer < into.coactivation.size(); ++layer) {

@@ -39,7 +39,7 @@ struct CollaborationStatistics {
   bool operator==(const CollaborationStatistics&) const = default;
 };
 
-/// Statistics of zero tokens.
+/// Statistics of zero tokens. @throws Error(kUnsupported) if memory is too small for them
 CollaborationStatistics empty_statistics(const TraceHeader& header, bool has_pairs = true);
 
 /// Counts a whole trace on `num_threads` threads. The result does not depend on their number.
@@ -60,7 +60,7 @@ std::vector<CollaborationMatrix> count_collaboration(const Trace& trace,
                                                      int num_threads);
 
 /// Adds `from` to `into`, as if their tokens had been counted together.
-/// @throws Error(kInvalidArgument) if models or pairs differ, or above 2^50 tokens
+/// @throws Error(kInvalidArgument) if models or pairs differ, or above 2^47 tokens
 void merge(const CollaborationStatistics& from, CollaborationStatistics& into);
 
 /// Reads and writes a statistics file (docs/formats.md).

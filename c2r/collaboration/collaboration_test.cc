@@ -271,12 +271,12 @@ TEST(StatisticsFile, RefusesSumsThatCannotBe) {
 
   loads.num_tokens = {INT64_MAX};
   EXPECT_EQ(error_of_file(loads),
-            place + "num_tokens is 9223372036854775807, but must be in [0, 1125899906842624]");
+            place + "num_tokens is 9223372036854775807, but must be in [0, 140737488355328]");
   loads.num_tokens = {kMaxCountedTokens};
   EXPECT_EQ(error_of_file(loads), "no error");
   auto sum = loads;
   EXPECT_EQ(error_of([&] { merge(loads, sum); }),
-            "cannot merge statistics of more than 1125899906842624 tokens together");
+            "cannot merge statistics of more than 140737488355328 tokens together");
 }
 
 }  // namespace

@@ -107,7 +107,10 @@ std::map<std::int32_t, std::filesystem::path> rank_files(const std::filesystem::
   for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end;
        entry.increment(error)) {
     const auto rank = rank_of_name(entry->path().filename().native());
-    if (rank) files.emplace(*rank, entry->path());
+    if (!rank) continue;
+    const auto [other, is_new] = files.emplace(*rank, entry->path());
+    C2R_REQUIRE(is_new, kInvalidFile, "{}: both {} and {} are of rank {}", folder.string(),
+                other->second.filename().string(), entry->path().filename().string(), *rank);
   }
   C2R_REQUIRE(!error, kInvalidFile, "cannot read the folder '{}': {}", folder.string(),
               error.message());
@@ -203,6 +206,8 @@ std::int64_t load_of_row(const CollaborationMatrix& counts, std::int64_t expert,
 
 CollaborationStatistics import_sglang_loads(const LoadsRequest& request) {
   const std::string path = request.input.string();
+  C2R_REQUIRE(request.top_k > 0, kInvalidArgument,
+              "loads do not say how many experts a token has; give top_k (c2r import --top-k)");
   const Json json = read_json_file(request.input);
   const auto& outer = json_array(json_at(json, "logical_count", path), "logical_count", path);
   const bool has_steps =

@@ -74,7 +74,9 @@ TEST(ImportSglangLoads, RefusesCountsThatNoTokensHave) {
             ": every count is 0; was the recording started before the requests?");
   EXPECT_EQ(error_of_counts("[[9223372036854775807,1]]", 1),
             ", layer 0: the counts add up to more than 2^63 - 1");
-  EXPECT_EQ(error_of_counts("[[1,1]]", 0), ": top_k is 0, but must be in [1, 2]");
+  EXPECT_EQ(error_of_counts("[[1,1]]", 3), ": top_k is 3, but must be in [1, 2]");
+  EXPECT_EQ(error_of_counts("[[1,1]]", 0),
+            "loads do not say how many experts a token has; give top_k (c2r import --top-k)");
 }
 
 // A folder as TensorRT-LLM leaves it: `ranks[r]` are the tensors of rank r.
@@ -113,6 +115,9 @@ TEST(ImportTensorrtLlmLoads, NamesWhatIsMissingOrWrong) {
             "/meta_info.json: num_experts_per_token is 2, but top_k is given as 4");
   std::filesystem::remove(folder / "rank0.safetensors");
   EXPECT_EQ(error(), ": has 1 files of ranks up to 1, so a rank's file is missing");
+  folder = tensorrt_llm_folder({{{"0_0", {1, 1, 0}}}});
+  write_text_file(folder / "rank00.safetensors", "");
+  EXPECT_TRUE(error().ends_with(".safetensors are of rank 0")) << error();
   folder = tensorrt_llm_folder({{{"layer0", {1, 1, 0}}}});
   EXPECT_EQ(error(), "/rank0.safetensors: tensor 'layer0' is not named ITERATION_LAYER");
   folder = tensorrt_llm_folder({{{"0_0", {1, 1}}}});

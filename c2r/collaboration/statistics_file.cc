@@ -13,8 +13,6 @@
 namespace c2r {
 namespace {
 
-constexpr std::string_view kStatisticsFormat = "c2r.statistics";
-
 void check_matrix(const CollaborationMatrix& counts, std::int64_t num_tokens, std::size_t layer,
                   const std::string& path) {
   for (std::int64_t a = 0; a < counts.rows(); ++a) {

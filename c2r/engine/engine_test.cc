@@ -243,5 +243,14 @@ TEST(Sample, DrawsAsOftenAsTheProbabilitiesSay) {
   EXPECT_EQ(count({.temperature = 0}), (std::vector<int>{0, 8000, 0, 0}));
 }
 
+TEST(Sample, RefusesLogitsThatAreNotFinite) {
+  std::mt19937_64 rng(1);
+  for (const float bad : {std::nanf(""), HUGE_VALF, -HUGE_VALF}) {
+    const std::vector<float> logits = {1, bad, 0};
+    EXPECT_EQ(error_of([&] { (void)sample(logits, {}, rng); }),
+              "the model's logits are not finite: its weights hold NaN, or are too large");
+  }
+}
+
 }  // namespace
 }  // namespace c2r

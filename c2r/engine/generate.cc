@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "c2r/core/error.h"
+#include "c2r/engine/finite_internal.h"
 
 namespace c2r {
 namespace {
@@ -97,6 +98,7 @@ class GenerationBatch {
 }  // namespace
 
 TokenId sample(std::span<const float> logits, const Sampling& sampling, std::mt19937_64& rng) {
+  require_finite(logits);
   const auto best = std::ranges::max_element(logits);
   if (sampling.temperature == 0) return TokenId{static_cast<std::int32_t>(best - logits.begin())};
   std::vector<double> weights(logits.size());

@@ -18,6 +18,7 @@ struct Sampling {
 };
 
 /// A token drawn from `logits`. Ties go to the lower token.
+/// @throws Error(kInvalidFile) if a logit is not finite
 /// Cost: O(n) without top_p, O(n log n) with it.
 TokenId sample(std::span<const float> logits, const Sampling& sampling, std::mt19937_64& rng);
 

@@ -5,6 +5,7 @@
 
 #include "c2r/core/error.h"
 #include "c2r/engine/deal.h"
+#include "c2r/engine/finite_internal.h"
 #include "c2r/transport/collectives.h"
 
 namespace c2r {
@@ -14,6 +15,7 @@ namespace {
 constexpr std::int64_t kRowsAtOnce = 64;
 
 Score score_row(std::span<const float> logits, TokenId token) {
+  require_finite(logits);
   const float max = *std::ranges::max_element(logits);
   double sum = 0;
   for (const float v : logits) sum += std::exp(double{v} - double{max});

@@ -12,6 +12,7 @@
 
 #include "c2r/core/error.h"
 #include "c2r/io/file_descriptor_internal.h"
+#include "c2r/io/memory.h"
 
 namespace c2r {
 namespace {
@@ -43,6 +44,7 @@ std::vector<std::byte> decompress_xz(std::span<const std::byte> compressed,
     ~End() { lzma_end(stream); }
   } const end{&stream};
 
+  const std::int64_t available = available_bytes().value_or(INT64_MAX);
   std::vector<std::byte> out;
   std::vector<std::byte> chunk(1 << 20);
   stream.next_in = reinterpret_cast<const std::uint8_t*>(compressed.data());
@@ -52,6 +54,9 @@ std::vector<std::byte> decompress_xz(std::span<const std::byte> compressed,
     stream.avail_out = chunk.size();
     const lzma_ret status = lzma_code(&stream, LZMA_FINISH);
     const auto produced = static_cast<std::ptrdiff_t>(chunk.size() - stream.avail_out);
+    C2R_REQUIRE(std::ssize(out) + produced <= available / 3, kInvalidFile,  // grown: old and new
+                "{}: what it holds does not fit into the {} MB of memory that are free",
+                path.string(), available / 1'000'000);
     out.insert(out.end(), chunk.begin(), chunk.begin() + produced);
     if (status == LZMA_STREAM_END) return out;
     C2R_REQUIRE(status == LZMA_OK, kInvalidFile, "{}: not a complete xz file: {}", path.string(),
@@ -125,9 +130,11 @@ AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(path), place_(
   const bool exists = ::stat(path.c_str(), &status) == 0;
   C2R_REQUIRE(!exists || S_ISREG(status.st_mode), kInvalidFile,
               "cannot write '{}': it is there and not a regular file", path.string());
-  temporary_ = place_.parent_path() /
-               fmt::format(".{}.{}.{}.tmp", place_.filename().string(), ::getpid(), ++count);
-  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  do {  // a process of the same number may have been killed and left its file
+    temporary_ = place_.parent_path() /
+                 fmt::format(".{}.{}.{}.tmp", place_.filename().string(), ::getpid(), ++count);
+    fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  } while (fd_ < 0 && errno == EEXIST);
   C2R_REQUIRE(fd_ >= 0, kInvalidFile, "cannot write '{}': {}", path.string(), last_system_error());
   if (exists) (void)::fchmod(fd_, status.st_mode & 0777);  // a file system may have no modes
 }

@@ -7,8 +7,9 @@
 namespace c2r {
 
 struct FileDescriptor {
-  /// Leaves `fd` at -1, and errno set, if the file cannot be opened.
-  explicit FileDescriptor(const char* path) : fd(::open(path, O_RDONLY | O_CLOEXEC)) {}
+  /// Leaves `fd` at -1, and errno set, if the file cannot be opened. Does not wait for who writes
+  /// into a pipe.
+  explicit FileDescriptor(const char* path) : fd(::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {}
   FileDescriptor(const FileDescriptor&) = delete;
   FileDescriptor& operator=(const FileDescriptor&) = delete;
   ~FileDescriptor() {

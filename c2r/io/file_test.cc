@@ -91,6 +91,24 @@ TEST(AtomicFile, FollowsLinksAndKeepsTheMode) {
                         (folder / "loop").string()));
 }
 
+TEST(AtomicFile, MindsNoFileThatAKilledProcessOfItsNumberLeft) {
+  const auto path = temporary_path("file.txt");
+  const auto pattern = [&](int number) {
+    return path.parent_path() / fmt::format(".file.txt.{}.{}.tmp", ::getpid(), number);
+  };
+  int next = 0;
+  {
+    const AtomicFile file(path);
+    while (!std::filesystem::exists(pattern(next))) ASSERT_LT(++next, 10'000);
+  }
+  write_text_file(path.parent_path() / "left", "");
+  std::filesystem::rename(path.parent_path() / "left", pattern(next + 1));
+  std::filesystem::copy_file(pattern(next + 1), pattern(next + 3));
+  write_text_file(path, "hello");
+  EXPECT_EQ(read_text_file(path), "hello");
+  EXPECT_TRUE(std::filesystem::exists(pattern(next + 3)));
+}
+
 TEST(AtomicFile, SaysWhereItCannotWrite) {
   const auto path = temporary_path("file.txt").parent_path();
   EXPECT_EQ(
@@ -121,6 +139,13 @@ TEST(MappedFile, RefusesWhatIsNotAFile) {
             fmt::format("cannot open '{}': No such file or directory", path.string()));
   EXPECT_EQ(error_of([&] { MappedFile file{path.parent_path()}; }),
             fmt::format("'{}' is not a regular file", path.parent_path().string()));
+}
+
+TEST(MappedFile, DoesNotWaitForWhoWritesIntoAPipe) {
+  const auto path = temporary_path("pipe");
+  ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  EXPECT_EQ(error_of([&] { MappedFile file{path}; }),
+            fmt::format("'{}' is not a regular file", path.string()));
 }
 
 TEST(ReadFile, DecompressesXzByItsName) {

@@ -67,6 +67,15 @@ void check_tiling(std::vector<std::pair<std::string, ParsedTensor>>& tensors,
 
 }  // namespace
 
+bool is_safetensors(const std::filesystem::path& path) {
+  const MappedFile file(path);
+  const auto bytes = file.bytes();
+  if (bytes.size() <= kLengthBytes) return false;
+  std::uint64_t header_bytes = 0;
+  std::memcpy(&header_bytes, bytes.data(), kLengthBytes);
+  return header_bytes <= kMaxHeaderBytes && bytes[kLengthBytes] == std::byte{'{'};
+}
+
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
     : path_(path.string()), file_(path) {
   const auto bytes = file_.bytes();

@@ -24,6 +24,10 @@ struct TensorView {
   std::span<const std::byte> bytes;
 };
 
+/// Whether the file begins like a safetensors file, for messages about files that should be others.
+/// @throws Error(kInvalidFile) if it cannot be read
+bool is_safetensors(const std::filesystem::path& path);
+
 /// A safetensors file, mapped. Opening reads and checks the whole header: sizes agree with shapes
 /// and dtypes, and the tensors fill the rest of the file without gaps or overlaps.
 class SafetensorsFile {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <optional>
+#include <unordered_set>
 
 #include "c2r/core/error.h"
 #include "c2r/core/shown.h"
@@ -72,8 +73,10 @@ void Checkpoint::read_index(const std::filesystem::path& folder,
                 kIndex);
   }
   collect();
+  std::unordered_set<std::string_view> mapped;
+  for (const auto& [name, file] : map.get_ref<const Json::object_t&>()) mapped.insert(name);
   for (const auto& [name, shard] : shard_of_) {
-    C2R_REQUIRE(map.contains(name), kInvalidFile, "{}: has the tensor '{}', which {} lacks",
+    C2R_REQUIRE(mapped.contains(name), kInvalidFile, "{}: has the tensor '{}', which {} lacks",
                 shards_[shard].path(), shown(name), kIndex);
   }
 }

@@ -66,10 +66,11 @@ void permute_config(const ModelConfig& config, std::span<const Order> orders, Js
       for (std::size_t e = 0; e < order.size(); ++e) row[e] = old[order[e]];
     };
     const auto layer = static_cast<std::size_t>(config.moe_layers[l]);
-    if (config.family->is_sliced && json.contains("size_experts")) {
+    const auto has = [&](const char* key) { return json.contains(key) && !json[key].is_null(); };
+    if (config.family->is_sliced && has("size_experts")) {
       permute(json["size_experts"][layer]);
     }
-    if (!json.contains("collaborative_list")) continue;
+    if (!has("collaborative_list")) continue;
     Json& lists = json["collaborative_list"][l];
     permute(lists);
     std::vector<std::size_t> new_id(order.size());
@@ -141,11 +142,15 @@ class NewFolder {
   explicit NewFolder(std::filesystem::path path) : path_(std::move(path)) {
     if (path_.filename().empty()) path_ = path_.parent_path();  // "folder/"
     C2R_REQUIRE(!path_exists(path_), kInvalidArgument, "'{}' exists already", path_.string());
-    temporary_ =
-        path_.parent_path() / fmt::format(".{}.{}.tmp", path_.filename().string(), ::getpid());
     std::error_code error;
-    C2R_REQUIRE(std::filesystem::create_directory(temporary_, error), kInvalidFile,
-                "cannot make the folder '{}': {}", path_.string(), error.message());
+    for (int count = 1; temporary_.empty(); ++count) {
+      const auto name = fmt::format(".{}.{}.{}.tmp", path_.filename().string(), ::getpid(), count);
+      // False without an error: a process of the same number was killed and left its folder.
+      const bool is_new = std::filesystem::create_directory(path_.parent_path() / name, error);
+      C2R_REQUIRE(!error, kInvalidFile, "cannot make the folder '{}': {}", path_.string(),
+                  error.message());
+      if (is_new) temporary_ = path_.parent_path() / name;
+    }
   }
   NewFolder(const NewFolder&) = delete;
   NewFolder& operator=(const NewFolder&) = delete;

@@ -62,7 +62,7 @@ struct OptimizeOptions {
   std::optional<std::int32_t> num_groups;
   // Without replicas, on one level and without a weight on imbalance, placements are proved optimal
   // (column_search.h) if the possible contents of a rank are no more than these. 10^7 (32 experts
-  // on 4 ranks) take some 2 s a layer and 0.4 GB.
+  // on 4 ranks) take some 2 s a layer and 0.3 GB.
   double max_columns = 50'000;
   int num_threads = 1;  // over layers
 };

@@ -9,6 +9,7 @@
 #include "c2r/core/shown.h"
 #include "c2r/io/json.h"
 #include "c2r/io/npy.h"
+#include "c2r/routing/routing.h"
 
 namespace c2r {
 namespace {
@@ -103,6 +104,7 @@ void require_slots(const Placement& placement, std::int64_t num_slots, std::stri
 
 // The yaml that the exporter writes, as the JSON object that it stands for.
 Json parse_simple_yaml(std::string_view text, std::string_view place) {
+  constexpr std::size_t kMaxKeys = 2 * kMaxLayers;  // each is compared with those before it
   Json json = Json::object();
   Json* nested = nullptr;
   for (std::size_t begin = 0, number = 1; begin < text.size(); ++number) {
@@ -119,6 +121,8 @@ Json parse_simple_yaml(std::string_view text, std::string_view place) {
     const std::string key(line.substr(is_nested ? 2 : 0, colon - (is_nested ? 2 : 0)));
     const std::string_view value = after.substr(std::min<std::size_t>(2, after.size()));
     Json& object = is_nested ? *nested : json;
+    C2R_REQUIRE(object.size() < kMaxKeys, kInvalidFile, "{}: there are more than {} keys", here,
+                kMaxKeys);
     C2R_REQUIRE(!object.contains(key), kInvalidFile, "{}: the key '{}' is there twice", here,
                 shown(key));
     object[key] = value.empty() ? Json::object() : parse_json(value, here);

@@ -6,6 +6,7 @@
 
 #include "c2r/core/error.h"
 #include "c2r/io/file.h"
+#include "c2r/io/safetensors.h"
 #include "c2r/routing/routing.h"
 
 namespace c2r {
@@ -107,12 +108,13 @@ void check_plan(const Plan& plan) {
       kInvalidArgument, "top_t is {}, but must be in [{}, {}] for top_k {}", plan.top_t.value_or(0),
       std::max(1, plan.top_k - 1), plan.num_experts - 1, plan.top_k);
   check_cluster(plan.cluster);
-  C2R_REQUIRE(!plan.layers.empty(), kInvalidArgument, "a plan needs at least one layer");
+  C2R_REQUIRE(1 <= plan.layers.size() && plan.layers.size() <= kMaxLayers, kInvalidArgument,
+              "a plan has {} layers, but must have from 1 to {}", plan.layers.size(), kMaxLayers);
   for (std::size_t l = 0; l < plan.layers.size(); ++l) {
     const std::int32_t least = l == 0 ? 0 : plan.layers[l - 1].layer_index + 1;
-    C2R_REQUIRE(plan.layers[l].layer_index >= least, kInvalidArgument,
-                "layer_index {} must be at least {}: layers ascend", plan.layers[l].layer_index,
-                least);
+    const std::int32_t layer = plan.layers[l].layer_index;
+    C2R_REQUIRE(least <= layer && layer <= kMaxLayerIndex, kInvalidArgument,
+                "layer_index {} must be in [{}, {}]: layers ascend", layer, least, kMaxLayerIndex);
     check_layer(plan, plan.layers[l]);
   }
   for (const Prediction& prediction : plan.predictions) check_prediction(plan, prediction);
@@ -149,6 +151,9 @@ Prediction make_prediction(std::span<const Volume> volumes,
 }
 
 Plan read_plan(const std::filesystem::path& path) {
+  C2R_REQUIRE(!is_safetensors(path), kInvalidFile,
+              "{}: is not a plan but a safetensors file, as traces are; plans are JSON",
+              path.string());
   return parse_plan(read_text_file(path), path.string());
 }
 

@@ -117,12 +117,14 @@ struct Reader {
                            std::int32_t num_experts) const {
     const auto& rows = array(object, key);
     const std::size_t cols = rows.empty() ? 0 : json_array(rows[0], key, place).size();
+    for (const Json& row : rows) {  // before memory is asked for
+      const std::size_t size = json_array(row, key, place).size();
+      C2R_REQUIRE(size == cols, kInvalidFile, "{}: {} has rows of {} and of {} experts", place, key,
+                  cols, size);
+    }
     Matrix<ExpertId> matrix(std::ssize(rows), static_cast<std::int64_t>(cols));
     auto out = matrix.all().begin();
-    for (const Json& json : rows) {
-      const auto& row = json_array(json, key, place);
-      C2R_REQUIRE(row.size() == cols, kInvalidFile, "{}: {} has rows of {} and of {} experts",
-                  place, key, cols, row.size());
+    for (const Json& row : rows) {
       for (const Json& value : row) {
         *out++ = ExpertId{static_cast<std::int32_t>(
             json_integer(value, 0, num_experts - 1, fmt::format("an expert in {}", key), place))};

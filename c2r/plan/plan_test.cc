@@ -152,7 +152,9 @@ TEST(Plan, SaysWhatIsWrongWithAFile) {
                "[[0,3],[1,2]]", "[[0,3,1,2]]",
                "p: layer 1 places 4 experts on 1 ranks, but the plan is for 4 experts and 2 ranks"},
            Case{"\"layer_index\": 3", "\"layer_index\": 1",
-                "p: layer_index 1 must be at least 2: layers ascend"},
+                "p: layer_index 1 must be in [2, 65535]: layers ascend"},
+           Case{"\"layer_index\": 3", "\"layer_index\": 65536",
+                "p: layer_index 65536 must be in [2, 65535]: layers ascend"},
            Case{"[1.1,1.5]", "[1.1]",
                 "p: a prediction has 1 values of copies_per_token, but the plan has 2 layers"},
            Case{"[1.1,1.5]", "[1.1,-1]",
@@ -180,7 +182,8 @@ TEST(Plan, SaysWhatIsWrongWithAFile) {
 TEST(Plan, RefusesToWriteAPlanThatCannotBeRead) {
   Plan plan = small_plan();
   plan.layers.clear();
-  EXPECT_EQ(error_of([&] { plan_to_text(plan); }), "a plan needs at least one layer");
+  EXPECT_EQ(error_of([&] { plan_to_text(plan); }),
+            "a plan has 0 layers, but must have from 1 to 1024");
   plan = small_plan();
   plan.provenance.seed = UINT64_MAX;
   EXPECT_EQ(error_of([&] { plan_to_text(plan); }),

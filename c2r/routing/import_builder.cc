@@ -58,11 +58,11 @@ ImportBuilder::ImportBuilder(const ImportRequest& request, bool takes_arrays,
   C2R_REQUIRE(takes_arrays || (request.weights.empty() && request.sequences.empty()),
               kInvalidArgument, "weights and sequences are for the npy format only");
   C2R_REQUIRE(takes_hidden_layers || !request.num_hidden_layers.has_value(), kInvalidArgument,
-              "num_hidden_layers is for the sglang format only");
+              "num_hidden_layers (c2r import --num-hidden-layers) is for the sglang format only");
   const auto& layers = request.layer_indices;
   C2R_REQUIRE(std::ranges::adjacent_find(layers, std::greater_equal{}) == layers.end() &&
                   (layers.empty() || layers[0] >= 0),
-              kInvalidArgument, "layer_indices must ascend from 0 or more");
+              kInvalidArgument, "layer_indices (c2r import --layers) must ascend from 0 or more");
 }
 
 std::vector<std::int32_t> ImportBuilder::layer_indices_of(std::size_t num_layers,

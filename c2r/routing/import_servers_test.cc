@@ -47,7 +47,9 @@ TEST(ImportVllm, SaysWhatIsMissing) {
   EXPECT_EQ(error_of_text(import_vllm, R"({"id":"x"})"),
             ": has neither prompt_routed_experts, routed_experts nor choices; was the server "
             "started with --enable-return-routed-experts?");
-  EXPECT_EQ(error_of_text(import_vllm, R"({"choices":[{"text":"x"}]})"),
+  EXPECT_EQ(error_of_text(import_vllm, R"({"choices":[{"routed_experts":[[[0]]]},{"text":"x"}]})"),
+            ", choice 1: has no routed_experts, not even null");
+  EXPECT_EQ(error_of_text(import_vllm, R"({"choices":[{"routed_experts":null}]})"),
             ": has no tokens to import");
   EXPECT_EQ(error_of_text(import_vllm, "[[[0],[1]],[[2]]]"),
             ": token 1 has 1 MoE layers, but the ones before it have 2");
@@ -76,7 +78,7 @@ TEST(ImportSglang, LeavesDenseLayersOut) {
   EXPECT_EQ(error_of([&] { (void)import_sglang(request); }),
             request.inputs[0].string() +
                 ": layer 1 was taken to be dense, but has ids other than 0; name the MoE layers "
-                "with layer_indices");
+                "with layer_indices (c2r import --layers)");
 }
 
 TEST(ImportSglang, FollowsTheSchema) {
@@ -103,8 +105,10 @@ TEST(ImportSglang, FollowsTheSchema) {
 
 TEST(ImportSglang, SaysWhatItNeeds) {
   const std::string text = fmt::format(R"({{"meta_info":{{"routed_experts":"{}"}}}})", kSglangIds);
-  EXPECT_EQ(error_of_text(import_sglang, text),
-            ": has no schema, so num_hidden_layers and top_k must be given");
+  EXPECT_EQ(
+      error_of_text(import_sglang, text),
+      ": does not say how many layers and experts a token has; give num_hidden_layers and top_k "
+      "(c2r import --num-hidden-layers, --top-k)");
   EXPECT_EQ(error_of_text(import_sglang, R"({"meta_info":{}})"),
             ": meta_info has no routed_experts; was return_routed_experts in the request?");
   const auto with_ids = [](std::string_view ids) {

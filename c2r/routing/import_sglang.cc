@@ -90,8 +90,11 @@ class SglangImporter {
     C2R_REQUIRE(info.contains("routed_experts"), kInvalidFile,
                 "{}: meta_info has no routed_experts; was return_routed_experts in the request?",
                 place);
-    C2R_REQUIRE(request_.num_hidden_layers && request_.top_k, kInvalidArgument,
-                "{}: has no schema, so num_hidden_layers and top_k must be given", place);
+    C2R_REQUIRE(
+        request_.num_hidden_layers && request_.top_k, kInvalidArgument,
+        "{}: does not say how many layers and experts a token has; give num_hidden_layers and "
+        "top_k (c2r import --num-hidden-layers, --top-k)",
+        place);
     C2R_REQUIRE(1 <= *request_.num_hidden_layers && *request_.num_hidden_layers <= kMaxLayers,
                 kInvalidArgument, "num_hidden_layers is {}, but must be in [1, {}]",
                 *request_.num_hidden_layers, kMaxLayers);
@@ -133,7 +136,7 @@ class SglangImporter {
       C2R_REQUIRE(
           std::ranges::binary_search(moe_layers_, layer) || is_all_zero(ids, layer), kInvalidFile,
           "{}: layer {} was taken to be dense, but has ids other than 0; name the MoE layers "
-          "with layer_indices",
+          "with layer_indices (c2r import --layers)",
           place, layer);
     }
   }
@@ -159,7 +162,10 @@ class SglangImporter {
     for (const Json& id :
          json_array(json_at(schema, "moe_layer_ids", where), "moe_layer_ids", where)) {
       moe_layers.push_back(
-          static_cast<std::int32_t>(json_integer(id, 0, INT32_MAX, "a MoE layer", where)));
+          static_cast<std::int32_t>(json_integer(id, 0, kMaxLayerIndex, "a MoE layer", where)));
+      C2R_REQUIRE(moe_layers.size() == 1 || *(moe_layers.end() - 2) < moe_layers.back(),
+                  kInvalidFile, "{}: moe_layer_ids must ascend, but {} is followed by {}", where,
+                  *(moe_layers.end() - 2), moe_layers.back());
     }
     for (const std::string direction : {"input", "output"}) {
       const std::string key = direction + "_expert_ids";

@@ -111,6 +111,16 @@ TEST(ImportNpy, WantsSequencesThatTileTheTokens) {
   EXPECT_EQ(error_of_sequences("0,4\n"), ":2: n_tokens is '4', but must be an integer in [0, 3]");
 }
 
+TEST(ImportNpy, RefusesWeightsThatATraceCannotHold) {
+  auto request = request_for({npy_file("ids.npy", "|u1", "(1, 1, 1)", std::string_view("\0", 1))});
+  const float too_large = 65520;  // halves end at 65504
+  const std::string_view bytes(reinterpret_cast<const char*>(&too_large), sizeof(too_large));
+  request.weights = npy_file("weights.npy", "<f4", "(1, 1, 1)", bytes);
+  EXPECT_EQ(error_of([&] { (void)import_npy(request); }),
+            request.weights.string() +
+                ", layer 0, token 0: a weight is 65520, but must fit into 16 bits");
+}
+
 TEST(ImportNpy, NamesTheTokenOfAWrongId) {
   EXPECT_EQ(error_of_import(import_npy, request_for({npy_file("ids.npy", "|u1", "(2, 2, 1)",
                                                               std::string_view("\0\1\2\x08", 4))})),
@@ -245,7 +255,8 @@ TEST(Import, ChecksTheRequest) {
   EXPECT_EQ(error_of_import(import_vllm, request),
             ": has 1 layers, but 2 layer indices were given");
   request.layer_indices = {1, 0};
-  EXPECT_EQ(error_of_import(import_vllm, request), "layer_indices must ascend from 0 or more");
+  EXPECT_EQ(error_of_import(import_vllm, request),
+            "layer_indices (c2r import --layers) must ascend from 0 or more");
   request.layer_indices = {};
   request.num_experts = 0;
   EXPECT_EQ(error_of_import(import_vllm, request), "num_experts is 0, but must be in [1, 1024]");

@@ -26,8 +26,12 @@ class VllmImporter {
     C2R_REQUIRE(alone == nullptr, kInvalidFile, "{}: has both routed_experts and choices", place);
     const auto& array = json_array(*choices, "choices", place);
     for (std::size_t i = 0; i < array.size(); ++i) {
-      add_sequence(i == 0 ? prompt : nullptr, find(array[i], "routed_experts"),
-                   fmt::format("{}, choice {}", place, i));
+      const std::string where = fmt::format("{}, choice {}", place, i);
+      const Json* const generated = find(array[i], "routed_experts");
+      const bool has_key = array[i].is_object() && array[i].contains("routed_experts");
+      C2R_REQUIRE(has_key || (i == 0 && prompt != nullptr), kInvalidFile,
+                  "{}: has no routed_experts, not even null", where);
+      add_sequence(i == 0 ? prompt : nullptr, generated, where);
     }
   }
 

@@ -21,5 +21,6 @@ struct Routing {
 inline constexpr std::int32_t kMaxExperts = 1024;
 inline constexpr std::int32_t kMaxTopK = 32;
 inline constexpr std::int32_t kMaxLayers = 1024;  // MoE layers of a model
+inline constexpr std::int32_t kMaxLayerIndex = 65535;
 
 }  // namespace c2r

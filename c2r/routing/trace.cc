@@ -14,8 +14,6 @@
 namespace c2r {
 namespace {
 
-constexpr std::string_view kTraceFormat = "c2r.trace";
-
 // 255 is the mark for "none", so 8 bits hold the ids of at most 255 experts.
 bool is_stored_in_u8(std::int32_t num_experts) {
   return num_experts <= 255;

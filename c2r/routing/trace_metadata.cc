@@ -39,6 +39,9 @@ void check_header(const TraceHeader& header, std::string_view place) {
   C2R_REQUIRE(descent == header.layer_indices.end(), kInvalidFile,
               "{}: layer_indices must ascend, but {} is followed by {}", place, *descent,
               *std::next(descent));
+  C2R_REQUIRE(header.layer_indices.back() <= kMaxLayerIndex, kInvalidFile,
+              "{}: layer_indices end with {}, but may be up to {}", place,
+              header.layer_indices.back(), kMaxLayerIndex);
   try {
     (void)Json(header.model).dump();
   } catch (const Json::exception&) {
@@ -61,6 +64,10 @@ TraceHeader read_trace_metadata(const SafetensorsFile& file, std::string_view fo
                                 std::string_view what) {
   const auto& metadata = file.metadata();
   const auto found = metadata.find("format");
+  C2R_REQUIRE(
+      found == metadata.end() || found->second == format || found->second != kStatisticsFormat,
+      kInvalidFile, "{}: holds counts, not each token's choices; give the trace that was counted",
+      file.path());
   C2R_REQUIRE(found != metadata.end() && found->second == format, kInvalidFile,
               "{}: is not {}: its metadata lacks format = {}; `c2r import` reads other formats",
               file.path(), what, format);

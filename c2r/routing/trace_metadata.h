@@ -10,7 +10,9 @@
 
 namespace c2r {
 
-/// The `__metadata__` of a file of this `format` ("c2r.trace", "c2r.statistics").
+inline constexpr std::string_view kTraceFormat = "c2r.trace", kStatisticsFormat = "c2r.statistics";
+
+/// The `__metadata__` of a file of this `format`, one of the two.
 std::map<std::string, std::string> trace_metadata(const TraceHeader& header,
                                                   std::string_view format);
 

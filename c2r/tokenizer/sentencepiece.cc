@@ -18,6 +18,9 @@
 namespace c2r {
 namespace {
 
+// Longer ones would take long to cut in two everywhere; real ones have some dozens.
+constexpr std::size_t kMaxPieceBytes = 1024;
+
 // One field of a message: a number, or bytes.
 struct Field {
   std::uint64_t number = 0;  // which field
@@ -120,6 +123,9 @@ ModelPiece read_piece(std::string_view bytes, std::string_view place) {
               std::uint64_t(piece.type));
   C2R_REQUIRE(!piece.text.empty() && is_valid_utf8(piece.text), kInvalidFile,
               "{}: the piece '{}' is empty or not UTF-8", place, shown(piece.text));
+  C2R_REQUIRE(piece.text.size() <= kMaxPieceBytes, kInvalidFile,
+              "{}: the piece '{}' has {} bytes, but may have {}", place, shown(piece.text),
+              piece.text.size(), kMaxPieceBytes);
   C2R_REQUIRE(piece.score == piece.score, kInvalidFile, "{}: the piece '{}' has no score", place,
               shown(piece.text));
   return piece;

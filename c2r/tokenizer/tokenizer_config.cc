@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <charconv>
+#include <unordered_map>
+#include <unordered_set>
 
 #include "c2r/core/error.h"
 #include "c2r/core/shown.h"
@@ -23,27 +25,44 @@ AddedToken read_token(const Json& json, const std::string& what, const std::stri
           .is_special = json_flag(json, "special", true, what, place)};
 }
 
-// The id of a token that the model's own files have, or that the config added before.
-std::optional<TokenId> find(const TokenizerSpec& spec, std::string_view content) {
-  const auto added = std::ranges::find(spec.added_tokens, content, &AddedToken::content);
-  if (added != spec.added_tokens.end()) return added->id;
-  const auto decoded = std::ranges::find(spec.decoded, content, &DecodedToken::bytes);
-  if (decoded == spec.decoded.end()) return std::nullopt;
-  return TokenId(static_cast<std::int32_t>(decoded - spec.decoded.begin()));
-}
-
-void add_token(AddedToken token, TokenizerSpec& spec) {
-  if (std::ranges::find(spec.added_tokens, token.content, &AddedToken::content) !=
-      spec.added_tokens.end()) {
-    return;  // tokenizer.json has it, and its flags count
+// The tokens that the model's own files have, and those that the config adds.
+class KnownTokens {
+ public:
+  explicit KnownTokens(TokenizerSpec& spec) : spec_(spec) {
+    for (const AddedToken& token : spec.added_tokens) {
+      added_.insert(token.content);
+      ids_.emplace(token.content, token.id);
+    }
+    for (std::size_t id = 0; id < spec.decoded.size(); ++id) {
+      ids_.emplace(spec.decoded[id].bytes, TokenId(static_cast<std::int32_t>(id)));
+    }
   }
-  if (index(token.id) >= spec.decoded.size()) spec.decoded.resize(index(token.id) + 1);
-  spec.decoded[index(token.id)] = {.bytes = token.content, .is_special = token.is_special};
-  spec.added_tokens.push_back(std::move(token));
-}
+
+  std::optional<TokenId> find(const std::string& content) const {
+    const auto found = ids_.find(content);
+    return found == ids_.end() ? std::nullopt : std::optional(found->second);
+  }
+
+  void add(AddedToken token) {
+    if (!added_.insert(token.content).second) return;  // tokenizer.json has it, its flags count
+    if (index(token.id) >= spec_.decoded.size()) spec_.decoded.resize(index(token.id) + 1);
+    DecodedToken& decoded = spec_.decoded[index(token.id)];
+    if (const auto old = ids_.find(decoded.bytes); old != ids_.end() && old->second == token.id) {
+      ids_.erase(old);
+    }
+    ids_.insert_or_assign(token.content, token.id);
+    decoded = {.bytes = token.content, .is_special = token.is_special};
+    spec_.added_tokens.push_back(std::move(token));
+  }
+
+ private:
+  TokenizerSpec& spec_;
+  std::unordered_set<std::string> added_;
+  std::unordered_map<std::string, TokenId> ids_;
+};
 
 // {"32000": {"content": "<|user|>", ...}, ...}
-void add_tokens_by_id(const Json& json, const std::string& place, TokenizerSpec& spec) {
+void add_tokens_by_id(const Json& json, const std::string& place, KnownTokens& tokens) {
   C2R_REQUIRE(json.is_object(), kInvalidFile, "{}: added_tokens_decoder is not an object", place);
   for (const auto& [key, value] : json.get_ref<const Json::object_t&>()) {
     const std::string what = fmt::format("added_tokens_decoder.{}", shown(key));
@@ -54,25 +73,25 @@ void add_tokens_by_id(const Json& json, const std::string& place, TokenizerSpec&
         kInvalidFile, "{}: {} is no id in [0, {})", place, what, kMaxVocabSize);
     AddedToken token = read_token(value, what, place);
     token.id = TokenId{id};
-    const auto known = find(spec, token.content);
+    const auto known = tokens.find(token.content);
     C2R_REQUIRE(!known || *known == token.id, kInvalidFile,
                 "{}: {} is '{}', which has the id {} in the tokenizer", place, what,
                 shown(token.content), index(*known));
-    add_token(std::move(token), spec);
+    tokens.add(std::move(token));
   }
 }
 
 // The token of `key`, as bos_token, made an added token if it was none.
 std::optional<TokenId> read_role(const Json& config, const char* key, const std::string& place,
-                                 TokenizerSpec& spec) {
+                                 KnownTokens& tokens) {
   const Json& json = json_or_null(config, key);
   if (json.is_null()) return std::nullopt;
   AddedToken token = read_token(json, key, place);
-  const auto id = find(spec, token.content);
+  const auto id = tokens.find(token.content);
   C2R_REQUIRE(id, kInvalidFile, "{}: {} is '{}', which the tokenizer does not have", place, key,
               shown(token.content));
   token.id = *id;
-  add_token(std::move(token), spec);
+  tokens.add(std::move(token));
   return id;
 }
 
@@ -103,11 +122,12 @@ void apply_tokenizer_config(const std::filesystem::path& path, bool is_sentencep
   const std::string place = path.string();
   const Json config = read_json_file(path);
   C2R_REQUIRE(config.is_object(), kInvalidFile, "{}: is not a JSON object", place);
-  const Json& tokens = json_or_null(config, "added_tokens_decoder");
-  if (!tokens.is_null()) add_tokens_by_id(tokens, place, spec);
-  const auto bos = read_role(config, "bos_token", place, spec);
-  const auto eos = read_role(config, "eos_token", place, spec);
-  (void)read_role(config, "unk_token", place, spec);
+  KnownTokens tokens(spec);
+  const Json& added = json_or_null(config, "added_tokens_decoder");
+  if (!added.is_null()) add_tokens_by_id(added, place, tokens);
+  const auto bos = read_role(config, "bos_token", place, tokens);
+  const auto eos = read_role(config, "eos_token", place, tokens);
+  (void)read_role(config, "unk_token", place, tokens);
   set_template(config, bos, eos, is_sentencepiece, place, spec);
   if (!is_sentencepiece) return;
   if (!json_flag(config, "add_prefix_space", true, "the config", place)) {

@@ -26,6 +26,9 @@ std::string type_of(const Json& step, std::string_view what, const std::string& 
             shown(type), known);
 }
 
+// Each step splits what those before it have left. Real tokenizers have up to a dozen.
+constexpr std::size_t kMaxSteps = 64;
+
 // Calls `body` on a step, or on each step of a Sequence, whose list has the name `list_key`.
 template <class Body>
 void for_steps(const Json& json, const char* list_key, std::string_view what,
@@ -34,6 +37,9 @@ void for_steps(const Json& json, const char* list_key, std::string_view what,
   if (type_of(json, what, place) != "Sequence") return body(json, what);
   json_check_keys(json, {"type", list_key}, what, place);
   const auto& steps = json_array(json_at(json, list_key, place), list_key, place);
+  C2R_REQUIRE(steps.size() <= kMaxSteps, kUnsupported,
+              "{}: {} has {} steps, but c2r supports at most {}", place, what, steps.size(),
+              kMaxSteps);
   for (std::size_t i = 0; i < steps.size(); ++i) {
     body(steps[i], fmt::format("{}.{}[{}]", what, list_key, i));
   }
@@ -193,6 +199,8 @@ void require_absent(const Json& object, const char* key, std::initializer_list<J
 }
 
 void read_normalizer(const Json& json, const std::string& place, TokenizerSpec& spec) {
+  constexpr double kMaxGrowth = 64;  // of a text
+  double growth = 1;
   for_steps(json, "normalizers", "normalizer", place, [&](const Json& step, std::string_view what) {
     const std::string type = type_of(step, what, place);
     if (type == "NFC" || type == "NFKC") {
@@ -203,7 +211,12 @@ void read_normalizer(const Json& json, const std::string& place, TokenizerSpec& 
       spec.normalizers.emplace_back(
           Prepend{json_string(json_at(step, "prepend", place), what, place)});
     } else if (type == "Replace") {
-      spec.normalizers.emplace_back(read_replace(step, what, place));
+      const Replace replace = read_replace(step, what, place);
+      growth *= std::max(
+          1.0, static_cast<double>(replace.to.size()) / static_cast<double>(replace.from.size()));
+      C2R_REQUIRE(growth <= kMaxGrowth, kUnsupported,
+                  "{}: {} could make a text over {} times as long", place, what, kMaxGrowth);
+      spec.normalizers.emplace_back(replace);
     } else {
       refuse_type(type, what, "NFC, NFKC, Prepend, Replace and Sequence", place);
     }

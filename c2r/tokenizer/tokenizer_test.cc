@@ -172,5 +172,16 @@ TEST(TokenizerConfig, AddsTokens) {
       error_of([&] { load("-3"); }).ends_with("added_tokens_decoder.-3 is no id in [0, 1048576)"));
 }
 
+TEST(TokenizerConfig, KnowsATokenByTheTextThatItHasLast) {
+  const TokenId id{300};
+  const std::string old = with_config("llama3", "{}").decode(std::vector{id});
+  const auto load = [&](const std::string& bos) {
+    return with_config("llama3", R"({"add_bos_token": true, "bos_token": ")" + bos +
+                                     R"(", "added_tokens_decoder": {"300": {"content": "<x>"}}})");
+  };
+  EXPECT_EQ(load("<x>").encode(""), std::vector{id});
+  EXPECT_TRUE(error_of([&] { load(old); }).ends_with("which the tokenizer does not have"));
+}
+
 }  // namespace
 }  // namespace c2r

@@ -106,6 +106,16 @@ class Models(CommandLine):
                          for folder in ("tiny_model", "permuted"))
         self.assertEqual(before, after)
 
+    def test_keys_without_a_value_are_no_lists_to_permute(self):
+        self.succeed("profile", "tiny_model", "--tokens", "tokens.jsonl", "-o", "tiny.safetensors")
+        self.succeed("plan", "tiny.safetensors", "--cluster", "1x2", "-o", "plan.json")
+        config = self.folder / "tiny_model" / "config.json"
+        keys = {"collaborative_list": None, "top_t": None, "size_experts": None}
+        config.write_text(json.dumps({**json.loads(config.read_text()), **keys}))
+        self.succeed("permute-checkpoint", "tiny_model", "--plan", "plan.json", "-o", "permuted")
+        written = json.loads((self.folder / "permuted" / "config.json").read_text())
+        self.assertEqual({key: written[key] for key in keys}, keys)
+
     def test_texts_are_run_as_their_tokens(self):
         ids = json.loads(self.succeed("tokenize", "model", "text.txt", "--json"))["ids"]
         (self.folder / "ids.jsonl").write_text(json.dumps(ids) + "\n")
@@ -172,7 +182,7 @@ class Models(CommandLine):
         (self.folder / "prompts.jsonl").write_text('"Hello"\n[]\n')
         self.fails_with(2, "c2r generate: prompts.jsonl:2: the prompt has no token", "generate", "model",
                         "--prompts", "prompts.jsonl", "--max-new-tokens", "9")
-        self.fails_with(2, "c2r score: give either --pairs, or --text and --tokens", "score", "model")
+        self.fails_with(2, "c2r score: give --text, --tokens or both, or else --pairs", "score", "model")
         self.fails_with(2, "c2r profile: there is no file; give --text or --tokens",
                         "profile", "model", "-o", "trace.safetensors")
         self.fails_with(1, "c2r generate: --tokens: a token is 64, but must be an integer in "

@@ -60,9 +60,9 @@ class Plans(CommandLine):
         self.succeed("plan", "trace.safetensors", "--cluster", "2x2", "--redundant-slots", "1",
                      "--effort", "0.01", "-o", "plan.json")
         slots = [layer["slots"] for layer in json.loads((self.folder / "plan.json").read_text())["layers"]]
-        for transport in "per-rank", "per-node":
+        for mode in "per-rank", "per-node":
             step = json.loads(self.succeed("simulate", "plan.json", "trace.safetensors", "--json",
-                                           "--transport", transport))["steps"][-1]
+                                           "--copy-mode", mode))["steps"][-1]
             for layer, hosted in enumerate(slots):
                 wire = 0
                 for home, token in itertools.product(range(4), small_model.choices()):
@@ -71,7 +71,7 @@ class Plans(CommandLine):
                     nodes = lambda cover: {rank // 2 for rank in cover}
                     ranks = min(covers, key=lambda c: (len(c), len(nodes(c)),
                                                        home // 2 not in nodes(c)))
-                    if transport == "per-rank":
+                    if mode == "per-rank":
                         wire += sum(rank != home for rank in ranks)
                     else:  # to the home's twin in each other node, and from there inside it
                         wire += sum(node != home // 2 for node in nodes(ranks))
@@ -181,6 +181,16 @@ class Plans(CommandLine):
         self.fails_with(2, "c2r plan: --top-t 99 is not in [1, 7]", *words, "x", "--top-t", "99")
         self.assertFalse(list(self.folder.glob(".*.tmp")))
 
+    def test_files_in_each_others_places_are_recognized(self):
+        self.make_trace()
+        self.succeed("analyze", "trace.safetensors", "-o", "statistics.safetensors")
+        self.fails_with(1, "c2r plan: statistics.safetensors: holds counts, not each token's choices; "
+                           "give the trace that was counted", "plan", "statistics.safetensors",
+                        "--cluster", "1x2", "-o", "x")
+        self.succeed("plan", "trace.safetensors", "--cluster", "1x2", "-o", "plan.json")
+        self.fails_with(1, "c2r simulate: trace.safetensors: is not a plan but a safetensors file, as traces are; "
+                           "plans are JSON", "simulate", "trace.safetensors", "plan.json")
+
     def test_options_that_would_be_ignored_are_refused(self):
         self.make_trace()
         words = ["plan", "trace.safetensors", "--cluster", "1x2", "-o", "x", "--method"]
@@ -200,7 +210,8 @@ class Plans(CommandLine):
     def test_a_trace_of_one_sequence_has_no_other_part(self):
         self.succeed(*IMPORT, "-o", "trace.safetensors")
         remedy = ("c2r {}: trace.safetensors has no tokens in the part 'odd' of its 1 sequence: take "
-                  "the part 'all', or import more sequences (c2r import --sequences)")
+                  "the part 'all', or import more files together; for npy, --sequences says where "
+                  "sequences begin")
         words = ["plan", "trace.safetensors", "--cluster", "1x2", "-o", "plan.json"]
         self.fails_with(2, remedy.format("plan"), *words, "--fit", "even")
         self.assertFalse((self.folder / "plan.json").exists())
@@ -330,7 +341,7 @@ class ImportedPlacements(CommandLine):
         words[words.index("0-2,3")] = "4"
         self.fails_with(1, "c2r import: map.json: row 0: rank 1 holds expert 6 twice", *words)
         words[words.index("4")] = "3-"
-        self.fails_with(2, "c2r import: --layers takes indices and runs of at most 1024 layers, "
+        self.fails_with(2, "c2r import: --layers takes indices up to 65535 and runs of them, "
                            "such as 0,3-60; not '3-'", *words)
         self.fails_with(2, "c2r import: format eplb-placement takes one input, and needs "
                            "--num-experts, --top-k, --layers and --cluster",

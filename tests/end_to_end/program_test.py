@@ -45,6 +45,9 @@ class Mistakes(CommandLine):
         self.fails_with(2, "c2r collaborators: unknown option '--topt'; did you mean '--top-t'?",
                   "collaborators", "x", "--topt=2")
 
+    def test_a_command_without_the_one_below_it_is_told_which_there_are(self):
+        self.fails_with(2, "c2r bench: a command must follow: layer, exchange, model", "bench")
+
     def test_a_name_that_is_like_none_gets_no_suggestion(self):
         self.fails_with(2, "c2r: unknown command 'foo'", "foo")
         self.fails_with(2, "c2r analyze: unknown option '--colour'", "analyze", "x", "--colour")
@@ -58,6 +61,16 @@ class Mistakes(CommandLine):
                 ("analyze: --output: needs a name", "analyze", "trace.safetensors", "-o", ""),
                 ("analyze: --ranks: there is an empty value in '2,,4'", "analyze", "trace.safetensors",
                  "--ranks", "2,,4"),
+                ("generate: --seed: Value -1 not in range 0 to 9223372036854775807", "generate", "tiny_model",
+                 "--tokens", "[1]", "--seed", "-1"),
+                ("simulate: overlap is added or overlapped; not 'some'", "simulate", "plan.json", "trace.safetensors", "--overlap",
+                 "some"),
+                ("import: --layers takes indices up to 65535 and runs of them, such as 0,3-60; not '2147483647'",
+                 "import", "--from", "sglang-placement", "plan.json", "--num-experts", "8", "--top-k", "2",
+                 "--cluster", "1x2", "-o", "x", "--layers", "2147483647"),
+                ("import: --layers takes at most 1024 layers in all", "import", "--from", "sglang-placement",
+                 "plan.json", "--num-experts", "8", "--top-k", "2", "--cluster", "1x2", "-o", "x", "--layers",
+                 "0-1000,2000-3000"),
                 ("analyze: --ranks takes numbers in [1, 1024], not '2x'", "analyze", "trace.safetensors",
                  "--ranks", "2x"),
                 ("export: of sglang's backends c2r knows none, deepep, not 'nonsense'",

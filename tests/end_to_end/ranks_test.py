@@ -52,6 +52,15 @@ class Ranks(CommandLine):
         ours = [line for line in done.stderr.splitlines() if line.startswith("c2r")]
         self.assertEqual((done.returncode, done.stdout, ours), (status, "", [message]), done.stderr)
 
+    def test_one_process_says_that_it_places_no_experts(self):
+        self.make_plan("1x2")
+        score = ["score", "tiny_model", "--tokens", "tokens.jsonl"]
+        done = self.run_c2r(*score, "--plan", "plan.json")
+        self.assertEqual((done.returncode, done.stderr), (0,
+            "c2r score: one process has all experts, so of plan.json only collaborator lists are used; --ranks or "
+            "mpirun place experts\n"))
+        self.assertEqual(done.stdout, self.succeed(*score))
+
     def test_a_trace_is_the_same_file(self):
         words = ["profile", "tiny_model", "--tokens", "tokens.jsonl", "--window", "20", *EXACT]
         said = self.succeed(*words, "-o", "one")

@@ -98,6 +98,10 @@ def broken_json_steps(write):
     write("tokenizer_json/normalizer_is_text", tokenizer_json(normalizer="NFC"))
     write("tokenizer_json/replace_regex", tokenizer_json(normalizer=steps(
         "normalizers", {"type": "Replace", "pattern": {"Regex": "a"}, "content": "b"})))
+    write("tokenizer_json/replace_grows", tokenizer_json(normalizer=steps("normalizers", *[
+        {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 8}] * 3)))
+    write("tokenizer_json/steps_too_many", tokenizer_json(
+        pre_tokenizer=steps("pretokenizers", *[SPLIT] * 64, BYTE_LEVEL)))
     write("tokenizer_json/replace_nothing", tokenizer_json(
         normalizer={"type": "Replace", "pattern": {"String": ""}, "content": "b"}))
     write("tokenizer_json/pre_tokenizer_whitespace",
@@ -146,6 +150,7 @@ def broken_sentencepiece(write):
     write("sentencepiece/no_unknown_piece", BPE_TRAINER + IDENTITY + piece("a"))
     write("sentencepiece/two_unknown_pieces", SENTENCEPIECE + piece("<unk2>", kind=2))
     write("sentencepiece/piece_twice", SENTENCEPIECE + piece("a", -4))
+    write("sentencepiece/piece_too_long", SENTENCEPIECE + piece("a" * 1025))
     write("sentencepiece/piece_empty", SENTENCEPIECE + piece(""))
     write("sentencepiece/piece_not_utf8", SENTENCEPIECE + piece(b"\xff"))
     write("sentencepiece/piece_type", SENTENCEPIECE + piece("b", kind=7))

@@ -57,6 +57,7 @@ def broken_traces(write):
     write("trace/layer_indices_empty", trace({"layer_indices": "[]"}))
     write("trace/layer_indices_negative", trace({"layer_indices": "[-1, 0]"}))
     write("trace/layer_indices_descend", trace({"layer_indices": "[1, 0]"}))
+    write("trace/layer_indices_too_large", trace({"layer_indices": "[0, 65536]"}))
     write("trace/layer_indices_too_many", trace({"layer_indices": str(list(range(1025)))}))
     write("trace/layer_missing", trace(layers=(IDS,)))
     write("trace/layers_of_different_length", trace(layers=(IDS, IDS + IDS)))

@@ -1,0 +1,18 @@
+// What score and generate ask of a model's last logits.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+
+#include "c2r/core/error.h"
+
+namespace c2r {
+
+/// @throws Error(kInvalidFile) if a logit is not finite
+inline void require_finite(std::span<const float> logits) {
+  C2R_REQUIRE(std::ranges::all_of(logits, [](float v) { return std::isfinite(v); }), kInvalidFile,
+              "the model's logits are not finite: its weights hold NaN, or are too large");
+}
+
+}  // namespace c2r
