@@ -104,7 +104,7 @@ void require_slots(const Placement& placement, std::int64_t num_slots, std::stri
 
 // The yaml that the exporter writes, as the JSON object that it stands for.
 Json parse_simple_yaml(std::string_view text, std::string_view place) {
-  constexpr std::size_t kMaxKeys = 2 * kMaxLayers;  // each is compared with those before it
+  constexpr auto kMaxKeys = std::size_t{2} * kMaxLayers;  // each is compared with those before it
   Json json = Json::object();
   Json* nested = nullptr;
   for (std::size_t begin = 0, number = 1; begin < text.size(); ++number) {

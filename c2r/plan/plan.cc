@@ -108,7 +108,7 @@ void check_plan(const Plan& plan) {
       kInvalidArgument, "top_t is {}, but must be in [{}, {}] for top_k {}", plan.top_t.value_or(0),
       std::max(1, plan.top_k - 1), plan.num_experts - 1, plan.top_k);
   check_cluster(plan.cluster);
-  C2R_REQUIRE(1 <= plan.layers.size() && plan.layers.size() <= kMaxLayers, kInvalidArgument,
+  C2R_REQUIRE(!plan.layers.empty() && plan.layers.size() <= kMaxLayers, kInvalidArgument,
               "a plan has {} layers, but must have from 1 to {}", plan.layers.size(), kMaxLayers);
   for (std::size_t l = 0; l < plan.layers.size(); ++l) {
     const std::int32_t least = l == 0 ? 0 : plan.layers[l - 1].layer_index + 1;
