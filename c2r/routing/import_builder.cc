@@ -141,8 +141,8 @@ void ImportBuilder::add_sequence(const SequenceChoices& sequence, std::string_vi
 }
 
 ImportResult ImportBuilder::finish() {
-  C2R_REQUIRE(writer_ != nullptr, kInvalidFile, "{}: has no tokens to import",
-              request_.inputs[0].string());
+  C2R_REQUIRE(writer_ != nullptr && writer_->num_tokens() > 0, kInvalidFile,
+              "{}: has no tokens to import", request_.inputs[0].string());
   writer_->finish();
   const Trace trace(request_.output);
   return {.header = trace.header(),

@@ -80,13 +80,11 @@ ImportResult import_megatron(const ImportRequest& request) {
   ImportBuilder builder(request);
   std::map<std::int32_t, std::int64_t> position;  // layer -> its position among the layers
   std::int64_t num_skipped = 0;
-  bool has_tokens = false;
   for (const auto& path : request.inputs) {
     std::map<std::int32_t, std::int64_t> num_tokens;
     num_skipped += for_each_record(path, builder, [&](const Record& record, const std::string&) {
       num_tokens[record.layer] += std::ssize(record.topk_idx) / builder.top_k();
       position[record.layer] = 0;
-      has_tokens = has_tokens || !record.topk_idx.empty();
     });
     check_alignment(num_tokens, path);
   }
@@ -98,7 +96,6 @@ ImportResult import_megatron(const ImportRequest& request) {
 
   C2R_REQUIRE(!layer_indices.empty(), kInvalidFile, "{}: has no record of a decoder layer",
               request.inputs[0].string());
-  C2R_REQUIRE(has_tokens, kInvalidFile, "{}: has no tokens to import", request.inputs[0].string());
   builder.open(layer_indices, request.inputs[0].native());
   for_each_input(request, [&](const std::filesystem::path& path) {
     builder.writer().start_sequence();

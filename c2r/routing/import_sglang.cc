@@ -1,6 +1,7 @@
 // The experts of each token in SGLang's responses, as base64 of int32.
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <numeric>
 
 #include "c2r/core/error.h"
@@ -163,10 +164,11 @@ class SglangImporter {
          json_array(json_at(schema, "moe_layer_ids", where), "moe_layer_ids", where)) {
       moe_layers.push_back(
           static_cast<std::int32_t>(json_integer(id, 0, kMaxLayerIndex, "a MoE layer", where)));
-      C2R_REQUIRE(moe_layers.size() == 1 || *(moe_layers.end() - 2) < moe_layers.back(),
-                  kInvalidFile, "{}: moe_layer_ids must ascend, but {} is followed by {}", where,
-                  *(moe_layers.end() - 2), moe_layers.back());
     }
+    const auto descent = std::ranges::adjacent_find(moe_layers, std::greater_equal{});
+    C2R_REQUIRE(descent == moe_layers.end(), kInvalidFile,
+                "{}: moe_layer_ids must ascend, but {} is followed by {}", where, *descent,
+                *std::next(descent));
     for (const std::string direction : {"input", "output"}) {
       const std::string key = direction + "_expert_ids";
       if (!info.contains(key) || info[key].is_null()) continue;

@@ -197,6 +197,10 @@ void TraceWriter::append(std::int64_t layer, std::span<const ExpertId> topk_idx,
   state_->num_tokens[at] += static_cast<std::int64_t>(topk_idx.size() / top_k);
 }
 
+std::int64_t TraceWriter::num_tokens() const {
+  return state_->num_tokens[0];
+}
+
 void TraceWriter::start_sequence() {
   auto& starts = state_->sequence_starts;
   const std::int64_t next = state_->num_tokens[0];

@@ -98,6 +98,9 @@ class TraceWriter {
   void append(std::int64_t layer, std::span<const ExpertId> topk_idx,
               std::span<const float> topk_weights, std::string_view place);
 
+  /// Of layer 0, so far.
+  std::int64_t num_tokens() const;
+
   /// Says that a new sequence starts with the next token that is appended to layer 0.
   void start_sequence();
 

@@ -64,11 +64,11 @@ TraceHeader read_trace_metadata(const SafetensorsFile& file, std::string_view fo
                                 std::string_view what) {
   const auto& metadata = file.metadata();
   const auto found = metadata.find("format");
-  C2R_REQUIRE(
-      found == metadata.end() || found->second == format || found->second != kStatisticsFormat,
-      kInvalidFile, "{}: holds counts, not each token's choices; give the trace that was counted",
-      file.path());
-  C2R_REQUIRE(found != metadata.end() && found->second == format, kInvalidFile,
+  const std::string_view actual = found == metadata.end() ? "" : found->second;
+  C2R_REQUIRE(actual == format || actual != kStatisticsFormat, kInvalidFile,
+              "{}: holds counts, not each token's choices; give the trace that was counted",
+              file.path());
+  C2R_REQUIRE(actual == format, kInvalidFile,
               "{}: is not {}: its metadata lacks format = {}; `c2r import` reads other formats",
               file.path(), what, format);
   C2R_REQUIRE(file.metadata_at("version") == kVersion, kInvalidFile,
