@@ -64,7 +64,7 @@ TraceHeader read_trace_metadata(const SafetensorsFile& file, std::string_view fo
                                 std::string_view what) {
   const auto& metadata = file.metadata();
   const auto found = metadata.find("format");
-  const std::string_view actual = found == metadata.end() ? "" : found->second;
+  const std::string actual = found == metadata.end() ? "" : found->second;
   C2R_REQUIRE(actual == format || actual != kStatisticsFormat, kInvalidFile,
               "{}: holds counts, not each token's choices; give the trace that was counted",
               file.path());
