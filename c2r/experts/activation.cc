@@ -17,45 +17,58 @@ namespace c2r::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 using Floats = hn::ScalableTag<float>;
 
-// Calls `step(first, count)` for each vector of `size` values; the last may be partial.
+// Calls `step` with the address of each vector of `values`. The last may be a copy of what is left,
+// filled up with `rest`, whose first values are copied back.
 template <class Step>
-HWY_INLINE void for_each_vector(std::size_t size, const Step& step) {
-  const std::size_t lanes = hn::Lanes(Floats());
-  for (std::size_t i = 0; i < size; i += lanes) step(i, std::min(lanes, size - i));
+HWY_INLINE void for_each_vector(float* values, std::size_t size, float rest, const Step& step) {
+  const Floats d;
+  const std::size_t lanes = hn::Lanes(d);
+  std::size_t i = 0;
+  for (; i + lanes <= size; i += lanes) step(values + i);
+  if (i == size) return;
+  HWY_ALIGN float last[hn::MaxLanes(d)];
+  std::fill(std::copy(values + i, values + size, last), std::end(last), rest);
+  step(last);
+  std::copy_n(last, size - i, values + i);
+}
+
+HWY_INLINE void silu_multiply_vector(float* gate, const float* up) {
+  const Floats d;
+  const auto x = hn::LoadU(d, gate);
+  // Highway's exp ends at 104, where it is infinite and silu zero.
+  const auto exponent = hn::Min(hn::Neg(x), hn::Set(d, 104.0f));
+  const auto silu = hn::Div(x, hn::Add(hn::Set(d, 1.0f), hn::Exp(d, exponent)));
+  hn::StoreU(hn::Mul(silu, hn::LoadU(d, up)), d, gate);
 }
 
 void silu_multiply_all(float* gate, const float* up, std::size_t size) {
   const Floats d;
-  for_each_vector(size, [&](std::size_t i, std::size_t n) HWY_ATTR {
-    const auto mask = hn::FirstN(d, n);
-    const auto x = hn::MaskedLoad(mask, d, gate + i);
-    const auto one = hn::Set(d, 1.0f);
-    const auto silu = hn::Div(x, hn::Add(one, hn::Exp(d, hn::Neg(x))));
-    hn::BlendedStore(hn::Mul(silu, hn::MaskedLoad(mask, d, up + i)), mask, d, gate + i);
-  });
+  const std::size_t lanes = hn::Lanes(d);
+  std::size_t i = 0;
+  for (; i + lanes <= size; i += lanes) silu_multiply_vector(gate + i, up + i);
+  HWY_ALIGN float last_gate[hn::MaxLanes(d)] = {}, last_up[hn::MaxLanes(d)] = {};
+  std::copy(gate + i, gate + size, last_gate);
+  std::copy(up + i, up + size, last_up);
+  silu_multiply_vector(last_gate, last_up);
+  std::copy_n(last_gate, size - i, gate + i);
 }
 
 void softmax_all(float* values, std::size_t size) {
+  constexpr float kMasked = -std::numeric_limits<float>::infinity();
   const Floats d;
-  auto max = hn::Set(d, -std::numeric_limits<float>::infinity());
-  for_each_vector(size, [&](std::size_t i, std::size_t n) HWY_ATTR {
-    const auto mask = hn::FirstN(d, n);
-    max = hn::Max(max, hn::IfThenElse(mask, hn::MaskedLoad(mask, d, values + i), max));
-  });
+  auto max = hn::Set(d, kMasked);
+  for_each_vector(values, size, kMasked,
+                  [&](float* at) HWY_ATTR { max = hn::Max(max, hn::LoadU(d, at)); });
   max = hn::MaxOfLanes(d, max);
   auto sum = hn::Zero(d);
-  for_each_vector(size, [&](std::size_t i, std::size_t n) HWY_ATTR {
-    const auto mask = hn::FirstN(d, n);
-    const auto x = hn::Sub(hn::MaskedLoad(mask, d, values + i), max);
-    const auto e = hn::IfThenElseZero(mask, hn::Exp(d, x));
+  for_each_vector(values, size, kMasked, [&](float* at) HWY_ATTR {
+    const auto e = hn::Exp(d, hn::Sub(hn::LoadU(d, at), max));
     sum = hn::Add(sum, e);
-    hn::BlendedStore(e, mask, d, values + i);
+    hn::StoreU(e, d, at);
   });
   const auto scale = hn::Div(hn::Set(d, 1.0f), hn::SumOfLanes(d, sum));
-  for_each_vector(size, [&](std::size_t i, std::size_t n) HWY_ATTR {
-    const auto mask = hn::FirstN(d, n);
-    hn::BlendedStore(hn::Mul(hn::MaskedLoad(mask, d, values + i), scale), mask, d, values + i);
-  });
+  for_each_vector(values, size, 0.0f,
+                  [&](float* at) HWY_ATTR { hn::StoreU(hn::Mul(hn::LoadU(d, at), scale), d, at); });
 }
 
 }  // namespace c2r::HWY_NAMESPACE

@@ -2,10 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <deque>
 #include <random>
 
+#include "c2r/core/every_target_testing.h"
 #include "c2r/core/testing.h"
 #include "c2r/experts/activation.h"
 #include "c2r/experts/testing_internal.h"
@@ -17,38 +19,60 @@ using testing::error_of;
 using testing::random_matrix;
 using testing::RandomWeights;
 
-TEST(SiluMultiply, MatchesTheFormula) {
+using ActivationsOnEveryTarget = testing::EveryTarget;
+
+TEST_F(ActivationsOnEveryTarget, SiluMatchesTheFormula) {
   std::mt19937 rng(1);
   for (const std::int64_t size : {0, 1, 7, 16, 100}) {
-    Matrix<float> gate = random_matrix(1, size, rng);
+    Matrix<float> before = random_matrix(1, size, rng);
     const Matrix<float> up = random_matrix(1, size, rng);
-    for (float& g : gate.all()) g *= 30;
-    const Matrix<float> before = gate;
-    silu_multiply(gate.all(), up.all());
-    for (std::int64_t i = 0; i < size; ++i) {
-      const double g = before(0, i), expected = g / (1 + std::exp(-g)) * double{up(0, i)};
-      // exp within an ulp, and four more roundings.
-      ASSERT_NEAR(gate(0, i), expected, 6 * 0x1p-23 * std::abs(expected) + 1e-30);
-    }
+    for (float& g : before.all()) g *= rng() % 2 == 0 ? 30.0f : 400.0f;
+    if (size > 6)
+      std::ranges::copy(std::vector{-178.f, -200.f, -350.f, -1e4f}, before.row(0).begin());
+    on_every_target([&] {
+      Matrix<float> gate = before;
+      silu_multiply(gate.all(), up.all());
+      for (std::int64_t i = 0; i < size; ++i) {
+        const double g = before(0, i), expected = g / (1 + std::exp(-g)) * double{up(0, i)};
+        // exp within an ulp, and four more roundings; an infinite exp is from e^-88 on.
+        ASSERT_NEAR(gate(0, i), expected, 6 * 0x1p-23 * std::abs(expected) + 1e-30) << g;
+      }
+    });
   }
 }
 
-TEST(Softmax, MatchesTheFormulaAndIgnoresMaskedValues) {
+TEST_F(ActivationsOnEveryTarget, SiluOfNanIsNan) {
+  on_every_target([] {
+    std::vector<float> gate(9, NAN);
+    silu_multiply(gate, std::vector<float>(9, 1));
+    for (const float g : gate) EXPECT_TRUE(std::isnan(g));
+  });
+}
+
+// Rows of scores lie anywhere, so each size begins at an address of its own.
+TEST_F(ActivationsOnEveryTarget, SoftmaxMatchesTheFormulaAndIgnoresMaskedValues) {
   std::mt19937 rng(2);
   for (const std::int64_t size : {1, 5, 16, 33, 1000}) {
-    Matrix<float> values = random_matrix(1, size, rng);
-    for (float& v : values.all()) v *= 20;
-    if (size > 2) values(0, 1) = -INFINITY;
-    const Matrix<float> before = values;
-    softmax(values.all());
+    const Matrix<float> numbers = random_matrix(1, size, rng);
+    std::vector<float> before(numbers.all().begin(), numbers.all().end());
+    for (float& v : before) v *= 20;
+    if (size > 2) before[1] = -INFINITY;
     double max = -INFINITY, sum = 0;
-    for (const float v : before.all()) max = std::max(max, double{v});
-    for (const float v : before.all()) sum += std::exp(v - max);
-    for (std::int64_t i = 0; i < size; ++i) {
-      const double expected = std::exp(before(0, i) - max) / sum;
-      // The difference to the maximum, up to 40, is rounded before it is an exponent.
-      ASSERT_NEAR(values(0, i), expected, (40 + double(size)) * 0x1p-23 * expected + 1e-30);
-    }
+    for (const float v : before) max = std::max(max, double{v});
+    for (const float v : before) sum += std::exp(v - max);
+    on_every_target([&] {
+      std::vector<float> storage(before.size() + 2, 7);  // with a neighbour on each side
+      const auto values = std::span(storage).subspan(1, before.size());
+      std::ranges::copy(before, values.begin());
+      softmax(values);
+      for (std::size_t i = 0; i < before.size(); ++i) {
+        const double expected = std::exp(before[i] - max) / sum;
+        // The difference to the maximum, up to 40, is rounded before it is an exponent.
+        ASSERT_NEAR(values[i], expected, (40 + double(size)) * 0x1p-23 * expected + 1e-30);
+      }
+      EXPECT_EQ(storage.front(), 7);
+      EXPECT_EQ(storage.back(), 7);
+    });
   }
 }
 

@@ -21,10 +21,10 @@ namespace c2r::avx512_bf16 {
 namespace {
 
 constexpr std::int64_t kLanes = 32;  // bf16 of a vector
-constexpr std::int64_t kTileOutputs =
-    6;  // 4 x 6 sums, 4 inputs and a weight fill 29 of 32 registers
+// 4 x 6 sums, 4 inputs and a weight fill 29 of 32 registers.
+constexpr std::int64_t kTileOutputs = 6;
 
-// The unused high inputs of a last, partial step.
+// The inputs of a last, partial step.
 C2R_AVX512_BF16 inline __mmask32 tail_mask(std::int64_t num_inputs) {
   return static_cast<__mmask32>((std::uint64_t{1} << (num_inputs % kLanes)) - 1);
 }

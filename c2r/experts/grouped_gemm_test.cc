@@ -2,10 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <deque>
 #include <random>
 
+#include "c2r/core/every_target_testing.h"
 #include "c2r/core/testing.h"
 #include "c2r/experts/testing_internal.h"
 
@@ -41,81 +43,117 @@ TEST(GroupedGemm, MultipliesAWorkedExample) {
 // The product by the formula, and the bound on how far another order of additions may be from it:
 // n products of magnitude up to |x||w| are added in f32, each step rounding by half of 2^-23 of a
 // partial sum that never exceeds their sum, and VDPBF16PS rounds twice a step and the bias once.
-struct Expected {
-  double value = 0, tolerance = 0;
-};
-Expected by_definition(const GemmGroup& group, std::int64_t row, std::int64_t output,
-                       bool is_rounded) {
-  std::vector<float> weights(static_cast<std::size_t>(group.weight.num_inputs));
-  copy_weights(group.weight.row(output), group.weight.type, weights);
-  Expected expected;
-  double magnitudes = 0;
-  for (std::size_t i = 0; i < weights.size(); ++i) {
-    const float input = group.x.row(row)[i];
-    const double product =
-        double{is_rounded ? to_float(to_bf16(input)) : input} * double{weights[i]};
-    expected.value += product;
-    magnitudes += std::abs(product);
-  }
-  if (!group.bias.empty()) {
-    const double bias = group.bias[static_cast<std::size_t>(output)];
-    expected.value += bias;
-    magnitudes += std::abs(bias);
-  }
-  expected.tolerance = (static_cast<double>(weights.size()) + 4) * 0x1p-23 * magnitudes;
-  return expected;
-}
-
 void expect_close(const GemmGroup& group, bool is_rounded) {
-  for (std::int64_t row = 0; row < group.x.rows(); ++row) {
-    for (std::int64_t output = 0; output < group.weight.num_outputs; ++output) {
-      const Expected e = by_definition(group, row, output, is_rounded);
-      ASSERT_NEAR(group.out(row, output), e.value, e.tolerance) << row << ", " << output;
+  std::vector<float> weights(static_cast<std::size_t>(group.weight.num_inputs));
+  for (std::int64_t output = 0; output < group.weight.num_outputs; ++output) {
+    copy_weights(group.weight.row(output), group.weight.type, weights);
+    const double bias =
+        group.bias.empty() ? 0.0 : double{group.bias[static_cast<std::size_t>(output)]};
+    for (std::int64_t row = 0; row < group.x.rows(); ++row) {
+      double expected = bias, magnitudes = std::abs(bias);
+      for (std::size_t i = 0; i < weights.size(); ++i) {
+        const float input = group.x.row(row)[i];
+        const double product =
+            double{is_rounded ? to_float(to_bf16(input)) : input} * double{weights[i]};
+        expected += product;
+        magnitudes += std::abs(product);
+      }
+      const double tolerance = (static_cast<double>(weights.size()) + 4) * 0x1p-23 * magnitudes;
+      ASSERT_NEAR(group.out(row, output), expected, tolerance) << row << ", " << output;
     }
   }
 }
 
-TEST(GroupedGemm, EveryBackendMatchesTheDefinitionOnRandomShapes) {
-  ThreadPool pool(2);
-  int num_compared = 0;
+struct Case {
+  std::string_view backend;
+  Arithmetic arithmetic = Arithmetic::kF32;
+  WeightType type = WeightType::kF32;
+};
+void PrintTo(const Case& test, std::ostream* out) {
+  *out << test.backend;
+}
+
+// Every pair of a backend and what this machine, or another, can compute with it.
+std::vector<Case> all_cases() {
+  std::vector<Case> cases;
   for (const GemmBackend& backend : gemm_backends()) {
     for (const Arithmetic arithmetic : {Arithmetic::kF32, Arithmetic::kBf16}) {
       for (const WeightType type : kTypes) {
-        if (!backend.why_not(type, arithmetic).empty()) continue;
-        GroupedGemm gemm(arithmetic, pool, backend.name);
-        for (unsigned seed = 0; seed < 40; ++seed) {
-          SCOPED_TRACE(
-              fmt::format("{}, type {}, seed {}", backend.name, static_cast<int>(type), seed));
-          std::mt19937 rng(seed);
-          const std::int64_t rows = seed % 11, inputs = 1 + rng() % 150, outputs = 1 + rng() % 40;
-          const Matrix<float> x = random_matrix(rows, inputs, rng);
-          const RandomWeights w(outputs, inputs, type, rng, seed % 3);
-          const Matrix<float> bias = random_matrix(1, outputs, rng);
-          Matrix<float> out(rows, outputs, NAN);
-          const GemmGroup group{.x = x,
-                                .weight = w.view,
-                                .bias = seed % 2 == 0 ? bias.row(0) : std::span<const float>(),
-                                .out = out};
-          gemm.run(std::span(&group, 1));
-          expect_close(group, backend.name == "avx512-bf16");
-          ++num_compared;
-        }
+        const bool is_possible = backend.name != "avx512-bf16" ||
+                                 (arithmetic == Arithmetic::kBf16 && type == WeightType::kBf16);
+        if (is_possible) cases.push_back({backend.name, arithmetic, type});
       }
     }
   }
-  EXPECT_GE(num_compared, 2 * 6 * 40);  // the vectors and the reference do everything
+  return cases;
 }
 
-// Large enough for several blocks of rows and of outputs in each group.
+class GemmBackendTest : public testing::EveryTarget, public ::testing::WithParamInterface<Case> {
+ protected:
+  void SetUp() override {
+    const GemmBackend& backend =
+        *std::ranges::find(gemm_backends(), GetParam().backend, &GemmBackend::name);
+    const std::string why = backend.why_not(GetParam().type, GetParam().arithmetic);
+    if (!why.empty()) GTEST_SKIP() << why;
+  }
+
+  // A product whose rows, weights and biases are drawn.
+  void compare(std::int64_t rows, std::int64_t inputs, std::int64_t outputs, unsigned seed) {
+    SCOPED_TRACE(fmt::format("{} x {} x {}, seed {}", rows, inputs, outputs, seed));
+    std::mt19937 rng(seed);
+    const Matrix<float> x = random_matrix(rows, inputs, rng);
+    const RandomWeights w(outputs, inputs, GetParam().type, rng, seed % 3);
+    const Matrix<float> bias = random_matrix(1, outputs, rng);
+    const auto body = [&] {
+      Matrix<float> out(rows, outputs, NAN);
+      const GemmGroup group{.x = x,
+                            .weight = w.view,
+                            .bias = seed % 2 == 0 ? bias.row(0) : std::span<const float>(),
+                            .out = out};
+      gemm_.run(std::span(&group, 1));
+      expect_close(group, GetParam().backend == "avx512-bf16");
+    };
+    GetParam().backend == "vectors" ? on_every_target(body) : body();
+  }
+
+ private:
+  ThreadPool pool_{2};
+  GroupedGemm gemm_{GetParam().arithmetic, pool_, GetParam().backend};
+};
+
+TEST_P(GemmBackendTest, MatchesTheDefinitionOnRandomShapes) {
+  for (unsigned seed = 0; seed < 40; ++seed) {
+    std::mt19937 rng(seed);
+    compare(seed % 11, 1 + rng() % 150, 1 + rng() % 40, seed);
+  }
+}
+
+// More inputs than stay in a cache, and more outputs than share them there.
+TEST_P(GemmBackendTest, MatchesTheDefinitionOnLongRows) {
+  for (const std::int64_t rows : {1, 4, 9}) compare(rows, 1100, 50, 0);
+}
+
+std::string name_of_case(const ::testing::TestParamInfo<Case>& test) {
+  constexpr const char* kTypeNames[] = {"F32", "F16", "Bf16"};
+  std::string name(test.param.backend);
+  std::ranges::replace(name, '-', '_');
+  return fmt::format("{}_{}_In{}", name, kTypeNames[static_cast<int>(test.param.type)],
+                     kTypeNames[test.param.arithmetic == Arithmetic::kF32 ? 0 : 2]);
+}
+
+INSTANTIATE_TEST_SUITE_P(Gemm, GemmBackendTest, ::testing::ValuesIn(all_cases()), name_of_case);
+
+// Several blocks of 60 rows and of 60 or 120 outputs in the largest group.
 TEST(GroupedGemm, GroupsAreComputedEachWithItsOwnWeights) {
   std::mt19937 rng(7);
+  constexpr std::int64_t kInputs = 1100;
   std::deque<Matrix<float>> xs, outs;
   std::deque<RandomWeights> weights;
   std::vector<GemmGroup> groups;
-  for (const std::int64_t rows : {0, 1, 300, 5, 0, 2}) {
-    xs.push_back(random_matrix(rows, 150, rng));
+  for (const std::int64_t rows : {0, 1, 70, 5, 0, 2}) {
+    xs.push_back(random_matrix(rows, kInputs, rng));
     for (int shared = 0; shared < 2; ++shared) {  // two groups that share their x
-      weights.emplace_back(250 + rows, 150, shared == 0 ? WeightType::kBf16 : WeightType::kF32,
+      weights.emplace_back(250 + rows, kInputs, shared == 0 ? WeightType::kBf16 : WeightType::kF32,
                            rng);
       outs.emplace_back(rows, 250 + rows, NAN);
       groups.push_back({.x = xs.back(), .weight = weights.back().view, .out = outs.back()});
@@ -133,9 +171,9 @@ TEST(GroupedGemm, GroupsAreComputedEachWithItsOwnWeights) {
 
 TEST(GroupedGemm, ARowIsTheSameBitsInAnyBatchAndOnAnyNumberOfThreads) {
   std::mt19937 rng(3);
-  const Matrix<float> x = random_matrix(23, 333, rng);
+  const Matrix<float> x = random_matrix(23, 1100, rng);
   for (const WeightType type : kTypes) {
-    const RandomWeights w(77, 333, type, rng);
+    const RandomWeights w(77, 1100, type, rng);
     Matrix<float> together(23, 77), alone(23, 77);
     ThreadPool one(1), three(3);
     const GemmGroup group{.x = x, .weight = w.view, .out = together};

@@ -2,7 +2,6 @@
 // every instruction set that this processor has.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <hwy/targets.h>
 
 #include <algorithm>
 #include <bit>
@@ -12,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "c2r/core/every_target_testing.h"
 #include "c2r/routing/policy.h"
 #include "c2r/routing/policy_reference.h"
 
@@ -27,26 +27,6 @@ constexpr int kNumSeeds = 1;
 constexpr std::int64_t kManyTokens = 1'000'000, kTokensOfEachKind = 1500;
 constexpr int kNumSeeds = 3;
 #endif
-
-// Runs the router with one instruction set at a time.
-class EveryTarget : public ::testing::Test {
- protected:
-  // Listed once: the list is cut down to what is in use.
-  EveryTarget() : targets_(hwy::SupportedAndGeneratedTargets()) {}
-  ~EveryTarget() override { use(0); }
-
-  const std::vector<std::int64_t>& targets() const { return targets_; }
-
-  void compare(const RoutingPolicy& policy, const Matrix<float>& logits);
-
- private:
-  static void use(std::int64_t target) {
-    hwy::SetSupportedTargetsForTest(target);
-    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-  }
-
-  std::vector<std::int64_t> targets_;
-};
 
 enum class Kind { kNormal, kSmallIntegers, kBf16, kWide, kHuge, kTiny, kOneValue, kCloseTogether };
 constexpr Kind kKinds[] = {Kind::kNormal,   Kind::kSmallIntegers, Kind::kBf16,
@@ -139,16 +119,14 @@ void expect_equal(const Routing& actual, const Routing& expected) {
   }
 }
 
-void EveryTarget::compare(const RoutingPolicy& policy, const Matrix<float>& logits) {
-  const Routing expected = route_reference(policy, logits);
-  const Router router(policy, static_cast<std::int32_t>(logits.cols()));
-  for (const std::int64_t target : targets_) {
-    use(target);
-    SCOPED_TRACE(hwy::TargetName(target));
-    expect_equal(router.route(logits), expected);
-    if (HasFatalFailure()) return;
+class RouterOnEveryTarget : public testing::EveryTarget {
+ protected:
+  void compare(const RoutingPolicy& policy, const Matrix<float>& logits) {
+    const Routing expected = route_reference(policy, logits);
+    const Router router(policy, static_cast<std::int32_t>(logits.cols()));
+    on_every_target([&] { expect_equal(router.route(logits), expected); });
   }
-}
+};
 
 // Every policy that is defined for these counts.
 std::vector<RoutingPolicy> policies_for(std::int32_t num_experts, std::int32_t top_k,
@@ -198,7 +176,7 @@ void add_grouped_policies(std::int32_t num_experts, std::int32_t top_k, Random& 
   }
 }
 
-TEST_F(EveryTarget, MatchesTheReferenceOnEveryShape) {
+TEST_F(RouterOnEveryTarget, MatchesTheReferenceOnEveryShape) {
   for (int seed = 0; seed < kNumSeeds; ++seed) {
     Random random(static_cast<std::uint64_t>(seed));
     for (const std::int32_t num_experts : {1, 2, 7, 8, 16, 20, 60, 64, 128, 160, 256, 384, 1024}) {
@@ -219,7 +197,7 @@ TEST_F(EveryTarget, MatchesTheReferenceOnEveryShape) {
   }
 }
 
-TEST_F(EveryTarget, MatchesTheReferenceOnEveryKindOfLogits) {
+TEST_F(RouterOnEveryTarget, MatchesTheReferenceOnEveryKindOfLogits) {
   Random random(1);
   for (const Kind kind : kKinds) {
     for (const std::int32_t num_experts : {8, 60, 64, 256}) {
@@ -237,7 +215,7 @@ TEST_F(EveryTarget, MatchesTheReferenceOnEveryKindOfLogits) {
   }
 }
 
-TEST_F(EveryTarget, IncludesMoreThanThePortableOne) {
+TEST_F(RouterOnEveryTarget, IncludesMoreThanThePortableOne) {
   for (const std::int64_t target : targets()) RecordProperty(hwy::TargetName(target), 1);
 #if defined(__x86_64__) || defined(__aarch64__)
   EXPECT_GE(targets().size(), 2u);
