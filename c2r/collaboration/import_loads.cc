@@ -1,13 +1,13 @@
 #include "c2r/collaboration/import_loads.h"
 
 #include <algorithm>
-#include <charconv>
 #include <map>
 #include <numeric>
 #include <optional>
 
 #include "c2r/collaboration/limits_internal.h"
 #include "c2r/core/error.h"
+#include "c2r/core/parse_integer.h"
 #include "c2r/core/shown.h"
 #include "c2r/io/json.h"
 #include "c2r/io/npy.h"
@@ -95,10 +95,11 @@ std::optional<std::int32_t> rank_of_name(std::string_view name) {
   constexpr std::string_view kPrefix = "rank", kSuffix = ".safetensors";
   if (!name.starts_with(kPrefix) || !name.ends_with(kSuffix)) return std::nullopt;
   if (name.size() <= kPrefix.size() + kSuffix.size()) return std::nullopt;
-  std::int32_t rank = 0;
-  const char* const last = name.data() + name.size() - kSuffix.size();
-  const auto [end, error] = std::from_chars(name.data() + kPrefix.size(), last, rank);
-  return error == std::errc{} && end == last && rank >= 0 ? std::optional(rank) : std::nullopt;
+  name.remove_prefix(kPrefix.size());
+  name.remove_suffix(kSuffix.size());
+  const auto rank = parse_integer(name);
+  if (!rank || *rank < 0 || *rank > INT32_MAX) return std::nullopt;
+  return static_cast<std::int32_t>(*rank);
 }
 
 std::map<std::int32_t, std::filesystem::path> rank_files(const std::filesystem::path& folder) {
@@ -123,16 +124,12 @@ std::map<std::int32_t, std::filesystem::path> rank_files(const std::filesystem::
 
 // "7_12", iteration and layer -> 12.
 std::int32_t layer_of_name(std::string_view name, const std::string& path) {
-  std::int32_t iteration = -1, layer = -1;
-  const char* const last = name.data() + name.size();
-  const auto first = std::from_chars(name.data(), last, iteration);
-  if (first.ec == std::errc{} && first.ptr != last && *first.ptr == '_') {
-    const auto second = std::from_chars(first.ptr + 1, last, layer);
-    if (second.ec != std::errc{} || second.ptr != last) layer = -1;
-  }
-  C2R_REQUIRE(iteration >= 0 && layer >= 0, kInvalidFile,
-              "{}: tensor '{}' is not named ITERATION_LAYER", path, shown(name));
-  return layer;
+  const std::size_t between = std::min(name.find('_'), name.size() - 1);
+  const auto iteration = parse_integer(name.substr(0, between));
+  const auto layer = parse_integer(name.substr(between + 1));
+  C2R_REQUIRE(iteration && *iteration >= 0 && layer && 0 <= *layer && *layer <= INT32_MAX,
+              kInvalidFile, "{}: tensor '{}' is not named ITERATION_LAYER", path, shown(name));
+  return static_cast<std::int32_t>(*layer);
 }
 
 // What a file of pair counts holds, after the checks of its shape.

@@ -41,7 +41,7 @@ TEST(Bf16, IsNeverFurtherThanHalfAPlace) {
     const float f = std::bit_cast<float>(static_cast<std::uint32_t>(rng()));
     if (!std::isfinite(f) || std::abs(f) > 0x1p127f) continue;
     const float rounded = to_float(to_bf16(f));
-    // 8 significant bits: half a place is 2^-9 of the number's power of two, subnormals less.
+    // 8 significant bits: half a place is 2^-8 of the number's power of two, subnormals less.
     const double half_place = std::ldexp(1.0, std::max(std::ilogb(f), -126) - 8);
     ASSERT_LE(std::abs(double{rounded} - double{f}), half_place) << f;
   }

@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <array>
 #include <vector>
 
@@ -21,13 +20,8 @@ TEST(Rng, DrawsTheSameOnEveryPlatform) {
   EXPECT_EQ(uniform_below(1000, rng), 14514284786278117030u % 1000);
   std::vector items = {0, 1, 2, 3, 4, 5, 6, 7};
   shuffle(std::span(items), rng);
-  std::mt19937_64 again(5489);
-  again.discard(1);
-  std::vector same = {0, 1, 2, 3, 4, 5, 6, 7};
-  shuffle(std::span(same), again);
-  EXPECT_EQ(items, same);
-  std::ranges::sort(items);
-  EXPECT_EQ(items, (std::vector{0, 1, 2, 3, 4, 5, 6, 7}));
+  // As a program in another language shuffles, which has its own generator.
+  EXPECT_EQ(items, (std::vector{3, 0, 5, 2, 6, 7, 1, 4}));
 }
 
 TEST(Rng, DrawsEvenly) {

@@ -1,9 +1,9 @@
 #include "c2r/io/csv.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "c2r/core/error.h"
+#include "c2r/core/parse_integer.h"
 #include "c2r/core/shown.h"
 
 namespace c2r {
@@ -33,13 +33,11 @@ bool CsvReader::next() {
 
 std::int64_t CsvReader::integer(std::size_t column, std::int64_t min, std::int64_t max) const {
   const std::string& text = field(column);
-  std::int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  C2R_REQUIRE(
-      error == std::errc{} && end == text.data() + text.size() && min <= value && value <= max,
-      kInvalidFile, "{}: {} is '{}', but must be an integer in [{}, {}]", place(),
-      shown(header_[column]), shown(text), min, max);
-  return value;
+  const auto value = parse_integer(text);
+  C2R_REQUIRE(value && min <= *value && *value <= max, kInvalidFile,
+              "{}: {} is '{}', but must be an integer in [{}, {}]", place(), shown(header_[column]),
+              shown(text), min, max);
+  return *value;
 }
 
 std::string CsvReader::place() const {

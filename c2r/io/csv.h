@@ -9,7 +9,8 @@
 
 namespace c2r {
 
-/// Walks over the rows of a text. The first row is the header and gives the number of fields.
+/// Walks over the rows of a text. The first row is the header and gives the number of fields. The
+/// text and the path must outlive this object.
 class CsvReader {
  public:
   /// Reads the header.

@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "c2r/core/half.h"
+
 namespace c2r {
 
 enum class Dtype { kBool, kU8, kI8, kU16, kI16, kF16, kBf16, kU32, kI32, kF32, kU64, kI64, kF64 };
@@ -15,13 +17,15 @@ std::string_view dtype_name(Dtype dtype);  // as safetensors spells it: "U8", "B
 std::optional<Dtype> dtype_of_name(std::string_view name);
 std::int64_t dtype_bytes(Dtype dtype);
 
-/// The C++ element type of a dtype. Half and bf16 tensors are read as their bits.
+/// The dtype whose elements are of C++ type T, if there is one.
 template <class T>
 inline constexpr std::optional<Dtype> kDtypeOf = std::nullopt;
 template <>
 inline constexpr std::optional<Dtype> kDtypeOf<std::uint8_t> = Dtype::kU8;
 template <>
 inline constexpr std::optional<Dtype> kDtypeOf<std::uint16_t> = Dtype::kU16;
+template <>
+inline constexpr std::optional<Dtype> kDtypeOf<Half> = Dtype::kF16;
 template <>
 inline constexpr std::optional<Dtype> kDtypeOf<std::int32_t> = Dtype::kI32;
 template <>

@@ -33,9 +33,9 @@ std::string_view xz_problem(lzma_ret status) {
   }
 }
 
-// The decoder's own checks find truncation and corruption.
-std::vector<std::byte> decompress_xz(std::span<const std::byte> compressed,
-                                     const std::filesystem::path& path) {
+// The decoder's own checks find truncation and corruption. @tparam Bytes a vector or a string
+template <class Bytes>
+Bytes decompress_xz(std::span<const std::byte> compressed, const std::filesystem::path& path) {
   lzma_stream stream = LZMA_STREAM_INIT;
   C2R_REQUIRE(lzma_stream_decoder(&stream, kMaxXzMemoryBytes, LZMA_CONCATENATED) == LZMA_OK,
               kUnsupported, "{}: liblzma cannot start a decoder", path.string());
@@ -44,9 +44,10 @@ std::vector<std::byte> decompress_xz(std::span<const std::byte> compressed,
     ~End() { lzma_end(stream); }
   } const end{&stream};
 
-  const std::int64_t available = available_bytes().value_or(INT64_MAX);
-  std::vector<std::byte> out;
-  std::vector<std::byte> chunk(1 << 20);
+  // While it grows, the old and the new memory are there.
+  const std::int64_t most = available_bytes().value_or(INT64_MAX) / 3;
+  Bytes out;
+  Bytes chunk(1 << 20, {});
   stream.next_in = reinterpret_cast<const std::uint8_t*>(compressed.data());
   stream.avail_in = compressed.size();
   for (;;) {
@@ -54,9 +55,9 @@ std::vector<std::byte> decompress_xz(std::span<const std::byte> compressed,
     stream.avail_out = chunk.size();
     const lzma_ret status = lzma_code(&stream, LZMA_FINISH);
     const auto produced = static_cast<std::ptrdiff_t>(chunk.size() - stream.avail_out);
-    C2R_REQUIRE(std::ssize(out) + produced <= available / 3, kInvalidFile,  // grown: old and new
-                "{}: what it holds does not fit into the {} MB of memory that are free",
-                path.string(), available / 1'000'000);
+    C2R_REQUIRE(std::ssize(out) + produced <= most, kInvalidFile,
+                "{}: holds more than {} MB, for which the memory that is free does not suffice",
+                path.string(), most / 1'000'000);
     out.insert(out.end(), chunk.begin(), chunk.begin() + produced);
     if (status == LZMA_STREAM_END) return out;
     C2R_REQUIRE(status == LZMA_OK, kInvalidFile, "{}: not a complete xz file: {}", path.string(),
@@ -115,13 +116,14 @@ MappedFile::~MappedFile() {
 
 std::vector<std::byte> read_file(const std::filesystem::path& path) {
   const MappedFile file(path);
-  if (path.extension() == ".xz") return decompress_xz(file.bytes(), path);
+  if (path.extension() == ".xz") return decompress_xz<std::vector<std::byte>>(file.bytes(), path);
   return {file.bytes().begin(), file.bytes().end()};
 }
 
 std::string read_text_file(const std::filesystem::path& path) {
-  const auto bytes = read_file(path);
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+  const MappedFile file(path);
+  if (path.extension() == ".xz") return decompress_xz<std::string>(file.bytes(), path);
+  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
 }
 
 AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(path), place_(followed(path)) {
@@ -153,6 +155,7 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
     C2R_REQUIRE(written > 0, kInvalidFile, "cannot write '{}': {}", path_.string(),
                 last_system_error());
     bytes = bytes.subspan(static_cast<std::size_t>(written));
+    num_bytes_ += written;
   }
 }
 

@@ -37,7 +37,7 @@ class MappedFile {
 /// @throws Error(kInvalidFile) if it cannot be read, or its xz stream is broken or cut off
 std::vector<std::byte> read_file(const std::filesystem::path& path);
 
-/// As read_file(), as text.
+/// As read_file(), as text. The file is in memory once, and mapped.
 std::string read_text_file(const std::filesystem::path& path);
 
 /// A file under construction, invisible at `path` until commit(). It is written beside its final
@@ -55,15 +55,20 @@ class AtomicFile {
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
 
+  /// What was written so far.
+  std::int64_t num_bytes() const { return num_bytes_; }
+
   /// Flushes to the disk and renames to the final path, replacing what was there.
+  /// @throws Error(kInvalidFile) if the system cannot
   void commit();
 
  private:
   std::filesystem::path path_, place_, temporary_;
   int fd_ = -1;
+  std::int64_t num_bytes_ = 0;
 };
 
-/// Writes a whole text file through AtomicFile.
+/// Writes a whole text file through AtomicFile. @throws Error(kInvalidFile) as it does
 void write_text_file(const std::filesystem::path& path, std::string_view text);
 
 }  // namespace c2r

@@ -22,6 +22,15 @@ constexpr std::string_view kHelloXz(
     "\x1e\x06\xc1\x2f\xa4\x1d\x1f\xb6\xf3\x7d\x01\x00\x00\x00\x00\x04\x59\x5a",
     64);
 
+// The same with a dictionary of 512 MiB.
+constexpr std::string_view kHugeDictionaryXz(
+    "\xfd\x37\x7a\x58\x5a\x00\x00\x04\xe6\xd6\xb4\x46\x02\x00\x21\x01\x22\x00\x00\x00\x82\x40\xac"
+    "\xdc"
+    "\x01\x00\x05\x68\x65\x6c\x6c\x6f\x0a\x00\x00\x00\xa5\x60\x97\xf1\x94\xf6\xfd\xe0\x00\x01\x1e"
+    "\x06"
+    "\xc1\x2f\xa4\x1d\x1f\xb6\xf3\x7d\x01\x00\x00\x00\x00\x04\x59\x5a",
+    64);
+
 TEST(PathExists, SaysWhyItCannotTell) {
   const auto path = path_in_empty_folder("file.txt");
   EXPECT_FALSE(path_exists(path));
@@ -179,6 +188,13 @@ TEST(ReadFile, NoticesABrokenXzFile) {
   write_text_file(path, "hello, this is not xz\n");
   EXPECT_EQ(error_of([&] { (void)read_file(path); }),
             fmt::format("{}: not a complete xz file: it does not begin like one", path.string()));
+}
+
+TEST(ReadFile, RefusesDictionariesThatNeedTooMuchMemory) {
+  const auto path = testing::text_file("text.xz", kHugeDictionaryXz);
+  EXPECT_TRUE(error_of([&] {
+                (void)read_file(path);
+              }).ends_with("not a complete xz file: its dictionary needs more than 256 MiB"));
 }
 
 }  // namespace

@@ -121,6 +121,18 @@ const Json& json_at(const Json& object, std::string_view key, std::string_view p
   return *found;
 }
 
+const Json* json_find(const Json& object, std::string_view key) {
+  if (!object.is_object()) return nullptr;
+  const auto found = object.find(std::string(key));
+  return found == object.end() || found->is_null() ? nullptr : &*found;
+}
+
+bool json_boolean(const Json& value, std::string_view what, std::string_view place) {
+  C2R_REQUIRE(value.is_boolean(), kInvalidFile, "{}: {} is {}, but must be true or false", place,
+              what, shown_value(value));
+  return value.get<bool>();
+}
+
 std::int64_t json_integer(const Json& value, std::int64_t min, std::int64_t max,
                           std::string_view what, std::string_view place) {
   const bool fits = value.is_number_integer() &&

@@ -18,6 +18,7 @@ using Json = nlohmann::ordered_json;
 /// @throws Error(kInvalidFile): "PLACE: not valid JSON: WHAT"
 Json parse_json(std::string_view text, std::string_view place);
 
+/// The value that fills the file. @throws Error(kInvalidFile) if it cannot be read or is not JSON
 Json read_json_file(const std::filesystem::path& path);
 
 /// `value` as text, on one line unless each level is to be indented by `indent` spaces. What is not
@@ -29,6 +30,12 @@ std::string shown_value(const Json& value);
 
 /// `object[key]`. @throws Error(kInvalidFile), naming the key, if it is absent or not an object
 const Json& json_at(const Json& object, std::string_view key, std::string_view place);
+
+/// `object[key]`, or nullptr if it is absent or null or `object` is none.
+const Json* json_find(const Json& object, std::string_view key);
+
+/// `value` as true or false. @throws Error(kInvalidFile)
+bool json_boolean(const Json& value, std::string_view what, std::string_view place);
 
 /// `value` as an integer in [min, max]. `what` names it in the message.
 /// @throws Error(kInvalidFile) if it is anything else; 3.0 and "3" are not integers

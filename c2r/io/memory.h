@@ -16,7 +16,8 @@ std::optional<std::int64_t> resident_bytes();
 /// Cost: reads 8 bytes for each page of `memory`.
 std::optional<std::int64_t> resident_bytes(std::span<const std::byte> memory);
 
-/// Bytes that could be used without swapping: what is free, and files that can be dropped.
+/// Bytes of the machine that could be used without swapping: what is free, and files that can be
+/// dropped. The limit of a container (cgroup) may be lower and is not looked at.
 std::optional<std::int64_t> available_bytes();
 
 }  // namespace c2r

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <optional>
 
 #include "c2r/core/error.h"
 #include "c2r/core/half.h"
@@ -197,8 +196,17 @@ NpyFile::NpyFile(const std::filesystem::path& path)
     : path_(path.string()), bytes_(read_file(path)), array_(parse_npy(bytes_, path_)) {}
 
 bool is_integer(Dtype dtype) {
-  return dtype != Dtype::kBool && dtype != Dtype::kF16 && dtype != Dtype::kF32 &&
-         dtype != Dtype::kF64;
+  switch (dtype) {
+    case Dtype::kU8:
+    case Dtype::kI8:
+    case Dtype::kU16:
+    case Dtype::kI16:
+    case Dtype::kI32:
+    case Dtype::kI64:
+      return true;
+    default:
+      return false;
+  }
 }
 
 std::int64_t integer_at(const NpyView& array, std::int64_t i) {

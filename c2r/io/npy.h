@@ -34,6 +34,8 @@ NpyView parse_npy(std::span<const std::byte> file, std::string_view place);
 class NpyFile {
  public:
   explicit NpyFile(const std::filesystem::path& path);
+  NpyFile(NpyFile&&) = default;
+  NpyFile& operator=(NpyFile&&) = default;
 
   const std::string& path() const { return path_; }
   const NpyView& array() const { return array_; }

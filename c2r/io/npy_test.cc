@@ -4,6 +4,7 @@
 
 #include <array>
 #include <bit>
+#include <type_traits>
 
 #include "c2r/core/testing.h"
 #include "c2r/io/file.h"
@@ -35,6 +36,8 @@ NpyView parse(const std::string& file) {
 std::string error_of_file(const std::string& file) {
   return error_of([&] { (void)parse(file); });
 }
+
+static_assert(!std::is_copy_constructible_v<NpyFile>, "a copy would show the original's bytes");
 
 TEST(ParseNpy, ReadsAnArrayAsNumpySavesIt) {
   const std::string file = npy(header_of("<i2", "(2, 3)") + std::string(20, ' '),

@@ -149,20 +149,30 @@ void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWr
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::int64_t offset = 0;
   for (const TensorToWrite& tensor : tensors) {
+    C2R_REQUIRE(!header.contains(tensor.name), kInvalidArgument, "{}: two tensors are called '{}'",
+                path.string(), tensor.name);
     const std::int64_t end = offset + tensor_bytes(tensor.shape, tensor.dtype).value();
     header[tensor.name] = {{"dtype", dtype_name(tensor.dtype)},
                            {"shape", tensor.shape},
                            {"data_offsets", {offset, end}}};
     offset = end;
   }
-  std::string text = header.dump();
+  std::string text = json_text(header);
   text.append((8 - text.size() % 8) % 8, ' ');  // so that the data starts at a multiple of 8
 
   AtomicFile file(path);
   const std::uint64_t header_bytes = text.size();
   file.write(std::as_bytes(std::span(&header_bytes, 1)));
   file.write(text);
-  for (const TensorToWrite& tensor : tensors) tensor.write(file);
+  for (const TensorToWrite& tensor : tensors) {
+    const std::int64_t before = file.num_bytes();
+    tensor.write(file);
+    const std::int64_t written = file.num_bytes() - before;
+    const std::int64_t expected = tensor_bytes(tensor.shape, tensor.dtype).value();
+    C2R_REQUIRE(written == expected, kInvalidArgument,
+                "{}: {} bytes were written of tensor '{}', which has {}", path.string(), written,
+                tensor.name, expected);
+  }
   file.commit();
 }
 

@@ -91,7 +91,10 @@ TensorToWrite tensor_of(std::string name, std::vector<std::int64_t> shape,
 }
 
 /// Writes a safetensors file in one piece. Tensors are stored in the order given, the wider
-/// dtypes first, so that every tensor is aligned to its dtype; same arguments, same bytes.
+/// dtypes first, so that every tensor is aligned to its dtype; same arguments, same bytes. What is
+/// not UTF-8 in a name or the metadata becomes U+FFFD.
+/// @throws Error(kInvalidArgument) if two tensors have one name, or `write` appends another number
+///         of bytes; Error(kInvalidFile) if the file cannot be written
 void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWrite> tensors,
                        const std::map<std::string, std::string>& metadata);
 

@@ -12,6 +12,8 @@ namespace c2r {
 namespace {
 
 using testing::error_of;
+using testing::num_files;
+using testing::path_in_empty_folder;
 using testing::temporary_path;
 
 // A file with this header and `num_data_bytes` of data.
@@ -50,6 +52,25 @@ TEST(Safetensors, WritesTheFormatByteForByte) {
   expected[0] = static_cast<char>(padded);
   expected += header + std::string(padded - header.size(), ' ') + "\x04\x03\x02\x01\x07\x08\x09";
   EXPECT_EQ(read_text_file(path), expected);
+}
+
+TEST(Safetensors, HoldsWritersToTheirPromises) {
+  const auto path = path_in_empty_folder("test.safetensors");
+  const auto tensor = [](std::string name, std::string_view written) {
+    return TensorToWrite{
+        std::move(name), Dtype::kU8, {3}, [written](AtomicFile& file) { file.write(written); }};
+  };
+  EXPECT_EQ(error_of([&] {
+              write_safetensors(path, {tensor("a", "xyz"), tensor("b", "xy")}, {});
+            }),
+            path.string() + ": 2 bytes were written of tensor 'b', which has 3");
+  EXPECT_EQ(error_of([&] {
+              write_safetensors(path, {tensor("a", "xyz"), tensor("a", "xyz")}, {});
+            }),
+            path.string() + ": two tensors are called 'a'");
+  EXPECT_EQ(num_files(path.parent_path()), 0);
+  write_safetensors(path, {tensor("a", "xyz")}, {{"model", "\xff"}});
+  EXPECT_EQ(SafetensorsFile(path).metadata_at("model"), "\ufffd");
 }
 
 TEST(Safetensors, ReturnsWhatWasWritten) {

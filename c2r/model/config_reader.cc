@@ -45,8 +45,7 @@ ConfigReader::ConfigReader(const Json& json, std::string_view place) : json_(jso
 
 const Json* ConfigReader::find(std::string_view key) {
   read_.emplace(key);
-  const auto found = json_.find(std::string(key));
-  return found == json_.end() || found->is_null() ? nullptr : &*found;
+  return json_find(json_, key);
 }
 
 std::int64_t ConfigReader::integer(std::string_view key, std::int64_t min, std::int64_t max) {
@@ -69,9 +68,7 @@ double ConfigReader::number(std::string_view key, double min) {
 bool ConfigReader::boolean(std::string_view key) {
   const Json* const value = find(key);
   C2R_REQUIRE(value != nullptr, kInvalidFile, "{}: the key '{}' is missing", place_, key);
-  C2R_REQUIRE(value->is_boolean(), kInvalidFile, "{}: {} is {}, but must be true or false", place_,
-              key, shown_value(*value));
-  return value->get<bool>();
+  return json_boolean(*value, key, place_);
 }
 
 bool ConfigReader::boolean_or(std::string_view key, bool value) {

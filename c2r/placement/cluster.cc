@@ -1,11 +1,11 @@
 #include "c2r/placement/cluster.h"
 
-#include <charconv>
 #include <cmath>
 #include <limits>
 #include <string>
 
 #include "c2r/core/error.h"
+#include "c2r/core/parse_integer.h"
 #include "c2r/io/json.h"
 
 namespace c2r {
@@ -15,10 +15,8 @@ constexpr double kSmallest = std::numeric_limits<double>::min();
 
 // The whole of `text` as a count in [1, kMaxRanks], or 0.
 std::int32_t parse_count(std::string_view text) {
-  std::int32_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  const bool is_count = error == std::errc() && end == text.data() + text.size();
-  return is_count && 1 <= value && value <= kMaxRanks ? value : 0;
+  const std::int64_t value = parse_integer(text).value_or(0);
+  return 1 <= value && value <= kMaxRanks ? static_cast<std::int32_t>(value) : 0;
 }
 
 void check_link(const Link& link, std::string_view name) {

@@ -150,15 +150,13 @@ struct Reader {
                      "is_exact", "copies_per_token", "wire_copies_per_token",
                      "inter_node_copies_per_token", "imbalance", "predicted_layer_time_s"},
                     "a prediction", place);
-    const Json& is_exact = json_at(json, "is_exact", place);
-    C2R_REQUIRE(is_exact.is_boolean(), kInvalidFile, "{}: is_exact must be true or false", place);
     Prediction p{.placement = text(json, "placement"),
                  .trace = text(json, "trace"),
                  .num_tokens = count(json, "num_tokens"),
                  .copy_mode = parse_copy_mode(text(json, "copy_mode")),
                  .replica_rule = parse_replica_rule(text(json, "replica_rule")),
                  .homes = parse_homes(text(json, "homes")),
-                 .is_exact = is_exact.get<bool>(),
+                 .is_exact = json_boolean(json_at(json, "is_exact", place), "is_exact", place),
                  .copies_per_token = column(json, "copies_per_token"),
                  .wire_copies_per_token = column(json, "wire_copies_per_token"),
                  .inter_node_copies_per_token = column(json, "inter_node_copies_per_token"),

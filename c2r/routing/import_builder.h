@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,7 +31,8 @@ struct SequenceChoices {
   std::vector<std::vector<ExpertId>> topk_idx;  // [num_layers] of [num_tokens, top_k]
 };
 
-/// Opens the trace when the first input tells its shape, and holds the others to that.
+/// Opens the trace when the first input tells its shape, and holds the others to that. The request
+/// must outlive this object.
 class ImportBuilder {
  public:
   /// @param takes_arrays,takes_hidden_layers which fields of the request the format uses

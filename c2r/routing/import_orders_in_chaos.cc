@@ -1,8 +1,8 @@
 // A list of forward steps, each an object from the layer to its tokens' experts.
-#include <charconv>
 #include <map>
 
 #include "c2r/core/error.h"
+#include "c2r/core/parse_integer.h"
 #include "c2r/core/shown.h"
 #include "c2r/routing/import_builder.h"
 
@@ -16,10 +16,10 @@ Step parse_step(const Json& json, const std::string& place) {
               place);
   Step step;
   for (const auto& [key, rows] : json.items()) {
-    std::int32_t layer = -1;
-    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), layer);
-    C2R_REQUIRE(error == std::errc{} && end == key.data() + key.size() && layer >= 0, kInvalidFile,
+    const auto index = parse_integer(key);
+    C2R_REQUIRE(index && 0 <= *index && *index <= INT32_MAX, kInvalidFile,
                 "{}: '{}' is not the index of a layer", place, shown(key));
+    const auto layer = static_cast<std::int32_t>(*index);
     if (rows.is_null()) continue;  // a dense layer
     const bool is_new =
         step.emplace(layer, &json_array(rows, fmt::format("layer {}", layer), place)).second;

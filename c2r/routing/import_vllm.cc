@@ -15,9 +15,9 @@ class VllmImporter {
     const std::string place = path.string();
     const Json json = read_json_file(path);
     if (json.is_array()) return add_sequence(nullptr, &json, place);
-    const Json* const prompt = find(json, "prompt_routed_experts");
-    const Json* const alone = find(json, "routed_experts");
-    const Json* const choices = find(json, "choices");
+    const Json* const prompt = json_find(json, "prompt_routed_experts");
+    const Json* const alone = json_find(json, "routed_experts");
+    const Json* const choices = json_find(json, "choices");
     C2R_REQUIRE(prompt != nullptr || alone != nullptr || choices != nullptr, kInvalidFile,
                 "{}: has neither prompt_routed_experts, routed_experts nor choices; was the server "
                 "started with --enable-return-routed-experts?",
@@ -27,7 +27,7 @@ class VllmImporter {
     const auto& array = json_array(*choices, "choices", place);
     for (std::size_t i = 0; i < array.size(); ++i) {
       const std::string where = fmt::format("{}, choice {}", place, i);
-      const Json* const generated = find(array[i], "routed_experts");
+      const Json* const generated = json_find(array[i], "routed_experts");
       const bool has_key = array[i].is_object() && array[i].contains("routed_experts");
       C2R_REQUIRE(has_key || (i == 0 && prompt != nullptr), kInvalidFile,
                   "{}: has no routed_experts, not even null", where);
@@ -42,13 +42,6 @@ class VllmImporter {
   }
 
  private:
-  // object[key], or nullptr if it is absent or null.
-  static const Json* find(const Json& object, const char* key) {
-    if (!object.is_object()) return nullptr;
-    const auto found = object.find(key);
-    return found == object.end() || found->is_null() ? nullptr : &*found;
-  }
-
   void add_sequence(const Json* prompt, const Json* generated, const std::string& place) {
     SequenceChoices sequence;
     if (prompt != nullptr) append_tokens(*prompt, place + ", prompt", sequence);

@@ -97,7 +97,10 @@ Trace::Trace(const std::filesystem::path& path) : file_(new File{SafetensorsFile
   const Dtype dtype = is_stored_in_u8(header_.num_experts) ? Dtype::kU8 : Dtype::kU16;
   for (std::int64_t layer = 0; layer < header_.num_layers(); ++layer) {
     (void)file.checked_bytes(idx_name(layer), dtype, shape);
-    if (has_weights_) (void)file.checked_bytes(weights_name(layer), Dtype::kF16, shape);
+    if (has_weights_) (void)file.elements<Half>(weights_name(layer), shape);
+    C2R_REQUIRE(has_weights_ || !file.has(weights_name(layer)), kInvalidFile,
+                "{}: has '{}', but no weights of layer 0; all layers have them or none",
+                file.path(), weights_name(layer));
   }
 
   if (num_tokens_ > 0) sequence_starts_ = {0};
@@ -148,10 +151,11 @@ Matrix<float> Trace::topk_weights(std::int64_t layer, std::int64_t begin, std::i
   C2R_REQUIRE(has_weights_, kInvalidArgument, "{}: holds no weights", path());
   C2R_ASSERT(0 <= begin && begin <= end && end <= num_tokens_);
   Matrix<float> out(end - begin, header_.top_k);
-  const auto bytes = file_->safetensors.tensor(weights_name(layer)).bytes;
-  const auto* const halves = reinterpret_cast<const Half*>(bytes.data());
+  const std::int64_t shape[] = {num_tokens_, header_.top_k};
+  const auto halves = file_->safetensors.elements<Half>(weights_name(layer), shape);
   const auto first = static_cast<std::size_t>(begin * header_.top_k);
-  for (std::size_t i = 0; i < out.all().size(); ++i) out.all()[i] = to_float(halves[first + i]);
+  std::ranges::transform(halves.subspan(first, out.all().size()), out.all().begin(),
+                         [](Half half) { return to_float(half); });
   return out;
 }
 

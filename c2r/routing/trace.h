@@ -2,20 +2,20 @@
 //
 // A trace is a safetensors file (docs/formats.md). For MoE layer i, counted from 0:
 //   layers.{i}.topk_idx      U8 or U16 [num_tokens, top_k]; the type's largest value = no expert
-//   layers.{i}.topk_weights  F16 [num_tokens, top_k], optional
-//   sequence_starts          I64 [num_sequences], ascending from 0: row of each first token
+//   layers.{i}.topk_weights  F16 [num_tokens, top_k], optional, for all layers or none
+//   sequence_starts          I64 [num_sequences], ascending from 0: row of each first token;
+//   optional
 // and the metadata of TraceHeader. Ids are logical: an expert keeps its id wherever it is placed.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
-#include "c2r/core/half.h"
 #include "c2r/core/ids.h"
 #include "c2r/core/matrix.h"
 
@@ -44,7 +44,8 @@ struct StoredTopkIdx {
 };
 
 /// An open trace. The ids are mapped from the file, not read: memory does not grow with the trace.
-/// Opening checks names, shapes and metadata; ids are checked where they are read.
+/// Opening checks names, shapes and metadata; ids are checked where they are read. Threads may
+/// share one.
 class Trace {
  public:
   /// @throws Error(kInvalidFile) if it is not a trace, naming what is wrong
@@ -94,7 +95,9 @@ class TraceWriter {
   /// @param topk_idx [n, top_k], row-major; kNoExpert = none
   /// @param topk_weights [n, top_k], rounded to f16; empty unless `has_weights`
   /// @param place where the ids come from, for messages, which count tokens from 0 in this call
-  /// @throws Error(kInvalidFile) if an id is out of range or a token names an expert twice
+  /// @throws Error(kInvalidFile) if an id is out of range, a token names an expert twice, or the
+  /// disk
+  ///         is full
   void append(std::int64_t layer, std::span<const ExpertId> topk_idx,
               std::span<const float> topk_weights, std::string_view place);
 

@@ -6,7 +6,6 @@
 #include <array>
 #include <cstdint>
 #include <new>
-#include <utility>
 
 #include "c2r/core/error.h"
 #include "c2r/core/shown.h"

@@ -1,12 +1,11 @@
 // Reads what tokenizer_config.json says about special tokens, as transformers does.
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <charconv>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "c2r/core/error.h"
+#include "c2r/core/parse_integer.h"
 #include "c2r/core/shown.h"
 #include "c2r/tokenizer/tokenizer_json_steps.h"
 
@@ -66,13 +65,11 @@ void add_tokens_by_id(const Json& json, const std::string& place, KnownTokens& t
   C2R_REQUIRE(json.is_object(), kInvalidFile, "{}: added_tokens_decoder is not an object", place);
   for (const auto& [key, value] : json.get_ref<const Json::object_t&>()) {
     const std::string what = fmt::format("added_tokens_decoder.{}", shown(key));
-    std::int32_t id = -1;
-    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
-    C2R_REQUIRE(
-        error == std::errc() && end == key.data() + key.size() && 0 <= id && id < kMaxVocabSize,
-        kInvalidFile, "{}: {} is no id in [0, {})", place, what, kMaxVocabSize);
+    const auto id = parse_integer(key);
+    C2R_REQUIRE(id && 0 <= *id && *id < kMaxVocabSize, kInvalidFile, "{}: {} is no id in [0, {})",
+                place, what, kMaxVocabSize);
     AddedToken token = read_token(value, what, place);
-    token.id = TokenId{id};
+    token.id = TokenId{static_cast<std::int32_t>(*id)};
     const auto known = tokens.find(token.content);
     C2R_REQUIRE(!known || *known == token.id, kInvalidFile,
                 "{}: {} is '{}', which has the id {} in the tokenizer", place, what,

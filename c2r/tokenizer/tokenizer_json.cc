@@ -1,7 +1,6 @@
 // Reads tokenizer.json: its vocabulary and tokens here, its steps in tokenizer_json_steps.cc.
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <utility>
 
 #include "c2r/core/error.h"

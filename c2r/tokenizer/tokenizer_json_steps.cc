@@ -179,16 +179,15 @@ void read_fallback_decoder(const Json& json, const std::string& place, Tokenizer
 
 const Json& json_or_null(const Json& object, const char* key) {
   static const Json null;
-  return object.contains(key) ? object[key] : null;
+  const Json* const value = json_find(object, key);
+  return value == nullptr ? null : *value;
 }
 
 bool json_flag(const Json& object, const char* key, bool otherwise, std::string_view what,
                const std::string& place) {
   const Json& value = json_or_null(object, key);
   if (value.is_null()) return otherwise;
-  C2R_REQUIRE(value.is_boolean(), kInvalidFile, "{}: {}.{} is {}, but must be true or false", place,
-              what, key, shown_value(value));
-  return value.get<bool>();
+  return json_boolean(value, fmt::format("{}.{}", what, key), place);
 }
 
 void require_absent(const Json& object, const char* key, std::initializer_list<Json> harmless,

@@ -72,6 +72,8 @@ def broken_traces(write):
     write("trace/sequence_starts_empty", trace(starts=[]))
     write("trace/weights_of_one_layer",
           trace(more=[("layers.0.topk_weights", "F16", [2, 2], b"\0" * 8)]))
+    write("trace/weights_of_the_other_layer",
+          trace(more=[("layers.1.topk_weights", "F16", [2, 2], b"\0" * 8)]))
     write("trace/weights_f32", trace(more=[("layers.0.topk_weights", "F32", [2, 2], b"\0" * 16)]))
     write("trace/misaligned", safetensors(
         {"__metadata__": {**METADATA, "num_experts": "256", "layer_indices": "[0]"},
