@@ -21,7 +21,7 @@ struct GenerateOptions {
 };
 
 void print_text(Engine& engine, const GenerateRequest& request, const Tokenizer& tokenizer) {
-  Tokenizer::Stream stream(tokenizer);
+  Tokenizer::Stream stream(tokenizer, SpecialTokens::kSkip);
   (void)generate(engine, request,
                  [&](TokenId token) { std::cout << stream.push(token) << std::flush; });
   std::cout << stream.finish() << "\n";
@@ -78,7 +78,7 @@ std::vector<Prompt> read_prompts(const GenerateOptions& options, OpenModel& open
 std::string json_line(const std::vector<TokenId>& text, bool is_text, TextCoder& coder) {
   Json json;
   if (is_text) {
-    json["text"] = coder.tokenizer().decode(text);
+    json["text"] = coder.tokenizer().decode(text, SpecialTokens::kSkip);
   } else {
     json["tokens"] = text;
   }

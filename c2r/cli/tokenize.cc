@@ -33,14 +33,16 @@ void print_ids(const std::string& input, const std::vector<TokenId>& ids,
   for (std::size_t i = 0; i < ids.size(); ++i) {
     fmt::format_to(std::back_inserter(out), "{}{}", i == 0 ? "" : ",", index(ids[i]));
   }
-  std::cout << fmt::to_string(out) << "],\"text\":" << json_text(tokenizer.decode(ids)) << "}\n";
+  std::cout << fmt::to_string(out)
+            << "],\"text\":" << json_text(tokenizer.decode(ids, SpecialTokens::kKeep)) << "}\n";
 }
 
 void print_table(const std::string& input, const std::vector<TokenId>& ids,
                  const Tokenizer& tokenizer) {
   std::cout << fmt::format("{}: {} tokens\n{:>9}  text\n", input, ids.size(), "id");
   for (const TokenId id : ids) {
-    std::cout << fmt::format("{:>9}  {}\n", index(id), json_text(tokenizer.decode({&id, 1})));
+    std::cout << fmt::format("{:>9}  {}\n", index(id),
+                             json_text(tokenizer.decode({&id, 1}, SpecialTokens::kKeep)));
   }
 }
 

@@ -133,6 +133,7 @@ class Translator {
   }
 
   void group() {
+    if (rest_.starts_with("(*")) refuse(2);  // PCRE2's verbs
     if (!rest_.starts_with("(?")) return copy(1);
     if (rest_.starts_with("(?i:")) return caseless_group();
     for (const std::string_view start : kGroups) {
@@ -145,10 +146,11 @@ class Translator {
   // Oniguruma also finds in one character, such as ss in the German sharp s.
   void caseless_group() {
     const std::size_t end = rest_.find(')');
-    const std::string_view inner = rest_.substr(4, end - 4);
+    std::string inner(rest_.substr(4, end - 4));
     const bool is_plain = std::ranges::all_of(inner, [](char c) {
       return is_letter(c) || std::string_view("'|[]").find(c) != std::string_view::npos;
     });
+    for (char& c : inner) c = static_cast<char>(c | 0x20);  // lower case, where it is a letter
     const bool has_pair = std::ranges::any_of(kFoldedPairs, [&](std::string_view pair) {
       return inner.find(pair) != std::string_view::npos;
     });

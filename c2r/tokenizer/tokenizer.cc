@@ -194,24 +194,23 @@ std::string Tokenizer::decode(std::span<const TokenId> ids, SpecialTokens specia
 }
 
 Tokenizer::Stream::Stream(const Tokenizer& tokenizer, SpecialTokens special)
-    : tokenizer_(&tokenizer), special_(special) {}
+    : impl_(tokenizer.impl_.get()), special_(special) {}
 
 std::string Tokenizer::Stream::push(TokenId id) {
-  const Impl& impl = *tokenizer_->impl_;
   C2R_REQUIRE(id >= TokenId{}, kInvalidArgument, "{} is no token id", static_cast<int>(id));
-  if (index(id) >= impl.spec.decoded.size()) return {};
-  const DecodedToken& token = impl.spec.decoded[index(id)];
+  if (index(id) >= impl_->spec.decoded.size()) return {};
+  const DecodedToken& token = impl_->spec.decoded[index(id)];
   if (token.is_special && special_ == SpecialTokens::kSkip) return {};
   std::string text;
-  if (!impl.is_byte_level && !token.is_fallback_byte) text = take_bytes() + token.bytes;
-  if (impl.is_byte_level || token.is_fallback_byte) held_ += token.bytes;
-  if (impl.is_byte_level) text = take_characters();
+  if (!impl_->is_byte_level && !token.is_fallback_byte) text = take_bytes() + token.bytes;
+  if (impl_->is_byte_level || token.is_fallback_byte) held_ += token.bytes;
+  if (impl_->is_byte_level) text = take_characters();
   return at_start(std::move(text));
 }
 
 std::string Tokenizer::Stream::finish() {
-  const bool is_byte_level = tokenizer_->impl_->is_byte_level;
-  return at_start(is_byte_level ? replace_broken_utf8(std::exchange(held_, {})) : take_bytes());
+  return at_start(impl_->is_byte_level ? replace_broken_utf8(std::exchange(held_, {}))
+                                       : take_bytes());
 }
 
 // What a later token cannot change: all but a character that is cut off.
@@ -241,7 +240,7 @@ std::string Tokenizer::Stream::take_bytes() {
 std::string Tokenizer::Stream::at_start(std::string text) {
   if (text.empty()) return text;
   const bool is_start = std::exchange(is_at_start_, false);
-  if (is_start && tokenizer_->impl_->spec.strips_leading_space && text[0] == ' ') text.erase(0, 1);
+  if (is_start && impl_->spec.strips_leading_space && text[0] == ' ') text.erase(0, 1);
   return text;
 }
 

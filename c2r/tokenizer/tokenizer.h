@@ -30,6 +30,8 @@ struct TokenizerSpec;  // what the files ask for
 ///     const std::vector<TokenId> ids = tokenizer.encode("Good morning");
 ///     tokenizer.decode(ids, SpecialTokens::kSkip) == "Good morning";
 class Tokenizer {
+  struct Impl;
+
  public:
   /// Reads the tokenizer of a checkpoint's folder: `tokenizer.json` if it has one (byte-level BPE,
   /// or BPE with byte fallback as LLaMA's), else `tokenizer.model` (SentencePiece BPE). Which
@@ -50,13 +52,14 @@ class Tokenizer {
   /// Python's `errors="replace"` does. Special tokens that the text spells out become special
   /// tokens. Cost: O(text), some 20 MB/s; memory in proportion to the longest stretch that the
   /// pre-tokenizer leaves in one piece.
+  /// @throws Error(kUnsupported) if a pattern of the tokenizer takes too long on this text,
+  ///         Error(kInvalidArgument) if the pre-tokenizer leaves 2^31 characters in one piece
   std::vector<TokenId> encode(std::string_view text, Template applied = Template::kApply) const;
 
   /// The text of `ids`; what is no UTF-8 becomes U+FFFD. Undoes encode() up to normalization.
   /// An id that is no token, such as a row that only pads a model's embedding, has no text.
   /// @throws Error(kInvalidArgument) for a negative id
-  std::string decode(std::span<const TokenId> ids,
-                     SpecialTokens special = SpecialTokens::kKeep) const;
+  std::string decode(std::span<const TokenId> ids, SpecialTokens special) const;
 
   /// One more than the largest id. A model's embedding may have more rows, to pad it.
   std::int64_t vocab_size() const;
@@ -64,10 +67,11 @@ class Tokenizer {
   /// Decodes tokens one by one, for text that appears while it is generated: the texts of all
   /// push() and of finish() together are decode() of all ids. A push holds back what a later token
   /// may complete, so it returns whole characters only, and possibly none.
-  /// Must not outlive the tokenizer.
+  /// Must not outlive the tokenizer, which may be moved meanwhile.
   class Stream {
    public:
-    explicit Stream(const Tokenizer& tokenizer, SpecialTokens special = SpecialTokens::kSkip);
+    Stream(const Tokenizer& tokenizer, SpecialTokens special);
+    /// @throws Error(kInvalidArgument) for a negative id
     std::string push(TokenId id);
     std::string finish();
 
@@ -76,14 +80,13 @@ class Tokenizer {
     std::string take_bytes();
     std::string at_start(std::string text);
 
-    const Tokenizer* tokenizer_;
+    const Impl* impl_;
     SpecialTokens special_;
     std::string held_;  // bytes of tokens that are not text yet
     bool is_at_start_ = true;
   };
 
  private:
-  struct Impl;
   std::unique_ptr<const Impl> impl_;
 };
 

@@ -59,7 +59,7 @@ TEST_P(GoldenTokenizer, EncodesAsHuggingFace) {
 TEST_P(GoldenTokenizer, DecodesAsHuggingFace) {
   for_each_text([&](const std::string&, const Json& expected) {
     const auto ids = ids_of(expected["template_ids"]);
-    EXPECT_EQ(tokenizer_.decode(ids), expected["decoded"].get<std::string>());
+    EXPECT_EQ(tokenizer_.decode(ids, SpecialTokens::kKeep), expected["decoded"].get<std::string>());
     EXPECT_EQ(tokenizer_.decode(ids, SpecialTokens::kSkip),
               expected["decoded_skip"].get<std::string>());
   });
@@ -67,7 +67,7 @@ TEST_P(GoldenTokenizer, DecodesAsHuggingFace) {
 
 TEST_P(GoldenTokenizer, StreamsWholeCharactersThatAddUpToTheText) {
   for_each_text([&](const std::string&, const Json& expected) {
-    Tokenizer::Stream stream(tokenizer_);
+    Tokenizer::Stream stream(tokenizer_, SpecialTokens::kSkip);
     std::string text;
     for (const TokenId id : ids_of(expected["template_ids"])) {
       const std::string part = stream.push(id);
@@ -90,7 +90,7 @@ TEST_P(GoldenTokenizer, StreamsRandomIdsAsItDecodesThem) {
       text += stream.push(ids.back());
       EXPECT_TRUE(is_valid_utf8(text));
     }
-    EXPECT_EQ(text + stream.finish(), tokenizer_.decode(ids));
+    EXPECT_EQ(text + stream.finish(), tokenizer_.decode(ids, SpecialTokens::kKeep));
   }
 }
 
@@ -110,7 +110,7 @@ TEST(Tokenizer, HoldsBackACharacterUntilItIsWhole) {
   const Tokenizer tokenizer = Tokenizer::load(kGolden / "digits");
   const auto ids = tokenizer.encode("😀");
   ASSERT_GT(ids.size(), 1u);  // otherwise there is nothing to hold back
-  Tokenizer::Stream stream(tokenizer);
+  Tokenizer::Stream stream(tokenizer, SpecialTokens::kSkip);
   for (std::size_t i = 0; i + 1 < ids.size(); ++i) EXPECT_EQ(stream.push(ids[i]), "");
   EXPECT_EQ(stream.push(ids.back()), "😀");
   EXPECT_EQ(stream.push(ids[0]), "");
@@ -120,9 +120,10 @@ TEST(Tokenizer, HoldsBackACharacterUntilItIsWhole) {
 TEST(Tokenizer, RefusesNegativeIdsAndIgnoresThoseBeyondTheVocabulary) {
   const Tokenizer tokenizer = Tokenizer::load(kGolden / "qwen2");
   const std::vector<TokenId> padding = {TokenId(static_cast<std::int32_t>(tokenizer.vocab_size()))};
-  EXPECT_EQ(tokenizer.decode(padding), "");
+  EXPECT_EQ(tokenizer.decode(padding, SpecialTokens::kKeep), "");
   const std::vector<TokenId> negative = {TokenId{-1}};
-  EXPECT_EQ(error_of([&] { (void)tokenizer.decode(negative); }), "-1 is no token id");
+  EXPECT_EQ(error_of([&] { (void)tokenizer.decode(negative, SpecialTokens::kKeep); }),
+            "-1 is no token id");
 }
 
 TEST(Tokenizer, SaysWhatIsMissing) {
@@ -167,14 +168,14 @@ TEST(TokenizerConfig, AddsTokens) {
   EXPECT_EQ(tokenizer.vocab_size(), 601);
   const auto ids = tokenizer.encode("<|user|>", Template::kNone);
   EXPECT_EQ(ids, std::vector{TokenId{600}});
-  EXPECT_EQ(tokenizer.decode(ids), "<|user|>");
+  EXPECT_EQ(tokenizer.decode(ids, SpecialTokens::kKeep), "<|user|>");
   EXPECT_TRUE(
       error_of([&] { load("-3"); }).ends_with("added_tokens_decoder.-3 is no id in [0, 1048576)"));
 }
 
 TEST(TokenizerConfig, KnowsATokenByTheTextThatItHasLast) {
   const TokenId id{300};
-  const std::string old = with_config("llama3", "{}").decode(std::vector{id});
+  const std::string old = with_config("llama3", "{}").decode(std::vector{id}, SpecialTokens::kKeep);
   const auto load = [&](const std::string& bos) {
     return with_config("llama3", R"({"add_bos_token": true, "bos_token": ")" + bos +
                                      R"(", "added_tokens_decoder": {"300": {"content": "<x>"}}})");

@@ -13,6 +13,19 @@ SHIPPED_MODELS = [str(pathlib.Path(__file__).resolve().parents[2] / "models" / n
                   for name in ("nano-qwen-moe", "nano-llama-moe")]
 
 
+def text_of(ids, tokenizer):
+    """What the ids of a byte-level tokenizer spell, without special tokens. A token is written with a
+    character for each of its bytes: the printable ones stand for themselves, and for the others, in
+    order, those from U+0100 on."""
+    printable = [*range(0x21, 0x7f), *range(0xa1, 0xad), *range(0xae, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    byte_of = {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+    tokenizer = json.loads(tokenizer.read_text())
+    special = {token["id"] for token in tokenizer["added_tokens"]}
+    spelled = {i: word for word, i in tokenizer["model"]["vocab"].items() if i not in special}
+    return bytes(byte_of[c] for i in ids if i in spelled for c in spelled[i]).decode(errors="replace")
+
+
 class Tokens(CommandLine):
     def test_ids_are_those_of_the_tokenizer_and_decode_to_the_text(self):
         text = (self.folder / "text.txt").read_text(encoding="utf-8")
@@ -140,16 +153,17 @@ class Models(CommandLine):
 
     def test_generated_text_is_what_its_ids_decode_to(self):
         (self.folder / "hello.txt").write_text("Hello")
+        (self.folder / "prompts.jsonl").write_text('"Hello"\n')
         ids = json.loads(self.succeed("tokenize", "model", "hello.txt", "--json"))["ids"]
-        more = ["--max-new-tokens", "40", "--temperature", "1", "--seed", "7"]
-        done = self.succeed("generate", "model", "--tokens", json.dumps(ids), *more)
-        text = self.succeed("generate", "model", "--prompt", "Hello", *more)
-        vocabulary = json.loads((self.folder / "model" / "tokenizer.json").read_text())["model"]["vocab"]
-        spelled = {i: word for word, i in vocabulary.items()}
-        words = [spelled[int(i)] for i in done.split() if int(i) in spelled]
-        for word in words:
-            if word.isascii():
-                self.assertIn(word, text)
+        words = ["generate", "model", "--max-new-tokens", "60", "--temperature", "1", "--seed", "9"]
+        generated = [int(i) for i in self.succeed(*words, "--tokens", json.dumps(ids)).split()]
+        self.assertEqual(len(generated), 60)
+        self.assertIn(0, generated)  # a special token, of which no text is written
+        text = text_of(generated, self.folder / "model" / "tokenizer.json")
+        together = self.succeed(*words, "--prompts", "prompts.jsonl")
+        self.assertEqual(json.loads(together), {"text": text})
+        alone = self.succeed(*words, "--prompt", "Hello")
+        self.assertEqual(alone, text.replace("\r", "\n") + "\n")  # whose line ends were read as such
 
     def test_many_prompts_give_the_texts_that_each_gives_alone(self):
         prompts = ["Hello", [1, 2, 3], "Hello, world! 😀", [7], "a b c d e f"]
