@@ -1,6 +1,5 @@
 // `c2r analyze`: what the experts of each layer do together.
 #include <algorithm>
-#include <charconv>
 #include <iostream>
 #include <memory>
 
@@ -11,6 +10,7 @@
 #include "c2r/cli/version.h"
 #include "c2r/collaboration/fan_out.h"
 #include "c2r/core/error.h"
+#include "c2r/core/parse_integer.h"
 #include "c2r/core/shown.h"
 #include "c2r/placement/cluster.h"
 #include "c2r/report/analysis.h"
@@ -31,12 +31,10 @@ struct AnalyzeOptions {
 std::vector<std::int32_t> parse_ranks(const std::vector<std::string>& words) {
   std::vector<std::int32_t> sizes;
   for (const std::string& word : words) {
-    std::int32_t size = 0;
-    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), size);
-    C2R_REQUIRE(
-        error == std::errc() && end == word.data() + word.size() && 1 <= size && size <= kMaxRanks,
-        kInvalidArgument, "--ranks takes numbers in [1, {}], not '{}'", kMaxRanks, word);
-    sizes.push_back(size);
+    const auto size = parse_integer(word);
+    C2R_REQUIRE(size && 1 <= *size && *size <= kMaxRanks, kInvalidArgument,
+                "--ranks takes numbers in [1, {}], not '{}'", kMaxRanks, word);
+    sizes.push_back(static_cast<std::int32_t>(*size));
   }
   return sizes;
 }
@@ -82,6 +80,7 @@ std::optional<FanOutOfSplit> fan_out(const Inputs& inputs, std::int32_t ep_size,
     const auto num_tokens =
         static_cast<double>(std::max<std::int64_t>(statistics.num_tokens[layer], 1));
     split.per_layer.push_back(static_cast<double>(totals[layer]) / num_tokens);
+    split.mean += split.per_layer.back() / static_cast<double>(totals.size());
   }
   return split;
 }
@@ -124,10 +123,11 @@ void print_for_people(const AnalyzeOptions& options, const Analysis& analysis,
                                         wants_color());
   }
   std::cout
-      << "\npartners: the effective number of other experts that an expert is chosen together "
-         "with;\nspecialization: 0 if it works with all alike, 1 if with one alone";
+      << "\ncollaborators: the effective number of other experts that an expert is chosen with;"
+         "\nspecialization: 0 if it works with all alike, 1 if with one alone";
   if (!analysis.fan_out.empty()) {
-    std::cout << ";\nranks of N: how many a token must reach if experts are split in order over N";
+    std::cout << ";\nfan-out over N: the ranks that a token must reach if experts are split in "
+                 "order over N";
   }
   std::cout << "\n";
 }

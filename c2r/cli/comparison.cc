@@ -49,7 +49,7 @@ void add_baselines(Comparison& comparison) {
   const std::vector<std::string> names = parts_of(options.baselines);
   if (names == std::vector<std::string>{"none"}) return;
   const auto counts =
-      count_collaboration(comparison.trace, comparison.ranges_fit, options.num_threads);
+      count_coactivation(comparison.trace, comparison.ranges_fit, options.num_threads);
   for (const std::string& name : names) {
     const bool looks_at_tokens = name != "contiguous" && name != "round-robin" && name != "random";
     ComparisonEntry entry{.name = name,

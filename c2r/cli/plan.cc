@@ -77,7 +77,7 @@ std::vector<Placement> by_baseline(const PlanOptions& options, const PlanTokens&
   const std::int32_t ep_size = tokens.cluster.ep_size();
   ProgressLine progress("placing experts");
   return place_layers(
-      options.method, count_collaboration(tokens.trace, tokens.fitted, options.num_threads),
+      options.method, count_coactivation(tokens.trace, tokens.fitted, options.num_threads),
       {.cluster = tokens.cluster,
        .slots_per_rank = (num_experts + ep_size - 1) / ep_size + options.redundant_slots,
        .num_groups = std::max(options.num_groups, 1),
@@ -88,7 +88,7 @@ std::vector<Placement> by_baseline(const PlanOptions& options, const PlanTokens&
 // The constraint's lists come from the fitted tokens, as the placement does.
 void add_lists(const PlanTokens& tokens, std::int32_t top_t, int num_threads, Plan& plan) {
   plan.top_t = top_t;
-  const auto counts = count_collaboration(tokens.trace, tokens.fitted, num_threads);
+  const auto counts = count_coactivation(tokens.trace, tokens.fitted, num_threads);
   for (std::size_t layer = 0; layer < plan.layers.size(); ++layer) {
     const auto ranked = rank_collaborators(counts[layer]);
     Matrix<ExpertId>& lists = plan.layers[layer].collaborators;

@@ -8,6 +8,7 @@
 
 #include "c2r/cli/app.h"
 #include "c2r/cli/progress_line.h"
+#include "c2r/collaboration/metrics.h"
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
 #include "c2r/placement/volume.h"

@@ -148,9 +148,9 @@ CollaborationStatistics count_collaboration(const Trace& trace, int num_threads,
   return statistics;
 }
 
-std::vector<CollaborationMatrix> count_collaboration(const Trace& trace,
-                                                     std::span<const TokenRange> ranges,
-                                                     int num_threads) {
+std::vector<CollaborationMatrix> count_coactivation(const Trace& trace,
+                                                    std::span<const TokenRange> ranges,
+                                                    int num_threads) {
   const TraceHeader& header = trace.header();
   std::vector<CollaborationMatrix> layers(
       static_cast<std::size_t>(header.num_layers()),
@@ -180,6 +180,8 @@ void merge(const CollaborationStatistics& from, CollaborationStatistics& into) {
     C2R_REQUIRE(from.num_tokens[layer] <= kMaxCountedTokens - into.num_tokens[layer],
                 kInvalidArgument, "cannot merge statistics of more than {} tokens together",
                 kMaxCountedTokens);
+  }
+  for (std::size_t layer = 0; layer < into.coactivation.size(); ++layer) {
     into.num_tokens[layer] += from.num_tokens[layer];
     const auto source = from.coactivation[layer].all();
     const auto target = into.coactivation[layer].all();

@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "c2r/core/matrix.h"
@@ -54,10 +53,10 @@ CollaborationStatistics count_collaboration(const Trace& trace, int num_threads,
 /// The counts of the tokens in `ranges` alone. [num_layers]
 /// @throws Error(kInvalidFile) as above
 ///
-/// Cost: num_layers * top_k^2 increments for each token.
-std::vector<CollaborationMatrix> count_collaboration(const Trace& trace,
-                                                     std::span<const TokenRange> ranges,
-                                                     int num_threads);
+/// Cost: num_layers * top_k^2 increments for each token; layers are shared out among the threads.
+std::vector<CollaborationMatrix> count_coactivation(const Trace& trace,
+                                                    std::span<const TokenRange> ranges,
+                                                    int num_threads);
 
 /// Adds `from` to `into`, as if their tokens had been counted together.
 /// @throws Error(kInvalidArgument) if models or pairs differ, or above 2^47 tokens

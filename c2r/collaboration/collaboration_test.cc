@@ -166,7 +166,7 @@ TEST(CountCollaboration, ReportsAnInvalidChoiceInTheFile) {
 TEST(CountCollaboration, CountsTheTokensOfSomeRangesAlone) {
   const auto choices = random_choices(300, 8, 2, true, 3);
   const Trace trace = trace_of({choices, choices}, 8, "a");
-  const auto counts = count_collaboration(trace, {{TokenRange{20, 50}, TokenRange{200, 300}}}, 2);
+  const auto counts = count_coactivation(trace, {{TokenRange{20, 50}, TokenRange{200, 300}}}, 2);
   CollaborationMatrix expected(8, 8);
   add_collaboration(trace.topk_idx(0, 20, 50), expected);
   add_collaboration(trace.topk_idx(0, 200, 300), expected);
@@ -205,6 +205,18 @@ TEST(Merge, RefusesAnotherModel) {
   EXPECT_EQ(error_with(other), "cannot merge statistics of 'a' and 'b'");
   EXPECT_EQ(error_with(header, false),
             "cannot merge statistics with and without co-activation counts");
+}
+
+TEST(Merge, AddsNothingIfOneLayerWouldHaveTooManyTokens) {
+  auto into =
+      empty_statistics({.model = "a", .num_experts = 8, .top_k = 2, .layer_indices = {0, 1}});
+  auto from = into;
+  into.num_tokens = {1, std::int64_t{1} << 47};
+  from.num_tokens = {1, 1};
+  const auto before = into;
+  EXPECT_EQ(error_of([&] { merge(from, into); }),
+            "cannot merge statistics of more than 140737488355328 tokens together");
+  EXPECT_EQ(into, before);
 }
 
 TEST(StatisticsFile, ReturnsWhatWasWritten) {

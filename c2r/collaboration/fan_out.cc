@@ -11,24 +11,26 @@
 namespace c2r {
 namespace {
 
-void check_groups(std::span<const std::int32_t> groups, std::int32_t num_experts) {
-  C2R_REQUIRE(std::ssize(groups) == num_experts, kInvalidArgument,
-              "{} experts are given a group, but the layer has {}", groups.size(), num_experts);
+void check_ranks_of_experts(std::span<const std::int32_t> rank_of_expert,
+                            std::int32_t num_experts) {
+  C2R_REQUIRE(std::ssize(rank_of_expert) == num_experts, kInvalidArgument,
+              "{} experts are given a rank, but the layer has {}", rank_of_expert.size(),
+              num_experts);
   const auto outside = std::ranges::find_if_not(
-      groups, [](std::int32_t group) { return 0 <= group && group < kMaxExperts; });
-  C2R_REQUIRE(outside == groups.end(), kInvalidArgument, "group {} is not in [0, {}]", *outside,
-              kMaxExperts - 1);
+      rank_of_expert, [](std::int32_t rank) { return 0 <= rank && rank < kMaxExperts; });
+  C2R_REQUIRE(outside == rank_of_expert.end(), kInvalidArgument, "rank {} is not in [0, {}]",
+              *outside, kMaxExperts - 1);
 }
 
-std::int64_t distinct_groups(MatrixView<const ExpertId> topk_idx,
-                             std::span<const std::int32_t> groups) {
-  std::array<std::int64_t, kMaxExperts> last_token;  // that reached the group
+std::int64_t distinct_ranks(MatrixView<const ExpertId> topk_idx,
+                            std::span<const std::int32_t> rank_of_expert) {
+  std::array<std::int64_t, kMaxExperts> last_token;  // that reached the rank
   last_token.fill(-1);
   std::int64_t count = 0;
   for (std::int64_t t = 0; t < topk_idx.rows(); ++t) {
     for (const ExpertId id : topk_idx.row(t)) {
       if (id == kNoExpert) continue;
-      std::int64_t& last = last_token[static_cast<std::size_t>(groups[index(id)])];
+      std::int64_t& last = last_token[static_cast<std::size_t>(rank_of_expert[index(id)])];
       if (last != t) ++count;
       last = t;
     }
@@ -39,32 +41,32 @@ std::int64_t distinct_groups(MatrixView<const ExpertId> topk_idx,
 }  // namespace
 
 std::vector<std::int64_t> count_fan_out(const Trace& trace,
-                                        std::span<const std::int32_t> group_of_expert,
+                                        std::span<const std::int32_t> rank_of_expert,
                                         int num_threads, Progress& progress) {
-  check_groups(group_of_expert, trace.header().num_experts);
+  check_ranks_of_experts(rank_of_expert, trace.header().num_experts);
   std::vector<std::int64_t> totals(static_cast<std::size_t>(trace.header().num_layers()), 0);
   std::mutex mutex;
   for_each_chunk(trace, num_threads, progress, [&](const TraceChunk& chunk, int) {
     const auto topk_idx = trace.topk_idx(chunk.layer, chunk.begin, chunk.end);
-    const std::int64_t count = distinct_groups(topk_idx, group_of_expert);
+    const std::int64_t count = distinct_ranks(topk_idx, rank_of_expert);
     const std::lock_guard lock(mutex);
     totals[static_cast<std::size_t>(chunk.layer)] += count;
   });
   return totals;
 }
 
-std::optional<std::vector<std::int64_t>> count_fan_out(const CollaborationStatistics& statistics,
-                                                       std::span<const std::int32_t> groups) {
-  check_groups(groups, statistics.header.num_experts);
+std::optional<std::vector<std::int64_t>> count_fan_out(
+    const CollaborationStatistics& statistics, std::span<const std::int32_t> rank_of_expert) {
+  check_ranks_of_experts(rank_of_expert, statistics.header.num_experts);
   if (statistics.header.top_k > 2 || !statistics.has_pairs) return std::nullopt;
   std::vector<std::int64_t> totals;
   for (const CollaborationMatrix& counts : statistics.coactivation) {
-    std::int64_t reached = 0;  // a token reaches one group per choice, less one if both are in one
+    std::int64_t reached = 0;  // a token reaches one rank per choice, less one if both are in one
     for (std::int64_t a = 0; a < counts.rows(); ++a) {
       reached += counts(a, a);
       for (std::int64_t b = a + 1; b < counts.cols(); ++b) {
-        const bool is_intra =
-            groups[static_cast<std::size_t>(a)] == groups[static_cast<std::size_t>(b)];
+        const bool is_intra = rank_of_expert[static_cast<std::size_t>(a)] ==
+                              rank_of_expert[static_cast<std::size_t>(b)];
         if (is_intra) reached -= counts(a, b);
       }
     }

@@ -1,4 +1,4 @@
-// Fan-out: how many groups of experts (ranks, under some placement) a token must reach.
+// Fan-out: how many ranks a token must reach, if each expert is on one.
 #pragma once
 
 #include <cstdint>
@@ -12,20 +12,20 @@
 
 namespace c2r {
 
-/// For each layer, the sum over tokens of the distinct groups among the token's experts; divided
-/// by the number of tokens it is the mean fan-out. Expert e belongs to `group_of_expert[e]`.
-/// @param group_of_expert [num_experts], each in [0, kMaxExperts)
+/// For each layer, the sum over tokens of the distinct ranks among the token's experts; divided
+/// by the number of tokens it is the mean fan-out.
+/// @param rank_of_expert [num_experts], each in [0, kMaxExperts): no more ranks than experts
 /// @throws Error(kInvalidArgument) if it has another length or an id out of range,
 ///         Error(kInvalidFile) if the trace holds an invalid choice
 ///
 /// Cost: one pass over the trace, O(top_k) a token and layer.
 std::vector<std::int64_t> count_fan_out(const Trace& trace,
-                                        std::span<const std::int32_t> group_of_expert,
+                                        std::span<const std::int32_t> rank_of_expert,
                                         int num_threads, Progress& progress);
 
 /// The same from pair counts, which are the whole distribution for top_k <= 2 and are not enough
 /// for more: then nothing is returned, and likewise for statistics without pairs.
-std::optional<std::vector<std::int64_t>> count_fan_out(const CollaborationStatistics& statistics,
-                                                       std::span<const std::int32_t> groups);
+std::optional<std::vector<std::int64_t>> count_fan_out(
+    const CollaborationStatistics& statistics, std::span<const std::int32_t> rank_of_expert);
 
 }  // namespace c2r

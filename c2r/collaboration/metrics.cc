@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "c2r/collaboration/limits_internal.h"
+
 namespace c2r {
 namespace {
 
@@ -11,8 +13,7 @@ namespace {
 std::int64_t fewest_for_90_percent(std::vector<std::int64_t> weights, std::int64_t total) {
   std::ranges::sort(weights, std::ranges::greater{});
   std::int64_t taken = 0, held = 0;
-  // In long double, because 10 * held may not fit; exact below 2^60.
-  while (10.0L * static_cast<long double>(held) < 9.0L * static_cast<long double>(total)) {
+  while (10 * held < 9 * total) {  // far below 2^63, because a row adds up to k * kMaxCountedTokens
     held += weights[static_cast<std::size_t>(taken++)];
   }
   return taken;
@@ -65,23 +66,32 @@ class CollaboratorMean {
 
 }  // namespace
 
+double imbalance(std::span<const std::int64_t> loads) {
+  const auto total = std::accumulate(loads.begin(), loads.end(), std::int64_t{0});
+  if (total == 0) return 1.0;
+  return static_cast<double>(std::ranges::max(loads)) * static_cast<double>(loads.size()) /
+         static_cast<double>(total);
+}
+
 LayerMetrics layer_metrics(const CollaborationMatrix& counts, bool has_pairs) {
   LayerMetrics layer;
   CollaboratorMean mean;
+  std::vector<std::int64_t> loads;
   for (std::int64_t e = 0; e < counts.rows(); ++e) {
     ExpertMetrics expert{.load = counts(e, e)};
     if (has_pairs) expert.collaborators = collaborator_metrics(counts, e);
     mean.add(expert.collaborators);
     layer.num_choices += expert.load;
+    loads.push_back(expert.load);
     if (expert.load == 0) ++layer.num_unused_experts;
     if (expert.load > counts(layer.busiest_expert, layer.busiest_expert)) layer.busiest_expert = e;
     layer.experts.push_back(expert);
   }
   layer.collaborators = mean.mean();
+  layer.imbalance = imbalance(loads);
   if (layer.num_choices > 0) {
     const auto most = static_cast<double>(counts(layer.busiest_expert, layer.busiest_expert));
     layer.busiest_share = most / static_cast<double>(layer.num_choices);
-    layer.imbalance = layer.busiest_share * static_cast<double>(counts.rows());
   }
   return layer;
 }

@@ -1,13 +1,13 @@
-// What the counts say: how uneven the load is, and how many partners an expert really has.
+// What the counts say: how uneven the load is, and how many collaborators an expert really has.
 //
 // For a layer with co-activation counts C, whose diagonal C[e][e] is the load of e:
-//   imbalance                max over e of C[e][e], divided by the mean over e
+//   imbalance                max over e of C[e][e], divided by the mean over e; 1 without any load
 //   busiest share            max over e of C[e][e], divided by the sum over e
 // and for an expert e with p[b] = C[e][b] / (sum over b != e of C[e][b]), its collaborators'
 // shares:
 //   effective collaborators  exp(H), where H = -(sum over b != e of p[b] ln p[b])
-//   normalized entropy       H / ln(num_experts - 1): 1 if all others are partners equally
-//   specialization           1 - normalized entropy: 1 if there is one partner only
+//   normalized entropy       H / ln(num_experts - 1): 1 if all others are collaborators alike
+//   specialization           1 - normalized entropy: 1 if there is one collaborator only
 //   collaborators for 90 %   the fewest experts b whose p[b] add up to 0.9 or more
 // An expert that was never chosen together with another has none of the last four, and is left out
 // of means over experts. Entropies are in nats.
@@ -15,6 +15,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "c2r/collaboration/collaboration.h"
@@ -35,8 +36,8 @@ struct ExpertMetrics {
 
 struct LayerMetrics {
   std::int64_t num_choices = 0;  // sum of the loads
-  double imbalance = 0;          // 0 where nothing was chosen, as the next two
-  double busiest_share = 0;
+  double imbalance = 1;
+  double busiest_share = 0;                          // 0 where nothing was chosen
   std::int64_t busiest_expert = 0;                   // the lowest id among equals
   std::int64_t num_unused_experts = 0;               // with load 0
   std::optional<CollaboratorMetrics> collaborators;  // mean over the experts that have any
@@ -49,6 +50,10 @@ struct ModelMetrics {
   std::optional<CollaboratorMetrics> collaborators;  // mean over all experts of all layers
   std::vector<LayerMetrics> layers;                  // [num_layers]
 };
+
+/// The largest of `loads`, of experts or of ranks, over their mean; 1.0 is perfect, and what it is
+/// without any load.
+double imbalance(std::span<const std::int64_t> loads);
 
 /// The metrics of one layer. @param has_pairs false: only the diagonal of `counts` means anything
 LayerMetrics layer_metrics(const CollaborationMatrix& counts, bool has_pairs);

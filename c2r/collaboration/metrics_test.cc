@@ -56,6 +56,9 @@ TEST(LayerMetrics, CountExactlyWhoCoversNinetyPercent) {
   };
   EXPECT_EQ(ninety({9, 1}), 1);
   EXPECT_EQ(ninety({899, 101}), 2);
+  constexpr std::int64_t kMost = std::int64_t{31} << 47;  // of a row: 31 partners of 2^47 tokens
+  EXPECT_EQ(ninety({kMost / 10 * 9 - 9, kMost / 10 + 9}), 2);
+  EXPECT_EQ(ninety({kMost / 10 * 9 + 9, kMost / 10 - 9}), 1);
   EXPECT_EQ(ninety({1, 1, 1, 1, 1, 1, 1, 1, 1, 1}), 9);
 }
 
@@ -66,7 +69,7 @@ TEST(LayerMetrics, LeaveOutExpertsWithoutCollaborators) {
   EXPECT_NEAR(m.collaborators->effective_collaborators, 1, kTolerance);
   const LayerMetrics empty = layer_metrics(CollaborationMatrix(3, 3), true);
   EXPECT_FALSE(empty.collaborators.has_value());
-  EXPECT_EQ(empty.imbalance, 0);
+  EXPECT_EQ(empty.imbalance, 1);
   const LayerMetrics loads = layer_metrics(matrix_of({{3, 0}, {0, 1}}), false);
   EXPECT_FALSE(loads.collaborators.has_value());
   EXPECT_NEAR(loads.imbalance, 1.5, kTolerance);
@@ -161,11 +164,11 @@ TEST(CountFanOut, CountsDistinctGroups) {
   EXPECT_EQ(testing::error_of([&] {
               count_fan_out(trace, {{0, 1}}, 1, progress);
             }),
-            "2 experts are given a group, but the layer has 4");
+            "2 experts are given a rank, but the layer has 4");
   EXPECT_EQ(testing::error_of([&] {
               count_fan_out(trace, {{0, 1, -1, 0}}, 1, progress);
             }),
-            "group -1 is not in [0, 1023]");
+            "rank -1 is not in [0, 1023]");
 }
 
 }  // namespace

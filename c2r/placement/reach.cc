@@ -244,11 +244,4 @@ std::vector<std::int64_t> rank_choices(const Reach& reach) {
   return choices;
 }
 
-double imbalance(std::span<const std::int64_t> loads) {
-  const auto total = std::accumulate(loads.begin(), loads.end(), std::int64_t{0});
-  if (total == 0) return 1.0;
-  return static_cast<double>(*std::ranges::max_element(loads)) * static_cast<double>(loads.size()) /
-         static_cast<double>(total);
-}
-
 }  // namespace c2r

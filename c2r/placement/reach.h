@@ -137,7 +137,4 @@ Placement keep_main_slots(const Placement& placement, const Reach& reach);
 /// Choices served by each rank; divide by `denominator`. [ep_size]
 std::vector<std::int64_t> rank_choices(const Reach& reach);
 
-/// The largest of `loads` over their mean; 1.0 is perfect, and what it is without any load.
-double imbalance(std::span<const std::int64_t> loads);
-
 }  // namespace c2r

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <set>
 
+#include "c2r/collaboration/metrics.h"
 #include "c2r/core/testing.h"
 #include "c2r/io/file.h"
 #include "c2r/placement/optimize.h"

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "c2r/collaboration/metrics.h"
 #include "c2r/core/error.h"
 #include "c2r/io/file.h"
 #include "c2r/io/safetensors.h"

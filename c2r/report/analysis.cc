@@ -40,10 +40,6 @@ Json layer_json(const Analysis& analysis, std::size_t layer) {
   return json;
 }
 
-double mean_of(const std::vector<double>& values) {
-  return std::reduce(values.begin(), values.end()) / static_cast<double>(values.size());
-}
-
 // The cells that a layer's row and the row of means have in common.
 std::vector<std::string> cells(const std::string& name, double imbalance, double busiest_share,
                                const std::optional<CollaboratorMetrics>& m) {
@@ -74,7 +70,7 @@ Json analysis_json(const Analysis& analysis) {
                {"collaborators", collaborators_json(m.collaborators)}};
   json["fan_out"] = Json::object();
   for (const FanOutOfSplit& split : analysis.fan_out) {
-    json["fan_out"][std::to_string(split.ep_size)] = mean_of(split.per_layer);
+    json["fan_out"][std::to_string(split.ep_size)] = split.mean;
   }
   json["layers"] = Json::array();
   for (std::size_t layer = 0; layer < m.layers.size(); ++layer) {
@@ -87,10 +83,10 @@ std::string analysis_table(const Analysis& analysis) {
   const ModelMetrics& m = analysis.metrics;
   const TraceHeader& header = analysis.statistics.header;
   std::vector<std::vector<std::string>> rows = {
-      {"layer", "max/mean load", "busiest", fmt::format("partners of {}", header.num_experts - 1),
-       "for 90 %", "specialization"}};
+      {"layer", "imbalance", "busiest share",
+       fmt::format("collaborators of {}", header.num_experts - 1), "for 90 %", "specialization"}};
   for (const FanOutOfSplit& split : analysis.fan_out) {
-    rows[0].push_back(fmt::format("ranks of {}", split.ep_size));
+    rows[0].push_back(fmt::format("fan-out over {}", split.ep_size));
   }
   for (std::size_t layer = 0; layer < m.layers.size(); ++layer) {
     const LayerMetrics& l = m.layers[layer];
@@ -102,7 +98,7 @@ std::string analysis_table(const Analysis& analysis) {
   }
   rows.push_back(cells("mean", m.mean_imbalance, m.mean_busiest_share, m.collaborators));
   for (const FanOutOfSplit& split : analysis.fan_out) {
-    rows.back().push_back(fmt::format("{:.3f}", mean_of(split.per_layer)));
+    rows.back().push_back(fmt::format("{:.3f}", split.mean));
   }
   return render_table(rows);
 }

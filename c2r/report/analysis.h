@@ -15,6 +15,7 @@ namespace c2r {
 struct FanOutOfSplit {
   std::int32_t ep_size = 0;
   std::vector<double> per_layer;  // [num_layers]
+  double mean = 0;                // over layers
 };
 
 struct Analysis {

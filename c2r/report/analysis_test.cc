@@ -1,0 +1,87 @@
+#include "c2r/report/analysis.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <utility>
+
+namespace c2r {
+namespace {
+
+// Layer 1: expert 0 works with 1, 2 and 3 in the ratio 2:1:1, and each of them with it alone. No
+// token came to layer 5.
+Analysis example() {
+  Analysis analysis;
+  analysis.statistics =
+      empty_statistics({.model = "example", .num_experts = 4, .top_k = 2, .layer_indices = {1, 5}});
+  analysis.statistics.num_tokens = {40, 0};
+  CollaborationMatrix& counts = analysis.statistics.coactivation[0];
+  for (const auto& [e, load] : {std::pair{0, 40}, {1, 20}, {2, 10}, {3, 10}}) {
+    counts(e, e) = load;
+    if (e != 0) counts(0, e) = counts(e, 0) = load;
+  }
+  analysis.metrics = model_metrics(analysis.statistics);
+  analysis.fan_out = {{.ep_size = 2, .per_layer = {1.5, 0}, .mean = 0.75}};
+  return analysis;
+}
+
+// exp(H(0)) = 2^1.5 = 2.83, specialization 1 - 1.5 ln 2 / ln 3 = 0.054; 1 and 1 for the others.
+TEST(AnalysisTable, HasALineForEachLayerAndTheMeans) {
+  EXPECT_EQ(
+      analysis_table(example()),
+      "layer  imbalance  busiest share  collaborators of 3  for 90 %  specialization  fan-out "
+      "over 2\n"
+      "1           2.00         50.0 %                 1.5       1.5           0.763           "
+      "1.500\n"
+      "5           1.00          0.0 %                   -         -               -           "
+      "0.000\n"
+      "mean        1.50         25.0 %                 1.5       1.5           0.763           "
+      "0.750\n");
+}
+
+TEST(AnalysisJson, NamesEveryNumber) {
+  const Json json = analysis_json(example());
+  const Json& layers = json.at("layers");
+  const auto head = [](Json object, std::initializer_list<const char*> left_out) {
+    for (const char* key : left_out) object.erase(key);
+    return json_text(object);
+  };
+  EXPECT_EQ(head(json, {"collaborators", "layers"}),
+            R"({"model":"example","num_experts":4,"top_k":2,"num_layers":2,"mean_imbalance":1.5,)"
+            R"("max_imbalance":2.0,"mean_busiest_share":0.25,"fan_out":{"2":0.75}})");
+  EXPECT_EQ(
+      head(layers[0], {"collaborators", "experts"}),
+      R"({"layer_index":1,"num_tokens":40,"num_choices":80,"imbalance":2.0,)"
+      R"("busiest_share":0.5,"busiest_expert":0,"num_unused_experts":0,"fan_out":{"2":1.5}})");
+  EXPECT_EQ(head(layers[1], {"experts"}),
+            R"({"layer_index":5,"num_tokens":0,"num_choices":0,"imbalance":1.0,)"
+            R"("busiest_share":0.0,"busiest_expert":0,"num_unused_experts":4,)"
+            R"("collaborators":null,"fan_out":{"2":0.0}})");
+  EXPECT_EQ(json_text(layers[1]["experts"][0]), R"({"load":0,"collaborators":null})");
+  EXPECT_EQ(json_text(layers[0]["experts"][3]),
+            R"({"load":10,"collaborators":{"effective_collaborators":1.0,)"
+            R"("normalized_entropy":0.0,"specialization":1.0,"collaborators_90":1.0}})");
+  for (const Json* means : {&json.at("collaborators"), &layers[0].at("collaborators")}) {
+    EXPECT_NEAR(means->at("effective_collaborators"), (std::pow(2, 1.5) + 3) / 4, 1e-12);
+    EXPECT_NEAR(means->at("normalized_entropy"), 1.5 * std::log(2) / std::log(3) / 4, 1e-12);
+    EXPECT_NEAR(means->at("specialization"), 1 - 1.5 * std::log(2) / std::log(3) / 4, 1e-12);
+    EXPECT_EQ(means->at("collaborators_90"), 1.5);
+  }
+}
+
+TEST(MostSpecializedLayer, IsTheFirstIfNoneHasCollaborators) {
+  EXPECT_EQ(most_specialized_layer(example().metrics), 0);
+  ModelMetrics metrics = example().metrics;
+  std::swap(metrics.layers[0], metrics.layers[1]);
+  EXPECT_EQ(most_specialized_layer(metrics), 1);
+  metrics.layers[1].collaborators.reset();
+  EXPECT_EQ(most_specialized_layer(metrics), 0);
+}
+
+TEST(CollaborationHeatMap, SaysSoIfNoTwoExpertsWereChosenTogether) {
+  EXPECT_EQ(collaboration_heat_map(example().statistics, 1, 64, false),
+            "no two experts were chosen together\n");
+}
+
+}  // namespace
+}  // namespace c2r
