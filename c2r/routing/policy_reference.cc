@@ -77,16 +77,20 @@ std::vector<std::size_t> choose(const RoutingPolicy& policy, std::span<const flo
   return chosen;
 }
 
+// A half of the numbers, and the other half, added in the same way. As many as a power of two.
+float sum_of_neighbours(std::span<const float> numbers) {
+  if (numbers.size() == 1) return numbers[0];
+  const std::size_t half = numbers.size() / 2;
+  return sum_of_neighbours(numbers.first(half)) + sum_of_neighbours(numbers.last(half));
+}
+
 // The sum of exp(logit - shift) over all experts, in the order that policy.h prescribes.
 float reference_sum_of_exps(std::span<const float> logits, float shift) {
   std::array<float, 16> partial{};
   for (std::size_t e = 0; e < logits.size(); ++e) {
     partial[e % 16] += exp_of_negative(logits[e] - shift);
   }
-  for (std::size_t n = 8; n >= 1; n /= 2) {
-    for (std::size_t i = 0; i < n; ++i) partial[i] = partial[2 * i] + partial[2 * i + 1];
-  }
-  return partial[0];
+  return sum_of_neighbours(partial);
 }
 
 std::vector<float> weigh(const RoutingPolicy& policy, std::span<const float> logits,

@@ -7,9 +7,11 @@
 #include <limits>
 
 // Processors that stop at SSE4 cannot fuse a*b+c, as exp does, and are routed portably; vectors of
-// unknown length (SVE) cannot be elements of arrays, so Arm uses NEON.
+// unknown length (SVE) cannot be elements of arrays, so Arm uses NEON. Highway 1.0.3 has no name
+// yet for the SSE2 of later ones.
+#define C2R_HWY_SSE2 (1LL << 14)
 #define HWY_DISABLED_TARGETS \
-  (HWY_SSSE3 | HWY_SSE4 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
+  (C2R_HWY_SSE2 | HWY_SSSE3 | HWY_SSE4 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
 // The fallback is the portable path, not vectors emulated by loops, with every compiler.
 #define HWY_BROKEN_EMU128 1
 #undef HWY_TARGET_INCLUDE
@@ -33,6 +35,8 @@ bool route_tokens(const RouteTask& task) {
 }
 
 #else
+
+static_assert(HWY_NATIVE_FMA, "as the portable path, or results would depend on the processor");
 
 // kLanes tokens on their way through the router.
 struct Block {
@@ -150,7 +154,7 @@ HWY_INLINE bool are_within(Ints least, Ints largest, float limit) {
 
 // Notes whether a block's logits are close together, from its least and largest keys, among others.
 // Returns false if a logit is not finite. The bits that keys drop do not matter: the largest finite
-// score ends in ones, and 2 * 43 is well below the 87.3 that exp_of_minus() needs.
+// score ends in ones, and 2 * 43 is well below the 87.3 that exp_of_negated() needs.
 HWY_INLINE bool note_range(Ints least, Ints largest, Block& block) {
   block.is_bounded = are_within(least, largest, 43.0f);
   return block.is_bounded || are_within(least, largest, std::numeric_limits<float>::max());
@@ -262,7 +266,7 @@ void weigh(const Call& call, Block& block) {
       sigmoid<1>(&weight);
     } else {
       weight = hn::Sub(shift, weight);
-      exp_of_minus<1>(&weight);
+      exp_of_negated<1>(&weight);
     }
     hn::Store(weight, d, block.weights + r * kLanes);
     sum = hn::Add(sum, weight);

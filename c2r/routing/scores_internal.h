@@ -11,7 +11,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <cstdint>
 
 #include "c2r/routing/exp_internal.h"
 #include "c2r/routing/top_k_internal.h"
@@ -44,7 +43,7 @@ HWY_INLINE void power_bounded(Floats* x, float log2_base) {
 
 // x[i] = e^-x[i] for x[i] >= 0; for x[i] <= 87 if kIsBounded.
 template <std::size_t kCount, bool kIsBounded = false>
-HWY_INLINE void exp_of_minus(Floats* x) {
+HWY_INLINE void exp_of_negated(Floats* x) {
   using namespace exp_constants;
   constexpr FloatTag d;
   if constexpr (!kIsBounded) {
@@ -89,7 +88,7 @@ HWY_INLINE void add_exps(const float* row, std::size_t num_used, Floats shift, F
   for (std::size_t v = 0; v < kCount; ++v) {
     terms[v] = hn::Sub(shift, hn::LoadU(d, row + v * kLanes));  // the load comes with it
   }
-  exp_of_minus<kCount, kIsBounded>(terms);
+  exp_of_negated<kCount, kIsBounded>(terms);
   for (std::size_t v = 0; v < kCount; ++v) {
     if constexpr (!kAreAllUsed) {
       const auto is_used = hn::FirstN(d, num_used - std::min(num_used, v * kLanes));
