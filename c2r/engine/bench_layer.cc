@@ -34,15 +34,6 @@ std::int64_t nanoseconds(Clock::duration duration) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(duration).count();
 }
 
-// `own` of every rank, as rows. Collective.
-Matrix<std::int64_t> gather(Transport& transport, std::span<const std::int64_t> own,
-                            const std::string& label) {
-  Matrix<std::int64_t> all(transport.ep_size(), std::ssize(own));
-  std::ranges::copy(own, all.row(std::int64_t(index(transport.rank()))).begin());
-  all_reduce(transport, all.all(), Reduction::kSum, label);
-  return all;
-}
-
 // What a rank computes, whichever rows it is given.
 class Compute {
  public:
@@ -154,9 +145,9 @@ void Runner::check_and_count(VariantResult& result) {
   handle.combine_own(out_);
   handle.finish_combine(sum_);
   const auto combine = sent_since(before);
-  result.metadata_bytes = gather(transport_, metadata, "check");
-  result.dispatch_bytes = gather(transport_, dispatch, "check");
-  result.combine_bytes = gather(transport_, combine, "check");
+  result.metadata_bytes = all_gather<std::int64_t>(transport_, metadata, "check");
+  result.dispatch_bytes = all_gather<std::int64_t>(transport_, dispatch, "check");
+  result.combine_bytes = all_gather<std::int64_t>(transport_, combine, "check");
   std::vector<std::int64_t> max_rows{handle.num_rows()};
   all_reduce(transport_, max_rows, Reduction::kMax, "check");
   result.max_rows = max_rows[0];
@@ -380,7 +371,7 @@ std::vector<VariantResult> bench_layer(Transport& transport, ThreadPool& pool,
   for (std::size_t v = 0; v < variants.size(); ++v) {
     std::vector<std::int64_t> own;
     for (const auto& rounds : phases[v]) own.push_back(std::int64_t(median(rounds) * 1e9));
-    const auto all = gather(transport, own, "times");
+    const auto all = all_gather<std::int64_t>(transport, own, "times");
     results[v].phase_seconds = Matrix<double>(all.rows(), all.cols());
     std::ranges::transform(all.all(), results[v].phase_seconds.all().begin(),
                            [](std::int64_t ns) { return double(ns) * 1e-9; });

@@ -23,7 +23,7 @@ class MachineId {
     for (char letter = 0; file.get(letter);) add(static_cast<std::uint8_t>(letter));
   }
   void add(std::uint8_t byte) { hash_ = (hash_ ^ byte) * 1099511628211U; }
-  std::int64_t value() const { return static_cast<std::int64_t>(hash_ >> 1); }  // never negative
+  std::int64_t value() const { return static_cast<std::int64_t>(hash_); }
 
  private:
   std::uint64_t hash_ = 14695981039346656037U;
@@ -31,12 +31,10 @@ class MachineId {
 
 // The ranks with the same id as this one, ascending.
 std::vector<RankId> ranks_with(std::int64_t id, Transport& transport, const char* label) {
-  std::vector<std::int64_t> ids(static_cast<std::size_t>(transport.ep_size()));
-  ids[index(transport.rank())] = id;
-  all_reduce(transport, ids, Reduction::kMax, label);
+  const auto ids = all_gather<std::int64_t>(transport, {&id, 1}, label);
   std::vector<RankId> ranks;
   for (std::int32_t rank = 0; rank < transport.ep_size(); ++rank) {
-    if (ids[static_cast<std::size_t>(rank)] == id) ranks.push_back(RankId{rank});
+    if (ids(rank, 0) == id) ranks.push_back(RankId{rank});
   }
   return ranks;
 }
@@ -74,6 +72,7 @@ std::int64_t weight_bytes(const Model& model, std::span<const Placement> placeme
       const auto slots = placements[moe_layer].slots.row(static_cast<std::int64_t>(index(rank)));
       experts.insert(slots.begin(), slots.end());
     }
+    experts.erase(kNoExpert);
     sum -= expert_bytes(*layer.moe);
     for (const ExpertId e : experts) sum += layer.moe->experts[index(e)].num_bytes();
     ++moe_layer;

@@ -4,26 +4,10 @@
 #include <utility>
 #include <vector>
 
-#include "c2r/core/matrix.h"
-
 namespace c2r {
 namespace {
 
 constexpr RankId kRoot{0};
-
-// Row r of the result is what rank r gave. Ends with every rank, so also a barrier.
-template <class T>
-Matrix<T> all_gather(Transport& transport, std::span<const T> mine, std::string label) {
-  Matrix<T> all(transport.ep_size(), std::ssize(mine));
-  std::vector<Outgoing> send;
-  std::vector<Incoming> recv;
-  for (std::int32_t peer = 0; peer < transport.ep_size(); ++peer) {
-    send.push_back({RankId{peer}, std::as_bytes(mine)});
-    recv.push_back({RankId{peer}, std::as_writable_bytes(all.row(peer))});
-  }
-  transport.start(send, recv, std::move(label))->wait();
-  return all;
-}
 
 }  // namespace
 
@@ -41,7 +25,7 @@ void all_reduce(Transport& transport, std::span<std::int64_t> values, Reduction 
 
 void barrier(Transport& transport, std::string label) {
   const std::byte here{};
-  all_gather<std::byte>(transport, {&here, 1}, std::move(label));
+  (void)all_gather<std::byte>(transport, {&here, 1}, std::move(label));
 }
 
 std::vector<std::byte> scatter_bytes(Transport& transport,

@@ -7,22 +7,42 @@
 #include <span>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
+#include "c2r/core/matrix.h"
 #include "c2r/transport/transport.h"
 
 namespace c2r {
+
+/// What each rank gave, as the rows of [ep_size, mine.size()], which is the same size on every
+/// rank. Ends with every rank, so it is a barrier, too.
+///
+/// Every rank sends its values to every other: ep_size - 1 messages. That is one latency, and
+/// whoever waits, waits for the rank that is missing itself, where a tree would make it wait for a
+/// rank that waits for another. For a few values, not for gradients.
+///
+/// @throws as Exchange::wait()
+template <class T>
+Matrix<T> all_gather(Transport& transport, std::span<const T> mine, std::string label) {
+  static_assert(std::is_trivially_copyable_v<T>);
+  Matrix<T> all(transport.ep_size(), std::ssize(mine));
+  std::vector<Outgoing> send;
+  std::vector<Incoming> recv;
+  for (std::int32_t peer = 0; peer < transport.ep_size(); ++peer) {
+    send.push_back({RankId{peer}, std::as_bytes(mine)});
+    recv.push_back({RankId{peer}, std::as_writable_bytes(all.row(peer))});
+  }
+  transport.start(send, recv, std::move(label))->wait();
+  return all;
+}
 
 enum class Reduction { kSum, kMax };
 
 /// Replaces each value by its sum or maximum over all ranks. "Did anybody fail?" is the maximum of
 /// a 0 or 1. `values` has the same length on every rank.
 ///
-/// Every rank sends its values to every other: ep_size - 1 messages of 8 bytes a value. That is one
-/// latency, and whoever waits, waits for the rank that is missing itself, where a tree would make
-/// it wait for a rank that waits for another. For a handful of values, not for gradients.
-///
-/// @throws as Exchange::wait()
+/// Cost, @throws: as all_gather()
 void all_reduce(Transport& transport, std::span<std::int64_t> values, Reduction reduction,
                 std::string label);
 

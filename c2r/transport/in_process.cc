@@ -115,6 +115,7 @@ class InProcessExchange final : public Exchange {
   std::vector<OpenPart> parts_;
   std::vector<bool> is_open_;  // [parts_.size()]
   std::size_t num_open_ = 0;
+  Patience::Clock::time_point last_move_;
   std::string mismatch_;
 };
 
@@ -180,6 +181,7 @@ void InProcessExchange::finish(std::size_t idx, std::string mismatch) {
   const std::lock_guard lock(bell.mutex);
   is_open_[idx] = false;
   --num_open_;
+  last_move_ = Patience::Clock::now();
   if (mismatch_.empty()) mismatch_ = std::move(mismatch);
   // Not for each part: a rank that waits for 64 would wake 64 times.
   if (num_open_ == 0 || !mismatch_.empty()) bell.rung.notify_all();
@@ -231,9 +233,10 @@ bool InProcessExchange::done() {
 void InProcessExchange::wait() {
   Bell& bell = group_.bell(rank_);
   std::unique_lock lock(bell.mutex);
-  Patience patience(group_.timeout, num_open_);
+  Patience patience(group_.timeout);
   while (!is_done()) {
-    if (patience.is_over(num_open_)) {
+    patience.moved(last_move_);
+    if (patience.is_over()) {
       failure_ = label_ + " was late";
       throw Error(ErrorCode::kTimeout, patience.message(label_, open_parts()));
     }

@@ -2,6 +2,7 @@
 
 #include "c2r/core/testing.h"
 #include "c2r/transport/conformance.h"
+#include "c2r/transport/waiting_internal.h"
 
 namespace c2r {
 namespace {
@@ -17,6 +18,18 @@ INSTANTIATE_TEST_SUITE_P(InProcess, TransportConformance,
                          ::testing::Values(in_process(1), in_process(2), in_process(3),
                                            in_process(8)),
                          [](const auto& test) { return test.param.name; });
+
+// However late it is told.
+TEST(Patience, StartsAnewWhenAPartMoved) {
+  using std::chrono::milliseconds;
+  Patience patience(milliseconds(1000));
+  const auto first = patience.deadline();
+  patience.moved(first - milliseconds(400));
+  EXPECT_EQ(patience.deadline(), first + milliseconds(600));
+  patience.moved(first - milliseconds(700));
+  EXPECT_EQ(patience.deadline(), first + milliseconds(600));
+  EXPECT_FALSE(patience.is_over());
+}
 
 TEST(RunInProcess, HoldsSixtyFourRanks) {
   run_in_process(64, [](Transport& t) {

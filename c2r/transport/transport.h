@@ -50,7 +50,9 @@ struct Traffic {
 };
 
 /// Parts on their way. Destroying an exchange before done() or wait() has said that it is done
-/// leaves its memory alone from then on, and makes the transport a failed one.
+/// leaves its memory alone from then on, and makes the transport a failed one. Over MPI, parts that
+/// were matched already may still come: there, whoever gives up an exchange must end the process
+/// before it uses the memory for something else, as run_mpi() does.
 class Exchange {
  public:
   Exchange() = default;

@@ -1,6 +1,7 @@
 // What the transports share: checks of a call, and how a wait that failed is told.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <span>
@@ -36,30 +37,26 @@ void copy_own_parts(std::span<const Outgoing> send, std::span<const Incoming> re
 /// Adds to `sent` what goes to ranks other than `rank`.
 void count_traffic(std::span<const Outgoing> send, RankId rank, Traffic& sent);
 
-/// A time limit that starts anew whenever the number of open parts changes.
+/// A time limit that starts anew whenever a part comes or goes.
 class Patience {
  public:
   using Clock = std::chrono::steady_clock;
 
-  Patience(std::chrono::milliseconds timeout, std::size_t num_open)
-      : timeout_(timeout), num_open_(num_open), deadline_(Clock::now() + timeout) {}
+  explicit Patience(std::chrono::milliseconds timeout)
+      : timeout_(timeout), deadline_(Clock::now() + timeout) {}
 
   Clock::time_point deadline() const { return deadline_; }
-  bool is_over(std::size_t num_open) {
-    const auto now = Clock::now();
-    if (num_open != num_open_) {
-      num_open_ = num_open;
-      deadline_ = now + timeout_;
-    }
-    return now >= deadline_;
+  /// A part has come or gone, now or at a time before.
+  void moved(Clock::time_point when = Clock::now()) {
+    deadline_ = std::max(deadline_, when + timeout_);
   }
+  bool is_over() const { return Clock::now() >= deadline_; }
 
   /// Of the Error(kTimeout) to throw when it is over.
   std::string message(const std::string& label, std::span<const OpenPart> open) const;
 
  private:
   std::chrono::milliseconds timeout_;
-  std::size_t num_open_;
   Clock::time_point deadline_;
 };
 

@@ -243,14 +243,15 @@ bool MpiExchange::done() {
 }
 
 void MpiExchange::wait() {
-  Patience patience(endpoint_.timeout, num_open_);
+  Patience patience(endpoint_.timeout);
   Idle idle;
   for (std::size_t num_open = num_open_; !done();) {
     if (num_open_ != num_open) {
       num_open = num_open_;
+      patience.moved();
       idle.reset();
     }
-    if (patience.is_over(num_open_)) {
+    if (patience.is_over()) {
       endpoint_.failure = label_ + " was late";
       C2R_THROW(kTimeout, "{}{}", patience.message(label_, open_parts()), unexpected());
     }
@@ -295,13 +296,13 @@ class MpiTransport final : public Transport {
   void duplicate_world() {
     MPI_Request request = MPI_REQUEST_NULL;
     check(MPI_Comm_idup(MPI_COMM_WORLD, &endpoint_.comm, &request), "MPI_Comm_idup");
-    Patience patience(endpoint_.timeout, 1);
+    const Patience patience(endpoint_.timeout);
     Idle idle;
     for (int is_done = 0;;) {
       check(MPI_Test(&request, &is_done, MPI_STATUS_IGNORE), "MPI_Test");
       if (is_done != 0) return;
       C2R_REQUIRE(!endpoint_.interrupted, kTransport, "start of the run: interrupted");
-      C2R_REQUIRE(!patience.is_over(1), kTimeout,
+      C2R_REQUIRE(!patience.is_over(), kTimeout,
                   "start of the run: not all ranks came within {} ms", endpoint_.timeout.count());
       idle.pause();
     }

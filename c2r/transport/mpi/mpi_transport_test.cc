@@ -22,7 +22,7 @@ INSTANTIATE_TEST_SUITE_P(Mpi, TransportConformance,
 TEST(MpiTransport, ThrowsWhenInterruptedWhileItWaits) {
   std::atomic<bool> interrupted = false;
   const auto transport = make_mpi_transport(std::chrono::seconds(60), interrupted);
-  if (transport->ep_size() == 1) GTEST_SKIP() << "has nobody to wait for";
+  ASSERT_GT(transport->ep_size(), 1) << "there is nobody to wait for";
   const auto peer = (index(transport->rank()) + 1) % std::size_t(transport->ep_size());
   Bytes received(8);
   const std::vector<Incoming> recv{{RankId{std::int32_t(peer)}, received}};
@@ -42,7 +42,7 @@ TEST(MpiTransport, TellsWhatCameInsteadOfWhatWasExpected) {
   const std::vector<Outgoing> send{{RankId{1}, sent}};
   const std::vector<Incoming> recv{{RankId{0}, received}};
   std::unique_ptr<Exchange> exchange;
-  if (transport->ep_size() > 1 && transport->rank() == RankId{0}) {
+  if (transport->rank() == RankId{0}) {
     exchange = transport->start(send, {}, "layer 3 dispatch");
   }
   if (transport->rank() == RankId{1}) {

@@ -52,6 +52,8 @@ void run_mpi(const std::function<void(Transport&)>& body, std::chrono::milliseco
               timeout.count());
   int provided = 0;
   MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
+  C2R_REQUIRE(provided >= MPI_THREAD_FUNNELED, kUnsupported,
+              "this MPI does not allow a rank to have threads of its own");
   int rank = 0;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   const auto fail = [&](const std::string& what) {
