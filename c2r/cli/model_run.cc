@@ -103,8 +103,8 @@ void print_memory(const std::vector<RankMemory>& ranks) {
 void run_rank(const ModelOptions& options, Transport& transport,
               const std::function<Work(OpenModel&)>& prepare) {
   const auto neighbours = ranks_of_this_machine(transport);
-  const int num_threads =
-      options.num_threads > 0 ? options.num_threads : num_threads_of_rank(transport);
+  const int share = num_threads_of_rank(transport);  // collective, so it is always called
+  const int num_threads = options.num_threads > 0 ? options.num_threads : share;
   std::optional<Session> session;
   std::optional<OpenModel> open;
   Work work;

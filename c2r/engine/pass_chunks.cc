@@ -3,7 +3,8 @@
 namespace c2r {
 
 void PassChunks::add(std::int64_t num_tokens, double waited_s, double computed_s) {
-  if (num_tokens == 0 || ++num_passes_ != 2) return;
+  if (num_tokens == 0 || ++num_passes_ == 1 || num_tokens <= 2 * most_measured_) return;
+  most_measured_ = num_tokens;
   const auto tokens = static_cast<double>(num_tokens);
   per_token_ = {.waited_s = waited_s / tokens,
                 .computed_s = computed_s / tokens,
@@ -11,6 +12,7 @@ void PassChunks::add(std::int64_t num_tokens, double waited_s, double computed_s
 }
 
 std::int32_t PassChunks::choose(std::int64_t num_tokens) const {
+  if (num_tokens > 2 * most_measured_) return 1;
   const auto tokens = static_cast<double>(num_tokens);
   return choose_num_chunks({.waited_s = tokens * per_token_.waited_s,
                             .computed_s = tokens * per_token_.computed_s,

@@ -18,13 +18,15 @@ class PassChunks {
   /// @param num_tokens of the rank with most
   /// @param waited_s,computed_s a layer's, as OneChunkTimes has them
   void add(std::int64_t num_tokens, double waited_s, double computed_s);
-  /// For a pass of so many tokens. 1 until two passes were added: the first finds no weights in
-  /// memory, the second is measured.
+  /// For a pass of so many tokens. 1 until two passes were added, of which the first finds no
+  /// weights in memory, and for a pass of more than twice the tokens of any measured one: that is
+  /// measured, because a short pass tells latencies only.
   std::int32_t choose(std::int64_t num_tokens) const;
 
  private:
   double rows_per_token_;
   std::int32_t num_passes_ = 0;
+  std::int64_t most_measured_ = 0;  // tokens of a pass
   OneChunkTimes per_token_;
 };
 

@@ -12,7 +12,7 @@ std::optional<std::vector<TokenId>> Windows::next() {
     rest_ = sequence_;
   }
   const std::int64_t count = std::min({window_, std::ssize(rest_), num_left_});
-  if (count == 0) return std::nullopt;
+  if (count <= 0) return std::nullopt;
   const auto tokens = rest_.first(static_cast<std::size_t>(count));
   rest_ = rest_.subspan(tokens.size());
   num_left_ -= count;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "c2r/core/error.h"
 #include "c2r/experts/activation.h"
@@ -127,9 +128,11 @@ Attention::Attention(const ModelConfig& config, GroupedGemm& gemm) : config_(con
                                    std::pow(static_cast<float>(config.rope_theta), exponent));
   }
   for (int thread = 0; thread < gemm.pool().num_threads(); ++thread) {
-    scratch_.push_back(std::make_shared<Scratch>(gemm.arithmetic()));
+    scratch_.push_back(std::make_unique<Scratch>(gemm.arithmetic()));
   }
 }
+
+Attention::~Attention() = default;
 
 void Attention::prepare_row(const AttentionWeights& weights, std::int64_t row,
                             std::int64_t position) {
@@ -214,16 +217,22 @@ void Attention::run(const AttentionWeights& weights, std::int64_t layer,
       {.x = inputs, .weight = weights.v, .bias = weights.v_bias, .out = v_}};
   gemm_.run(projections);
 
+  // Together, because a segment of a text that grows is one token.
+  std::vector<std::pair<const Segment*, std::int64_t>> tokens;
+  for (const Segment& segment : segments) {
+    for (std::int64_t t = 0; t < segment.num_tokens; ++t) tokens.emplace_back(&segment, t);
+  }
+  gemm_.pool().run(std::ssize(tokens), [&](std::int64_t task, int) {
+    const auto [segment, t] = tokens[static_cast<std::size_t>(task)];
+    const std::int64_t row = segment->first_row + t, position = segment->cache->num_tokens() + t;
+    prepare_row(weights, row, position);
+    for (std::int64_t head = 0; head < config_.num_kv_heads; ++head) {
+      segment->cache->store(layer, head, position, &k_(row, head * config_.head_dim),
+                            &v_(row, head * config_.head_dim));
+    }
+  });
   std::vector<HeadTask> tasks;
   for (const Segment& segment : segments) {
-    gemm_.pool().run(segment.num_tokens, [&](std::int64_t t, int) {
-      const std::int64_t row = segment.first_row + t, position = segment.cache->num_tokens() + t;
-      prepare_row(weights, row, position);
-      for (std::int64_t head = 0; head < config_.num_kv_heads; ++head) {
-        segment.cache->store(layer, head, position, &k_(row, head * config_.head_dim),
-                             &v_(row, head * config_.head_dim));
-      }
-    });
     // The last queries see most: handed out first, they do not delay the end.
     for (std::int64_t block = (segment.num_tokens - 1) / kQueriesPerTask; block >= 0; --block) {
       const std::int64_t first = block * kQueriesPerTask;

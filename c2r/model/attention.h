@@ -59,6 +59,7 @@ class Attention {
  public:
   /// Both must outlive this object.
   Attention(const ModelConfig& config, GroupedGemm& gemm);
+  ~Attention();
 
   /// Adds the segments' tokens to their caches in `layer`, without counting them yet, and
   /// overwrites `x` [num_rows, hidden], the normalized inputs, with the layer's outputs.
@@ -76,7 +77,7 @@ class Attention {
   GroupedGemm& gemm_;
   std::vector<float> inverse_frequencies_;         // [head_dim / 2]
   Matrix<float> q_, k_, v_;                        // [num_rows, heads * head_dim]
-  std::vector<std::shared_ptr<Scratch>> scratch_;  // of each thread
+  std::vector<std::unique_ptr<Scratch>> scratch_;  // of each thread
 };
 
 /// out = x / sqrt(mean(x^2) + eps) * weight, in place.
