@@ -14,7 +14,7 @@ class Progress {
   virtual void update(std::int64_t done, std::int64_t total) = 0;
 };
 
-/// Ignores what it is told; the default of every function that takes a Progress.
+/// Ignores what it is told; for callers that show none.
 class NoProgress final : public Progress {
  public:
   void update(std::int64_t, std::int64_t) override {}

@@ -109,19 +109,6 @@ class Mistakes(CommandLine):
         self.fails_with(1, "c2r permute-checkpoint: cannot look up 'loop': Too many levels of symbolic links",
                         "permute-checkpoint", "tiny_model", "--plan", "tiny_plan.json", "-o", "loop")
 
-    def test_threads_that_cannot_be_started_are_a_failure(self):
-        if subprocess.run(["bash", "-c", f"ulimit -v 3000000; {C2R} --version"], capture_output=True,
-                          check=False).returncode != 0:
-            self.skipTest("built with a sanitizer, which needs all of the address space")
-        for limit_kb, words in ((3_000_000, "score model --text text.txt --threads 1024"),
-                                (1_000_000, "bench exchange deepseek-v3 --ranks 256 --tokens 1 --rounds 1")):
-            # Stacks so large that starting a thread fails while there is memory for what runs.
-            limits = f"ulimit -s {limit_kb // 4}; ulimit -v {limit_kb}"
-            done = subprocess.run(["bash", "-c", f"{limits}; {C2R} {words}"], cwd=self.folder,
-                                  text=True, capture_output=True, timeout=60, check=False)
-            self.assertEqual((done.returncode, done.stdout), (1, ""))
-            self.assertRegex(done.stderr, r"\Ac2r \w+: (.*cannot start .*thread.*|out of memory)\n\Z")
-
     def test_nothing_to_do_is_a_usage_error(self):
         done = self.run_c2r()
         self.assertEqual((done.returncode, done.stdout), (2, ""))
