@@ -51,18 +51,17 @@ void print_for_people(const Comparison& comparison) {
   if (comparison.options.hidden > 0) rows[0].emplace_back("kB/token");
   if (comparison.options.intermediate > 0) rows[0].emplace_back("predicted ms/layer");
   if (comparison.options.has_bound) rows[0].emplace_back("over bound");
-  bool has_fitted = false, has_replicas = false;
+  bool has_fitted = false, replicates = false;
   for (const ComparisonEntry& entry : comparison.entries) {
     rows.push_back(row_of(comparison, entry));
     has_fitted |= entry.is_fitted;
-    has_replicas |= entry.placements[0].slots.rows() * entry.placements[0].slots.cols() >
-                    comparison.trace.header().num_experts;
+    replicates |= std::ranges::any_of(entry.placements, has_replicas);
   }
   const Prediction& p = first.prediction;
   std::cout << render_table(rows)
             << fmt::format("predicted on {} tokens of {}; transport {}, homes {}{}\n", p.num_tokens,
                            p.trace, name_of(p.copy_mode), name_of(p.homes),
-                           has_replicas
+                           replicates
                                ? fmt::format(", replicas chosen by {}", name_of(p.replica_rule))
                                : "")
             << fmt::format("saved: of the copies of {} on the wire\n", first.name);

@@ -34,6 +34,10 @@ void check_placement(const Placement& placement) {
   check_slots(placement);
 }
 
+bool has_replicas(const Placement& placement) {
+  return std::ssize(placement.slots.all()) > placement.num_experts;
+}
+
 std::vector<std::vector<RankId>> ranks_of_experts(const Placement& placement) {
   std::vector<std::vector<RankId>> ranks(static_cast<std::size_t>(placement.num_experts));
   for (std::int32_t r = 0; r < placement.ep_size(); ++r) {

@@ -27,6 +27,9 @@ void check_slots(const Placement& placement);
 /// The same, and that no slot is empty: what engines take, and what all but predictions work with.
 void check_placement(const Placement& placement);
 
+/// Whether slots are left beyond one for each expert.
+bool has_replicas(const Placement& placement);
+
 /// The ranks that host each expert, ascending. [num_experts]
 std::vector<std::vector<RankId>> ranks_of_experts(const Placement& placement);
 

@@ -118,10 +118,8 @@ std::optional<std::string> transport_warning(const ExportTarget& target,
 
 std::optional<std::string> replica_warning(const ExportTarget& target, const Plan& plan) {
   const auto rule = replica_rule_of(target);
-  const bool has_replicas = std::ranges::any_of(plan.layers, [](const PlanLayer& layer) {
-    return std::ssize(layer.placement.slots.all()) > layer.placement.num_experts;
-  });
-  if (!rule || !has_replicas || plan.predictions.empty()) return std::nullopt;
+  const bool replicates = std::ranges::any_of(plan.layers, has_replicas, &PlanLayer::placement);
+  if (!rule || !replicates || plan.predictions.empty()) return std::nullopt;
   const ReplicaRule predicted = plan.predictions.back().replica_rule;
   if (predicted == *rule) return std::nullopt;
   return fmt::format(

@@ -1,5 +1,6 @@
 #include "c2r/plan/predict.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "c2r/core/error.h"
@@ -75,16 +76,13 @@ WaterfallStep step_of(std::string name, const RoutedTokens& tokens,
   return step;
 }
 
-bool has_replicas(const Placement& placement) {
-  return placement.slots.rows() * placement.slots.cols() > placement.num_experts;
-}
-
 // The plan's placement and, if it has any, its replicas.
 void add_plan_steps(const Plan& plan, const RoutedTokens& tokens, const PredictRequest& request,
                     int num_threads, Progress& progress, std::vector<WaterfallStep>& steps) {
   const auto planned = placements_of(plan);
   const auto reach = reach_of(tokens, planned, request.reach, num_threads, progress);
-  if (has_replicas(planned[0])) {
+  const bool replicates = std::ranges::any_of(planned, has_replicas);  // some layers may not
+  if (replicates) {
     std::vector<Placement> main_slots;
     for (std::size_t layer = 0; layer < planned.size(); ++layer) {
       main_slots.push_back(keep_main_slots(planned[layer], reach[layer]));
@@ -93,8 +91,7 @@ void add_plan_steps(const Plan& plan, const RoutedTokens& tokens, const PredictR
                             reach_of(tokens, main_slots, request.reach, num_threads, progress),
                             request));
   }
-  steps.push_back(
-      step_of(has_replicas(planned[0]) ? "replicas" : "placement", tokens, reach, request));
+  steps.push_back(step_of(replicates ? "replicas" : "placement", tokens, reach, request));
 }
 
 }  // namespace

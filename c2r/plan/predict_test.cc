@@ -69,16 +69,28 @@ TEST(PredictWaterfall, TellsWhatEachStepSaves) {
   EXPECT_EQ(steps[2].volumes[0].denominator, 2);
 }
 
-// 0 and 1 alone have a second slot; they serve 0 2 and 1 3 where the other is.
+// Tokens 0 1, 0 2 and 0 3 (twice): expert 0 is on both ranks, beside 1 and 2, and beside 3.
 TEST(PredictWaterfall, TellsReplicasFromPlacement) {
-  const Trace trace = crossing_pairs();
-  const Plan plan = plan_with(make_placement(4, {{0, 1, 2}, {0, 1, 3}}));
+  const auto path = testing::temporary_path("trace.safetensors");
+  TraceWriter writer(path, {.model = "m", .num_experts = 4, .top_k = 2, .layer_indices = {1, 2}},
+                     false);
+  std::vector<ExpertId> ids;
+  for (const int other : {1, 2, 3, 3}) {
+    ids.insert(ids.end(), {ExpertId{0}, ExpertId{other}});
+  }
+  for (const int layer : {0, 1}) writer.append(layer, ids, {}, "test");
+  writer.finish();
+  const Trace trace(path);
+  Plan plan = plan_with(make_placement(4, {{0, 1}, {2, 3}}));
+  plan.layers.push_back({.layer_index = 2, .placement = make_placement(4, {{0, 1, 2}, {0, 3, 1}})});
   NoProgress progress;
   PredictRequest request{.reach = {.cluster = plan.cluster, .rule = ReplicaRule::kFewestRanks}};
   auto steps = predict_waterfall(plan, all_of(trace), nullptr, request, 1, progress);
   ASSERT_EQ(names_of(steps), (Names{"per-expert", "deduplication", "placement", "replicas"}));
-  EXPECT_EQ(copies(steps[2]), 1) << "0 with 2, 1 with 3: the second slots serve nobody";
-  EXPECT_EQ(copies(steps[3]), 1);
+  EXPECT_EQ(steps[2].prediction.copies_per_token[0], steps[3].prediction.copies_per_token[0])
+      << "the first layer has no replicas";
+  EXPECT_EQ(steps[2].prediction.copies_per_token[1], 1.5) << "one slot of 0 serves all";
+  EXPECT_EQ(steps[3].prediction.copies_per_token[1], 1);
 
   request.copy_mode = CopyMode::kPerExpert;
   steps = predict_waterfall(plan, all_of(trace), nullptr, request, 1, progress);
