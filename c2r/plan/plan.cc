@@ -77,6 +77,8 @@ void check_provenance(const Provenance& provenance) {
     const auto* const number = std::get_if<double>(&value);
     C2R_REQUIRE(number == nullptr || std::isfinite(*number), kInvalidArgument,
                 "the option {} is {}, which JSON cannot say", name, *number);
+    C2R_REQUIRE(std::ranges::count(provenance.options, name, &PlanOption::name) == 1,
+                kInvalidArgument, "the option {} is named twice", name);
   }
 }
 

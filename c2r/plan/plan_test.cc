@@ -190,6 +190,9 @@ TEST(Plan, RefusesToWriteAPlanThatCannotBeRead) {
   EXPECT_EQ(error_of([&] { plan_to_text(plan); }),
             "the seed is 18446744073709551615, but JSON numbers end at 2^63 - 1");
   plan = small_plan();
+  plan.provenance.options.push_back(plan.provenance.options[0]);
+  EXPECT_EQ(error_of([&] { plan_to_text(plan); }), "the option fit is named twice");
+  plan = small_plan();
   plan.predictions[0].imbalance[1] = std::numeric_limits<double>::quiet_NaN();
   EXPECT_EQ(error_of([&] { plan_to_text(plan); }),
             "a prediction's imbalance is nan, but must be a number of at least 0");
