@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <numeric>
+#include <optional>
 #include <span>
 #include <utility>
 
@@ -30,8 +31,9 @@ void for_each_expert(ExpertSet experts, const Visit& visit) {
 // others alone are merged: deep down, where most of the work is, a few dozen are left of thousands.
 class ColumnLister {
  public:
-  explicit ColumnLister(const ColumnProblem& problem)
+  ColumnLister(const ColumnProblem& problem, const SearchLimits& limits)
       : problem_(problem),
+        limits_(limits),
         size_(problem.index->num_experts() / problem.ep_size),
         rest_(std::size_t(size_)) {
     const SetIndex& index = *problem.index;
@@ -43,8 +45,10 @@ class ColumnLister {
     std::ranges::sort(rest_[0], {}, &Column::experts);
   }
 
-  std::vector<Column> run() {
+  // None if a limit ended it: some columns alone bound nothing.
+  std::optional<std::vector<Column>> run() {
     extend(0, 0, 0, 0, 0);
+    if (is_cut_short_) return {};
     return std::move(columns_);
   }
 
@@ -53,6 +57,8 @@ class ColumnLister {
   // and ascending, which clearing low bits keeps them.
   void extend(std::int32_t from, std::int32_t num_chosen, ExpertSet chosen, double copies,
               std::int64_t load) {
+    if (num_extended_++ % 256 == 0) is_cut_short_ |= limits_.reached();
+    if (is_cut_short_) return;
     std::vector<Column>& unvisited = rest_[std::size_t(num_chosen)];
     if (num_chosen + 1 == size_) return add_columns(from, chosen, copies, load, unvisited);
     const std::int32_t last = problem_.index->num_experts() - (size_ - num_chosen);
@@ -100,6 +106,9 @@ class ColumnLister {
   }
 
   const ColumnProblem& problem_;
+  const SearchLimits& limits_;
+  std::int64_t num_extended_ = 0;
+  bool is_cut_short_ = false;
   std::int32_t size_ = 0;
   std::vector<std::vector<Column>> rest_;  // [size_], token sets and their weights
   std::vector<Column> columns_;
@@ -204,43 +213,56 @@ class Prices {
 // Depth first over the experts: the first one not covered, in the order of how few columns it has.
 class ColumnBranch {
  public:
-  ColumnBranch(std::span<const Column> columns, std::span<const double> shares, double bound,
-               double known_copies, std::int64_t max_steps)
-      : shares_(shares),
+  ColumnBranch(const ColumnProblem& problem, const SearchLimits& limits, const Prices& prices,
+               double bound, double known_copies)
+      : limits_(limits),
+        bound_(bound),
         best_copies_(known_copies),
-        max_steps_(max_steps),
-        of_expert_(shares.size()) {
-    for (const Column& column : columns) {
-      if (bound + excess(column) > best_copies_ - 0.5) continue;
-      for_each_expert(column.experts, [&](std::size_t e) { of_expert_[e].push_back(column); });
+        max_steps_(problem.max_steps),
+        of_expert_(prices.shares().size()) {
+    std::vector<PricedColumn> columns;
+    std::vector<std::int64_t> num_columns(of_expert_.size());
+    for (const Column& column : prices.columns()) {
+      double excess = column.copies;
+      for_each_expert(column.experts, [&](std::size_t e) { excess -= prices.shares()[e]; });
+      if (bound + excess > best_copies_ - 0.5) continue;
+      columns.push_back({column.experts, excess});
+      for_each_expert(column.experts, [&](std::size_t e) { ++num_columns[e]; });
     }
-    for (auto& list : of_expert_) {
-      std::ranges::sort(list, {}, [&](const Column& c) { return std::pair(excess(c), c.experts); });
-    }
-    order_.resize(shares.size());
+    order_.resize(of_expert_.size());
     std::iota(order_.begin(), order_.end(), std::size_t{0});
-    std::ranges::stable_sort(order_, {}, [&](std::size_t e) { return of_expert_[e].size(); });
+    std::ranges::stable_sort(order_, {}, [&](std::size_t e) { return num_columns[e]; });
+    sort_by_first_expert(columns);
   }
 
   // Whether all placements were looked at or ruled out.
-  bool run(double bound, const SearchLimits& limits) {
-    limits_ = &limits;
-    branch(0, bound);
+  bool run() {
+    branch(0, bound_);
     return !has_given_up_;
   }
   const std::vector<ExpertSet>& best() const { return best_; }  // empty: none is better
 
  private:
-  double excess(const Column& column) const {
-    double excess = column.copies;
-    for_each_expert(column.experts, [&](std::size_t e) { excess -= shares_[e]; });
-    return excess;
+  struct PricedColumn {
+    ExpertSet experts = 0;
+    double excess = 0;  // of the copies over the shares of the experts
+  };
+
+  // When an expert's turn comes, those before it are covered: it needs no column with one of them.
+  void sort_by_first_expert(std::span<const PricedColumn> columns) {
+    for (const PricedColumn& column : columns) {
+      const auto first = std::ranges::find_if(
+          order_, [&](std::size_t e) { return (column.experts >> e & 1) != 0; });
+      of_expert_[*first].push_back(column);
+    }
+    for (auto& list : of_expert_) {
+      std::ranges::sort(list, {},
+                        [](const PricedColumn& c) { return std::pair(c.excess, c.experts); });
+    }
   }
 
   // `bound`: what a completion costs at least.
   void branch(ExpertSet covered, double bound) {
-    if (++steps_ > max_steps_ || (steps_ % 1024 == 0 && limits_->reached())) has_given_up_ = true;
-    if (has_given_up_) return;
     const auto open =
         std::ranges::find_if(order_, [&](std::size_t e) { return (covered >> e & 1) == 0; });
     if (open == order_.end()) {
@@ -248,9 +270,14 @@ class ColumnBranch {
       best_copies_ = bound;
       return;
     }
-    for (const Column& column : of_expert_[*open]) {
-      const double next = bound + excess(column);
-      if (next > best_copies_ - 0.5) break;  // copies are whole; columns ascend
+    for (const PricedColumn& column : of_expert_[*open]) {
+      constexpr std::int64_t kStepsToCheck = 1 << 16;
+      if (++steps_ > max_steps_ || (steps_ % kStepsToCheck == 0 && limits_.reached())) {
+        has_given_up_ = true;
+      }
+      const double next = bound + column.excess;
+      // copies are whole; columns ascend
+      if (has_given_up_ || next > best_copies_ - 0.5) return;
       if ((column.experts & covered) != 0) continue;
       chosen_.push_back(column.experts);
       branch(covered | column.experts, next);
@@ -258,12 +285,11 @@ class ColumnBranch {
     }
   }
 
-  std::span<const double> shares_;
-  double best_copies_ = 0;
+  const SearchLimits& limits_;
+  double bound_ = 0, best_copies_ = 0;
   std::int64_t steps_ = 0, max_steps_ = 0;
   bool has_given_up_ = false;
-  const SearchLimits* limits_ = nullptr;
-  std::vector<std::vector<Column>> of_expert_;
+  std::vector<std::vector<PricedColumn>> of_expert_;
   std::vector<std::size_t> order_;
   std::vector<ExpertSet> chosen_, best_;
 };
@@ -308,20 +334,23 @@ ColumnResult search_columns(const ColumnProblem& problem, const SearchLimits& li
   // Without a placement to start from, more copies than any: one for each choice, and one more.
   const double ceiling = std::min(known_copies, static_cast<double>(index.num_choices()) + 1);
 
-  Prices prices(ColumnLister(problem).run(), index.num_experts(),
-                index.num_experts() / problem.ep_size, ceiling);
+  auto columns = ColumnLister(problem, limits).run();
+  if (!columns) return result;
+  Prices prices(std::move(*columns), index.num_experts(), index.num_experts() / problem.ep_size,
+                ceiling);
   prices.improve(limits);
   // Rounding: costs are below 2^53 and sums have some thousand terms.
   const double bound = prices.bound() - 1e-9 * ceiling;
-  ColumnBranch branch(prices.columns(), prices.shares(), bound, ceiling, problem.max_steps);
-  result.is_proved = branch.run(bound, limits);
+  // Columns that only placements worse than the known one hold do not count towards the bound.
+  result.bound = std::clamp(std::ceil(bound), 0.0, ceiling);
+  if (limits.reached()) return result;  // few columns may be ruled out yet
+  ColumnBranch branch(problem, limits, prices, bound, ceiling);
+  result.is_proved = branch.run();
   for (std::size_t rank = 0; rank < branch.best().size(); ++rank) {
     for_each_expert(branch.best()[rank],
                     [&](std::size_t e) { result.rank_of[e] = static_cast<std::int32_t>(rank); });
   }
-  // Columns that only placements worse than the known one hold do not count towards the bound.
-  result.bound =
-      result.is_proved ? copies_of(problem, result.rank_of) : std::min(std::ceil(bound), ceiling);
+  if (result.is_proved) result.bound = copies_of(problem, result.rank_of);
   return result;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -55,7 +56,8 @@ class LayerSearch {
   ReplicaState search(const PlacementObjective& objective) {
     std::vector<std::int32_t> rank_of = first_assignment();
     if (!index_is_empty()) rank_of = best_partition(rank_of);
-    if (!index_is_empty() && takes_columns()) rank_of = finish_by_columns(std::move(rank_of));
+    if (!index_is_empty() && takes_columns() && !limits_.reached())
+      rank_of = finish_by_columns(std::move(rank_of));
     ReplicaState state(index_, problem_.cluster, filled(rank_of), is_fixed_to_nodes());
     if (!has_free_slots() || index_is_empty() || !can_improve(measured(objective, state))) {
       return state;
@@ -121,25 +123,30 @@ class LayerSearch {
     return rank_of;
   }
 
-  // The groups as experts of a problem whose ranks are the nodes.
+  // The groups as experts of a problem whose ranks are the nodes. Few sets of groups differ.
   std::vector<std::int32_t> nodes_of_groups(std::int32_t group_size) const {
     const std::int32_t num_groups = *options_.num_groups;
+    std::map<std::vector<ExpertId>, std::int64_t> tokens_of;
+    std::vector<ExpertId> key;
+    for (std::int64_t set = 0; set < sets_.num_sets(); ++set) {
+      key.clear();
+      for (const std::uint16_t e : index_.experts(set)) {
+        const ExpertId group{e / group_size};
+        if (key.empty() || key.back() != group) key.push_back(group);
+      }
+      tokens_of[key] += sets_.multiplicity[std::size_t(set)];
+    }
     TokenSets groups{.num_experts = num_groups,
                      .num_tokens = sets_.num_tokens,
-                     .experts = {sets_.num_sets(), sets_.top_k(), kNoExpert},
-                     .multiplicity = sets_.multiplicity};
-    for (std::int64_t set = 0; set < sets_.num_sets(); ++set) {
-      const auto row = groups.experts.row(set);
-      auto out = row.begin();
-      for (const ExpertId e : sets_.experts.row(set)) {
-        if (e == kNoExpert) continue;
-        const ExpertId group{static_cast<std::int32_t>(e) / group_size};
-        if (out == row.begin() || *(out - 1) != group) *out++ = group;
-      }
+                     .experts = {std::ssize(tokens_of), sets_.top_k(), kNoExpert}};
+    for (const auto& [experts, num_tokens] : tokens_of) {
+      std::ranges::copy(experts, groups.experts.row(std::ssize(groups.multiplicity)).begin());
+      groups.multiplicity.push_back(num_tokens);
     }
+    const Cluster nodes_as_ranks{.num_nodes = 1, .ranks_per_node = problem_.cluster.num_nodes};
     const Placement placement =
-        optimize_placement(groups, {.num_nodes = 1, .ranks_per_node = problem_.cluster.num_nodes},
-                           {}, {.seed = options_.seed, .effort = options_.effort})
+        search_layer(groups, nodes_as_ranks, {}, {.seed = options_.seed, .effort = options_.effort},
+                     limits_)
             .placement;
     std::vector<std::int32_t> nodes;
     for (const auto& hosts : ranks_of_experts(placement)) {

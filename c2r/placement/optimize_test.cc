@@ -19,7 +19,6 @@
 #include "c2r/core/rng.h"
 #include "c2r/core/testing.h"
 #include "c2r/io/file.h"
-#include "c2r/placement/column_search.h"
 #include "c2r/placement/optimize_testing_internal.h"
 #include "c2r/placement/partition_level.h"
 #include "c2r/placement/set_index.h"
@@ -173,6 +172,27 @@ TEST(Optimize, KeepsGroupsInTheirNode) {
   EXPECT_THROW(optimize_placement(sets, cluster, {}, {.num_groups = 3}), Error);
 }
 
+TEST(Optimize, DoesNotSearchForNodesOfGroupsWhenStopped) {
+  const std::atomic<bool> stop = true;
+  const TokenSets sets = random_sets(16, 4, 500, 3);
+  const Cluster cluster{.num_nodes = 2, .ranks_per_node = 2};
+  const OptimizeOptions options{.effort = 0.001, .num_groups = 8};
+  const auto node_of_groups = [&](const OptimizeOptions& how) {
+    const auto hosts =
+        ranks_of_experts(optimize_placement(sets, cluster, objective_for(cluster), how).placement);
+    std::vector<std::int32_t> nodes;
+    for (std::size_t e = 0; e < hosts.size(); e += 2) {
+      nodes.push_back(cluster.node_of(hosts[e][0]));
+    }
+    return nodes;
+  };
+  OptimizeOptions stopped = options;
+  stopped.stop = &stop;
+  const std::vector<std::int32_t> contiguous = {0, 0, 0, 0, 1, 1, 1, 1};
+  EXPECT_NE(node_of_groups(options), contiguous);
+  EXPECT_EQ(node_of_groups(stopped), contiguous);
+}
+
 TEST(Optimize, DoesNotDependOnThreadsAndReportsProgress) {
   struct Counter final : Progress {
     void update(std::int64_t done, std::int64_t total) override { last = {done, total}; }
@@ -200,6 +220,9 @@ TEST(Optimize, ReturnsTheBestSoFarWhenStopped) {
       sets, flat(4), {}, {.effort = 1e6, .stop = &stop, .redundant_slots_per_rank = 1});
   ASSERT_NO_THROW(check_placement(result.placement));
   EXPECT_TRUE(result.is_cut_short);
+  const auto without_replicas = optimize_placement(sets, flat(4), {}, {.stop = &stop});
+  ASSERT_NO_THROW(check_placement(without_replicas.placement));
+  EXPECT_TRUE(without_replicas.is_cut_short) << "there is no proof in no time";
   EXPECT_FALSE(optimize_placement(sets, flat(4), {}, {.effort = 0.01}).is_cut_short);
   const auto timed = optimize_placement(sets, flat(4), {}, {.effort = 1e6, .seconds = 0.05});
   ASSERT_NO_THROW(check_placement(timed.placement));
@@ -254,40 +277,6 @@ TEST(ParetoFront, GoesFromFewCopiesToGoodBalance) {
     EXPECT_LT(front[point].imbalance, front[point - 1].imbalance);
   }
   EXPECT_THROW(pareto_front(sets, flat(4), {}, {}, 1), Error);
-}
-
-// Every partition is enumerated by the definition.
-TEST(ColumnSearch, ProvesTheOptimumAndItsBound) {
-  for (std::uint64_t seed = 0; seed < 20; ++seed) {
-    SCOPED_TRACE(seed);
-    const std::int32_t ep_size = seed % 2 == 0 ? 4 : 2;
-    const TokenSets sets = random_sets(8, 3, 300, seed);
-    const SetIndex index(sets);
-    std::vector<std::int32_t> start;
-    for (std::int32_t e = 0; e < 8; ++e) start.push_back(e / (8 / ep_size));
-    const double least =
-        least_copies_per_token(sets, ep_size) * static_cast<double>(sets.num_tokens);
-    const auto proved = search_columns({.index = &index, .ep_size = ep_size}, {}, start);
-    EXPECT_TRUE(proved.is_proved);
-    EXPECT_NEAR(proved.bound, least, 1e-6);
-    EXPECT_EQ(copies_of(sets, proved.rank_of), std::llround(least));
-    const auto cut_off =
-        search_columns({.index = &index, .ep_size = ep_size, .max_steps = 0}, {}, start);
-    EXPECT_LE(cut_off.bound, least + 1e-6);
-    EXPECT_GT(cut_off.bound, 0.9 * least);
-    const auto impossible =
-        search_columns({.index = &index, .ep_size = ep_size, .max_load = 1}, {}, start);
-    EXPECT_TRUE(std::isinf(impossible.bound));
-  }
-}
-
-TEST(ColumnSearch, RespectsTheLargestLoad) {
-  const TokenSets sets = random_sets(12, 3, 2000, 2);
-  const auto result = optimize_placement(sets, flat(3), {.max_imbalance = 1.02}, {.effort = 0.01});
-  ASSERT_TRUE(result.meets_bounds);
-  EXPECT_TRUE(result.is_proved_optimal);
-  EXPECT_NEAR(result.gap(), 0, 1e-12);
-  EXPECT_LE(result.imbalance, 1.02);
 }
 
 TEST(Optimize, ProvesWhatReachesItsBound) {
