@@ -86,8 +86,8 @@ struct OptimizedPlacement {
 };
 
 /// Every rank gets ceil(num_experts / ep_size) + redundant_slots_per_rank slots; those that experts
-/// leave free hold replicas, each on another node as far as there are nodes. The result depends on
-/// the arguments alone, unless `seconds` or `stop` ends the search.
+/// leave free hold replicas, each on another node as far as there are nodes with room for it. The
+/// result depends on the arguments alone, unless `seconds` or `stop` ends the search.
 ///
 /// @throws Error(kInvalidArgument) if the groups cannot be kept, a rank has more slots than there
 ///         are experts, effort or seconds are not above 0, or kTime lacks layer_time or is given

@@ -157,6 +157,38 @@ TEST(Optimize, PutsReplicasOnDifferentNodesFirst) {
   }
 }
 
+// Replicas come and go here, so an expert of three has to choose which to lose.
+TEST(Optimize, LeavesReplicasOnDifferentNodes) {
+  const Cluster cluster{.num_nodes = 2, .ranks_per_node = 2};
+  for (std::uint64_t seed = 0; seed < 40; ++seed) {
+    SCOPED_TRACE(seed);
+    const TokenSets sets = random_sets(8, 3, 300, seed);
+    const auto result = optimize_placement(
+        sets, cluster, {.max_imbalance = 1.05},
+        {.seed = seed, .effort = 1e-3, .redundant_slots_per_rank = std::int32_t(1 + seed % 2)});
+    for (const auto& hosts : ranks_of_experts(result.placement)) {
+      std::set<std::int32_t> nodes;
+      for (const RankId rank : hosts) nodes.insert(cluster.node_of(rank));
+      EXPECT_EQ(std::ssize(nodes), std::min<std::ptrdiff_t>(std::ssize(hosts), 2));
+    }
+  }
+}
+
+// Greedily, the first nodes take their experts and the last has slots left for its own alone.
+TEST(Optimize, FillsEverySlotWhereOnlyTheNodesOwnExpertsAreLeft) {
+  TokenSetBuilder builder(8, 2);
+  Matrix<ExpertId> tokens(2, 2);
+  tokens(0, 0) = ExpertId{4}, tokens(0, 1) = ExpertId{2};
+  tokens(1, 0) = ExpertId{3}, tokens(1, 1) = ExpertId{5};
+  builder.add(tokens);
+  const Cluster cluster{.num_nodes = 4, .ranks_per_node = 2};
+  PlacementObjective objective = objective_for(cluster);
+  objective.max_imbalance = 1.1;
+  const auto result = optimize_placement(builder.finish(), cluster, objective,
+                                         {.effort = 1e-4, .redundant_slots_per_rank = 4});
+  ASSERT_NO_THROW(check_placement(result.placement));
+}
+
 TEST(Optimize, KeepsGroupsInTheirNode) {
   const Cluster cluster{.num_nodes = 2, .ranks_per_node = 2};
   const TokenSets sets = random_sets(16, 4, 500, 3);

@@ -93,17 +93,20 @@ class Annealer {
            (problem_.twins.empty() || (is_apart(a, rank_b) && is_apart(b, rank_a)));
   }
 
-  // Whether the twins of `item` let it move to `rank`.
+  // Whether the twins of `item` let it move to `rank`: they are not there, and together they are on
+  // no fewer nodes afterwards.
   bool is_apart(std::int32_t item, std::int32_t rank) const {
-    const auto& twins = problem_.twins[std::size_t(item)];
     const Cluster& cluster = problem_.cluster;
-    const std::int32_t node = cluster.node_of(RankId{rank});
-    const bool enters_node = node != cluster.node_of(RankId{ranks_.group_of(item)}) &&
-                             std::ssize(twins) < cluster.num_nodes;
-    return std::ranges::none_of(twins, [&](std::int32_t twin) {
-      const std::int32_t other = ranks_.group_of(twin);
-      return other == rank || (enters_node && cluster.node_of(RankId{other}) == node);
-    });
+    const std::int32_t from = cluster.node_of(RankId{ranks_.group_of(item)});
+    const std::int32_t to = cluster.node_of(RankId{rank});
+    bool stays_in_from = false, is_in_to = false;
+    for (const std::int32_t twin : problem_.twins[std::size_t(item)]) {
+      const std::int32_t other = ranks_.group_of(twin), node = cluster.node_of(RankId{other});
+      if (other == rank) return false;
+      stays_in_from |= node == from;
+      is_in_to |= node == to;
+    }
+    return from == to || stays_in_from || !is_in_to;
   }
 
   // The change of the energy with its penalties; infinite if the swap is void or not allowed.

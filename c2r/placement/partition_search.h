@@ -17,8 +17,8 @@ struct PartitionProblem {
   SearchEnergy energy;
   // Swaps stay inside a domain; one domain for all ranks leaves them free. [ep_size]
   std::vector<std::int32_t> domain_of_rank;
-  // Items that must stay on other ranks than each, and if they are fewer than the nodes, out of a
-  // node that it moves to. [num_items], or empty: none
+  // The items that must stay on other ranks than each, and all together on as many nodes as they
+  // are. [num_items], or empty: none
   std::vector<std::vector<std::int32_t>> twins;
 };
 

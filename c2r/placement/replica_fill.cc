@@ -44,8 +44,13 @@ class ReplicaFill {
     const auto capacity = static_cast<std::size_t>(slots_per_rank);
     for (;;) {
       const auto [best_expert, best_rank] = best_addition(capacity);
-      if (best_expert < 0) break;
-      add(best_expert, best_rank);
+      if (best_expert >= 0) {
+        add(best_expert, best_rank);
+      } else if (!is_fixed_to_nodes_ && !must_share_nodes_) {
+        must_share_nodes_ = true;  // the other nodes are full
+      } else {
+        break;
+      }
     }
     Placement placement{.num_experts = index_.num_experts(),
                         .slots = {cluster_.ep_size(), slots_per_rank}};
@@ -65,6 +70,9 @@ class ReplicaFill {
   std::int32_t node_of(std::int32_t rank) const { return node_of_rank_[std::size_t(rank)]; }
 
   bool is_allowed(std::int32_t expert, std::int32_t rank) const {
+    if (must_share_nodes_) {
+      return std::ranges::count(hosts_[std::size_t(expert)], rank) == 0;
+    }
     const std::int32_t node = node_of(rank);
     bool is_in_node = false;
     for (const std::int32_t host : hosts_[std::size_t(expert)]) {
@@ -176,6 +184,7 @@ class ReplicaFill {
   const Cluster& cluster_;
   const SearchEnergy& energy_;
   bool is_fixed_to_nodes_;
+  bool must_share_nodes_ = false;
   std::vector<std::vector<std::int32_t>> experts_of_rank_, hosts_;
   std::vector<std::int32_t> node_of_rank_;  // [ep_size]
   std::vector<std::size_t> offsets_;        // [num_sets], into served_by_

@@ -38,7 +38,8 @@ class ReplicaState {
   struct Change {
     std::int32_t rank = 0, slot = 0, expert = 0;
   };
-  /// Whether each expert would still be hosted, once on a rank, and on as many nodes as it can.
+  /// Whether each expert would still be hosted, once on a rank, and on as many nodes as its
+  /// replicas can reach, or miss no more of them than now.
   bool is_allowed(std::span<const Change> changes) const;
   /// The copies that allowed changes would leave, without making them; none if the cluster is too
   /// large for cover_size.h. A tenth of the cost of apply().
@@ -70,6 +71,8 @@ class ReplicaState {
   };
 
   std::span<std::uint16_t> mutable_ranks_of(std::int64_t set);
+  bool keeps_nodes(std::int32_t expert, std::int32_t lost, std::int32_t gained) const;
+  std::int32_t missed_nodes(std::int32_t expert, std::int32_t lost, std::int32_t gained) const;
   std::int32_t place(const Change& change);  // returns the expert that was there
   CoverSize size_of(std::span<const std::uint16_t> ranks) const;
   void add_loads(std::int64_t set, std::int64_t sign);

@@ -99,21 +99,40 @@ bool ReplicaState::is_allowed(std::span<const Change> changes) const {
     if (std::ranges::binary_search(hosts, change.rank)) return false;
     const bool is_swap = changes.size() == 2;
     if (!is_swap && num_replicas(old) == 1) return false;
-    // Where the expert will be besides `change.rank`: its hosts but the one that a swap vacates.
-    std::int32_t others = 0, others_in_node = 0;
     const std::int32_t vacated =
         !is_swap ? -1 : (&change == changes.data() ? changes[1].rank : changes[0].rank);
-    const std::int32_t node = cluster_.node_of(RankId{change.rank});
-    for (const std::uint16_t host : hosts) {
-      const bool is_in_node = cluster_.node_of(RankId{host}) == node;
-      if (is_fixed_to_nodes_ && !is_in_node) return false;
-      if (host == vacated) continue;
-      ++others;
-      others_in_node += is_in_node;
-    }
-    if (!is_fixed_to_nodes_ && others_in_node > 0 && others < cluster_.num_nodes) return false;
+    if (!keeps_nodes(change.expert, vacated, change.rank)) return false;
+    if (!is_swap && !keeps_nodes(old, change.rank, -1)) return false;
   }
   return true;
+}
+
+// Ranks of -1 are none.
+bool ReplicaState::keeps_nodes(std::int32_t expert, std::int32_t lost, std::int32_t gained) const {
+  if (is_fixed_to_nodes_) {
+    return gained < 0 || cluster_.node_of(RankId{gained}) ==
+                             cluster_.node_of(RankId{hosts_[std::size_t(expert)][0]});
+  }
+  if (cluster_.num_nodes == 1) return true;
+  const std::int32_t missed = missed_nodes(expert, lost, gained);
+  return missed == 0 || missed <= missed_nodes(expert, -1, -1);
+}
+
+// How many more nodes the replicas of an expert could be on.
+std::int32_t ReplicaState::missed_nodes(std::int32_t expert, std::int32_t lost,
+                                        std::int32_t gained) const {
+  std::int32_t num_hosts = 0, num_nodes = 0, last_node = -1;  // hosts ascend, and so do nodes
+  const std::int32_t gained_node = gained < 0 ? -1 : cluster_.node_of(RankId{gained});
+  bool is_new_node = gained >= 0;
+  for (const std::uint16_t host : hosts_[std::size_t(expert)]) {
+    if (host == lost) continue;
+    const std::int32_t node = cluster_.node_of(RankId{host});
+    ++num_hosts;
+    num_nodes += node != last_node;
+    is_new_node &= node != gained_node;
+    last_node = node;
+  }
+  return std::min(num_hosts + (gained >= 0), cluster_.num_nodes) - (num_nodes + is_new_node);
 }
 
 std::int32_t ReplicaState::place(const Change& change) {

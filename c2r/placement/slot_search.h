@@ -3,7 +3,8 @@
 // While every token keeps the slots that serve it, slots are experts of their own: which slot is on
 // which rank is then a partition, whose swaps are judged in O(1) (partition_level.h). Tokens
 // that are served anew afterwards need no more copies than the partition has: each takes the fewest
-// ranks. So serving and swapping in turn never loses copies.
+// ranks. So serving and swapping in turn never loses copies between ranks; those between nodes
+// may grow, as fewest ranks come first.
 #pragma once
 
 #include "c2r/placement/partition_search.h"
