@@ -185,8 +185,9 @@ std::string reached_text(const PlacementObjective& objective,
     text += "; every layer is proved optimal\n";
   } else {
     text += fmt::format(
-        "; no placement of these slots can be below {:.1f} % of it; {} of {} layers are proved "
+        "; no placement of these slots{} can be below {:.1f} % of it; {} of {} layers are proved "
         "optimal\n",
+        objective.max_imbalance || objective.max_copy_cost ? " within the bound" : "",
         value > 0 ? 100 * bound / value : 100, num_proved, layers.size());
   }
   if (num_missed > 0) {

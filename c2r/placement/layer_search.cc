@@ -33,7 +33,7 @@ class LayerSearch {
     problem_ = {.index = &index_,
                 .cluster = cluster,
                 .num_items = base * ep_size,
-                .energy = energy_for(index_, cluster, objective),
+                .energy = energy_for(index_, sets.num_tokens, cluster, objective),
                 .domain_of_rank = std::vector<std::int32_t>(std::size_t(ep_size))};
     if (options.num_groups) fix_groups();
   }
@@ -43,11 +43,13 @@ class LayerSearch {
     for (std::int64_t rank = 0; rank < result.placement.ep_size(); ++rank) {
       std::ranges::sort(result.placement.slots.row(rank));
     }
-    if (columns_bound_ && *columns_bound_ > result.copy_cost_bound) {
+    // The columns are those within the bound: what misses it may cost less.
+    if (result.meets_bounds && columns_bound_ && *columns_bound_ > result.copy_cost_bound) {
       result.value_bound += *columns_bound_ - result.copy_cost_bound;  // takes_columns(): kCopies
       result.copy_cost_bound = *columns_bound_;
     }
     result.is_proved_optimal |= is_proved_ && result.meets_bounds;
+    result.is_cut_short = limits_.reached() && !result.is_proved_optimal;
     return result;
   }
 
@@ -297,20 +299,20 @@ class LayerSearch {
 
 }  // namespace
 
-SearchEnergy energy_for(const SetIndex& index, const Cluster& cluster,
+SearchEnergy energy_for(const SetIndex& index, std::int64_t num_tokens, const Cluster& cluster,
                         const PlacementObjective& objective) {
-  const auto num_tokens = static_cast<double>(index.total_weight());
+  const auto tokens = static_cast<double>(num_tokens);
   SearchEnergy energy{.rank_cost = objective.rank_copy_cost, .node_cost = objective.node_copy_cost};
-  energy.mean_load = std::max(1.0, static_cast<double>(index.num_choices()) / cluster.ep_size());
-  energy.imbalance_scale = objective.imbalance_weight * num_tokens;
+  if (index.num_choices() > 0) {
+    energy.mean_load = static_cast<double>(index.num_choices()) / cluster.ep_size();
+  }
+  energy.imbalance_scale = objective.imbalance_weight * tokens;
   if (objective.goal == Goal::kImbalance) {
     energy.copy_scale = 1e-3;
-    energy.imbalance_scale = num_tokens;
+    energy.imbalance_scale = tokens;
   }
   if (objective.max_imbalance) energy.max_load = *objective.max_imbalance * energy.mean_load;
-  if (objective.max_copy_cost) {
-    energy.max_cost = *objective.max_copy_cost * num_tokens;
-  }
+  if (objective.max_copy_cost) energy.max_cost = *objective.max_copy_cost * tokens;
   // A bound must weigh more than what it holds back.
   const double unit = std::max(energy.rank_cost, energy.node_cost);
   energy.load_penalty *= unit;

@@ -10,7 +10,8 @@
 namespace c2r {
 
 /// What the searches minimize for an objective.
-SearchEnergy energy_for(const SetIndex& index, const Cluster& cluster,
+/// @param num_tokens those without any choice included: costs and bounds are per token
+SearchEnergy energy_for(const SetIndex& index, std::int64_t num_tokens, const Cluster& cluster,
                         const PlacementObjective& objective);
 
 /// optimize_placement() within `limits`, whatever `options` says of time.

@@ -80,6 +80,7 @@ OptimizedPlacement fastest_placement(const TokenSets& sets, const Cluster& clust
   auto again = timed(search_layer(sets, cluster, within, options, limits).placement);
   if (is_faster(again, best)) best = std::move(again);
   best.copy_cost_bound = std::max(best.copy_cost_bound, least_copy_cost);
+  best.is_cut_short = limits.reached() && !best.is_proved_optimal;
   return best;
 }
 
@@ -89,10 +90,8 @@ OptimizedPlacement solve(const TokenSets& sets, const Cluster& cluster,
   const bool is_time = objective.goal == Goal::kTime;
   C2R_REQUIRE(!is_time || (objective.layer_time && !objective.max_copy_cost), kInvalidArgument,
               "minimizing the predicted time needs layer_time and takes no max_copy_cost");
-  auto result = is_time ? fastest_placement(sets, cluster, objective, options, limits)
-                        : search_layer(sets, cluster, objective, options, limits);
-  result.is_cut_short = limits.reached() && !result.is_proved_optimal;
-  return result;
+  if (is_time) return fastest_placement(sets, cluster, objective, options, limits);
+  return search_layer(sets, cluster, objective, options, limits);
 }
 
 // `result` has its copies, loads and their bounds already.
@@ -162,7 +161,10 @@ std::vector<OptimizedPlacement> pareto_front(const TokenSets& sets, const Cluste
               num_points);
   std::vector<OptimizedPlacement> met =
       points_of_front(sets, cluster, objective, options, limits_for(options), num_points);
-  for (OptimizedPlacement& point : met) point.meets_bounds = true;  // of the front there is none
+  for (OptimizedPlacement& point : met) {  // those that the front itself set are none
+    point.meets_bounds =
+        !objective.max_imbalance || point.imbalance <= *objective.max_imbalance * (1 + kRounding);
+  }
   return without_dominated(std::move(met));
 }
 
@@ -197,7 +199,7 @@ OptimizedPlacement measure_state(const SetIndex& index, const CopyBounds& bounds
   OptimizedPlacement result{.placement = state.placement()};
   if (index.num_choices() == 0) return result;
   const auto per_token = [&](double count) { return count / static_cast<double>(num_tokens); };
-  const SearchEnergy energy = energy_for(index, cluster, objective);
+  const SearchEnergy energy = energy_for(index, num_tokens, cluster, objective);
   const double cost = energy.cost(state.rank_copies(), state.node_copies());
   result.copies_per_token = per_token(static_cast<double>(state.rank_copies()));
   result.node_copies_per_token = per_token(static_cast<double>(state.node_copies()));

@@ -76,13 +76,11 @@ struct OptimizedPlacement {
   bool meets_bounds = true;        // false: the bounds are missed by the least that was found
   bool is_cut_short = false;       // `seconds` or `stop` ended the search
   bool is_proved_optimal = false;  // value is the least within the bounds
-  double copy_cost_bound = 0;      // no placement of these slots costs less (copy_bounds.h)
+  double copy_cost_bound = 0;      // no placement of these slots within the bounds costs less
   double imbalance_bound = 1;      // no placement of these slots has less
-  // The goal's value here, and what no placement of these slots can be below. Seconds for kTime.
+  // The goal's value here, and what no placement of these slots within the bounds can be below.
+  // Seconds for kTime.
   double value = 0, value_bound = 0;
-
-  /// By how much `value` may exceed the best possible, as a fraction of it.
-  double gap() const { return value_bound > 0 ? value / value_bound - 1 : 0; }
 };
 
 /// Every rank gets ceil(num_experts / ep_size) + redundant_slots_per_rank slots; those that experts
@@ -95,8 +93,10 @@ struct OptimizedPlacement {
 ///
 /// Cost: about effort x (0.1 s, with replicas 0.9 s) for 32 experts and 100,000 tokens, some
 /// 0.7 s for 256 experts on 64 ranks with replicas; plus the proof, see
-/// max_columns; kTime twice that. Memory some 50 bytes a choice of a distinct set, and
-/// num_experts x (num_experts + ep_size) x 8 bytes, per thread.
+/// max_columns; kTime twice that. Per thread memory of some 50
+/// bytes a choice of a distinct set and, for slots = num_experts or, with replicas where tokens are
+/// too many to anneal them, the slots of all ranks, slots x (slots + ep_size) x 8 bytes, on several
+/// nodes twice.
 OptimizedPlacement optimize_placement(const TokenSets& sets, const Cluster& cluster,
                                       const PlacementObjective& objective,
                                       const OptimizeOptions& options);

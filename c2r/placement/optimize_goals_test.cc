@@ -2,8 +2,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <limits>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "c2r/core/rng.h"
@@ -11,6 +14,7 @@
 #include "c2r/placement/copy_bounds.h"
 #include "c2r/placement/optimize.h"
 #include "c2r/placement/optimize_problems_internal.h"
+#include "c2r/placement/optimize_testing_internal.h"
 #include "c2r/placement/reach.h"
 
 namespace c2r {
@@ -54,7 +58,7 @@ double least_value(const TokenSets& sets, const Cluster& cluster,
 }
 
 TEST(Goals, AreReachedOnSmallInstances) {
-  const Cluster flat = cluster_of(1, 2), nodes = cluster_of(2, 2);
+  const Cluster one_node = cluster_of(1, 2), nodes = cluster_of(2, 2);
   for (std::uint64_t seed = 0; seed < 4; ++seed) {
     SCOPED_TRACE(seed);
     const TokenSets sets = sets_of_8_experts(seed);
@@ -64,8 +68,8 @@ TEST(Goals, AreReachedOnSmallInstances) {
                                         {.max_imbalance = 1.2}};
     for (std::size_t goal = 0; goal < std::size(goals); ++goal) {
       SCOPED_TRACE(goal);
-      const auto result = optimize_placement(sets, flat, goals[goal], {.effort = 0.01});
-      const double least = least_value(sets, flat, goals[goal]);
+      const auto result = optimize_placement(sets, one_node, goals[goal], {.effort = 0.01});
+      const double least = least_value(sets, one_node, goals[goal]);
       EXPECT_EQ(result.meets_bounds, least < std::numeric_limits<double>::infinity());
       if (result.meets_bounds) {
         EXPECT_NEAR(result.value, least, 1e-9);
@@ -73,7 +77,7 @@ TEST(Goals, AreReachedOnSmallInstances) {
       EXPECT_LE(result.value_bound, least + 1e-9);
     }
     if (seed >= 2) continue;
-    for (const Cluster& cluster : {flat, nodes}) {
+    for (const Cluster& cluster : {one_node, nodes}) {
       const auto result = optimize_placement(sets, cluster, fastest_on(cluster), {.effort = 0.02});
       const double least = least_value(sets, cluster, fastest_on(cluster));
       EXPECT_LE(result.value, 1.02 * least) << "time is minimized by way of a coarse front";
@@ -102,6 +106,34 @@ TEST(Goals, PredictTheTimeThatTheVolumeModelDoes) {
   }
 }
 
+// Copies are per token, so half as many of them mean the same with twice as many tokens.
+TEST(Goals, CountTokensWithoutAChoice) {
+  const TokenSets sets = sets_of_8_experts(5);
+  TokenSets with_empty = sets;
+  with_empty.num_tokens *= 2;
+  const std::pair<PlacementObjective, PlacementObjective> goals[] = {
+      {{.imbalance_weight = 0.7}, {.imbalance_weight = 0.35}},
+      {{.max_copy_cost = 1.8, .goal = Goal::kImbalance},
+       {.max_copy_cost = 0.9, .goal = Goal::kImbalance}}};
+  for (const auto& [goal, halved] : goals) {
+    const auto all = optimize_placement(sets, cluster_of(1, 2), goal, {.effort = 0.01});
+    const auto some = optimize_placement(with_empty, cluster_of(1, 2), halved, {.effort = 0.01});
+    EXPECT_TRUE(some.meets_bounds);
+    EXPECT_DOUBLE_EQ(some.copy_cost, all.copy_cost / 2);
+    EXPECT_DOUBLE_EQ(some.imbalance, all.imbalance);
+  }
+}
+
+// Two tokens on four ranks: the mean load is a half, and one of them twice that.
+TEST(Goals, MeasureFewerChoicesThanRanks) {
+  TokenSetBuilder builder(4, 1);
+  for (int e = 0; e < 2; ++e) builder.add(Matrix<ExpertId>(1, 1, ExpertId{e}));
+  const auto result = optimize_placement(builder.finish(), cluster_of(1, 4),
+                                         {.goal = Goal::kImbalance}, {.effort = 0.01});
+  EXPECT_EQ(result.imbalance, 2);
+  EXPECT_EQ(result.imbalance_bound, 2);
+}
+
 TEST(Goals, RefuseATimeWithoutWhatItNeeds) {
   const TokenSets sets = sets_of_8_experts(1);
   EXPECT_EQ(testing::error_of(
@@ -124,6 +156,40 @@ TEST(Goals, KeepTheBoundOnImbalanceWithTooLittleEffortToAnneal) {
   const auto result = optimize_placement(sets, cluster_of(1, 16), {.max_imbalance = 1.1},
                                          {.effort = 1e-4, .redundant_slots_per_rank = 1});
   EXPECT_TRUE(result.meets_bounds) << result.imbalance;
+}
+
+// 5 experts on 2 or 3 ranks of 3 slots: every placement with replicas is enumerated.
+TEST(CopyBounds, AreBelowEveryPlacementWithReplicas) {
+  for (std::uint64_t seed = 0; seed < 10; ++seed) {
+    SCOPED_TRACE(seed);
+    const TokenSets sets = random_sets(5, std::int32_t(2 + seed % 2), 100, seed);
+    const auto ep_size = std::int32_t(2 + seed % 2);
+    std::vector<std::array<int, 3>> columns;
+    for (unsigned mask = 0; mask < 32; ++mask) {
+      if (std::popcount(mask) != 3) continue;
+      std::size_t slot = 0;
+      columns.emplace_back();
+      for (int e = 0; e < 5; ++e) {
+        if ((mask >> e & 1) != 0) columns.back()[slot++] = e;
+      }
+    }
+    std::int64_t least = std::numeric_limits<std::int64_t>::max();
+    const int num_placements = ep_size == 2 ? 100 : 1000;
+    for (int id = 0; id < num_placements; ++id) {
+      Placement placement{.num_experts = 5, .slots = {ep_size, 3}};
+      for (int rank = 0, rest = id; rank < ep_size; ++rank, rest /= 10) {
+        std::ranges::transform(columns[std::size_t(rest % 10)], placement.slots.row(rank).begin(),
+                               [](int e) { return ExpertId{e}; });
+      }
+      const auto hosts = ranks_of_experts(placement);
+      if (std::ranges::any_of(hosts, [](const auto& ranks) { return ranks.empty(); })) continue;
+      least = std::min(least, fewest_copies(sets, placement));
+    }
+    const SetIndex index(sets);
+    const double bound = CopyBounds(index).copies(ep_size, 3);
+    EXPECT_LE(bound, static_cast<double>(least));
+    EXPECT_GT(bound, 0.6 * static_cast<double>(least)) << "a bound is to say something";
+  }
 }
 
 // Loads 9, 5, 4, 2 on 2 ranks of 2 slots: 9 + 2 is the best; mean 10.

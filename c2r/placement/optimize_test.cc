@@ -66,6 +66,12 @@ TEST(TokenSets, RefuseWhatIsNotAChoice) {
   EXPECT_THROW(TokenSetBuilder(4, 5), Error);
 }
 
+TEST(SetIndex, RefusesMoreSlotsThanItCanNumber) {
+  const TokenSets sets{.num_experts = 65'537};
+  EXPECT_EQ(testing::error_of([&] { SetIndex{sets}; }),
+            "placements can be optimized up to 65536 experts or slots, not 65537");
+}
+
 // Experts 0 and 2 belong together, and 1 and 3: contiguous placement cuts every pair but one.
 TEST(Optimize, FindsTheObviousPlacement) {
   CollaborationMatrix pairs(4, 4);
@@ -308,7 +314,32 @@ TEST(ParetoFront, GoesFromFewCopiesToGoodBalance) {
     EXPECT_GT(front[point].copy_cost, front[point - 1].copy_cost);
     EXPECT_LT(front[point].imbalance, front[point - 1].imbalance);
   }
+  const OptimizeOptions options{.effort = 0.005};
+  const auto fewest = optimize_placement(sets, flat(4), {}, options);
+  const auto balanced = optimize_placement(sets, flat(4), {.goal = Goal::kImbalance}, options);
+  EXPECT_EQ(front.front().copy_cost, fewest.copy_cost);
+  EXPECT_EQ(front.back().imbalance, balanced.imbalance);
+  const double middle = std::sqrt(fewest.imbalance * balanced.imbalance);
+  const auto three = pareto_front(sets, flat(4), {}, options, 3);
+  const auto within = optimize_placement(sets, flat(4), {.max_imbalance = middle}, options);
+  ASSERT_EQ(three.size(), 3u);
+  EXPECT_EQ(three[1].copy_cost, within.copy_cost);
+  EXPECT_LE(three[1].imbalance, middle);
   EXPECT_THROW(pareto_front(sets, flat(4), {}, {}, 1), Error);
+}
+
+TEST(ParetoFront, SaysWhatItMissedAndWhatEndedIt) {
+  const std::atomic<bool> stop = true;
+  const TokenSets sets = random_sets(16, 4, 2000, 8);
+  for (const auto& point : pareto_front(sets, flat(4), {}, {.stop = &stop}, 3)) {
+    EXPECT_TRUE(point.is_cut_short);
+    EXPECT_TRUE(point.meets_bounds) << "it is given none";
+  }
+  for (const auto& point :
+       pareto_front(sets, flat(4), {.max_imbalance = 0.99}, {.effort = 0.005}, 3)) {
+    EXPECT_FALSE(point.meets_bounds);
+    EXPECT_FALSE(point.is_cut_short);
+  }
 }
 
 TEST(Optimize, ProvesWhatReachesItsBound) {

@@ -14,6 +14,9 @@ SetIndex::SetIndex(const TokenSets& sets)
       weights_(sets.multiplicity),
       offsets_(static_cast<std::size_t>(sets.num_experts) + 1),
       loads_(expert_loads(sets)) {
+  C2R_REQUIRE(sets.num_experts <= 1 << 16, kUnsupported,
+              "placements can be optimized up to {} experts or slots, not {}", 1 << 16,
+              sets.num_experts);
   C2R_REQUIRE(sets.top_k() <= 255, kUnsupported,
               "placements can be optimized up to top-255, not {}", sets.top_k());
   total_weight_ = std::accumulate(weights_.begin(), weights_.end(), std::int64_t{0});
