@@ -84,6 +84,44 @@ OptimizedPlacement fastest_placement(const TokenSets& sets, const Cluster& clust
   return best;
 }
 
+// The best balance that max_copy_cost allows. Annealing for balance knows no copies where pairs
+// stand in for tokens, so the fewest copies under bounds on imbalance are found as well: between
+// the last bound that was affordable and the last that was not.
+OptimizedPlacement balanced_placement(const TokenSets& sets, const Cluster& cluster,
+                                      const PlacementObjective& objective,
+                                      const OptimizeOptions& options, const SearchLimits& limits) {
+  constexpr int kSteps = 6;  // of a sixth of the effort: together as much as the first search
+  OptimizeOptions coarse = options;
+  coarse.effort /= kSteps;
+  coarse.max_columns = 0;  // whatever is optimal within these bounds, nobody asked for it
+  PlacementObjective asked = objective;
+  asked.goal = Goal::kCopies;
+  asked.imbalance_weight = 0;
+  asked.max_copy_cost.reset();
+  const auto is_better = [](const OptimizedPlacement& a, const OptimizedPlacement& b) {
+    if (a.meets_bounds != b.meets_bounds) return a.meets_bounds;
+    return a.meets_bounds ? a.value < b.value : a.copy_cost < b.copy_cost;
+  };
+  OptimizedPlacement best = search_layer(sets, cluster, objective, options, limits);
+  double low = best.imbalance_bound, high = 0;
+  for (int step = 0; step < kSteps && !limits.reached() && !best.is_proved_optimal; ++step) {
+    if (step > 0) asked.max_imbalance = std::sqrt(low * high);
+    const auto fewest = search_layer(sets, cluster, asked, coarse, limits);
+    auto met = measure_placement(sets, cluster, objective, fewest.placement);
+    const bool is_affordable = met.copy_cost <= *objective.max_copy_cost * (1 + kRounding);
+    if (step == 0 || is_affordable) {
+      high = met.imbalance;
+    } else {
+      low = *asked.max_imbalance;
+    }
+    if (is_better(met, best)) best = std::move(met);
+    if (step == 0 && !is_affordable) break;  // a better balance costs still more
+    if (best.meets_bounds) high = std::min(high, best.imbalance);
+  }
+  best.is_cut_short = limits.reached() && !best.is_proved_optimal;
+  return best;
+}
+
 OptimizedPlacement solve(const TokenSets& sets, const Cluster& cluster,
                          const PlacementObjective& objective, const OptimizeOptions& options,
                          const SearchLimits& limits) {
@@ -91,6 +129,9 @@ OptimizedPlacement solve(const TokenSets& sets, const Cluster& cluster,
   C2R_REQUIRE(!is_time || (objective.layer_time && !objective.max_copy_cost), kInvalidArgument,
               "minimizing the predicted time needs layer_time and takes no max_copy_cost");
   if (is_time) return fastest_placement(sets, cluster, objective, options, limits);
+  if (objective.goal == Goal::kImbalance && objective.max_copy_cost) {
+    return balanced_placement(sets, cluster, objective, options, limits);
+  }
   return search_layer(sets, cluster, objective, options, limits);
 }
 

@@ -93,7 +93,7 @@ struct OptimizedPlacement {
 ///
 /// Cost: about effort x (0.1 s, with replicas 0.9 s) for 32 experts and 100,000 tokens, some
 /// 0.7 s for 256 experts on 64 ranks with replicas; plus the proof, see
-/// max_columns; kTime twice that. Per thread memory of some 50
+/// max_columns; kTime and kImbalance within max_copy_cost twice that. Per thread memory of some 50
 /// bytes a choice of a distinct set and, for slots = num_experts or, with replicas where tokens are
 /// too many to anneal them, the slots of all ranks, slots x (slots + ep_size) x 8 bytes, on several
 /// nodes twice.

@@ -106,6 +106,23 @@ TEST(Goals, PredictTheTimeThatTheVolumeModelDoes) {
   }
 }
 
+// Here pairs stand in for tokens, and say nothing about the bound on copies.
+TEST(Goals, BalanceWithinABoundOnCopiesWhereTokensAreMany) {
+  const TokenSets sets = clustered_token_sets(
+      {.num_experts = 64, .top_k = 6, .num_tokens = 15'000, .num_topics = 8, .seed = 1});
+  const Cluster cluster = cluster_of(1, 16);
+  for (const std::int32_t redundant : {0, 1}) {
+    SCOPED_TRACE(redundant);
+    const OptimizeOptions how{.effort = 0.2, .redundant_slots_per_rank = redundant};
+    const auto known = optimize_placement(sets, cluster, {.max_imbalance = 1.5}, how);
+    ASSERT_TRUE(known.meets_bounds);
+    const auto balanced = optimize_placement(
+        sets, cluster, {.max_copy_cost = known.copy_cost * 1.01, .goal = Goal::kImbalance}, how);
+    EXPECT_TRUE(balanced.meets_bounds) << balanced.copy_cost << " of " << known.copy_cost;
+    EXPECT_LE(balanced.imbalance, 1.05 * known.imbalance);
+  }
+}
+
 // Copies are per token, so half as many of them mean the same with twice as many tokens.
 TEST(Goals, CountTokensWithoutAChoice) {
   const TokenSets sets = sets_of_8_experts(5);
