@@ -112,6 +112,17 @@ void add_predictions(const PlanTokens& tokens, int num_threads, Plan& plan) {
   }
 }
 
+// Nobody asked for these replicas.
+std::string remainder_text(const PlanTokens& tokens) {
+  const std::int32_t num_experts = tokens.trace.header().num_experts;
+  const std::int32_t ep_size = tokens.cluster.ep_size();
+  const std::int32_t num_left = (ep_size - num_experts % ep_size) % ep_size;
+  if (num_left == 0) return "";
+  return fmt::format("{} experts do not divide over {} ranks: the {} left hold{} {}\n", num_experts,
+                     ep_size, num_left == 1 ? "slot" : fmt::format("{} slots", num_left),
+                     num_left == 1 ? "s" : "", num_left == 1 ? "a replica" : "replicas");
+}
+
 // Where contiguous experts make fewer copies than the plan on the reported tokens: why. The table
 // alone would look like a mistake.
 std::string contiguous_text(const PlanTokens& tokens, const SearchResult& searched,
@@ -190,7 +201,7 @@ void make_plan(const PlanOptions& options) {
     std::cout << reached_text(searched.objective, searched.layers)
               << contiguous_text(tokens, searched, plan);
   }
-  std::cout << provenance_text(plan.provenance)
+  std::cout << remainder_text(tokens) << provenance_text(plan.provenance)
             << fmt::format("{}: {} layers, {} slots on each of {} ranks\n", options.output,
                            plan.num_layers(), plan.layers[0].placement.slots_per_rank(),
                            tokens.cluster.ep_size());

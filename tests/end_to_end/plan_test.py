@@ -286,6 +286,15 @@ class Plans(CommandLine):
         plan = json.loads((self.folder / "plan.json").read_text())
         self.assertEqual({len(rank) for layer in plan["layers"] for rank in layer["slots"]}, {5})
 
+    def test_slots_that_experts_leave_are_said_to_hold_replicas(self):
+        self.make_trace()
+        words = ["plan", "trace.safetensors", "-o", "plan.json", "--cluster"]
+        self.assertIn("8 experts do not divide over 3 ranks: the slot left holds a replica\n",
+                      self.succeed(*words, "1x3"))
+        self.assertIn("8 experts do not divide over 5 ranks: the 2 slots left hold replicas\n",
+                      self.succeed(*words, "1x5"))
+        self.assertNotIn("divide", self.succeed(*words, "1x2"))
+
     def test_an_exported_plan_is_what_the_engine_reads(self):
         self.make_plan()
         exported = json.loads(self.run_c2r("export", "plan.json", "--to", "vllm-49572").stdout)
