@@ -2,6 +2,7 @@
 // judge a change of a placement, ten times faster than cover.h chooses the ranks.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <span>
@@ -19,6 +20,18 @@ struct CoverSize {
     return ranks != other.ranks ? ranks < other.ranks : nodes < other.nodes;
   }
 };
+
+/// Calls on_rank(rank) and on_node(node) once for each distinct one of `ranks`, which are few.
+template <class OnRank, class OnNode>
+void for_each_distinct(const Cluster& cluster, std::span<const std::uint16_t> ranks,
+                       const OnRank& on_rank, const OnNode& on_node) {
+  for (auto rank = ranks.begin(); rank != ranks.end(); ++rank) {
+    const auto is_new = [&](const auto& same) { return std::none_of(ranks.begin(), rank, same); };
+    const std::int32_t node = cluster.node_of(RankId{*rank});
+    if (is_new([&](auto other) { return other == *rank; })) on_rank(*rank);
+    if (is_new([&](auto other) { return cluster.node_of(RankId{other}) == node; })) on_node(node);
+  }
+}
 
 /// Counts for one token after another under hosts that change.
 class CoverCounter {

@@ -43,17 +43,10 @@ double predicted_s(const SetIndex& index, const ReplicaState& state,
                 .tokens_on_rank = std::vector<std::int64_t>(std::size_t(cluster.ep_size())),
                 .tokens_on_node = std::vector<std::int64_t>(std::size_t(cluster.num_nodes))};
   for (std::int64_t set = 0; set < index.num_sets(); ++set) {
-    const auto ranks = state.ranks_of(set);
-    for (auto rank = ranks.begin(); rank != ranks.end(); ++rank) {
-      const auto is_new = [&](const auto& same) { return std::none_of(ranks.begin(), rank, same); };
-      const std::int32_t node = cluster.node_of(RankId{*rank});
-      if (is_new([&](auto other) { return other == *rank; })) {
-        counts.tokens_on_rank[*rank] += index.weight(set);
-      }
-      if (is_new([&](auto other) { return cluster.node_of(RankId{other}) == node; })) {
-        counts.tokens_on_node[std::size_t(node)] += index.weight(set);
-      }
-    }
+    for_each_distinct(
+        cluster, state.ranks_of(set),
+        [&](auto rank) { counts.tokens_on_rank[std::size_t(rank)] += index.weight(set); },
+        [&](auto node) { counts.tokens_on_node[std::size_t(node)] += index.weight(set); });
   }
   return time_of(counts, index.total_weight(), options);
 }

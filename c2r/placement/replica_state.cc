@@ -48,12 +48,8 @@ std::span<const std::uint16_t> ReplicaState::ranks_of(std::int64_t set) const {
 CoverSize ReplicaState::size_of(std::span<const std::uint16_t> ranks) const {
   if (counter_) return counter_->size_of(ranks);
   CoverSize size;
-  for (auto rank = ranks.begin(); rank != ranks.end(); ++rank) {
-    const auto is_new = [&](const auto& same) { return std::none_of(ranks.begin(), rank, same); };
-    const std::int32_t node = cluster_.node_of(RankId{*rank});
-    if (is_new([&](auto other) { return other == *rank; })) ++size.ranks;
-    if (is_new([&](auto other) { return cluster_.node_of(RankId{other}) == node; })) ++size.nodes;
-  }
+  for_each_distinct(
+      cluster_, ranks, [&](auto) { ++size.ranks; }, [&](auto) { ++size.nodes; });
   return size;
 }
 
