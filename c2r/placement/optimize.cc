@@ -135,6 +135,23 @@ OptimizedPlacement solve(const TokenSets& sets, const Cluster& cluster,
   return search_layer(sets, cluster, objective, options, limits);
 }
 
+// A search that a limit ends early in its heat, or before it began, is behind even a short one.
+OptimizedPlacement solve_or_sketch(const TokenSets& sets, const Cluster& cluster,
+                                   const PlacementObjective& objective,
+                                   const OptimizeOptions& options, const SearchLimits& limits) {
+  const bool has_begun = !limits.reached();
+  OptimizedPlacement searched;
+  if (has_begun) searched = solve(sets, cluster, objective, options, limits);
+  if (has_begun && !searched.is_cut_short) return searched;
+  OptimizeOptions brief = options;
+  brief.effort = std::min(options.effort, 0.02);
+  brief.max_columns = 0;
+  auto sketched = solve(sets, cluster, objective, brief, {});
+  sketched.is_cut_short = !sketched.is_proved_optimal;
+  const auto quality = [](const auto& p) { return std::pair(!p.meets_bounds, p.value); };
+  return has_begun && quality(searched) <= quality(sketched) ? searched : sketched;
+}
+
 // `result` has its copies, loads and their bounds already.
 void add_value(const SetIndex& index, const ReplicaState& state,
                const PlacementObjective& objective, const LeastCounts& least,
@@ -188,7 +205,8 @@ std::vector<OptimizedPlacement> optimize_placements(
           (num_layers - num_started++ + options.num_threads - 1) / options.num_threads;
       limits.deadline = std::min(*all.deadline, now + (*all.deadline - now) / rounds);
     }
-    results[std::size_t(layer)] = solve(load_layer(layer), cluster, objective, options, limits);
+    results[std::size_t(layer)] =
+        solve_or_sketch(load_layer(layer), cluster, objective, options, limits);
     const std::lock_guard lock(mutex);
     progress.update(++num_done, num_layers);
   });

@@ -102,7 +102,8 @@ OptimizedPlacement optimize_placement(const TokenSets& sets, const Cluster& clus
                                       const OptimizeOptions& options);
 
 /// All layers; `load_layer` is called once for each, from several threads. The result does not
-/// depend on num_threads.
+/// depend on num_threads. A layer whose search `seconds` or `stop` ended, or that was not begun by
+/// then, is at least searched with an effort of 0.02.
 std::vector<OptimizedPlacement> optimize_placements(
     std::int64_t num_layers, const std::function<TokenSets(std::int64_t layer)>& load_layer,
     const Cluster& cluster, const PlacementObjective& objective, const OptimizeOptions& options,

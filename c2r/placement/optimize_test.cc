@@ -66,12 +66,6 @@ TEST(TokenSets, RefuseWhatIsNotAChoice) {
   EXPECT_THROW(TokenSetBuilder(4, 5), Error);
 }
 
-TEST(SetIndex, RefusesMoreSlotsThanItCanNumber) {
-  const TokenSets sets{.num_experts = 65'537};
-  EXPECT_EQ(testing::error_of([&] { SetIndex{sets}; }),
-            "placements can be optimized up to 65536 experts or slots, not 65537");
-}
-
 // Experts 0 and 2 belong together, and 1 and 3: contiguous placement cuts every pair but one.
 TEST(Optimize, FindsTheObviousPlacement) {
   CollaborationMatrix pairs(4, 4);
@@ -264,6 +258,21 @@ TEST(Optimize, ReturnsTheBestSoFarWhenStopped) {
   EXPECT_FALSE(optimize_placement(sets, flat(4), {}, {.effort = 0.01}).is_cut_short);
   const auto timed = optimize_placement(sets, flat(4), {}, {.effort = 1e6, .seconds = 0.05});
   ASSERT_NO_THROW(check_placement(timed.placement));
+}
+
+TEST(Optimize, SketchesTheLayersThatItCameTooLateFor) {
+  const std::atomic<bool> stop = true;
+  const auto load = [](std::int64_t layer) {
+    return random_sets(16, 4, 300, std::uint64_t(layer));
+  };
+  NoProgress progress;
+  const auto layers = optimize_placements(3, load, flat(4), {}, {.stop = &stop}, progress);
+  for (std::int64_t layer = 0; layer < 3; ++layer) {
+    const auto& result = layers[std::size_t(layer)];
+    const auto contiguous = measure_placement(load(layer), flat(4), {}, place_contiguous(16, 4));
+    EXPECT_LT(result.copy_cost, 0.99 * contiguous.copy_cost);
+    EXPECT_TRUE(result.is_cut_short);
+  }
 }
 
 TEST(Optimize, TakesNoEffortAndNoTimeForTooMuch) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "c2r/core/testing.h"
 #include "c2r/placement/optimize_testing_internal.h"
 
 namespace c2r {
@@ -50,6 +51,12 @@ TEST(AnnealSlots, LosesNoCopiesAndKeepsReplicasApart) {
     }
   }
   EXPECT_GE(num_improved, 18);
+}
+
+TEST(SetIndex, RefusesMoreSlotsThanItCanNumber) {
+  const TokenSets sets{.num_experts = 65'537};
+  EXPECT_EQ(testing::error_of([&] { SetIndex{sets}; }),
+            "placements can be optimized up to 65536 experts or slots, not 65537");
 }
 
 TEST(AnnealSlots, KeepsEveryReplicaInItsNodeIfAsked) {
