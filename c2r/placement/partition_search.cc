@@ -87,7 +87,8 @@ class Annealer {
 
   bool is_allowed(std::int32_t a, std::int32_t b) const {
     const std::int32_t rank_a = ranks_.group_of(a), rank_b = ranks_.group_of(b);
-    return rank_a != rank_b &&
+    const bool is_void = std::min(a, b) >= problem_.index->num_experts();  // two free slots
+    return !is_void && rank_a != rank_b &&
            problem_.domain_of_rank[std::size_t(rank_a)] ==
                problem_.domain_of_rank[std::size_t(rank_b)] &&
            (problem_.twins.empty() || (is_apart(a, rank_b) && is_apart(b, rank_a)));
