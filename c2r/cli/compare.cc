@@ -1,4 +1,5 @@
 // `c2r compare`: plans, baselines and the Pareto front side by side, on the same tokens.
+#include <algorithm>
 #include <iostream>
 #include <memory>
 

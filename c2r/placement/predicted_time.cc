@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "c2r/placement/cover_size.h"
 #include "c2r/placement/reach.h"
 #include "c2r/placement/volume.h"
 
