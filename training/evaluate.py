@@ -29,7 +29,8 @@ def evaluation_mode(model: Decoder):
 def add_coactivation(counts: Tensor, topk_idx: Tensor) -> None:
     """Adds to counts [num_experts, num_experts] the tokens that chose each pair; the diagonal is the load."""
     chosen = torch.zeros(len(topk_idx), len(counts), device=counts.device).scatter_(1, topk_idx, 1.0)
-    counts += (chosen.T @ chosen).to(counts.dtype)  # exact: fewer than 2^24 tokens a batch
+    with torch.autocast(counts.device.type, enabled=False):  # bf16 would round counts above 256
+        counts += (chosen.T @ chosen).to(counts.dtype)  # exact: fewer than 2^24 tokens a batch
 
 
 def routing_statistics(coactivation: Tensor) -> dict[str, list[float]]:

@@ -12,7 +12,7 @@ from training import published
 from training.batches import write_corpus
 from training.card import card as make_card
 from training.conftest import MODELS
-from training.evaluate import evaluate, routing_statistics
+from training.evaluate import evaluate
 from training.experts import torch_grouped
 from training.model import Decoder
 from training.reference_llama_moe import ReferenceLlamaMoe
@@ -104,16 +104,6 @@ def test_a_saved_model_is_read_back_whole(family, tmp_path):
     assert again.config == model.config
     for name, parameter in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], parameter), name
-
-
-def test_routing_statistics_of_a_worked_example():
-    # Four tokens: {0, 1}, {0, 1}, {0, 2}, {1, 2}; expert 3 is never chosen and left out of the specialization.
-    counts = torch.tensor([[[3, 2, 1, 0], [2, 3, 1, 0], [1, 1, 2, 0], [0, 0, 0, 0]]])
-    found = routing_statistics(counts)
-    assert found["imbalance"] == [1.5] and found["least_load"] == [0.0] and found["unused_experts"] == [1]
-    two_to_one = -(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3)) / math.log(3)
-    even = math.log(2) / math.log(3)
-    assert found["specialization"] == [pytest.approx(1 - (2 * two_to_one + even) / 3)]
 
 
 def test_a_block_compiles_whole_and_once_for_all_layers():
