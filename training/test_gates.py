@@ -56,3 +56,30 @@ def test_tanh_gate_is_noisy_only_while_training():
     gate.eval()
     assert torch.equal(gate(x).topk_idx, gate(x).topk_idx)
     torch.testing.assert_close(gate(x).topk_weights.sum(1), torch.ones(50))
+
+
+def test_the_loss_of_the_softmax_gate_is_of_its_own_probabilities_and_choices():
+    torch.manual_seed(1)
+    gate, x = SoftmaxGate(8, 5, 2), torch.randn(50, 8)
+    probabilities, routing = (x @ gate.weight.T).softmax(1), gate(x)
+    choices = torch.bincount(routing.topk_idx.flatten(), minlength=5) / 100
+    torch.testing.assert_close(routing.balance_loss, 5 * (choices * probabilities.mean(0)).sum())
+
+
+def test_the_loss_of_the_tanh_gate_is_of_importance_and_while_training_of_load():
+    torch.manual_seed(1)
+    gate, x = NoisyTanhGate(8, 5, 2, 0.01), torch.randn(50, 8)
+    torch.nn.init.normal_(gate.weight_noise.weight)
+
+    def importance(routing):
+        return sum(torch.zeros(5).index_add(0, e, w) for e, w in zip(routing.topk_idx, routing.topk_weights))
+
+    torch.manual_seed(2)
+    routing = gate(x)
+    torch.manual_seed(2)
+    logits = gate.gate_network(x)
+    noise_std = torch.nn.functional.softplus(gate.weight_noise(x)) + 0.01
+    load = load_probability(logits, logits + torch.randn(50, 5) * noise_std, noise_std, 2).sum(0)
+    torch.testing.assert_close(routing.balance_loss, cv_squared(importance(routing)) + cv_squared(load))
+    routing = gate.eval()(x)
+    torch.testing.assert_close(routing.balance_loss, cv_squared(importance(routing)))

@@ -1,5 +1,6 @@
 """Training learns, resumes exactly, and leaves a model that others read alike."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -19,7 +20,7 @@ from training.reference_llama_moe import ReferenceLlamaMoe
 from training.run_log import RunLog, read_log
 from training.tokenizer import train_tokenizer
 from training.train import PAUSED, main, run_training
-from training.trainer import Trainer
+from training.trainer import Trainer, learning_rate
 
 CPU = torch.device("cpu")
 TEXTS = [" ".join(f"{a}{b} {b}{a}" for a in "abcdefghij" for b in "klmnopqrst")] * 2
@@ -37,6 +38,42 @@ def test_the_loss_falls(config, corpus):
     after = evaluate(trainer.model, corpus, 4)["losses"]
     assert values[0] == pytest.approx(math.log(320), abs=0.2)  # nothing known: ln(vocab_size)
     assert all(after[domain] < before[domain] - 1 for domain in corpus.domains)
+
+
+def test_a_step_follows_the_clipped_gradient_of_both_losses(config, corpus):
+    training = dataclasses.replace(config.training, balance_loss_weight=3.0, max_gradient_norm=0.05)
+    trainer = Trainer(dataclasses.replace(config, training=training), corpus, CPU, compile_blocks=False)
+    trainer.optimizer = torch.optim.SGD(trainer.model.parameters())  # unlike AdamW's, its step shows the norm
+    before = copy.deepcopy(trainer.model)
+    result = trainer.train_step()
+
+    batch = torch.from_numpy(trainer.batches.at(0).astype("int64"))
+    torch.manual_seed(training.seed * 1_000_003)  # the gates' noise
+    output = before(batch[:, :-1])
+    loss = torch.nn.functional.cross_entropy(output.logits.flatten(0, 1), batch[:, 1:].flatten())
+    balance_loss = sum((routing.balance_loss for routing in output.routings), torch.zeros(()))
+    gradient = torch.autograd.grad(loss + 3.0 * balance_loss, list(before.parameters()), materialize_grads=True)
+    norm = float(torch.cat([part.flatten() for part in gradient]).double().norm())
+    assert norm > 2 * 0.05  # else nothing is clipped
+    torch.testing.assert_close(result.loss, loss.detach())
+    assert float(result.balance_loss) == pytest.approx(balance_loss.item(), rel=2**-20)
+    assert float(result.gradient_norm) == pytest.approx(norm, rel=2**-18)
+    step = learning_rate(0, trainer.config) * 0.05 / norm
+    for part, old, new in zip(gradient, before.parameters(), trainer.model.parameters()):
+        torch.testing.assert_close(new.detach(), (old - step * part).detach(), rtol=0, atol=2**-22)
+
+
+def test_the_learning_rate_rises_and_falls_and_every_step_has_its_own(config, corpus):
+    training = dataclasses.replace(config.training, learning_rate=0.5, warmup_steps=4, final_learning_rate=0.2)
+    config = dataclasses.replace(config, training=training)
+    assert config.num_steps == 16  # so the cosine begins at step 4, is half way at 10, and would end at 16
+    expected = {0: 0.125, 1: 0.25, 3: 0.5, 4: 0.5, 7: 0.1 + 0.4 * (0.5 + 0.5 / math.sqrt(2)), 10: 0.3, 16: 0.1}
+    assert {step: learning_rate(step, config) for step in expected} == pytest.approx(expected)
+    assert 0.1 < learning_rate(15, config) < 0.11
+    trainer = Trainer(config, corpus, CPU, compile_blocks=False)
+    for step in range(2):
+        trainer.train_step()
+        assert {group["lr"] for group in trainer.optimizer.param_groups} == {learning_rate(step, config)}
 
 
 def test_a_resumed_run_has_the_losses_of_a_straight_one(config, corpus, tmp_path):

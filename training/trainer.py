@@ -15,7 +15,8 @@ from training.model import Decoder, token_losses
 
 
 def learning_rate(step: int, config: Config) -> float:
-    """Linear warm-up, then half a cosine down to final_learning_rate * learning_rate at the last step."""
+    """Linear warm-up, then half a cosine, which would come down to final_learning_rate * learning_rate in the step
+    after the last."""
     training = config.training
     if step < training.warmup_steps:
         return training.learning_rate * (step + 1) / training.warmup_steps
