@@ -13,11 +13,18 @@ from training.batches import Corpus, read_corpus, sequences
 
 
 def held_out_sequences(corpus: Corpus, num_tokens: int, sequence_tokens: int) -> list[list[int]]:
-    """Sequences of `sequence_tokens`, domain after domain in turn, until there are `num_tokens` or no more."""
+    """Sequences of `sequence_tokens`, domain after domain in turn, until there are `num_tokens` or no more.
+
+    Each domain has as many at even places as at odd ones, within its last few, so that a plan can be fitted on even
+    sequences and counted on odd ones of the same kind.
+    """
     domains = [sequences(corpus.tokens[f"{domain}.held_out"], sequence_tokens) for domain in corpus.domains]
     chosen: list[list[int]] = []
     for index in range(max(len(rows) for rows in domains)):
-        chosen += [rows[index, :-1].tolist() for rows in domains if index < len(rows)]
+        present = [rows for rows in domains if index < len(rows)]
+        if len(present) % 2 == 0 and index % 2 == 1:  # else a domain's places would all be even, or all odd
+            present = present[1:] + present[:1]
+        chosen += [rows[index, :-1].tolist() for rows in present]
         if len(chosen) * sequence_tokens >= num_tokens:
             break
     return chosen[: -(-num_tokens // sequence_tokens)]

@@ -94,7 +94,7 @@ def main() -> int:
     parser.add_argument("model", type=pathlib.Path, metavar="FOLDER")
     parser.add_argument("--c2r", type=pathlib.Path, default=pathlib.Path("build/release/c2r"), metavar="PROGRAM")
     parser.add_argument("--corpus", type=pathlib.Path, default=pathlib.Path("build/training/corpus"), metavar="FOLDER")
-    parser.add_argument("--num-tokens", type=int, default=200_000, metavar="N")
+    parser.add_argument("--num-tokens", type=int, default=100_000, metavar="N", help="default 100,000")
     arguments = parser.parse_args()
     try:
         print(measure(arguments.model, arguments.c2r, arguments.corpus, arguments.num_tokens))

@@ -91,3 +91,13 @@ def test_held_out_sequences_take_turns_between_domains():
     corpus = Corpus(tokens, {"a": {}, "b": {}})
     assert held_out_sequences(corpus, 7, 4) == [[0, 1, 2, 3], [100, 101, 102, 103]]
     assert held_out_sequences(corpus, 100, 4) == [[0, 1, 2, 3], [100, 101, 102, 103], [4, 5, 6, 7]]
+
+
+def test_a_domain_has_held_out_sequences_at_even_and_odd_places_when_another_has_ended():
+    sizes = {"a": 40, "b": 7, "c": 40, "d": 40, "e": 25}  # sequences; from turns of 5 on to 4, and to 3
+    tokens = {f"{name}.held_out": np.full(4 * size + 1, at, np.uint16) for at, (name, size) in enumerate(sizes.items())}
+    order = [row[0] for row in held_out_sequences(Corpus(tokens, {name: {} for name in sizes}), 10_000, 4)]
+    assert order[:36] == [0, 1, 2, 3, 4] * 7 + [2]  # from then on, odd turns begin with the next one
+    for at, size in enumerate(sizes.values()):
+        assert order.count(at) == size
+        assert abs(order[::2].count(at) - order[1::2].count(at)) <= 2
