@@ -45,8 +45,9 @@ def read_corpus(path: pathlib.Path) -> Corpus:
 class Batches:
     """Batches of sequences, a pure function of the step: nothing has to be saved to resume.
 
-    The training tokens of all domains are cut into sequences that share no target; what
-    is left at the end of a domain is not used. Each epoch visits every sequence once in an order of its own.
+    The training tokens of all domains are cut into sequences that share no target; what is left at the end of a
+    domain is not used. Each epoch has an order of its own, in which every sequence comes once but for the last ones,
+    fewer than batch_sequences, that fill no batch.
     """
 
     def __init__(self, corpus: Corpus, sequence_tokens: int, batch_sequences: int, seed: int) -> None:

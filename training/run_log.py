@@ -10,7 +10,7 @@ class RunLog:
     """Appends records to a file. Continuing from a checkpoint drops what came after it."""
 
     def __init__(self, path: pathlib.Path, first_step: int) -> None:
-        """Keeps the records of the steps before `first_step`."""
+        """Keeps the records of `first_step` and before; none if it is 0, where a run starts again."""
         self._path = path
         kept = [record for record in read_log(path) if record["step"] <= first_step] if first_step else []
         with new_file(path) as temporary:
