@@ -9,7 +9,6 @@ sequence counts: the logits of all tokens of the vocabulary go into the log-prob
 import argparse
 import json
 import pathlib
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from training.batches import read_corpus
 from training.held_out import held_out_sequences
+from training.measure import Engine
 from training.reference_llama_moe import ReferenceLlamaMoe
 
 # float32 on both sides, sums in other orders. A logit is a sum of `hidden` products after `num_layers` layers; the
@@ -36,35 +36,52 @@ def other_implementation(folder: pathlib.Path):
     return lambda sequence: model(torch.tensor([sequence])).logits[0].float()
 
 
-def engine_log_probabilities(c2r: pathlib.Path, folder: pathlib.Path, rows: list[list[int]]) -> list[float]:
-    """Of each token but the first of each row, given those before it."""
-    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as pairs:
-        for row in rows:
-            for at in range(1, len(row)):
-                pairs.write(json.dumps({"context": row[:at], "continuation": [row[at]]}) + "\n")
-        pairs.flush()
-        done = subprocess.run(
-            [c2r, "score", folder, "--pairs", pairs.name, "--dtype", "f32", "--json"],
-            check=True, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-    return [json.loads(line)["log_likelihood"] for line in done.stdout.splitlines()]
+def engine_log_probabilities(program: pathlib.Path, model: pathlib.Path, rows: list[list[int]]) -> list[float]:
+    """Of each token but the first of each row, given those before it. @raises ValueError if c2r fails."""
+    pairs = [{"context": row[:at], "continuation": [row[at]]} for row in rows for at in range(1, len(row))]
+    with tempfile.TemporaryDirectory() as folder:
+        engine = Engine(program, pathlib.Path(folder))
+        (engine.folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+        answer = engine.run("score", model.resolve(), "--pairs", "pairs.jsonl", "--dtype", "f32", "--json")
+    found = [json.loads(line)["log_likelihood"] for line in answer.splitlines()]
+    if len(found) != len(pairs):
+        raise ValueError(f"{len(found)} log-probabilities came back for {len(pairs)} tokens")
+    return found
 
 
 def compare(rows: list[list[int]], found: list[float], logits_of) -> tuple[float, float, int]:
-    """The largest difference, the logits' scale (largest magnitude), and the number of tokens compared."""
-    worst, scale, at, said = 0.0, 0.0, 0, time.monotonic()
+    """The largest difference, the logits' scale (largest magnitude), and the number of tokens compared. A NaN on
+    either side makes the difference NaN."""
+    differences, scales, at, said = [], [], 0, time.monotonic()
     for index, row in enumerate(rows):
         with torch.no_grad():
             logits: Tensor = logits_of(row)
         expected = logits[:-1].double().log_softmax(-1).gather(1, torch.tensor(row[1:])[:, None])[:, 0]
         ours = torch.tensor(found[at : at + len(expected)], dtype=torch.float64)
-        worst = max(worst, float((ours - expected).abs().max()))
-        scale = max(scale, float(logits.abs().max()))
+        differences.append((ours - expected).abs().max())
+        scales.append(logits.abs().max())
         at += len(expected)
         if time.monotonic() > said + 10:
             said = time.monotonic()
             print(f"{index + 1} of {len(rows)} sequences", file=sys.stderr)
-    return worst, scale, at
+    return float(torch.stack(differences).max()), float(torch.stack(scales).max()), at  # unlike max(), they keep NaN
+
+
+def agrees(worst: float, scale: float) -> bool:
+    """False for NaN too."""
+    return worst <= TOLERANCE * scale < float("inf")
+
+
+def check(model: pathlib.Path, program: pathlib.Path, corpus: pathlib.Path, num_tokens: int) -> bool:
+    """Prints how far the two are apart; true if that is within the tolerance."""
+    rows = held_out_sequences(read_corpus(corpus / "corpus.xz"), num_tokens * 64 // 63 + 64, 64)
+    found = engine_log_probabilities(program, model, rows)
+    worst, scale, num_compared = compare(rows, found, other_implementation(model))
+    print(
+        f"{model}: {num_compared} held-out tokens, logits up to {scale:.1f}, log-probabilities differ by at "
+        f"most {worst:.1e}, which is {worst / scale:.1e} of that; allowed {TOLERANCE:.0e}"
+    )
+    return agrees(worst, scale)
 
 
 def main() -> int:
@@ -74,17 +91,11 @@ def main() -> int:
     parser.add_argument("--corpus", type=pathlib.Path, default=pathlib.Path("build/training/corpus"), metavar="FOLDER")
     parser.add_argument("--num-tokens", type=int, default=10_000, metavar="N")
     arguments = parser.parse_args()
-    rows = held_out_sequences(read_corpus(arguments.corpus / "corpus.xz"), arguments.num_tokens * 64 // 63 + 64, 64)
-    found = engine_log_probabilities(arguments.c2r, arguments.model, rows)
-    if len(found) != sum(len(row) - 1 for row in rows):
-        print(f"training.check_engine: {len(found)} log-probabilities came back", file=sys.stderr)
+    try:
+        return 0 if check(arguments.model, arguments.c2r, arguments.corpus, arguments.num_tokens) else 1
+    except (OSError, ValueError) as error:
+        print(f"training.check_engine: {error}", file=sys.stderr)
         return 1
-    worst, scale, num_tokens = compare(rows, found, other_implementation(arguments.model))
-    print(
-        f"{arguments.model}: {num_tokens} held-out tokens, logits up to {scale:.1f}, log-probabilities differ by at "
-        f"most {worst:.1e}, which is {worst / scale:.1e} of that; allowed {TOLERANCE:.0e}"
-    )
-    return 0 if worst <= TOLERANCE * scale else 1
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from training.card import table
 from training.held_out import held_out_sequences
 
 SEQUENCE_TOKENS = 256
+TOP_K_KEYS = {"qwen2_moe": "num_experts_per_tok", "llama_moe": "num_selects"}  # in config.json, by model type
 
 
 class Engine:
@@ -32,7 +33,8 @@ class Engine:
             capture_output=True, text=True,
         )  # fmt: skip
         if done.returncode != 0:
-            raise ValueError(done.stderr.strip().splitlines()[-1])
+            said = done.stderr.strip() or f"{self.program} {words[0]} ended with {done.returncode} and no message"
+            raise ValueError(said.splitlines()[-1])
         return done.stdout
 
     def steps(self, num_ranks: int, redundant_slots: int) -> dict[str, dict]:
@@ -72,9 +74,10 @@ def constraint_table(engine: Engine, model: pathlib.Path, num_experts: int, top_
 
 def measure(model: pathlib.Path, program: pathlib.Path, corpus: pathlib.Path, num_tokens: int) -> str:
     config = json.loads((model / "config.json").read_text())
-    is_qwen = config["model_type"] == "qwen2_moe"
-    num_experts, top_k = (config[key] for key in
-                          (("num_experts", "num_experts_per_tok") if is_qwen else ("num_experts", "num_selects")))  # fmt: skip
+    family = config["model_type"]
+    if family not in TOP_K_KEYS:
+        raise ValueError(f"{model} is a model of type {family}, not of {' or '.join(TOP_K_KEYS)}")
+    num_experts, top_k = config["num_experts"], config[TOP_K_KEYS[family]]
     rows = held_out_sequences(read_corpus(corpus / "corpus.xz"), num_tokens, SEQUENCE_TOKENS)
     with tempfile.TemporaryDirectory() as folder:
         engine = Engine(program, pathlib.Path(folder))
