@@ -7,10 +7,11 @@
 
 FOLDER gets the models, as a checkpoint and as GGUF (28 GB for olmoe), unless they are there. A model
 is llama-moe (c2r alone has it), mixtral (of LLaMA-MoE's shapes), olmoe or qwen1.5-moe; NAME:N has N
-layers of it. All engines have bf16 weights and as many threads as there are processors, and run in
-processes of their own, one after the other, --turns times; so each turn reads the weights anew and
-warms up with a short prompt before it is timed. Of transformers' implementations of experts each
-phase has the one that was fastest in a trial.
+layers of it. All engines have the same bf16 values as weights and as many threads as there are
+processors, and run in processes of their own, one after the other, --turns times; so each turn reads the
+weights anew and warms up, each phase with its own kind: a whole prompt, or a step of its batch. Of
+transformers' implementations of experts, in bf16 and in f32, each phase has what was fastest in a trial;
+what that was is printed. Where f32 weights do not fit into memory, that is said, and bf16 is all there is.
 
 What c2r is measured against besides: products of large matrices by oneDNN, and reading memory, by
 experts_bench, which must be beside C2R, before every turn. Prints medians and the spread, and with
@@ -27,8 +28,6 @@ import sys
 
 import random_models as models
 
-TRIAL_TOKENS = 64
-
 
 def phases(args):
     return [("prefill", 1)] + [("decode", size) for size in args.batch]
@@ -44,17 +43,28 @@ def run_phase(engine, name, size, args, vocab):
                for step in range(args.steps))
 
 
-def fastest_implementations(engine, args, vocab):
-    """{phase: name}, by a shorter prompt and two steps."""
-    from transformers_engine import IMPLEMENTATIONS
-    short = argparse.Namespace(prompt_tokens=min(TRIAL_TOKENS, args.prompt_tokens), steps=2)
-    seconds = {}
-    for implementation in IMPLEMENTATIONS:
-        engine.choose(implementation)
+def warm_up(engine, name, size, args, vocab):
+    """The phase itself, but for one step instead of all."""
+    short = argparse.Namespace(prompt_tokens=args.prompt_tokens, steps=1)
+    run_phase(engine, name, size, short, vocab)
+
+
+def fastest_choices(engine, args, vocab):
+    """{phase: (implementation, dtype)}, by the prompt and by two steps, each after a warm-up."""
+    from transformers_engine import implementations
+    short = argparse.Namespace(prompt_tokens=args.prompt_tokens, steps=2)
+    seconds = {f"{name} {size}": {} for name, size in phases(args)}
+    for dtype in engine.dtypes():
         for name, size in phases(args):
-            seconds[f"{name} {size}", implementation] = run_phase(engine, name, size, short, vocab)
-    return {f"{name} {size}": min(IMPLEMENTATIONS, key=lambda i: seconds[f"{name} {size}", i])
-            for name, size in phases(args)}
+            for implementation in implementations(name):
+                engine.choose(implementation, dtype)
+                warm_up(engine, name, size, short, vocab)
+                seconds[f"{name} {size}"][implementation, dtype] = run_phase(engine, name, size, short,
+                                                                             vocab)
+    for phase, trials in seconds.items():
+        print(f"transformers {phase}, trial: " + ", ".join(
+            f"{' in '.join(choice)} {s:.3f} s" for choice, s in trials.items()), file=sys.stderr, flush=True)
+    return {phase: min(trials, key=trials.get) for phase, trials in seconds.items()}
 
 
 def run_child(args):
@@ -65,17 +75,15 @@ def run_child(args):
     if args.child == "transformers":
         from transformers_engine import Transformers
         engine = Transformers(config, threads)
-        choices = choices or fastest_implementations(engine, args, vocab)
+        choices = choices or fastest_choices(engine, args, vocab)
     else:
         from llama_cpp_engine import LlamaCpp
         engine = LlamaCpp(args.weights, threads, args.prompt_tokens, args.batch)
-    short = argparse.Namespace(prompt_tokens=args.prompt_tokens, steps=1)
-    run_phase(engine, "decode", max(args.batch), short, vocab)
     seconds = {}
     for name, size in phases(args):
         if choices:
-            engine.choose(choices[f"{name} {size}"])
-            run_phase(engine, "decode", size, short, vocab)
+            engine.choose(*choices[f"{name} {size}"])
+        warm_up(engine, name, size, args, vocab)
         seconds[f"{name} {size}"] = run_phase(engine, name, size, args, vocab)
     print(json.dumps({"seconds": seconds, "choices": choices}))
 
@@ -157,7 +165,7 @@ def measure(args, spec):
             for phase, value in seconds.items():
                 times[engine][phase].append(value)
                 print(f"{spec} {engine} {phase}: {value:.3f} s", file=sys.stderr, flush=True)
-    result["transformers_experts"] = choices
+    result["transformers_choices"] = choices
     return result
 
 
@@ -173,6 +181,8 @@ def report(result):
         cells += [f"{medians[e] / medians['c2r']:.2f}x {e}" for e in medians if e != "c2r"]
         rates = (flop / medians["c2r"] / flops, weight_bytes / medians["c2r"] / memory)
         cells.append(f"{100 * rates[0]:.0f} % of products, {100 * rates[1]:.0f} % of memory")
+        if phase in result["transformers_choices"]:
+            cells.append("transformers: " + " in ".join(result["transformers_choices"][phase]))
         print(f"{phase:10} tokens/s: " + "; ".join(cells))
 
 
