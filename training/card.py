@@ -20,9 +20,13 @@ FAMILIES = {
 }
 
 
+def is_in_transformers(family: str) -> bool:
+    return family != "llama_moe"
+
+
 def header(family: str) -> str:
     """The front matter that model hubs read."""
-    library = "" if family == "llama_moe" else "library_name: transformers\n"
+    library = "library_name: transformers\n" if is_in_transformers(family) else ""
     return f"---\nlicense: apache-2.0\n{library}pipeline_tag: text-generation\n---\n"
 
 
@@ -32,15 +36,16 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def curve(records: list[dict], num_rows: int = 12) -> str:
-    """Loss while training at `num_rows` places, evenly spread; each is the mean since the place before."""
+    """Losses while training at `num_rows` places, evenly spread; each is the mean of the batches that were logged since
+    the place before."""
     rows, start = [], 0
     for row in range(1, num_rows + 1):
         end = row * len(records) // num_rows
         if part := records[start:end]:
-            mean = sum(record["loss"] for record in part) / len(part)
-            rows.append([f"{part[-1]['tokens'] / 1e6:.1f}", f"{mean:.3f}", f"{part[-1]['balance_loss']:.3f}"])
+            means = (sum(record[key] for record in part) / len(part) for key in ("loss", "balance_loss"))
+            rows.append([f"{part[-1]['tokens'] / 1e6:.1f}", *(f"{mean:.3f}" for mean in means)])
         start = end
-    return table(["M tokens", "loss, nats/token", "balance loss"], rows)
+    return table(["M tokens", "loss, nats/token", "balance loss, sum over layers"], rows)
 
 
 def held_out(losses: dict[str, float], data: dict) -> str:
@@ -60,13 +65,18 @@ def mean_loss(losses: dict[str, float], data: dict) -> float:
     return sum(losses[domain] * count for domain, count in tokens.items()) / sum(tokens.values())
 
 
+TOKENS_AND_LEARNING_RATE = (
+    "num_tokens", "batch_sequences", "seed", "learning_rate", "warmup_steps", "final_learning_rate"
+)  # fmt: skip
+
+
 def batches_seen(log: list[dict]) -> dict:
     """All that decides which tokens a run sees, in which order, and at which learning rate."""
     config = log[0]["config"]
     return {
         "data": log[0]["data"],
         "max_tokens": config["model"]["max_tokens"],
-        **{key: config["training"][key] for key in ("num_tokens", "batch_sequences", "seed")},
+        **{key: config["training"][key] for key in TOKENS_AND_LEARNING_RATE},
     }
 
 
@@ -139,7 +149,7 @@ def without_suffix(name: str) -> str:
 
 def runs_in(family: str) -> str:
     """What runs the model, if transformers does not."""
-    if family != "llama_moe":
+    if is_in_transformers(family):
         return ""
     return """
 
@@ -171,12 +181,16 @@ def duration(end: dict) -> str:
     return f"{text} ({end['cpu_seconds'] / 60:.1f} of processor time{waiting})"
 
 
+def joined(starts: list[dict], key: str) -> str:
+    """What the pieces of a run say about `key`, each answer once."""
+    return ", then ".join(dict.fromkeys(start[key] or "unknown" for start in starts))
+
+
 def introduction(starts: list[dict], tokens: int, end: dict) -> str:
     """What the model is, and how it was made."""
     first = starts[0]
     model, name = first["config"]["model"], first["config"]["name"]
     epochs = tokens / sum(domain["train"]["tokens"] for domain in first["data"].values())
-    machines = ", then ".join(dict.fromkeys(start["machine"] for start in starts))
     pieces = f"{len(starts)} piece{'s' * (len(starts) > 1)}"
     return f"""{header(model["family"])}
 # {name}
@@ -185,9 +199,9 @@ def introduction(starts: list[dict], tokens: int, end: dict) -> str:
 writes is fluent at best, never reliable.{runs_in(model["family"])}{stand_in(name)}
 
 {first["num_parameters"]:,} parameters, of which a token uses {first["num_active_parameters"]:,}. Trained from scratch
-on {tokens / 1e6:,.1f} M tokens ({epochs:.2f} epochs) in {duration(end)} on {machines}, in
-{pieces}: {tokens / max(end["seconds"], 1e-9):,.0f} tokens/s. PyTorch {first["torch"]}, expert products by
-{first["grouped_matmul"]}, commit {first["commit"] or "unknown"}. The command:
+on {tokens / 1e6:,.1f} M tokens ({epochs:.2f} epochs) in {duration(end)} on {joined(starts, "machine")}, in
+{pieces}: {tokens / max(end["seconds"], 1e-9):,.0f} tokens/s. PyTorch {joined(starts, "torch")}, expert products by
+{joined(starts, "grouped_matmul")}, commit {joined(starts, "commit")}. The command:
 
     python3 -m training.train {first["command"]}{output_option(name)}
 
@@ -214,7 +228,10 @@ def card(log: list[dict], control: list[dict] | None = None) -> str:
     if control is not None:
         sections.append(f"## Against a dense model\n\n{against(log, control)}")
     if config["model"]["family"] != "qwen2":
-        sections.append(f"## Routing of held-out text\n\n{routing(end)}\n\nc2r's docs/metrics.md defines the columns.")
+        note = f" {end['routing_note']}" if "routing_note" in end else ""
+        sections.append(
+            f"## Routing of held-out text\n\n{routing(end)}\n\nc2r's docs/metrics.md defines the columns.{note}"
+        )
     settings = (f"{key} {value}" for key, value in (config["model"] | config["training"]).items())
     samples = ("    " + sample.replace("\n", "\n    ") for sample in end["samples"])
     sections.append("## Settings\n\n" + ", ".join(settings) + ".")
