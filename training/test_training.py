@@ -4,12 +4,14 @@ import copy
 import dataclasses
 import json
 import math
+import pathlib
 import sys
+import types
 
 import pytest
 import torch
 
-from training import published
+from training import published, train
 from training.batches import write_corpus
 from training.conftest import MODELS
 from training.evaluate import evaluate
@@ -161,16 +163,27 @@ def test_the_command_pauses_goes_on_and_writes_model_and_card(config, corpus, tm
     train_tokenizer(TEXTS, vocab_size=320).save(str(prepared / "tokenizer.json"))
     write_corpus(prepared / "corpus.xz", corpus.tokens, json.dumps(corpus.facts))
 
-    assert run_training(config, prepared, run, output, minutes=0, is_eager=True) == PAUSED
+    assert run_training(config, prepared, run, output, minutes=0, is_eager=True, command="a/tiny.toml") == PAUSED
     assert not output.exists()
     assert run_training(config, prepared, run, output, minutes=1e9, is_eager=True) == 0
     steps = [record["step"] for record in read_log(run / "log.jsonl") if record["event"] == "step"]
     assert steps == list(range(1, 17))
     card = (output / "README.md").read_text()
+    assert "python3 -m training.train a/tiny.toml\n" in card
     assert "2 pieces" in card and ("unused experts" in card) == config.model.is_moe
     assert {path.name for path in output.iterdir()} == {
         "README.md", "config.json", "generation_config.json", "log.jsonl", "model.safetensors", "tokenizer.json",
         "tokenizer_config.json"}  # fmt: skip
+
+
+def test_a_run_stops_before_its_time_is_over(config, corpus, tmp_path, monkeypatch):
+    trainer, log = Trainer(config, corpus, CPU, False), RunLog(tmp_path / "log.jsonl", first_step=0)
+    clock = types.SimpleNamespace(monotonic=lambda: 10.0 * trainer.step, process_time=lambda: 5.0 * trainer.step)
+    monkeypatch.setattr(train, "time", clock)
+    assert not train.train(trainer, log, corpus, tmp_path / "checkpoint.pt", deadline=45.0)  # after 40, 50 comes
+    seconds = [record["seconds"] for record in read_log(tmp_path / "log.jsonl")]
+    assert seconds == [10.0, 20.0, 30.0, 40.0] and trainer.cpu_seconds == 20.0
+    assert train.train(trainer, log, corpus, tmp_path / "checkpoint.pt", deadline=1e9) and trainer.step == 16
 
 
 def test_a_log_continued_from_a_checkpoint_forgets_what_came_after(tmp_path):
@@ -201,6 +214,15 @@ def test_a_bad_configuration_is_one_line(content, message, tmp_path, monkeypatch
     with pytest.raises(SystemExit) as exit:
         main()
     assert exit.value.code.startswith("train: ") and message in exit.value.code and "\n" not in exit.value.code
+
+
+def test_the_configuration_is_logged_as_the_command_wherever_it_stands(monkeypatch):
+    seen, config = [], str(pathlib.Path(train.__file__).parent / "configs" / "nano-llama-moe.toml")
+    monkeypatch.setattr(train, "run_training", lambda *arguments: seen.append(arguments) or 0)
+    monkeypatch.setattr(sys, "argv", ["train", "--minutes", "9", config])
+    with pytest.raises(SystemExit) as exit:
+        main()
+    assert exit.value.code == 0 and seen[0][-1] == config
 
 
 def test_a_tokenizer_of_another_size_is_refused(config, corpus, tmp_path):

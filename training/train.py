@@ -59,7 +59,7 @@ def commit() -> str:
     return done.stdout.strip()
 
 
-def start(trainer: Trainer, log: RunLog, facts: dict) -> None:
+def start(trainer: Trainer, log: RunLog, facts: dict, command: str) -> None:
     """Logs what this piece of the run is made of."""
     model = trainer.model
     log.add(
@@ -74,7 +74,7 @@ def start(trainer: Trainer, log: RunLog, facts: dict) -> None:
         grouped_matmul_reason=trainer.matmul_reason,
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         num_active_parameters=num_active_parameters(model),
-        command=" ".join(sys.argv[1:2]),
+        command=command,
     )
     say(
         f"{trainer.config.name}: step {trainer.step} of {trainer.config.num_steps} on {describe_machine(trainer.device)}, "
@@ -83,7 +83,8 @@ def start(trainer: Trainer, log: RunLog, facts: dict) -> None:
 
 
 def train(trainer: Trainer, log: RunLog, corpus: Corpus, checkpoint: pathlib.Path, deadline: float) -> bool:
-    """Steps until the budget of tokens is spent (true) or the clock shows `deadline` (false)."""
+    """Steps until the budget of tokens is spent (true), or until as many steps as lie between two lines of the log
+    would end after `deadline` if they took as long as the last ones (false)."""
     config, training = trainer.config, trainer.config.training
     mark, mark_step, saved = time.monotonic(), trainer.step, time.monotonic()
     cpu_mark = time.process_time()
@@ -92,19 +93,21 @@ def train(trainer: Trainer, log: RunLog, corpus: Corpus, checkpoint: pathlib.Pat
         if trainer.step % training.log_steps == 0 or trainer.step == config.num_steps:
             loss = result.loss.item()  # waits for the device
             now = time.monotonic()
-            report(trainer, log, result, loss, (trainer.step - mark_step) * config.step_tokens / (now - mark))
             trainer.seconds += now - mark
             trainer.cpu_seconds += time.process_time() - cpu_mark
+            report(trainer, log, result, loss, (trainer.step - mark_step) * config.step_tokens / (now - mark))
             if trainer.step % training.evaluation_steps == 0:
                 log.add(
                     "evaluation",
                     trainer.step,
                     **evaluate(trainer.model, corpus, training.batch_sequences, EVALUATION_BATCHES),
                 )
-            if now > deadline or now > saved + CHECKPOINT_SECONDS:
+            now = time.monotonic()
+            is_late = now + (now - mark) > deadline  # the next steps, or what follows the last, take time as well
+            if is_late or now > saved + CHECKPOINT_SECONDS:
                 trainer.save(checkpoint)
                 saved = time.monotonic()
-            if now > deadline:
+            if is_late:
                 return False
             mark, mark_step, cpu_mark = time.monotonic(), trainer.step, time.process_time()
     trainer.save(checkpoint)
@@ -152,9 +155,16 @@ def finish(
 
 
 def run_training(
-    config: Config, corpus_folder: pathlib.Path, run: pathlib.Path, output: pathlib.Path, minutes: float, is_eager: bool
+    config: Config,
+    corpus_folder: pathlib.Path,
+    run: pathlib.Path,
+    output: pathlib.Path,
+    minutes: float,
+    is_eager: bool,
+    command: str = "",
 ) -> int:
-    """Trains `config`, from its checkpoint in `run` if there is one. Returns the exit status."""
+    """Trains `config`, from its checkpoint in `run` if there is one. Returns the exit status. The card gives `command`,
+    the file of the configuration, as what to train it with."""
     deadline = time.monotonic() + minutes * 60
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     corpus = read_corpus(corpus_folder / "corpus.xz")
@@ -170,7 +180,7 @@ def run_training(
     if checkpoint.exists():
         trainer.load(checkpoint)
     log = RunLog(run / "log.jsonl", trainer.step)
-    start(trainer, log, corpus.facts)
+    start(trainer, log, corpus.facts, command)
     if not train(trainer, log, corpus, checkpoint, deadline):
         say(f"paused at step {trainer.step} of {config.num_steps}; the same command goes on from there")
         return PAUSED
@@ -186,15 +196,17 @@ def main() -> None:
     parser.add_argument("--run", help="checkpoint and log (build/training/NAME)", **path)
     parser.add_argument("-o", "--output", help="the model folder, written at the end (models/NAME)", **path)
     parser.add_argument(
-        "--minutes", type=float, default=float("inf"), metavar="M", help="save and stop after that time"
-    )
+        "--minutes", type=float, default=float("inf"), metavar="M",
+        help="save and stop before that time; what follows the last step is not counted",
+    )  # fmt: skip
     parser.add_argument("--eager", action="store_true", help="do not use torch.compile on a GPU")
     arguments = parser.parse_args()
     try:
         config = read_config(arguments.config)
         run = arguments.run or pathlib.Path("build/training") / config.name
         output = arguments.output or pathlib.Path("models") / config.name
-        sys.exit(run_training(config, arguments.corpus, run, output, arguments.minutes, arguments.eager))
+        command = str(arguments.config)
+        sys.exit(run_training(config, arguments.corpus, run, output, arguments.minutes, arguments.eager, command))
     except (OSError, ValueError) as error:
         sys.exit(f"train: {error}")
 
