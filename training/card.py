@@ -120,12 +120,14 @@ def last_common_evaluation(log: list[dict], control: list[dict]) -> tuple[dict, 
 
 
 def routing(record: dict) -> str:
+    """A row for each layer, and a note of the record on where they come from, if there is one."""
     columns = ("imbalance", "least_load", "specialization", "unused_experts")
     rows = [
         [str(layer), *(f"{record[c][layer]:.3f}" for c in columns[:3]), str(record["unused_experts"][layer])]
         for layer in range(len(record["imbalance"]))
     ]
-    return table(["layer", "max/mean load", "min/mean load", "specialization", "unused experts"], rows)
+    found = table(["layer", "max/mean load", "min/mean load", "specialization", "unused experts"], rows)
+    return f"{found}\n\nc2r's docs/metrics.md defines the columns. {record.get('routing_note', '')}".rstrip()
 
 
 def data_table(data: dict) -> str:
@@ -228,10 +230,7 @@ def card(log: list[dict], control: list[dict] | None = None) -> str:
     if control is not None:
         sections.append(f"## Against a dense model\n\n{against(log, control)}")
     if config["model"]["family"] != "qwen2":
-        note = f" {end['routing_note']}" if "routing_note" in end else ""
-        sections.append(
-            f"## Routing of held-out text\n\n{routing(end)}\n\nc2r's docs/metrics.md defines the columns.{note}"
-        )
+        sections.append(f"## Routing of held-out text\n\n{routing(end)}")
     settings = (f"{key} {value}" for key, value in (config["model"] | config["training"]).items())
     samples = ("    " + sample.replace("\n", "\n    ") for sample in end["samples"])
     sections.append("## Settings\n\n" + ", ".join(settings) + ".")

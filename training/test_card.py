@@ -5,12 +5,18 @@ import math
 import pytest
 
 from training.card import card as make_card
-from training.card import curve, joined
+from training.card import curve, joined, routing
 
 
 def test_the_curve_has_means_of_both_losses_since_the_place_before():
     steps = [{"tokens": n * 1_000_000, "loss": float(n), "balance_loss": n / 10} for n in range(1, 6)]
     assert curve(steps, num_rows=2).splitlines()[2:] == ["| 2.0 | 1.500 | 0.150 |", "| 5.0 | 4.000 | 0.400 |"]
+
+
+def test_routing_says_where_it_comes_from_if_not_from_the_run():
+    record = {"imbalance": [1.5], "least_load": [0.5], "specialization": [0.25], "unused_experts": [1]}
+    assert routing(record).endswith("| 0 | 1.500 | 0.500 | 0.250 | 1 |\n\nc2r's docs/metrics.md defines the columns.")
+    assert routing(record | {"routing_note": "Recomputed."}).endswith("defines the columns. Recomputed.")
 
 
 def test_pieces_of_a_run_are_named_in_order_and_once():
