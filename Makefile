@@ -23,8 +23,8 @@ check: ## every test: format, layers, clang-tidy, release, asan, tsan, fuzzers, 
 	@tools/check.py
 
 check-torch: ## the tests of training/; downloads PyTorch (2.8 GB) the first time
-	@python=$$(tools/setup_torch.sh) && $$python -m ruff check -q --no-cache training && \
-	  $$python -m ruff format -q --no-cache --check training && $$python -m pytest -q -p no:cacheprovider training
+	@python=$$(tools/setup_torch.sh) && "$$python" -m ruff check -q --no-cache training && \
+	  "$$python" -m ruff format -q --no-cache --check training && "$$python" -m pytest -q -p no:cacheprovider training
 
 bench: build ## every benchmark
 	@tools/bench.sh
