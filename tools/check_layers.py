@@ -24,15 +24,17 @@ FENCED = {  # header prefix -> the only folders that may include it
     "cuda": ("c2r/core/cuda", "c2r/experts/cuda", "c2r/dispatch/cuda", "c2r/transport/nccl"),
     "iostream": ("c2r/cli",),
 }
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 INCLUDE = re.compile(r'^\s*#\s*include\s+[<"]([^>"]+)[>"]')
 
 
 def violations(path):
+    """Of a path below ROOT."""
     module = path.parts[1]
     if module not in ALLOWED:
         yield f"{path}: the folder {module} is not a module that {sys.argv[0]} knows"
         return
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate((ROOT / path).read_text().splitlines(), 1):
         match = INCLUDE.match(line)
         if not match:
             continue
@@ -46,6 +48,9 @@ def violations(path):
                 yield f"{path}:{number}: only {' or '.join(folders)} may include <{target}>"
 
 
-found = [v for p in sorted(pathlib.Path("c2r").rglob("*.*")) for v in violations(p)]
+paths = sorted(p.relative_to(ROOT) for p in (ROOT / "c2r").rglob("*.*"))
+if not paths:
+    sys.exit(f"{sys.argv[0]}: there are no files in {ROOT / 'c2r'}")
+found = [v for p in paths for v in violations(p)]
 print("\n".join(found) or "layers: ok")
 sys.exit(bool(found))
