@@ -3,7 +3,8 @@
 // Prints, for parts of 1, 4, 16 and 64 MB, what a rank sends to others and at the same time
 // receives, in MB/s (1e6 bytes), from the slowest rank's time: the median over the rounds, and the
 // best round. The ways take turns within a round. What stays on a rank is copied too, and not
-// counted.
+// counted. Fails with one rank, which sends nothing, and where MPI_Alltoallv cannot count a rank's
+// offsets, from 35 ranks with 64 MB on.
 #include <fmt/format.h>
 #include <mpi.h>
 
@@ -13,6 +14,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "c2r/core/error.h"
@@ -133,6 +135,24 @@ int positive(const char* text) {
   return value;
 }
 
+// The parts to measure, in MB, up to `largest`.
+std::vector<int> sizes_up_to(int largest, std::int32_t ep_size) {
+  C2R_REQUIRE(ep_size > 1, kInvalidArgument,
+              "one rank sends nothing to others; start it with mpirun -n 2, or more");
+  std::vector<int> sizes;
+  for (const int megabytes : {1, 4, 16, 64}) {
+    if (megabytes > largest) break;
+    // Counts and offsets of MPI_Alltoallv are int.
+    C2R_REQUIRE(
+        megabytes * std::int64_t{1'000'000} * (ep_size - 1) <= std::numeric_limits<int>::max(),
+        kInvalidArgument,
+        "{} parts of {} MB are more than MPI_Alltoallv can count; give a LARGEST_MB below {}",
+        ep_size, megabytes, megabytes);
+    sizes.push_back(megabytes);
+  }
+  return sizes;
+}
+
 }  // namespace
 }  // namespace c2r
 
@@ -141,12 +161,13 @@ int main(int argc, char** argv) {
   const auto bench = [&](Transport& t) {
     const int num_rounds = argc > 1 ? positive(argv[1]) : 7;
     const int largest = argc > 2 ? positive(argv[2]) : 64;
+    const std::vector<int> sizes = sizes_up_to(largest, t.ep_size());
     if (t.rank() == RankId{0}) {
       fmt::print("{} ranks, {} rounds\nMB per pair way              MB/s median       best\n",
                  t.ep_size(), num_rounds);
     }
-    for (const int megabytes : {1, 4, 16, 64}) {
-      if (megabytes <= largest) measure(t, std::size_t(megabytes) * 1'000'000, num_rounds);
+    for (const int megabytes : sizes) {
+      measure(t, std::size_t(megabytes) * 1'000'000, num_rounds);
     }
   };
   run_mpi(bench, std::chrono::seconds(60),
