@@ -26,10 +26,23 @@ def mean(values):
     return sum(values) / len(values)
 
 
+def number_of(kind, name):
+    """Of a point of the front: "front 3 of 20" where it was made, and the file front3.json later."""
+    if kind == "front":
+        return int(name.split()[1])
+    return int(pathlib.Path(name).stem.removeprefix("front"))
+
+
 def points_of(comparison):
-    """{placement: (copies, imbalance)}, means over layers."""
-    return {(row["kind"], row["placement"]): (mean(row["copies_per_token"]), mean(row["imbalance"]))
-            for row in comparison["placements"]}
+    """Baselines by name, and the front by number: (copies, imbalance) of each, means over layers."""
+    baselines, front = {}, {}
+    for row in comparison["placements"]:
+        point = mean(row["copies_per_token"]), mean(row["imbalance"])
+        if row["kind"] == "baseline":
+            baselines[row["placement"]] = point
+        else:
+            front[number_of(row["kind"], row["placement"])] = point
+    return baselines, front
 
 
 def run_case(c2r, trace, ep_size, redundant, num_points, effort):
@@ -47,15 +60,9 @@ def run_case(c2r, trace, ep_size, redundant, num_points, effort):
     return {"even": points_of(even), "odd": points_of(odd)}
 
 
-def split(points):
-    """Baselines by name, and the front from the fewest copies on."""
-    return ({name: point for (kind, name), point in points.items() if kind == "baseline"},
-            sorted(point for (kind, _), point in points.items() if kind != "baseline"))
-
-
 def best_as_balanced(front, imbalance):
     """The fewest copies of the front's points with at most this imbalance."""
-    return min((point for point in front if point[1] <= imbalance), default=None)
+    return min((point for point in front.values() if point[1] <= imbalance), default=None)
 
 
 def print_case(ep_size, redundant, result):
@@ -64,7 +71,7 @@ def print_case(ep_size, redundant, result):
     print("| placement | copies, even | imbalance, even | copies, odd | imbalance, odd | "
           "c2r as balanced, even | c2r as balanced, odd |\n|---|---|---|---|---|---|---|")
     is_dominated = True
-    (baselines, front), (odd_baselines, odd_front) = split(result["even"]), split(result["odd"])
+    (baselines, front), (odd_baselines, odd_front) = result["even"], result["odd"]
     for name, point in baselines.items():
         cells = []
         for (copies, imbalance), ours, noise in ((point, front, 0),
@@ -75,7 +82,8 @@ def print_case(ep_size, redundant, result):
                          else "none")
         print(f"| {name} | {point[0]:.3f} | {point[1]:.3f} | {odd_baselines[name][0]:.3f} | "
               f"{odd_baselines[name][1]:.3f} | {cells[0]} | {cells[1]} |")
-    for number, (fitted, measured) in enumerate(zip(front, odd_front), 1):
+    for number, fitted in front.items():
+        measured = odd_front[number]
         print(f"| c2r, {number} | {fitted[0]:.3f} | {fitted[1]:.3f} | {measured[0]:.3f} | "
               f"{measured[1]:.3f} | | |")
     sys.stdout.flush()
@@ -121,8 +129,8 @@ MARKS = {  # around the origin
 
 def panel(left, top, title, result):
     """The SVG of one case."""
-    baselines, odd_front = split(result["odd"])
-    front = split(result["even"])[1]
+    baselines, odd_front = result["odd"][0], sorted(result["odd"][1].values())
+    front = sorted(result["even"][1].values())
     every = [*baselines.values(), *odd_front, *front]
     low_x, high_x = 0.96, max(p[1] for p in every) + 0.08
     low_y, high_y = min(p[0] for p in every) - 0.12, max(p[0] for p in every) + 0.12
