@@ -111,7 +111,9 @@ void add_inspect(CLI::App& app) {
   auto options = std::make_shared<InspectOptions>();
   command->add_option("model", options->model, "folder with config.json and *.safetensors")
       ->required();
-  command->add_option("--plan", options->plan, "a plan whose collaborator lists are used")
+  command
+      ->add_option("--plan", options->plan,
+                   "a plan whose collaborator lists, if it has some, replace the config's")
       ->type_name("FILE");
   command->add_flag("--json", options->is_json, "print one JSON object");
   command->footer(

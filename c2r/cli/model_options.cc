@@ -40,9 +40,10 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
   command.add_option("model", options.model, "folder with config.json and *.safetensors")
       ->required();
   command
-      .add_option("--plan", options.plan,
-                  "place experts on ranks as this plan says, and route by its collaborator lists, "
-                  "not by the config's")
+      .add_option(
+          "--plan", options.plan,
+          "place experts on ranks as this plan says, and route by its collaborator lists, if "
+          "it has some, instead of the config's")
       ->type_name("FILE");
   command
       .add_option("--dtype", options.dtype,

@@ -89,6 +89,24 @@ class Session {
   TextCoder coder_;
 };
 
+// What a plan does to the model itself.
+void print_lists(const ModelOptions& options, const Model& model) {
+  if (!model.has_replaced_lists()) return;
+  std::cerr << fmt::format(
+      "c2r {}: the collaborator lists of {} replace those of the model's config.json\n",
+      options.command, options.plan);
+}
+
+// What one process takes from a plan.
+void print_unused_placement(const ModelOptions& options) {
+  if (options.plan.empty()) return;
+  std::cerr << fmt::format(
+      "c2r {}: one process has all experts, so {} of {} is used; --ranks or mpirun place experts\n",
+      options.command,
+      read_plan(options.plan).top_t ? "nothing but the collaborator lists" : "nothing",
+      options.plan);
+}
+
 void print_memory(const std::vector<RankMemory>& ranks) {
   const auto megabytes = [](const std::optional<std::int64_t>& bytes) {
     return bytes ? fmt::format("{:.1f}", static_cast<double>(*bytes) / 1e6) : "unknown";
@@ -117,6 +135,7 @@ void run_rank(const ModelOptions& options, Transport& transport,
     std::cerr << fmt::format("c2r {}: there is no plan, so experts are placed contiguously\n",
                              options.command);
   }
+  if (open->is_first_rank()) print_lists(options, open->model);
   work();
   const auto memory = gather_memory(transport, open->model);
   if (is_under_mpirun()) print_memory(memory);
@@ -128,13 +147,9 @@ void run_model(const ModelOptions& options, const std::function<Work(OpenModel&)
   if (options.ranks.num_ranks == 0 && !is_under_mpirun()) {
     Session session(options, nullptr, {},
                     options.num_threads > 0 ? options.num_threads : default_num_threads());
-    if (!options.plan.empty()) {
-      std::cerr << fmt::format(
-          "c2r {}: one process has all experts, so of {} only collaborator lists are used; --ranks "
-          "or mpirun place experts\n",
-          options.command, options.plan);
-    }
     OpenModel open = session.open();
+    print_unused_placement(options);
+    print_lists(options, open.model);
     prepare(open)();
     return;
   }

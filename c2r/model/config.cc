@@ -282,14 +282,16 @@ void check_plan_is_for(const Plan& plan, std::string_view place, const ModelConf
               plan.layers.size(), config.moe_layers.size());
 }
 
-void apply_plan(const Plan& plan, std::string_view place, ModelConfig& config) {
+bool apply_plan(const Plan& plan, std::string_view place, ModelConfig& config) {
   check_plan_is_for(plan, place, config);
+  if (!plan.top_t) return false;
+  const bool had_lists = !config.constraints.empty();
   config.constraints.clear();
-  if (!plan.top_t) return;
   for (const PlanLayer& layer : plan.layers) {
     config.constraints.push_back({.top_t = *plan.top_t, .collaborators = layer.collaborators});
   }
   check_policies(config, place);
+  return had_lists;
 }
 
 RoutingPolicy routing_policy(const ModelConfig& config, std::int64_t moe_layer) {

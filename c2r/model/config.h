@@ -53,9 +53,11 @@ ModelConfig parse_config(const Json& json, std::string_view place);
 /// @throws Error(kInvalidFile)
 void check_plan_is_for(const Plan& plan, std::string_view place, const ModelConfig& config);
 
-/// Replaces the constraints of the config by those of `plan`, which may have none.
+/// Gives the config the constraints of `plan`. One without lists leaves the config's as they are: a
+/// placement does not change a model.
+/// @returns whether the config had lists, which the plan's replaced
 /// @throws Error(kInvalidFile) as check_plan_is_for()
-void apply_plan(const Plan& plan, std::string_view place, ModelConfig& config);
+bool apply_plan(const Plan& plan, std::string_view place, ModelConfig& config);
 
 /// How the `moe_layer`-th MoE layer routes.
 RoutingPolicy routing_policy(const ModelConfig& config, std::int64_t moe_layer);

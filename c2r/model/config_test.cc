@@ -99,7 +99,7 @@ Json llama_moe_with_top_t() {
   return json;
 }
 
-TEST(Config, APlanTakesThePlaceOfTheConfigsLists) {
+TEST(Config, ListsOfAPlanTakeThePlaceOfTheConfigs) {
   Json json = llama_moe_with_top_t();
   json["collaborative_list"] = Json::array({{{1}, {0}, {3}, {2}}, {{3}, {2}, {1}, {0}}});
   ModelConfig c = parse_config(json, "config.json");
@@ -107,8 +107,8 @@ TEST(Config, APlanTakesThePlaceOfTheConfigsLists) {
   EXPECT_EQ(routing_policy(c, 1).constraint->collaborators(0, 0), ExpertId{3});
 
   Plan plan{.num_experts = 4, .top_k = 2, .layers = {{.layer_index = 0}, {.layer_index = 1}}};
-  apply_plan(plan, "plan.json", c);
-  EXPECT_TRUE(c.constraints.empty());
+  EXPECT_FALSE(apply_plan(plan, "plan.json", c));  // a placement alone changes no routing
+  EXPECT_EQ(routing_policy(c, 1).constraint->collaborators(0, 0), ExpertId{3});
 
   plan.top_t = 2;
   for (PlanLayer& layer : plan.layers) {
@@ -118,15 +118,15 @@ TEST(Config, APlanTakesThePlaceOfTheConfigsLists) {
       layer.collaborators(e, 1) = ExpertId{(e + 2) % 4};
     }
   }
-  apply_plan(plan, "plan.json", c);
+  EXPECT_TRUE(apply_plan(plan, "plan.json", c));
   EXPECT_EQ(routing_policy(c, 0).constraint->top_t, 2);
   EXPECT_EQ(routing_policy(c, 0).constraint->collaborators(3, 0), ExpertId{0});
 
   plan.layers[1].layer_index = 2;
-  EXPECT_EQ(error_of([&] { apply_plan(plan, "plan.json", c); }),
+  EXPECT_EQ(error_of([&] { (void)apply_plan(plan, "plan.json", c); }),
             "plan.json: the plan's 2 layers are not the model's 2 with experts");
   plan.top_k = 3;
-  EXPECT_EQ(error_of([&] { apply_plan(plan, "plan.json", c); }),
+  EXPECT_EQ(error_of([&] { (void)apply_plan(plan, "plan.json", c); }),
             "plan.json: the plan is for 4 experts and top-3, but the model has 4 and top-2");
 }
 

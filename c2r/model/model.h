@@ -14,7 +14,7 @@ namespace c2r {
 /// may drop them again. Memory: the weights once, as page cache, and nothing else.
 class Model {
  public:
-  /// @param plan a plan whose collaborator lists replace the config's; empty: none
+  /// @param plan a plan whose collaborator lists, if it has some, replace the config's; empty: none
   /// @throws Error(kInvalidFile), Error(kUnsupported), naming the file and the key or tensor
   explicit Model(const std::filesystem::path& folder, const std::filesystem::path& plan = {});
 
@@ -22,6 +22,8 @@ class Model {
   const ModelConfig& config() const { return *config_; }
   const ModelWeights& weights() const { return *weights_; }
   const Checkpoint& checkpoint() const { return *checkpoint_; }
+  /// Whether the plan's lists took the place of some in the config.
+  bool has_replaced_lists() const { return has_replaced_lists_; }
 
  private:
   // On the heap, so that views and references stay valid when the model is moved.
@@ -29,6 +31,7 @@ class Model {
   std::unique_ptr<ModelConfig> config_;
   std::unique_ptr<Checkpoint> checkpoint_;
   std::unique_ptr<ModelWeights> weights_;
+  bool has_replaced_lists_ = false;
 };
 
 }  // namespace c2r

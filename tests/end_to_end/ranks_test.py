@@ -6,6 +6,7 @@
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import unittest
@@ -57,9 +58,27 @@ class Ranks(CommandLine):
         score = ["score", "tiny_model", "--tokens", "tokens.jsonl"]
         done = self.run_c2r(*score, "--plan", "plan.json")
         self.assertEqual((done.returncode, done.stderr), (0,
-            "c2r score: one process has all experts, so of plan.json only collaborator lists are used; --ranks or "
-            "mpirun place experts\n"))
+            "c2r score: one process has all experts, so nothing of plan.json is used; --ranks or mpirun place "
+            "experts\n"))
         self.assertEqual(done.stdout, self.succeed(*score))
+
+    def test_a_placement_does_not_change_the_models_constraint(self):
+        self.make_plan("1x2")
+        score = ["score", "tiny_model", "--tokens", "tokens.jsonl", *EXACT]
+        free = self.succeed(*score)
+        self.succeed("collaborators", "for_plan", "--top-t", "3", "--config", "tiny_model/config.json", "-o",
+                     "config_c2r.json")
+        shutil.copy(self.folder / "config_c2r.json", self.folder / "tiny_model" / "config.json")
+        constrained = self.succeed(*score)
+        self.assertNotEqual(constrained, free)
+        self.assertEqual(self.run_c2r(*score, "--plan", "plan.json").stdout, constrained)
+        self.assertEqual(self.succeed_on(2, *score, "--plan", "plan.json"), constrained)
+        self.succeed("plan", "for_plan", "--cluster", "1x2", "--top-t", "9", "-o", "plan.json")
+        done = self.run_c2r(*score, "--plan", "plan.json")
+        self.assertEqual((done.stdout, done.stderr.splitlines()), (free, [
+            "c2r score: one process has all experts, so nothing but the collaborator lists of plan.json is used; "
+            "--ranks or mpirun place experts",
+            "c2r score: the collaborator lists of plan.json replace those of the model's config.json"]))
 
     def test_a_trace_is_the_same_file(self):
         words = ["profile", "tiny_model", "--tokens", "tokens.jsonl", "--window", "20", *EXACT]
