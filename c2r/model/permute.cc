@@ -57,6 +57,22 @@ void add_layer(const ModelConfig& config, std::int32_t layer, const Order& order
   }
 }
 
+// The lists of a plan, as config.json has them, take the place of those that it may have.
+void use_lists_of(const Plan& plan, Json& json) {
+  if (!plan.top_t) return;
+  json["top_t"] = *plan.top_t;
+  Json& layers = json["collaborative_list"] = Json::array();
+  for (const PlanLayer& layer : plan.layers) {
+    Json lists = Json::array();
+    for (std::int64_t e = 0; e < layer.collaborators.rows(); ++e) {
+      Json list = Json::array();
+      for (const ExpertId other : layer.collaborators.row(e)) list.push_back(index(other));
+      lists.push_back(std::move(list));
+    }
+    layers.push_back(std::move(lists));
+  }
+}
+
 // Sizes and collaborator lists follow their experts; collaborators get their new ids.
 void permute_config(const ModelConfig& config, std::span<const Order> orders, Json& json) {
   for (std::size_t l = 0; l < orders.size(); ++l) {
@@ -184,6 +200,7 @@ void permute_checkpoint(const Model& model, const Plan& plan, std::string_view p
     add_layer(config, layer.layer_index, orders.back(), changes);
   }
   Json json = read_json_file(model.folder() / "config.json");
+  use_lists_of(plan, json);
   permute_config(config, orders, json);
 
   NewFolder folder(output);

@@ -15,8 +15,9 @@ namespace c2r {
 
 /// Writes the model to the new folder `output`, with expert `e` of the plan's slot `s` (counted
 /// over all ranks) as expert `s`: tensors of experts change names, rows of the gate, sizes and
-/// collaborator lists in config.json change places, everything else is copied. The new model
-/// computes the same; sums over a token's experts keep their order.
+/// collaborator lists in config.json change places, everything else is copied. Lists of the plan,
+/// if it has some, become the config's. The new model computes the same as `model` with that plan;
+/// sums over a token's experts keep their order.
 ///
 /// @param place names the plan in messages
 /// @param progress counts bytes of tensors

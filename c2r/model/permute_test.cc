@@ -64,13 +64,9 @@ std::filesystem::path constrained_copy(const std::string& family) {
   return folder;
 }
 
-void expect_same_model(const std::filesystem::path& folder, const std::string& name) {
-  const Model model(folder);
-  const Plan plan = random_plan(model.config(), 3);
-  const auto output = testing::temporary_path(name);
-  NoProgress progress;
-  permute_checkpoint(model, plan, "plan.json", output, progress);
-  const Result before = run(model), after = run(Model(output));
+// That `permuted` computes what `model` does, with experts in the slots of `plan`.
+void expect_same_results(const Model& model, const Model& permuted, const Plan& plan) {
+  const Result before = run(model), after = run(permuted);
   // Every product is the same; the softmax's denominator is added in another order of experts,
   // which changes a weight by some 2^-24, and each layer passes it on.
   for (std::size_t i = 0; i < before.states.all().size(); ++i) {
@@ -84,6 +80,15 @@ void expect_same_model(const std::filesystem::path& folder, const std::string& n
   }
 }
 
+void expect_same_model(const std::filesystem::path& folder, const std::string& name) {
+  const Model model(folder);
+  const Plan plan = random_plan(model.config(), 3);
+  const auto output = testing::temporary_path(name);
+  NoProgress progress;
+  permute_checkpoint(model, plan, "plan.json", output, progress);
+  expect_same_results(model, Model(output), plan);
+}
+
 TEST(PermuteCheckpoint, TheNewModelComputesTheSameWithExpertsInTheirSlots) {
   for (const Family& family : families()) {
     const std::string name(family.model_type);
@@ -95,6 +100,19 @@ TEST(PermuteCheckpoint, TheNewModelComputesTheSameWithExpertsInTheirSlots) {
 TEST(PermuteCheckpoint, CollaboratorListsFollowTheirExperts) {
   expect_same_model(constrained_copy("llama_moe"), "llama_moe");
   expect_same_model(constrained_copy("qwen2_moe"), "qwen2_moe");
+}
+
+TEST(PermuteCheckpoint, ListsOfThePlanBecomeTheConfigs) {
+  const Model free(golden("qwen2_moe")), constrained(constrained_copy("qwen2_moe"));
+  Plan plan = random_plan(free.config(), 3);
+  plan.top_t = constrained.config().constraints[0].top_t;
+  for (std::size_t layer = 0; layer < plan.layers.size(); ++layer) {
+    plan.layers[layer].collaborators = constrained.config().constraints[layer].collaborators;
+  }
+  const auto output = testing::temporary_path("permuted");
+  NoProgress progress;
+  permute_checkpoint(free, plan, "plan.json", output, progress);
+  expect_same_results(constrained, Model(output), plan);
 }
 
 TEST(PermuteCheckpoint, OtherFilesAreCopied) {
