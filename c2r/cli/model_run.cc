@@ -7,6 +7,7 @@
 
 #include "c2r/cli/app.h"
 #include "c2r/core/error.h"
+#include "c2r/engine/agreement.h"
 #include "c2r/engine/memory.h"
 #include "c2r/io/memory.h"
 #include "c2r/plan/predict.h"
@@ -74,17 +75,19 @@ class Session {
       engine_.emplace(model_, engine_options);
       return;
     }
-    const auto parallel = expert_parallel_options(options, model_.config(), transport->ep_size());
+    parallel_ = expert_parallel_options(options, model_.config(), transport->ep_size());
     if (const auto available = available_bytes()) {
-      check_memory(model_, parallel.placements, neighbours, *available);
+      check_memory(model_, parallel_.placements, neighbours, *available);
     }
-    engine_.emplace(model_, engine_options, *transport, parallel);
+    engine_.emplace(model_, engine_options, *transport, parallel_);
   }
 
   OpenModel open() { return {model_, *engine_, coder_}; }
+  const ExpertParallelOptions& parallel() const { return parallel_; }
 
  private:
   Model model_;
+  ExpertParallelOptions parallel_;
   std::optional<Engine> engine_;
   TextCoder coder_;
 };
@@ -129,8 +132,12 @@ void run_rank(const ModelOptions& options, Transport& transport,
   agree(transport, options.command, [&] {
     session.emplace(options, &transport, neighbours, num_threads);
     open.emplace(session->open());
-    work = prepare(*open);
   });
+  agree(transport, options.command, [&] {
+    check_same_run(transport, open->model, open->engine.decoder().arithmetic(),
+                   session->parallel());
+  });
+  agree(transport, options.command, [&] { work = prepare(*open); });
   if (options.plan.empty() && open->is_first_rank()) {
     std::cerr << fmt::format("c2r {}: there is no plan, so experts are placed contiguously\n",
                              options.command);
