@@ -8,6 +8,7 @@
 
 #include "c2r/cli/app.h"
 #include "c2r/cli/output.h"
+#include "c2r/cli/partners.h"
 #include "c2r/cli/plan_search.h"
 #include "c2r/cli/predictions.h"
 #include "c2r/cli/progress_line.h"
@@ -85,10 +86,18 @@ std::vector<Placement> by_baseline(const PlanOptions& options, const PlanTokens&
       progress);
 }
 
-// The constraint's lists come from the fitted tokens, as the placement does.
-void add_lists(const PlanTokens& tokens, std::int32_t top_t, int num_threads, Plan& plan) {
+// The constraint's lists come from the fitted tokens, as the placement does. Counted before the
+// search, which may take long: there may be nothing to list.
+std::vector<CollaborationMatrix> count_pairs(const PlanTokens& tokens, const PlanOptions& options) {
+  if (options.top_t == 0) return {};
+  auto counts = count_coactivation(tokens.trace, tokens.fitted, options.num_threads);
+  check_partners(tokens.trace.header(), counts, options.top_t);
+  return counts;
+}
+
+void add_lists(std::span<const CollaborationMatrix> counts, std::int32_t top_t, Plan& plan) {
+  if (counts.empty()) return;
   plan.top_t = top_t;
-  const auto counts = count_coactivation(tokens.trace, tokens.fitted, num_threads);
   for (std::size_t layer = 0; layer < plan.layers.size(); ++layer) {
     const auto ranked = rank_collaborators(counts[layer]);
     Matrix<ExpertId>& lists = plan.layers[layer].collaborators;
@@ -178,6 +187,7 @@ std::string provenance_text(const Provenance& provenance) {
 
 void make_plan(const PlanOptions& options) {
   const PlanTokens tokens = read_tokens(options);
+  const auto pairs = count_pairs(tokens, options);
   Provenance provenance = provenance_of(options);
   SearchResult searched;
   std::vector<Placement> placements;
@@ -193,7 +203,7 @@ void make_plan(const PlanOptions& options) {
 
   Plan plan =
       plan_of(tokens.trace.header(), tokens.cluster, std::move(placements), std::move(provenance));
-  if (options.top_t > 0) add_lists(tokens, options.top_t, options.num_threads, plan);
+  add_lists(pairs, options.top_t, plan);
   add_predictions(tokens, options.num_threads, plan);
   write_plan(plan, options.output);
   std::cout << prediction_table(plan.predictions, std::nullopt);

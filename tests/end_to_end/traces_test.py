@@ -50,8 +50,9 @@ class Results(CommandLine):
 
     def test_a_config_gains_the_two_keys_and_keeps_the_others(self):
         self.make_trace()
-        self.succeed("collaborators", "trace.safetensors", "--top-t", "3", "--config",
+        said = self.succeed("collaborators", "trace.safetensors", "--top-t", "3", "--config",
                      "config.json", "-o", "new.json")
+        self.assertEqual(said, "new.json: lists of 3 collaborators for 8 experts in each of 4 layers\n")
         before = json.loads((self.folder / "config.json").read_text())
         after = json.loads((self.folder / "new.json").read_text())
         lists = after.pop("collaborative_list")
@@ -99,10 +100,39 @@ class Mistakes(CommandLine):
 
     def test_a_config_of_another_model_is_refused(self):
         self.make_trace()
-        (self.folder / "config.json").write_text('{"num_experts": 60}')
-        self.fails_with(2, "c2r collaborators: config.json: num_experts is 60, but the statistics are of "
-                     "8 experts",
-                  "collaborators", "trace.safetensors", "--top-t", "3", "--config", "config.json")
+        path = self.folder / "config.json"
+        config = {"num_hidden_layers": 4, **json.loads(path.read_text())}
+        experts = {"num_hidden_layers": 6, "mlp_only_layers": [0, 2]}
+        for keys, what in (
+                ({"num_experts": 60}, "num_experts is 60, but the statistics are of 8 experts"),
+                ({"num_experts_per_tok": 4}, "num_experts_per_tok is 4, but the statistics are of top-2"),
+                ({"num_hidden_layers": 24}, "24 of its layers have experts (0-23), but the statistics are of 4 (0-3)"),
+                (experts, "4 of its layers have experts (1, 3-5), but the statistics are of 4 (0-3)")):
+            path.write_text(json.dumps({**config, **keys}))
+            self.fails_with(2, f"c2r collaborators: config.json: {what}",
+                            "collaborators", "trace.safetensors", "--top-t", "3", "--config", "config.json")
+        path.write_text('{"num_experts": 8}')
+        self.fails_with(1, "c2r collaborators: config.json: is no config.json of a model, which has a model_type",
+                        "collaborators", "trace.safetensors", "--top-t", "3", "--config", "config.json")
+        path.write_text(json.dumps({**config, "model_type": "mixtral", "num_local_experts": 8}))
+        self.fails_with(1, "c2r collaborators: config.json: the key 'hidden_size' is missing",
+                        "collaborators", "trace.safetensors", "--top-t", "3", "--config", "config.json")
+
+    def test_lists_are_of_experts_that_met(self):
+        self.make_trace()
+        warning = r"^warning: \d+ of 32 experts were chosen together with fewer than 7 others; their lists are " \
+                  r"filled up by expert id: count more tokens, or take a smaller --top-t\n$"
+        for words in (["collaborators", "trace.safetensors", "-o", "lists.json"],
+                      ["plan", "trace.safetensors", "--cluster", "1x2", "-o", "plan.json"]):
+            done = self.run_c2r(*words, "--top-t", "7")
+            self.assertEqual(done.returncode, 0)
+            self.assertRegex(done.stderr, warning)
+        small_model.write_npy(self.folder / "expert_ids.npy", "|u1", (8, 1, 1), bytes(range(8)))
+        self.succeed(*IMPORT, "-o", "trace.safetensors")
+        for words in (["collaborators", "trace.safetensors"],
+                      ["plan", "trace.safetensors", "--cluster", "1x2", "-o", "plan.json"]):
+            self.fails_with(2, f"c2r {words[0]}: layer 0: no token chose two experts, so nothing is known of "
+                               "collaborators", *words, "--top-t", "3")
 
     def test_a_failed_import_leaves_nothing_behind(self):
         before = sorted(self.folder.iterdir())
