@@ -127,7 +127,7 @@ void add_generate(CLI::App& app) {
   command
       ->add_option("--prompts", options->prompts,
                    "a file with one prompt a line, a JSON string or array of token ids; one JSON "
-                   "object with \"text\" or \"tokens\" is printed for each")
+                   "object with \"text\" or \"tokens\" is printed for each; - is standard input")
       ->type_name("FILE");
   command
       ->add_option("--batch", options->batch_size,

@@ -23,6 +23,7 @@ void require_other_file(const std::string& path, const std::filesystem::path& in
 CLI::Option* add_output(CLI::App& command, std::string& path, const std::string& help) {
   return command.add_option("-o,--output", path, help)
       ->check([](const std::string& given) -> std::string {
+        if (given == "-") return "takes the name of a file, and '-' is none";
         return given.empty() ? "needs a name" : "";
       })
       ->type_name("FILE");

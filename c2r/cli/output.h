@@ -8,7 +8,7 @@
 
 namespace c2r::cli {
 
-/// Adds -o, which takes the name of a file.
+/// Adds -o, which takes the name of a file; "-" is refused, since some results cannot be printed.
 CLI::Option* add_output(CLI::App& command, std::string& path, const std::string& help);
 
 /// Checks before the work that a file, or in a folder any file, of `inputs` is not overwritten, and

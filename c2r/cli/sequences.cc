@@ -2,10 +2,25 @@
 
 #include <algorithm>
 
+#include "c2r/cli/text_input.h"
 #include "c2r/core/error.h"
-#include "c2r/io/file.h"
 
 namespace c2r::cli {
+namespace {
+
+enum class TextForm { kText, kJsonLines };
+
+// As the name says, with or without ".xz".
+TextForm form_of(std::string_view path) {
+  if (path.ends_with(".xz")) path.remove_suffix(3);
+  C2R_REQUIRE(!path.ends_with(".json"), kInvalidArgument,
+              "{}: is JSON, not text; give {{\"text\": \"...\"}} a line in a file called *.jsonl",
+              path);
+  const bool has_lines = path.ends_with(".jsonl") || path.ends_with(".ndjson");
+  return has_lines ? TextForm::kJsonLines : TextForm::kText;
+}
+
+}  // namespace
 
 const Tokenizer& TextCoder::tokenizer() {
   if (!tokenizer_) {
@@ -27,7 +42,7 @@ std::vector<TokenId> TextCoder::tokens_of(const Json& value, std::string_view pl
   return ids;
 }
 
-JsonLines::JsonLines(const std::string& path) : path_(path), text_(read_text_file(path)) {}
+JsonLines::JsonLines(const std::string& path) : path_(path), text_(read_text_input(path)) {}
 
 std::optional<Json> JsonLines::next() {
   while (begin_ < text_.size()) {
@@ -47,15 +62,21 @@ std::string JsonLines::place() const {
 void add_sequence_files(CLI::App& command, SequenceFiles& files) {
   command
       .add_option("--text", files.texts,
-                  "files with a text each, or *.jsonl with one {\"text\": \"...\"} a line")
+                  "files with a text each, or *.jsonl (or .ndjson) with one {\"text\": \"...\"} a "
+                  "line; also as .xz; - is a text from standard input")
       ->type_name("FILES");
-  command.add_option("--tokens", files.tokens, "files with one JSON array of token ids a line")
+  command
+      .add_option("--tokens", files.tokens,
+                  "files with one JSON array of token ids a line, also as .xz; - is standard input")
       ->type_name("FILES");
 }
 
 Sequences::Sequences(const SequenceFiles& files, TextCoder& coder) : files_(files), coder_(coder) {
   C2R_REQUIRE(!files.texts.empty() || !files.tokens.empty(), kInvalidArgument,
               "there is no file; give --text or --tokens");
+  for (const std::string& path : files.texts) (void)form_of(path);
+  C2R_REQUIRE(std::ranges::count(files.texts, "-") + std::ranges::count(files.tokens, "-") <= 1,
+              kInvalidArgument, "standard input can be read once only");
 }
 
 std::optional<std::vector<TokenId>> Sequences::next() {
@@ -64,6 +85,7 @@ std::optional<std::vector<TokenId>> Sequences::next() {
     if (lines_) {
       if (const auto line = lines_->next()) {
         const std::string place = lines_->place();
+        place_.line = lines_->line();
         if (next_file_ > num_texts)
           return coder_.tokens_of(json_array(*line, "a line", place), place);
         return coder_.tokens_of(json_string(json_at(*line, "text", place), "text", place), place);
@@ -74,8 +96,9 @@ std::optional<std::vector<TokenId>> Sequences::next() {
     const std::size_t file = next_file_++;
     const std::string& path =
         file < num_texts ? files_.texts[file] : files_.tokens[file - num_texts];
-    if (file < num_texts && !path.ends_with(".jsonl")) {
-      return coder_.tokenizer().encode(read_text_file(path));
+    place_ = {.input = path};
+    if (file < num_texts && form_of(path) == TextForm::kText) {
+      return coder_.tokenizer().encode(read_text_input(path));
     }
     lines_.emplace(path);
   }

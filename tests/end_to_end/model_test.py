@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """c2r tokenize, inspect, profile, score, generate and permute-checkpoint."""
 import json
+import lzma
 import pathlib
 import subprocess
 import unittest
@@ -140,6 +141,35 @@ class Models(CommandLine):
         for words in ["--text", "text.txt"], ["--tokens", "ids.jsonl"]:
             self.assertIn(f" {len(ids)} tokens in 1 sequences",
                           self.succeed("profile", "model", *words, "-o", "trace.safetensors"))
+
+    def test_texts_are_what_their_names_say(self):
+        text = (self.folder / "text.txt").read_text(encoding="utf-8")
+        lines = "".join(json.dumps({"text": part}) + "\n" for part in (text, text))
+        (self.folder / "lines.jsonl.xz").write_bytes(lzma.compress(lines.encode()))
+        (self.folder / "lines.ndjson").write_text(lines)
+        for name in "lines.jsonl.xz", "lines.ndjson":
+            self.assertIn(" in 2 sequences", self.succeed("profile", "model", "--text", name, "-o", "trace"))
+        self.fails_with(2, 'c2r score: a.json: is JSON, not text; give {"text": "..."} a line in a file called '
+                           "*.jsonl", "score", "model", "--text", "text.txt", "a.json")
+
+    def test_what_is_no_text_is_refused(self):
+        for name, data, what in (("a.txt.zst", b"\x28\xb5\x2f\xfd\xff", "is compressed with zstd, not text; decompress it first"),
+                                 ("a.txt.gz", b"\x1f\x8b\xff", "is compressed with gzip, not text; decompress it first"),
+                                 ("a.bin", b"ab\xc3\xa4\xff", "is no text: at byte 4 there is no UTF-8 character")):
+            (self.folder / name).write_bytes(data)
+            self.fails_with(1, f"c2r profile: {name}: {what}", "profile", "model", "--text", name, "-o", "trace")
+
+    def test_standard_input_is_an_input(self):
+        text = (self.folder / "text.txt").read_text(encoding="utf-8")
+        for words, given in (["score", "model", "--text", "-"], text), \
+                (["generate", "model", "--max-new-tokens", "5", "--prompts", "-"], '"Hello"\n'):
+            done = subprocess.run([C2R, *words], cwd=self.folder, text=True, input=given, capture_output=True,
+                                  timeout=60, check=False)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.fails_with(2, "c2r score: standard input can be read once only",
+                        "score", "model", "--text", "-", "--tokens", "-")
+        self.fails_with(2, "c2r profile: --output: takes the name of a file, and '-' is none",
+                        "profile", "model", "--text", "text.txt", "-o", "-")
 
     def test_pairs_are_scored_by_their_continuation(self):
         pair = {"context": "Hello, ", "continuation": "world!"}
