@@ -171,6 +171,16 @@ class Models(CommandLine):
         self.fails_with(2, "c2r profile: --output: takes the name of a file, and '-' is none",
                         "profile", "model", "--text", "text.txt", "-o", "-")
 
+    def test_scores_say_what_they_are_of(self):
+        rows = [[1, 2, 3, 4, 5], [], [7], [8, 9]]
+        (self.folder / "rows.jsonl").write_text("\n" + "".join(f"{json.dumps(row)}\n" for row in rows))
+        scores = [json.loads(line) for line in self.succeed(
+            "score", "tiny_model", "--tokens", "rows.jsonl", "--window", "3", "--json").splitlines()]
+        self.assertEqual([(s["input"], s["line"], s["piece"], s["num_tokens"]) for s in scores],
+                         [("rows.jsonl", *rest) for rest in ((2, 0, 2), (2, 1, 1), (3, 0, 0), (4, 0, 0), (5, 0, 1))])
+        whole = json.loads(self.succeed("score", "model", "--text", "text.txt", "--json"))
+        self.assertEqual((whole["input"], whole["line"], whole["piece"]), ("text.txt", None, 0))
+
     def test_pairs_are_scored_by_their_continuation(self):
         pair = {"context": "Hello, ", "continuation": "world!"}
         (self.folder / "pairs.jsonl").write_text(json.dumps(pair) + "\n")
