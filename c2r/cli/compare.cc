@@ -19,14 +19,13 @@ std::string percent(double share) {
 
 std::vector<std::string> row_of(const Comparison& comparison, const ComparisonEntry& entry) {
   const Prediction& p = entry.prediction;
-  const double wire = mean(p.wire_copies_per_token);
-  const double first = mean(comparison.entries[0].prediction.wire_copies_per_token);
+  const double first = link_cost_per_token(comparison.entries[0].prediction, comparison.cluster);
   std::vector<std::string> row = {entry.name,
                                   entry.fitted_on + (entry.is_fitted ? " *" : ""),
                                   std::to_string(entry.slots_per_rank()),
                                   fmt::format("{:.3f}", mean(p.copies_per_token)),
-                                  fmt::format("{:.3f}", wire),
-                                  first > 0 ? percent(1 - wire / first) : "-",
+                                  fmt::format("{:.3f}", mean(p.wire_copies_per_token)),
+                                  saved_text(link_cost_per_token(p, comparison.cluster), first),
                                   fmt::format("{:.3f}", mean(p.imbalance))};
   if (comparison.cluster.num_nodes > 1) {
     row.push_back(fmt::format("{:.3f}", mean(p.inter_node_copies_per_token)));
@@ -60,12 +59,12 @@ void print_for_people(const Comparison& comparison) {
   }
   const Prediction& p = first.prediction;
   std::cout << render_table(rows)
-            << fmt::format("predicted on {} tokens of {}; transport {}, homes {}{}\n", p.num_tokens,
+            << fmt::format("predicted on {} tokens of {}; copy mode {}, homes {}{}\n", p.num_tokens,
                            p.trace, name_of(p.copy_mode), name_of(p.homes),
                            replicates
                                ? fmt::format(", replicas chosen by {}", name_of(p.replica_rule))
                                : "")
-            << fmt::format("saved: of the copies of {} on the wire\n", first.name);
+            << saved_line(comparison.cluster, first.name);
   if (has_fitted) std::cout << "* reported on tokens that it was fitted on\n";
   if (first.copies_bound) {
     std::cout << "over bound: no placement with these slots, however unbalanced, makes fewer "

@@ -206,7 +206,7 @@ void make_plan(const PlanOptions& options) {
   add_lists(pairs, options.top_t, plan);
   add_predictions(tokens, options.num_threads, plan);
   write_plan(plan, options.output);
-  std::cout << prediction_table(plan.predictions, std::nullopt);
+  std::cout << prediction_table(plan.predictions, plan.cluster, std::nullopt);
   if (!searched.layers.empty()) {
     std::cout << reached_text(searched.objective, searched.layers)
               << contiguous_text(tokens, searched, plan);

@@ -9,6 +9,11 @@
 namespace c2r::cli {
 namespace {
 
+// How much slower the link between two nodes is than that within one.
+double node_copy_weight(const Cluster& cluster) {
+  return cluster.intra_node.bandwidth_bytes_per_s / cluster.inter_node.bandwidth_bytes_per_s;
+}
+
 std::string tokens_lines(std::span<const Prediction> steps) {
   const bool has_constraint = steps.back().placement == "constraint";
   const Prediction& plan = steps[steps.size() - (has_constraint ? 2 : 1)];
@@ -26,7 +31,10 @@ std::string tokens_lines(std::span<const Prediction> steps) {
                         steps.back().trace);
   }
   if (!std::ranges::all_of(steps, &Prediction::is_exact)) {
-    text += "copies are estimates from pair counts, which are exact up to top-2\n";
+    text +=
+        "from pair counts, which are exact up to top-2 only: copies are at least these, and what "
+        "is "
+        "saved is at most this\n";
   }
   return text;
 }
@@ -37,6 +45,24 @@ double mean(const std::vector<double>& values) {
   return values.empty() ? 0
                         : std::accumulate(values.begin(), values.end(), 0.0) /
                               static_cast<double>(values.size());
+}
+
+double link_cost_per_token(const Prediction& step, const Cluster& cluster) {
+  const double between_nodes = mean(step.inter_node_copies_per_token);
+  return mean(step.wire_copies_per_token) + (node_copy_weight(cluster) - 1) * between_nodes;
+}
+
+std::string saved_text(double cost, double first) {
+  return first > 0 ? fmt::format("{:.1f} %", 100 * (1 - cost / first)) : "-";
+}
+
+std::string saved_line(const Cluster& cluster, std::string_view first) {
+  std::string text = fmt::format("saved: of the copies of {} on the wire", first);
+  if (cluster.num_nodes > 1 && cluster.ranks_per_node > 1) {
+    text += fmt::format(", where one between nodes counts as {:.3g} within a node, as links are",
+                        node_copy_weight(cluster));
+  }
+  return text + "\n";
 }
 
 double wire_bytes_per_token(const Prediction& step, const CopyFormat& format) {
@@ -62,20 +88,19 @@ std::vector<TokenRange> tokens_of(const Trace& trace, SequencePart part) {
   return ranges;
 }
 
-std::string prediction_table(std::span<const Prediction> steps,
+std::string prediction_table(std::span<const Prediction> steps, const Cluster& cluster,
                              const std::optional<CopyFormat>& format) {
   std::vector<std::vector<std::string>> rows = {
       {"step", "copies/token", "on the wire", "between nodes", "saved", "imbalance"}};
   if (format) rows[0].push_back("kB/token");
   const bool has_times = !steps[0].predicted_layer_time_s.empty();
   if (has_times) rows[0].push_back("predicted ms/layer");
-  const double baseline = mean(steps[0].wire_copies_per_token);
+  const double baseline = link_cost_per_token(steps[0], cluster);
   for (const Prediction& step : steps) {
-    const double wire = mean(step.wire_copies_per_token);
     rows.push_back({step.placement, fmt::format("{:.3f}", mean(step.copies_per_token)),
-                    fmt::format("{:.3f}", wire),
+                    fmt::format("{:.3f}", mean(step.wire_copies_per_token)),
                     fmt::format("{:.3f}", mean(step.inter_node_copies_per_token)),
-                    baseline > 0 ? fmt::format("{:.1f} %", 100 * (1 - wire / baseline)) : "-",
+                    saved_text(link_cost_per_token(step, cluster), baseline),
                     fmt::format("{:.3f}", mean(step.imbalance))});
     if (format)
       rows.back().push_back(fmt::format("{:.2f}", wire_bytes_per_token(step, *format) / 1e3));
@@ -83,7 +108,7 @@ std::string prediction_table(std::span<const Prediction> steps,
       rows.back().push_back(fmt::format("{:.4g}", 1e3 * mean(step.predicted_layer_time_s)));
     }
   }
-  return render_table(rows) + tokens_lines(steps);
+  return render_table(rows) + tokens_lines(steps) + saved_line(cluster, steps[0].placement);
 }
 
 Json predictions_json(std::span<const Prediction> steps, const std::optional<CopyFormat>& format) {

@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "c2r/io/json.h"
@@ -30,12 +31,21 @@ std::vector<TokenRange> tokens_of(const Trace& trace, SequencePart part);
 /// Over layers; 0 without any.
 double mean(const std::vector<double>& values);
 
+/// The copies on the wire, where one between nodes counts as many as it takes longer than one
+/// within a node: what the optimizer minimizes. The mean over layers.
+double link_cost_per_token(const Prediction& step, const Cluster& cluster);
+
+/// What the column "saved" says of a cost, relative to the first line's, and the line that explains
+/// it. @param first the name of the first line
+std::string saved_text(double cost, double first);
+std::string saved_line(const Cluster& cluster, std::string_view first);
+
 /// There and back, the mean over layers.
 double wire_bytes_per_token(const Prediction& step, const CopyFormat& format);
 
-/// Means over layers, one line a step, and each step's copies relative to the first's. With a
+/// Means over layers, one line a step, and what each step saves of the first's copies. With a
 /// format also the bytes of a token, dispatch and combine together.
-std::string prediction_table(std::span<const Prediction> steps,
+std::string prediction_table(std::span<const Prediction> steps, const Cluster& cluster,
                              const std::optional<CopyFormat>& format);
 
 /// The same, and each layer's numbers.

@@ -34,6 +34,10 @@ struct Recording {
     C2R_REQUIRE(part == SequencePart::kAll, kInvalidArgument,
                 "{} holds pair counts, which are of all sequences, not of --on {}", path,
                 name_of(part));
+    C2R_REQUIRE(
+        statistics.has_pairs, kInvalidArgument,
+        "{} holds loads only, which say nothing about copies; give a trace, or counts of pairs",
+        path);
     C2R_REQUIRE(std::ranges::max(statistics.num_tokens) > 0, kInvalidArgument, "{} has no tokens",
                 path);
     return {.statistics = &statistics, .name = path + ", pair counts"};
@@ -50,8 +54,8 @@ Recording read_recording(const std::string& path) {
   return recording;
 }
 
-std::vector<WaterfallStep> waterfall(const SimulateOptions& options, const Plan& plan) {
-  const Cluster cluster = options.cluster.empty() ? plan.cluster : read_cluster(options.cluster);
+std::vector<WaterfallStep> waterfall(const SimulateOptions& options, const Plan& plan,
+                                     const Cluster& cluster) {
   const PredictRequest request = request_of(options, cluster);
   const SequencePart part = parse_sequence_part(options.part);
   const Recording recording = read_recording(options.tokens);
@@ -68,7 +72,8 @@ std::vector<WaterfallStep> waterfall(const SimulateOptions& options, const Plan&
 
 void simulate(const SimulateOptions& options) {
   const Plan plan = read_plan(options.plan);
-  const std::vector<WaterfallStep> steps = waterfall(options, plan);
+  const Cluster cluster = options.cluster.empty() ? plan.cluster : read_cluster(options.cluster);
+  const std::vector<WaterfallStep> steps = waterfall(options, plan, cluster);
   std::vector<Prediction> predictions;
   predictions.reserve(steps.size());
   for (const WaterfallStep& step : steps) predictions.push_back(step.prediction);
@@ -83,7 +88,7 @@ void simulate(const SimulateOptions& options) {
     std::cout << json_text(json, 1) << "\n";
     return;
   }
-  std::cout << prediction_table(predictions, format);
+  std::cout << prediction_table(predictions, cluster, format);
   for (const PlanInput& input : plan.provenance.inputs) {
     if (input.role == "trace") std::cout << "the plan was fitted on " << input.name << "\n";
   }
@@ -96,8 +101,10 @@ void add_simulate(CLI::App& app) {
   auto options = std::make_shared<SimulateOptions>();
   command->add_option("plan", options->plan, "the plan")->required();
   command
-      ->add_option("trace", options->tokens,
-                   "the routing trace to count on, or statistics: exact for top-2, else estimated")
+      ->add_option(
+          "trace", options->tokens,
+          "the routing trace to count on, or statistics: exact for top-2, else copies are at "
+          "least what is printed")
       ->required();
   command
       ->add_option("--constrained", options->constrained,

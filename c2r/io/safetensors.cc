@@ -83,6 +83,8 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
   C2R_REQUIRE(bytes.size() >= kLengthBytes, kInvalidFile,
               "{}: has {} bytes, too short for a safetensors file", path_, bytes.size());
   std::memcpy(&header_bytes, bytes.data(), kLengthBytes);
+  C2R_REQUIRE(header_bytes <= bytes.size() || bytes[0] != std::byte{'{'}, kInvalidFile,
+              "{}: is JSON, as plans are, not a safetensors file, as traces are", path_);
   C2R_REQUIRE(header_bytes <= std::min(kMaxHeaderBytes, bytes.size() - kLengthBytes), kInvalidFile,
               "{}: not a safetensors file, or cut off: the header claims {} bytes, the file has {}",
               path_, header_bytes, bytes.size() - kLengthBytes);

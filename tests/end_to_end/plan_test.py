@@ -86,9 +86,32 @@ class Plans(CommandLine):
         for a, b in zip(from_trace["steps"], from_pairs["steps"]):
             self.assertTrue(b["is_exact"])
             self.assertEqual(a["counts"], b["counts"])
+        self.fails_with(1, "c2r analyze: plan.json: is JSON, as plans are, not a safetensors file, as traces are",
+                        "analyze", "plan.json")
+        (self.folder / "counts.json").write_text(json.dumps({"logical_count": [[400] * 8] * 4}))
+        self.succeed("import", "--from", "sglang-loads", "counts.json", "--top-k", "2", "-o", "loads.st")
+        self.fails_with(2, "c2r simulate: loads.st holds loads only, which say nothing about copies; give a trace, or "
+                           "counts of pairs", "simulate", "plan.json", "loads.st")
         self.fails_with(2, "c2r simulate: statistics.safetensors holds pair counts, which are of "
                            "all sequences, not of --on even",
                         "simulate", "plan.json", "statistics.safetensors", "--on", "even")
+
+    def test_pair_counts_of_more_bound_what_is_saved(self):
+        self.succeed("profile", "tiny_model", "--tokens", "tokens.jsonl", "-o", "top4")  # top-4 of 10
+        self.succeed("analyze", "top4", "-o", "pairs")
+        self.succeed("plan", "top4", "--cluster", "1x2", "-o", "plan.json")
+        self.assertIn("from pair counts, which are exact up to top-2 only: copies are at least these, and what is "
+                      "saved is at most this\n", self.succeed("simulate", "plan.json", "pairs"))
+
+    def test_what_is_saved_weighs_links(self):
+        self.make_trace()
+        self.succeed("plan", "trace.safetensors", "--cluster", "2x2", "-o", "plan.json")
+        rows = [line.split() for line in self.succeed("simulate", "plan.json", "trace.safetensors").splitlines()]
+        costs = [float(row[2]) + 7 * float(row[3]) for row in rows[1:4]]  # a slow link takes 8 times as long
+        for row, cost in zip(rows[1:4], costs):
+            self.assertAlmostEqual(float(row[4]), 100 * (1 - cost / costs[0]), delta=0.2)
+        self.assertIn("saved: of the copies of per-expert on the wire, where one between nodes counts as 8 within a "
+                      "node, as links are", " ".join(rows[-2] + rows[-1]))
 
     def test_the_constraint_is_a_step_of_its_own(self):
         self.make_plan()
