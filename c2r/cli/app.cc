@@ -9,6 +9,7 @@
 #include <iostream>
 #include <numeric>
 
+#include "c2r/cli/ranks.h"
 #include "c2r/cli/run.h"
 #include "c2r/cli/version.h"
 #include "c2r/core/error.h"
@@ -102,6 +103,16 @@ void add_help(CLI::App& app) {
     }
     std::cout << (command == &app ? app.help() : command->help(parents));
   });
+}
+
+// Whoever starts a command without ranks on several has mistaken it for one with.
+void refuse_ranks_of_others(CLI::App& app) {
+  constexpr std::string_view kWithRanks[] = {"profile", "score", "generate", "bench", "help"};
+  for (CLI::App* const command : app.get_subcommands({})) {
+    const std::string& name = command->get_name();
+    if (std::ranges::find(kWithRanks, name) != std::end(kWithRanks)) continue;
+    command->parse_complete_callback([name] { refuse_ranks(name); });
+  }
 }
 
 void parse(CLI::App& app, int argc, const char* const* argv) {
@@ -215,6 +226,7 @@ int run(int argc, const char* const* argv) {
   add_permute(app);
   add_bench(app);
   add_help(app);
+  refuse_ranks_of_others(app);
   if (argc == 1) {
     std::cerr << app.help();
     return kUsage;

@@ -1,5 +1,6 @@
 #include "c2r/cli/ranks.h"
 
+#include <CLI/Error.hpp>
 #include <algorithm>
 #include <cstdlib>
 #include <iostream>
@@ -74,6 +75,21 @@ void add_chunks_option(CLI::App& command, std::optional<std::int32_t>& num_chunk
 
 bool is_under_mpirun() {
   return num_launched().has_value();
+}
+
+void refuse_ranks(const std::string& command) {
+  const auto launched = num_launched();
+  if (!launched || *launched <= 1) return;
+  bool is_first = true;  // as far as is known
+  for (const char* rank : {"OMPI_COMM_WORLD_RANK", "PMI_RANK"}) {
+    if (const char* value = std::getenv(rank)) is_first = std::atoi(value) == 0;
+  }
+  if (is_first) {
+    std::cerr << fmt::format(
+        "c2r {}: runs in one process, but mpirun has started {}; start it without mpirun\n",
+        command, *launched);
+  }
+  throw CLI::RuntimeError(kUsage);
 }
 
 void run_ranks(const RankOptions& options, const std::function<void(Transport&)>& body) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <string>
 
 #include "c2r/transport/transport.h"
 
@@ -23,6 +24,10 @@ void add_chunks_option(CLI::App& command, std::optional<std::int32_t>& num_chunk
 
 /// Whether this process is one of those that mpirun (or srun) has started.
 bool is_under_mpirun();
+
+/// For commands without ranks. @throws CLI::RuntimeError after one line on standard error if mpirun
+/// has started this program several times: each would do the same and write the same file
+void refuse_ranks(const std::string& command);
 
 /// Calls `body` once for each rank that is in this process: on a thread each, or for the one rank
 /// of a process under mpirun.

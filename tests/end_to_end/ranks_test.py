@@ -142,6 +142,21 @@ class Ranks(CommandLine):
         self.fails_on(2, 2, "c2r score: a row type is f32 or bf16; not 'fp8'", *score, "--row-type",
                       "fp8")
 
+    def test_copies_travel_as_the_plan_assumes(self):
+        self.make_plan("2x2")
+        words = [C2R, "score", "tiny_model", "--tokens", "tokens.jsonl", "--plan", "plan.json"]
+        done = subprocess.run([MPIEXEC, "-n", "1", *words, ":", "-n", "3", *words, "--copy-mode", "per-node"],
+                              cwd=self.folder, text=True, capture_output=True, timeout=120, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)  # the default is the same
+
+    def test_commands_without_ranks_refuse_several(self):
+        self.succeed("profile", "tiny_model", "--tokens", "tokens.jsonl", "-o", "trace")
+        self.fails_on(2, 2, "c2r plan: runs in one process, but mpirun has started 2; start it without mpirun",
+                      "plan", "trace", "--cluster", "1x2", "-o", "plan.json")
+        self.assertFalse((self.folder / "plan.json").exists())
+        done = self.run_ranks(1, "inspect", "tiny_model")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+
     def test_what_one_rank_lacks_is_said_by_that_rank(self):
         words = [C2R, "score", "--tokens", "tokens.jsonl"]
         done = subprocess.run([MPIEXEC, "-n", "2", *words, "tiny_model", ":", "-n", "1", *words, "x"],
