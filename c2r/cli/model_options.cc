@@ -10,8 +10,8 @@ void add_rank_group(CLI::App& command, ModelOptions& options) {
   add_rank_options(command, options.ranks);
   command
       .add_option("--copy-mode", options.copy_mode,
-                  "copies of a token that ranks send each other: per-expert, per-rank or per-node")
-      ->capture_default_str()
+                  "copies of a token that ranks send each other: per-expert, per-rank or per-node; "
+                  "default is per-node on a plan's nodes of several ranks, else per-rank")
       ->type_name("MODE");
   command
       .add_option("--row-type", options.row_type,
@@ -30,8 +30,9 @@ EngineOptions ModelOptions::engine(int used_threads) const {
           .chunk_tokens = chunk_tokens};
 }
 
-DispatchOptions ModelOptions::dispatch() const {
-  return {.mode = parse_copy_mode(copy_mode),
+DispatchOptions ModelOptions::dispatch(const Cluster& cluster) const {
+  return {.cluster = cluster,
+          .mode = copy_mode.empty() ? default_copy_mode(cluster) : parse_copy_mode(copy_mode),
           .row_type = parse_row_type(row_type.empty() ? dtype : row_type)};
 }
 

@@ -18,14 +18,15 @@ struct ModelOptions {
   std::int64_t chunk_tokens = EngineOptions{}.chunk_tokens;
   int num_threads = 0;  // 0: all processors, shared by the ranks of a machine
   // Of several ranks:
-  RankOptions ranks{.timeout_s = 120};           // while rank 0 reads a long text, others wait
-  std::string copy_mode = "per-rank", row_type;  // empty: the dtype
+  RankOptions ranks{.timeout_s = 120};  // while rank 0 reads a long text, others wait
+  std::string copy_mode;                // empty: default_copy_mode()
+  std::string row_type;                 // empty: the dtype
   std::optional<std::int32_t> num_chunks;
 
   /// @throws Error(kInvalidArgument) if a name is unknown
   EngineOptions engine(int used_threads) const;
-  /// But the cluster. @throws as engine()
-  DispatchOptions dispatch() const;
+  /// @throws as engine()
+  DispatchOptions dispatch(const Cluster& cluster) const;
 };
 
 /// Adds all of them. @param options may hold defaults of its own

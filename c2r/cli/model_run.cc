@@ -44,23 +44,23 @@ void agree(Transport& transport, const std::string& command, const std::function
 // Where the experts are: as the plan says, or contiguously.
 ExpertParallelOptions expert_parallel_options(const ModelOptions& options,
                                               const ModelConfig& config, std::int32_t ep_size) {
-  ExpertParallelOptions result{.dispatch = options.dispatch(), .num_chunks = options.num_chunks};
-  Cluster& cluster = result.dispatch.cluster;
   if (options.plan.empty()) {
-    cluster = {.num_nodes = 1, .ranks_per_node = ep_size};
-    result.placements = contiguous_placements({.num_experts = config.num_experts,
-                                               .top_k = config.top_k,
-                                               .layer_indices = config.moe_layers},
-                                              cluster);
-    return result;
+    const Cluster cluster{.num_nodes = 1, .ranks_per_node = ep_size};
+    const TraceHeader header{.num_experts = config.num_experts,
+                             .top_k = config.top_k,
+                             .layer_indices = config.moe_layers};
+    return {.placements = contiguous_placements(header, cluster),
+            .dispatch = options.dispatch(cluster),
+            .num_chunks = options.num_chunks};
   }
   const Plan plan = read_plan(options.plan);
-  cluster = plan.cluster;
+  const Cluster& cluster = plan.cluster;
   C2R_REQUIRE(cluster.ep_size() == ep_size, kInvalidArgument,
               "{}: the plan is for {} ranks, but there are {}; start {}, or make a plan for {}",
               options.plan, cluster.ep_size(), ep_size, cluster.ep_size(), ep_size);
-  result.placements = placements_of(plan);
-  return result;
+  return {.placements = placements_of(plan),
+          .dispatch = options.dispatch(cluster),
+          .num_chunks = options.num_chunks};
 }
 
 // What a rank holds while it runs.
@@ -70,7 +70,7 @@ class Session {
           int num_threads)
       : model_(options.model, options.plan), coder_(options.model, model_.config()) {
     const EngineOptions engine_options = options.engine(num_threads);
-    (void)options.dispatch();  // a wrong name is an error on one rank, too
+    (void)options.dispatch({});  // a wrong name is an error on one rank, too
     if (transport == nullptr) {
       engine_.emplace(model_, engine_options);
       return;
