@@ -109,6 +109,8 @@ Work prepare_generate(const GenerateOptions& options, OpenModel& open) {
   const auto num_given =
       !options.prompt.empty() + !options.tokens.empty() + !options.prompts.empty();
   C2R_REQUIRE(num_given == 1, kInvalidArgument, "give one of --prompt, --tokens and --prompts");
+  C2R_REQUIRE(options.sampling.top_p == 1 || options.sampling.temperature > 0, kInvalidArgument,
+              "--top-p is of draws, and needs a --temperature above 0");
   if (!open.is_first_rank()) return [&] { (void)generate(open.engine, {}); };
   return options.prompts.empty() ? prepare_one(options, open) : prepare_many(options, open);
 }

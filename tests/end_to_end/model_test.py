@@ -243,6 +243,8 @@ class Models(CommandLine):
                            "[0, 63]", "generate", "tiny_model", "--tokens", "[64]")
         self.fails_with(2, "c2r generate: the prompt has no token",
                         "generate", "tiny_model", "--tokens", "[]")
+        self.fails_with(2, "c2r generate: --top-p is of draws, and needs a --temperature above 0",
+                        "generate", "tiny_model", "--tokens", "[1]", "--top-p", "0.5")
         self.fails_with(2, "c2r score: --dtype takes bf16 or f32, not 'f16'",
                         "score", "tiny_model", "--tokens", "tokens.jsonl", "--dtype", "f16")
         (self.folder / "bad.jsonl").write_text("[1]\n[-1]\n")
