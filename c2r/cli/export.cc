@@ -16,23 +16,34 @@ struct ExportFileOptions {
   std::int32_t num_hidden_layers = 0;
 };
 
+// SGLang takes a file of another name for the map itself, and others may choose their reader by it.
+void check_suffix(const ExportTarget& target, const std::string& output) {
+  C2R_REQUIRE(output.empty() || output.ends_with(target.suffix), kInvalidArgument,
+              "--output '{}' must end in {}, by which {} knows the form of the file", output,
+              target.suffix, target.name);
+}
+
 void export_file(const ExportFileOptions& options) {
   const ExportTarget& target = find_export_target(options.target);
   C2R_REQUIRE(options.num_hidden_layers == 0 || target.name == "sglang", kInvalidArgument,
               "--num-hidden-layers makes no difference to {}, only to sglang", target.name);
   check_output(options.output, {options.plan});
+  check_suffix(target, options.output);
   ExportOptions how{.backend = options.backend};
   if (options.num_hidden_layers > 0) how.num_hidden_layers = options.num_hidden_layers;
-  const Export file = export_plan(target, read_plan(options.plan), how);
+  const Plan plan = read_plan(options.plan);
+  const Export file = export_plan(target, plan, how);
   write_result(options.output, file.bytes);
   for (const std::string& warning : file.warnings) std::cerr << "warning: " << warning << "\n";
-  if (!options.output.empty()) std::cerr << "load it with: " << target.usage << "\n";
+  if (options.output.empty()) return;
+  std::cerr << fmt::format("load it on {} ranks with: {}\n", plan.cluster.ep_size(),
+                           target.usage(plan, options.output));
 }
 
 std::string targets_text() {
-  std::string text = "Targets:\n";
+  std::string text = "Targets, and how names of their files end:\n";
   for (const ExportTarget& target : export_targets()) {
-    text += fmt::format("  {:<16}{}\n", target.name, target.usage);
+    text += fmt::format("  {:<16}{}\n", target.name, target.suffix);
   }
   return text + "\nExample:\n  c2r export plan.json --to vllm-49572 --backend deepep_low_latency";
 }
@@ -53,8 +64,10 @@ void add_export(CLI::App& app) {
       ->check(in_range(1, INT32_MAX))
       ->type_name("N");
   command
-      ->add_option("--backend", options->backend,
-                   "the engine's all-to-all backend: warns if placement makes no difference to it")
+      ->add_option(
+          "--backend", options->backend,
+          "the engine's all-to-all backend, such as deepep_low_latency: warns of what placement "
+          "cannot save with it")
       ->type_name("NAME");
   command->footer(targets_text());
   command->callback([options] { export_file(*options); });

@@ -11,26 +11,75 @@
 namespace c2r {
 namespace {
 
+// The slots of a layer beyond one for each expert.
+std::int64_t num_redundant(const Plan& plan) {
+  return std::ssize(plan.layers[0].placement.slots.all()) - plan.num_experts;
+}
+
+std::string sglang_usage(const Plan& plan, std::string_view path) {
+  return fmt::format(
+      "--ep-size {} --ep-num-redundant-experts {} --init-expert-location {} "
+      "--ep-dispatch-algorithm static",
+      plan.cluster.ep_size(), num_redundant(plan), path);
+}
+
+std::string tensorrt_llm_usage(const Plan&, std::string_view path) {
+  return fmt::format("moe_config: {{backend: WIDEEP, load_balancer: {}}}", path);
+}
+
+std::string vllm_usage(const Plan& plan, std::string_view option, std::string_view path) {
+  return fmt::format(
+      "--enable-expert-parallel --enable-eplb --eplb-config.num_redundant_experts {} "
+      "--eplb-config.{} {}",
+      num_redundant(plan), option, path);
+}
+
+std::string vllm_41141_usage(const Plan& plan, std::string_view path) {
+  return vllm_usage(plan, "initial_mapping_path", path) +
+         " --eplb-config.disable_online_rebalancing true";
+}
+
+std::string vllm_49572_usage(const Plan& plan, std::string_view path) {
+  return vllm_usage(plan, "initial_expert_map_path", path);
+}
+
+std::string vllm_ascend_usage(const Plan&, std::string_view path) {
+  return fmt::format(
+      "--enable-expert-parallel --additional-config '{{\"eplb_config\": {{\"expert_map_path\": "
+      "\"{}\"}}}}'",
+      path);
+}
+
+std::string omni_infer_usage(const Plan&, std::string_view path) {
+  return fmt::format("pattern_path: {}", path);
+}
+
+std::string eplb_usage(const Plan& plan, std::string_view path) {
+  return fmt::format("{} in place of the results of eplb.rebalance_experts with {} replicas", path,
+                     std::ssize(plan.layers[0].placement.slots.all()));
+}
+
+std::string permutation_usage(const Plan&, std::string_view path) {
+  return fmt::format("router rows, biases and experts of a checkpoint permuted as {} says", path);
+}
+
 constexpr ExportTarget kTargets[] = {
-    {"sglang", ".json", "--init-expert-location FILE", engine_files::write_sglang, import_sglang},
-    {"tensorrt-llm", ".yaml", "moe_config: {load_balancer: FILE}", engine_files::write_tensorrt_llm,
+    {"sglang", ".json", sglang_usage, engine_files::write_sglang, import_sglang},
+    {"tensorrt-llm", ".yaml", tensorrt_llm_usage, engine_files::write_tensorrt_llm,
      import_tensorrt_llm},
-    {"vllm-41141", ".jsonl", "--eplb-config.initial_mapping_path FILE",
-     engine_files::write_vllm_41141, import_vllm_41141},
-    {"vllm-49572", ".json", "--eplb-config.initial_expert_map_path FILE",
-     engine_files::write_vllm_49572, import_vllm_49572},
-    {"vllm-ascend", ".json",
-     "--additional-config '{\"eplb_config\": {\"expert_map_path\": \"FILE\"}}'",
-     engine_files::write_vllm_ascend, import_vllm_ascend},
-    {"omni-infer", ".npy", "pattern_path: FILE", engine_files::write_omni_infer, import_omni_infer,
+    {"vllm-41141", ".jsonl", vllm_41141_usage, engine_files::write_vllm_41141, import_vllm_41141},
+    {"vllm-49572", ".json", vllm_49572_usage, engine_files::write_vllm_49572, import_vllm_49572},
+    {"vllm-ascend", ".json", vllm_ascend_usage, engine_files::write_vllm_ascend,
+     import_vllm_ascend},
+    {"omni-infer", ".npy", omni_infer_usage, engine_files::write_omni_infer, import_omni_infer,
      /*keeps_slot_order=*/false},
-    {"eplb", ".json", "in place of the results of eplb.rebalance_experts", engine_files::write_eplb,
-     import_eplb},
-    {"permutation", ".json", "permute router rows, biases and experts of a checkpoint",
-     engine_files::write_permutation, import_permutation},
+    {"eplb", ".json", eplb_usage, engine_files::write_eplb, import_eplb},
+    {"permutation", ".json", permutation_usage, engine_files::write_permutation,
+     import_permutation},
 };
 
-// How engines send copies, by backend; the first row of a target is its default.
+// How engines send copies, by backend; the first row of a target is its default. Of others (pplx,
+// mori, mooncake, flashinfer_all2allv) we do not know it.
 struct Backend {
   std::string_view target, name;
   CopyMode mode;
@@ -38,7 +87,7 @@ struct Backend {
 
 constexpr Backend kBackends[] = {
     {"sglang", "none", CopyMode::kAllGather},
-    {"sglang", "deepep", CopyMode::kPerNode},
+    {"sglang", "deepep", CopyMode::kPerNode},  // of --deepep-mode normal, see transport_warning()
     {"tensorrt-llm", "alltoall", CopyMode::kPerRank},
     {"tensorrt-llm", "allgather", CopyMode::kAllGather},
     {"vllm-41141", "allgather_reducescatter", CopyMode::kAllGather},
@@ -73,32 +122,40 @@ struct Caution {
 
 constexpr Caution kCautions[] = {
     {"sglang",
-     "give --ep-num-redundant-experts the number of slots beyond the experts, and "
-     "--ep-dispatch-algorithm static: without one, some versions skip the map and answer wrongly"},
+     "without --ep-dispatch-algorithm, some versions of SGLang skip the map and answer wrongly"},
+    {"sglang", "with --enable-eplb, SGLang replaces the placement while it runs"},
     {"vllm-41141", "vLLM reads this file only with its pull request 41141 applied"},
     {"vllm-49572", "vLLM reads this file only with its pull request 49572 applied"},
+    {"vllm-49572",
+     "vLLM's balancer replaces the placement every --eplb-config.step_interval steps, 3000 by "
+     "default: give it more than you run"},
     {"vllm-ascend", "vllm-ascend reads this file in model runner v1 only"},
+    {"vllm-ascend", "with DYNAMIC_EPLB=true, vllm-ascend replaces the placement while it runs"},
     {"omni-infer", "the file says which rank holds an expert, not in which slot"},
     {"permutation",
      "permute group-limited models (DeepSeek) only within expert groups or groups as units, or "
      "their router chooses other experts"},
 };
 
-void check_backend(const ExportTarget& target, std::string_view name) {
-  if (name.empty() || copy_mode_of_backend(target, name)) return;
+// For a backend of which we do not know how it sends.
+std::string unknown_backend(const ExportTarget& target, std::string_view name) {
   std::vector<std::string_view> names;
   for (const Backend& backend : kBackends) {
     if (backend.target == target.name) names.push_back(backend.name);
   }
-  C2R_REQUIRE(!names.empty(), kInvalidArgument, "c2r knows no backends of {}", target.name);
-  C2R_THROW(kInvalidArgument, "of {}'s backends c2r knows {}, not '{}'", target.name,
-            fmt::join(names, ", "), name);
+  const std::string known =
+      names.empty() ? "" : fmt::format("; it knows {}", fmt::join(names, ", "));
+  return fmt::format(
+      "c2r does not know how {} sends copies with backend '{}', and so whether placement saves "
+      "any{}",
+      target.name, shown(name), known);
 }
 
 std::optional<std::string> transport_warning(const ExportTarget& target,
                                              const ExportOptions& options) {
   const auto mode = copy_mode_of_backend(target, options.backend);
-  if (!mode) return std::nullopt;
+  if (!mode && options.backend.empty()) return std::nullopt;
+  if (!mode) return unknown_backend(target, options.backend);
   const std::string backend =
       options.backend.empty() ? "the default backend" : fmt::format("backend {}", options.backend);
   if (*mode == CopyMode::kAllGather) {
@@ -107,13 +164,24 @@ std::optional<std::string> transport_warning(const ExportTarget& target,
         "not a byte of traffic",
         backend, target.name);
   }
-  if (*mode == CopyMode::kPerExpert) {
+  const bool is_mode_of_deepep = target.name == "sglang" && options.backend == "deepep";
+  if (*mode == CopyMode::kPerExpert || is_mode_of_deepep) {
     return fmt::format(
-        "with {}, {} sends one copy for every chosen expert: placement changes only which of them "
+        "with {}{}, {} sends one copy for every chosen expert: placement changes only which of "
+        "them "
         "stay on their rank or node",
-        backend, target.name);
+        backend, is_mode_of_deepep ? " in --deepep-mode low_latency, or auto while it decodes" : "",
+        target.name);
   }
   return std::nullopt;
+}
+
+std::optional<std::string> constraint_warning(const ExportTarget& target, const Plan& plan) {
+  if (!plan.top_t) return std::nullopt;
+  return fmt::format(
+      "the plan constrains routing to {} collaborators of an expert, which {} cannot be told: it "
+      "routes without the constraint",
+      *plan.top_t, target.name);
 }
 
 std::optional<std::string> replica_warning(const ExportTarget& target, const Plan& plan) {
@@ -186,7 +254,6 @@ MapShape map_shape(const Plan& plan) {
 
 Export export_plan(const ExportTarget& target, const Plan& plan, const ExportOptions& options) {
   check_plan(plan);
-  check_backend(target, options.backend);
   Export result{.bytes = target.write(plan, options)};
   validate_export(target, result.bytes, plan, fmt::format("the {} file", target.name));
   for (const Caution& caution : kCautions) {
@@ -199,6 +266,7 @@ Export export_plan(const ExportTarget& target, const Plan& plan, const ExportOpt
         plan.layers.back().layer_index + 1, plan.layers.back().layer_index));
   }
   if (auto warning = transport_warning(target, options)) result.warnings.push_back(*warning);
+  if (auto warning = constraint_warning(target, plan)) result.warnings.push_back(*warning);
   if (auto warning = replica_warning(target, plan)) result.warnings.push_back(*warning);
   return result;
 }

@@ -31,7 +31,7 @@ struct ExportOptions {
   /// layer is taken for the last layer.
   std::optional<std::int32_t> num_hidden_layers;
   /// The engine's all-to-all backend, by the engine's name for it; empty = its default. Decides
-  /// which warnings there are, not what is written.
+  /// which warnings there are, not what is written; of one that we do not know there is a warning.
   std::string backend;
 };
 
@@ -43,7 +43,8 @@ struct Export {
 struct ExportTarget {
   std::string_view name;
   std::string_view suffix;  // of the file's name, with the dot
-  std::string_view usage;   // how the engine is told to load it
+  /// How the engine, on as many ranks as the plan has, is told to load it from the file at `path`.
+  std::string (*usage)(const Plan& plan, std::string_view path);
   std::string (*write)(const Plan& plan, const ExportOptions& options);
   std::vector<Placement> (*read)(std::string_view bytes, const MapShape& shape,
                                  std::string_view place);
@@ -55,7 +56,7 @@ std::span<const ExportTarget> export_targets();
 const ExportTarget& find_export_target(std::string_view name);
 
 /// @throws Error(kInvalidArgument) if the plan is not valid or has fewer hidden layers than it
-///         names, or c2r does not know the backend, Error(kUnsupported) if the target cannot
+///         names, Error(kUnsupported) if the target cannot
 ///         express it: replicas in a permutation, or layers with different numbers of slots
 Export export_plan(const ExportTarget& target, const Plan& plan, const ExportOptions& options);
 

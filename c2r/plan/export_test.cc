@@ -17,6 +17,14 @@ using testing::make_placement;
 using testing::random_plan;
 using testing::small_plan;
 
+// small_plan() without lists, of which each target warns.
+Plan unconstrained_plan() {
+  Plan plan = small_plan();
+  plan.top_t.reset();
+  for (PlanLayer& layer : plan.layers) layer.collaborators = {};
+  return plan;
+}
+
 std::string exported(std::string_view target, const Plan& plan, const ExportOptions& options = {}) {
   return export_plan(find_export_target(target), plan, options).bytes;
 }
@@ -125,31 +133,43 @@ TEST(Export, ValidatorsFindATruncatedFile) {
 TEST(Export, WarnsWherePlacementMovesNoByte) {
   const auto warnings = [](std::string_view target, std::string backend) {
     std::string all;
-    for (const auto& w : export_plan(find_export_target(target), small_plan(),
+    for (const auto& w : export_plan(find_export_target(target), unconstrained_plan(),
                                      {.num_hidden_layers = 4, .backend = std::move(backend)})
                              .warnings) {
       all += w + "\n";
     }
     return all;
   };
+  const std::string cautions =
+      "vLLM reads this file only with its pull request 49572 applied\n"
+      "vLLM's balancer replaces the placement every --eplb-config.step_interval steps, 3000 by "
+      "default: give it more than you run\n";
   EXPECT_EQ(warnings("vllm-49572", ""),
-            "vLLM reads this file only with its pull request 49572 applied\n"
-            "with the default backend, vllm-49572 sends every token to every rank: placement "
-            "changes the balance of load, but not a byte of traffic\n");
+            cautions +
+                "with the default backend, vllm-49572 sends every token to every rank: placement "
+                "changes the balance of load, but not a byte of traffic\n");
   EXPECT_EQ(warnings("vllm-49572", "deepep_low_latency"),
-            "vLLM reads this file only with its pull request 49572 applied\n"
-            "with backend deepep_low_latency, vllm-49572 sends one copy for every chosen expert: "
-            "placement changes only which of them stay on their rank or node\n");
-  EXPECT_EQ(warnings("vllm-49572", "deepep_high_throughput"),
-            "vLLM reads this file only with its pull request 49572 applied\n");
+            cautions +
+                "with backend deepep_low_latency, vllm-49572 sends one copy for every chosen "
+                "expert: placement changes only which of them stay on their rank or node\n");
+  EXPECT_EQ(warnings("vllm-49572", "deepep_high_throughput"), cautions);
+  EXPECT_EQ(warnings("vllm-49572", "pplx"),
+            cautions +
+                "c2r does not know how vllm-49572 sends copies with backend 'pplx', and so whether "
+                "placement saves any; it knows allgather_reducescatter, deepep_high_throughput, "
+                "deepep_low_latency\n");
   EXPECT_NE(warnings("sglang", "none").find("not a byte of traffic"), std::string::npos);
   EXPECT_EQ(warnings("sglang", "deepep").find("not a byte of traffic"), std::string::npos);
+  EXPECT_NE(warnings("sglang", "deepep")
+                .find("in --deepep-mode low_latency, or auto while it "
+                      "decodes, sglang sends one copy for every chosen"),
+            std::string::npos);
   EXPECT_EQ(warnings("tensorrt-llm", ""), "");
   EXPECT_EQ(copy_mode_of_backend(find_export_target("sglang"), "mooncake"), std::nullopt);
 }
 
 TEST(Export, WarnsWhereTheEngineChoosesOtherReplicasThanPredicted) {
-  Plan plan = small_plan();
+  Plan plan = unconstrained_plan();
   plan.layers[0].placement = make_placement(4, {{0, 3, 1}, {1, 2, 3}});
   plan.layers[1].placement = make_placement(4, {{0, 1, 2}, {1, 2, 3}});
   plan.predictions[0].replica_rule = ReplicaRule::kFewestRanks;
@@ -167,9 +187,38 @@ TEST(Export, WarnsWhereTheEngineChoosesOtherReplicasThanPredicted) {
   EXPECT_EQ(last_warning("tensorrt-llm"), "");
   plan.predictions.clear();
   EXPECT_EQ(last_warning("tensorrt-llm"), "") << "nothing was predicted";
-  EXPECT_EQ(export_plan(find_export_target("tensorrt-llm"), small_plan(), {}).warnings,
+  EXPECT_EQ(export_plan(find_export_target("tensorrt-llm"), unconstrained_plan(), {}).warnings,
             std::vector<std::string>())
       << "no replicas";
+}
+
+TEST(Export, WarnsThatTheConstraintStaysBehind) {
+  EXPECT_EQ(
+      export_plan(find_export_target("tensorrt-llm"), small_plan(), {}).warnings,
+      (std::vector<std::string>{"the plan constrains routing to 1 collaborators of an expert, "
+                                "which tensorrt-llm cannot be told: it routes without the "
+                                "constraint"}));
+}
+
+TEST(Export, SaysHowTheEngineLoadsThePlan) {
+  Plan plan = unconstrained_plan();
+  const auto usage = [&](std::string_view target) {
+    return find_export_target(target).usage(plan, "a/map");
+  };
+  EXPECT_EQ(usage("vllm-49572"),
+            "--enable-expert-parallel --enable-eplb --eplb-config.num_redundant_experts 0 "
+            "--eplb-config.initial_expert_map_path a/map");
+  for (PlanLayer& layer : plan.layers) {
+    layer.placement = make_placement(4, {{0, 3, 1}, {1, 2, 3}});
+  }
+  EXPECT_EQ(usage("sglang"),
+            "--ep-size 2 --ep-num-redundant-experts 2 --init-expert-location a/map "
+            "--ep-dispatch-algorithm static");
+  EXPECT_EQ(usage("vllm-41141"),
+            "--enable-expert-parallel --enable-eplb --eplb-config.num_redundant_experts 2 "
+            "--eplb-config.initial_mapping_path a/map "
+            "--eplb-config.disable_online_rebalancing true");
+  EXPECT_EQ(usage("tensorrt-llm"), "moe_config: {backend: WIDEEP, load_balancer: a/map}");
 }
 
 TEST(Export, SaysWhatItCannotWrite) {

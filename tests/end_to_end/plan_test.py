@@ -330,6 +330,15 @@ class Plans(CommandLine):
         self.assertEqual(done.returncode, 0)
         self.assertIn("warning: with the default backend", done.stderr)
 
+    def test_how_to_load_an_export_is_said_as_it_would_be_typed(self):
+        self.make_plan("--redundant-slots", "1")
+        done = self.run_c2r("export", "plan.json", "--to", "sglang", "-o", "map.json")
+        self.assertEqual(done.stderr.splitlines()[-1],
+                         "load it on 2 ranks with: --ep-size 2 --ep-num-redundant-experts 2 --init-expert-location "
+                         "map.json --ep-dispatch-algorithm static")
+        self.fails_with(2, "c2r export: --output 'map.pt' must end in .json, by which sglang knows the form of the "
+                           "file", "export", "plan.json", "--to", "sglang", "-o", "map.pt")
+
     def test_an_engine_that_chooses_other_replicas_is_warned_about(self):
         self.make_plan("--redundant-slots", "1")
         done = self.run_c2r("export", "plan.json", "--to", "sglang", "-o", "map.json")
@@ -353,12 +362,13 @@ class ImportedPlacements(CommandLine):
         self.make_trace()
         self.succeed("plan", "trace.safetensors", "--cluster", "1x2", "-o", "plan.json")
         layers = json.loads((self.folder / "plan.json").read_text())["layers"]
-        targets = re.findall(r"^  (\S+)-placement ", self.succeed("help", "import"), re.M)
+        targets = re.findall(r"^  (\S+)-placement +(\S+)", self.succeed("help", "import"), re.M)
         self.assertEqual(len(targets), 8)
-        for target in targets:
+        for target, suffix in targets:
             with self.subTest(target=target):
-                self.run_c2r("export", "plan.json", "--to", target, "-o", "theirs")
-                self.succeed(*self.IMPORT, target + "-placement", "theirs")
+                theirs = "theirs" + suffix
+                self.run_c2r("export", "plan.json", "--to", target, "-o", theirs)
+                self.succeed(*self.IMPORT, target + "-placement", theirs)
                 imported = json.loads((self.folder / "imported.json").read_text())
                 self.assertEqual(imported["layers"], layers)
                 self.assertEqual(imported["predictions"], [])

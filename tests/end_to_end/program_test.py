@@ -73,8 +73,6 @@ class Mistakes(CommandLine):
                  "0-1000,2000-3000"),
                 ("analyze: --ranks takes numbers in [1, 1024], not '2x'", "analyze", "trace.safetensors",
                  "--ranks", "2x"),
-                ("export: of sglang's backends c2r knows none, deepep, not 'nonsense'",
-                 "export", "plan.json", "--to", "sglang", "--backend", "nonsense"),
                 ("export: --num-hidden-layers makes no difference to eplb, only to sglang",
                  "export", "plan.json", "--to", "eplb", "--num-hidden-layers", "7"),
                 ("export: sglang's map has a row for each of 2000000000 hidden layers, but may have at most "
