@@ -138,17 +138,20 @@ void import_trace(const ImportFormat& format, ImportOptions& options) {
 }
 
 void import_counts(const CountsFormat& format, const ImportOptions& options) {
-  const bool has_other_options = options.request.num_experts > 0 || !options.weights.empty() ||
-                                 !options.sequences.empty() || options.num_hidden_layers > 0 ||
-                                 !options.cluster.empty();
-  C2R_REQUIRE(
-      options.inputs.size() == 1 && !has_other_options, kInvalidArgument,
-      "format {} takes one input, and of the options only --model-name, --top-k and --layers",
-      format.name);
+  const bool has_other_options = !options.weights.empty() || !options.sequences.empty() ||
+                                 options.num_hidden_layers > 0 || !options.cluster.empty();
+  C2R_REQUIRE(options.inputs.size() == 1 && !has_other_options, kInvalidArgument,
+              "format {} takes one input, and of the options only --model-name, --num-experts, "
+              "--top-k and --layers",
+              format.name);
   const auto statistics = format.run({.input = options.inputs[0],
                                       .model = options.request.model,
                                       .top_k = options.top_k,
                                       .layer_indices = options.request.layer_indices});
+  const std::int32_t given = options.request.num_experts, found = statistics.header.num_experts;
+  C2R_REQUIRE(given == 0 || given == found, kInvalidFile,
+              "{}: holds counts of {} experts, but --num-experts is {}", options.inputs[0], found,
+              given);
   write_statistics(statistics, options.output);
   std::cout << fmt::format(
       "{}: {} of {} tokens, {}\n", options.output, statistics.has_pairs ? "pair counts" : "loads",
@@ -204,15 +207,20 @@ void import_file(ImportOptions& options) {
 }
 
 std::string formats_text() {
-  std::string text = "Formats that become a trace:\n";
+  std::string text =
+      "Formats that become a trace; they need --num-experts, and sglang also --num-hidden-layers "
+      "and\n"
+      "--top-k where no expert_ids_schema says them:\n";
   for (const ImportFormat& format : import_formats()) {
     text += fmt::format("  {:<20}{}\n", format.name, format.summary);
   }
-  text += "Formats that become a statistics file:\n";
+  text += "Formats that become a statistics file; they need --top-k, but for tensorrt-llm-loads:\n";
   for (const CountsFormat& format : kCountsFormats) {
     text += fmt::format("  {:<20}{}\n", format.name, format.summary);
   }
-  text += "Formats that become a plan, as `c2r export` writes them for the engine:\n";
+  text +=
+      "Formats that become a plan, as `c2r export` writes them for the engine; they need\n"
+      "--num-experts, --top-k, --layers and --cluster:\n";
   for (const ExportTarget& target : export_targets()) {
     text += fmt::format("  {:<24}{}\n", placement_format_name(target), target.suffix);
   }
@@ -241,12 +249,12 @@ void add_import(CLI::App& app) {
       ->type_name("NAME");
   command
       ->add_option("--num-experts", request.num_experts,
-                   "routed experts of an MoE layer, at most 1024")
+                   "routed experts of an MoE layer, at most 1024; checked where the input says it")
       ->check(in_range(1, kMaxExperts))
       ->type_name("N");
   command
       ->add_option("--top-k", options->top_k,
-                   "experts of a token, at most 32, where the input does not say")
+                   "experts of a token, at most 32; checked where the input says it")
       ->check(in_range(1, kMaxTopK))
       ->type_name("K");
   add_list(*command, "--layers", options->layers,

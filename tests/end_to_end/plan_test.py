@@ -90,6 +90,10 @@ class Plans(CommandLine):
                         "analyze", "plan.json")
         (self.folder / "counts.json").write_text(json.dumps({"logical_count": [[400] * 8] * 4}))
         self.succeed("import", "--from", "sglang-loads", "counts.json", "--top-k", "2", "-o", "loads.st")
+        loads = ["import", "--from", "sglang-loads", "counts.json", "--top-k", "2", "--num-experts"]
+        self.succeed(*loads, "8", "-o", "loads.st")
+        self.fails_with(1, "c2r import: counts.json: holds counts of 8 experts, but --num-experts is 9",
+                        *loads, "9", "-o", "loads.st")
         self.fails_with(2, "c2r simulate: loads.st holds loads only, which say nothing about copies; give a trace, or "
                            "counts of pairs", "simulate", "plan.json", "loads.st")
         self.fails_with(2, "c2r simulate: statistics.safetensors holds pair counts, which are of "
