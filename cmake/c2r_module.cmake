@@ -8,6 +8,7 @@ endif()
 
 # c2r_flags(TARGET): the warnings, sanitizers and assertions that every target is built with.
 function(c2r_flags target)
+  target_compile_features(${target} PUBLIC cxx_std_20)  # what includes our headers needs it, too
   target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
                                               $<INSTALL_INTERFACE:include>)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -Wconversion

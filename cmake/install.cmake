@@ -4,7 +4,14 @@ include(CMakePackageConfigHelpers)
 
 get_property(modules GLOBAL PROPERTY C2R_INSTALLED_MODULES)
 list(TRANSFORM modules PREPEND c2r_ OUTPUT_VARIABLE targets)
-install(TARGETS ${targets} EXPORT c2rTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
+# All modules at once, but for MPI, which has to be asked for by name.
+add_library(c2r_all INTERFACE)
+add_library(c2r::c2r ALIAS c2r_all)
+set_target_properties(c2r_all PROPERTIES EXPORT_NAME c2r)
+set(without_mpi ${targets})
+list(REMOVE_ITEM without_mpi c2r_transport_mpi)
+target_link_libraries(c2r_all INTERFACE ${without_mpi})
+install(TARGETS c2r_all ${targets} EXPORT c2rTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
         LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(TARGETS c2r RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 list(REMOVE_ITEM modules transport_mpi)  # a folder of transport
@@ -13,6 +20,8 @@ foreach(module ${modules})
           FILES_MATCHING PATTERN "*.h" PATTERN "*testing*.h" EXCLUDE)
 endforeach()
 install(EXPORT c2rTargets NAMESPACE c2r:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/c2r)
+get_property(components GLOBAL PROPERTY C2R_INSTALLED_MODULES)
+list(JOIN components ", " C2R_COMPONENTS)
 configure_package_config_file(cmake/c2rConfig.cmake.in ${PROJECT_BINARY_DIR}/c2rConfig.cmake
                               INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/c2r)
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/c2rConfigVersion.cmake

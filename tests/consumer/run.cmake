@@ -17,3 +17,10 @@ if(NOT out MATCHES "names expert 9.*pairs 1, choices 2")
   message(FATAL_ERROR "the consumer printed: ${out}")
 endif()
 must(${work}/prefix/bin/c2r --version)
+execute_process(COMMAND ${CMAKE_COMMAND} -S ${SOURCE} -B ${work}/unknown -DCOMPONENT=nonsense
+                        -DCMAKE_PREFIX_PATH=${work}/prefix
+                RESULT_VARIABLE status OUTPUT_QUIET ERROR_VARIABLE out)
+string(REGEX REPLACE "[ \n]+" " " out "${out}")
+if(status EQUAL 0 OR NOT out MATCHES "there is no component 'nonsense'; c2r has core, io, ")
+  message(FATAL_ERROR "a component that is not there: ${status} ${out}")
+endif()
