@@ -20,13 +20,14 @@ std::string percent(double share) {
 std::vector<std::string> row_of(const Comparison& comparison, const ComparisonEntry& entry) {
   const Prediction& p = entry.prediction;
   const double first = link_cost_per_token(comparison.entries[0].prediction, comparison.cluster);
-  std::vector<std::string> row = {entry.name,
-                                  entry.fitted_on + (entry.is_fitted ? " *" : ""),
-                                  std::to_string(entry.slots_per_rank()),
-                                  fmt::format("{:.3f}", mean(p.copies_per_token)),
-                                  fmt::format("{:.3f}", mean(p.wire_copies_per_token)),
-                                  saved_text(link_cost_per_token(p, comparison.cluster), first),
-                                  fmt::format("{:.3f}", mean(p.imbalance))};
+  std::vector<std::string> row = {
+      entry.name,
+      entry.fitted_on + (entry.is_by_name ? ", by name" : "") + (entry.is_fitted ? " *" : ""),
+      std::to_string(entry.slots_per_rank()),
+      fmt::format("{:.3f}", mean(p.copies_per_token)),
+      fmt::format("{:.3f}", mean(p.wire_copies_per_token)),
+      saved_text(link_cost_per_token(p, comparison.cluster), first),
+      fmt::format("{:.3f}", mean(p.imbalance))};
   if (comparison.cluster.num_nodes > 1) {
     row.push_back(fmt::format("{:.3f}", mean(p.inter_node_copies_per_token)));
   }

@@ -3,9 +3,11 @@
 #include <atomic>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "c2r/cli/app.h"
+#include "c2r/cli/content_hash.h"
 #include "c2r/cli/output.h"
 #include "c2r/cli/predictions.h"
 #include "c2r/cli/progress_line.h"
@@ -121,7 +123,8 @@ void write_front_plan(const Comparison& comparison, const ComparisonEntry& entry
                      {.c2r_version = version_text(),
                       .method = "optimize, " + entry.name,
                       .seed = options.seed,
-                      .inputs = {{"trace", options.trace + ", " + entry.fitted_on}},
+                      .inputs = {{"trace", options.trace + ", " + entry.fitted_on,
+                                  content_hash(options.trace)}},
                       .options = {{"fit", entry.fitted_on},
                                   {"redundant_slots", double(options.redundant_slots)},
                                   {"pareto", double(options.num_front_points)},
@@ -147,22 +150,39 @@ void add_front(Comparison& comparison) {
   }
 }
 
-// What the plan says of the tokens that it was fitted on: "TRACE, PART", as `c2r plan` writes it.
-// Of another trace we know nothing.
-std::pair<std::string, bool> fitted_on(const Plan& plan, const Comparison& comparison) {
-  const std::string trace = std::filesystem::path(comparison.options.trace).filename();
+struct FittedTokens {
+  std::string name;
+  bool is_reported = false;  // some of them are
+  bool is_by_name = false;   // the plan says only what the trace was called
+};
+
+// The part at the end of "TRACE, PART", as `c2r plan` writes it.
+std::optional<SequencePart> part_of(const std::string& name) {
+  for (const SequencePart part : {SequencePart::kAll, SequencePart::kEven, SequencePart::kOdd,
+                                  SequencePart::kFirstHalf, SequencePart::kSecondHalf}) {
+    if (name.ends_with(fmt::format(", {}", name_of(part)))) return part;
+  }
+  return std::nullopt;
+}
+
+// What the plan says of the tokens that it was fitted on. Of another trace we know nothing.
+FittedTokens fitted_on(const Plan& plan, const Comparison& comparison) {
+  const std::string& trace = comparison.options.trace;
   for (const PlanInput& input : plan.provenance.inputs) {
     if (input.role != "trace") continue;
-    for (const SequencePart part : {SequencePart::kAll, SequencePart::kEven, SequencePart::kOdd,
-                                    SequencePart::kFirstHalf, SequencePart::kSecondHalf}) {
-      const std::string name = fmt::format("{}, {}", trace, name_of(part));
-      if (std::filesystem::path(input.name).filename() == name) {
-        return {std::string(name_of(part)), overlap(part, comparison.on)};
-      }
-    }
-    return {input.name, false};
+    const auto part = part_of(input.name);
+    if (!part) return {.name = input.name};
+    const std::string same_name =
+        fmt::format("{}, {}", std::filesystem::path(trace).filename().string(), name_of(*part));
+    const bool is_by_name = input.hash.empty();
+    const bool is_same = is_by_name ? std::filesystem::path(input.name).filename() == same_name
+                                    : input.hash == content_hash(trace);
+    if (!is_same) return {.name = input.name};
+    return {.name = std::string(name_of(*part)),
+            .is_reported = overlap(*part, comparison.on),
+            .is_by_name = is_by_name};
   }
-  return {"unknown", false};
+  return {.name = "unknown"};
 }
 
 void add_plans(std::vector<Plan> plans, Comparison& comparison) {
@@ -177,11 +197,12 @@ void add_plans(std::vector<Plan> plans, Comparison& comparison) {
     } catch (const Error& e) {
       C2R_THROW(kInvalidArgument, "{}: {}", comparison.options.plans[p], e.what());
     }
-    auto [tokens, is_fitted] = fitted_on(plans[p], comparison);
+    FittedTokens fitted = fitted_on(plans[p], comparison);
     comparison.entries.push_back({.name = comparison.options.plans[p],
                                   .kind = "plan",
-                                  .fitted_on = std::move(tokens),
-                                  .is_fitted = is_fitted,
+                                  .fitted_on = std::move(fitted.name),
+                                  .is_fitted = fitted.is_reported,
+                                  .is_by_name = fitted.is_by_name,
                                   .placements = placements_of(plans[p])});
   }
 }

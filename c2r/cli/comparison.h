@@ -30,9 +30,10 @@ struct CompareOptions : PredictionOptions {
 
 /// One line of the result.
 struct ComparisonEntry {
-  std::string name, kind;  // kind: baseline, plan or front
-  std::string fitted_on;   // "-" where the placement looks at no tokens
-  bool is_fitted = false;  // on tokens that are reported on
+  std::string name, kind;   // kind: baseline, plan or front
+  std::string fitted_on;    // "-" where the placement looks at no tokens
+  bool is_fitted = false;   // on tokens that are reported on
+  bool is_by_name = false;  // fitted_on is known by the name of the trace only
   std::vector<Placement> placements = {};
   Prediction prediction = {};
   std::optional<double> copies_bound = {};  // mean over layers, of any placement with these slots

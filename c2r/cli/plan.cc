@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "c2r/cli/app.h"
+#include "c2r/cli/content_hash.h"
 #include "c2r/cli/output.h"
 #include "c2r/cli/partners.h"
 #include "c2r/cli/plan_search.h"
@@ -168,7 +169,7 @@ Provenance provenance_of(const PlanOptions& options) {
   return {.c2r_version = version_text(),
           .method = options.method,
           .seed = options.seed,
-          .inputs = {{"trace", options.trace + ", " + options.fit}},
+          .inputs = {{"trace", options.trace + ", " + options.fit, content_hash(options.trace)}},
           .options = {{"fit", options.fit},
                       {"redundant_slots", static_cast<double>(options.redundant_slots)}}};
 }

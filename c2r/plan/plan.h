@@ -19,7 +19,8 @@
 //                     "imbalance": [...],
 //                     "predicted_layer_time_s": [...]}],   optional
 //    "provenance": {"c2r_version": "...", "method": "...", "seed": 0,
-//                   "inputs": [{"role": "trace", "name": "..."}],
+//                   "inputs": [{"role": "trace", "name": "...",
+//                               "hash": "0123456789abcdef"}],     optional: of the file's content
 //                   "options": {"minimize": "copies", "max_imbalance": 1.1, ...},   optional
 //                   "ended_by": "work"}}          optional: of a search
 #pragma once
@@ -73,6 +74,7 @@ struct Prediction {
 struct PlanInput {
   std::string role;  // "trace", "statistics", "cluster"
   std::string name;
+  std::string hash = {};  // of what was in the file, to know it under another name; may be empty
 
   bool operator==(const PlanInput&) const = default;
 };

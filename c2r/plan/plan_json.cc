@@ -48,8 +48,9 @@ Json prediction_to_json(const Prediction& p) {
 
 Json provenance_to_json(const Provenance& provenance) {
   Json inputs = Json::array();
-  for (const auto& [role, name] : provenance.inputs) {
+  for (const auto& [role, name, hash] : provenance.inputs) {
     inputs.push_back({{"role", role}, {"name", name}});
+    if (!hash.empty()) inputs.back()["hash"] = hash;
   }
   Json json = {{"c2r_version", provenance.c2r_version},
                {"method", provenance.method},
@@ -174,8 +175,9 @@ struct Reader {
                       .method = text(json, "method"),
                       .seed = static_cast<std::uint64_t>(count(json, "seed"))};
     for (const Json& input : array(json, "inputs")) {
-      json_check_keys(input, {"role", "name"}, "an input", place);
+      json_check_keys(input, {"role", "name", "hash"}, "an input", place);
       result.inputs.push_back({.role = text(input, "role"), .name = text(input, "name")});
+      if (input.contains("hash")) result.inputs.back().hash = text(input, "hash");
     }
     if (json.contains("options")) result.options = options(json["options"]);
     if (json.contains("ended_by")) result.ended_by = text(json, "ended_by");

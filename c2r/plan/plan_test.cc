@@ -67,7 +67,8 @@ constexpr std::string_view kSmallText = R"({
     "inputs": [
       {
         "role": "trace",
-        "name": "t.safetensors"
+        "name": "t.safetensors",
+        "hash": "0123456789abcdef"
       }
     ],
     "options": {

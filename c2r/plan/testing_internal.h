@@ -34,12 +34,13 @@ inline Plan small_plan() {
                            .wire_copies_per_token = {0.55, 0.75},
                            .inter_node_copies_per_token = {0, 0},
                            .imbalance = {1, 1.25}}},
-          .provenance = {.c2r_version = "0.1.0",
-                         .method = "affinity",
-                         .seed = 7,
-                         .inputs = {{.role = "trace", .name = "t.safetensors"}},
-                         .options = {{"fit", "even"}, {"max_imbalance", 1.1}},
-                         .ended_by = "interrupt"}};
+          .provenance = {
+              .c2r_version = "0.1.0",
+              .method = "affinity",
+              .seed = 7,
+              .inputs = {{.role = "trace", .name = "t.safetensors", .hash = "0123456789abcdef"}},
+              .options = {{"fit", "even"}, {"max_imbalance", 1.1}},
+              .ended_by = "interrupt"}};
 }
 
 /// Layers with gaps between them, replicas where they fit, up to 2 x 4 ranks; no predictions.

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """c2r compare: placements side by side, counted as the definition says."""
 import json
+import os
 import unittest
 
 import small_model
@@ -35,6 +36,22 @@ class Comparisons(CommandLine):
             self.assertEqual("* reported on tokens that it was fitted on" in text, is_fitted)
         text = self.succeed(*words[:4], "--fit", "odd", "--baselines", "eplb", "plan.json")
         self.assertRegex(text, r"eplb +odd \*")
+
+    def test_the_fitted_trace_is_known_by_its_content(self):
+        self.make_trace()
+        self.succeed("plan", "trace.safetensors", "--cluster", "1x2", "--fit", "even", "-o", "plan.json")
+        words = ["compare", "--on", "even", "--cluster", "1x2", "--baselines", "none"]
+        os.rename(self.folder / "trace.safetensors", self.folder / "renamed")
+        self.assertRegex(self.succeed(*words, "renamed", "plan.json"), r"\nplan.json +even \*")
+        expert_ids = self.folder / "expert_ids.npy"
+        expert_ids.write_bytes(expert_ids.read_bytes()[:-2] + b"\x01\x02")
+        self.make_trace()  # another of the same name
+        self.assertRegex(self.succeed(*words, "trace.safetensors", "plan.json"),
+                         r"\nplan.json +trace.safetensors, even +4")
+        plan = json.loads((self.folder / "plan.json").read_text())
+        del plan["provenance"]["inputs"][0]["hash"]
+        (self.folder / "plan.json").write_text(json.dumps(plan))
+        self.assertRegex(self.succeed(*words, "trace.safetensors", "plan.json"), r"\nplan.json +even, by name \*")
 
     def test_a_comparison_equals_a_simulation(self):
         self.make_trace()
