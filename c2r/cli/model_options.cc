@@ -27,7 +27,7 @@ EngineOptions ModelOptions::engine(int used_threads) const {
               "--dtype takes bf16 or f32, not '{}'", dtype);
   return {.arithmetic = dtype == "bf16" ? Arithmetic::kBf16 : Arithmetic::kF32,
           .num_threads = used_threads,
-          .chunk_tokens = chunk_tokens};
+          .max_pass_tokens = max_pass_tokens};
 }
 
 DispatchOptions ModelOptions::dispatch(const Cluster& cluster) const {
@@ -51,7 +51,9 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
                   "bf16: bf16 weights times bf16 where the processor can; f32: everything in f32")
       ->capture_default_str()
       ->type_name("TYPE");
-  command.add_option("--chunk-tokens", options.chunk_tokens, "tokens of one forward pass, at most")
+  command
+      .add_option("--max-pass-tokens", options.max_pass_tokens,
+                  "tokens of one forward pass, at most")
       ->check(in_range(1, 1 << 16))
       ->capture_default_str()
       ->type_name("N");

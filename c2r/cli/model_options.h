@@ -15,7 +15,7 @@ namespace c2r::cli {
 struct ModelOptions {
   std::string command;  // whose options they are
   std::string model, plan, dtype = "bf16";
-  std::int64_t chunk_tokens = EngineOptions{}.chunk_tokens;
+  std::int64_t max_pass_tokens = EngineOptions{}.max_pass_tokens;
   int num_threads = 0;  // 0: all processors, shared by the ranks of a machine
   // Of several ranks:
   RankOptions ranks{.timeout_s = 120};  // while rank 0 reads a long text, others wait

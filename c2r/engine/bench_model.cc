@@ -116,7 +116,7 @@ class ModelBench {
 
   void decode(std::int64_t batch_size, CostCounter& counter) {
     for (std::int64_t step = 0; step < request_.num_steps; ++step) {
-      std::vector<SequenceChunk> batch;
+      std::vector<SequenceSlice> batch;
       for (std::int64_t n = 0; n < batch_size; ++n) {
         batch.push_back({&caches_[static_cast<std::size_t>(n)],
                          tokens_.row(n).subspan(static_cast<std::size_t>(step), 1)});

@@ -11,22 +11,22 @@ namespace c2r {
 
 namespace {
 
-std::int64_t checked_chunk(const EngineOptions& options) {
-  C2R_REQUIRE(options.chunk_tokens >= 1, kInvalidArgument,
-              "chunk_tokens is {}, but must be at least 1", options.chunk_tokens);
-  return options.chunk_tokens;
+std::int64_t checked_pass_tokens(const EngineOptions& options) {
+  C2R_REQUIRE(options.max_pass_tokens >= 1, kInvalidArgument,
+              "max_pass_tokens is {}, but must be at least 1", options.max_pass_tokens);
+  return options.max_pass_tokens;
 }
 
 }  // namespace
 
 Engine::Engine(const Model& model, const EngineOptions& options)
-    : chunk_tokens_(checked_chunk(options)),
+    : max_pass_tokens_(checked_pass_tokens(options)),
       pool_(options.num_threads),
       decoder_(model.config(), model.weights(), options.arithmetic, pool_) {}
 
 Engine::Engine(const Model& model, const EngineOptions& options, Transport& transport,
                const ExpertParallelOptions& expert_parallel)
-    : chunk_tokens_(checked_chunk(options)),
+    : max_pass_tokens_(checked_pass_tokens(options)),
       pool_(options.num_threads),
       transport_(&transport),
       experts_(std::make_unique<ExpertParallelExperts>(model.config(), options.arithmetic, pool_,
@@ -40,21 +40,21 @@ KvCache Engine::make_cache(std::int64_t capacity) const {
   return {decoder_.config(), decoder_.arithmetic(), capacity};
 }
 
-void Engine::prefill(KvCache& cache, std::span<const TokenId> tokens, const ChunkObserver& on_chunk,
+void Engine::prefill(KvCache& cache, std::span<const TokenId> tokens, const PassObserver& on_pass,
                      const RoutingObserver& on_routing) {
-  for (std::int64_t first = 0; first < std::ssize(tokens); first += chunk_tokens_) {
-    const auto count = std::min(chunk_tokens_, std::ssize(tokens) - first);
-    const SequenceChunk chunk{
+  for (std::int64_t first = 0; first < std::ssize(tokens); first += max_pass_tokens_) {
+    const auto count = std::min(max_pass_tokens_, std::ssize(tokens) - first);
+    const SequenceSlice slice{
         &cache, tokens.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count))};
-    const auto states = forward({&chunk, 1}, on_routing);
-    if (on_chunk) on_chunk(first, states);
+    const auto states = forward({&slice, 1}, on_routing);
+    if (on_pass) on_pass(first, states);
   }
 }
 
-MatrixView<const float> Engine::forward(std::span<const SequenceChunk> batch,
+MatrixView<const float> Engine::forward(std::span<const SequenceSlice> batch,
                                         const RoutingObserver& on_routing) {
   std::int64_t num_tokens = 0;
-  for (const SequenceChunk& chunk : batch) num_tokens += std::ssize(chunk.tokens);
+  for (const SequenceSlice& slice : batch) num_tokens += std::ssize(slice.tokens);
   agree_on_pass(num_tokens);
   return decoder_.forward(batch, on_routing);
 }

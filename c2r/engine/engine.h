@@ -28,7 +28,7 @@ struct EngineOptions {
   int num_threads = 1;
   // Tokens of one forward pass. More use the weights better, up to some hundreds; memory grows
   // with it, results are the same bits.
-  std::int64_t chunk_tokens = 512;
+  std::int64_t max_pass_tokens = 512;
 };
 
 class Engine {
@@ -52,19 +52,19 @@ class Engine {
   /// The rank that has the input and takes the results.
   bool is_first_rank() const { return transport_ == nullptr || transport_->rank() == RankId{0}; }
 
-  /// Called after each chunk, with the last states of its tokens [num_tokens, hidden] and the
+  /// Called after each pass, with the last states of its tokens [num_tokens, hidden] and the
   /// position of the first of them in `tokens`.
-  using ChunkObserver = std::function<void(std::int64_t first, MatrixView<const float> states)>;
+  using PassObserver = std::function<void(std::int64_t first, MatrixView<const float> states)>;
 
-  /// Appends `tokens` to a sequence, chunk by chunk, each a pass.
+  /// Appends `tokens` to a sequence, in passes of up to max_pass_tokens.
   /// @throws Error(kInvalidArgument) if a token is out of range or the cache too small; on several
   ///         ranks also as Exchange::wait()
-  void prefill(KvCache& cache, std::span<const TokenId> tokens, const ChunkObserver& on_chunk = {},
+  void prefill(KvCache& cache, std::span<const TokenId> tokens, const PassObserver& on_pass = {},
                const RoutingObserver& on_routing = {});
 
-  /// One pass: appends the chunks to their sequences. @returns, @throws as Decoder::forward(); on
+  /// One pass: appends the slices to their sequences. @returns, @throws as Decoder::forward(); on
   ///         several ranks also throws as Exchange::wait()
-  MatrixView<const float> forward(std::span<const SequenceChunk> batch,
+  MatrixView<const float> forward(std::span<const SequenceSlice> batch,
                                   const RoutingObserver& on_routing = {});
 
   /// Collective: takes part in the passes of others until no rank has tokens left.
@@ -75,7 +75,7 @@ class Engine {
   bool agree_on_pass(std::int64_t num_tokens);
   void choose_chunks(std::int64_t num_tokens, double waited_s, double computed_s);
 
-  std::int64_t chunk_tokens_;
+  std::int64_t max_pass_tokens_;
   ThreadPool pool_;
   Transport* transport_ = nullptr;
   std::unique_ptr<ExpertParallelExperts> experts_;  // null if all is in this process

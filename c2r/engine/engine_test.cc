@@ -30,10 +30,10 @@ class TinyModel : public ::testing::Test {
         prompt_(expected_.at("prompt").get<Tokens>()),
         greedy_(expected_.at("greedy").get<Tokens>()) {}
 
-  // Small chunks, so that every prompt is cut.
+  // Small passes, so that every prompt is cut.
   Engine engine(int num_threads = 2) {
     return {model_,
-            {.arithmetic = Arithmetic::kF32, .num_threads = num_threads, .chunk_tokens = 5}};
+            {.arithmetic = Arithmetic::kF32, .num_threads = num_threads, .max_pass_tokens = 5}};
   }
 
   Tokens all() const {

@@ -62,9 +62,9 @@ class GenerationBatch {
 
   /// The next token of all of them, in one pass.
   void step() {
-    std::vector<SequenceChunk> chunks;
-    for (Generation& g : running_) chunks.push_back({&g.cache, std::span(g.text).last(1)});
-    const auto states = engine_.forward(chunks);
+    std::vector<SequenceSlice> slices;
+    for (Generation& g : running_) slices.push_back({&g.cache, std::span(g.text).last(1)});
+    const auto states = engine_.forward(slices);
     logits_.reshape(states.rows(), engine_.config().vocab_size);
     engine_.decoder().logits(states, logits_);
     add_tokens(0);

@@ -45,9 +45,9 @@ class Ranks : public ::testing::TestWithParam<Cluster> {
     });
   }
 
-  // Small chunks, so that sequences take different numbers of passes.
+  // Small passes, so that sequences take different numbers of passes.
   static constexpr EngineOptions kEngine{
-      .arithmetic = Arithmetic::kF32, .num_threads = 1, .chunk_tokens = 5};
+      .arithmetic = Arithmetic::kF32, .num_threads = 1, .max_pass_tokens = 5};
 };
 
 // Sequences of 1 to 37 tokens; 7 of them, so that no number of ranks divides them.

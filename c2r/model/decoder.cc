@@ -15,7 +15,7 @@ std::vector<Router> make_routers(const ModelConfig& config) {
   return routers;
 }
 
-void check_batch(std::span<const SequenceChunk> batch, const ModelConfig& config) {
+void check_batch(std::span<const SequenceSlice> batch, const ModelConfig& config) {
   for (const auto& [cache, tokens] : batch) {
     C2R_REQUIRE(!tokens.empty(), kInvalidArgument, "a sequence of the batch has no new token");
     C2R_REQUIRE(cache->num_tokens() + std::ssize(tokens) <= cache->capacity(), kInvalidArgument,
@@ -46,13 +46,13 @@ Decoder::Decoder(const ModelConfig& config, const ModelWeights& weights, Arithme
       attention_(config, gemm_),
       routers_(make_routers(config)) {}
 
-void Decoder::embed(std::span<const SequenceChunk> batch) {
+void Decoder::embed(std::span<const SequenceSlice> batch) {
   std::int64_t num_tokens = 0;
-  for (const SequenceChunk& chunk : batch) num_tokens += std::ssize(chunk.tokens);
+  for (const SequenceSlice& slice : batch) num_tokens += std::ssize(slice.tokens);
   residual_.reshape(num_tokens, config_.hidden);
   std::int64_t row = 0;
-  for (const SequenceChunk& chunk : batch) {
-    for (const TokenId token : chunk.tokens) {
+  for (const SequenceSlice& slice : batch) {
+    for (const TokenId token : slice.tokens) {
       copy_weights(weights_.embeddings.row(static_cast<std::int64_t>(token)),
                    weights_.embeddings.type, residual_.row(row++));
     }
@@ -67,7 +67,7 @@ void Decoder::normalize(std::span<const float> weight) {
   });
 }
 
-MatrixView<const float> Decoder::forward(std::span<const SequenceChunk> batch,
+MatrixView<const float> Decoder::forward(std::span<const SequenceSlice> batch,
                                          const RoutingObserver& observer) {
   check_batch(batch, config_);
   embed(batch);

@@ -18,7 +18,7 @@
 namespace c2r {
 
 /// New tokens of one sequence.
-struct SequenceChunk {
+struct SequenceSlice {
   KvCache* cache = nullptr;
   std::span<const TokenId> tokens;  // at least one, each below vocab_size
 };
@@ -40,19 +40,19 @@ class Decoder {
 
   /// Appends the tokens to their caches; without any it does what expert-parallel ranks do together
   /// all the same. A token's result depends on its sequence alone: the same
-  /// bits in any batch and however the sequence is cut into chunks.
-  /// @returns [num_tokens of all chunks, hidden], the normalized last states, valid until the next
+  /// bits in any batch and however the sequence is cut into slices.
+  /// @returns [num_tokens of all slices, hidden], the normalized last states, valid until the next
   ///          call
   /// @throws Error(kInvalidArgument) if a token is out of range or a cache too small; no cache has
   ///         changed then
-  MatrixView<const float> forward(std::span<const SequenceChunk> batch,
+  MatrixView<const float> forward(std::span<const SequenceSlice> batch,
                                   const RoutingObserver& observer = {});
 
   /// The logits of some last states. @param states [num_rows, hidden] @param out [num_rows, vocab]
   void logits(MatrixView<const float> states, MatrixView<float> out);
 
  private:
-  void embed(std::span<const SequenceChunk> batch);
+  void embed(std::span<const SequenceSlice> batch);
   void normalize(std::span<const float> weight);
 
   const ModelConfig& config_;

@@ -93,8 +93,8 @@ float largest(const Matrix<float>& m) {
 TEST_P(Golden, LogitsAreThoseOfTheOtherImplementation) {
   Decoder decoder = this->decoder();
   KvCache cache(config_, Arithmetic::kF32, 128);
-  const SequenceChunk chunk{&cache, expected_.prompt};
-  const auto got = logits(decoder, decoder.forward({&chunk, 1}));
+  const SequenceSlice slice{&cache, expected_.prompt};
+  const auto got = logits(decoder, decoder.forward({&slice, 1}));
   const float tolerance = 1e-4f * largest(expected_.logits);
   for (std::int64_t t = 0; t < got.rows(); ++t) {
     for (std::int64_t v = 0; v < got.cols(); ++v) {
@@ -108,8 +108,8 @@ TEST_P(Golden, GreedyTextIsIdentical) {
   KvCache cache(config_, Arithmetic::kF32, 128);
   Tokens next = expected_.prompt, text;
   while (text.size() < expected_.greedy.size()) {
-    const SequenceChunk chunk{&cache, next};
-    const auto states = decoder.forward({&chunk, 1});
+    const SequenceSlice slice{&cache, next};
+    const auto states = decoder.forward({&slice, 1});
     const auto last = logits(decoder, states.rows(states.rows() - 1, states.rows()));
     const auto best = std::ranges::max_element(last.row(0)) - last.row(0).begin();
     next = {TokenId{static_cast<std::int32_t>(best)}};
@@ -122,8 +122,8 @@ TEST_P(Golden, RoutingIsIdenticalOnEveryToken) {
   Decoder decoder = this->decoder();
   KvCache cache(config_, Arithmetic::kF32, 128);
   std::size_t num_layers = 0;
-  const SequenceChunk chunk{&cache, all_};
-  (void)decoder.forward({&chunk, 1}, [&](std::int64_t layer, const Routing& routing) {
+  const SequenceSlice slice{&cache, all_};
+  (void)decoder.forward({&slice, 1}, [&](std::int64_t layer, const Routing& routing) {
     const auto& expected = expected_.topk_idx.at(static_cast<std::size_t>(layer));
     ASSERT_EQ(routing.num_tokens(), expected.rows());
     for (std::int64_t t = 0; t < expected.rows(); ++t) {
@@ -137,32 +137,32 @@ TEST_P(Golden, RoutingIsIdenticalOnEveryToken) {
   EXPECT_EQ(num_layers, expected_.topk_idx.size());
 }
 
-// Rows of one batch, chunks of one sequence and threads do not see each other.
+// Rows of one batch, slices of one sequence and threads do not see each other.
 TEST_P(Golden, StatesAreTheSameBitsInChunksAndInBatches) {
   for (const Arithmetic arithmetic : {Arithmetic::kF32, Arithmetic::kBf16}) {
     Decoder whole = this->decoder(arithmetic);
     KvCache cache(config_, arithmetic, 128);
-    const SequenceChunk chunk{&cache, all_};
-    const auto states = whole.forward({&chunk, 1});
+    const SequenceSlice slice{&cache, all_};
+    const auto states = whole.forward({&slice, 1});
 
-    // The sequence in chunks of 1, 2, 3 ..., beside another one in chunks of 5.
+    // The sequence in slices of 1, 2, 3 ..., beside another one in slices of 5.
     Decoder decoder = this->decoder(arithmetic);
-    KvCache in_chunks(config_, arithmetic, 100), other(config_, arithmetic, 128);
+    KvCache in_slices(config_, arithmetic, 100), other(config_, arithmetic, 128);
     std::int64_t done = 0;
     for (std::int64_t size = 1; done < std::ssize(all_); ++size) {
       const auto count = std::min(size, std::ssize(all_) - done);
       const std::span<const TokenId> tokens(all_);
-      const SequenceChunk batch[] = {{&other, tokens.subspan(0, 5)},
-                                     {&in_chunks, tokens.subspan(static_cast<std::size_t>(done),
+      const SequenceSlice batch[] = {{&other, tokens.subspan(0, 5)},
+                                     {&in_slices, tokens.subspan(static_cast<std::size_t>(done),
                                                                  static_cast<std::size_t>(count))}};
       const auto part = decoder.forward(batch);
       for (std::int64_t t = 0; t < count; ++t) {
         ASSERT_TRUE(std::ranges::equal(part.row(5 + t), states.row(done + t)))
-            << "token " << done + t << " in a chunk of " << count;
+            << "token " << done + t << " in a slice of " << count;
       }
       done += count;
     }
-    EXPECT_EQ(in_chunks.num_tokens(), std::ssize(all_));
+    EXPECT_EQ(in_slices.num_tokens(), std::ssize(all_));
   }
 }
 
@@ -171,8 +171,8 @@ TEST_P(Golden, StatesAreTheSameBitsInChunksAndInBatches) {
 TEST_P(Golden, Bf16IsClose) {
   Decoder decoder = this->decoder(Arithmetic::kBf16);
   KvCache cache(config_, Arithmetic::kBf16, 128);
-  const SequenceChunk chunk{&cache, expected_.prompt};
-  const auto got = logits(decoder, decoder.forward({&chunk, 1}));
+  const SequenceSlice slice{&cache, expected_.prompt};
+  const auto got = logits(decoder, decoder.forward({&slice, 1}));
   double squares = 0, expected_squares = 0;
   for (std::size_t i = 0; i < got.all().size(); ++i) {
     squares += std::pow(double{got.all()[i]} - double{expected_.logits.all()[i]}, 2);

@@ -42,9 +42,9 @@ Result run(const Model& model) {
   KvCache cache(model.config(), Arithmetic::kF32, 40);
   std::vector<TokenId> tokens;
   for (std::int32_t t = 0; t < 40; ++t) tokens.push_back(TokenId{t * 7 % 64});
-  const SequenceChunk chunk{&cache, tokens};
+  const SequenceSlice slice{&cache, tokens};
   Result result;
-  const auto states = decoder.forward({&chunk, 1}, [&](std::int64_t, const Routing& routing) {
+  const auto states = decoder.forward({&slice, 1}, [&](std::int64_t, const Routing& routing) {
     result.routings.push_back(routing);
   });
   result.states = Matrix<float>(states.rows(), states.cols());

@@ -66,7 +66,7 @@ class Bench(CommandLine):
         attention = 4 * 3 * 4 * 8  # two products of 3 layers of 4 heads of 8, for each position seen
         for ranks in [], ["--ranks", "2"]:
             done = self.run_c2r("bench", "model", "tiny_model", "--prompt-tokens", "6", "--steps", "5",
-                                "--batch", "1", "3", "--rounds", "2", "--chunk-tokens", "4", "--json",
+                                "--batch", "1", "3", "--rounds", "2", "--max-pass-tokens", "4", "--json",
                                 *ranks)
             result = json.loads(done.stdout)
             prefill, single, batch = result["phases"]

@@ -68,7 +68,7 @@ void run(Transport& transport, const char* folder, const char* output) {
                                               .top_k = config.top_k,
                                               .layer_indices = config.moe_layers},
                                              options.dispatch.cluster);
-  Engine engine(model, {.num_threads = 1, .chunk_tokens = 8}, transport, options);
+  Engine engine(model, {.num_threads = 1, .max_pass_tokens = 8}, transport, options);
   NoProgress progress;
   (void)profile(engine, sequences(), {.output = output, .window = 64}, progress);
   if (engine.is_first_rank()) fmt::print(stderr, "all done\n");
