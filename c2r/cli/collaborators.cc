@@ -6,9 +6,9 @@
 #include <memory>
 
 #include "c2r/cli/app.h"
+#include "c2r/cli/collaborator_check.h"
 #include "c2r/cli/inputs.h"
 #include "c2r/cli/output.h"
-#include "c2r/cli/partners.h"
 #include "c2r/cli/version.h"
 #include "c2r/core/error.h"
 #include "c2r/io/json.h"
@@ -155,7 +155,7 @@ void write_collaborators(const CollaboratorsOptions& options) {
               "{} holds loads only; collaborators need a trace, or counts of pairs",
               options.inputs.front());
   check_top_t(options.top_t, statistics.header);
-  check_partners(statistics.header, statistics.coactivation, options.top_t);
+  check_observed_collaborators(statistics.header, statistics.coactivation, options.top_t);
   const std::string text = options.config_path.empty()
                                ? json_text(lists_alone(options, statistics)) + "\n"
                                : json_text(config_with_lists(options, statistics), 2) + "\n";

@@ -7,9 +7,9 @@
 #include <memory>
 
 #include "c2r/cli/app.h"
+#include "c2r/cli/collaborator_check.h"
 #include "c2r/cli/content_hash.h"
 #include "c2r/cli/output.h"
-#include "c2r/cli/partners.h"
 #include "c2r/cli/plan_search.h"
 #include "c2r/cli/predictions.h"
 #include "c2r/cli/progress_line.h"
@@ -92,7 +92,7 @@ std::vector<Placement> by_baseline(const PlanOptions& options, const PlanTokens&
 std::vector<CollaborationMatrix> count_pairs(const PlanTokens& tokens, const PlanOptions& options) {
   if (options.top_t == 0) return {};
   auto counts = count_coactivation(tokens.trace, tokens.fitted, options.num_threads);
-  check_partners(tokens.trace.header(), counts, options.top_t);
+  check_observed_collaborators(tokens.trace.header(), counts, options.top_t);
   return counts;
 }
 

@@ -13,7 +13,7 @@ namespace c2r::cli {
 /// their lists have to be filled up with experts that they never met.
 /// @param counts [num_layers]
 /// @throws Error(kInvalidArgument) if no token of a layer chose two experts
-void check_partners(const TraceHeader& header, std::span<const CollaborationMatrix> counts,
-                    std::int32_t top_t);
+void check_observed_collaborators(const TraceHeader& header,
+                                  std::span<const CollaborationMatrix> counts, std::int32_t top_t);
 
 }  // namespace c2r::cli

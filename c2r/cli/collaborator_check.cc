@@ -1,4 +1,4 @@
-#include "c2r/cli/partners.h"
+#include "c2r/cli/collaborator_check.h"
 
 #include <fmt/format.h>
 
@@ -10,7 +10,7 @@
 namespace c2r::cli {
 namespace {
 
-std::int64_t num_partners(const CollaborationMatrix& counts, std::int64_t e) {
+std::int64_t num_collaborators(const CollaborationMatrix& counts, std::int64_t e) {
   const auto row = counts.row(e);
   return std::ranges::count_if(row, [](std::int64_t count) { return count > 0; }) -
          (counts(e, e) > 0 ? 1 : 0);
@@ -18,15 +18,15 @@ std::int64_t num_partners(const CollaborationMatrix& counts, std::int64_t e) {
 
 }  // namespace
 
-void check_partners(const TraceHeader& header, std::span<const CollaborationMatrix> counts,
-                    std::int32_t top_t) {
+void check_observed_collaborators(const TraceHeader& header,
+                                  std::span<const CollaborationMatrix> counts, std::int32_t top_t) {
   std::int64_t num_short = 0, num_lists = 0;
   for (std::size_t layer = 0; layer < counts.size(); ++layer) {
     std::int64_t most = 0;
     for (std::int64_t e = 0; e < counts[layer].rows(); ++e) {
-      const std::int64_t partners = num_partners(counts[layer], e);
-      most = std::max(most, partners);
-      num_short += partners < top_t ? 1 : 0;
+      const std::int64_t known = num_collaborators(counts[layer], e);
+      most = std::max(most, known);
+      num_short += known < top_t ? 1 : 0;
       ++num_lists;
     }
     C2R_REQUIRE(most > 0, kInvalidArgument,
