@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <fstream>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "c2r/core/error.h"
-#include "c2r/core/matrix.h"
 #include "c2r/core/rng.h"
 #include "c2r/io/json.h"
 #include "c2r/io/safetensors.h"
@@ -113,14 +113,10 @@ constexpr std::string_view kComparedParts[] = {
 
 void check_same_run(Transport& transport, const Model& model, Arithmetic arithmetic,
                     const ExpertParallelOptions& options) {
-  Matrix<std::int64_t> all(transport.ep_size(),
-                           std::ssize(kComparedParts));  // each rank adds its own row
-  const auto mine = all.row(static_cast<std::int64_t>(index(transport.rank())));
-  mine[0] = hash_of_config(model);
-  mine[1] = hash_of_weights(model);
-  mine[2] = hash_of_plan(model.config(), options);
-  mine[3] = hash_of_options(arithmetic, options);
-  all_reduce(transport, all.all(), Reduction::kSum, "start of the run");
+  const std::array<std::int64_t, std::size(kComparedParts)> mine = {
+      hash_of_config(model), hash_of_weights(model), hash_of_plan(model.config(), options),
+      hash_of_options(arithmetic, options)};
+  const auto all = all_gather<std::int64_t>(transport, mine, "start of the run");
   for (std::int64_t part = 0; part < all.cols(); ++part) {
     for (std::int64_t rank = 1; rank < all.rows(); ++rank) {
       C2R_REQUIRE(all(rank, part) == all(0, part), kInvalidArgument,

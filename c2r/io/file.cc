@@ -87,6 +87,12 @@ bool path_exists(const std::filesystem::path& path) {
   return exists;
 }
 
+std::filesystem::path temporary_beside(const std::filesystem::path& path) {
+  static std::atomic<int> count = 0;  // two threads may write the same path; the last rename wins
+  return path.parent_path() /
+         fmt::format(".{}.{}.{}.tmp", path.filename().string(), ::getpid(), ++count);
+}
+
 MappedFile::MappedFile(const std::filesystem::path& path) {
   const FileDescriptor file(path.c_str());
   C2R_REQUIRE(file.fd >= 0, kInvalidFile, "cannot open '{}': {}", path.string(),
@@ -127,14 +133,12 @@ std::string read_text_file(const std::filesystem::path& path) {
 }
 
 AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(path), place_(followed(path)) {
-  static std::atomic<int> count = 0;  // two threads may write the same path; the last rename wins
   struct stat status {};
   const bool exists = ::stat(path.c_str(), &status) == 0;
   C2R_REQUIRE(!exists || S_ISREG(status.st_mode), kInvalidFile,
               "cannot write '{}': it is there and not a regular file", path.string());
-  do {  // a process of the same number may have been killed and left its file
-    temporary_ = place_.parent_path() /
-                 fmt::format(".{}.{}.{}.tmp", place_.filename().string(), ::getpid(), ++count);
+  do {
+    temporary_ = temporary_beside(place_);
     fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   } while (fd_ < 0 && errno == EEXIST);
   C2R_REQUIRE(fd_ >= 0, kInvalidFile, "cannot write '{}': {}", path.string(), last_system_error());

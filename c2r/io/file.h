@@ -16,6 +16,10 @@ namespace c2r {
 ///         circle, or a folder may not be searched
 bool path_exists(const std::filesystem::path& path);
 
+/// A name beside `path` for what is made there before it gets its place: hidden, and another one at
+/// each call. A process of the same number that was killed may have left something under it.
+std::filesystem::path temporary_beside(const std::filesystem::path& path);
+
 /// A file mapped read-only. The bytes stay valid, and the address fixed, while this object lives,
 /// also after it was moved. If another process truncates the file meanwhile, reading past its new
 /// end raises SIGBUS: replace files by renaming, as AtomicFile does.

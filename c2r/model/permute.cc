@@ -1,7 +1,6 @@
 #include "c2r/model/permute.h"
 
 #include <fmt/core.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <map>
@@ -159,14 +158,11 @@ class NewFolder {
     if (path_.filename().empty()) path_ = path_.parent_path();  // "folder/"
     C2R_REQUIRE(!path_exists(path_), kInvalidArgument, "'{}' exists already", path_.string());
     std::error_code error;
-    for (int count = 1; temporary_.empty(); ++count) {
-      const auto name = fmt::format(".{}.{}.{}.tmp", path_.filename().string(), ::getpid(), count);
-      // False without an error: a process of the same number was killed and left its folder.
-      const bool is_new = std::filesystem::create_directory(path_.parent_path() / name, error);
-      C2R_REQUIRE(!error, kInvalidFile, "cannot make the folder '{}': {}", path_.string(),
-                  error.message());
-      if (is_new) temporary_ = path_.parent_path() / name;
-    }
+    do {  // false without an error: it is there
+      temporary_ = temporary_beside(path_);
+    } while (!std::filesystem::create_directory(temporary_, error) && !error);
+    C2R_REQUIRE(!error, kInvalidFile, "cannot make the folder '{}': {}", path_.string(),
+                error.message());
   }
   NewFolder(const NewFolder&) = delete;
   NewFolder& operator=(const NewFolder&) = delete;
