@@ -14,6 +14,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import textwrap
 import time
 import xml.etree.ElementTree
 
@@ -33,7 +34,8 @@ def run(*command, **options):
     done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, text=True, errors="replace",
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **options)
     if done.returncode != 0:
-        raise StepFailed(f"{done.stdout}\n{' '.join(map(str, command))}: exit {done.returncode}")
+        words = textwrap.shorten(" ".join(map(str, command)), 200)
+        raise StepFailed(f"{done.stdout}\n{words}: exit {done.returncode}")
     return done.stdout
 
 

@@ -13,8 +13,8 @@ namespace c2r {
 ///
 /// @throws Error(kInvalidArgument) on every rank, naming one that differs from rank 0 and in what;
 ///         as Exchange::wait()
-/// Cost: reads the gates, and 256 bytes of each tensor without mapping its pages; 32 bytes from each
-/// rank to each other.
+/// Cost: reads the gates, and 256 bytes of each tensor without mapping its pages; 32 bytes from
+/// each rank to each other.
 void check_same_run(Transport& transport, const Model& model, Arithmetic arithmetic,
                     const ExpertParallelOptions& options);
 
