@@ -16,8 +16,7 @@ namespace c2r {
 /// rank, then expert. An expert's replicas go to different nodes as far as there are nodes with
 /// free slots or, if `is_fixed_to_nodes`, stay in its node.
 /// @throws Error(kInvalidArgument) if `is_fixed_to_nodes` and a rank has more slots than its node
-/// has
-///         experts
+///         has experts
 ///
 /// Cost: one pass over the sets and one over those of each replicated expert.
 Placement fill_with_replicas(const SetIndex& index, const Cluster& cluster,
