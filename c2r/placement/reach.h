@@ -54,7 +54,7 @@ struct Reach {
   ReplicaRule rule = ReplicaRule::kLocalFirst;
   Homes homes = Homes::kUniform;
   bool has_replicas = false;  // without, the rule makes no difference
-  bool is_exact = true;       // false: tokens_on_* are estimates, see reach_from_pairs()
+  bool is_exact = true;       // false: tokens_on_* are lower bounds, see reach_from_pairs()
   std::int64_t denominator = 1;
   std::vector<std::int64_t> num_tokens;    // [ep_size], tokens of each home rank
   Matrix<std::int64_t> choices_on_rank;    // [ep_size, ep_size], (home, rank): choices served

@@ -39,7 +39,7 @@ struct Volume {
   ReplicaRule rule = ReplicaRule::kLocalFirst;
   Homes homes = Homes::kUniform;
   bool has_replicas = false;
-  bool is_exact = true;  // false: an estimate from pair counts
+  bool is_exact = true;  // false: from pair counts, so copies are at least these
   std::int64_t denominator = 1;
   std::int64_t num_tokens = 0;
 

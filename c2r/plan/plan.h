@@ -61,8 +61,8 @@ struct Prediction {
   CopyMode copy_mode = CopyMode::kPerRank;
   ReplicaRule replica_rule = ReplicaRule::kLocalFirst;
   Homes homes = Homes::kUniform;
-  bool is_exact = true;                             // false: estimated from pair counts
-  std::vector<double> copies_per_token;             // [num_layers], Volume::copies_to_experts()
+  bool is_exact = true;                  // false: from pair counts, so copies are at least these
+  std::vector<double> copies_per_token;  // [num_layers], Volume::copies_to_experts()
   std::vector<double> wire_copies_per_token;        // [num_layers]
   std::vector<double> inter_node_copies_per_token;  // [num_layers]
   std::vector<double> imbalance;                    // [num_layers], of choices over ranks
