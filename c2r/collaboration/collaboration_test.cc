@@ -103,7 +103,12 @@ TEST(AddCollaboration, RefusesAnExpertBeyondTheMatrix) {
 // Every specialised top-k, ids of 8 and 16 bits, chunks that do and do not end evenly, and layers
 // with masked choices, which take the slow path.
 TEST(CountCollaboration, EqualsTheReferenceForAnyNumberOfThreads) {
-  for (const std::int32_t top_k : {1, 2, 3, 4, 6, 8}) {
+#ifdef C2R_SANITIZED  // which takes ten times as long
+  const std::vector<std::int32_t> top_ks = {2, 6};
+#else
+  const std::vector<std::int32_t> top_ks = {1, 2, 3, 4, 6, 8};
+#endif
+  for (const std::int32_t top_k : top_ks) {
     for (const std::int32_t num_experts : {8, 60, 300}) {
       SCOPED_TRACE(::testing::Message() << "top_k " << top_k << ", experts " << num_experts);
       const auto seed = static_cast<unsigned>(top_k * 1000 + num_experts);

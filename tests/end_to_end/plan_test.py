@@ -148,8 +148,8 @@ class Plans(CommandLine):
                 (("--imbalance-weight", "2", "--cluster", "1x2"), "copies + 2 x (imbalance - 1)"),
                 (("--bound-on", "unseen", "--cluster", "1x2"), "copies per token of 1."),
                 ((*fast, "cluster.json"), "us predicted")):
-            self.assertIn(said, self.succeed("plan", "trace.safetensors", "-o", "p.json", *words))
-        done = self.run_c2r("plan", "trace.safetensors", "-o", "p.json", *fast, "1x2")
+            self.assertIn(said, self.succeed("plan", "trace.safetensors", "-o", "p.json", "--effort", "0.1", *words))
+        done = self.run_c2r("plan", "trace.safetensors", "-o", "p.json", "--effort", "0.1", *fast, "1x2")
         self.assertEqual(done.stderr,
                          "warning: the cluster has no device_flop_per_s, so no time can be "
                          "predicted; minimizing copies within --max-imbalance 1.1 instead\n")
@@ -315,7 +315,7 @@ class Plans(CommandLine):
 
     def test_slots_that_experts_leave_are_said_to_hold_replicas(self):
         self.make_trace()
-        words = ["plan", "trace.safetensors", "-o", "plan.json", "--cluster"]
+        words = ["plan", "trace.safetensors", "-o", "plan.json", "--effort", "0.01", "--cluster"]
         self.assertIn("8 experts do not divide over 3 ranks: the slot left holds a replica\n",
                       self.succeed(*words, "1x3"))
         self.assertIn("8 experts do not divide over 5 ranks: the 2 slots left hold replicas\n",

@@ -1,0 +1,98 @@
+#include "c2r/engine/agreement.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "c2r/core/testing.h"
+#include "c2r/io/file.h"
+#include "c2r/io/json.h"
+#include "c2r/plan/predict.h"
+#include "c2r/transport/in_process.h"
+
+namespace c2r {
+namespace {
+
+using testing::error_of;
+
+const std::filesystem::path kTinyModel =
+    std::filesystem::path(C2R_SOURCE_DIR) / "tests" / "golden" / "models" / "qwen2_moe";
+
+// What a rank is about to run.
+struct OwnRun {
+  std::filesystem::path folder = kTinyModel;
+  Arithmetic arithmetic = Arithmetic::kF32;
+  ExpertParallelOptions options;
+};
+
+// What each of three ranks says if `change` was made on the last.
+void expect_error(const std::function<void(OwnRun&)>& change, const std::string& message) {
+  const Cluster cluster{.num_nodes = 1, .ranks_per_node = 3};
+  run_in_process(3, [&](Transport& transport) {
+    OwnRun run;
+    run.options.dispatch.cluster = cluster;
+    if (transport.rank() == RankId{2}) change(run);
+    const Model model(run.folder);
+    const ModelConfig& config = model.config();
+    if (run.options.placements.empty()) {
+      run.options.placements = contiguous_placements({.num_experts = config.num_experts,
+                                                      .top_k = config.top_k,
+                                                      .layer_indices = config.moe_layers},
+                                                     cluster);
+    }
+    EXPECT_EQ(error_of([&] { check_same_run(transport, model, run.arithmetic, run.options); }),
+              message);
+  });
+}
+
+std::string rank_2_has(const std::string& what) {
+  return "rank 2 has " + what + " than rank 0; give all ranks the same";
+}
+
+std::filesystem::path copy_of_the_model() {
+  const auto folder = testing::path_in_empty_folder("model");
+  std::filesystem::copy(kTinyModel, folder, std::filesystem::copy_options::recursive);
+  return folder;
+}
+
+TEST(CheckSameRun, TakesTheSameOnAllRanks) {
+  const auto folder = copy_of_the_model();
+  expect_error([&](OwnRun& run) { run.folder = folder; }, "no error");
+}
+
+TEST(CheckSameRun, TellsAnotherConfig) {
+  const auto folder = copy_of_the_model();
+  Json config = read_json_file(folder / "config.json");
+  config["rope_theta"] = 777.0;
+  write_text_file(folder / "config.json", json_text(config));
+  expect_error([&](OwnRun& run) { run.folder = folder; }, rank_2_has("another config.json"));
+}
+
+TEST(CheckSameRun, TellsOtherWeights) {
+  const auto folder = copy_of_the_model();
+  const auto shard = folder / "model-00002-of-00002.safetensors";
+  std::string bytes = read_text_file(shard);
+  bytes.back() ^= 1;
+  write_text_file(shard, bytes);
+  expect_error([&](OwnRun& run) { run.folder = folder; }, rank_2_has("other weights"));
+}
+
+TEST(CheckSameRun, TellsAnotherPlacement) {
+  const auto swapped = [](OwnRun& run) {
+    Placement placement{.num_experts = 10, .slots = {3, 4}};
+    for (int e = 0; e < 12; ++e) placement.slots.all()[std::size_t(e)] = ExpertId{(e + 1) % 10};
+    run.options.placements = {placement, placement};
+  };
+  expect_error(swapped, rank_2_has("another plan"));
+}
+
+TEST(CheckSameRun, TellsOtherOptions) {
+  const std::string message = rank_2_has("another copy mode, row type, dtype or number of chunks");
+  expect_error([](OwnRun& run) { run.arithmetic = Arithmetic::kBf16; }, message);
+  expect_error([](OwnRun& run) { run.options.num_chunks = 2; }, message);
+  expect_error([](OwnRun& run) { run.options.dispatch.mode = CopyMode::kPerExpert; }, message);
+  expect_error([](OwnRun& run) { run.options.dispatch.row_type = RowType::kF32; }, message);
+}
+
+}  // namespace
+}  // namespace c2r
