@@ -33,8 +33,7 @@ std::string tokens_lines(std::span<const Prediction> steps) {
   if (!std::ranges::all_of(steps, &Prediction::is_exact)) {
     text +=
         "from pair counts, which are exact up to top-2 only: copies are at least these, and what "
-        "is "
-        "saved is at most this\n";
+        "is saved is at most this\n";
   }
   return text;
 }

@@ -80,7 +80,6 @@ OptimizedPlacement fastest_placement(const TokenSets& sets, const Cluster& clust
   auto again = timed(search_layer(sets, cluster, within, options, limits).placement);
   if (is_faster(again, best)) best = std::move(again);
   best.copy_cost_bound = std::max(best.copy_cost_bound, least_copy_cost);
-  best.is_cut_short = limits.reached() && !best.is_proved_optimal;
   return best;
 }
 
@@ -118,7 +117,6 @@ OptimizedPlacement balanced_placement(const TokenSets& sets, const Cluster& clus
     if (step == 0 && !is_affordable) break;  // a better balance costs still more
     if (best.meets_bounds) high = std::min(high, best.imbalance);
   }
-  best.is_cut_short = limits.reached() && !best.is_proved_optimal;
   return best;
 }
 
@@ -128,11 +126,12 @@ OptimizedPlacement solve(const TokenSets& sets, const Cluster& cluster,
   const bool is_time = objective.goal == Goal::kTime;
   C2R_REQUIRE(!is_time || (objective.layer_time && !objective.max_copy_cost), kInvalidArgument,
               "minimizing the predicted time needs layer_time and takes no max_copy_cost");
-  if (is_time) return fastest_placement(sets, cluster, objective, options, limits);
-  if (objective.goal == Goal::kImbalance && objective.max_copy_cost) {
-    return balanced_placement(sets, cluster, objective, options, limits);
-  }
-  return search_layer(sets, cluster, objective, options, limits);
+  const bool is_balance = objective.goal == Goal::kImbalance && objective.max_copy_cost;
+  auto result = is_time      ? fastest_placement(sets, cluster, objective, options, limits)
+                : is_balance ? balanced_placement(sets, cluster, objective, options, limits)
+                             : search_layer(sets, cluster, objective, options, limits);
+  result.is_cut_short = limits.reached() && !result.is_proved_optimal;  // in any of its searches
+  return result;
 }
 
 // A search that a limit ends early in its heat, or before it began, is behind even a short one.

@@ -168,8 +168,7 @@ std::optional<std::string> transport_warning(const ExportTarget& target,
   if (*mode == CopyMode::kPerExpert || is_mode_of_deepep) {
     return fmt::format(
         "with {}{}, {} sends one copy for every chosen expert: placement changes only which of "
-        "them "
-        "stay on their rank or node",
+        "them stay on their rank or node",
         backend, is_mode_of_deepep ? " in --deepep-mode low_latency, or auto while it decodes" : "",
         target.name);
   }
