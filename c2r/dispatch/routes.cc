@@ -3,7 +3,7 @@
 #include <numeric>
 
 #include "c2r/core/error.h"
-#include "c2r/core/rng.h"
+#include "c2r/core/fingerprint.h"
 #include "c2r/dispatch/routes_internal.h"
 #include "c2r/routing/routing.h"
 
@@ -11,19 +11,18 @@ namespace c2r {
 namespace {
 
 std::uint64_t fingerprint_of(const Placement& placement, const DispatchOptions& options) {
-  std::uint64_t hash = 0;
-  const auto add = [&](auto value) { hash = mix_bits(hash + static_cast<std::uint64_t>(value)); };
-  add(placement.num_experts);
-  add(placement.slots.cols());
-  for (const ExpertId e : placement.slots.all()) add(e);
-  add(options.cluster.num_nodes);
-  add(options.cluster.ranks_per_node);
-  add(options.mode);
-  add(options.rule);
-  add(options.seed);
-  add(options.row_type);
-  add(options.sums_before_return);
-  return hash;
+  Fingerprint hash;
+  hash.add(placement.num_experts);
+  hash.add(placement.slots.cols());
+  for (const ExpertId e : placement.slots.all()) hash.add(e);
+  hash.add(options.cluster.num_nodes);
+  hash.add(options.cluster.ranks_per_node);
+  hash.add(options.mode);
+  hash.add(options.rule);
+  hash.add(options.seed);
+  hash.add(options.row_type);
+  hash.add(options.sums_before_return);
+  return hash.value();
 }
 
 void check_choices(const RoutingTable& table, MatrixView<const ExpertId> topk_idx,
