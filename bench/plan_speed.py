@@ -28,7 +28,7 @@ def draw_layer(rng):
     """The choices of one layer, clustered and skewed as a trained router's. [NUM_TOKENS, TOP_K]
 
     Tokens draw a topic, the first ones more often, then the largest of the topic's preference + the
-    expert's popularity + Gumbel noise: as c2r/placement/optimize_problems_internal.h.
+    expert's popularity + Gumbel noise: as c2r/placement/search/optimize_problems_internal.h.
     """
     preference = 1.5 * rng.gumbel(size=(NUM_TOPICS, NUM_EXPERTS))
     preference += 0.5 * rng.gumbel(size=NUM_EXPERTS)

@@ -32,18 +32,20 @@ function(c2r_flags target)
   endif()
 endfunction()
 
-# c2r_module(NAME [FOLDER folder] [DEPS module...] [LIBS lib...] [PRIVATE_LIBS lib...] [NO_INSTALL]
+# c2r_module(NAME [FOLDER folder] [SUBFOLDERS folder...] [DEPS module...] [TEST_DEPS module...] [LIBS lib...] [PRIVATE_LIBS lib...] [NO_INSTALL]
 # [NO_TESTS] [THREADED]): one library per folder of c2r/, NAME unless given. Files are found by suffix:
 # *_test.cc become one test program, *_bench.cc one benchmark program (not with sanitizers), main.cc is
 # left to c2r_program(), the rest is the library. LIBS are seen by those who include the module's
 # headers, PRIVATE_LIBS only by its sources. With NO_TESTS the caller adds tests and benchmarks itself.
 function(c2r_module name)
-  cmake_parse_arguments(ARG "NO_INSTALL;NO_TESTS;THREADED" "FOLDER" "DEPS;LIBS;PRIVATE_LIBS"
-                        ${ARGN})
+  cmake_parse_arguments(ARG "NO_INSTALL;NO_TESTS;THREADED" "FOLDER"
+                        "SUBFOLDERS;DEPS;TEST_DEPS;LIBS;PRIVATE_LIBS" ${ARGN})
   if(NOT ARG_FOLDER)
     set(ARG_FOLDER ${name})
   endif()
-  file(GLOB all CONFIGURE_DEPENDS c2r/${ARG_FOLDER}/*.cc)
+  list(TRANSFORM ARG_SUBFOLDERS PREPEND c2r/${ARG_FOLDER}/)
+  list(TRANSFORM ARG_SUBFOLDERS APPEND /*.cc)
+  file(GLOB all CONFIGURE_DEPENDS c2r/${ARG_FOLDER}/*.cc ${ARG_SUBFOLDERS})
   set(tests ${all})
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")
   set(benches ${all})
@@ -55,6 +57,7 @@ function(c2r_module name)
   set_target_properties(c2r_${name} PROPERTIES EXPORT_NAME ${name})
   c2r_flags(c2r_${name})
   list(TRANSFORM ARG_DEPS PREPEND c2r_)
+  list(TRANSFORM ARG_TEST_DEPS PREPEND c2r_)
   target_link_libraries(c2r_${name} PUBLIC ${ARG_DEPS} ${ARG_LIBS} PRIVATE ${ARG_PRIVATE_LIBS})
   if(NOT ARG_NO_INSTALL)
     set_property(GLOBAL APPEND PROPERTY C2R_INSTALLED_MODULES ${name})
@@ -68,7 +71,8 @@ function(c2r_module name)
     c2r_flags(${name}_test)
     target_compile_definitions(${name}_test PRIVATE C2R_DATA_DIR="${C2R_DATA_DIR}"
                                                     C2R_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
-    target_link_libraries(${name}_test PRIVATE c2r_${name} ${ARG_PRIVATE_LIBS} GTest::gtest_main)
+    target_link_libraries(${name}_test PRIVATE c2r_${name} ${ARG_TEST_DEPS} ${ARG_PRIVATE_LIBS}
+                                               GTest::gtest_main)
     # What takes long in a test, and what UBSan has to see, is the library; more would take longer to
     # compile than it saves.
     if(C2R_SANITIZE MATCHES "undefined")

@@ -17,7 +17,8 @@ install(TARGETS c2r RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 list(REMOVE_ITEM modules transport_mpi)  # a folder of transport
 foreach(module ${modules})
   install(DIRECTORY c2r/${module} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/c2r
-          FILES_MATCHING PATTERN "*.h" PATTERN "*testing*.h" EXCLUDE)
+          FILES_MATCHING PATTERN "*.h" PATTERN "*testing*.h" EXCLUDE
+          PATTERN "*_internal.h" EXCLUDE PATTERN "*-inl.h" EXCLUDE PATTERN "search" EXCLUDE)
 endforeach()
 install(EXPORT c2rTargets NAMESPACE c2r:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/c2r)
 get_property(components GLOBAL PROPERTY C2R_INSTALLED_MODULES)

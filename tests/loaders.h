@@ -7,7 +7,8 @@
 #include <string>
 
 #include "c2r/collaboration/collaboration.h"
-#include "c2r/collaboration/import_loads.h"
+#include "c2r/import/loads.h"
+#include "c2r/import/traces.h"
 #include "c2r/io/csv.h"
 #include "c2r/io/file.h"
 #include "c2r/io/json.h"
@@ -15,8 +16,7 @@
 #include "c2r/io/safetensors.h"
 #include "c2r/model/model.h"
 #include "c2r/placement/cluster.h"
-#include "c2r/plan/export.h"
-#include "c2r/routing/import.h"
+#include "c2r/plan/engines/export.h"
 #include "c2r/tokenizer/tokenizer.h"
 #include "c2r/tokenizer/tokenizer_spec.h"
 

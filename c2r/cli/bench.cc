@@ -10,7 +10,7 @@
 #include "c2r/cli/progress_line.h"
 #include "c2r/core/error.h"
 #include "c2r/core/rng.h"
-#include "c2r/placement/reach.h"
+#include "c2r/placement/cost/reach.h"
 #include "c2r/plan/plan.h"
 
 namespace c2r::cli {

@@ -1,17 +1,17 @@
 // `c2r bench model`: prompts and steps of a whole model, timed.
-#include "c2r/engine/bench_model.h"
+#include "c2r/bench/bench_model.h"
 
 #include <algorithm>
 #include <iostream>
 #include <memory>
 
+#include "c2r/bench/bench_layer.h"
 #include "c2r/cli/app.h"
 #include "c2r/cli/bench_model.h"
 #include "c2r/cli/model_options.h"
 #include "c2r/cli/model_run.h"
 #include "c2r/cli/progress_line.h"
 #include "c2r/cli/version.h"
-#include "c2r/engine/bench_layer.h"
 #include "c2r/io/json.h"
 #include "c2r/report/table.h"
 

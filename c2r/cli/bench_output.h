@@ -7,10 +7,10 @@
 #include <string>
 #include <vector>
 
+#include "c2r/bench/bench_layer.h"
 #include "c2r/cli/ranks.h"
-#include "c2r/engine/bench_layer.h"
 #include "c2r/placement/cluster.h"
-#include "c2r/routing/trace.h"
+#include "c2r/trace/trace.h"
 
 namespace c2r::cli {
 

@@ -5,7 +5,7 @@
 #include <span>
 
 #include "c2r/collaboration/collaboration.h"
-#include "c2r/routing/trace.h"
+#include "c2r/trace/trace.h"
 
 namespace c2r::cli {
 

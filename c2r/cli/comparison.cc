@@ -14,7 +14,7 @@
 #include "c2r/cli/version.h"
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
-#include "c2r/placement/baselines.h"
+#include "c2r/placement/baselines/baselines.h"
 #include "c2r/placement/model_front.h"
 
 namespace c2r::cli {

@@ -11,8 +11,8 @@
 #include "c2r/placement/placement.h"
 #include "c2r/plan/plan.h"
 #include "c2r/plan/predict.h"
-#include "c2r/routing/sequence_split.h"
-#include "c2r/routing/trace.h"
+#include "c2r/trace/sequence_split.h"
+#include "c2r/trace/trace.h"
 
 namespace c2r::cli {
 

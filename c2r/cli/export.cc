@@ -1,5 +1,5 @@
 // `c2r export`: a plan's placement as another engine loads it.
-#include "c2r/plan/export.h"
+#include "c2r/plan/engines/export.h"
 
 #include <iostream>
 #include <memory>

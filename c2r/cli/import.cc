@@ -1,7 +1,5 @@
 // `c2r import`: what other programs recorded, as a trace or a statistics file, and where they place
 // experts, as a plan.
-#include "c2r/routing/import.h"
-
 #include <algorithm>
 #include <charconv>
 #include <iostream>
@@ -12,10 +10,11 @@
 #include "c2r/cli/predictions.h"
 #include "c2r/cli/progress_line.h"
 #include "c2r/cli/version.h"
-#include "c2r/collaboration/import_loads.h"
 #include "c2r/core/error.h"
+#include "c2r/import/loads.h"
+#include "c2r/import/traces.h"
 #include "c2r/io/file.h"
-#include "c2r/plan/export.h"
+#include "c2r/plan/engines/export.h"
 #include "c2r/routing/routing.h"
 
 namespace c2r::cli {

@@ -3,7 +3,7 @@
 #include "c2r/cli/progress_line.h"
 #include "c2r/core/error.h"
 #include "c2r/io/safetensors.h"
-#include "c2r/routing/trace_metadata.h"
+#include "c2r/trace/trace_metadata.h"
 
 namespace c2r::cli {
 

@@ -18,9 +18,9 @@
 #include "c2r/core/enum_names.h"
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
-#include "c2r/placement/baselines.h"
+#include "c2r/placement/baselines/baselines.h"
 #include "c2r/plan/predict.h"
-#include "c2r/routing/trace_chunks.h"
+#include "c2r/trace/trace_chunks.h"
 
 namespace c2r::cli {
 namespace {

@@ -11,8 +11,8 @@
 #include "c2r/collaboration/metrics.h"
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
-#include "c2r/placement/volume.h"
-#include "c2r/routing/trace_chunks.h"
+#include "c2r/placement/cost/volume.h"
+#include "c2r/trace/trace_chunks.h"
 
 namespace c2r::cli {
 namespace {

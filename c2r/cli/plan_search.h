@@ -9,11 +9,11 @@
 #include <vector>
 
 #include "c2r/cli/plan_goal.h"
+#include "c2r/placement/cost/reach.h"
 #include "c2r/placement/optimize.h"
-#include "c2r/placement/reach.h"
 #include "c2r/plan/plan.h"
-#include "c2r/routing/sequence_split.h"
-#include "c2r/routing/trace.h"
+#include "c2r/trace/sequence_split.h"
+#include "c2r/trace/trace.h"
 
 namespace c2r::cli {
 

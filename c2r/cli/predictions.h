@@ -9,10 +9,10 @@
 #include <vector>
 
 #include "c2r/io/json.h"
-#include "c2r/placement/volume.h"
+#include "c2r/placement/cost/volume.h"
 #include "c2r/plan/plan.h"
-#include "c2r/routing/sequence_split.h"
-#include "c2r/routing/trace.h"
+#include "c2r/trace/sequence_split.h"
+#include "c2r/trace/trace.h"
 
 namespace c2r::cli {
 

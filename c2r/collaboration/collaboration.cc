@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <mutex>
 
-#include "c2r/collaboration/limits_internal.h"
+#include "c2r/collaboration/limits.h"
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
 #include "c2r/core/shown.h"
 #include "c2r/io/memory.h"
-#include "c2r/routing/trace_chunks.h"
+#include "c2r/trace/trace_chunks.h"
 
 namespace c2r {
 namespace {

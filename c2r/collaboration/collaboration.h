@@ -11,8 +11,8 @@
 
 #include "c2r/core/matrix.h"
 #include "c2r/core/progress.h"
-#include "c2r/routing/sequence_split.h"
-#include "c2r/routing/trace.h"
+#include "c2r/trace/sequence_split.h"
+#include "c2r/trace/trace.h"
 
 namespace c2r {
 

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <random>
 
-#include "c2r/collaboration/limits_internal.h"
+#include "c2r/collaboration/limits.h"
 #include "c2r/core/rng.h"
 #include "c2r/core/testing.h"
 #include "c2r/io/file.h"

@@ -8,7 +8,7 @@
 
 #include "c2r/collaboration/collaboration.h"
 #include "c2r/core/progress.h"
-#include "c2r/routing/trace.h"
+#include "c2r/trace/trace.h"
 
 namespace c2r {
 

@@ -4,10 +4,10 @@
 #include <numeric>
 
 #include "c2r/collaboration/fan_out.h"
-#include "c2r/collaboration/import_loads.h"
 #include "c2r/collaboration/metrics.h"
 #include "c2r/core/testing.h"
-#include "c2r/routing/import.h"
+#include "c2r/import/loads.h"
+#include "c2r/import/traces.h"
 
 namespace c2r {
 namespace {

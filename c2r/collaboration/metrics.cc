@@ -4,7 +4,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "c2r/collaboration/limits_internal.h"
+#include "c2r/collaboration/limits.h"
 
 namespace c2r {
 namespace {

@@ -3,12 +3,12 @@
 #include <numeric>
 
 #include "c2r/collaboration/collaboration.h"
-#include "c2r/collaboration/limits_internal.h"
+#include "c2r/collaboration/limits.h"
 #include "c2r/core/error.h"
 #include "c2r/io/json.h"
 #include "c2r/io/safetensors.h"
 #include "c2r/routing/routing.h"
-#include "c2r/routing/trace_metadata.h"
+#include "c2r/trace/trace_metadata.h"
 
 namespace c2r {
 namespace {

@@ -45,9 +45,9 @@
 #include "c2r/core/ids.h"
 #include "c2r/core/matrix.h"
 #include "c2r/placement/cluster.h"
+#include "c2r/placement/cost/replica_rule.h"
+#include "c2r/placement/cost/volume.h"
 #include "c2r/placement/placement.h"
-#include "c2r/placement/replica_rule.h"
-#include "c2r/placement/volume.h"
 #include "c2r/transport/transport.h"
 
 namespace c2r {

@@ -8,7 +8,7 @@
 
 #include "c2r/core/testing.h"
 #include "c2r/dispatch/testing_internal.h"
-#include "c2r/routing/import.h"
+#include "c2r/import/traces.h"
 #include "c2r/transport/collectives.h"
 #include "c2r/transport/in_process.h"
 

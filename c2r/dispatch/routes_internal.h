@@ -9,7 +9,7 @@
 #include "c2r/core/matrix.h"
 #include "c2r/dispatch/copy_lists_internal.h"
 #include "c2r/dispatch/dispatch.h"
-#include "c2r/placement/replica_rule.h"
+#include "c2r/placement/cost/replica_rule.h"
 
 namespace c2r {
 

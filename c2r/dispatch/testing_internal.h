@@ -9,7 +9,7 @@
 #include "c2r/core/rng.h"
 #include "c2r/dispatch/dispatch.h"
 #include "c2r/dispatch/reference.h"
-#include "c2r/placement/reach.h"
+#include "c2r/placement/cost/reach.h"
 #include "c2r/placement/testing_internal.h"
 
 namespace c2r::testing {

@@ -10,7 +10,7 @@
 #include "c2r/engine/profile.h"
 #include "c2r/engine/score.h"
 #include "c2r/io/json.h"
-#include "c2r/routing/trace.h"
+#include "c2r/trace/trace.h"
 
 namespace c2r {
 namespace {

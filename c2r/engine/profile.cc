@@ -5,7 +5,7 @@
 
 #include "c2r/core/error.h"
 #include "c2r/engine/deal.h"
-#include "c2r/routing/trace.h"
+#include "c2r/trace/trace.h"
 #include "c2r/transport/collectives.h"
 
 namespace c2r {

@@ -6,9 +6,9 @@
 #include <span>
 
 #include "c2r/core/testing.h"
+#include "c2r/import/traces.h"
 #include "c2r/placement/optimize.h"
-#include "c2r/routing/import.h"
-#include "c2r/routing/sequence_split.h"
+#include "c2r/trace/sequence_split.h"
 
 namespace c2r {
 namespace {

@@ -7,10 +7,10 @@
 
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
-#include "c2r/placement/copy_bounds.h"
-#include "c2r/placement/layer_search.h"
-#include "c2r/placement/predicted_time.h"
-#include "c2r/placement/replica_search.h"
+#include "c2r/placement/search/copy_bounds.h"
+#include "c2r/placement/search/layer_search.h"
+#include "c2r/placement/search/predicted_time.h"
+#include "c2r/placement/search/replica_search.h"
 
 namespace c2r {
 namespace {

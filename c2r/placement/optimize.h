@@ -21,7 +21,7 @@
 
 #include "c2r/core/progress.h"
 #include "c2r/placement/cluster.h"
-#include "c2r/placement/layer_time.h"
+#include "c2r/placement/cost/layer_time.h"
 #include "c2r/placement/placement.h"
 #include "c2r/placement/token_sets.h"
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "c2r/placement/optimize.h"
-#include "c2r/placement/optimize_problems_internal.h"
+#include "c2r/placement/search/optimize_problems_internal.h"
 
 namespace c2r {
 namespace {

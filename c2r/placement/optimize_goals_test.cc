@@ -11,11 +11,11 @@
 
 #include "c2r/core/rng.h"
 #include "c2r/core/testing.h"
-#include "c2r/placement/copy_bounds.h"
+#include "c2r/placement/cost/reach.h"
 #include "c2r/placement/optimize.h"
-#include "c2r/placement/optimize_problems_internal.h"
-#include "c2r/placement/optimize_testing_internal.h"
-#include "c2r/placement/reach.h"
+#include "c2r/placement/search/copy_bounds.h"
+#include "c2r/placement/search/optimize_problems_internal.h"
+#include "c2r/placement/search/optimize_testing_internal.h"
 
 namespace c2r {
 namespace {

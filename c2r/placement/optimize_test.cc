@@ -19,9 +19,9 @@
 #include "c2r/core/rng.h"
 #include "c2r/core/testing.h"
 #include "c2r/io/file.h"
-#include "c2r/placement/optimize_testing_internal.h"
-#include "c2r/placement/partition_level.h"
-#include "c2r/placement/set_index.h"
+#include "c2r/placement/search/optimize_testing_internal.h"
+#include "c2r/placement/search/partition_level.h"
+#include "c2r/placement/search/set_index.h"
 #include "c2r/placement/testing_internal.h"
 
 namespace c2r {

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "c2r/collaboration/collaboration.h"
-#include "c2r/collaboration/import_loads.h"
 #include "c2r/core/rng.h"
+#include "c2r/import/loads.h"
 #include "c2r/placement/placement.h"
 
 namespace c2r::testing {

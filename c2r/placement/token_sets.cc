@@ -4,7 +4,7 @@
 
 #include "c2r/core/error.h"
 #include "c2r/core/rng.h"
-#include "c2r/routing/trace_chunks.h"
+#include "c2r/trace/trace_chunks.h"
 
 namespace c2r {
 namespace {

@@ -10,8 +10,8 @@
 #include "c2r/collaboration/collaboration.h"
 #include "c2r/core/ids.h"
 #include "c2r/core/matrix.h"
-#include "c2r/routing/sequence_split.h"
-#include "c2r/routing/trace.h"
+#include "c2r/trace/sequence_split.h"
+#include "c2r/trace/trace.h"
 
 namespace c2r {
 

@@ -36,10 +36,10 @@
 
 #include "c2r/core/matrix.h"
 #include "c2r/placement/cluster.h"
-#include "c2r/placement/layer_time.h"
+#include "c2r/placement/cost/layer_time.h"
+#include "c2r/placement/cost/volume.h"
 #include "c2r/placement/placement.h"
-#include "c2r/placement/volume.h"
-#include "c2r/routing/trace.h"
+#include "c2r/trace/trace.h"
 
 namespace c2r {
 

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "c2r/core/error.h"
-#include "c2r/placement/baselines.h"
+#include "c2r/placement/baselines/baselines.h"
 
 namespace c2r {
 

@@ -9,12 +9,12 @@
 
 #include "c2r/collaboration/collaboration.h"
 #include "c2r/core/progress.h"
-#include "c2r/placement/layer_time.h"
-#include "c2r/placement/reach.h"
-#include "c2r/placement/volume.h"
+#include "c2r/placement/cost/layer_time.h"
+#include "c2r/placement/cost/reach.h"
+#include "c2r/placement/cost/volume.h"
 #include "c2r/plan/plan.h"
-#include "c2r/routing/sequence_split.h"
-#include "c2r/routing/trace.h"
+#include "c2r/trace/sequence_split.h"
+#include "c2r/trace/trace.h"
 
 namespace c2r {
 

@@ -4,9 +4,9 @@
 
 #include <cmath>
 
-#include "c2r/collaboration/import_loads.h"
 #include "c2r/core/testing.h"
-#include "c2r/placement/baselines.h"
+#include "c2r/import/loads.h"
+#include "c2r/placement/baselines/baselines.h"
 #include "c2r/placement/testing_internal.h"
 
 namespace c2r {

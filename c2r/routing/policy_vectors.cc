@@ -20,11 +20,11 @@
 // After foreach_target.h:
 #include <hwy/highway.h>
 
-#include "c2r/routing/groups_internal.h"
-#include "c2r/routing/keys_internal.h"
+#include "c2r/routing/groups-inl.h"
+#include "c2r/routing/keys-inl.h"
 #include "c2r/routing/policy_internal.h"
-#include "c2r/routing/scores_internal.h"
-#include "c2r/routing/top_k_internal.h"
+#include "c2r/routing/scores-inl.h"
+#include "c2r/routing/top_k-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace c2r::HWY_NAMESPACE {

@@ -1,0 +1,382 @@
+#include "c2r/bench/bench_layer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <iterator>
+
+#include "c2r/core/enum_names.h"
+#include "c2r/core/error.h"
+#include "c2r/core/rng.h"
+#include "c2r/dispatch/chunks.h"
+#include "c2r/placement/cost/reach.h"
+#include "c2r/transport/collectives.h"
+
+namespace c2r {
+namespace {
+
+constexpr LayerShape kShapes[] = {{"qwen1.5-moe", 60, 4, 2048, 1408, 5632},
+                                  {"llama-moe", 8, 2, 4096, 1376, 0},
+                                  {"olmoe", 64, 8, 2048, 1024, 0},
+                                  {"mixtral-8x7b", 8, 2, 4096, 14336, 0},
+                                  {"deepseek-v3", 256, 8, 7168, 2048, 2048}};
+
+static_assert(std::size(kPipelinePhases) == kNumPhases);
+constexpr std::string_view kPhaseNames[kNumPhases] = {
+    "handles", "start_dispatch", "meanwhile",    "wait_dispatch", "finish_dispatch",
+    "experts", "start_combine",  "wait_combine", "finish_combine"};
+
+using Clock = std::chrono::steady_clock;
+double seconds(Clock::duration duration) {
+  return std::chrono::duration<double>(duration).count();
+}
+std::int64_t nanoseconds(Clock::duration duration) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(duration).count();
+}
+
+// What a rank computes, whichever rows it is given.
+class Compute {
+ public:
+  Compute(ThreadPool& pool, const LayerBenchOptions& options, const RandomExperts* experts)
+      : options_(options), experts_(experts), gemm_(options.arithmetic, pool), mlps_(gemm_) {}
+
+  void run_slots(std::span<const ExpertId> slots, std::span<const std::int64_t> offsets,
+                 MatrixView<const float> rows, MatrixView<float> out) {
+    if (!options_.has_experts) {
+      for (auto row = offsets.front(); row < offsets.back(); ++row) {
+        std::ranges::copy(rows.row(row), out.row(row).begin());
+      }
+      return;
+    }
+    std::vector<ExpertRows> groups;
+    for (std::size_t slot = 0; slot < slots.size(); ++slot) {
+      const auto begin = offsets[slot], end = offsets[slot + 1];
+      if (begin == end) continue;
+      groups.push_back(
+          {&experts_->expert(slots[slot]), rows.rows(begin, end), out.rows(begin, end)});
+    }
+    mlps_.run(groups);
+  }
+
+  // Adds the shared expert to `sum`.
+  void run_shared(MatrixView<const float> x, MatrixView<float> sum) {
+    if (!options_.has_experts || options_.shape.shared_intermediate == 0) return;
+    shared_out_.reshape(x.rows(), x.cols());
+    const ExpertRows group{&experts_->shared(), x, shared_out_};
+    mlps_.run({&group, 1});
+    for (std::int64_t t = 0; t < x.rows(); ++t) {
+      for (std::int64_t c = 0; c < x.cols(); ++c) sum(t, c) += shared_out_(t, c);
+    }
+  }
+
+ private:
+  const LayerBenchOptions& options_;
+  const RandomExperts* experts_;
+  GroupedGemm gemm_;
+  ExpertMlps mlps_;
+  Matrix<float> shared_out_;
+};
+
+// A variant with its memory.
+class Runner {
+ public:
+  Runner(Transport& transport, ThreadPool& pool, const LayerVariant& variant,
+         const LayerBatch& batch, Compute& compute)
+      : transport_(transport),
+        variant_(variant),
+        batch_(batch),
+        compute_(compute),
+        slots_(variant.placement.slots.row(std::int64_t(index(transport.rank())))),
+        dispatcher_(transport, variant.placement, variant.dispatch),
+        pipeline_(pool, variant.num_chunks.value_or(1)),
+        sum_(batch.x.rows(), batch.x.cols()) {}
+
+  // Each phase apart: counts what is sent, checks it and the results.
+  void check_and_count(VariantResult& result);
+  // One round, from when all ranks are there. @returns when this one was done, and its phases
+  Clock::duration run_once(PipelineTimes& times);
+  // The same work without an exchange.
+  Clock::duration compute_once();
+  // From a run with one chunk, if nobody has said how many. @returns the chunks of later rounds
+  std::int32_t choose_chunks(const PipelineTimes& times);
+
+ private:
+  std::vector<std::int64_t> sent_since(std::vector<std::int64_t>& before) const;
+  void check_volume(const VariantResult& result);
+  void check_results() const;
+
+  Transport& transport_;
+  const LayerVariant& variant_;
+  const LayerBatch& batch_;
+  Compute& compute_;
+  std::span<const ExpertId> slots_;  // of this rank
+  Dispatcher dispatcher_;
+  Pipeline pipeline_;
+  Matrix<float> sum_;
+  // Of one handle for all tokens, for compute_once().
+  std::vector<std::int64_t> offsets_, own_offsets_;
+  Matrix<float> rows_, out_;
+};
+
+// What was sent to each rank since the last call.
+std::vector<std::int64_t> Runner::sent_since(std::vector<std::int64_t>& before) const {
+  const auto& now = transport_.sent().num_bytes;
+  std::vector<std::int64_t> sent(now.size());
+  std::ranges::transform(now, before, sent.begin(), std::minus{});
+  before = now;
+  return sent;
+}
+
+void Runner::check_and_count(VariantResult& result) {
+  std::vector<std::int64_t> before = transport_.sent().num_bytes;
+  Handle handle = dispatcher_.make_handle(batch_.topk_idx, batch_.topk_weights, 0, "check");
+  const auto metadata = sent_since(before);
+  offsets_.assign(handle.offsets().begin(), handle.offsets().end());
+  own_offsets_.assign(handle.own_offsets().begin(), handle.own_offsets().end());
+  rows_ = Matrix<float>(handle.num_rows(), batch_.x.cols());
+  out_ = rows_;
+  handle.start_dispatch(batch_.x);
+  handle.dispatch_own(rows_);
+  handle.finish_dispatch(rows_);
+  const auto dispatch = sent_since(before);
+  compute_.run_slots(slots_, offsets_, rows_, out_);
+  compute_.run_slots(slots_, own_offsets_, rows_, out_);
+  handle.start_combine(out_);
+  handle.combine_own(out_);
+  handle.finish_combine(sum_);
+  const auto combine = sent_since(before);
+  result.metadata_bytes = all_gather<std::int64_t>(transport_, metadata, "check");
+  result.dispatch_bytes = all_gather<std::int64_t>(transport_, dispatch, "check");
+  result.combine_bytes = all_gather<std::int64_t>(transport_, combine, "check");
+  std::vector<std::int64_t> max_rows{handle.num_rows()};
+  all_reduce(transport_, max_rows, Reduction::kMax, "check");
+  result.max_rows = max_rows[0];
+  check_volume(result);
+  check_results();
+}
+
+// Each rank predicts the copies of its own tokens; together they are all.
+void Runner::check_volume(const VariantResult& result) {
+  const DispatchOptions& how = variant_.dispatch;
+  ReachCounter counter(
+      variant_.placement,
+      {.cluster = how.cluster, .rule = how.rule, .seed = how.seed, .homes = Homes::kSequences});
+  counter.add(batch_.topk_idx,
+              std::vector<RankId>(std::size_t(batch_.x.rows()), transport_.rank()));
+  const Reach reach = counter.finish();
+  const auto sum_of_ranks = [&](CopyMode mode) {
+    Matrix<std::int64_t> copies = volume_of(reach, mode).link_copies;
+    all_reduce(transport_, copies.all(), Reduction::kSum, "check");
+    return copies;
+  };
+  const auto there = sum_of_ranks(how.mode);
+  const auto back = how.sums_before_return ? there : sum_of_ranks(CopyMode::kPerExpert);
+  const std::int64_t row_bytes = batch_.x.cols() * element_bytes(how.row_type);
+  for (std::int64_t src = 0; src < there.rows(); ++src) {
+    for (std::int64_t dst = 0; dst < there.cols(); ++dst) {
+      if (src == dst) continue;
+      C2R_REQUIRE(result.dispatch_bytes(src, dst) == there(src, dst) * row_bytes &&
+                      result.combine_bytes(dst, src) == back(src, dst) * row_bytes,
+                  kTransport,
+                  "{}: {} bytes went from rank {} to rank {} and {} back, but {} and {} were "
+                  "predicted",
+                  variant_.name, result.dispatch_bytes(src, dst), src, dst,
+                  result.combine_bytes(dst, src), there(src, dst) * row_bytes,
+                  back(src, dst) * row_bytes);
+    }
+  }
+}
+
+// A token's experts, here. Rows of a batch do not depend on each other, so the outputs are the same
+// bits; only the sum is in another order, and rows come back rounded: with m the sum of |weight x
+// output| of an element, within 2 k 2^-24 m, and 2^-8 m for each of up to two roundings to bf16.
+void Runner::check_results() const {
+  constexpr std::int64_t kTokens = 4;
+  const std::int64_t hidden = batch_.x.cols(), top_k = batch_.topk_idx.cols();
+  const double bound = 2 * double(top_k) * 0x1p-24 +
+                       (variant_.dispatch.row_type == RowType::kBf16 ? 2.01 * 0x1p-8 : 0);
+  Matrix<float> y(1, hidden);
+  for (std::int64_t t = 0; t < std::min(kTokens, batch_.x.rows()); ++t) {
+    std::vector<double> sum(static_cast<std::size_t>(hidden)), m = sum;
+    for (std::int64_t k = 0; k < top_k; ++k) {
+      const ExpertId expert = batch_.topk_idx(t, k);
+      if (expert == kNoExpert) continue;
+      const std::vector<std::int64_t> offsets{0, 1};
+      compute_.run_slots({&expert, 1}, offsets, MatrixView<const float>(batch_.x).rows(t, t + 1),
+                         y);
+      for (std::size_t c = 0; c < sum.size(); ++c) {
+        const double term = double{batch_.topk_weights(t, k)} * double{y(0, std::int64_t(c))};
+        sum[c] += term, m[c] += std::abs(term);
+      }
+    }
+    for (std::size_t c = 0; c < sum.size(); ++c) {
+      const double actual = sum_(t, std::int64_t(c));
+      C2R_REQUIRE(std::abs(actual - sum[c]) <= bound * m[c], kTransport,
+                  "{}: value {} of token {} is {}, but {} in one process", variant_.name, c, t,
+                  actual, sum[c]);
+    }
+  }
+}
+
+Clock::duration Runner::run_once(PipelineTimes& times) {
+  std::ranges::fill(sum_.all(), 0.0F);
+  barrier(transport_, variant_.name + " start");
+  const auto start = Clock::now();
+  if (!variant_.overlaps_shared) compute_.run_shared(batch_.x, sum_);
+  const auto shared_end = Clock::now();
+  const PipelineWork work{
+      .experts = [&](auto offsets, auto rows,
+                     auto out) { compute_.run_slots(slots_, offsets, rows, out); },
+      .meanwhile =
+          [&] {
+            if (variant_.overlaps_shared) compute_.run_shared(batch_.x, sum_);
+          }};
+  times = pipeline_.run(dispatcher_, batch_.x, batch_.topk_idx, batch_.topk_weights, 0,
+                        variant_.name, work, sum_);
+  times.meanwhile += shared_end - start;
+  return Clock::now() - start;
+}
+
+Clock::duration Runner::compute_once() {
+  barrier(transport_, variant_.name + " compute");
+  const auto start = Clock::now();
+  compute_.run_shared(batch_.x, sum_);
+  compute_.run_slots(slots_, offsets_, rows_, out_);
+  compute_.run_slots(slots_, own_offsets_, rows_, out_);
+  return Clock::now() - start;
+}
+
+std::int32_t Runner::choose_chunks(const PipelineTimes& times) {
+  if (variant_.num_chunks) return *variant_.num_chunks;
+  std::vector<std::int64_t> most{-nanoseconds(times.wait_dispatch + times.wait_combine),
+                                 nanoseconds(times.experts)};
+  all_reduce(transport_, most, Reduction::kMax, "times");
+  std::vector<std::int64_t> num_rows{rows_.rows()};
+  all_reduce(transport_, num_rows, Reduction::kSum, "times");
+  pipeline_.set_num_chunks(choose_num_chunks(
+      {.waited_s = -1e-9 * double(most[0]),
+       .computed_s = 1e-9 * double(most[1]),
+       .rows_per_expert = double(num_rows[0]) / double(variant_.placement.num_experts)}));
+  return pipeline_.num_chunks();
+}
+
+double slowest(Transport& transport, Clock::duration own) {
+  std::vector<std::int64_t> time{nanoseconds(own)};
+  all_reduce(transport, time, Reduction::kMax, "times");
+  return double(time[0]) * 1e-9;
+}
+
+}  // namespace
+
+std::span<const LayerShape> layer_shapes() {
+  return kShapes;
+}
+
+const LayerShape& layer_shape(std::string_view name) {
+  const auto* const found = std::ranges::find(kShapes, name, &LayerShape::name);
+  if (found != std::end(kShapes)) return *found;
+  std::vector<std::string_view> names;
+  for (const LayerShape& shape : kShapes) names.push_back(shape.name);
+  refuse_name("a layer is", names, name);
+}
+
+RandomExperts::RandomExperts(const LayerShape& shape) {
+  const std::int64_t largest = std::max(shape.intermediate, shape.shared_intermediate);
+  const std::int64_t expert_values = 3 * shape.hidden * shape.intermediate;
+  constexpr std::int64_t kMaxValues = std::int64_t{128} << 20;
+  const std::int64_t num_values =
+      std::max(3 * shape.hidden * largest, std::min(shape.num_experts * expert_values, kMaxValues));
+  values_.resize(std::size_t(num_values));
+  // Magnitudes of 2^-7 to 2^-6 with random signs and digits.
+  std::uint64_t state = 1;
+  for (Bf16& value : values_) {
+    state = state * 6364136223846793005U + 1442695040888963407U;
+    value = Bf16{static_cast<std::uint16_t>(((state >> 33) & 0x807fU) | 0x3c00U)};
+  }
+  const auto add = [&](std::int64_t at, std::int64_t intermediate) {
+    const std::int64_t matrix = shape.hidden * intermediate;
+    const auto view = [&](std::int64_t m, std::int64_t outputs, std::int64_t inputs) {
+      const auto bytes =
+          std::as_bytes(std::span(values_)).subspan(std::size_t(2 * (at + m * matrix)));
+      return weight_view(bytes, WeightType::kBf16, outputs, inputs);
+    };
+    experts_.push_back({.gate = view(0, intermediate, shape.hidden),
+                        .up = view(1, intermediate, shape.hidden),
+                        .down = view(2, shape.hidden, intermediate)});
+  };
+  for (std::int64_t e = 0; e < shape.num_experts; ++e) {
+    add(e * expert_values % (num_values - expert_values + 1) / 64 * 64, shape.intermediate);
+  }
+  if (shape.shared_intermediate > 0) add(0, shape.shared_intermediate);
+}
+
+LayerBatch make_layer_batch(Matrix<ExpertId> topk_idx, std::int64_t hidden, std::uint64_t seed) {
+  LayerBatch batch{.x = {topk_idx.rows(), hidden},
+                   .topk_weights = {topk_idx.rows(), topk_idx.cols()}};
+  batch.topk_idx = std::move(topk_idx);
+  std::uint64_t state = mix_bits(seed);
+  for (float& v : batch.x.all()) {
+    state = state * 6364136223846793005U + 1442695040888963407U;
+    v = to_float(to_bf16(static_cast<float>(static_cast<double>(state >> 11) * 0x1p-52 - 1)));
+  }
+  for (std::int64_t t = 0; t < batch.topk_weights.rows(); ++t) {
+    for (std::int64_t k = 0; k < batch.topk_weights.cols(); ++k) {
+      batch.topk_weights(t, k) = 1 / float(k + 2);
+    }
+  }
+  return batch;
+}
+
+std::span<const std::string_view> phase_names() {
+  return kPhaseNames;
+}
+
+double median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  std::ranges::sort(values);
+  const std::size_t middle = values.size() / 2;
+  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+}
+
+std::vector<VariantResult> bench_layer(Transport& transport, ThreadPool& pool,
+                                       const LayerBenchOptions& options,
+                                       const RandomExperts* experts, const LayerBatch& batch,
+                                       std::span<const LayerVariant> variants, Progress& progress) {
+  Compute compute(pool, options, experts);
+  std::vector<std::unique_ptr<Runner>> runners;
+  std::vector<VariantResult> results(variants.size());
+  for (std::size_t v = 0; v < variants.size(); ++v) {
+    runners.push_back(std::make_unique<Runner>(transport, pool, variants[v], batch, compute));
+    runners[v]->check_and_count(results[v]);
+  }
+  // [variant][phase][round], of this rank
+  std::vector<std::array<std::vector<double>, kNumPhases>> phases(variants.size());
+  const std::int64_t num_runs = std::ssize(variants) * (options.num_rounds + 2);
+  std::int64_t num_done = 0;
+  for (std::int32_t round = -2; round < options.num_rounds; ++round) {  // two to warm up
+    for (std::size_t v = 0; v < variants.size(); ++v) {
+      progress.update(num_done++, num_runs);
+      PipelineTimes times;
+      const double total = slowest(transport, runners[v]->run_once(times));
+      const double computed = slowest(transport, runners[v]->compute_once());
+      if (round == -1) results[v].num_chunks = runners[v]->choose_chunks(times);
+      if (round < 0) continue;
+      results[v].seconds.push_back(total);
+      results[v].compute_seconds.push_back(computed);
+      for (std::size_t p = 0; p < kNumPhases; ++p) {
+        phases[v][p].push_back(seconds(times.*kPipelinePhases[p]));
+      }
+    }
+  }
+  for (std::size_t v = 0; v < variants.size(); ++v) {
+    std::vector<std::int64_t> own;
+    for (const auto& rounds : phases[v]) own.push_back(std::int64_t(median(rounds) * 1e9));
+    const auto all = all_gather<std::int64_t>(transport, own, "times");
+    results[v].phase_seconds = Matrix<double>(all.rows(), all.cols());
+    std::ranges::transform(all.all(), results[v].phase_seconds.all().begin(),
+                           [](std::int64_t ns) { return double(ns) * 1e-9; });
+  }
+  return results;
+}
+
+}  // namespace c2r

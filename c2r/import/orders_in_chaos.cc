@@ -1,0 +1,75 @@
+// A list of forward steps, each an object from the layer to its tokens' experts.
+#include <map>
+
+#include "c2r/core/error.h"
+#include "c2r/core/parse_integer.h"
+#include "c2r/core/shown.h"
+#include "c2r/import/trace_builder_internal.h"
+
+namespace c2r {
+namespace {
+
+using Step = std::map<std::int32_t, const Json::array_t*>;  // MoE layer -> [num_tokens] of ids
+
+Step parse_step(const Json& json, const std::string& place) {
+  C2R_REQUIRE(json.is_object(), kInvalidFile, "{}: must be an object from layers to experts",
+              place);
+  Step step;
+  for (const auto& [key, rows] : json.items()) {
+    const auto index = parse_integer(key);
+    C2R_REQUIRE(index && 0 <= *index && *index <= INT32_MAX, kInvalidFile,
+                "{}: '{}' is not the index of a layer", place, shown(key));
+    const auto layer = static_cast<std::int32_t>(*index);
+    if (rows.is_null()) continue;  // a dense layer
+    const bool is_new =
+        step.emplace(layer, &json_array(rows, fmt::format("layer {}", layer), place)).second;
+    C2R_REQUIRE(is_new, kInvalidFile, "{}: has layer {} twice", place, layer);
+  }
+  return step;
+}
+
+SequenceChoices parse_chaos_sequence(const std::filesystem::path& path, ImportBuilder& builder) {
+  const Json json = read_json_file(path);
+  SequenceChoices sequence;
+  std::int64_t num_tokens = 0;
+  const auto& steps = json_array(json, "the list of steps", path.native());
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const std::string place = fmt::format("{}, step {}", path.string(), i);
+    const Step step = parse_step(steps[i], place);
+    std::vector<std::int32_t> layers;
+    for (const auto& [layer, rows] : step) layers.push_back(layer);
+    if (i == 0) {
+      C2R_REQUIRE(!layers.empty(), kInvalidFile, "{}: has no MoE layer", place);
+      sequence.layer_indices = layers;
+      sequence.topk_idx.resize(layers.size());
+    }
+    C2R_REQUIRE(layers == sequence.layer_indices, kInvalidFile,
+                "{}: has {} MoE layers, which are not the {} of step 0", place, layers.size(),
+                sequence.layer_indices.size());
+    const std::size_t num_rows = step.begin()->second->size();
+    for (std::size_t layer = 0; const auto& [index, rows] : step) {
+      C2R_REQUIRE(rows->size() == num_rows, kInvalidFile,
+                  "{}: layer {} has {} tokens, but layer {} has {}", place, index, rows->size(),
+                  step.begin()->first, num_rows);
+      for (std::size_t t = 0; t < num_rows; ++t) {
+        const TokenPlace token{path.native(), index, num_tokens + static_cast<std::int64_t>(t)};
+        builder.append_ids((*rows)[t], 0, token, sequence.topk_idx[layer]);
+      }
+      ++layer;
+    }
+    num_tokens += static_cast<std::int64_t>(num_rows);
+  }
+  return sequence;
+}
+
+}  // namespace
+
+ImportResult import_orders_in_chaos(const ImportRequest& request) {
+  ImportBuilder builder(request);
+  for_each_input(request, [&](const std::filesystem::path& path) {
+    builder.add_sequence(parse_chaos_sequence(path, builder), path.native());
+  });
+  return builder.finish();
+}
+
+}  // namespace c2r

@@ -1,0 +1,50 @@
+// What the tests of the importers share.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "c2r/core/testing.h"
+#include "c2r/import/traces.h"
+
+namespace c2r::testing {
+
+inline ImportRequest request_for(std::vector<std::filesystem::path> inputs) {
+  return {.inputs = std::move(inputs),
+          .output = temporary_path("out.safetensors"),
+          .model = "test",
+          .num_experts = 8};
+}
+
+/// The ids of a layer, token after token: "0 7 3 -".
+inline std::string ids_of(const Trace& trace, std::int64_t layer) {
+  std::string text;
+  const auto ids = trace.topk_idx(layer, 0, trace.num_tokens());
+  for (const ExpertId id : ids.all()) {
+    if (!text.empty()) text += ' ';
+    text += id == kNoExpert ? "-" : std::to_string(index(id));
+  }
+  return text;
+}
+
+inline std::vector<std::int64_t> starts_of(const Trace& trace) {
+  return {trace.sequence_starts().begin(), trace.sequence_starts().end()};
+}
+
+/// What an import of one input says, without the input's path.
+inline std::string error_of_import(ImportResult (*run)(const ImportRequest&),
+                                   const ImportRequest& request) {
+  const auto message = error_of([&] { (void)run(request); });
+  const auto path = request.inputs[0].string();
+  EXPECT_FALSE(std::filesystem::exists(request.output)) << message;
+  return message.starts_with(path) ? message.substr(path.size()) : message;
+}
+
+inline std::string error_of_text(ImportResult (*run)(const ImportRequest&), std::string_view text) {
+  return error_of_import(run, request_for({text_file("input", text)}));
+}
+
+}  // namespace c2r::testing

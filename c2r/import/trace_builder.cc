@@ -1,0 +1,152 @@
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <functional>
+#include <numeric>
+
+#include "c2r/core/error.h"
+#include "c2r/import/trace_builder_internal.h"
+#include "c2r/routing/routing.h"
+
+namespace c2r {
+namespace {
+
+constexpr ImportFormat kFormats[] = {
+    {"npy", "array of ids [tokens, layers, top_k], with weights and sequences beside it",
+     import_npy},
+    {"megatron", "Megatron-Core router_trace_rank*.jsonl", import_megatron},
+    {"orders-in-chaos", "JSON list of steps of core12345/MoE_expert_selection_trace",
+     import_orders_in_chaos},
+    {"moe-beyond", "CSV of ngavhane/moe-beyond, a row for each layer and token", import_moe_beyond},
+    {"vllm", "vLLM responses with routed_experts", import_vllm},
+    {"sglang", "SGLang responses with meta_info.routed_experts", import_sglang},
+};
+
+// "layers 1, 2, 3", shortened where there are many.
+std::string layers_text(std::span<const std::int32_t> layers) {
+  if (layers.size() <= 8) return fmt::format("layers {}", fmt::join(layers, ", "));
+  return fmt::format("{} layers from {} to {}", layers.size(), layers.front(), layers.back());
+}
+
+}  // namespace
+
+std::span<const ImportFormat> import_formats() {
+  return kFormats;
+}
+
+std::string TokenPlace::text() const {
+  return fmt::format("{}, layer {}, token {}", file, layer, token);
+}
+
+void for_each_input(const ImportRequest& request,
+                    const std::function<void(const std::filesystem::path&)>& read) {
+  std::int64_t num_done = 0;
+  for (const auto& path : request.inputs) {
+    read(path);
+    if (request.progress == nullptr) continue;
+    request.progress->update(++num_done, std::ssize(request.inputs));
+  }
+}
+
+ImportBuilder::ImportBuilder(const ImportRequest& request, bool takes_arrays,
+                             bool takes_hidden_layers)
+    : request_(request) {
+  C2R_REQUIRE(!request.inputs.empty(), kInvalidArgument, "there is no file to import");
+  C2R_REQUIRE(1 <= request.num_experts && request.num_experts <= kMaxExperts, kInvalidArgument,
+              "num_experts is {}, but must be in [1, {}]", request.num_experts, kMaxExperts);
+  C2R_REQUIRE(takes_arrays || (request.weights.empty() && request.sequences.empty()),
+              kInvalidArgument, "weights and sequences are for the npy format only");
+  C2R_REQUIRE(takes_hidden_layers || !request.num_hidden_layers.has_value(), kInvalidArgument,
+              "num_hidden_layers (c2r import --num-hidden-layers) is for the sglang format only");
+  const auto& layers = request.layer_indices;
+  C2R_REQUIRE(std::ranges::adjacent_find(layers, std::greater_equal{}) == layers.end() &&
+                  (layers.empty() || layers[0] >= 0),
+              kInvalidArgument, "layer_indices (c2r import --layers) must ascend from 0 or more");
+}
+
+std::vector<std::int32_t> ImportBuilder::layer_indices_of(std::size_t num_layers,
+                                                          std::string_view place) const {
+  C2R_REQUIRE(1 <= num_layers && num_layers <= kMaxLayers, kInvalidFile,
+              "{}: has {} MoE layers, but must have from 1 to {}", place, num_layers, kMaxLayers);
+  if (request_.layer_indices.empty()) {
+    std::vector<std::int32_t> counted(num_layers);
+    std::iota(counted.begin(), counted.end(), 0);
+    return counted;
+  }
+  C2R_REQUIRE(request_.layer_indices.size() == num_layers, kInvalidFile,
+              "{}: has {} layers, but {} layer indices were given", place, num_layers,
+              request_.layer_indices.size());
+  return request_.layer_indices;
+}
+
+void ImportBuilder::open(const std::vector<std::int32_t>& layer_indices, std::string_view place,
+                         bool has_weights) {
+  C2R_REQUIRE(!layer_indices.empty(), kInvalidFile, "{}: has no MoE layer", place);
+  if (writer_ == nullptr) {
+    C2R_REQUIRE(request_.layer_indices.empty() || request_.layer_indices == layer_indices,
+                kInvalidFile, "{}: has {}, but {} were given", place, layers_text(layer_indices),
+                layers_text(request_.layer_indices));
+    TraceHeader header{.model = request_.model,
+                       .num_experts = request_.num_experts,
+                       .top_k = top_k_,
+                       .layer_indices = layer_indices};
+    check_header(header, place);
+    writer_ = std::make_unique<TraceWriter>(request_.output, std::move(header), has_weights);
+    layer_indices_ = layer_indices;
+  }
+  C2R_REQUIRE(layer_indices == layer_indices_, kInvalidFile,
+              "{}: has {}, but what was read before it has {}", place, layers_text(layer_indices),
+              layers_text(layer_indices_));
+}
+
+void ImportBuilder::set_top_k(std::int64_t top_k, std::string_view place) {
+  const std::int32_t max = std::min(kMaxTopK, request_.num_experts);
+  C2R_REQUIRE(1 <= top_k && top_k <= max, kInvalidFile,
+              "{}: has {} experts a token, but must have from 1 to {}", place, top_k, max);
+  C2R_REQUIRE(request_.top_k.value_or(top_k) == top_k, kInvalidFile,
+              "{}: has {} experts a token, but top_k is given as {}", place, top_k,
+              *request_.top_k);
+  C2R_REQUIRE(top_k_ == 0 || top_k_ == top_k, kInvalidFile,
+              "{}: has {} experts a token, but what was read before it has {}", place, top_k,
+              top_k_);
+  top_k_ = static_cast<std::int32_t>(top_k);
+}
+
+void ImportBuilder::append_ids(const Json& ids, std::int32_t min_id, const TokenPlace& place,
+                               std::vector<ExpertId>& out) {
+  if (!ids.is_array()) (void)json_array(ids, "the list of experts", place.text());  // throws
+  const auto& array = ids.get_ref<const Json::array_t&>();
+  if (std::ssize(array) != top_k_ || array.empty()) set_top_k(std::ssize(array), place.text());
+  for (const Json& id : array) {
+    // The common case needs no text.
+    const bool is_plain =
+        id.is_number_unsigned() &&
+        id.get<std::uint64_t>() < static_cast<std::uint64_t>(request_.num_experts);
+    out.push_back(ExpertId{static_cast<std::int32_t>(
+        is_plain
+            ? id.get<std::int64_t>()
+            : json_integer(id, min_id, request_.num_experts - 1, "an expert id", place.text()))});
+  }
+}
+
+void ImportBuilder::add_sequence(const SequenceChoices& sequence, std::string_view place) {
+  if (sequence.topk_idx.empty() || sequence.topk_idx[0].empty()) return;
+  open(sequence.layer_indices, place);
+  writer_->start_sequence();
+  for (std::size_t layer = 0; layer < sequence.topk_idx.size(); ++layer) {
+    writer_->append(static_cast<std::int64_t>(layer), sequence.topk_idx[layer], {},
+                    fmt::format("{}, layer {}", place, sequence.layer_indices[layer]));
+  }
+}
+
+ImportResult ImportBuilder::finish() {
+  C2R_REQUIRE(writer_ != nullptr && writer_->num_tokens() > 0, kInvalidFile,
+              "{}: has no tokens to import", request_.inputs[0].string());
+  writer_->finish();
+  const Trace trace(request_.output);
+  return {.header = trace.header(),
+          .num_tokens = trace.num_tokens(),
+          .num_sequences = std::ssize(trace.sequence_starts())};
+}
+
+}  // namespace c2r

@@ -1,0 +1,308 @@
+#include "c2r/import/traces.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "c2r/import/testing_internal.h"
+
+namespace c2r {
+namespace {
+
+using testing::error_of;
+using testing::error_of_import;
+using testing::error_of_text;
+using testing::ids_of;
+using testing::real_data;
+using testing::request_for;
+using testing::starts_of;
+using testing::text_file;
+
+using Indices = std::vector<std::int32_t>;
+using Starts = std::vector<std::int64_t>;
+
+// A version 1 npy file.
+std::filesystem::path npy_file(const std::string& name, std::string_view descr,
+                               std::string_view shape, std::string_view data) {
+  std::string header =
+      fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': {}, }}\n", descr, shape);
+  return text_file(name, std::string("\x93NUMPY\1\0", 8) + static_cast<char>(header.size()) + '\0' +
+                             header + std::string(data));
+}
+
+class RecordedProgress final : public Progress {
+ public:
+  void update(std::int64_t done, std::int64_t total) override {
+    text += fmt::format("{}/{} ", done, total);
+  }
+  std::string text;
+};
+
+TEST(Import, TellsItsProgress) {
+  RecordedProgress progress;
+  auto request =
+      request_for({text_file("a", R"([{"0":[[1]]}])"), text_file("b", R"([{"0":[[2]]}])")});
+  request.progress = &progress;
+  (void)import_orders_in_chaos(request);
+  EXPECT_EQ(progress.text, "1/2 2/2 ");
+
+  progress.text.clear();
+  request = request_for({npy_file("ids.npy", "|u1", "(3, 1, 1)", std::string_view("\0\1\2", 3))});
+  request.sequences = text_file("s.csv", "row_start,n_tokens\n0,2\n2,1\n");
+  request.progress = &progress;
+  (void)import_npy(request);
+  EXPECT_EQ(progress.text, "2/3 3/3 ");
+}
+
+TEST(ImportNpy, TurnsTheLayerAxisOutward) {
+  // 3 tokens, 2 layers, top-2.
+  auto request = request_for({npy_file("ids.npy", "|i1", "(3, 2, 2)",
+                                       std::string_view("\0\1\2\3\4\5\6\7\1\xff\3\2", 12))});
+  request.layer_indices = {1, 2};
+  const auto result = import_npy(request);
+  EXPECT_EQ(result.num_tokens, 3);
+  EXPECT_EQ(result.num_sequences, 1);
+  EXPECT_EQ(result.header, (TraceHeader{"test", 8, 2, {1, 2}}));
+  const Trace trace(request.output);
+  EXPECT_EQ(ids_of(trace, 0), "0 1 4 5 1 -");
+  EXPECT_EQ(ids_of(trace, 1), "2 3 6 7 3 2");
+  EXPECT_FALSE(trace.has_weights());
+}
+
+TEST(ImportNpy, ReadsWeightsAndSequences) {
+  auto request =
+      request_for({npy_file("ids.npy", "|u1", "(3, 1, 2)", std::string_view("\0\1\2\3\4\5", 6))});
+  request.weights =
+      npy_file("weights.npy", "<f2", "(3, 1, 2)",
+               std::string_view("\x00\x38\x00\x38\x00\x3a\x00\x34\x00\x3c\x00\x00", 12));
+  request.sequences = text_file("sequences.csv", "seq,row_start,n_tokens\n0,0,2\n1,2,1\n");
+  const auto result = import_npy(request);
+  EXPECT_EQ(result.num_sequences, 2);
+  const Trace trace(request.output);
+  EXPECT_EQ(starts_of(trace), (Starts{0, 2}));
+  EXPECT_EQ(ids_of(trace, 0), "0 1 2 3 4 5");
+  const auto weights = trace.topk_weights(0, 0, 3);
+  EXPECT_TRUE(std::ranges::equal(weights.all(), std::vector<float>{0.5, 0.5, 0.75, 0.25, 1, 0}));
+}
+
+TEST(ImportNpy, RefusesPartialWeights) {
+  auto request =
+      request_for({npy_file("ids.npy", "|u1", "(3, 1, 2)", std::string_view("\0\1\2\3\4\5", 6))});
+  request.weights = npy_file("weights.npy", "<f2", "(1, 1, 2)", std::string(4, '\0'));
+  EXPECT_EQ(error_of([&] { (void)import_npy(request); }),
+            request.weights.string() +
+                ": covers only the first 1 of 3 tokens; a trace has weights of all its tokens or "
+                "of none, so cut the ids or leave the weights out");
+}
+
+TEST(ImportNpy, WantsSequencesThatTileTheTokens) {
+  auto request =
+      request_for({npy_file("ids.npy", "|u1", "(3, 1, 2)", std::string_view("\0\1\2\3\4\5", 6))});
+  const auto error_of_sequences = [&](std::string_view rows) {
+    request.sequences = text_file("sequences.csv", fmt::format("row_start,n_tokens\n{}", rows));
+    return error_of([&] { (void)import_npy(request); }).substr(request.sequences.string().size());
+  };
+  EXPECT_EQ(error_of_sequences("0,1\n2,1\n"),
+            ":3: row_start is 2, but the sequences before it end at 1");
+  EXPECT_EQ(error_of_sequences("0,2\n1,2\n"),
+            ":3: row_start is 1, but the sequences before it end at 2");
+  EXPECT_EQ(error_of_sequences("0,2\n"),
+            ": the sequences end at row 2, but the trace has 3 tokens");
+  EXPECT_EQ(error_of_sequences("0,4\n"), ":2: n_tokens is '4', but must be an integer in [0, 3]");
+}
+
+TEST(ImportNpy, RefusesWeightsThatATraceCannotHold) {
+  auto request = request_for({npy_file("ids.npy", "|u1", "(1, 1, 1)", std::string_view("\0", 1))});
+  const float too_large = 65520;  // halves end at 65504
+  const std::string_view bytes(reinterpret_cast<const char*>(&too_large), sizeof(too_large));
+  request.weights = npy_file("weights.npy", "<f4", "(1, 1, 1)", bytes);
+  EXPECT_EQ(error_of([&] { (void)import_npy(request); }),
+            request.weights.string() +
+                ", layer 0, token 0: a weight is 65520, but must fit into 16 bits");
+}
+
+TEST(ImportNpy, NamesTheTokenOfAWrongId) {
+  EXPECT_EQ(error_of_import(import_npy, request_for({npy_file("ids.npy", "|u1", "(2, 2, 1)",
+                                                              std::string_view("\0\1\2\x08", 4))})),
+            ", layer 1, token 1: expert 8 is not in [0, 7], nor -1 for none");
+  EXPECT_EQ(error_of_import(import_npy, request_for({npy_file("ids.npy", "|u1", "(2, 1, 2)",
+                                                              std::string_view("\0\1\2\2", 4))})),
+            ", layer 0, from row 0, token 1: names expert 2 twice");
+  EXPECT_EQ(
+      error_of_import(import_npy, request_for({npy_file("ids.npy", "|u1", "(4, 1)", "1234")})),
+      ": is U8 [4, 1], but must be integers [num_tokens, num_layers, top_k]");
+}
+
+// 2 layers, 2 steps.
+constexpr std::string_view kMegatron =
+    R"({"step":0,"stage":"pre_dispatch","block":"decoder","layer":1,"rank":0,"num_tokens":2,"topk":2,"top_indices":[[0,1],[2,3]],"hs_offset":0}
+{"step":0,"stage":"pre_dispatch","block":"decoder","layer":2,"rank":0,"num_tokens":2,"topk":2,"top_indices":[[4,5],[6,7]]}
+{"step":0,"stage":"pre_dispatch","block":"mtp","layer":1,"mtp_idx":0,"rank":0,"num_tokens":2,"topk":2,"top_indices":[[0,1],[2,3]]}
+{"step":1,"stage":"pre_dispatch","block":"decoder","layer":1,"rank":0,"num_tokens":1,"topk":2,"top_indices":[[7,0]]}
+{"step":1,"stage":"pre_dispatch","block":"decoder","layer":2,"rank":0,"num_tokens":1,"topk":2,"top_indices":[[1,6]]}
+)";
+
+TEST(ImportMegatron, ConcatenatesStepsAndRanks) {
+  const auto rank_0 = text_file("router_trace_rank0.jsonl", kMegatron);
+  const auto rank_1 = text_file(
+      "router_trace_rank1.jsonl",
+      R"({"step":0,"stage":"pre_dispatch","block":"decoder","layer":2,"rank":1,"num_tokens":1,"topk":2,"top_indices":[[3,4]]}
+{"step":0,"stage":"pre_dispatch","block":"decoder","layer":1,"rank":1,"num_tokens":1,"topk":2,"top_indices":[[5,6]]})");
+  const auto request = request_for({rank_0, rank_1});
+  const auto result = import_megatron(request);
+  EXPECT_EQ(result.num_tokens, 4);
+  EXPECT_EQ(result.num_skipped_records, 1);
+  EXPECT_EQ(result.header.layer_indices, (Indices{1, 2}));
+  const Trace trace(request.output);
+  EXPECT_EQ(ids_of(trace, 0), "0 1 2 3 7 0 5 6");
+  EXPECT_EQ(ids_of(trace, 1), "4 5 6 7 1 6 3 4");
+  EXPECT_EQ(starts_of(trace), (Starts{0, 3}));
+}
+
+TEST(ImportMegatron, JoinsPipelineStagesWhoseLayersAreNumberedThrough) {
+  constexpr std::string_view kRecord =
+      R"({{"step":0,"stage":"pre_dispatch","block":"decoder","layer":{},"rank":0,"num_tokens":1,"topk":1,"top_indices":[[{}]]}})";
+  const auto request = request_for({text_file("rank1", fmt::format(kRecord, 2, 5)),
+                                    text_file("rank0", fmt::format(kRecord, 1, 3))});
+  EXPECT_EQ(import_megatron(request).num_tokens, 1);
+  EXPECT_EQ(ids_of(Trace(request.output), 0), "3");
+  EXPECT_EQ(ids_of(Trace(request.output), 1), "5");
+}
+
+TEST(ImportMegatron, NamesTheLineOfABrokenRecord) {
+  const auto with = [](std::string_view from, std::string_view to) {
+    std::string text(kMegatron);
+    text.replace(text.find(from), from.size(), to);
+    return error_of_text(import_megatron, text);
+  };
+  EXPECT_EQ(with("[2,3]", "[2,8]"),
+            ":1, layer 1, token 1: an expert id is 8, but must be an integer in [0, 7]");
+  EXPECT_EQ(with("[2,3]", "[2,2]"), ":1, layer 1, token 1: names expert 2 twice");
+  EXPECT_EQ(with("[2,3]", "[2]"),
+            ":1, layer 1, token 1: has 1 experts a token, but what was read before it has 2");
+  EXPECT_EQ(with("\"num_tokens\":2", "\"num_tokens\":3"),
+            ":1: num_tokens is 3, but top_indices has 2 rows");
+  EXPECT_EQ(with("\"mtp\"", "\"vision\""), ":3: block is 'vision', but must be 'decoder' or 'mtp'");
+  const std::string cut(kMegatron.substr(0, kMegatron.rfind('{')));
+  EXPECT_EQ(error_of_text(import_megatron, cut),
+            ": layer 2 has 2 tokens, but layer 1 has 3; was the recording cut off?");
+}
+
+TEST(ImportOrdersInChaos, JoinsPrefillAndDecodeSteps) {
+  const auto first = text_file("1.json", R"([{"0":null,"1":[[0],[1]],"3":[[2],[3]]},
+      {"0":null,"1":[[4]],"3":[[5]]}])");
+  const auto second = text_file("2.json", R"([{"3":[[7]],"1":[[6]],"0":null}])");
+  const auto request = request_for({first, second});
+  const auto result = import_orders_in_chaos(request);
+  EXPECT_EQ(result.header.layer_indices, (Indices{1, 3}));
+  EXPECT_EQ(result.num_sequences, 2);
+  const Trace trace(request.output);
+  EXPECT_EQ(ids_of(trace, 0), "0 1 4 6");
+  EXPECT_EQ(ids_of(trace, 1), "2 3 5 7");
+  EXPECT_EQ(starts_of(trace), (Starts{0, 3}));
+}
+
+TEST(ImportOrdersInChaos, NamesTheStepOfAnError) {
+  EXPECT_EQ(error_of_text(import_orders_in_chaos, R"([{"1":[[0]]},{"1":null}])"),
+            ", step 1: has 0 MoE layers, which are not the 1 of step 0");
+  EXPECT_EQ(error_of_text(import_orders_in_chaos, R"([{"1":[[0]],"2":[[0],[1]]}])"),
+            ", step 0: layer 2 has 2 tokens, but layer 1 has 1");
+  EXPECT_EQ(error_of_text(import_orders_in_chaos, R"([{"1":[[0]]},{"1":[[9]]}])"),
+            ", layer 1, token 1: an expert id is 9, but must be an integer in [0, 7]");
+  EXPECT_EQ(error_of_text(import_orders_in_chaos, R"([{"one":[[0]]}])"),
+            ", step 0: 'one' is not the index of a layer");
+  EXPECT_EQ(error_of_text(import_orders_in_chaos, "[]"), ": has no tokens to import");
+  EXPECT_EQ(error_of_text(import_orders_in_chaos, R"([{"1":[[]]}])"),
+            ", layer 1, token 0: has 0 experts a token, but must have from 1 to 8");
+}
+
+constexpr std::string_view kMoeBeyond =
+    "Layer ID,Batch Number,Token,Activated Expert IDs\r\n"
+    "1,0,very,\"[0, 5]\"\r\n1,0,\"a \"\"b\",\"[1, 2]\"\r\n"
+    "2,0,very,\"[7, 6]\"\r\n2,0,\"a \"\"b\",\"[3, 4]\"\r\n";
+
+TEST(ImportMoeBeyond, ReadsLayerAfterLayer) {
+  const auto request =
+      request_for({text_file("1.csv", kMoeBeyond), text_file("2.csv", kMoeBeyond)});
+  const auto result = import_moe_beyond(request);
+  EXPECT_EQ(result.header.layer_indices, (Indices{1, 2}));
+  EXPECT_EQ(result.num_sequences, 2);
+  EXPECT_EQ(ids_of(Trace(request.output), 0), "0 5 1 2 0 5 1 2");
+  EXPECT_EQ(ids_of(Trace(request.output), 1), "7 6 3 4 7 6 3 4");
+}
+
+TEST(ImportMoeBeyond, ComparesTheTokensOfTheLayers) {
+  const std::string header = "Layer ID,Batch Number,Token,Activated Expert IDs\n";
+  EXPECT_EQ(error_of_text(import_moe_beyond, header + "1,0,a,[0]\n2,0,b,[1]\n"),
+            ":3: token 0 of layer 2 is 'b', but in layer 1 it is 'a'");
+  EXPECT_EQ(error_of_text(import_moe_beyond, header + "1,0,a,[0]\n1,0,b,[1]\n2,0,a,[1]\n"),
+            ": layer 2 has 1 tokens, but layer 1 has 2");
+  EXPECT_EQ(error_of_text(import_moe_beyond, header + "1,0,a,[0]\n2,0,a,[1]\n2,0,b,[1]\n"),
+            ":4: layer 2 has more tokens than layer 1, which has 1");
+  EXPECT_EQ(error_of_text(import_moe_beyond, header + "1,0,a,[0]\n1,1,b,[1]\n"),
+            ":3: Batch Number is 1 after 0; a file must hold one sequence");
+  EXPECT_EQ(error_of_text(import_moe_beyond, header + "1,0,a,\"[0, 8]\"\n"),
+            ":2, layer 1, token 0: an expert id is 8, but must be an integer in [0, 7]");
+}
+
+TEST(Import, ChecksTheRequest) {
+  ImportRequest request = request_for({text_file("a.json", "[[[0,1]]]")});
+  request.top_k = 3;
+  EXPECT_EQ(error_of_import(import_vllm, request),
+            ", layer 0, token 0: has 2 experts a token, but top_k is given as 3");
+  request.top_k = {};
+  request.layer_indices = {0, 1};
+  EXPECT_EQ(error_of_import(import_vllm, request),
+            ": has 1 layers, but 2 layer indices were given");
+  request.layer_indices = {1, 0};
+  EXPECT_EQ(error_of_import(import_vllm, request),
+            "layer_indices (c2r import --layers) must ascend from 0 or more");
+  request.layer_indices = {};
+  request.num_experts = 0;
+  EXPECT_EQ(error_of_import(import_vllm, request), "num_experts is 0, but must be in [1, 1024]");
+  request.num_experts = 8;
+  request.weights = "weights.npy";
+  EXPECT_EQ(error_of_import(import_vllm, request),
+            "weights and sequences are for the npy format only");
+}
+
+TEST(Import, HoldsLaterFilesToTheShapeOfTheFirst) {
+  const auto first = text_file("1.json", "[[[0,1]]]");
+  const auto second = text_file("2.json", "[[[0,1],[2,3]]]");
+  const auto request = request_for({first, second});
+  EXPECT_EQ(error_of([&] { (void)import_vllm(request); }),
+            second.string() + ": has layers 0, 1, but what was read before it has layers 0");
+}
+
+TEST(ImportFormats, AreNamedAsDocumented) {
+  std::string names;
+  for (const ImportFormat& format : import_formats()) names += std::string(format.name) + " ";
+  EXPECT_EQ(names, "npy megatron orders-in-chaos moe-beyond vllm sglang ");
+}
+
+TEST(ImportNpyOnRealData, ReadsTheGptOssTrace) {
+  const auto folder = real_data("traces/gpt-oss-20b");
+  C2R_SKIP_WITHOUT(folder);
+  auto request = request_for({folder / "expert_ids_u8.npy.xz"});
+  request.num_experts = 32;
+  request.sequences = folder / "sequences.csv";
+  const auto result = import_npy(request);
+  EXPECT_EQ(result.num_tokens, 215'438);
+  EXPECT_EQ(result.num_sequences, 703);
+  EXPECT_EQ(result.header.num_layers(), 24);
+  EXPECT_EQ(result.header.top_k, 4);
+  const Trace trace(request.output);
+  EXPECT_EQ(trace.sequence_starts()[1], 511);
+  for (std::int64_t layer = 0; layer < 24; ++layer) {
+    EXPECT_EQ(trace.topk_idx(layer, 0, trace.num_tokens()).rows(), 215'438);  // all are valid
+  }
+
+  request.weights = folder / "expert_probs_f16_first_40000.npy.xz";
+  EXPECT_EQ(error_of([&] { (void)import_npy(request); }),
+            request.weights.string() +
+                ": covers only the first 40000 of 215438 tokens; a trace has weights of all its "
+                "tokens or of none, so cut the ids or leave the weights out");
+}
+
+}  // namespace
+}  // namespace c2r

@@ -1,0 +1,163 @@
+#include "c2r/placement/baselines/baselines.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "c2r/core/error.h"
+#include "c2r/core/rng.h"
+#include "c2r/placement/baselines/spectral.h"
+
+namespace c2r {
+namespace {
+
+std::string always(const BaselineProblem&) {
+  return {};
+}
+
+std::string needs_pairs(const BaselineProblem& problem) {
+  return problem.has_pairs ? "" : "the statistics hold loads only, not which experts work together";
+}
+
+std::string needs_pairs_and_no_replicas(const BaselineProblem& problem) {
+  if (problem.num_slots() != problem.num_experts()) {
+    return fmt::format("it makes no replicas, but there are {} slots for {} experts",
+                       problem.num_slots(), problem.num_experts());
+  }
+  return needs_pairs(problem);
+}
+
+std::string needs_few_partitions(const BaselineProblem& problem) {
+  if (std::string reason = needs_pairs_and_no_replicas(problem); !reason.empty()) return reason;
+  const double n = problem.num_experts(), groups = problem.cluster.ep_size();
+  const double log_count =
+      std::lgamma(n + 1) - groups * std::lgamma(n / groups + 1) - std::lgamma(groups + 1);
+  if (log_count <= std::log(kMaxPartitions)) return {};
+  return fmt::format("{} experts have about 1e{:.0f} partitions over {} ranks; it tries up to 1e7",
+                     n, log_count / std::log(10.0), groups);
+}
+
+std::string needs_eplb_to_divide(const BaselineProblem& problem) {
+  if (problem.num_groups >= 1 && problem.num_experts() % problem.num_groups == 0) return {};
+  return fmt::format("{} experts are not divided by {} groups", problem.num_experts(),
+                     problem.num_groups);
+}
+
+constexpr Baseline kBaselines[] = {
+    {"contiguous", always, place_contiguous},
+    {"round-robin", always, place_round_robin},
+    {"random", always, place_random},
+    {"eplb", needs_eplb_to_divide, place_eplb},
+    {"affinity", needs_pairs_and_no_replicas, place_affinity},
+    {"grace", needs_pairs, place_grace},
+    {"exhaustive", needs_few_partitions, place_exhaustive},
+};
+
+bool holds(std::span<const ExpertId> rank, ExpertId expert) {
+  return std::ranges::find(rank, expert) != rank.end();
+}
+
+// Deals `order` to the ranks in turn, every expert once; then each spare slot takes what `next`
+// offers until it is an expert that the rank lacks.
+template <class Next>
+Placement deal(const BaselineProblem& problem, std::span<const std::int32_t> order, Next next) {
+  const std::int32_t ep_size = problem.cluster.ep_size();
+  Placement placement{.num_experts = problem.num_experts(),
+                      .slots = {ep_size, problem.slots_per_rank}};
+  for (std::int32_t slot = 0; slot < problem.num_slots(); ++slot) {
+    const std::int64_t rank = slot % ep_size, position = slot / ep_size;
+    const auto held = placement.slots.row(rank).first(static_cast<std::size_t>(position));
+    const bool is_spare = slot >= problem.num_experts();
+    ExpertId expert{is_spare ? next() : order[static_cast<std::size_t>(slot)]};
+    while (holds(held, expert)) expert = ExpertId{next()};
+    placement.slots(rank, position) = expert;
+  }
+  return placement;
+}
+
+}  // namespace
+
+std::span<const Baseline> baselines() {
+  return kBaselines;
+}
+
+void check_problem(const BaselineProblem& problem) {
+  check_cluster(problem.cluster);
+  C2R_REQUIRE(problem.counts.rows() >= 1 && problem.counts.rows() == problem.counts.cols(),
+              kInvalidArgument, "the pair counts are {} x {}, but must be square",
+              problem.counts.rows(), problem.counts.cols());
+  C2R_REQUIRE(problem.slots_per_rank >= 1 && problem.slots_per_rank <= problem.num_experts() &&
+                  problem.num_slots() >= problem.num_experts(),
+              kInvalidArgument,
+              "{} experts cannot be placed on {} ranks of {} slots: every expert needs a slot, and "
+              "a rank holds an expert once",
+              problem.num_experts(), problem.cluster.ep_size(), problem.slots_per_rank);
+}
+
+Placement place_baseline(std::string_view name, const BaselineProblem& problem) {
+  const auto found = std::ranges::find(kBaselines, name, &Baseline::name);
+  if (found == std::end(kBaselines)) {
+    std::vector<std::string_view> names;
+    for (const Baseline& baseline : kBaselines) names.push_back(baseline.name);
+    C2R_THROW(kInvalidArgument, "a baseline is {}; not '{}'", fmt::join(names, ", "), name);
+  }
+  check_problem(problem);
+  const std::string reason = found->why_not(problem);
+  C2R_REQUIRE(reason.empty(), kUnsupported, "{} cannot place this layer: {}", name, reason);
+  Placement placement = found->place(problem);
+  check_placement(placement);
+  return placement;
+}
+
+std::vector<Placement> place_layers(std::string_view name,
+                                    std::span<const CollaborationMatrix> counts,
+                                    BaselineProblem problem, Progress& progress) {
+  std::vector<Placement> placements;
+  for (const CollaborationMatrix& layer : counts) {
+    problem.counts = layer;
+    placements.push_back(place_baseline(name, problem));
+    progress.update(std::ssize(placements), std::ssize(counts));
+  }
+  return placements;
+}
+
+Placement place_contiguous(const BaselineProblem& problem) {
+  Placement placement{.num_experts = problem.num_experts(),
+                      .slots = {problem.cluster.ep_size(), problem.slots_per_rank}};
+  std::int32_t next = 0;
+  for (ExpertId& slot : placement.slots.all()) slot = ExpertId{next++ % problem.num_experts()};
+  return placement;
+}
+
+Placement place_round_robin(const BaselineProblem& problem) {
+  std::vector<std::int32_t> order(static_cast<std::size_t>(problem.num_experts()));
+  std::iota(order.begin(), order.end(), 0);
+  std::int32_t cursor = 0;
+  return deal(problem, order, [&] { return cursor++ % problem.num_experts(); });
+}
+
+Placement place_random(const BaselineProblem& problem) {
+  std::mt19937_64 rng(problem.seed);
+  std::vector<std::int32_t> order(static_cast<std::size_t>(problem.num_experts()));
+  std::iota(order.begin(), order.end(), 0);
+  shuffle(std::span(order), rng);
+  return deal(problem, order,
+              [&] { return static_cast<std::int32_t>(uniform_below(order.size(), rng)); });
+}
+
+Placement place_affinity(const BaselineProblem& problem) {
+  const std::int32_t ep_size = problem.cluster.ep_size(), size = problem.slots_per_rank;
+  const auto group_of =
+      group_by_affinity(problem.counts, {.num_groups = ep_size, .min = size, .max = size});
+  Placement placement{.num_experts = problem.num_experts(), .slots = {ep_size, size}};
+  std::vector<std::int64_t> filled(static_cast<std::size_t>(ep_size));
+  for (std::int32_t e = 0; e < problem.num_experts(); ++e) {
+    const std::int32_t group = group_of[static_cast<std::size_t>(e)];
+    placement.slots(group, filled[static_cast<std::size_t>(group)]++) = ExpertId{e};
+  }
+  return placement;
+}
+
+}  // namespace c2r

@@ -1,0 +1,131 @@
+// place_grace(): hierarchical non-uniform grouping, then replication of what is hot. See
+// baselines.h for the paper and for what is adapted.
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <optional>
+
+#include "c2r/core/error.h"
+#include "c2r/placement/baselines/baselines.h"
+#include "c2r/placement/baselines/spectral.h"
+
+namespace c2r {
+namespace {
+
+using Experts = std::vector<std::int32_t>;
+
+GroupSizes graceful_sizes(std::size_t num_items, std::int32_t num_groups, std::int32_t capacity) {
+  const double mean = static_cast<double>(num_items) / num_groups;
+  const auto most = static_cast<std::int32_t>(std::floor(mean * (1 + kGraceNonUniformity)));
+  const auto least = static_cast<std::int32_t>(std::ceil(mean * (1 - kGraceNonUniformity)));
+  return {.num_groups = num_groups,
+          .min = std::min(least, static_cast<std::int32_t>(std::floor(mean))),
+          .max = std::max(std::min(most, capacity), static_cast<std::int32_t>(std::ceil(mean)))};
+}
+
+std::vector<Experts> split(MatrixView<const std::int64_t> counts, const Experts& experts,
+                           std::int32_t num_groups, std::int32_t capacity) {
+  const std::int64_t n = std::ssize(experts);
+  Matrix<std::int64_t> affinity(n, n);
+  for (std::int64_t a = 0; a < n; ++a) {
+    for (std::int64_t b = 0; b < n; ++b) {
+      affinity(a, b) = counts(experts[std::size_t(a)], experts[std::size_t(b)]);
+    }
+  }
+  const auto group_of =
+      group_by_affinity(affinity, graceful_sizes(experts.size(), num_groups, capacity));
+  std::vector<Experts> groups(static_cast<std::size_t>(num_groups));
+  for (std::size_t i = 0; i < experts.size(); ++i) {
+    groups[static_cast<std::size_t>(group_of[i])].push_back(experts[i]);
+  }
+  return groups;
+}
+
+// Step 1.
+std::vector<Experts> group_hierarchically(const BaselineProblem& problem) {
+  Experts all(static_cast<std::size_t>(problem.num_experts()));
+  std::iota(all.begin(), all.end(), 0);
+  std::vector<Experts> ranks;
+  const Cluster& cluster = problem.cluster;
+  for (const Experts& node : split(problem.counts, all, cluster.num_nodes,
+                                   problem.slots_per_rank * cluster.ranks_per_node)) {
+    for (auto& rank : split(problem.counts, node, cluster.ranks_per_node, problem.slots_per_rank)) {
+      ranks.push_back(std::move(rank));
+    }
+  }
+  return ranks;
+}
+
+// Step 2: how loads lie while slots are filled.
+struct Replicas {
+  const BaselineProblem& problem;
+  std::vector<Experts> ranks;
+  std::vector<double> load_per_replica;  // [num_experts]
+  std::vector<std::int32_t> num_replicas;
+
+  double rank_load(std::size_t rank) const {
+    double load = 0;
+    for (const std::int32_t e : ranks[rank]) load += load_per_replica[static_cast<std::size_t>(e)];
+    return load;
+  }
+  bool can_take(std::size_t rank, std::int32_t expert) const {
+    return std::ssize(ranks[rank]) < problem.slots_per_rank &&
+           std::ranges::find(ranks[rank], expert) == ranks[rank].end();
+  }
+  void add(std::size_t rank, std::int32_t expert) {
+    ranks[rank].push_back(expert);
+    auto& count = num_replicas[static_cast<std::size_t>(expert)];
+    load_per_replica[static_cast<std::size_t>(expert)] =
+        static_cast<double>(problem.counts(expert, expert)) / ++count;
+  }
+};
+
+std::vector<std::size_t> ranks_by_load(const Replicas& replicas) {
+  std::vector<double> load;
+  for (std::size_t r = 0; r < replicas.ranks.size(); ++r) load.push_back(replicas.rank_load(r));
+  std::vector<std::size_t> order(load.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::ranges::stable_sort(order, [&](auto a, auto b) { return load[a] > load[b]; });
+  return order;
+}
+
+// The hottest expert of the most loaded rank goes to the least loaded rank that can take it; where
+// none can, the next hottest, then the next rank. A spare slot can always be filled, because a rank
+// with one lacks an expert, which some rank has.
+void add_one_replica(Replicas& replicas) {
+  const auto order = ranks_by_load(replicas);
+  for (const std::size_t busy : order) {
+    Experts hottest = replicas.ranks[busy];
+    std::ranges::stable_sort(hottest, [&](auto a, auto b) {
+      return replicas.load_per_replica[std::size_t(a)] > replicas.load_per_replica[std::size_t(b)];
+    });
+    for (const std::int32_t expert : hottest) {
+      const auto idle = std::find_if(order.rbegin(), order.rend(), [&](std::size_t rank) {
+        return replicas.can_take(rank, expert);
+      });
+      if (idle != order.rend()) return replicas.add(*idle, expert);
+    }
+  }
+}
+
+}  // namespace
+
+Placement place_grace(const BaselineProblem& problem) {
+  Replicas replicas{.problem = problem, .ranks = group_hierarchically(problem)};
+  for (std::int32_t e = 0; e < problem.num_experts(); ++e) {
+    replicas.load_per_replica.push_back(static_cast<double>(problem.counts(e, e)));
+    replicas.num_replicas.push_back(1);
+  }
+  for (std::int32_t n = problem.num_slots() - problem.num_experts(); n > 0; --n) {
+    add_one_replica(replicas);
+  }
+  Placement placement{.num_experts = problem.num_experts(),
+                      .slots = {problem.cluster.ep_size(), problem.slots_per_rank}};
+  auto slot = placement.slots.all().begin();
+  for (const Experts& rank : replicas.ranks) {
+    for (const std::int32_t e : rank) *slot++ = ExpertId{e};
+  }
+  return placement;
+}
+
+}  // namespace c2r

@@ -1,0 +1,60 @@
+// The predicted time of one MoE layer under a placement: compute and communication of its slowest
+// rank. A model for comparing placements; everything it returns is predicted, nothing measured.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "c2r/placement/cost/volume.h"
+
+namespace c2r {
+
+/// How a runtime puts communication and compute in time.
+enum class Overlap {
+  kAdded,       // dispatch, then experts, then combine
+  kOverlapped,  // chunk by chunk: communication of one chunk under the compute of another
+};
+
+/// "added", "overlapped".
+std::string_view name_of(Overlap overlap);
+/// @throws Error(kInvalidArgument), listing the names
+Overlap parse_overlap(std::string_view name);
+
+struct LayerTimeOptions {
+  Cluster cluster;  // needs device_flop_per_s
+  CopyFormat format;
+  double flop_per_choice = 0;  // of one expert on one token: flop_of_gated_mlp()
+  Overlap overlap = Overlap::kAdded;
+  /// Tokens of the batch whose time is asked for, if it is not the volume's: copies and choices are
+  /// taken in proportion.
+  std::optional<std::int64_t> batch_tokens;
+};
+
+/// FLOPs of a gated expert on one token: three products of hidden x intermediate, two FLOPs each.
+double flop_of_gated_mlp(std::int64_t hidden, std::int64_t intermediate);
+
+struct PredictedLayerTime {
+  double predicted_compute_s = 0;   // of the rank with most choices
+  double predicted_dispatch_s = 0;  // of the slowest link
+  double predicted_combine_s = 0;
+  double predicted_total_s = 0;
+  RankId slowest_compute_rank{0};  // the lowest of equals
+
+  bool operator==(const PredictedLayerTime&) const = default;
+};
+
+/// compute = max over ranks of (choices x flop_per_choice / device_flop_per_s);
+/// dispatch = max over links of (bytes / bandwidth + latency), where a rank's links are one into
+/// its node and one out of it, each carrying what the rank sends and, at once, what it receives;
+/// an idle link costs nothing. combine is the same backwards. Together they are
+///   added:       dispatch + compute + combine
+///   overlapped:  max(dispatch + combine, compute)
+/// Fractions of copies, from uniform homes, count as such. Launches, the router, and congestion
+/// beyond a rank's own links are not in it.
+///
+/// @param volume in the same cluster
+/// @throws Error(kInvalidArgument) if the cluster is another, or an option is missing or not valid
+PredictedLayerTime predict_layer_time(const Volume& volume, const LayerTimeOptions& options);
+
+}  // namespace c2r

@@ -1,0 +1,247 @@
+#include "c2r/placement/cost/reach.h"
+
+#include <algorithm>
+#include <atomic>
+#include <functional>
+#include <numeric>
+
+#include "c2r/core/enum_names.h"
+#include "c2r/core/error.h"
+#include "c2r/core/parallel.h"
+#include "c2r/trace/trace_chunks.h"
+
+namespace c2r {
+namespace {
+
+constexpr EnumName<Homes> kHomes[] = {{Homes::kSequences, "sequences"},
+                                      {Homes::kUniform, "uniform"}};
+
+std::int64_t at(RankId rank) {
+  return static_cast<std::int64_t>(index(rank));
+}
+
+Reach empty_reach(const Placement& placement, const ReplicaChooser& chooser,
+                  const ReachOptions& options, std::int64_t num_homes) {
+  const std::int64_t ep_size = options.cluster.ep_size();
+  return {.cluster = options.cluster,
+          .rule = options.rule,
+          .homes = options.homes,
+          .has_replicas = chooser.has_replicas(),
+          .denominator = options.homes == Homes::kUniform ? ep_size : 1,
+          .num_tokens = std::vector<std::int64_t>(static_cast<std::size_t>(num_homes)),
+          .choices_on_rank = {num_homes, ep_size},
+          .tokens_on_rank = {num_homes, ep_size},
+          .tokens_on_node = {num_homes, options.cluster.num_nodes},
+          .choices_of_expert = {placement.num_experts, ep_size}};
+}
+
+void add_to(std::span<std::int64_t> sums, std::span<const std::int64_t> counts) {
+  std::ranges::transform(sums, counts, sums.begin(), std::plus());
+}
+
+// The first of every run of `num_alike` homes gets what `alike` has for its only home.
+void add_to_first_homes(const Reach& alike, std::int64_t num_alike, Reach& reach) {
+  for (std::int64_t home = 0; home < reach.cluster.ep_size(); home += num_alike) {
+    reach.num_tokens[static_cast<std::size_t>(home)] += alike.num_tokens[0];
+    add_to(reach.choices_on_rank.row(home), alike.choices_on_rank.row(0));
+    add_to(reach.tokens_on_rank.row(home), alike.tokens_on_rank.row(0));
+    add_to(reach.tokens_on_node.row(home), alike.tokens_on_node.row(0));
+    add_to(reach.choices_of_expert.all(), alike.choices_of_expert.all());
+  }
+}
+
+// Every run of `num_alike` homes gets what its first one has.
+void copy_to_alike_homes(std::int64_t num_alike, Reach& reach) {
+  for (std::int64_t home = 0; home < reach.cluster.ep_size(); ++home) {
+    const std::int64_t first = home - home % num_alike;
+    reach.num_tokens[static_cast<std::size_t>(home)] =
+        reach.num_tokens[static_cast<std::size_t>(first)];
+    for (auto* counts : {&reach.choices_on_rank, &reach.tokens_on_rank, &reach.tokens_on_node}) {
+      if (home != first) std::ranges::copy(counts->row(first), counts->row(home).begin());
+    }
+  }
+  for (std::int64_t& count : reach.choices_of_expert.all()) count *= num_alike;
+}
+
+std::vector<TokenRange> outside(std::span<const TokenRange> ranges, std::int64_t num_tokens) {
+  std::vector<TokenRange> others;
+  std::int64_t begin = 0;
+  for (const TokenRange& range : ranges) {
+    others.push_back({begin, range.begin});
+    begin = range.end;
+  }
+  others.push_back({begin, num_tokens});
+  return others;
+}
+
+}  // namespace
+
+std::string_view name_of(Homes homes) {
+  return name_in(kHomes, homes);
+}
+
+Homes parse_homes(std::string_view name) {
+  return parse_in(kHomes, "homes are", name);
+}
+
+std::vector<RankId> homes_of_sequences(std::span<const std::int64_t> sequence_starts,
+                                       std::int64_t num_tokens, std::int32_t ep_size,
+                                       std::span<const TokenRange> ranges) {
+  std::vector<RankId> homes(static_cast<std::size_t>(num_tokens), RankId{0});
+  std::int32_t num_inside = 0, num_outside = 0;
+  auto range = ranges.begin();
+  for (std::size_t s = 0; s < sequence_starts.size(); ++s) {
+    const std::int64_t start = sequence_starts[s];
+    while (range != ranges.end() && range->end <= start) ++range;
+    const bool is_inside = range != ranges.end() && range->begin <= start;
+    const bool is_last = s + 1 == sequence_starts.size();
+    const auto begin = homes.begin() + start;
+    const auto end = is_last ? homes.end() : homes.begin() + sequence_starts[s + 1];
+    std::fill(begin, end, RankId{(is_inside ? num_inside : num_outside)++ % ep_size});
+  }
+  return homes;
+}
+
+ReachCounter::ReachCounter(const Placement& placement, const ReachOptions& options)
+    : chooser_(placement, options.cluster, options.rule, options.seed),
+      reach_(empty_reach(placement, chooser_, options, options.cluster.ep_size())),
+      alike_(empty_reach(placement, chooser_, options, 1)),
+      num_alike_homes_(options.homes == Homes::kUniform ? chooser_.num_alike_homes() : 1),
+      last_on_rank_(static_cast<std::size_t>(options.cluster.ep_size())),
+      last_on_node_(static_cast<std::size_t>(options.cluster.num_nodes)) {
+  for (std::int32_t rank = 0; rank < options.cluster.ep_size(); ++rank) {
+    node_of_rank_.push_back(options.cluster.node_of(RankId{rank}));
+  }
+}
+
+void ReachCounter::add(MatrixView<const ExpertId> topk_idx, std::span<const RankId> homes) {
+  serve(topk_idx, homes, /*is_counted=*/true);
+}
+
+void ReachCounter::serve_before(MatrixView<const ExpertId> topk_idx,
+                                std::span<const RankId> homes) {
+  serve(topk_idx, homes, /*is_counted=*/false);
+}
+
+void ReachCounter::serve(MatrixView<const ExpertId> topk_idx, std::span<const RankId> homes,
+                         bool is_counted) {
+  C2R_REQUIRE((reach_.homes == Homes::kSequences ? topk_idx.rows() : 0) == std::ssize(homes),
+              kInvalidArgument, "{} home ranks were given for {} tokens, with homes {}",
+              homes.size(), topk_idx.rows(), name_of(reach_.homes));
+  served_by_.resize(static_cast<std::size_t>(topk_idx.cols()));
+  for (std::int64_t t = 0; t < topk_idx.rows(); ++t, ++next_token_) {
+    const auto experts = topk_idx.row(t);
+    if (homes.empty()) {
+      serve_uniformly(experts, is_counted);
+      continue;
+    }
+    const RankId home = homes[static_cast<std::size_t>(t)];
+    chooser_.choose(experts, home, next_token_, served_by_);
+    if (is_counted) count_token(experts, at(home), reach_);
+  }
+}
+
+void ReachCounter::serve_uniformly(std::span<const ExpertId> experts, bool is_counted) {
+  if (chooser_.choose_alike(experts, num_alike_homes_, served_by_)) {
+    if (is_counted) count_token(experts, 0, alike_);
+    return;
+  }
+  for (std::int32_t home = 0; home < reach_.cluster.ep_size(); home += num_alike_homes_) {
+    chooser_.choose(experts, RankId{home}, next_token_, served_by_);
+    if (is_counted) count_token(experts, home, reach_);
+  }
+}
+
+void ReachCounter::count_token(std::span<const ExpertId> experts, std::int64_t home, Reach& reach) {
+  ++reach.num_tokens[std::size_t(home)];
+  ++num_counted_;
+  const auto choices_on_rank = reach.choices_on_rank.row(home);
+  const auto tokens_on_rank = reach.tokens_on_rank.row(home);
+  const auto tokens_on_node = reach.tokens_on_node.row(home);
+  const auto choices_of_expert = reach.choices_of_expert.all();
+  for (std::size_t i = 0; i < experts.size(); ++i) {
+    if (served_by_[i] == kNoRank) continue;
+    const std::size_t rank = index(served_by_[i]);
+    ++choices_of_expert[index(experts[i]) * choices_on_rank.size() + rank];
+    ++choices_on_rank[rank];
+    // Sums instead of branches, which nothing could predict.
+    const auto node = std::size_t(node_of_rank_[rank]);
+    tokens_on_rank[rank] += std::exchange(last_on_rank_[rank], num_counted_) != num_counted_;
+    tokens_on_node[node] += std::exchange(last_on_node_[node], num_counted_) != num_counted_;
+  }
+}
+
+Reach ReachCounter::finish() const {
+  Reach reach = reach_;
+  add_to_first_homes(alike_, num_alike_homes_, reach);
+  copy_to_alike_homes(num_alike_homes_, reach);
+  return reach;
+}
+
+std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> ranges,
+                               std::span<const Placement> placements, const ReachOptions& options,
+                               int num_threads, Progress& progress) {
+  const TraceHeader& header = trace.header();
+  C2R_REQUIRE(std::ssize(placements) == header.num_layers(), kInvalidArgument,
+              "there are {} placements, but the trace has {} layers", placements.size(),
+              header.num_layers());
+  std::vector<RankId> homes;
+  if (options.homes == Homes::kSequences) {
+    homes = homes_of_sequences(trace.sequence_starts(), trace.num_tokens(),
+                               options.cluster.ep_size(), ranges);
+  }
+  std::vector<Reach> result(placements.size());
+  std::atomic<std::int64_t> num_done = 0;
+  parallel_for(header.num_layers(), num_threads, [&](std::int64_t layer, int thread) {
+    const Placement& placement = placements[static_cast<std::size_t>(layer)];
+    C2R_REQUIRE(placement.num_experts == header.num_experts, kInvalidArgument,
+                "the placement of layer {} is for {} experts, but the trace has {}", layer,
+                placement.num_experts, header.num_experts);
+    ReachCounter counter(placement, options);
+    const auto homes_of = [&](const TokenRange& piece) {
+      return homes.empty() ? std::span<const RankId>()
+                           : std::span<const RankId>(homes).subspan(
+                                 std::size_t(piece.begin), std::size_t(piece.end - piece.begin));
+    };
+    if (counter.has_memory()) {
+      for (const TokenRange& piece : pieces_of(outside(ranges, trace.num_tokens()))) {
+        counter.serve_before(trace.topk_idx(layer, piece.begin, piece.end), homes_of(piece));
+      }
+    }
+    for (const TokenRange& piece : pieces_of(ranges)) {
+      counter.add(trace.topk_idx(layer, piece.begin, piece.end), homes_of(piece));
+    }
+    result[static_cast<std::size_t>(layer)] = counter.finish();
+    const std::int64_t done = ++num_done;
+    if (thread == 0) progress.update(done, header.num_layers());
+  });
+  return result;
+}
+
+Placement keep_main_slots(const Placement& placement, const Reach& reach) {
+  const auto hosts_of = ranks_of_experts(placement);
+  Placement kept = placement;
+  for (std::int64_t rank = 0; rank < kept.slots.rows(); ++rank) {
+    for (ExpertId& slot : kept.slots.row(rank)) {
+      if (slot == kNoExpert) continue;
+      const auto& hosts = hosts_of[index(slot)];
+      const auto choices = reach.choices_of_expert.row(static_cast<std::int64_t>(index(slot)));
+      const RankId main =
+          *std::ranges::max_element(hosts, {}, [&](RankId host) { return choices[index(host)]; });
+      if (at(main) != rank) slot = kNoExpert;
+    }
+  }
+  return kept;
+}
+
+std::vector<std::int64_t> rank_choices(const Reach& reach) {
+  std::vector<std::int64_t> choices(static_cast<std::size_t>(reach.choices_on_rank.cols()));
+  for (std::int64_t home = 0; home < reach.choices_on_rank.rows(); ++home) {
+    for (std::size_t r = 0; r < choices.size(); ++r) {
+      choices[r] += reach.choices_on_rank(home, static_cast<std::int64_t>(r));
+    }
+  }
+  return choices;
+}
+
+}  // namespace c2r

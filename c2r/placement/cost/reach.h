@@ -1,0 +1,140 @@
+// Which ranks and nodes the tokens reach under a placement: the counts behind every volume.
+//
+// A token's experts, the replica rule and its home rank say which ranks serve it. Counted over
+// tokens, by home rank, that is all that any copy mode (volume.h) and any load figure depends on.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "c2r/collaboration/collaboration.h"
+#include "c2r/core/matrix.h"
+#include "c2r/core/progress.h"
+#include "c2r/placement/cluster.h"
+#include "c2r/placement/cost/replica_rule.h"
+#include "c2r/placement/placement.h"
+#include "c2r/trace/sequence_split.h"
+#include "c2r/trace/trace.h"
+
+namespace c2r {
+
+/// Where tokens come from.
+enum class Homes {
+  kSequences,  // data parallel: all tokens of a sequence live on one rank; ranks take turns
+  kUniform,    // every token is equally likely to live on each rank: the expectation
+};
+
+/// "sequences", "uniform".
+std::string_view name_of(Homes homes);
+/// @throws Error(kInvalidArgument), listing the names
+Homes parse_homes(std::string_view name);
+
+/// The home rank of each token under Homes::kSequences. [num_tokens] The sequences that begin in
+/// `ranges` are dealt to the ranks in turn, from rank 0 on, and so are the others: every other
+/// sequence of a trace must not all live on every other rank.
+/// @param sequence_starts ascending; tokens before the first start, or without any, live on rank 0
+/// @param ranges ascending and disjoint
+std::vector<RankId> homes_of_sequences(std::span<const std::int64_t> sequence_starts,
+                                       std::int64_t num_tokens, std::int32_t ep_size,
+                                       std::span<const TokenRange> ranges);
+
+struct ReachOptions {
+  Cluster cluster;
+  ReplicaRule rule = ReplicaRule::kLocalFirst;
+  std::uint64_t seed = 0;  // of the rule
+  Homes homes = Homes::kUniform;
+};
+
+/// All counts are to be divided by `denominator`: 1 for Homes::kSequences. For kUniform every
+/// token is counted once from each of the ep_size homes, so that the expectation is exact.
+struct Reach {
+  Cluster cluster;
+  ReplicaRule rule = ReplicaRule::kLocalFirst;
+  Homes homes = Homes::kUniform;
+  bool has_replicas = false;  // without, the rule makes no difference
+  bool is_exact = true;       // false: tokens_on_* are lower bounds, see reach_from_pairs()
+  std::int64_t denominator = 1;
+  std::vector<std::int64_t> num_tokens;    // [ep_size], tokens of each home rank
+  Matrix<std::int64_t> choices_on_rank;    // [ep_size, ep_size], (home, rank): choices served
+  Matrix<std::int64_t> tokens_on_rank;     // [ep_size, ep_size], (home, rank): tokens served
+  Matrix<std::int64_t> tokens_on_node;     // [ep_size, num_nodes], (home, node): tokens served
+  Matrix<std::int64_t> choices_of_expert;  // [num_experts, ep_size], (expert, rank), of all homes
+
+  bool operator==(const Reach&) const = default;
+};
+
+/// Counts the tokens of one layer, batch after batch.
+class ReachCounter {
+ public:
+  /// @throws Error(kInvalidArgument) if the placement is not valid or not for the cluster
+  ReachCounter(const Placement& placement, const ReachOptions& options);
+
+  /// Adds the next tokens. @param topk_idx [num_tokens, top_k], checked; kNoExpert is skipped
+  /// @param homes [num_tokens] for Homes::kSequences, else empty
+  /// @throws Error(kInvalidArgument) if `homes` has another length
+  ///
+  /// Cost: one ReplicaChooser::choose() a token; for Homes::kUniform ep_size of them, or as many as
+  /// there are homes that are not alike (ReplicaChooser::num_alike_homes()).
+  void add(MatrixView<const ExpertId> topk_idx, std::span<const RankId> homes);
+
+  /// Serves tokens that came before those to count. As add().
+  void serve_before(MatrixView<const ExpertId> topk_idx, std::span<const RankId> homes);
+  /// Whether serve_before() makes a difference.
+  bool has_memory() const { return chooser_.has_memory(); }
+
+  Reach finish() const;
+
+ private:
+  void serve(MatrixView<const ExpertId> topk_idx, std::span<const RankId> homes, bool is_counted);
+  void serve_uniformly(std::span<const ExpertId> experts, bool is_counted);
+  void count_token(std::span<const ExpertId> experts, std::int64_t home, Reach& reach);
+
+  ReplicaChooser chooser_;
+  Reach reach_;
+  Reach alike_;  // one home, which stands for all: of tokens that all homes serve alike
+  std::int32_t num_alike_homes_ = 1;  // of which the first is counted for all
+  std::int64_t next_token_ = 0;
+  std::vector<std::int32_t> node_of_rank_;  // [ep_size]
+  std::vector<RankId> served_by_;           // [top_k], scratch
+  // The count_token() that last met a rank or a node. [ep_size], [num_nodes]
+  std::vector<std::int64_t> last_on_rank_, last_on_node_;
+  std::int64_t num_counted_ = 0;
+};
+
+/// Counts the tokens of a trace in `ranges`. [num_layers]
+///
+/// A rule that looks at earlier tokens has served the trace's other tokens before: those that a
+/// plan was fitted on, when it is reported on the rest. So the loads that break ties start from
+/// traffic of the same kind, as in a server that has run for a while.
+///
+/// @param ranges ascending and disjoint
+/// @param placements one for each layer of the trace
+/// @throws Error(kInvalidArgument) if they are not for the trace's experts and layers,
+///         Error(kInvalidFile) if the trace holds an invalid choice
+std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> ranges,
+                               std::span<const Placement> placements, const ReachOptions& options,
+                               int num_threads, Progress& progress);
+
+/// The same for one layer from pair counts alone. Exact for top_k <= 2, where pairs are all there
+/// is. For more, `choices_on_rank` is exact and tokens_on_* are the Dawson-Sankoff lower bound of
+/// a union from its single and pair sums (rounded; no less than the largest load): what they would
+/// be if each token that reaches a rank chose about the same number of experts there.
+///
+/// @throws Error(kInvalidArgument) if homes are not uniform, or if the placement has replicas and
+///         the rule is not kLocalFirst: pair counts do not say what other rules need
+///
+/// Cost: O(num_experts^2), times ep_size with replicas.
+Reach reach_from_pairs(const CollaborationMatrix& counts, std::int64_t num_tokens,
+                       std::int32_t top_k, const Placement& placement, const ReachOptions& options);
+
+/// `placement` with one slot for each expert: the one that served most of its choices, of equals on
+/// the lowest rank. The other slots are empty.
+/// @param reach of this placement
+Placement keep_main_slots(const Placement& placement, const Reach& reach);
+
+/// Choices served by each rank; divide by `denominator`. [ep_size]
+std::vector<std::int64_t> rank_choices(const Reach& reach);
+
+}  // namespace c2r

@@ -1,0 +1,101 @@
+// Which rank serves each chosen expert of a token, where an expert has several replicas.
+//
+// The rule decides how many copies of the token are sent, so every predicted number names it.
+// Experts with one replica leave it no choice: without replicas all rules agree.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "c2r/core/ids.h"
+#include "c2r/placement/cluster.h"
+#include "c2r/placement/cost/cover.h"
+#include "c2r/placement/placement.h"
+
+namespace c2r {
+
+enum class ReplicaRule {
+  /// Fewest ranks, exactly: no choice of replicas needs fewer (cover.h), as the optimizer assumes.
+  /// Ties go to the fewest nodes; then to ranks of which one is in the home node; then to the least
+  /// load so far, summed over the token's experts; then to the lexicographically lowest ranks. An
+  /// expert that two of the ranks host goes to the less loaded, then lower one. "Load so far"
+  /// counts the (token, expert) choices that earlier tokens of the same home rank gave to a rank:
+  /// the home rank knows it without asking another, so that a runtime can follow the rule and agree
+  /// exactly.
+  kFewestRanks,
+  /// Each expert by itself: the home rank's own replica, else one in the home node, else one
+  /// elsewhere. Where several are left, one is fixed for each (home rank, expert) by a seeded fair
+  /// deal: of the ranks that must choose among the same replicas, the numbers that use each differ
+  /// by at most one. This is SGLang's `static` algorithm, but not its random numbers.
+  kLocalFirst,
+  /// Each (token, expert) by itself, all replicas equally likely: a hash of seed, token and expert,
+  /// whatever the home rank, so that layers given the same seed draw alike. SGLang's `dynamic`,
+  /// made repeatable.
+  kRandom,
+};
+
+/// "fewest-ranks", "local-first", "random": the same in options, JSON and tables.
+std::string_view name_of(ReplicaRule rule);
+/// @throws Error(kInvalidArgument), listing the names
+ReplicaRule parse_replica_rule(std::string_view name);
+
+/// "Served by no rank": what a masked choice gets.
+inline constexpr RankId kNoRank{-1};
+
+/// Applies a rule to one token after another. Which rank serves what depends on the placement, the
+/// cluster, the rule, the seed and, where it looks at loads, the earlier tokens of the same home
+/// rank in their order; on nothing else.
+class ReplicaChooser {
+ public:
+  /// @throws Error(kInvalidArgument) if the placement is not valid or not for this cluster
+  ReplicaChooser(const Placement& placement, const Cluster& cluster, ReplicaRule rule,
+                 std::uint64_t seed);
+
+  /// Fills `served_by` [top_k] with the rank that serves each of `experts` [top_k], kNoRank for
+  /// kNoExpert.
+  /// @param experts distinct and below num_experts, or kNoExpert: checked by whoever read them
+  /// @param token names the token for kRandom; its row in the trace
+  ///
+  /// Cost: O(top_k) without replicas or for the other rules; for kFewestRanks as
+  /// CoverSolver::solve(), some 0.1 us for top-4 on 8 ranks.
+  void choose(std::span<const ExpertId> experts, RankId home, std::int64_t token,
+              std::span<RankId> served_by);
+
+  /// choose() from the homes 0, home_step, 2 * home_step and so on at once, if it is quickly known
+  /// that all of them choose the same, whatever came before. Else does nothing and returns false.
+  ///
+  /// Cost: as one choose(), and O(top_k) for each home.
+  bool choose_alike(std::span<const ExpertId> experts, std::int32_t home_step,
+                    std::span<RankId> served_by);
+
+  /// The home ranks in runs of this many, from rank 0 on, are served alike after the same tokens.
+  std::int32_t num_alike_homes() const;
+  /// Whether choose() gives an expert the same rank in every token of a home rank.
+  bool ignores_token() const { return !has_replicas_ || rule_ == ReplicaRule::kLocalFirst; }
+  /// Whether choose() depends on the tokens before.
+  bool has_memory() const { return has_replicas_ && rule_ == ReplicaRule::kFewestRanks; }
+  bool has_replicas() const { return has_replicas_; }
+
+ private:
+  void find_covers(std::span<const ExpertId> experts);
+  void choose_cover(std::span<const ExpertId> experts, RankId home, std::span<RankId> served_by);
+  void deal_local_first();
+
+  Cluster cluster_;
+  ReplicaRule rule_;
+  std::uint64_t seed_;
+  bool has_replicas_ = false;
+  std::vector<std::vector<RankId>> hosts_;  // [num_experts], ascending
+  Matrix<RankId> dealt_;  // [ep_size, num_experts], (home, expert); kLocalFirst only
+
+  // kFewestRanks only.
+  Matrix<std::int64_t> load_;  // [ep_size, ep_size], (home, serving rank)
+  std::optional<CoverSolver> solver_;
+  std::vector<ExpertId> last_experts_;                        // of the token chosen for last
+  std::vector<std::uint16_t> chosen_experts_, chosen_ranks_;  // those there are, who serves them
+};
+
+}  // namespace c2r

@@ -1,0 +1,129 @@
+#include "c2r/placement/cost/volume.h"
+
+#include "c2r/core/enum_names.h"
+#include "c2r/core/error.h"
+
+namespace c2r {
+namespace {
+
+constexpr EnumName<CopyMode> kModes[] = {{CopyMode::kPerExpert, "per-expert"},
+                                         {CopyMode::kPerRank, "per-rank"},
+                                         {CopyMode::kPerNode, "per-node"},
+                                         {CopyMode::kAllGather, "all-gather"}};
+
+void add_per_node(const Reach& reach, std::int64_t home, Matrix<std::int64_t>& links) {
+  const Cluster& cluster = reach.cluster;
+  const RankId home_rank{static_cast<std::int32_t>(home)};
+  for (std::int32_t node = 0; node < cluster.num_nodes; ++node) {
+    const auto relay = static_cast<std::int64_t>(index(cluster.peer_on(node, home_rank)));
+    if (relay != home) links(home, relay) += reach.tokens_on_node(home, node);
+    for (std::int64_t local = 0; local < cluster.ranks_per_node; ++local) {
+      const std::int64_t dst = std::int64_t{node} * cluster.ranks_per_node + local;
+      links(relay, dst) += reach.tokens_on_rank(home, dst);
+    }
+  }
+}
+
+void add_home(const Reach& reach, CopyMode mode, std::int64_t home, Matrix<std::int64_t>& links) {
+  if (mode == CopyMode::kPerNode) return add_per_node(reach, home, links);
+  for (std::int64_t dst = 0; dst < links.cols(); ++dst) {
+    links(home, dst) += mode == CopyMode::kPerExpert ? reach.choices_on_rank(home, dst)
+                        : mode == CopyMode::kPerRank
+                            ? reach.tokens_on_rank(home, dst)
+                            : reach.num_tokens[static_cast<std::size_t>(home)];
+  }
+}
+
+void sum_links(const Cluster& cluster, Volume& volume) {
+  const std::int32_t ep_size = cluster.ep_size();
+  volume.sent.assign(static_cast<std::size_t>(ep_size), 0);
+  volume.received.assign(static_cast<std::size_t>(ep_size), 0);
+  for (std::int32_t src = 0; src < ep_size; ++src) {
+    for (std::int32_t dst = 0; dst < ep_size; ++dst) {
+      const std::int64_t copies = volume.link_copies(src, dst);
+      if (src == dst) {
+        volume.local_copies += copies;
+        continue;
+      }
+      volume.sent[static_cast<std::size_t>(src)] += copies;
+      volume.received[static_cast<std::size_t>(dst)] += copies;
+      const bool is_intra = cluster.node_of(RankId{src}) == cluster.node_of(RankId{dst});
+      (is_intra ? volume.intra_node_copies : volume.inter_node_copies) += copies;
+    }
+  }
+}
+
+VolumeBytes bytes_of(const Volume& volume, std::int64_t hidden, std::int64_t element_bytes) {
+  // The sum of the three counts fits, so that each of them and any sum of them does.
+  std::int64_t total = 0;
+  C2R_REQUIRE(!__builtin_mul_overflow(hidden, element_bytes, &total) &&
+                  !__builtin_mul_overflow(total, volume.total_copies(), &total),
+              kInvalidArgument, "{} copies of {} values of {} bytes are more than 2^63 bytes",
+              volume.total_copies(), hidden, element_bytes);
+  const std::int64_t copy_bytes = hidden * element_bytes;
+  return {.denominator = volume.denominator,
+          .intra_node_bytes = volume.intra_node_copies * copy_bytes,
+          .inter_node_bytes = volume.inter_node_copies * copy_bytes,
+          .local_bytes = volume.local_copies * copy_bytes};
+}
+
+}  // namespace
+
+std::string_view name_of(CopyMode mode) {
+  return name_in(kModes, mode);
+}
+
+CopyMode parse_copy_mode(std::string_view name) {
+  return parse_in(kModes, "a copy mode is", name);
+}
+
+CopyMode default_copy_mode(const Cluster& cluster) {
+  const bool has_fast_level = cluster.num_nodes > 1 && cluster.ranks_per_node > 1;
+  return has_fast_level ? CopyMode::kPerNode : CopyMode::kPerRank;
+}
+
+double Volume::per_token(std::int64_t count) const {
+  if (num_tokens == 0) return 0;
+  return static_cast<double>(count) / static_cast<double>(denominator * num_tokens);
+}
+
+Volume volume_of(const Reach& reach, CopyMode mode) {
+  const std::int64_t ep_size = reach.cluster.ep_size();
+  const bool needs_tokens_on = mode == CopyMode::kPerRank || mode == CopyMode::kPerNode;
+  Volume volume{.mode = mode,
+                .rule = reach.rule,
+                .homes = reach.homes,
+                .has_replicas = reach.has_replicas,
+                .is_exact = reach.is_exact || !needs_tokens_on,
+                .denominator = reach.denominator,
+                .link_copies = {ep_size, ep_size},
+                .choices = rank_choices(reach)};
+  for (std::int64_t home = 0; home < ep_size; ++home) {
+    volume.num_tokens += reach.num_tokens[static_cast<std::size_t>(home)];
+    add_home(reach, mode, home, volume.link_copies);
+  }
+  volume.num_tokens /= reach.denominator;
+  sum_links(reach.cluster, volume);
+  return volume;
+}
+
+void check_copy_format(const CopyFormat& format) {
+  C2R_REQUIRE(
+      format.hidden >= 1 && format.dispatch_element_bytes >= 1 && format.combine_element_bytes >= 1,
+      kInvalidArgument,
+      "a copy of {} values of {} bytes in dispatch and {} in combine: each must be at least "
+      "1",
+      format.hidden, format.dispatch_element_bytes, format.combine_element_bytes);
+}
+
+VolumeBytes dispatch_bytes(const Volume& volume, const CopyFormat& format) {
+  check_copy_format(format);
+  return bytes_of(volume, format.hidden, format.dispatch_element_bytes);
+}
+
+VolumeBytes combine_bytes(const Volume& volume, const CopyFormat& format) {
+  check_copy_format(format);
+  return bytes_of(volume, format.hidden, format.combine_element_bytes);
+}
+
+}  // namespace c2r

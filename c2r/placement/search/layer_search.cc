@@ -1,0 +1,328 @@
+#include "c2r/placement/search/layer_search.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "c2r/core/error.h"
+#include "c2r/placement/search/column_search.h"
+#include "c2r/placement/search/partition_level.h"
+#include "c2r/placement/search/partition_search.h"
+#include "c2r/placement/search/replica_fill.h"
+#include "c2r/placement/search/replica_search.h"
+
+namespace c2r {
+namespace {
+
+// The search for one layer, step by step.
+class LayerSearch {
+ public:
+  LayerSearch(const TokenSets& sets, const Cluster& cluster, const PlacementObjective& objective,
+              const OptimizeOptions& options, const SearchLimits& limits)
+      : sets_(sets), options_(options), limits_(limits), index_(sets), bounds_(index_) {
+    const std::int32_t ep_size = cluster.ep_size();
+    const std::int32_t base = (sets.num_experts + ep_size - 1) / ep_size;
+    slots_per_rank_ = base + options.redundant_slots_per_rank;
+    C2R_REQUIRE(options.redundant_slots_per_rank >= 0 && slots_per_rank_ <= sets.num_experts,
+                kInvalidArgument, "{} redundant slots make {} slots a rank for {} experts",
+                options.redundant_slots_per_rank, slots_per_rank_, sets.num_experts);
+    problem_ = {.index = &index_,
+                .cluster = cluster,
+                .num_items = base * ep_size,
+                .energy = energy_for(index_, sets.num_tokens, cluster, objective),
+                .domain_of_rank = std::vector<std::int32_t>(std::size_t(ep_size))};
+    if (options.num_groups) fix_groups();
+  }
+
+  OptimizedPlacement run(const PlacementObjective& objective) {
+    OptimizedPlacement result = measured(objective, search(objective));
+    for (std::int64_t rank = 0; rank < result.placement.ep_size(); ++rank) {
+      std::ranges::sort(result.placement.slots.row(rank));
+    }
+    // The columns are those within the bound: what misses it may cost less.
+    if (result.meets_bounds && columns_bound_ && *columns_bound_ > result.copy_cost_bound) {
+      result.value_bound += *columns_bound_ - result.copy_cost_bound;  // takes_columns(): kCopies
+      result.copy_cost_bound = *columns_bound_;
+    }
+    result.is_proved_optimal |= is_proved_ && result.meets_bounds;
+    result.is_cut_short = limits_.reached() && !result.is_proved_optimal;
+    return result;
+  }
+
+ private:
+  // Settled.
+  ReplicaState search(const PlacementObjective& objective) {
+    std::vector<std::int32_t> rank_of = first_assignment();
+    if (!index_is_empty()) rank_of = best_partition(rank_of);
+    if (!index_is_empty() && takes_columns() && !limits_.reached())
+      rank_of = finish_by_columns(std::move(rank_of));
+    ReplicaState state(index_, problem_.cluster, filled(rank_of), is_fixed_to_nodes());
+    if (!has_free_slots() || index_is_empty() || !can_improve(measured(objective, state))) {
+      return state;
+    }
+    return search_replicas(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(),
+                           {.work = replica_work(), .seed = options_.seed}, limits_,
+                           std::move(state));
+  }
+
+  OptimizedPlacement measured(const PlacementObjective& objective,
+                              const ReplicaState& state) const {
+    return measure_state(index_, bounds_, sets_.num_tokens, problem_.cluster, objective, state);
+  }
+
+  // Not where all that is minimized is at its bound, as with every expert on every rank.
+  bool can_improve(const OptimizedPlacement& met) const {
+    const bool has_least_copies = met.copy_cost <= met.copy_cost_bound * (1 + kRounding);
+    const bool is_balanced = problem_.energy.imbalance_scale == 0 ||
+                             met.imbalance <= met.imbalance_bound * (1 + kRounding);
+    return !(met.meets_bounds && has_least_copies && is_balanced);
+  }
+
+  bool index_is_empty() const { return index_.num_choices() == 0; }
+  bool has_free_slots() const {
+    return slots_per_rank_ * problem_.cluster.ep_size() > sets_.num_experts;
+  }
+  bool is_fixed_to_nodes() const { return options_.num_groups.has_value(); }
+  bool has_node_level() const {
+    return problem_.cluster.num_nodes > 1 && problem_.energy.node_cost > 0;
+  }
+
+  void fix_groups() {
+    const std::int32_t num_groups = *options_.num_groups;
+    const Cluster& cluster = problem_.cluster;
+    C2R_REQUIRE(num_groups >= 1 && sets_.num_experts % num_groups == 0 &&
+                    num_groups % cluster.num_nodes == 0 &&
+                    sets_.num_experts % cluster.ep_size() == 0,
+                kInvalidArgument,
+                "{} experts in {} groups cannot keep each group in one of {} nodes of {} ranks",
+                sets_.num_experts, num_groups, cluster.num_nodes, cluster.ranks_per_node);
+    for (std::int32_t rank = 0; rank < cluster.ep_size(); ++rank) {
+      problem_.domain_of_rank[std::size_t(rank)] = cluster.node_of(RankId{rank});
+    }
+  }
+
+  // Contiguous; with groups, those that collaborate in one node.
+  std::vector<std::int32_t> first_assignment() const {
+    const std::int32_t base = problem_.num_items / problem_.cluster.ep_size();
+    std::vector<std::int32_t> rank_of(std::size_t(problem_.num_items));
+    for (std::int32_t item = 0; item < problem_.num_items; ++item) {
+      rank_of[std::size_t(item)] = item / base;
+    }
+    if (!options_.num_groups || *options_.num_groups == problem_.cluster.num_nodes) return rank_of;
+    const std::int32_t group_size = sets_.num_experts / *options_.num_groups;
+    std::vector<std::int32_t> next_item(std::size_t(problem_.cluster.num_nodes));
+    const auto node_of_group = nodes_of_groups(group_size);
+    const std::int32_t node_items = base * problem_.cluster.ranks_per_node;
+    for (std::int32_t e = 0; e < sets_.num_experts; ++e) {
+      const std::int32_t node = node_of_group[std::size_t(e / group_size)];
+      const std::int32_t place = node * node_items + next_item[std::size_t(node)]++;
+      rank_of[std::size_t(e)] = place / base;
+    }
+    return rank_of;
+  }
+
+  // The groups as experts of a problem whose ranks are the nodes. Few sets of groups differ.
+  std::vector<std::int32_t> nodes_of_groups(std::int32_t group_size) const {
+    const std::int32_t num_groups = *options_.num_groups;
+    std::map<std::vector<ExpertId>, std::int64_t> tokens_of;
+    std::vector<ExpertId> key;
+    for (std::int64_t set = 0; set < sets_.num_sets(); ++set) {
+      key.clear();
+      for (const std::uint16_t e : index_.experts(set)) {
+        const ExpertId group{e / group_size};
+        if (key.empty() || key.back() != group) key.push_back(group);
+      }
+      tokens_of[key] += sets_.multiplicity[std::size_t(set)];
+    }
+    TokenSets groups{.num_experts = num_groups,
+                     .num_tokens = sets_.num_tokens,
+                     .experts = {std::ssize(tokens_of), sets_.top_k(), kNoExpert}};
+    for (const auto& [experts, num_tokens] : tokens_of) {
+      std::ranges::copy(experts, groups.experts.row(std::ssize(groups.multiplicity)).begin());
+      groups.multiplicity.push_back(num_tokens);
+    }
+    const Cluster nodes_as_ranks{.num_nodes = 1, .ranks_per_node = problem_.cluster.num_nodes};
+    const Placement placement =
+        search_layer(groups, nodes_as_ranks, {}, {.seed = options_.seed, .effort = options_.effort},
+                     limits_)
+            .placement;
+    std::vector<std::int32_t> nodes;
+    for (const auto& hosts : ranks_of_experts(placement)) {
+      nodes.push_back(static_cast<std::int32_t>(hosts[0]));
+    }
+    return nodes;
+  }
+
+  // No effort is too large: what would not be done in a month is endless.
+  std::int64_t effort_times(double work) const {
+    constexpr double kEndless = 1e15;
+    return static_cast<std::int64_t>(std::min(options_.effort * work, kEndless));
+  }
+  // A small problem needs less than `work`: 2000 times every exchange of two slots.
+  std::int64_t work_for(double work, std::int32_t num_slots) const {
+    const double slots = num_slots, sets_per_slot = num_set_choices() / slots;
+    return effort_times(std::min(work, 2000 * slots * slots * (1 + 2 * sets_per_slot)));
+  }
+  // Measured: four times more improves gpt-oss-20b by 0.1 %. Columns need less: they finish the
+  // job.
+  std::int64_t partition_work() const {
+    return work_for(takes_columns() ? 1e6 : 7e6, problem_.num_items);
+  }
+  // Hot annealing from anywhere needs some 50 accepted swaps of each item, each visiting its sets.
+  bool is_large() const {
+    return 50.0 * problem_.num_items * (1 + 4 * num_set_choices() / index_.num_experts()) > 7e6;
+  }
+  // What problems with so many tokens that pairs stand for them afford on pairs, and on tokens.
+  std::int64_t pairs_work() const {
+    return effort_times(std::max(7.5e5, 3e3 * problem_.num_items));
+  }
+  std::int64_t refine_work() const { return effort_times(1e6 + 2 * num_set_choices()); }
+  std::int64_t replica_work() const {
+    const std::int32_t num_slots = slots_per_rank_ * problem_.cluster.ep_size();
+    return work_for(is_large() ? 2e6 + 2 * num_set_choices() : 4e7, num_slots);
+  }
+  bool takes_columns() const {
+    return !has_free_slots() && sets_.num_experts <= 64 && !has_node_level() &&
+           !is_fixed_to_nodes() && problem_.energy.imbalance_scale == 0 &&
+           problem_.energy.copy_scale == 1 &&
+           num_columns(sets_.num_experts, slots_per_rank_) <= options_.max_columns;
+  }
+  double num_set_choices() const {
+    double count = 0;
+    for (std::int64_t set = 0; set < index_.num_sets(); ++set) {
+      count += static_cast<double>(index_.experts(set).size());
+    }
+    return count;
+  }
+
+  std::pair<double, double> quality(const PartitionProblem& problem,
+                                    const std::vector<std::int32_t>& rank_of) const {
+    const PartitionCost cost = partition_cost(problem, rank_of);
+    const double total = problem.energy.cost(cost.rank_copies, cost.node_copies);
+    return {problem.energy.violation(total, cost.loads), problem.energy.value(total, cost.loads)};
+  }
+
+  // Nodes first and jointly, if both are possible, else jointly: whichever wins.
+  std::vector<std::int32_t> best_partition(const std::vector<std::int32_t>& start) {
+    const bool needs_seed = is_large();
+    if (needs_seed) pairs_ = pair_counts(index_, problem_.num_items);
+    const bool tries_both = has_node_level() && !is_fixed_to_nodes();
+    const std::int64_t work = partition_work() / (tries_both && !needs_seed ? 2 : 1);
+
+    auto jointly = needs_seed ? seeded(problem_, start) : annealed(problem_, start, work);
+    if (tries_both) {
+      auto split = nodes_first(start, needs_seed, work);
+      if (quality(problem_, split) < quality(problem_, jointly)) jointly = std::move(split);
+    }
+    if (!needs_seed) return jointly;
+    // Where slots are free, tokens come in later, in slot_search.h.
+    auto by_tokens = has_free_slots() ? std::move(jointly) : refined(std::move(jointly));
+    // Pairs may have left a start that tokens prefer.
+    return quality(problem_, start) < quality(problem_, by_tokens) ? start : by_tokens;
+  }
+
+  std::vector<std::int32_t> nodes_first(const std::vector<std::int32_t>& start, bool needs_seed,
+                                        std::int64_t work) {
+    PartitionProblem across = problem_;
+    across.energy.rank_cost = 0;
+    auto rank_of = needs_seed ? seeded(across, start) : annealed(across, start, work / 2);
+    PartitionProblem within = problem_;
+    for (std::int32_t rank = 0; rank < within.cluster.ep_size(); ++rank) {
+      within.domain_of_rank[std::size_t(rank)] = within.cluster.node_of(RankId{rank});
+    }
+    return needs_seed ? seeded(within, rank_of) : annealed(within, rank_of, work / 2);
+  }
+
+  std::vector<std::int32_t> seeded(const PartitionProblem& problem,
+                                   const std::vector<std::int32_t>& start) const {
+    const PartitionEffort effort{.work = pairs_work(), .seed = options_.seed};
+    return anneal_pairs(problem, pairs_, effort, limits_, start);
+  }
+
+  // Token by token, warm: the seed is not to be lost.
+  std::vector<std::int32_t> refined(std::vector<std::int32_t> rank_of) const {
+    const PartitionEffort effort{.work = refine_work(),
+                                 .start_temperature = 0.004,
+                                 .end_temperature = 0.001,
+                                 .seed = options_.seed};
+    return anneal_partition(problem_, effort, limits_, std::move(rank_of));
+  }
+
+  std::vector<std::int32_t> annealed(const PartitionProblem& problem,
+                                     const std::vector<std::int32_t>& start,
+                                     std::int64_t work) const {
+    PartitionEffort effort{.work = work, .start_penalty = 0.1, .seed = options_.seed};
+    auto rank_of = anneal_partition(problem, effort, limits_, start);
+    if (quality(problem, rank_of).first == 0) return rank_of;
+    effort.start_penalty = 1;  // the bound is tight: hold it from the beginning
+    auto tight = anneal_partition(problem, effort, limits_, start);
+    return quality(problem, tight) < quality(problem, rank_of) ? tight : rank_of;
+  }
+
+  std::vector<std::int32_t> finish_by_columns(std::vector<std::int32_t> rank_of) {
+    ColumnResult result = search_columns({.index = &index_,
+                                          .ep_size = problem_.cluster.ep_size(),
+                                          .max_load = problem_.energy.max_load},
+                                         limits_, std::move(rank_of));
+    is_proved_ = result.is_proved;
+    if (std::isfinite(result.bound)) {
+      columns_bound_ =
+          problem_.energy.rank_cost * result.bound / static_cast<double>(sets_.num_tokens);
+    }
+    return result.rank_of;
+  }
+
+  Placement filled(const std::vector<std::int32_t>& rank_of) const {
+    std::vector<std::vector<std::int32_t>> experts(std::size_t(problem_.cluster.ep_size()));
+    for (std::int32_t e = 0; e < sets_.num_experts; ++e) {
+      experts[std::size_t(rank_of[std::size_t(e)])].push_back(e);
+    }
+    return fill_with_replicas(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(),
+                              slots_per_rank_, std::move(experts));
+  }
+
+  const TokenSets& sets_;
+  const OptimizeOptions& options_;
+  const SearchLimits& limits_;
+  SetIndex index_;
+  CopyBounds bounds_;
+  std::int32_t slots_per_rank_ = 0;
+  PartitionProblem problem_;
+  Matrix<std::int64_t> pairs_;
+  bool is_proved_ = false;
+  std::optional<double> columns_bound_;  // of the copy cost per token
+};
+
+}  // namespace
+
+SearchEnergy energy_for(const SetIndex& index, std::int64_t num_tokens, const Cluster& cluster,
+                        const PlacementObjective& objective) {
+  const auto tokens = static_cast<double>(num_tokens);
+  SearchEnergy energy{.rank_cost = objective.rank_copy_cost, .node_cost = objective.node_copy_cost};
+  if (index.num_choices() > 0) {
+    energy.mean_load = static_cast<double>(index.num_choices()) / cluster.ep_size();
+  }
+  energy.imbalance_scale = objective.imbalance_weight * tokens;
+  if (objective.goal == Goal::kImbalance) {
+    energy.copy_scale = 1e-3;
+    energy.imbalance_scale = tokens;
+  }
+  if (objective.max_imbalance) energy.max_load = *objective.max_imbalance * energy.mean_load;
+  if (objective.max_copy_cost) energy.max_cost = *objective.max_copy_cost * tokens;
+  // A bound must weigh more than what it holds back.
+  const double unit = std::max(energy.rank_cost, energy.node_cost);
+  energy.load_penalty *= unit;
+  return energy;
+}
+
+OptimizedPlacement search_layer(const TokenSets& sets, const Cluster& cluster,
+                                const PlacementObjective& objective, const OptimizeOptions& options,
+                                const SearchLimits& limits) {
+  return LayerSearch(sets, cluster, objective, options, limits).run(objective);
+}
+
+}  // namespace c2r

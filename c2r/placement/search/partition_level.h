@@ -1,0 +1,83 @@
+// The cost of a partition of experts into groups (ranks, or nodes), kept under swaps.
+//
+// Copies at a level = sum over tokens of the distinct groups of its experts: the connectivity
+// metric of hypergraph partitioning. What it takes to know the effect of each of the O(E^2) swaps
+// in O(1):
+//   alone(e, g)      tokens of e whose other experts are all outside group g
+//   alone_with(a, b) tokens of a and b in which a is the only expert of its own group
+// Moving e from group A to B changes the copies by alone(e, B) - alone(e, A); when b leaves B for A
+// at the same time, the tokens of both that had b alone in B are missed by alone(a, B).
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "c2r/core/matrix.h"
+#include "c2r/placement/search/set_index.h"
+
+namespace c2r {
+
+/// Exact copies. Items are the experts of `index`, then items without tokens (free slots).
+class PartitionLevel {
+ public:
+  /// @param group_of [num_items >= index.num_experts()]; `index` must outlive this object
+  PartitionLevel(const SetIndex& index, std::span<const std::int32_t> group_of,
+                 std::int32_t num_groups);
+
+  std::int64_t cost() const { return copies_; }
+  std::int32_t group_of(std::int32_t item) const { return group_of_[std::size_t(item)]; }
+
+  /// The change of cost() if two items of different groups change places.
+  std::int64_t swap_delta(std::int32_t a, std::int32_t b) const {
+    const std::int64_t group_a = group_of(a), group_b = group_of(b);
+    return alone_(a, group_b) - alone_(a, group_a) + alone_with_(b, a) +  //
+           alone_(b, group_a) - alone_(b, group_b) + alone_with_(a, b);
+  }
+  /// Cost: O(top_k) for each set of the two.
+  void swap(std::int32_t a, std::int32_t b);
+  /// Sets that a swap visits, for effort counting.
+  std::int64_t swap_work(std::int32_t a, std::int32_t b) const;
+
+ private:
+  void move(std::int32_t item, std::int32_t to);
+  void add_set(std::int64_t set);
+
+  const SetIndex* index_;
+  std::vector<std::int32_t> group_of_;
+  std::int64_t copies_ = 0;
+  Matrix<std::int64_t> alone_;       // [num_items, num_groups]
+  Matrix<std::int64_t> alone_with_;  // [num_items, num_items]
+  // Scratch of add_set(): the groups of a set, and how many of its experts are in each, else 0.
+  std::vector<std::int32_t> visited_, num_inside_;  // [<= top_k], [num_groups]
+};
+
+/// The pair surrogate: minus the collaboration inside groups. It overrates groups that serve three
+/// or more of a token's experts, but a swap costs O(num_items) whatever the number of tokens.
+class PairLevel {
+ public:
+  /// @param pairs [num_items, num_items], symmetric with a zero diagonal; must outlive this object
+  PairLevel(const Matrix<std::int64_t>& pairs, std::span<const std::int32_t> group_of,
+            std::int32_t num_groups);
+
+  std::int64_t cost() const { return -inside_; }
+  std::int32_t group_of(std::int32_t item) const { return group_of_[std::size_t(item)]; }
+  std::int64_t swap_delta(std::int32_t a, std::int32_t b) const {
+    const std::int64_t group_a = group_of(a), group_b = group_of(b);
+    return to_group_(a, group_a) - to_group_(a, group_b) +  //
+           to_group_(b, group_b) - to_group_(b, group_a) + 2 * (*pairs_)(a, b);
+  }
+  void swap(std::int32_t a, std::int32_t b);
+  std::int64_t swap_work(std::int32_t, std::int32_t) const { return pairs_->rows() / 8; }
+
+ private:
+  const Matrix<std::int64_t>* pairs_;
+  std::vector<std::int32_t> group_of_;
+  std::int64_t inside_ = 0;
+  Matrix<std::int64_t> to_group_;  // [num_items, num_groups], pairs with the experts of a group
+};
+
+/// The pair counts of `index`, padded to `num_items`. Diagonal 0.
+Matrix<std::int64_t> pair_counts(const SetIndex& index, std::int32_t num_items);
+
+}  // namespace c2r

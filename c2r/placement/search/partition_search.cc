@@ -1,0 +1,227 @@
+#include "c2r/placement/search/partition_search.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <random>
+#include <span>
+#include <utility>
+
+#include "c2r/core/error.h"
+#include "c2r/core/matrix.h"
+#include "c2r/placement/search/fast_random.h"
+#include "c2r/placement/search/partition_level.h"
+
+namespace c2r {
+namespace {
+
+std::vector<std::int32_t> nodes_of(const Cluster& cluster, std::span<const std::int32_t> rank_of) {
+  std::vector<std::int32_t> nodes;
+  for (const std::int32_t rank : rank_of) nodes.push_back(cluster.node_of(RankId{rank}));
+  return nodes;
+}
+
+// `Level` is PartitionLevel or PairLevel.
+template <class Level>
+class Annealer {
+ public:
+  Annealer(const PartitionProblem& problem, Level ranks, std::optional<Level> nodes)
+      : problem_(problem),
+        ranks_(std::move(ranks)),
+        nodes_(std::move(nodes)),
+        loads_(static_cast<std::size_t>(problem.cluster.ep_size())) {
+    for (std::int32_t e = 0; e < problem.index->num_experts(); ++e) {
+      loads_[std::size_t(ranks_.group_of(e))] += load(e);
+    }
+    cost_ = exact_cost();
+    keep_if_best();
+  }
+
+  std::vector<std::int32_t> run(const PartitionEffort& effort, const SearchLimits& limits) {
+    FastRandom random(effort.seed);
+    const double scale = static_cast<double>(problem_.index->num_choices()) /
+                         static_cast<double>(problem_.index->num_experts()) *
+                         std::max(problem_.energy.rank_cost, problem_.energy.node_cost);
+    const double fall = std::log(effort.end_temperature / effort.start_temperature);
+    double temperature = 0;
+    std::int64_t next_check = 0;
+    for (std::int64_t work = 0; work < effort.work; ++work) {
+      if (work >= next_check) {
+        if (limits.reached()) break;
+        const double progress = static_cast<double>(work) / static_cast<double>(effort.work);
+        temperature = scale * effort.start_temperature * std::exp(fall * progress);
+        load_penalty_ = problem_.energy.load_penalty * std::pow(effort.start_penalty, 1 - progress);
+        // often enough to cool smoothly and to stop within a millisecond
+        next_check = work + std::clamp<std::int64_t>(effort.work / 2048, 1, 65536);
+      }
+      const std::int32_t a = random.below(problem_.num_items);
+      const std::int32_t b = random.below(problem_.num_items);
+      const double change = swap_change(a, b);
+      if (change > 0 && change >= -temperature * std::log(random.unit())) continue;
+      work += 2 * apply(a, b);
+    }
+    return best_;
+  }
+
+  // Where the search stands now.
+  std::vector<std::int32_t> rank_of() const {
+    std::vector<std::int32_t> ranks(static_cast<std::size_t>(problem_.num_items));
+    for (std::int32_t item = 0; item < problem_.num_items; ++item) {
+      ranks[std::size_t(item)] = ranks_.group_of(item);
+    }
+    return ranks;
+  }
+  bool tracks(const PartitionCost& counted) const {
+    return ranks_.cost() == counted.rank_copies && loads_ == counted.loads &&
+           (!nodes_ || nodes_->cost() == counted.node_copies);
+  }
+
+ private:
+  std::int64_t load(std::int32_t item) const {
+    return item < problem_.index->num_experts() ? problem_.index->load(item) : 0;
+  }
+  double exact_cost() const {
+    return problem_.energy.cost(ranks_.cost(), nodes_ ? nodes_->cost() : 0);
+  }
+
+  bool is_allowed(std::int32_t a, std::int32_t b) const {
+    const std::int32_t rank_a = ranks_.group_of(a), rank_b = ranks_.group_of(b);
+    const bool is_void = std::min(a, b) >= problem_.index->num_experts();  // two free slots
+    return !is_void && rank_a != rank_b &&
+           problem_.domain_of_rank[std::size_t(rank_a)] ==
+               problem_.domain_of_rank[std::size_t(rank_b)] &&
+           (problem_.twins.empty() || (is_apart(a, rank_b) && is_apart(b, rank_a)));
+  }
+
+  // Whether the twins of `item` let it move to `rank`: they are not there, and together they are on
+  // no fewer nodes afterwards.
+  bool is_apart(std::int32_t item, std::int32_t rank) const {
+    const Cluster& cluster = problem_.cluster;
+    const std::int32_t from = cluster.node_of(RankId{ranks_.group_of(item)});
+    const std::int32_t to = cluster.node_of(RankId{rank});
+    bool stays_in_from = false, is_in_to = false;
+    for (const std::int32_t twin : problem_.twins[std::size_t(item)]) {
+      const std::int32_t other = ranks_.group_of(twin), node = cluster.node_of(RankId{other});
+      if (other == rank) return false;
+      stays_in_from |= node == from;
+      is_in_to |= node == to;
+    }
+    return from == to || stays_in_from || !is_in_to;
+  }
+
+  // The change of the energy with its penalties; infinite if the swap is void or not allowed.
+  double swap_change(std::int32_t a, std::int32_t b) {
+    if (!is_allowed(a, b)) return std::numeric_limits<double>::infinity();
+    const auto rank_a = std::size_t(ranks_.group_of(a)), rank_b = std::size_t(ranks_.group_of(b));
+    const SearchEnergy& energy = problem_.energy;
+    const bool changes_node = nodes_ && nodes_->group_of(a) != nodes_->group_of(b);
+    const double step =
+        energy.cost(ranks_.swap_delta(a, b), changes_node ? nodes_->swap_delta(a, b) : 0);
+    double change = energy.copy_scale * step;
+    if (energy.max_cost < std::numeric_limits<double>::infinity()) {
+      change += energy.cost_penalty * (std::max(0.0, cost_ + step - energy.max_cost) -
+                                       std::max(0.0, cost_ - energy.max_cost));
+    }
+    const std::int64_t shift = load(b) - load(a);
+    const auto excess = [&](std::int64_t rank_load) {
+      return std::max(0.0, static_cast<double>(rank_load) - energy.max_load);
+    };
+    change += load_penalty_ * (excess(loads_[rank_a] + shift) - excess(loads_[rank_a]) +
+                               excess(loads_[rank_b] - shift) - excess(loads_[rank_b]));
+    if (energy.imbalance_scale > 0 && shift != 0) {
+      const std::int64_t before = std::ranges::max(loads_);
+      loads_[rank_a] += shift, loads_[rank_b] -= shift;
+      change += energy.imbalance_scale * static_cast<double>(std::ranges::max(loads_) - before) /
+                energy.mean_load;
+      loads_[rank_a] -= shift, loads_[rank_b] += shift;
+    }
+    return change;
+  }
+
+  std::int64_t apply(std::int32_t a, std::int32_t b) {
+    const auto rank_a = std::size_t(ranks_.group_of(a)), rank_b = std::size_t(ranks_.group_of(b));
+    std::int64_t work = ranks_.swap_work(a, b);
+    loads_[rank_a] += load(b) - load(a);
+    loads_[rank_b] += load(a) - load(b);
+    ranks_.swap(a, b);
+    if (nodes_ && nodes_->group_of(a) != nodes_->group_of(b)) {
+      work += nodes_->swap_work(a, b);
+      nodes_->swap(a, b);
+    }
+    cost_ = exact_cost();
+    keep_if_best();
+    return work;
+  }
+
+  void keep_if_best() {
+    const std::pair met{problem_.energy.violation(cost_, loads_),
+                        problem_.energy.value(cost_, loads_)};
+    if (!best_.empty() && met >= best_energy_) return;
+    best_energy_ = met;
+    best_ = rank_of();
+  }
+
+  const PartitionProblem& problem_;
+  Level ranks_;
+  std::optional<Level> nodes_;  // only if copies between nodes have a cost
+  std::vector<std::int64_t> loads_;
+  double cost_ = 0;
+  double load_penalty_ = 0;
+  std::pair<double, double> best_energy_;  // violation, value
+  std::vector<std::int32_t> best_;
+};
+
+bool has_node_level(const PartitionProblem& problem) {
+  return problem.cluster.num_nodes > 1 && problem.energy.node_cost > 0;
+}
+
+}  // namespace
+
+std::vector<std::int32_t> anneal_partition(const PartitionProblem& problem,
+                                           const PartitionEffort& effort,
+                                           const SearchLimits& limits,
+                                           std::vector<std::int32_t> rank_of) {
+  std::optional<PartitionLevel> nodes;
+  if (has_node_level(problem)) {
+    nodes.emplace(*problem.index, nodes_of(problem.cluster, rank_of), problem.cluster.num_nodes);
+  }
+  PartitionLevel ranks(*problem.index, rank_of, problem.cluster.ep_size());
+  Annealer<PartitionLevel> annealer(problem, std::move(ranks), std::move(nodes));
+  auto best = annealer.run(effort, limits);
+  C2R_ASSERT(annealer.tracks(partition_cost(problem, annealer.rank_of())));
+  return best;
+}
+
+std::vector<std::int32_t> anneal_pairs(const PartitionProblem& problem,
+                                       const Matrix<std::int64_t>& pairs,
+                                       const PartitionEffort& effort, const SearchLimits& limits,
+                                       std::vector<std::int32_t> rank_of) {
+  std::optional<PairLevel> nodes;
+  if (has_node_level(problem)) {
+    nodes.emplace(pairs, nodes_of(problem.cluster, rank_of), problem.cluster.num_nodes);
+  }
+  PairLevel ranks(pairs, rank_of, problem.cluster.ep_size());
+  return Annealer<PairLevel>(problem, std::move(ranks), std::move(nodes)).run(effort, limits);
+}
+
+PartitionCost partition_cost(const PartitionProblem& problem,
+                             const std::vector<std::int32_t>& rank_of) {
+  const SetIndex& index = *problem.index;
+  const std::int32_t ep_size = problem.cluster.ep_size();
+  const auto node_of = nodes_of(problem.cluster, rank_of);
+  PartitionCost cost{.loads = std::vector<std::int64_t>(static_cast<std::size_t>(ep_size))};
+  std::vector<std::int64_t> last_of_rank(static_cast<std::size_t>(ep_size), -1);
+  std::vector<std::int64_t> last_of_node(static_cast<std::size_t>(problem.cluster.num_nodes), -1);
+  for (std::int64_t set = 0; set < index.num_sets(); ++set) {
+    for (const std::uint16_t e : index.experts(set)) {
+      const auto rank = std::size_t(rank_of[e]), node = std::size_t(node_of[e]);
+      cost.loads[rank] += index.weight(set);
+      if (std::exchange(last_of_rank[rank], set) != set) cost.rank_copies += index.weight(set);
+      if (std::exchange(last_of_node[node], set) != set) cost.node_copies += index.weight(set);
+    }
+  }
+  return cost;
+}
+
+}  // namespace c2r

@@ -1,0 +1,58 @@
+// Search for a placement without replicas: simulated annealing over swaps of two experts.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "c2r/placement/cluster.h"
+#include "c2r/placement/search/search_energy.h"
+#include "c2r/placement/search/set_index.h"
+
+namespace c2r {
+
+struct PartitionProblem {
+  const SetIndex* index = nullptr;
+  Cluster cluster;
+  std::int32_t num_items = 0;  // experts and free slots: a multiple of the ranks
+  SearchEnergy energy;
+  // Swaps stay inside a domain; one domain for all ranks leaves them free. [ep_size]
+  std::vector<std::int32_t> domain_of_rank;
+  // The items that must stay on other ranks than each, and all together on as many nodes as they
+  // are. [num_items], or empty: none
+  std::vector<std::vector<std::int32_t>> twins;
+};
+
+struct PartitionEffort {
+  std::int64_t work = 0;  // swaps evaluated + 2 x sets visited by swaps made; some 10 ns each
+  // In units of the mean number of tokens of an expert.
+  double start_temperature = 0.08, end_temperature = 0.008;
+  // The load penalty rises to its full height from this part of it. Low starts find better
+  // placements where the bound is loose, but may miss it altogether where it is tight.
+  double start_penalty = 1;
+  std::uint64_t seed = 0;
+};
+
+/// Improves `rank_of` [num_items], which every rank must hold equally often, and returns the best
+/// assignment met: of those that violate the bounds least, the one of the least energy. The start
+/// itself counts. Deterministic, unless a limit ends it.
+std::vector<std::int32_t> anneal_partition(const PartitionProblem& problem,
+                                           const PartitionEffort& effort,
+                                           const SearchLimits& limits,
+                                           std::vector<std::int32_t> rank_of);
+
+/// The same on the pair surrogate, whose swaps cost O(num_items) and not O(sets).
+/// @param pairs pair_counts() of the problem
+std::vector<std::int32_t> anneal_pairs(const PartitionProblem& problem,
+                                       const Matrix<std::int64_t>& pairs,
+                                       const PartitionEffort& effort, const SearchLimits& limits,
+                                       std::vector<std::int32_t> rank_of);
+
+/// The copies and loads of a partition, counted anew.
+struct PartitionCost {
+  std::int64_t rank_copies = 0, node_copies = 0;
+  std::vector<std::int64_t> loads;  // [ep_size]
+};
+PartitionCost partition_cost(const PartitionProblem& problem,
+                             const std::vector<std::int32_t>& rank_of);
+
+}  // namespace c2r

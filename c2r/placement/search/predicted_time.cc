@@ -1,0 +1,68 @@
+#include "c2r/placement/search/predicted_time.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "c2r/placement/cost/cover_size.h"
+#include "c2r/placement/cost/reach.h"
+#include "c2r/placement/cost/volume.h"
+
+namespace c2r {
+namespace {
+
+// Every token once from each home.
+struct Counts {
+  std::vector<std::int64_t> choices, tokens_on_rank, tokens_on_node;
+};
+
+double time_of(const Counts& counts, std::int64_t num_tokens, const LayerTimeOptions& options) {
+  const Cluster& cluster = options.cluster;
+  const std::int64_t ep_size = cluster.ep_size();
+  Reach reach{.cluster = cluster,
+              .denominator = ep_size,
+              .num_tokens = std::vector<std::int64_t>(std::size_t(ep_size), num_tokens),
+              .choices_on_rank = {ep_size, ep_size},
+              .tokens_on_rank = {ep_size, ep_size},
+              .tokens_on_node = {ep_size, cluster.num_nodes}};
+  for (std::int64_t home = 0; home < ep_size; ++home) {
+    std::ranges::copy(counts.choices, reach.choices_on_rank.row(home).begin());
+    std::ranges::copy(counts.tokens_on_rank, reach.tokens_on_rank.row(home).begin());
+    std::ranges::copy(counts.tokens_on_node, reach.tokens_on_node.row(home).begin());
+  }
+  return predict_layer_time(volume_of(reach, default_copy_mode(cluster)), options)
+      .predicted_total_s;
+}
+
+}  // namespace
+
+double predicted_s(const SetIndex& index, const ReplicaState& state,
+                   const LayerTimeOptions& options) {
+  const Cluster& cluster = options.cluster;
+  const auto loads = state.loads();
+  Counts counts{.choices = {loads.begin(), loads.end()},
+                .tokens_on_rank = std::vector<std::int64_t>(std::size_t(cluster.ep_size())),
+                .tokens_on_node = std::vector<std::int64_t>(std::size_t(cluster.num_nodes))};
+  for (std::int64_t set = 0; set < index.num_sets(); ++set) {
+    for_each_distinct(
+        cluster, state.ranks_of(set),
+        [&](auto rank) { counts.tokens_on_rank[std::size_t(rank)] += index.weight(set); },
+        [&](auto node) { counts.tokens_on_node[std::size_t(node)] += index.weight(set); });
+  }
+  return time_of(counts, index.total_weight(), options);
+}
+
+double predicted_s_bound(const SetIndex& index, const LeastCounts& least,
+                         const LayerTimeOptions& options) {
+  const auto even = [](double total, std::int32_t num_parts) {
+    const auto part = static_cast<std::int64_t>(std::floor(total / num_parts));
+    return std::vector<std::int64_t>(static_cast<std::size_t>(num_parts), part);
+  };
+  const std::int32_t ep_size = options.cluster.ep_size();
+  return time_of({.choices = even(least.busiest_load * ep_size, ep_size),
+                  .tokens_on_rank = even(least.rank_copies, ep_size),
+                  .tokens_on_node = even(least.node_copies, options.cluster.num_nodes)},
+                 index.total_weight(), options);
+}
+
+}  // namespace c2r

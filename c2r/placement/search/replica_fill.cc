@@ -1,0 +1,210 @@
+#include "c2r/placement/search/replica_fill.h"
+
+#include <algorithm>
+#include <limits>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "c2r/core/error.h"
+
+namespace c2r {
+namespace {
+
+class ReplicaFill {
+ public:
+  ReplicaFill(const SetIndex& index, const Cluster& cluster, const SearchEnergy& energy,
+              bool is_fixed_to_nodes, std::vector<std::vector<std::int32_t>> experts_of_rank)
+      : index_(index),
+        cluster_(cluster),
+        energy_(energy),
+        is_fixed_to_nodes_(is_fixed_to_nodes),
+        experts_of_rank_(std::move(experts_of_rank)),
+        hosts_(static_cast<std::size_t>(index.num_experts())),
+        loads_(static_cast<std::size_t>(cluster.ep_size())),
+        rank_gain_(index.num_experts(), cluster.ep_size()),
+        node_gain_(index.num_experts(), cluster.num_nodes),
+        num_on_rank_(loads_.size()),
+        num_on_node_(static_cast<std::size_t>(cluster.num_nodes)) {
+    for (std::size_t rank = 0; rank < experts_of_rank_.size(); ++rank) {
+      node_of_rank_.push_back(cluster.node_of(RankId{static_cast<std::int32_t>(rank)}));
+      for (const std::int32_t e : experts_of_rank_[rank]) {
+        hosts_[std::size_t(e)].push_back(static_cast<std::int32_t>(rank));
+        loads_[rank] += index.load(e);
+      }
+    }
+    for (std::int64_t set = 0; set < index.num_sets(); ++set) {
+      offsets_.push_back(served_by_.size());
+      for (const std::uint16_t e : index.experts(set)) served_by_.push_back(hosts_[e][0]);
+      count(set, 1);
+    }
+  }
+
+  Placement run(std::int32_t slots_per_rank) {
+    const auto capacity = static_cast<std::size_t>(slots_per_rank);
+    for (;;) {
+      const auto [best_expert, best_rank] = best_addition(capacity);
+      if (best_expert >= 0) {
+        add(best_expert, best_rank);
+      } else if (!is_fixed_to_nodes_ && !must_share_nodes_) {
+        must_share_nodes_ = true;  // the other nodes are full
+      } else {
+        break;
+      }
+    }
+    Placement placement{.num_experts = index_.num_experts(),
+                        .slots = {cluster_.ep_size(), slots_per_rank}};
+    for (std::int32_t rank = 0; rank < cluster_.ep_size(); ++rank) {
+      const auto& experts = experts_of_rank_[std::size_t(rank)];
+      C2R_REQUIRE(experts.size() == capacity, kInvalidArgument,
+                  "rank {} has {} slots, but its node has too few experts for them", rank,
+                  slots_per_rank);
+      std::ranges::transform(experts, placement.slots.row(rank).begin(),
+                             [](std::int32_t e) { return ExpertId{e}; });
+    }
+    return placement;
+  }
+
+ private:
+  std::int32_t* ranks_of(std::int64_t set) { return &served_by_[offsets_[std::size_t(set)]]; }
+  std::int32_t node_of(std::int32_t rank) const { return node_of_rank_[std::size_t(rank)]; }
+
+  bool is_allowed(std::int32_t expert, std::int32_t rank) const {
+    if (must_share_nodes_) {
+      return std::ranges::count(hosts_[std::size_t(expert)], rank) == 0;
+    }
+    const std::int32_t node = node_of(rank);
+    bool is_in_node = false;
+    for (const std::int32_t host : hosts_[std::size_t(expert)]) {
+      if (host == rank) return false;
+      is_in_node |= node_of(host) == node;
+    }
+    if (is_fixed_to_nodes_) return is_in_node;
+    return !is_in_node || std::ssize(hosts_[std::size_t(expert)]) >= cluster_.num_nodes;
+  }
+
+  double copies_saved(std::int32_t expert, std::int32_t rank) const {
+    return energy_.cost(rank_gain_(expert, rank), node_gain_(expert, node_of(rank)));
+  }
+  double excess(std::int32_t rank, std::int64_t change) const {
+    return std::max(0.0,
+                    static_cast<double>(loads_[std::size_t(rank)] + change) - energy_.max_load);
+  }
+  // The expert and the rank with room for it that gain most; of equals, those of the lowest rank,
+  // then the lowest expert. -1 if nothing is allowed.
+  std::pair<std::int32_t, std::int32_t> best_addition(std::size_t capacity) const {
+    std::int32_t best_expert = -1, best_rank = -1;
+    double best_gain = -std::numeric_limits<double>::infinity();
+    for (std::int32_t e = 0; e < index_.num_experts(); ++e) {
+      // What a replica takes off its first host's excess, at most.
+      const double relief = energy_.load_penalty * excess(hosts_[std::size_t(e)][0], 0);
+      for (std::int32_t rank = 0; rank < cluster_.ep_size(); ++rank) {
+        if (copies_saved(e, rank) + relief < best_gain) continue;
+        if (experts_of_rank_[std::size_t(rank)].size() == capacity) continue;
+        const double gain = gain_of(e, rank);
+        if (gain < best_gain || (gain == best_gain && rank >= best_rank)) continue;
+        if (!is_allowed(e, rank)) continue;
+        best_expert = e, best_rank = rank, best_gain = gain;
+      }
+    }
+    return {best_expert, best_rank};
+  }
+
+  // The copies saved, and the excess of loads as far as those tokens move it: at least as many as
+  // the larger gain, from the first host.
+  double gain_of(std::int32_t expert, std::int32_t rank) const {
+    const std::int64_t moved =
+        std::max(rank_gain_(expert, rank), node_gain_(expert, node_of(rank)));
+    const std::int32_t from = hosts_[std::size_t(expert)][0];
+    return copies_saved(expert, rank) +
+           energy_.load_penalty *
+               (excess(rank, 0) - excess(rank, moved) + excess(from, 0) - excess(from, -moved));
+  }
+
+  // Adds or takes away what a set says: an expert that is alone on its rank, or node, could as well
+  // be served on any other one that the token visits.
+  void count(std::int64_t set, std::int64_t sign) {
+    const auto experts = index_.experts(set);
+    const std::int64_t weight = sign * index_.weight(set);
+    const std::span ranks(ranks_of(set), experts.size());
+    visited_ranks_.clear(), visited_nodes_.clear();
+    for (const std::int32_t rank : ranks) {
+      const std::int32_t node = node_of(rank);
+      if (num_on_rank_[std::size_t(rank)]++ == 0) visited_ranks_.push_back(rank);
+      if (num_on_node_[std::size_t(node)]++ == 0) visited_nodes_.push_back(node);
+    }
+    for (std::size_t i = 0; i < experts.size(); ++i) {
+      if (num_on_rank_[std::size_t(ranks[i])] > 1) continue;
+      const auto rank_gain = rank_gain_.row(experts[i]);
+      for (const std::int32_t rank : visited_ranks_) {
+        rank_gain[std::size_t(rank)] += rank == ranks[i] ? 0 : weight;
+      }
+      const std::int32_t own_node = node_of(ranks[i]);
+      if (num_on_node_[std::size_t(own_node)] > 1) continue;
+      const auto node_gain = node_gain_.row(experts[i]);
+      for (const std::int32_t node : visited_nodes_) {
+        node_gain[std::size_t(node)] += node == own_node ? 0 : weight;
+      }
+    }
+    for (const std::int32_t rank : visited_ranks_) num_on_rank_[std::size_t(rank)] = 0;
+    for (const std::int32_t node : visited_nodes_) num_on_node_[std::size_t(node)] = 0;
+  }
+
+  // Whether a token on `ranks` that leaves `from` for `to` visits one rank, or node, less.
+  bool saves_rank(std::span<const std::int32_t> ranks, std::int32_t from, std::int32_t to) const {
+    return std::ranges::find(ranks, to) != ranks.end() && std::ranges::count(ranks, from) == 1;
+  }
+  bool saves_node(std::span<const std::int32_t> ranks, std::int32_t from, std::int32_t to) const {
+    const auto num_at = [&](std::int32_t node) {
+      return std::ranges::count(ranks, node, [&](std::int32_t rank) { return node_of(rank); });
+    };
+    return energy_.node_cost > 0 && node_of(from) != node_of(to) && num_at(node_of(from)) == 1 &&
+           num_at(node_of(to)) > 0;
+  }
+
+  // Tokens that the replica saves a rank or a node move to it.
+  void add(std::int32_t expert, std::int32_t rank) {
+    experts_of_rank_[std::size_t(rank)].push_back(expert);
+    hosts_[std::size_t(expert)].push_back(rank);
+    index_.for_each_set_of(expert, [&](std::int32_t set) {
+      const auto experts = index_.experts(set);
+      const std::span ranks(ranks_of(set), experts.size());
+      const auto at = std::size_t(std::ranges::find(experts, expert) - experts.begin());
+      const std::int32_t from = ranks[at];
+      if (!saves_rank(ranks, from, rank) && !saves_node(ranks, from, rank)) return;
+      count(set, -1);
+      ranks[at] = rank;
+      count(set, 1);
+      loads_[std::size_t(from)] -= index_.weight(set);
+      loads_[std::size_t(rank)] += index_.weight(set);
+    });
+  }
+
+  const SetIndex& index_;
+  const Cluster& cluster_;
+  const SearchEnergy& energy_;
+  bool is_fixed_to_nodes_;
+  bool must_share_nodes_ = false;
+  std::vector<std::vector<std::int32_t>> experts_of_rank_, hosts_;
+  std::vector<std::int32_t> node_of_rank_;  // [ep_size]
+  std::vector<std::size_t> offsets_;        // [num_sets], into served_by_
+  std::vector<std::int32_t> served_by_;     // the rank of each expert of each set
+  std::vector<std::int64_t> loads_;         // [ep_size]
+  Matrix<std::int64_t> rank_gain_;          // [num_experts, ep_size]
+  Matrix<std::int64_t> node_gain_;          // [num_experts, num_nodes]
+  // Scratch of count(): the choices of a set on each rank and node, else 0, and where they are.
+  std::vector<std::int32_t> num_on_rank_, num_on_node_;  // [ep_size], [num_nodes]
+  std::vector<std::int32_t> visited_ranks_, visited_nodes_;
+};
+
+}  // namespace
+
+Placement fill_with_replicas(const SetIndex& index, const Cluster& cluster,
+                             const SearchEnergy& energy, bool is_fixed_to_nodes,
+                             std::int32_t slots_per_rank,
+                             std::vector<std::vector<std::int32_t>> experts_of_rank) {
+  return ReplicaFill(index, cluster, energy, is_fixed_to_nodes, std::move(experts_of_rank))
+      .run(slots_per_rank);
+}
+
+}  // namespace c2r

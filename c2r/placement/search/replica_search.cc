@@ -1,0 +1,277 @@
+#include "c2r/placement/search/replica_search.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <numeric>
+#include <utility>
+
+#include "c2r/placement/search/fast_random.h"
+#include "c2r/placement/search/slot_search.h"
+
+namespace c2r {
+namespace {
+
+// What one set costs, in units of effort (PartitionEffort).
+constexpr std::int64_t kWorkToCount = 1, kWorkToServe = 8;
+
+// Of annealing slots, until the bound is met. Loads settled some 4 % above the first aim, where
+// DeepSeek-V3's shape was measured; a lower one costs copies.
+constexpr int kMostRounds = 16;
+constexpr double kFirstAim = 0.98;
+
+class ReplicaSearch {
+ public:
+  ReplicaSearch(const SetIndex& index, const Cluster& cluster, const SearchEnergy& energy,
+                bool is_fixed_to_nodes, const ReplicaEffort& effort, const SearchLimits& limits,
+                ReplicaState start)
+      : index_(index),
+        cluster_(cluster),
+        asked_(energy),
+        energy_(energy),
+        is_fixed_to_nodes_(is_fixed_to_nodes),
+        effort_(effort),
+        limits_(limits),
+        state_(std::move(start)),
+        random_(effort.seed) {
+    for (std::int32_t e = 0; e < index.num_experts(); ++e) {
+      sets_per_expert_ += std::ssize(index.sets_of(e));
+    }
+    sets_per_expert_ /= index.num_experts();
+    keep_if_best();
+  }
+
+  ReplicaState run() {
+    const bool has_bound = asked_.max_load < std::numeric_limits<double>::infinity();
+    if (!can_anneal()) {
+      approach_bound(kMostRounds, [&](int round) { place_slots(round); });
+    } else if (has_bound || asked_.imbalance_scale > 0) {
+      const int num_rounds = has_bound ? 4 : 1;
+      approach_bound(num_rounds, [&](int round) {
+        anneal_and_polish(effort_.work * round / num_rounds, round == 1 ? 0.04 : 0.012);
+        return_to_best();
+      });
+    } else {  // copies alone: nothing has to settle
+      anneal_and_polish(effort_.work, 0.04);
+      return_to_best();
+    }
+    return std::move(state_);
+  }
+
+ private:
+  using Change = ReplicaState::Change;
+
+  std::pair<double, double> settled_quality() const {
+    return {asked_.violation(cost(), state_.loads()), asked_.value(cost(), state_.loads())};
+  }
+
+  // Annealing pays once every pair of slots can be tried a few times.
+  bool can_anneal() const {
+    const std::int64_t num_slots = std::ssize(state_.placement().slots.all());
+    const std::int64_t sets_per_move = std::max<std::int64_t>(1, 2 * sets_per_expert_);
+    return effort_.work / (kWorkToCount * sets_per_move) > num_slots * num_slots;
+  }
+
+  // Loads are settled only when all tokens have been served anew, and then differ from those that a
+  // search tracks, to either side. So a bound is approached in rounds, each searching against the
+  // bound that would have been just met before.
+  // `search` leaves a settled state, and so does this: the best.
+  void approach_bound(int num_rounds, const std::function<void(int round)>& search) {
+    ReplicaState best = state_;
+    auto best_quality = settled_quality();
+    if (!can_anneal()) aim_at(kFirstAim * asked_.max_load);
+    for (int round = 1; round <= num_rounds && !limits_.reached(); ++round) {
+      best_ = {};
+      keep_if_best();
+      search(round);
+      const auto quality = settled_quality();
+      if (quality < best_quality) best = state_, best_quality = quality;
+      if (!can_anneal() && best_quality.first == 0) break;
+      const double ratio = static_cast<double>(std::ranges::max(state_.loads())) / asked_.max_load;
+      aim_at(energy_.max_load * std::clamp(0.998 / ratio, 0.97, 1.03));
+    }
+    state_ = std::move(best);
+  }
+
+  // No tighter than halfway to perfect balance.
+  void aim_at(double max_load) {
+    energy_.max_load = std::max(max_load, (asked_.mean_load + asked_.max_load) / 2);
+  }
+
+  void return_to_best() { state_ = ReplicaState(index_, cluster_, best_, is_fixed_to_nodes_); }
+
+  // Until `work_until` in all.
+  void anneal_and_polish(std::int64_t work_until, double start_temperature) {
+    anneal(work_ + (work_until - work_) * 4 / 5, start_temperature);
+    polish(work_until);
+  }
+
+  // Where slots are; after a round that missed the bound, also what they hold, and cooler.
+  void place_slots(int round) {
+    if (round > 1) replicate_busiest();
+    const PartitionEffort effort{.work = effort_.work / (round == 1 ? 2 : 4),
+                                 .start_temperature = round == 1 ? 0.01 : 0.004,
+                                 .end_temperature = 0.001,
+                                 .seed = effort_.seed + static_cast<std::uint64_t>(round)};
+    const Placement placement =
+        anneal_slots(index_, cluster_, energy_, is_fixed_to_nodes_, effort, limits_, state_);
+    state_ = ReplicaState(index_, cluster_, placement, is_fixed_to_nodes_);
+  }
+
+  // An expert of the busiest rank takes the place of a replica elsewhere, on the least busy rank
+  // where that helps: what moving slots cannot do where one of them is too busy.
+  void replicate_busiest() {
+    constexpr int kMostTried = 32;
+    const auto& slots = state_.placement().slots;
+    std::vector<std::int32_t> ranks(static_cast<std::size_t>(slots.rows()));
+    std::iota(ranks.begin(), ranks.end(), 0);
+    std::ranges::stable_sort(ranks, {},
+                             [&](auto rank) { return state_.loads()[std::size_t(rank)]; });
+    int num_tried = 0;
+    for (const std::int32_t rank : ranks) {
+      for (std::int32_t slot = 0; slot < slots.cols(); ++slot) {
+        if (state_.num_replicas(static_cast<std::int32_t>(slots(rank, slot))) == 1) continue;
+        for (std::int32_t busy = 0; busy < slots.cols(); ++busy) {
+          const auto expert = static_cast<std::int32_t>(slots(ranks.back(), busy));
+          const std::array change{Change{rank, slot, expert}};
+          if (try_changes(change, -1e-9) || ++num_tried == kMostTried) return;
+        }
+      }
+    }
+  }
+
+  double cost() const { return energy_.cost(state_.rank_copies(), state_.node_copies()); }
+  // Value and penalties in one number.
+  double energy() const {
+    return energy_.value(cost(), state_.loads()) + energy_.violation(cost(), state_.loads());
+  }
+
+  // Of any loads.
+  double least_energy(double cost) const {
+    return energy_.copy_scale * cost + energy_.imbalance_scale +
+           energy_.cost_penalty * std::max(0.0, cost - energy_.max_cost);
+  }
+
+  void keep_if_best() {
+    const std::pair met{energy_.violation(cost(), state_.loads()),
+                        energy_.value(cost(), state_.loads())};
+    if (best_.num_experts > 0 && met >= best_energy_) return;
+    best_energy_ = met;
+    best_ = state_.placement();
+  }
+
+  // Tries one change; true if it was kept.
+  bool try_changes(std::span<const Change> changes, double threshold) {
+    if (!state_.is_allowed(changes)) return false;
+    if (const auto copies = state_.copies_after(changes)) {
+      work_ += kWorkToCount * 2 * sets_per_expert_;
+      const double least = least_energy(energy_.cost(copies->rank, copies->node));
+      if (least - energy() > threshold) return false;
+    }
+    return make_changes(changes, threshold);
+  }
+
+  // Makes allowed changes; false if they were taken back.
+  bool make_changes(std::span<const Change> changes, double threshold) {
+    const double before = energy();
+    work_ += kWorkToServe * state_.apply(changes);
+    if (energy() - before > threshold) {
+      state_.undo();
+      return false;
+    }
+    keep_if_best();
+    return true;
+  }
+
+  void anneal(std::int64_t work_until, double start_temperature) {
+    constexpr double kEndTemperature = 0.002;
+    const auto& slots = state_.placement().slots;
+    const auto ep_size = static_cast<std::int32_t>(slots.rows());
+    const auto slots_per_rank = static_cast<std::int32_t>(slots.cols());
+    const double scale = static_cast<double>(index_.num_choices()) / index_.num_experts() *
+                         std::max(energy_.rank_cost, energy_.node_cost);
+    const double fall = std::log(kEndTemperature / start_temperature);
+    const std::int64_t begin = work_;
+    for (; work_ < work_until && !limits_.reached(); ++work_) {
+      const double progress =
+          static_cast<double>(work_ - begin) / static_cast<double>(work_until - begin);
+      const double temperature = scale * start_temperature * std::exp(fall * progress);
+      const Change a{random_.below(ep_size), random_.below(slots_per_rank)};
+      const double threshold = -temperature * std::log(random_.unit());
+      const auto expert_a = static_cast<std::int32_t>(slots(a.rank, a.slot));
+      if (state_.num_replicas(expert_a) > 1 && random_.below(4) == 0) {
+        const std::array change{Change{a.rank, a.slot, random_.below(index_.num_experts())}};
+        try_changes(change, threshold);
+        continue;
+      }
+      const Change b{random_.below(ep_size), random_.below(slots_per_rank)};
+      if (a.rank == b.rank) continue;
+      const auto expert_b = static_cast<std::int32_t>(slots(b.rank, b.slot));
+      const std::array swap{Change{a.rank, a.slot, expert_b}, Change{b.rank, b.slot, expert_a}};
+      try_changes(swap, threshold);
+    }
+    return_to_best();
+  }
+
+  // Sweeps over the ranks until nothing improves: each replica against the best candidates.
+  void polish(std::int64_t work_until) {
+    constexpr std::size_t kCandidates = 4;
+    bool has_improved = true;
+    while (has_improved) {
+      has_improved = false;
+      for (std::int32_t rank = 0; rank < state_.placement().ep_size(); ++rank) {
+        if (work_ >= work_until || limits_.reached()) return;
+        has_improved |= polish_rank(rank, kCandidates, work_until);
+      }
+    }
+  }
+
+  bool polish_rank(std::int32_t rank, std::size_t num_candidates, std::int64_t work_until) {
+    const auto gains = state_.gains_on(rank);
+    work_ += sets_per_expert_ * state_.placement().slots_per_rank();
+    std::vector<std::int32_t> order(gains.size());
+    std::iota(order.begin(), order.end(), 0);
+    const auto count = std::min(num_candidates, order.size());
+    std::ranges::partial_sort(order, order.begin() + std::ptrdiff_t(count), [&](auto a, auto b) {
+      return std::pair(-gains[std::size_t(a)], a) < std::pair(-gains[std::size_t(b)], b);
+    });
+    bool has_improved = false;
+    for (std::int32_t slot = 0; slot < state_.placement().slots_per_rank(); ++slot) {
+      for (std::size_t i = 0; i < count && work_ < work_until; ++i) {
+        const auto old = static_cast<std::int32_t>(state_.placement().slots(rank, slot));
+        if (state_.num_replicas(old) == 1) break;
+        const std::array change{Change{rank, slot, order[i]}};
+        has_improved |= try_changes(change, -1e-9);
+      }
+    }
+    return has_improved;
+  }
+
+  const SetIndex& index_;
+  const Cluster& cluster_;
+  const SearchEnergy asked_;
+  SearchEnergy energy_;  // asked_, but for the bound that a round aims at
+  bool is_fixed_to_nodes_;
+  const ReplicaEffort& effort_;
+  const SearchLimits& limits_;
+  ReplicaState state_;
+  FastRandom random_;
+  std::int64_t sets_per_expert_ = 0;  // on average
+  std::int64_t work_ = 0;
+  std::pair<double, double> best_energy_;  // violation, value
+  Placement best_;
+};
+
+}  // namespace
+
+ReplicaState search_replicas(const SetIndex& index, const Cluster& cluster,
+                             const SearchEnergy& energy, bool is_fixed_to_nodes,
+                             const ReplicaEffort& effort, const SearchLimits& limits,
+                             ReplicaState start) {
+  return ReplicaSearch(index, cluster, energy, is_fixed_to_nodes, effort, limits, std::move(start))
+      .run();
+}
+
+}  // namespace c2r

@@ -1,0 +1,204 @@
+#include "c2r/plan/engines/read_placements.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <tuple>
+
+#include "c2r/core/testing.h"
+#include "c2r/io/file.h"
+#include "c2r/placement/testing_internal.h"
+
+namespace c2r {
+namespace {
+
+using testing::error_of;
+using testing::make_placement;
+
+// MoE layers 1 and 3; 4 experts on 2 ranks.
+const MapShape kShape = {.num_experts = 4, .ep_size = 2, .layer_indices = {1, 3}};
+
+// A .npy file of bytes.
+std::string npy(const std::string& descr, const std::string& array_shape,
+                const std::vector<char>& values) {
+  std::string header =
+      "{'descr': '" + descr + "', 'fortran_order': False, 'shape': (" + array_shape + "), }";
+  header.resize(117, ' ');
+  return std::string("\x93NUMPY\x01\x00\x76\x00", 10) + header + "\n" +
+         std::string(values.begin(), values.end());
+}
+
+TEST(Import, TakesSglangsRowsOfMoeLayersOnly) {
+  const auto placements = import_sglang(
+      R"({"physical_to_logical_map": [[9], [0,3,1,2], [], [0,1,2,3], [0,0]]})", kShape, "f");
+  ASSERT_EQ(placements.size(), 2u);
+  EXPECT_EQ(placements[0], make_placement(4, {{0, 3}, {1, 2}}));
+  EXPECT_EQ(placements[1], make_placement(4, {{0, 1}, {2, 3}}));
+}
+
+TEST(Import, TakesOneListForAllLayersFromVllm49572) {
+  const auto placements = import_vllm_49572("[0,1,2,3,0,1]", kShape, "f");
+  ASSERT_EQ(placements.size(), 2u);
+  EXPECT_EQ(placements[0], make_placement(4, {{0, 1, 2}, {3, 0, 1}}));
+  EXPECT_EQ(placements[1], placements[0]);
+}
+
+TEST(Import, ReadsACommentedYaml) {
+  const auto placements = import_tensorrt_llm(
+      "# made by hand\nnum_slots: 4\nlayer_updates_per_iter: 2\ninitial_global_assignments:\n"
+      "  3: [3, 2, 1, 0]\n  1: [0, 1, 2, 3]",
+      kShape, "f");
+  EXPECT_EQ(placements[0], make_placement(4, {{0, 1}, {2, 3}}));
+  EXPECT_EQ(placements[1], make_placement(4, {{3, 2}, {1, 0}}));
+}
+
+TEST(Import, TakesOmniInfersPatternInAscendingOrder) {
+  const MapShape shape = {.num_experts = 3, .ep_size = 2, .layer_indices = {5}};
+  EXPECT_EQ(import_omni_infer(npy("|u1", "2, 1, 3", {1, 0, 1, 1, 1, 0}), shape, "f")[0],
+            make_placement(3, {{0, 2}, {0, 1}}));
+}
+
+TEST(Import, SaysWhatIsWrongWithSglangsMap) {
+  const auto error = [](std::string_view text) {
+    return error_of([&] { import_sglang(text, kShape, "f"); });
+  };
+  EXPECT_EQ(error(R"({"physical_to_logical_map": [], "logical_count": []})"),
+            "f: the map has the unknown key \"logical_count\"; the known ones are "
+            "physical_to_logical_map");
+  EXPECT_EQ(error(R"({"logical_count": [[1, 2]]})"),
+            "f: it has loads (logical_count), from which SGLang places by EPLB itself, and no "
+            "placement");
+  EXPECT_EQ(error(R"({"physical_to_logical_map": [[0,1,2,3],[0,1,2,3]]})"),
+            "f: the map has 2 rows, but SGLang looks up row 3: rows count dense layers, too");
+  EXPECT_EQ(error(R"({"physical_to_logical_map": [[],[0,1,2]]})"),
+            "f: row 1 has 3 slots, which 2 ranks cannot share evenly");
+  EXPECT_EQ(error(R"({"physical_to_logical_map": [[],[0,1,2,4]]})"),
+            "f: row 1 names expert 4, but the model has experts 0 to 3");
+  EXPECT_EQ(error(R"({"physical_to_logical_map": [[],[0,1,2,2]]})"),
+            "f: row 1: rank 1 holds expert 2 twice");
+  EXPECT_EQ(error(R"({"physical_to_logical_map": [[],[0,1,2,0]]})"),
+            "f: row 1: expert 3 is on no rank");
+  EXPECT_EQ(error(R"({"physical_to_logical_map": [[],[0,1,2,3],[],[0,1,2,3,0,1]]})"),
+            "f: num_slots is 4, but a layer has 6 slots");
+  EXPECT_EQ(error("[0]"), "f: the map is [0], but must be an object");
+}
+
+TEST(Import, SaysWhatIsWrongWithAYaml) {
+  const auto error = [](std::string_view head, std::string_view layers) {
+    const auto text = fmt::format("{}initial_global_assignments:\n{}", head, layers);
+    return error_of([&] { import_tensorrt_llm(text, kShape, "f"); });
+  };
+  constexpr std::string_view kHead = "num_slots: 4\nlayer_updates_per_iter: 0\n";
+  EXPECT_EQ(error(kHead, "  1: [0, 1, 2, 3]\n"), "f: the key '3' is missing");
+  EXPECT_EQ(error(kHead, "  1: [0,1,2,3]\n  2: [0,1,2,3]\n  3: [0,1,2,3]\n"),
+            "f: there is a layer '2', but the MoE layers are 1, 3");
+  EXPECT_EQ(error("num_slots: 8\nlayer_updates_per_iter: 0\n", "  1: [0,1,2,3]\n  3: [0,1,2,3]\n"),
+            "f: num_slots is 8, but a layer has 4 slots");
+  EXPECT_EQ(error("num_slots: 4\nslots: 4\n", ""),
+            "f: the yaml has the unknown key \"slots\"; the known ones are num_slots, "
+            "layer_updates_per_iter, initial_global_assignments");
+  EXPECT_EQ(error("num_slots: 4\nnum_slots: 4\n", ""),
+            "f: line 2: the key 'num_slots' is there twice");
+  EXPECT_EQ(error(kHead, "- 1\n"), "f: line 4: expected 'key: value', not '- 1'");
+  EXPECT_EQ(error("  1: 2\n", ""), "f: line 1: expected 'key: value', not '  1: 2'");
+  EXPECT_EQ(error("num_slots:18\n", ""), "f: line 1: expected 'key: value', not 'num_slots:18'");
+  EXPECT_EQ(error(kHead, "  \x1b[31m: 1\n  \x1b[31m: 1\n"),
+            "f: line 5: the key '\\x1b[31m' is there twice");
+  EXPECT_EQ(error(kHead, "\x1b[31m\n"), "f: line 4: expected 'key: value', not '\\x1b[31m'");
+  EXPECT_NE(error(kHead, "  1: [0, 1\n"), "no error");
+}
+
+TEST(Import, SaysWhatIsWrongWithVllmsRecord) {
+  const auto error = [](std::string_view head, std::string_view map) {
+    const auto text = fmt::format(
+        R"({{{}, "version": 1, "num_slots": 4, "initial_global_assignments": {}}})", head, map);
+    return error_of([&] { import_vllm_41141(text, kShape, "f"); });
+  };
+  constexpr std::string_view kHead =
+      R"("record_type": "eplb_initial_mapping", "num_redundant_experts": 0)";
+  EXPECT_EQ(error(kHead, R"({"1": [0,1,2,3], "3": [0,1,2,3]})"), "f: the key '0' is missing")
+      << "layers are ordinals, not the model's indices";
+  EXPECT_EQ(error(kHead, R"({"0": [0,1,2,3], "1": [0,1,2,3]})"), "no error");
+  EXPECT_EQ(error(R"("record_type": "a\nb", "num_redundant_experts": 0)", "{}"),
+            "f: record_type is 'a\\nb', not 'eplb_initial_mapping'");
+  EXPECT_EQ(error(kHead, R"({"0": [0,1,2,3], "1": [0,1,2,3], "a\nb": []})"),
+            "f: there is a layer 'a\\nb', but the MoE layers are 0, 1");
+  EXPECT_EQ(error(R"("record_type": "eplb_load_stats", "num_redundant_experts": 0)", "{}"),
+            "f: record_type is 'eplb_load_stats', not 'eplb_initial_mapping'");
+  EXPECT_EQ(error(R"("record_type": "eplb_initial_mapping", "num_redundant_experts": 1)", "{}"),
+            "f: num_redundant_experts is 1, but must be an integer in [0, 0]");
+}
+
+TEST(Import, SaysWhatIsWrongWithTheOtherForms) {
+  EXPECT_EQ(error_of([] { import_vllm_49572("[[0,1,2,3]]", kShape, "f"); }),
+            "f: the map has 1 rows, but there are 2 MoE layers");
+  const MapShape one = {.num_experts = 2, .ep_size = 2, .layer_indices = {4}};
+  EXPECT_EQ(error_of([&] {
+              import_vllm_ascend(R"({"moe_layer_count": 1, "layer_list": [{"layer_id": 4,
+                "device_count": 2, "device_list": []}]})",
+                                 one, "f");
+            }),
+            "f: layer_id is 4, but must be an integer in [0, 0]");
+  EXPECT_EQ(error_of([&] {
+              import_vllm_ascend(R"({"moe_layer_count": 1, "layer_list": [{"layer_id": 0,
+                "device_count": 2, "device_list": [{"device_id": 0, "device_expert": [0, 1]},
+                {"device_id": 1, "device_expert": [1]}]}]})",
+                                 one, "f");
+            }),
+            "f: layer 0: device 1 has 1 experts, which is not what device 0 has");
+  EXPECT_EQ(error_of([&] {
+              import_eplb(R"({"physical_to_logical_map": [[1,0]], "logical_to_physical_map":
+                [[[0],[1]]], "logical_count": [[1,1]]})",
+                          one, "f");
+            }),
+            "f: row 0: the inverse maps put expert 0 into slots 0, but the map into 1");
+  EXPECT_EQ(error_of([&] {
+              import_permutation(R"({"num_experts": 2, "old_of_new": {"4": [1,0]},
+                "new_of_old": {"4": [0,1]}})",
+                                 one, "f");
+            }),
+            "f: layer 4: new_of_old is not the inverse of old_of_new");
+}
+
+TEST(Import, SaysWhatIsWrongWithAPattern) {
+  const MapShape shape = {.num_experts = 2, .ep_size = 2, .layer_indices = {3}};
+  const auto error = [&](const std::vector<char>& values) {
+    return error_of([&] { import_omni_infer(npy("|u1", "2, 1, 2", values), shape, "f"); });
+  };
+  EXPECT_EQ(error({1, 0, 0, 2}), "f: rank 1, row 0, expert 1 is 2, but must be 0 or 1");
+  EXPECT_EQ(error({1, 1, 0, 1}),
+            "f: row 0: rank 1 holds 1 experts, which is not what rank 0 holds");
+  EXPECT_EQ(error({1, 0, 1, 0}), "f: row 0: expert 1 is on no rank");
+  EXPECT_EQ(error({0, 0, 0, 0}), "f: row 0 has 0 slots, which 2 ranks cannot share evenly");
+  EXPECT_NE(error({1, 0, 1}), "no error");
+  EXPECT_EQ(
+      error_of([&] {
+        import_omni_infer(npy("|u1", "2, 2", {1, 0, 0, 1}), shape, "f");
+      }),
+      "f: the array is U8 [2, 2], but must be integers [2, 1, 2]: ranks, MoE layers, experts");
+  EXPECT_EQ(error_of([&] {
+              import_omni_infer(npy("<f2", "1, 1, 1", {0, 0}), shape, "f");
+            }),
+            "f: the array is F16 [1, 1, 1], but must be integers [2, 1, 2]: ranks, MoE layers, "
+            "experts");
+}
+
+// omni-infer's DeepSeek-V3 placements: 58 MoE layers of 256 experts, on 8 ranks of 32 slots and on
+// 16 of 17.
+TEST(ImportOnRealData, ReadsOmniInfersPublishedPlacements) {
+  MapShape shape = {.num_experts = 256};
+  for (std::int32_t layer = 3; layer < 61; ++layer) shape.layer_indices.push_back(layer);
+  for (const auto& [name, ep_size, slots] :
+       {std::tuple("omni_infer_dsv3_8_ranks", 8, 32),
+        std::tuple("omni_infer_dsv3_16_ranks_redundant", 16, 17)}) {
+    const auto path = testing::real_data("placements/" + std::string(name) + ".npy.xz");
+    C2R_SKIP_WITHOUT(path);
+    shape.ep_size = ep_size;
+    const auto placements = import_omni_infer(read_text_file(path), shape, path.string());
+    ASSERT_EQ(placements.size(), 58u);
+    for (const Placement& placement : placements) EXPECT_EQ(placement.slots_per_rank(), slots);
+  }
+}
+
+}  // namespace
+}  // namespace c2r

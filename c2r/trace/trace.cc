@@ -1,0 +1,245 @@
+#include "c2r/trace/trace.h"
+
+#include <algorithm>
+#include <bitset>
+#include <limits>
+#include <utility>
+
+#include "c2r/core/error.h"
+#include "c2r/io/safetensors.h"
+#include "c2r/routing/routing.h"
+#include "c2r/trace/spill_file_internal.h"
+#include "c2r/trace/trace_metadata.h"
+
+namespace c2r {
+namespace {
+
+// 255 is the mark for "none", so 8 bits hold the ids of at most 255 experts.
+bool is_stored_in_u8(std::int32_t num_experts) {
+  return num_experts <= 255;
+}
+
+std::string idx_name(std::int64_t layer) {
+  return fmt::format("layers.{}.topk_idx", layer);
+}
+std::string weights_name(std::int64_t layer) {
+  return fmt::format("layers.{}.topk_weights", layer);
+}
+
+// Copies ids out of the file, checking each row: in range, and no expert twice.
+template <class Stored>
+void decode(std::span<const Stored> stored, const TraceHeader& header, std::int64_t layer,
+            std::int64_t begin, const std::string& path, Matrix<ExpertId>& out) {
+  constexpr auto kNone = std::numeric_limits<Stored>::max();
+  std::bitset<kMaxExperts> seen;
+  const auto ids = out.all();
+  const auto top_k = static_cast<std::size_t>(header.top_k);
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    const Stored id = stored[i];
+    if (i % top_k == 0) seen.reset();
+    if (id == kNone) {
+      ids[i] = kNoExpert;
+      continue;
+    }
+    const auto token = begin + static_cast<std::int64_t>(i / top_k);
+    C2R_REQUIRE(id < header.num_experts, kInvalidFile,
+                "{}: layer {}, token {} names expert {}, but the trace has experts 0 to {}", path,
+                layer, token, id, header.num_experts - 1);
+    C2R_REQUIRE(!seen[id], kInvalidFile, "{}: layer {}, token {} names expert {} twice", path,
+                layer, token, id);
+    seen.set(id);
+    ids[i] = ExpertId{id};
+  }
+}
+
+void check_row(std::span<const ExpertId> row, std::int32_t num_experts, std::string_view place,
+               std::size_t token) {
+  for (auto id = row.begin(); id != row.end(); ++id) {
+    if (*id == kNoExpert) continue;
+    const auto value = static_cast<std::int32_t>(*id);
+    C2R_REQUIRE(0 <= value && value < num_experts, kInvalidFile,
+                "{}, token {}: expert {} is not in [0, {}], the range of {} experts", place, token,
+                value, num_experts - 1, num_experts);
+    C2R_REQUIRE(std::find(row.begin(), id, *id) == id, kInvalidFile,
+                "{}, token {}: names expert {} twice", place, token, value);
+  }
+}
+
+Half stored(float weight, Half) {
+  return to_half(weight);
+}
+template <class Stored>
+Stored stored(ExpertId id, Stored) {
+  return static_cast<Stored>(id);  // kNoExpert, -1, becomes the type's largest value
+}
+
+template <class Stored, class T>
+void append_as(std::span<const T> values, SpilledTensor& tensor, SpillFile& spill) {
+  std::vector<Stored> converted(values.size());
+  std::ranges::transform(values, converted.begin(),
+                         [](T value) { return stored(value, Stored{}); });
+  tensor.append(std::as_bytes(std::span(converted)), spill);
+}
+
+}  // namespace
+
+struct Trace::File {
+  SafetensorsFile safetensors;
+};
+
+Trace::Trace(const std::filesystem::path& path) : file_(new File{SafetensorsFile(path)}) {
+  const SafetensorsFile& file = file_->safetensors;
+  header_ = read_trace_metadata(file, kTraceFormat, "a routing trace");
+  const auto& first = file.tensor(idx_name(0));
+  num_tokens_ = first.shape.empty() ? 0 : first.shape[0];
+  has_weights_ = file.has(weights_name(0));
+  const std::int64_t shape[] = {num_tokens_, header_.top_k};
+  const Dtype dtype = is_stored_in_u8(header_.num_experts) ? Dtype::kU8 : Dtype::kU16;
+  for (std::int64_t layer = 0; layer < header_.num_layers(); ++layer) {
+    (void)file.checked_bytes(idx_name(layer), dtype, shape);
+    if (has_weights_) (void)file.elements<Half>(weights_name(layer), shape);
+    C2R_REQUIRE(has_weights_ || !file.has(weights_name(layer)), kInvalidFile,
+                "{}: has '{}', but no weights of layer 0; all layers have them or none",
+                file.path(), weights_name(layer));
+  }
+
+  if (num_tokens_ > 0) sequence_starts_ = {0};
+  if (!file.has("sequence_starts")) return;
+  const std::int64_t any[] = {-1};
+  const auto starts = file.elements<std::int64_t>("sequence_starts", any);
+  const bool ascend = std::ranges::adjacent_find(starts, std::greater_equal{}) == starts.end();
+  const bool fit =
+      starts.empty() ? num_tokens_ == 0 : starts.front() == 0 && starts.back() < num_tokens_;
+  C2R_REQUIRE(ascend && fit, kInvalidFile,
+              "{}: sequence_starts must ascend from 0 and stay below {}, the number of tokens",
+              file.path(), num_tokens_);
+  sequence_starts_.assign(starts.begin(), starts.end());
+}
+
+Trace::Trace(Trace&&) noexcept = default;
+Trace& Trace::operator=(Trace&&) noexcept = default;
+Trace::~Trace() = default;
+
+const std::string& Trace::path() const {
+  return file_->safetensors.path();
+}
+
+StoredTopkIdx Trace::stored_topk_idx(std::int64_t layer) const {
+  C2R_ASSERT(0 <= layer && layer < header_.num_layers());
+  const std::int64_t shape[] = {num_tokens_, header_.top_k};
+  const SafetensorsFile& file = file_->safetensors;
+  if (is_stored_in_u8(header_.num_experts)) {
+    return {.u8 = file.elements<std::uint8_t>(idx_name(layer), shape), .u16 = {}};
+  }
+  return {.u8 = {}, .u16 = file.elements<std::uint16_t>(idx_name(layer), shape)};
+}
+
+Matrix<ExpertId> Trace::topk_idx(std::int64_t layer, std::int64_t begin, std::int64_t end) const {
+  C2R_ASSERT(0 <= begin && begin <= end && end <= num_tokens_);
+  Matrix<ExpertId> out(end - begin, header_.top_k);
+  const auto first = static_cast<std::size_t>(begin * header_.top_k);
+  const StoredTopkIdx stored = stored_topk_idx(layer);
+  if (is_stored_in_u8(header_.num_experts)) {
+    decode(stored.u8.subspan(first), header_, layer, begin, path(), out);
+  } else {
+    decode(stored.u16.subspan(first), header_, layer, begin, path(), out);
+  }
+  return out;
+}
+
+Matrix<float> Trace::topk_weights(std::int64_t layer, std::int64_t begin, std::int64_t end) const {
+  C2R_REQUIRE(has_weights_, kInvalidArgument, "{}: holds no weights", path());
+  C2R_ASSERT(0 <= begin && begin <= end && end <= num_tokens_);
+  Matrix<float> out(end - begin, header_.top_k);
+  const std::int64_t shape[] = {num_tokens_, header_.top_k};
+  const auto halves = file_->safetensors.elements<Half>(weights_name(layer), shape);
+  const auto first = static_cast<std::size_t>(begin * header_.top_k);
+  std::ranges::transform(halves.subspan(first, out.all().size()), out.all().begin(),
+                         [](Half half) { return to_float(half); });
+  return out;
+}
+
+struct TraceWriter::State {
+  std::filesystem::path path;
+  TraceHeader header;
+  bool has_weights = false;
+  SpillFile spill;
+  std::vector<SpilledTensor> idx = {}, weights = {};  // [num_layers]; weights only if has_weights
+  std::vector<std::int64_t> num_tokens = {};          // [num_layers]
+  std::vector<std::int64_t> sequence_starts = {};
+};
+
+TraceWriter::TraceWriter(const std::filesystem::path& path, TraceHeader header, bool has_weights)
+    : state_(new State{.path = path,
+                       .header = std::move(header),
+                       .has_weights = has_weights,
+                       .spill = SpillFile(path)}) {
+  check_header(state_->header, path.string());
+  const auto num_layers = static_cast<std::size_t>(state_->header.num_layers());
+  state_->idx.resize(num_layers);
+  if (has_weights) state_->weights.resize(num_layers);
+  state_->num_tokens.resize(num_layers);
+}
+
+TraceWriter::~TraceWriter() = default;
+
+void TraceWriter::append(std::int64_t layer, std::span<const ExpertId> topk_idx,
+                         std::span<const float> topk_weights, std::string_view place) {
+  const auto top_k = static_cast<std::size_t>(state_->header.top_k);
+  C2R_ASSERT(0 <= layer && layer < state_->header.num_layers() && topk_idx.size() % top_k == 0);
+  C2R_ASSERT(topk_weights.size() == (state_->has_weights ? topk_idx.size() : 0));
+  for (std::size_t first = 0; first < topk_idx.size(); first += top_k) {
+    check_row(topk_idx.subspan(first, top_k), state_->header.num_experts, place, first / top_k);
+  }
+  const auto at = static_cast<std::size_t>(layer);
+  if (is_stored_in_u8(state_->header.num_experts)) {
+    append_as<std::uint8_t>(topk_idx, state_->idx[at], state_->spill);
+  } else {
+    append_as<std::uint16_t>(topk_idx, state_->idx[at], state_->spill);
+  }
+  if (state_->has_weights) append_as<Half>(topk_weights, state_->weights[at], state_->spill);
+  state_->num_tokens[at] += static_cast<std::int64_t>(topk_idx.size() / top_k);
+}
+
+std::int64_t TraceWriter::num_tokens() const {
+  return state_->num_tokens[0];
+}
+
+void TraceWriter::start_sequence() {
+  auto& starts = state_->sequence_starts;
+  const std::int64_t next = state_->num_tokens[0];
+  if (starts.empty() || starts.back() < next) starts.push_back(next);
+}
+
+void TraceWriter::finish() {
+  State& state = *state_;
+  const std::int64_t num_tokens = state.num_tokens[0];
+  for (std::size_t layer = 0; layer < state.num_tokens.size(); ++layer) {
+    C2R_REQUIRE(state.num_tokens[layer] == num_tokens, kInvalidFile,
+                "{}: layer {} has {} tokens, but layer 0 has {}", state.path.string(), layer,
+                state.num_tokens[layer], num_tokens);
+  }
+  auto& starts = state.sequence_starts;
+  if (num_tokens > 0 && (starts.empty() || starts.front() != 0)) starts.insert(starts.begin(), 0);
+  if (!starts.empty() && starts.back() == num_tokens) starts.pop_back();  // an empty sequence
+
+  const bool u8 = is_stored_in_u8(state.header.num_experts);
+  std::vector<TensorToWrite> tensors;
+  tensors.push_back(tensor_of<std::int64_t>("sequence_starts", {std::ssize(starts)}, starts));
+  for (std::size_t layer = 0; layer < state.idx.size(); ++layer) {
+    const std::vector<std::int64_t> shape = {num_tokens, state.header.top_k};
+    const auto spilled = [&](std::string name, Dtype dtype, const SpilledTensor& tensor) {
+      tensors.push_back({std::move(name), dtype, shape, [&state, &tensor](AtomicFile& file) {
+                           tensor.copy_to(file, state.spill);
+                         }});
+    };
+    spilled(idx_name(static_cast<std::int64_t>(layer)), u8 ? Dtype::kU8 : Dtype::kU16,
+            state.idx[layer]);
+    if (state.has_weights) {
+      spilled(weights_name(static_cast<std::int64_t>(layer)), Dtype::kF16, state.weights[layer]);
+    }
+  }
+  write_safetensors(state.path, std::move(tensors), trace_metadata(state.header, kTraceFormat));
+}
+
+}  // namespace c2r

@@ -1,0 +1,24 @@
+// The metadata that traces and statistics files share.
+#pragma once
+
+#include <map>
+#include <string>
+#include <string_view>
+
+#include "c2r/io/safetensors.h"
+#include "c2r/trace/trace.h"
+
+namespace c2r {
+
+inline constexpr std::string_view kTraceFormat = "c2r.trace", kStatisticsFormat = "c2r.statistics";
+
+/// The `__metadata__` of a file of this `format`, one of the two.
+std::map<std::string, std::string> trace_metadata(const TraceHeader& header,
+                                                  std::string_view format);
+
+/// Reads it back. @param what the format in words, for the message: "a routing trace"
+/// @throws Error(kInvalidFile) if it is another format or version, or a value is not valid
+TraceHeader read_trace_metadata(const SafetensorsFile& file, std::string_view format,
+                                std::string_view what);
+
+}  // namespace c2r
