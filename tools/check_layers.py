@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Fails if a module includes one that is not below it, a private header of another module, or a system
-header that is not its own.
+"""Fails if a module includes one that is not below it, a private header of another module or in an
+installed header, or a system header that is not its own.
 
 What is below a module is stated once, as the DEPS of its c2r_module() in CMake. The table of
 docs/architecture.md must say the same.
@@ -49,6 +49,7 @@ def violations(path, allowed):
         yield f"{path}: the folder {module} is no c2r_module() of CMakeLists.txt"
         return
     is_test = bool(TEST.search(str(path)))
+    is_public = path.suffix == ".h" and not is_test and not PRIVATE.search(str(path))
     for number, line in enumerate((ROOT / path).read_text().splitlines(), 1):
         match = INCLUDE.match(line)
         if not match:
@@ -60,6 +61,8 @@ def violations(path, allowed):
                 yield f"{path}:{number}: {module} must not include {other} ({target})"
             elif other != module and PRIVATE.search(target) and not is_test:
                 yield f"{path}:{number}: {target} is private to {other}"
+            elif is_public and PRIVATE.search(target):
+                yield f"{path}:{number}: {target} is private, but this header is installed"
         for prefix, folders in FENCED.items():
             if target.startswith(prefix) and not str(path).startswith(folders):
                 yield f"{path}:{number}: only {' or '.join(folders)} may include <{target}>"

@@ -1,3 +1,5 @@
+// The optimizer over one layer or many: which searches a goal needs, with how much of the effort
+// each.
 #include "c2r/placement/optimize.h"
 
 #include <algorithm>
@@ -7,10 +9,8 @@
 
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
-#include "c2r/placement/search/copy_bounds.h"
 #include "c2r/placement/search/layer_search.h"
-#include "c2r/placement/search/predicted_time.h"
-#include "c2r/placement/search/replica_search.h"
+#include "c2r/placement/search/search_energy.h"
 
 namespace c2r {
 namespace {
@@ -151,35 +151,7 @@ OptimizedPlacement solve_or_sketch(const TokenSets& sets, const Cluster& cluster
   return has_begun && quality(searched) <= quality(sketched) ? searched : sketched;
 }
 
-// `result` has its copies, loads and their bounds already.
-void add_value(const SetIndex& index, const ReplicaState& state,
-               const PlacementObjective& objective, const LeastCounts& least,
-               OptimizedPlacement& result) {
-  switch (objective.goal) {
-    case Goal::kCopies:
-      result.value = result.copy_cost + objective.imbalance_weight * (result.imbalance - 1);
-      result.value_bound =
-          result.copy_cost_bound + objective.imbalance_weight * (result.imbalance_bound - 1);
-      break;
-    case Goal::kImbalance:
-      result.value = result.imbalance;
-      result.value_bound = result.imbalance_bound;
-      break;
-    case Goal::kTime:
-      result.value = predicted_s(index, state, *objective.layer_time);
-      result.value_bound = predicted_s_bound(index, least, *objective.layer_time);
-      break;
-  }
-}
-
 }  // namespace
-
-PlacementObjective objective_for(const Cluster& cluster) {
-  if (cluster.num_nodes == 1 || cluster.ranks_per_node == 1) return {};
-  return {.rank_copy_cost = 1,
-          .node_copy_cost =
-              cluster.intra_node.bandwidth_bytes_per_s / cluster.inter_node.bandwidth_bytes_per_s};
-}
 
 OptimizedPlacement optimize_placement(const TokenSets& sets, const Cluster& cluster,
                                       const PlacementObjective& objective,
@@ -235,47 +207,6 @@ std::vector<OptimizedPlacement> without_dominated(std::vector<OptimizedPlacement
       front.push_back(std::move(point));
   }
   return front;
-}
-
-OptimizedPlacement measure_placement(const TokenSets& sets, const Cluster& cluster,
-                                     const PlacementObjective& objective,
-                                     const Placement& placement) {
-  check_placement(placement);
-  C2R_REQUIRE(placement.num_experts == sets.num_experts && placement.ep_size() == cluster.ep_size(),
-              kInvalidArgument,
-              "the placement is for {} experts on {} ranks, but the tokens choose among {} and the "
-              "cluster has {} ranks",
-              placement.num_experts, placement.ep_size(), sets.num_experts, cluster.ep_size());
-  const SetIndex index(sets);
-  const ReplicaState state(index, cluster, placement, /*is_fixed_to_nodes=*/false);
-  return measure_state(index, CopyBounds(index), sets.num_tokens, cluster, objective, state);
-}
-
-OptimizedPlacement measure_state(const SetIndex& index, const CopyBounds& bounds,
-                                 std::int64_t num_tokens, const Cluster& cluster,
-                                 const PlacementObjective& objective, const ReplicaState& state) {
-  OptimizedPlacement result{.placement = state.placement()};
-  if (index.num_choices() == 0) return result;
-  const auto per_token = [&](double count) { return count / static_cast<double>(num_tokens); };
-  const SearchEnergy energy = energy_for(index, num_tokens, cluster, objective);
-  const double cost = energy.cost(state.rank_copies(), state.node_copies());
-  result.copies_per_token = per_token(static_cast<double>(state.rank_copies()));
-  result.node_copies_per_token = per_token(static_cast<double>(state.node_copies()));
-  result.copy_cost = per_token(cost);
-  result.imbalance = static_cast<double>(std::ranges::max(state.loads())) / energy.mean_load;
-  result.meets_bounds = energy.violation(cost, state.loads()) == 0;
-  const std::int32_t slots = state.placement().slots_per_rank();
-  const LeastCounts least{
-      .rank_copies = bounds.copies(cluster.ep_size(), slots),
-      .node_copies = bounds.copies(cluster.num_nodes, slots * cluster.ranks_per_node),
-      .busiest_load = imbalance_bound(index, cluster.ep_size(), slots) * energy.mean_load};
-  result.copy_cost_bound =
-      per_token(energy.rank_cost * least.rank_copies + energy.node_cost * least.node_copies);
-  result.imbalance_bound = least.busiest_load / energy.mean_load;
-  add_value(index, state, objective, least, result);
-  result.is_proved_optimal =
-      result.meets_bounds && result.value <= result.value_bound * (1 + kRounding);
-  return result;
 }
 
 }  // namespace c2r

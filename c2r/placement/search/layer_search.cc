@@ -10,10 +10,14 @@
 
 #include "c2r/core/error.h"
 #include "c2r/placement/search/column_search.h"
+#include "c2r/placement/search/copy_bounds.h"
+#include "c2r/placement/search/measure_state.h"
 #include "c2r/placement/search/partition_level.h"
 #include "c2r/placement/search/partition_search.h"
 #include "c2r/placement/search/replica_fill.h"
 #include "c2r/placement/search/replica_search.h"
+#include "c2r/placement/search/replica_state.h"
+#include "c2r/placement/search/set_index.h"
 
 namespace c2r {
 namespace {
@@ -298,26 +302,6 @@ class LayerSearch {
 };
 
 }  // namespace
-
-SearchEnergy energy_for(const SetIndex& index, std::int64_t num_tokens, const Cluster& cluster,
-                        const PlacementObjective& objective) {
-  const auto tokens = static_cast<double>(num_tokens);
-  SearchEnergy energy{.rank_cost = objective.rank_copy_cost, .node_cost = objective.node_copy_cost};
-  if (index.num_choices() > 0) {
-    energy.mean_load = static_cast<double>(index.num_choices()) / cluster.ep_size();
-  }
-  energy.imbalance_scale = objective.imbalance_weight * tokens;
-  if (objective.goal == Goal::kImbalance) {
-    energy.copy_scale = 1e-3;
-    energy.imbalance_scale = tokens;
-  }
-  if (objective.max_imbalance) energy.max_load = *objective.max_imbalance * energy.mean_load;
-  if (objective.max_copy_cost) energy.max_cost = *objective.max_copy_cost * tokens;
-  // A bound must weigh more than what it holds back.
-  const double unit = std::max(energy.rank_cost, energy.node_cost);
-  energy.load_penalty *= unit;
-  return energy;
-}
 
 OptimizedPlacement search_layer(const TokenSets& sets, const Cluster& cluster,
                                 const PlacementObjective& objective, const OptimizeOptions& options,

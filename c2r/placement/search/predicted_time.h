@@ -2,7 +2,7 @@
 #pragma once
 
 #include "c2r/placement/cost/layer_time.h"
-#include "c2r/placement/search/replica_search.h"
+#include "c2r/placement/search/replica_state.h"
 
 namespace c2r {
 

@@ -1,8 +1,10 @@
+// Keeps copies and loads of a placement with replicas exact under changes of its slots.
+#include "c2r/placement/search/replica_state.h"
+
 #include <algorithm>
 #include <utility>
 
 #include "c2r/core/error.h"
-#include "c2r/placement/search/replica_search.h"
 
 namespace c2r {
 

@@ -8,7 +8,7 @@
 #pragma once
 
 #include "c2r/placement/search/partition_search.h"
-#include "c2r/placement/search/replica_search.h"
+#include "c2r/placement/search/replica_state.h"
 
 namespace c2r {
 

@@ -1,0 +1,33 @@
+// Measures one placement: builds what a search tracks and asks it once.
+#include "c2r/placement/measure.h"
+
+#include "c2r/core/error.h"
+#include "c2r/placement/search/copy_bounds.h"
+#include "c2r/placement/search/measure_state.h"
+#include "c2r/placement/search/replica_state.h"
+#include "c2r/placement/search/set_index.h"
+
+namespace c2r {
+
+PlacementObjective objective_for(const Cluster& cluster) {
+  if (cluster.num_nodes == 1 || cluster.ranks_per_node == 1) return {};
+  return {.rank_copy_cost = 1,
+          .node_copy_cost =
+              cluster.intra_node.bandwidth_bytes_per_s / cluster.inter_node.bandwidth_bytes_per_s};
+}
+
+OptimizedPlacement measure_placement(const TokenSets& sets, const Cluster& cluster,
+                                     const PlacementObjective& objective,
+                                     const Placement& placement) {
+  check_placement(placement);
+  C2R_REQUIRE(placement.num_experts == sets.num_experts && placement.ep_size() == cluster.ep_size(),
+              kInvalidArgument,
+              "the placement is for {} experts on {} ranks, but the tokens choose among {} and the "
+              "cluster has {} ranks",
+              placement.num_experts, placement.ep_size(), sets.num_experts, cluster.ep_size());
+  const SetIndex index(sets);
+  const ReplicaState state(index, cluster, placement, /*is_fixed_to_nodes=*/false);
+  return measure_state(index, CopyBounds(index), sets.num_tokens, cluster, objective, state);
+}
+
+}  // namespace c2r

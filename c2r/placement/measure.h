@@ -1,0 +1,58 @@
+// What a placement costs on token sets, by an objective: copies, imbalance or predicted time.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "c2r/placement/cluster.h"
+#include "c2r/placement/cost/layer_time.h"
+#include "c2r/placement/placement.h"
+#include "c2r/placement/token_sets.h"
+
+namespace c2r {
+
+enum class Goal {
+  kCopies,     // copy cost + imbalance_weight x (imbalance - 1), per token
+  kImbalance,  // the imbalance; a thousandth of the copy cost per token breaks near-ties
+  kTime,       // the layer's predicted time
+};
+
+/// What is minimized, within which bounds. Copy cost = rank_copy_cost x copies + node_copy_cost x
+/// node copies.
+struct PlacementObjective {
+  double rank_copy_cost = 1;            // of each distinct rank of a token
+  double node_copy_cost = 0;            // of each distinct node
+  double imbalance_weight = 0;          // for kCopies
+  std::optional<double> max_imbalance;  // max / mean load over ranks; a bound
+  std::optional<double> max_copy_cost;  // per token; a bound, not for kTime
+  Goal goal = Goal::kCopies;
+  // For kTime. All tokens are one batch from uniform homes, sent as default_copy_mode() says.
+  std::optional<LayerTimeOptions> layer_time;
+};
+
+/// Costs in proportion to the time on each level's links; a copy within a node costs 1. Just that
+/// on one node, and where every node is one rank: then all links are the same.
+PlacementObjective objective_for(const Cluster& cluster);
+
+/// A placement and what it costs on the tokens that it was optimized for, counted anew.
+struct OptimizedPlacement {
+  Placement placement;
+  double copies_per_token = 0, node_copies_per_token = 0;
+  double copy_cost = 0;  // per token, by the objective
+  double imbalance = 1;
+  bool meets_bounds = true;        // false: the bounds are missed by the least that was found
+  bool is_cut_short = false;       // `seconds` or `stop` ended the search
+  bool is_proved_optimal = false;  // value is the least within the bounds
+  double copy_cost_bound = 0;      // no placement of these slots within the bounds costs less
+  double imbalance_bound = 1;      // no placement of these slots has less
+  // The goal's value here, and what no placement of these slots within the bounds can be below.
+  // Seconds for kTime.
+  double value = 0, value_bound = 0;
+};
+
+/// What `placement` costs on `sets`; copy_cost_bound and meets_bounds included.
+OptimizedPlacement measure_placement(const TokenSets& sets, const Cluster& cluster,
+                                     const PlacementObjective& objective,
+                                     const Placement& placement);
+
+}  // namespace c2r
