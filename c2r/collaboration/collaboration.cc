@@ -8,6 +8,7 @@
 #include "c2r/core/parallel.h"
 #include "c2r/core/shown.h"
 #include "c2r/io/memory.h"
+#include "c2r/routing/routing.h"
 #include "c2r/trace/trace_chunks.h"
 
 namespace c2r {
@@ -98,15 +99,14 @@ bool count_clean_chunk(const Trace& trace, const TraceChunk& chunk, ChunkCounts&
 }  // namespace
 
 void add_collaboration(MatrixView<const ExpertId> topk_idx, CollaborationMatrix& counts) {
+  C2R_REQUIRE(counts.rows() == counts.cols(), kInvalidArgument,
+              "a collaboration matrix is square, not {}x{}", counts.rows(), counts.cols());
+  check_topk_idx(topk_idx, static_cast<std::int32_t>(counts.rows()), topk_idx.cols());
   for (std::int64_t t = 0; t < topk_idx.rows(); ++t) {
     for (const ExpertId a : topk_idx.row(t)) {
       if (a == kNoExpert) continue;
-      const auto row = static_cast<std::int64_t>(a);
-      C2R_REQUIRE(0 <= row && row < counts.rows(), kInvalidArgument,
-                  "token {} names expert {}, but the collaboration matrix has {} experts", t, row,
-                  counts.rows());
       for (const ExpertId b : topk_idx.row(t)) {
-        if (b != kNoExpert) ++counts(row, static_cast<std::int64_t>(b));
+        if (b != kNoExpert) ++counts(static_cast<std::int64_t>(a), static_cast<std::int64_t>(b));
       }
     }
   }

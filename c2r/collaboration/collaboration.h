@@ -23,7 +23,8 @@ using CollaborationMatrix = Matrix<std::int64_t>;
 
 /// Adds the choices `topk_idx` [num_tokens, top_k] to `counts`; kNoExpert is skipped. Batches may
 /// be added in any order: the result is exact. The reference for count_collaboration().
-/// @throws Error(kInvalidArgument) if an id is not below counts.rows()
+/// @throws Error(kInvalidArgument) if `counts` is not square, or a choice is not valid for as many
+///         experts (check_topk_idx()); `counts` is unchanged then
 void add_collaboration(MatrixView<const ExpertId> topk_idx, CollaborationMatrix& counts);
 
 /// The counts of a whole model over one or more traces.

@@ -94,10 +94,24 @@ TEST(AddCollaboration, MatchesTheDefinitionOnRandomChoices) {
   }
 }
 
-TEST(AddCollaboration, RefusesAnExpertBeyondTheMatrix) {
+TEST(AddCollaboration, RefusesInvalidChoicesAndLeavesTheCounts) {
   CollaborationMatrix counts(4, 4);
-  EXPECT_EQ(error_of([&] { add_collaboration(Matrix<ExpertId>(1, 1, ExpertId{4}), counts); }),
-            "token 0 names expert 4, but the collaboration matrix has 4 experts");
+  const auto error = [&](std::initializer_list<int> ids) {
+    Matrix<ExpertId> topk_idx(std::ssize(ids) / 2, 2);
+    std::ranges::transform(ids, topk_idx.all().begin(), [](int id) { return ExpertId{id}; });
+    return error_of([&] { add_collaboration(topk_idx, counts); });
+  };
+  EXPECT_EQ(error({0, 1, 3, 9}),
+            "token 1 names expert 9 in column 1, but there are 4 experts, and -1 for none");
+  EXPECT_EQ(error({0, 1, 4, 0}),
+            "token 1 names expert 4 in column 0, but there are 4 experts, and -1 for none");
+  EXPECT_EQ(error({0, 1, -2, 0}),
+            "token 1 names expert -2 in column 0, but there are 4 experts, and -1 for none");
+  EXPECT_EQ(error({0, 1, 3, 3}), "token 1 names expert 3 twice, in columns 0 and 1");
+  EXPECT_EQ(counts, CollaborationMatrix(4, 4));
+  CollaborationMatrix narrow(4, 3);
+  EXPECT_EQ(error_of([&] { add_collaboration(Matrix<ExpertId>(1, 1, ExpertId{0}), narrow); }),
+            "a collaboration matrix is square, not 4x3");
 }
 
 // Every specialised top-k, ids of 8 and 16 bits, chunks that do and do not end evenly, and layers

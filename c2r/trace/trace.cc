@@ -1,7 +1,7 @@
+// The trace file: checked when it is opened and where it is read, and written layer by layer.
 #include "c2r/trace/trace.h"
 
 #include <algorithm>
-#include <bitset>
 #include <limits>
 #include <utility>
 
@@ -26,43 +26,36 @@ std::string weights_name(std::int64_t layer) {
   return fmt::format("layers.{}.topk_weights", layer);
 }
 
-// Copies ids out of the file, checking each row: in range, and no expert twice.
 template <class Stored>
-void decode(std::span<const Stored> stored, const TraceHeader& header, std::int64_t layer,
-            std::int64_t begin, const std::string& path, Matrix<ExpertId>& out) {
+void decode(std::span<const Stored> stored, std::span<ExpertId> ids) {
   constexpr auto kNone = std::numeric_limits<Stored>::max();
-  std::bitset<kMaxExperts> seen;
-  const auto ids = out.all();
-  const auto top_k = static_cast<std::size_t>(header.top_k);
-  for (std::size_t i = 0; i < ids.size(); ++i) {
-    const Stored id = stored[i];
-    if (i % top_k == 0) seen.reset();
-    if (id == kNone) {
-      ids[i] = kNoExpert;
-      continue;
-    }
-    const auto token = begin + static_cast<std::int64_t>(i / top_k);
-    C2R_REQUIRE(id < header.num_experts, kInvalidFile,
-                "{}: layer {}, token {} names expert {}, but the trace has experts 0 to {}", path,
-                layer, token, id, header.num_experts - 1);
-    C2R_REQUIRE(!seen[id], kInvalidFile, "{}: layer {}, token {} names expert {} twice", path,
-                layer, token, id);
-    seen.set(id);
-    ids[i] = ExpertId{id};
-  }
+  std::ranges::transform(stored.first(ids.size()), ids.begin(),
+                         [](Stored id) { return id == kNone ? kNoExpert : ExpertId{id}; });
 }
 
-void check_row(std::span<const ExpertId> row, std::int32_t num_experts, std::string_view place,
-               std::size_t token) {
-  for (auto id = row.begin(); id != row.end(); ++id) {
-    if (*id == kNoExpert) continue;
-    const auto value = static_cast<std::int32_t>(*id);
-    C2R_REQUIRE(0 <= value && value < num_experts, kInvalidFile,
-                "{}, token {}: expert {} is not in [0, {}], the range of {} experts", place, token,
-                value, num_experts - 1, num_experts);
-    C2R_REQUIRE(std::find(row.begin(), id, *id) == id, kInvalidFile,
-                "{}, token {}: names expert {} twice", place, token, value);
-  }
+// Refuses what a file holds, from `first_token` of the layer on.
+void check_stored(MatrixView<const ExpertId> topk_idx, std::int32_t num_experts,
+                  const std::string& path, std::int64_t layer, std::int64_t first_token) {
+  const auto invalid = find_invalid_choice(topk_idx, num_experts);
+  if (!invalid) return;
+  const std::int64_t token = first_token + invalid->token;
+  C2R_REQUIRE(invalid->first_column, kInvalidFile,
+              "{}: layer {}, token {} names expert {}, but the trace has experts 0 to {}", path,
+              layer, token, invalid->expert, num_experts - 1);
+  C2R_THROW(kInvalidFile, "{}: layer {}, token {} names expert {} twice", path, layer, token,
+            invalid->expert);
+}
+
+// Refuses what is to be written; `place` says where the caller has it from.
+void check_appended(MatrixView<const ExpertId> topk_idx, std::int32_t num_experts,
+                    std::string_view place) {
+  const auto invalid = find_invalid_choice(topk_idx, num_experts);
+  if (!invalid) return;
+  C2R_REQUIRE(invalid->first_column, kInvalidFile,
+              "{}, token {}: expert {} is not in [0, {}], the range of {} experts", place,
+              invalid->token, invalid->expert, num_experts - 1, num_experts);
+  C2R_THROW(kInvalidFile, "{}, token {}: names expert {} twice", place, invalid->token,
+            invalid->expert);
 }
 
 Half stored(float weight, Half) {
@@ -124,8 +117,16 @@ const std::string& Trace::path() const {
   return file_->safetensors.path();
 }
 
+void Trace::check_tokens(std::int64_t layer, std::int64_t begin, std::int64_t end) const {
+  C2R_REQUIRE(0 <= layer && layer < header_.num_layers(), kInvalidArgument,
+              "{}: layer {} is not in [0, {}]", path(), layer, header_.num_layers() - 1);
+  C2R_REQUIRE(0 <= begin && begin <= end && end <= num_tokens_, kInvalidArgument,
+              "{}: tokens [{}, {}) are not a range of its {} tokens", path(), begin, end,
+              num_tokens_);
+}
+
 StoredTopkIdx Trace::stored_topk_idx(std::int64_t layer) const {
-  C2R_ASSERT(0 <= layer && layer < header_.num_layers());
+  check_tokens(layer, 0, 0);
   const std::int64_t shape[] = {num_tokens_, header_.top_k};
   const SafetensorsFile& file = file_->safetensors;
   if (is_stored_in_u8(header_.num_experts)) {
@@ -135,21 +136,22 @@ StoredTopkIdx Trace::stored_topk_idx(std::int64_t layer) const {
 }
 
 Matrix<ExpertId> Trace::topk_idx(std::int64_t layer, std::int64_t begin, std::int64_t end) const {
-  C2R_ASSERT(0 <= begin && begin <= end && end <= num_tokens_);
+  check_tokens(layer, begin, end);
   Matrix<ExpertId> out(end - begin, header_.top_k);
   const auto first = static_cast<std::size_t>(begin * header_.top_k);
   const StoredTopkIdx stored = stored_topk_idx(layer);
   if (is_stored_in_u8(header_.num_experts)) {
-    decode(stored.u8.subspan(first), header_, layer, begin, path(), out);
+    decode(stored.u8.subspan(first), out.all());
   } else {
-    decode(stored.u16.subspan(first), header_, layer, begin, path(), out);
+    decode(stored.u16.subspan(first), out.all());
   }
+  check_stored(out, header_.num_experts, path(), layer, begin);
   return out;
 }
 
 Matrix<float> Trace::topk_weights(std::int64_t layer, std::int64_t begin, std::int64_t end) const {
   C2R_REQUIRE(has_weights_, kInvalidArgument, "{}: holds no weights", path());
-  C2R_ASSERT(0 <= begin && begin <= end && end <= num_tokens_);
+  check_tokens(layer, begin, end);
   Matrix<float> out(end - begin, header_.top_k);
   const std::int64_t shape[] = {num_tokens_, header_.top_k};
   const auto halves = file_->safetensors.elements<Half>(weights_name(layer), shape);
@@ -185,20 +187,26 @@ TraceWriter::~TraceWriter() = default;
 
 void TraceWriter::append(std::int64_t layer, std::span<const ExpertId> topk_idx,
                          std::span<const float> topk_weights, std::string_view place) {
-  const auto top_k = static_cast<std::size_t>(state_->header.top_k);
-  C2R_ASSERT(0 <= layer && layer < state_->header.num_layers() && topk_idx.size() % top_k == 0);
-  C2R_ASSERT(topk_weights.size() == (state_->has_weights ? topk_idx.size() : 0));
-  for (std::size_t first = 0; first < topk_idx.size(); first += top_k) {
-    check_row(topk_idx.subspan(first, top_k), state_->header.num_experts, place, first / top_k);
-  }
+  const TraceHeader& header = state_->header;
+  const std::int64_t num_choices = std::ssize(topk_idx), top_k = header.top_k;
+  C2R_REQUIRE(0 <= layer && layer < header.num_layers(), kInvalidArgument,
+              "{}: layer {} is not in [0, {}], the layers of the trace", place, layer,
+              header.num_layers() - 1);
+  C2R_REQUIRE(num_choices % top_k == 0, kInvalidArgument,
+              "{}: {} choices do not divide into tokens of top-{}", place, num_choices, top_k);
+  const std::int64_t num_weights = state_->has_weights ? num_choices : 0;
+  C2R_REQUIRE(std::ssize(topk_weights) == num_weights, kInvalidArgument,
+              "{}: there are {} weights of {} choices, but the trace needs {}", place,
+              topk_weights.size(), num_choices, num_weights);
+  check_appended({topk_idx.data(), num_choices / top_k, top_k}, header.num_experts, place);
   const auto at = static_cast<std::size_t>(layer);
-  if (is_stored_in_u8(state_->header.num_experts)) {
+  if (is_stored_in_u8(header.num_experts)) {
     append_as<std::uint8_t>(topk_idx, state_->idx[at], state_->spill);
   } else {
     append_as<std::uint16_t>(topk_idx, state_->idx[at], state_->spill);
   }
   if (state_->has_weights) append_as<Half>(topk_weights, state_->weights[at], state_->spill);
-  state_->num_tokens[at] += static_cast<std::int64_t>(topk_idx.size() / top_k);
+  state_->num_tokens[at] += num_choices / top_k;
 }
 
 std::int64_t TraceWriter::num_tokens() const {

@@ -61,17 +61,22 @@ class Trace {
   /// Row of each sequence's first token; {0} if the file does not say, {} without tokens.
   std::span<const std::int64_t> sequence_starts() const { return sequence_starts_; }
 
+  /// @throws Error(kInvalidArgument) if there is no such layer
   StoredTopkIdx stored_topk_idx(std::int64_t layer) const;
 
   /// The experts of tokens [begin, end) in `layer`, as [end - begin, top_k].
+  /// @throws Error(kInvalidArgument) if there is no such layer or token
   /// @throws Error(kInvalidFile), naming file, layer and token, if an id is not below num_experts
   ///         or a token names an expert twice
   Matrix<ExpertId> topk_idx(std::int64_t layer, std::int64_t begin, std::int64_t end) const;
 
-  /// The weights of the same choices. @throws Error(kInvalidArgument) unless has_weights()
+  /// The weights of the same choices.
+  /// @throws Error(kInvalidArgument) if there is no such layer or token, or unless has_weights()
   Matrix<float> topk_weights(std::int64_t layer, std::int64_t begin, std::int64_t end) const;
 
  private:
+  void check_tokens(std::int64_t layer, std::int64_t begin, std::int64_t end) const;
+
   struct File;
   std::unique_ptr<File> file_;
   TraceHeader header_;
@@ -91,13 +96,14 @@ class TraceWriter {
   TraceWriter& operator=(const TraceWriter&) = delete;
   ~TraceWriter();
 
-  /// Appends tokens to one layer; layers may advance at different times.
+  /// Appends tokens to one layer; layers may advance at different times. A call that throws
+  /// because of its arguments appends nothing.
   /// @param topk_idx [n, top_k], row-major; kNoExpert = none
   /// @param topk_weights [n, top_k], rounded to f16; empty unless `has_weights`
   /// @param place where the ids come from, for messages, which count tokens from 0 in this call
+  /// @throws Error(kInvalidArgument) if there is no such layer or the sizes do not fit
   /// @throws Error(kInvalidFile) if an id is out of range, a token names an expert twice, or the
-  /// disk
-  ///         is full
+  ///         disk is full
   void append(std::int64_t layer, std::span<const ExpertId> topk_idx,
               std::span<const float> topk_weights, std::string_view place);
 

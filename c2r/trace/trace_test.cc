@@ -224,6 +224,59 @@ TEST(TraceWriter, NamesTheTokenOfAnInvalidChoice) {
   EXPECT_EQ(Trace(path).num_tokens(), 1) << "a refused batch must leave no token behind";
 }
 
+TEST(TraceWriter, RefusesTornRowsOtherLayersAndWeightsThatDoNotFit) {
+  const auto path = temporary_path("trace.safetensors");
+  const TraceHeader header{.num_experts = 4, .top_k = 2, .layer_indices = {3, 4}};
+  TraceWriter writer(path, header, false);
+  EXPECT_EQ(error_of([&] {
+              writer.append(0, ids({0, 1, 2}), {}, "a.json");
+            }),
+            "a.json: 3 choices do not divide into tokens of top-2");
+  for (const std::int64_t layer : {-1, 2}) {
+    EXPECT_EQ(error_of([&] {
+                writer.append(layer, ids({0, 1}), {}, "a.json");
+              }),
+              fmt::format("a.json: layer {} is not in [0, 1], the layers of the trace", layer));
+  }
+  const std::vector<float> weights = {1, 2};
+  EXPECT_EQ(error_of([&] {
+              writer.append(0, ids({0, 1}), weights, "a.json");
+            }),
+            "a.json: there are 2 weights of 2 choices, but the trace needs 0");
+  TraceWriter weighted(temporary_path("weighted.safetensors"), header, true);
+  EXPECT_EQ(error_of([&] {
+              weighted.append(0, ids({0, 1, 2, 3}), weights, "a.json");
+            }),
+            "a.json: there are 2 weights of 4 choices, but the trace needs 4");
+  writer.finish();
+  EXPECT_EQ(Trace(path).num_tokens(), 0) << "a refused batch must leave no token behind";
+}
+
+TEST(Trace, RefusesTokensAndLayersThatItDoesNotHave) {
+  const auto path = temporary_path("trace.safetensors");
+  TraceWriter writer(path, {.num_experts = 4, .top_k = 1, .layer_indices = {7}}, true);
+  const std::vector<float> weights = {1, 2, 3};
+  writer.append(0, ids({0, 1, 2}), weights, "test");
+  writer.finish();
+  const Trace trace(path);
+  EXPECT_EQ(trace.topk_idx(0, 3, 3).rows(), 0);
+  struct Case {
+    std::int64_t begin, end;
+  };
+  for (const auto& [begin, end] : {Case{2, 4}, Case{4, 4}, Case{2, 1}, Case{-1, 2}}) {
+    const std::string expected = fmt::format("{}: tokens [{}, {}) are not a range of its 3 tokens",
+                                             path.string(), begin, end);
+    EXPECT_EQ(error_of([&] { (void)trace.topk_idx(0, begin, end); }), expected);
+    EXPECT_EQ(error_of([&] { (void)trace.topk_weights(0, begin, end); }), expected);
+  }
+  for (const std::int64_t layer : {-1, 1}) {
+    const std::string expected = fmt::format("{}: layer {} is not in [0, 0]", path.string(), layer);
+    EXPECT_EQ(error_of([&] { (void)trace.topk_idx(layer, 0, 1); }), expected);
+    EXPECT_EQ(error_of([&] { (void)trace.topk_weights(layer, 0, 1); }), expected);
+    EXPECT_EQ(error_of([&] { (void)trace.stored_topk_idx(layer); }), expected);
+  }
+}
+
 TEST(CheckHeader, NamesTheLimitThatIsBroken) {
   const auto error_of_header = [](TraceHeader header) {
     return error_of([&] { check_header(header, "a"); });
