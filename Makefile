@@ -22,9 +22,11 @@ check: ## every test: format, layers, clang-tidy, release, asan, tsan, fuzzers, 
 	@tools/setup.sh check
 	@tools/check.py
 
-check-torch: ## the tests of training/; downloads PyTorch (2.8 GB) the first time
-	@python=$$(tools/setup_torch.sh) && "$$python" -m ruff check -q --no-cache training && \
-	  "$$python" -m ruff format -q --no-cache --check training && "$$python" -m pytest -q -p no:cacheprovider training
+check-torch: ## the tests of training/ and of c2r.torch; downloads PyTorch (3.2 GB) the first time
+	@python=$$(tools/setup_torch.sh) && "$$python" -m ruff check -q --no-cache training python && \
+	  "$$python" -m ruff format -q --no-cache --check training python && \
+	  "$$python" -m pytest -q -p no:cacheprovider training && \
+	  PYTHONPATH=python "$$python" -m pytest -q -p no:cacheprovider python/tests
 
 bench: build ## every benchmark
 	@tools/bench.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the Python environment of training/ where it is missing or other than training/requirements.txt says, and
+# Makes the Python environment of training/ and of c2r.torch's tests where it is missing or other than training/requirements.txt says, and
 # prints the path of its python.
 #   C2R_TORCH_VENV=FOLDER    default: build/venv-torch; one that is there and complete is used as it is
 set -euo pipefail
@@ -25,7 +25,7 @@ EOF
 
 if ! is_complete; then
   mkdir -p build
-  echo "setup: installing PyTorch into $venv (2.8 GB to download, 4.9 GB on disk)" >&2
+  echo "setup: installing PyTorch into $venv (3.2 GB to download, 6.3 GB on disk)" >&2
   if ! { python3 -m venv "$venv" && "$python" -m pip install -r training/requirements.txt; } >build/setup_torch.log 2>&1
   then
     tail -n 20 build/setup_torch.log >&2
