@@ -296,9 +296,9 @@ RandomExperts::RandomExperts(const LayerShape& shape) {
   const auto add = [&](std::int64_t at, std::int64_t intermediate) {
     const std::int64_t matrix = shape.hidden * intermediate;
     const auto view = [&](std::int64_t m, std::int64_t outputs, std::int64_t inputs) {
-      const auto bytes =
-          std::as_bytes(std::span(values_)).subspan(std::size_t(2 * (at + m * matrix)));
-      return weight_view(bytes, WeightType::kBf16, outputs, inputs);
+      const auto bytes = std::as_bytes(
+          std::span(values_).subspan(std::size_t(at + m * matrix), std::size_t(matrix)));
+      return RowsView(bytes, ElementType::kBf16, outputs, inputs);
     };
     experts_.push_back({.gate = view(0, intermediate, shape.hidden),
                         .up = view(1, intermediate, shape.hidden),

@@ -38,25 +38,25 @@ class CostCounter {
   void add_logits(std::int64_t num_rows) { add(weights_.output, num_rows); }
 
  private:
-  void add(const WeightView& weight, std::int64_t num_rows) {
+  void add(const RowsView& weight, std::int64_t num_rows) {
     if (num_rows == 0) return;
-    flop_ += 2 * weight.num_outputs * weight.num_inputs * num_rows;
+    flop_ += 2 * weight.rows() * weight.cols() * num_rows;
     weight_bytes_ += weight.num_bytes();
   }
 
   void add(const ExpertWeights& expert, std::int64_t num_rows) {
-    for (const WeightView* w : {&expert.gate, &expert.up, &expert.down}) add(*w, num_rows);
+    for (const RowsView* w : {&expert.gate, &expert.up, &expert.down}) add(*w, num_rows);
   }
 
   void add_shared_layers(std::int64_t num_tokens) {
     for (const LayerWeights& layer : weights_.layers) {
       const AttentionWeights& a = layer.attention;
-      for (const WeightView* w : {&a.q, &a.k, &a.v, &a.o}) add(*w, num_tokens);
+      for (const RowsView* w : {&a.q, &a.k, &a.v, &a.o}) add(*w, num_tokens);
       if (!layer.moe) {
         add(layer.dense, num_tokens);
         continue;
       }
-      for (const WeightView* w :
+      for (const RowsView* w :
            {&layer.moe->gate, &layer.moe->second_gate, &layer.moe->shared_gate}) {
         add(*w, num_tokens);  // of no outputs where there is none
       }

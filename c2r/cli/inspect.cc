@@ -36,7 +36,7 @@ Sizes sizes_of(const Model& model) {
     sizes.expert_bytes += bytes;
     unchosen += bytes - bytes * config.top_k / config.num_experts;
   }
-  const WeightView& embeddings = model.weights().embeddings;
+  const RowsView& embeddings = model.weights().embeddings;
   const std::int64_t rows_not_read = config.has_tied_embeddings ? 0 : embeddings.num_bytes();
   sizes.token_bytes = sizes.weight_bytes - unchosen - rows_not_read;
   return sizes;

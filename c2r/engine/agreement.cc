@@ -55,8 +55,8 @@ std::uint64_t hash_of_weights(const Model& model) {
   }
   for (const LayerWeights& layer : model.weights().layers) {
     if (!layer.moe) continue;
-    const WeightView& gate = layer.moe->gate;
-    hash.add_bytes({gate.data, static_cast<std::size_t>(gate.num_bytes())});
+    const RowsView& gate = layer.moe->gate;
+    hash.add_bytes(gate.bytes());
   }
   return hash.value();
 }

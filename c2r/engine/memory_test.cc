@@ -63,8 +63,8 @@ std::filesystem::path large_model() {
 }
 
 // The pages of `weight` but those that its neighbours may have brought in.
-std::int64_t inner_resident_bytes(const WeightView& weight) {
-  return resident_bytes({weight.data + kAround, std::size_t(weight.num_bytes() - 2 * kAround)})
+std::int64_t inner_resident_bytes(const RowsView& weight) {
+  return resident_bytes({weight.data() + kAround, std::size_t(weight.num_bytes() - 2 * kAround)})
       .value();
 }
 
@@ -97,7 +97,7 @@ TEST(RankMemory, HoldsTheWeightsOfItsOwnSlotsOnly) {
     for (std::int32_t e = 0; e < kNumExperts; ++e) {
       const ExpertWeights& expert = moe.experts[std::size_t(e)];
       const bool is_here = std::ranges::count(slots, ExpertId{e}) > 0;
-      for (const WeightView& weight : {expert.gate, expert.up, expert.down}) {
+      for (const RowsView& weight : {expert.gate, expert.up, expert.down}) {
         const bool is_touched = inner_resident_bytes(weight) > 0;
         EXPECT_TRUE(is_here || !is_touched) << "expert " << e;
         num_touched += is_touched ? 1 : 0;

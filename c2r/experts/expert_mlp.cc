@@ -21,9 +21,9 @@ void ExpertMlps::run(std::span<const ExpertRows> groups) {
   std::vector<GemmGroup> inner, outer;
   std::int64_t offset = 0;
   for (const auto& [expert, x, out] : groups) {
-    C2R_REQUIRE(expert->down.num_inputs == expert->intermediate(), kInvalidArgument,
+    C2R_REQUIRE(expert->down.cols() == expert->intermediate(), kInvalidArgument,
                 "an expert's gate has {} outputs, but its down projection {} inputs",
-                expert->intermediate(), expert->down.num_inputs);
+                expert->intermediate(), expert->down.cols());
     const MatrixView gate(gate_.data() + offset, x.rows(), expert->intermediate());
     const MatrixView up(up_.data() + offset, x.rows(), expert->intermediate());
     inner.push_back({.x = x, .weight = expert->gate, .out = gate});
@@ -45,9 +45,9 @@ void ExpertMlps::run(std::span<const ExpertRows> groups) {
 }
 
 void run_experts_reference(std::span<const ExpertRows> groups) {
-  const auto dot = [](const WeightView& w, std::int64_t output, std::span<const float> x) {
+  const auto dot = [](const RowsView& w, std::int64_t output, std::span<const float> x) {
     std::vector<float> weights(x.size());
-    copy_weights(w.row(output), w.type, weights);
+    w.read_row(output, weights);
     double sum = 0;
     for (std::size_t i = 0; i < x.size(); ++i) sum += double{weights[i]} * double{x[i]};
     return sum;

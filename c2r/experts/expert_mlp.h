@@ -10,11 +10,11 @@ namespace c2r {
 
 /// down(silu(gate(x)) * up(x)). Experts of one call may differ in their intermediate size.
 struct ExpertWeights {
-  WeightView gate, up;  // [intermediate, hidden]
-  WeightView down;      // [hidden, intermediate]
+  RowsView gate, up;  // [intermediate, hidden]
+  RowsView down;      // [hidden, intermediate]
 
-  std::int64_t hidden() const { return gate.num_inputs; }
-  std::int64_t intermediate() const { return gate.num_outputs; }
+  std::int64_t hidden() const { return gate.cols(); }
+  std::int64_t intermediate() const { return gate.rows(); }
   std::int64_t num_bytes() const { return gate.num_bytes() + up.num_bytes() + down.num_bytes(); }
 };
 

@@ -82,14 +82,14 @@ struct Experts {
 };
 
 Experts random_experts(int num_experts, std::int64_t hidden, std::int64_t intermediate,
-                       WeightType type, std::mt19937& rng) {
+                       ElementType type, std::mt19937& rng) {
   Experts made;
   for (int e = 0; e < num_experts; ++e) {
     const std::int64_t inner = intermediate + e;  // experts need not be equally large
     const auto view = [&](std::int64_t outputs, std::int64_t inputs) {
       return made.weights.emplace_back(outputs, inputs, type, rng).view;
     };
-    const WeightView gate = view(inner, hidden), up = view(inner, hidden);
+    const RowsView gate = view(inner, hidden), up = view(inner, hidden);
     made.experts.push_back({.gate = gate, .up = up, .down = view(hidden, inner)});
   }
   return made;
@@ -114,7 +114,7 @@ TEST(ExpertMlps, MatchTheReferenceForGroupsOfEverySize) {
   for (unsigned seed = 0; seed < 12; ++seed) {
     SCOPED_TRACE(seed);
     std::mt19937 rng(seed);
-    const auto type = static_cast<WeightType>(seed % 3);
+    const auto type = static_cast<ElementType>(seed % 3);
     const Experts made = random_experts(5, 40 + seed, 24, type, rng);
     std::deque<Matrix<float>> xs, outs, expected;
     std::vector<ExpertRows> groups, reference;
@@ -142,7 +142,7 @@ TEST(ExpertMlps, MatchTheReferenceForGroupsOfEverySize) {
 
 TEST(ExpertMlps, NoRowsAreNoWork) {
   std::mt19937 rng(1);
-  const Experts made = random_experts(1, 8, 8, WeightType::kF32, rng);
+  const Experts made = random_experts(1, 8, 8, ElementType::kF32, rng);
   const Matrix<float> x(0, 8);
   Matrix<float> out(0, 8);
   ThreadPool pool(2);
@@ -154,7 +154,7 @@ TEST(ExpertMlps, NoRowsAreNoWork) {
 
 TEST(ExpertMlps, AnExpertWhosePartsDoNotFitIsRefused) {
   std::mt19937 rng(1);
-  Experts made = random_experts(2, 8, 8, WeightType::kF32, rng);
+  Experts made = random_experts(2, 8, 8, ElementType::kF32, rng);
   made.experts[0].down = made.experts[1].down;
   const Matrix<float> x(1, 8);
   Matrix<float> out(1, 8);

@@ -55,8 +55,8 @@ struct Layer {
       : x(num_tokens * p.top_k, p.hidden), out(num_tokens * p.top_k, p.hidden) {
     const std::int64_t matrix = p.hidden * p.intermediate;
     const auto view = [&](std::int64_t m, std::int64_t outputs, std::int64_t inputs) {
-      return WeightView{reinterpret_cast<const std::byte*>(random_weights().data() + m * matrix),
-                        WeightType::kBf16, outputs, inputs, inputs};
+      return RowsView(reinterpret_cast<const std::byte*>(random_weights().data() + m * matrix),
+                      ElementType::kBf16, outputs, inputs, inputs);
     };
     for (std::int64_t e = 0; e < p.num_experts; ++e) {
       experts.push_back({.gate = view(3 * e, p.intermediate, p.hidden),

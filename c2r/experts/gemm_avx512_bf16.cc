@@ -55,8 +55,8 @@ template <int kRows, int kOutputs>
 C2R_AVX512_BF16 void multiply_tile(const GemmBlock& block, const std::byte* x, std::int64_t first,
                                    float* out) {
   constexpr std::int64_t kStepBytes = 64;
-  const std::int64_t num_inputs = block.weight.num_inputs;
-  const std::int64_t stride_bytes = block.weight.stride * 2;
+  const std::int64_t num_inputs = block.weight.cols();
+  const std::int64_t stride_bytes = block.weight.stride() * 2;
   const std::byte* w = block.weight.row(first);
   constexpr int kSums = (kRows * kOutputs + 3) / 4 * 4;  // a multiple of four for add_lanes()
   // Every loop over the sums is unrolled, or they would not stay in registers.
@@ -106,7 +106,7 @@ C2R_AVX512_BF16 void multiply_tile(const GemmBlock& block, const std::byte* x, s
 
 template <int kOutputs>
 C2R_AVX512_BF16 void multiply_panels(const GemmBlock& block, std::int64_t first) {
-  const std::int64_t row_bytes = packed_row_bytes(block.weight.num_inputs);
+  const std::int64_t row_bytes = packed_row_bytes(block.weight.cols());
   for (std::int64_t row = 0; row < block.num_rows; row += kPanelRows) {
     const std::byte* const x = block.x + row * row_bytes;
     float* const out = block.out + row * block.out_stride + first;
@@ -128,9 +128,9 @@ C2R_AVX512_BF16 void multiply_panels(const GemmBlock& block, std::int64_t first)
 
 }  // namespace
 
-std::string why_not(WeightType weights, Arithmetic arithmetic) {
+std::string why_not(ElementType weights, Arithmetic arithmetic) {
   if (arithmetic != Arithmetic::kBf16) return "it computes in bf16 only";
-  if (weights != WeightType::kBf16) return "the weights are not bf16";
+  if (weights != ElementType::kBf16) return "the weights are not bf16";
   const bool can = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
                    __builtin_cpu_supports("avx512vl");
   return can ? "" : "the processor lacks AVX512-BF16";
@@ -157,10 +157,10 @@ C2R_AVX512_BF16 void pack(MatrixView<const float> x, std::byte* packed) {
 
 void multiply(const GemmBlock& block) {
   std::int64_t first = 0;
-  for (; first + kTileOutputs <= block.weight.num_outputs; first += kTileOutputs) {
+  for (; first + kTileOutputs <= block.weight.rows(); first += kTileOutputs) {
     multiply_panels<kTileOutputs>(block, first);
   }
-  for (; first < block.weight.num_outputs; ++first) multiply_panels<1>(block, first);
+  for (; first < block.weight.rows(); ++first) multiply_panels<1>(block, first);
 }
 
 }  // namespace c2r::avx512_bf16

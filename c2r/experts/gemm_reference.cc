@@ -6,7 +6,7 @@
 
 namespace c2r::reference {
 
-std::string why_not(WeightType, Arithmetic) {
+std::string why_not(ElementType, Arithmetic) {
   return {};
 }
 
@@ -20,14 +20,14 @@ void pack(MatrixView<const float> x, std::byte* packed) {
 }
 
 void multiply(const GemmBlock& block) {
-  const auto num_inputs = static_cast<std::size_t>(block.weight.num_inputs);
+  const auto num_inputs = static_cast<std::size_t>(block.weight.cols());
   const auto* const x = reinterpret_cast<const float*>(block.x);
   std::vector<float> weights(num_inputs);
-  for (std::int64_t output = 0; output < block.weight.num_outputs; ++output) {
-    copy_weights(block.weight.row(output), block.weight.type, weights);
+  for (std::int64_t output = 0; output < block.weight.rows(); ++output) {
+    block.weight.read_row(output, weights);
     for (std::int64_t row = 0; row < block.num_rows; ++row) {
       double sum = block.bias == nullptr ? 0.0 : double{block.bias[output]};
-      const float* const inputs = x + row * block.weight.num_inputs;
+      const float* const inputs = x + row * block.weight.cols();
       for (std::size_t i = 0; i < num_inputs; ++i) sum += double{inputs[i]} * double{weights[i]};
       block.out[row * block.out_stride + output] = static_cast<float>(sum);
     }

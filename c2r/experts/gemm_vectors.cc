@@ -110,9 +110,9 @@ template <int kRows, int kOutputs, bool kPrefetches, class Weight>
 void multiply_tile(const GemmBlock& block, const Chunk& chunk, std::int64_t first, float* partial,
                    float* out) {
   const Floats d;
-  const std::int64_t step = lanes(), num_inputs = block.weight.num_inputs;
+  const std::int64_t step = lanes(), num_inputs = block.weight.cols();
   const auto* const w = reinterpret_cast<const Weight*>(block.weight.row(first));
-  const std::int64_t stride = block.weight.stride;
+  const std::int64_t stride = block.weight.stride();
   constexpr int kSums = (kRows * kOutputs + 3) / 4 * 4;  // a multiple of four for add_lanes()
   Sums sums[kSums];
 #pragma GCC unroll 24
@@ -149,7 +149,7 @@ void multiply_tile(const GemmBlock& block, const Chunk& chunk, std::int64_t firs
 template <int kRows, bool kPrefetches, class Weight>
 void multiply_panel(const GemmBlock& block, std::int64_t row, std::int64_t first,
                     std::int64_t last) {
-  const std::int64_t num_inputs = block.weight.num_inputs;
+  const std::int64_t num_inputs = block.weight.cols();
   const std::int64_t row_floats = (num_inputs + lanes() - 1) / lanes() * lanes();
   const float* const x = reinterpret_cast<const float*>(block.x) + row * row_floats;
   float* const out = block.out + row * block.out_stride;
@@ -174,8 +174,8 @@ void multiply_panel(const GemmBlock& block, std::int64_t row, std::int64_t first
 
 template <class Weight>
 void multiply_weights(const GemmBlock& block) {
-  for (std::int64_t first = 0; first < block.weight.num_outputs; first += kGroupOutputs) {
-    const std::int64_t last = std::min(first + kGroupOutputs, block.weight.num_outputs);
+  for (std::int64_t first = 0; first < block.weight.rows(); first += kGroupOutputs) {
+    const std::int64_t last = std::min(first + kGroupOutputs, block.weight.rows());
     for (std::int64_t row = 0; row < block.num_rows; row += kPanelRows) {
       switch (std::min(kPanelRows, block.num_rows - row)) {
         case 1:
@@ -199,12 +199,12 @@ void multiply_weights(const GemmBlock& block) {
 }
 
 void multiply_block(const GemmBlock& block) {
-  switch (block.weight.type) {
-    case WeightType::kF32:
+  switch (block.weight.type()) {
+    case ElementType::kF32:
       return multiply_weights<float>(block);
-    case WeightType::kF16:
+    case ElementType::kF16:
       return multiply_weights<Half>(block);
-    case WeightType::kBf16:
+    case ElementType::kBf16:
       return multiply_weights<Bf16>(block);
   }
 }
@@ -220,7 +220,7 @@ HWY_EXPORT(multiply_block);
 
 namespace vectors {
 
-std::string why_not(WeightType, Arithmetic) {
+std::string why_not(ElementType, Arithmetic) {
   return {};
 }
 

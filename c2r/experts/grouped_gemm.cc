@@ -32,13 +32,13 @@ constexpr std::int64_t num_blocks(std::int64_t n, std::int64_t size) {
 }
 
 void check(const GemmGroup& group) {
-  const WeightView& w = group.weight;
-  C2R_REQUIRE(group.x.cols() == w.num_inputs && group.out.cols() == w.num_outputs &&
+  const RowsView& w = group.weight;
+  C2R_REQUIRE(group.x.cols() == w.cols() && group.out.cols() == w.rows() &&
                   group.x.rows() == group.out.rows() &&
-                  (group.bias.empty() || std::ssize(group.bias) == w.num_outputs),
+                  (group.bias.empty() || std::ssize(group.bias) == w.rows()),
               kInvalidArgument,
               "cannot multiply x [{}, {}] with weights [{}, {}] and {} biases into [{}, {}]",
-              group.x.rows(), group.x.cols(), w.num_outputs, w.num_inputs, group.bias.size(),
+              group.x.rows(), group.x.cols(), w.rows(), w.cols(), group.bias.size(),
               group.out.rows(), group.out.cols());
 }
 
@@ -48,7 +48,7 @@ std::span<const GemmBackend> gemm_backends() {
   return kGemmBackends;
 }
 
-const GemmBackend& choose_gemm_backend(WeightType weights, Arithmetic arithmetic,
+const GemmBackend& choose_gemm_backend(ElementType weights, Arithmetic arithmetic,
                                        std::string_view name) {
   std::string reasons;
   for (const GemmBackend& backend : kGemmBackends) {
@@ -72,7 +72,7 @@ struct GroupedGemm::Planned {
 
   std::int64_t row_blocks() const { return num_blocks(group.x.rows(), rows_per_block); }
   std::int64_t num_tasks() const {
-    return row_blocks() * num_blocks(group.weight.num_outputs, outputs_per_block);
+    return row_blocks() * num_blocks(group.weight.rows(), outputs_per_block);
   }
 };
 
@@ -84,9 +84,9 @@ std::vector<GroupedGemm::Planned> GroupedGemm::plan(std::span<const GemmGroup> g
   std::int64_t num_bytes = 0, num_tasks = 0;
   for (const GemmGroup& group : groups) {
     check(group);
-    if (group.x.rows() == 0 || group.weight.num_outputs == 0) continue;
+    if (group.x.rows() == 0 || group.weight.rows() == 0) continue;
     Planned next{.group = group,
-                 .backend = &choose_gemm_backend(group.weight.type, arithmetic_, backend_)};
+                 .backend = &choose_gemm_backend(group.weight.type(), arithmetic_, backend_)};
     next.packed_row_bytes = next.backend->packed_row_bytes(group.x.cols());
     if (!planned.empty() && planned.back().backend == next.backend &&
         planned.back().group.x.data() == group.x.data() &&
@@ -98,8 +98,7 @@ std::vector<GroupedGemm::Planned> GroupedGemm::plan(std::span<const GemmGroup> g
       next.packed_offset = num_bytes;
       num_bytes += round_up(group.x.rows() * next.packed_row_bytes, kAlignBytes);
     }
-    const std::int64_t weight_row_bytes =
-        std::max<std::int64_t>(1, group.weight.num_inputs * weight_type_bytes(group.weight.type));
+    const std::int64_t weight_row_bytes = std::max<std::int64_t>(1, group.weight.row_bytes());
     const std::int64_t row_bytes = std::max<std::int64_t>(1, next.packed_row_bytes);
     next.rows_per_block = round_up(std::max<std::int64_t>(1, kBlockBytes / row_bytes), kPanelRows);
     // A multiple of the 6 outputs of a tile.
@@ -159,12 +158,11 @@ void GroupedGemm::run(std::span<const GemmGroup> groups) {
     const std::int64_t block = task - p.first_task;
     const std::int64_t row = block % p.row_blocks() * p.rows_per_block;
     const std::int64_t output = block / p.row_blocks() * p.outputs_per_block;
-    WeightView weight = p.group.weight;
-    weight.data = weight.row(output);
-    weight.num_outputs = std::min(p.outputs_per_block, weight.num_outputs - output);
+    const RowsView& weight = p.group.weight;
+    const std::int64_t last_output = std::min(output + p.outputs_per_block, weight.rows());
     p.backend->multiply({.x = packed + p.packed_offset + row * p.packed_row_bytes,
                          .num_rows = std::min(p.rows_per_block, p.group.x.rows() - row),
-                         .weight = weight,
+                         .weight = weight.rows(output, last_output),
                          .bias = p.group.bias.empty() ? nullptr : p.group.bias.data() + output,
                          .out = p.group.out.data() + row * p.group.out.cols() + output,
                          .out_stride = p.group.out.cols()});

@@ -18,9 +18,9 @@
 #include <string_view>
 #include <vector>
 
+#include "c2r/core/element.h"
 #include "c2r/core/matrix.h"
 #include "c2r/core/parallel.h"
-#include "c2r/experts/weight.h"
 
 namespace c2r {
 
@@ -32,7 +32,7 @@ enum class Arithmetic { kF32, kBf16 };
 /// out = x weight^T + bias.
 struct GemmGroup {
   MatrixView<const float> x;    // [num_rows, num_inputs]; num_rows may be 0
-  WeightView weight;            // [num_outputs, num_inputs]
+  RowsView weight;              // [num_outputs, num_inputs], aligned to its elements
   std::span<const float> bias;  // [num_outputs], or empty
   MatrixView<float> out;        // [num_rows, num_outputs]; overlaps nothing else of the call
 };
@@ -41,8 +41,8 @@ struct GemmGroup {
 struct GemmBlock {
   const std::byte* x = nullptr;  // `num_rows` packed rows
   std::int64_t num_rows = 0;
-  WeightView weight;            // the outputs of this block
-  const float* bias = nullptr;  // [weight.num_outputs], or null
+  RowsView weight;              // the outputs of this block
+  const float* bias = nullptr;  // [weight.rows()], or null
   float* out = nullptr;         // element (0, 0) of this block
   std::int64_t out_stride = 0;
 };
@@ -51,7 +51,7 @@ struct GemmBlock {
 struct GemmBackend {
   std::string_view name;
   /// Empty if it can do this on this machine, else the reason.
-  std::string (*why_not)(WeightType weights, Arithmetic arithmetic);
+  std::string (*why_not)(ElementType weights, Arithmetic arithmetic);
   std::int64_t (*packed_row_bytes)(std::int64_t num_inputs);
   /// Packs up to kPanelRows rows, [num_rows, num_inputs], into num_rows x packed_row_bytes.
   void (*pack)(MatrixView<const float> x, std::byte* packed);
@@ -65,7 +65,7 @@ std::span<const GemmBackend> gemm_backends();
 
 /// The first backend that can do it, or the one called `name` if that is not empty.
 /// @throws Error(kUnsupported) with each backend's reason if there is none
-const GemmBackend& choose_gemm_backend(WeightType weights, Arithmetic arithmetic,
+const GemmBackend& choose_gemm_backend(ElementType weights, Arithmetic arithmetic,
                                        std::string_view name = {});
 
 /// Runs groups on a pool of threads, and keeps the memory for packed rows between calls.

@@ -18,7 +18,7 @@ using testing::error_of;
 using testing::random_matrix;
 using testing::RandomWeights;
 
-constexpr WeightType kTypes[] = {WeightType::kF32, WeightType::kF16, WeightType::kBf16};
+constexpr ElementType kTypes[] = {ElementType::kF32, ElementType::kF16, ElementType::kBf16};
 
 // 2 rows, 3 inputs, 2 outputs, worked by hand; all numbers are exact in every type.
 TEST(GroupedGemm, MultipliesAWorkedExample) {
@@ -27,12 +27,12 @@ TEST(GroupedGemm, MultipliesAWorkedExample) {
   std::ranges::copy(std::vector<float>{1, 1, 1, 2, 0, -1}, x.all().begin());
   const std::vector<float> bias = {10, 20};
   for (const GemmBackend& backend : gemm_backends()) {
-    if (!backend.why_not(WeightType::kF32, Arithmetic::kF32).empty()) continue;
+    if (!backend.why_not(ElementType::kF32, Arithmetic::kF32).empty()) continue;
     ThreadPool pool(2);
     GroupedGemm gemm(Arithmetic::kF32, pool, backend.name);
     const GemmGroup group{
         .x = x,
-        .weight = {reinterpret_cast<const std::byte*>(weights), WeightType::kF32, 2, 3, 3},
+        .weight = {reinterpret_cast<const std::byte*>(weights), ElementType::kF32, 2, 3, 3},
         .bias = bias,
         .out = out};
     gemm.run(std::span(&group, 1));
@@ -44,9 +44,9 @@ TEST(GroupedGemm, MultipliesAWorkedExample) {
 // n products of magnitude up to |x||w| are added in f32, each step rounding by half of 2^-23 of a
 // partial sum that never exceeds their sum, and VDPBF16PS rounds twice a step and the bias once.
 void expect_close(const GemmGroup& group, bool is_rounded) {
-  std::vector<float> weights(static_cast<std::size_t>(group.weight.num_inputs));
-  for (std::int64_t output = 0; output < group.weight.num_outputs; ++output) {
-    copy_weights(group.weight.row(output), group.weight.type, weights);
+  std::vector<float> weights(static_cast<std::size_t>(group.weight.cols()));
+  for (std::int64_t output = 0; output < group.weight.rows(); ++output) {
+    group.weight.read_row(output, weights);
     const double bias =
         group.bias.empty() ? 0.0 : double{group.bias[static_cast<std::size_t>(output)]};
     for (std::int64_t row = 0; row < group.x.rows(); ++row) {
@@ -67,7 +67,7 @@ void expect_close(const GemmGroup& group, bool is_rounded) {
 struct Case {
   std::string_view backend;
   Arithmetic arithmetic = Arithmetic::kF32;
-  WeightType type = WeightType::kF32;
+  ElementType type = ElementType::kF32;
 };
 void PrintTo(const Case& test, std::ostream* out) {
   *out << test.backend;
@@ -78,9 +78,9 @@ std::vector<Case> all_cases() {
   std::vector<Case> cases;
   for (const GemmBackend& backend : gemm_backends()) {
     for (const Arithmetic arithmetic : {Arithmetic::kF32, Arithmetic::kBf16}) {
-      for (const WeightType type : kTypes) {
+      for (const ElementType type : kTypes) {
         const bool is_possible = backend.name != "avx512-bf16" ||
-                                 (arithmetic == Arithmetic::kBf16 && type == WeightType::kBf16);
+                                 (arithmetic == Arithmetic::kBf16 && type == ElementType::kBf16);
         if (is_possible) cases.push_back({backend.name, arithmetic, type});
       }
     }
@@ -153,8 +153,8 @@ TEST(GroupedGemm, GroupsAreComputedEachWithItsOwnWeights) {
   for (const std::int64_t rows : {0, 1, 70, 5, 0, 2}) {
     xs.push_back(random_matrix(rows, kInputs, rng));
     for (int shared = 0; shared < 2; ++shared) {  // two groups that share their x
-      weights.emplace_back(250 + rows, kInputs, shared == 0 ? WeightType::kBf16 : WeightType::kF32,
-                           rng);
+      weights.emplace_back(250 + rows, kInputs,
+                           shared == 0 ? ElementType::kBf16 : ElementType::kF32, rng);
       outs.emplace_back(rows, 250 + rows, NAN);
       groups.push_back({.x = xs.back(), .weight = weights.back().view, .out = outs.back()});
     }
@@ -163,7 +163,7 @@ TEST(GroupedGemm, GroupsAreComputedEachWithItsOwnWeights) {
     ThreadPool pool(3);
     GroupedGemm(arithmetic, pool).run(groups);
     for (const GemmGroup& group : groups) {
-      const auto& backend = choose_gemm_backend(group.weight.type, arithmetic);
+      const auto& backend = choose_gemm_backend(group.weight.type(), arithmetic);
       expect_close(group, backend.name == "avx512-bf16");
     }
   }
@@ -172,7 +172,7 @@ TEST(GroupedGemm, GroupsAreComputedEachWithItsOwnWeights) {
 TEST(GroupedGemm, ARowIsTheSameBitsInAnyBatchAndOnAnyNumberOfThreads) {
   std::mt19937 rng(3);
   const Matrix<float> x = random_matrix(23, 1100, rng);
-  for (const WeightType type : kTypes) {
+  for (const ElementType type : kTypes) {
     const RandomWeights w(77, 1100, type, rng);
     Matrix<float> together(23, 77), alone(23, 77);
     ThreadPool one(1), three(3);
@@ -191,7 +191,7 @@ TEST(GroupedGemm, ARowIsTheSameBitsInAnyBatchAndOnAnyNumberOfThreads) {
 
 TEST(GroupedGemm, ShapesThatDoNotAgreeAreRefused) {
   std::mt19937 rng(1);
-  const RandomWeights w(4, 3, WeightType::kF32, rng);
+  const RandomWeights w(4, 3, ElementType::kF32, rng);
   const Matrix<float> x(2, 5);
   Matrix<float> out(2, 4);
   ThreadPool pool(1);
@@ -201,13 +201,14 @@ TEST(GroupedGemm, ShapesThatDoNotAgreeAreRefused) {
 }
 
 TEST(GemmBackends, ABackendThatCannotSaysWhy) {
-  EXPECT_EQ(choose_gemm_backend(WeightType::kF32, Arithmetic::kF32, "reference").name, "reference");
+  EXPECT_EQ(choose_gemm_backend(ElementType::kF32, Arithmetic::kF32, "reference").name,
+            "reference");
   EXPECT_EQ(
       error_of(
-          [] { (void)choose_gemm_backend(WeightType::kF32, Arithmetic::kF32, "avx512-bf16"); }),
+          [] { (void)choose_gemm_backend(ElementType::kF32, Arithmetic::kF32, "avx512-bf16"); }),
       "no GEMM backend 'avx512-bf16' can compute this: avx512-bf16: it computes in bf16 only");
   EXPECT_EQ(
-      error_of([] { (void)choose_gemm_backend(WeightType::kF32, Arithmetic::kF32, "abacus"); }),
+      error_of([] { (void)choose_gemm_backend(ElementType::kF32, Arithmetic::kF32, "abacus"); }),
       "no GEMM backend 'abacus' can compute this: unknown");
 }
 

@@ -2,12 +2,11 @@
 #pragma once
 
 #include <cmath>
-#include <cstring>
 #include <random>
 #include <vector>
 
+#include "c2r/core/element.h"
 #include "c2r/core/matrix.h"
-#include "c2r/experts/weight.h"
 
 namespace c2r::testing {
 
@@ -22,36 +21,22 @@ inline Matrix<float> random_matrix(std::int64_t rows, std::int64_t cols, std::mt
   return m;
 }
 
-/// Owns what a WeightView shows. Rows are `gap` elements further apart than they are long, and the
+/// Owns what a RowsView shows. Rows are `gap` elements further apart than they are long, and the
 /// gaps hold NaN, so that who reads them is found out.
 struct RandomWeights {
-  RandomWeights(std::int64_t num_outputs, std::int64_t num_inputs, WeightType type,
+  RandomWeights(std::int64_t num_outputs, std::int64_t num_inputs, ElementType type,
                 std::mt19937& rng, std::int64_t gap = 0)
       : stride(num_inputs + gap),
-        bytes(static_cast<std::size_t>(num_outputs * stride * weight_type_bytes(type))),
-        view{bytes.data(), type, num_outputs, num_inputs, stride} {
+        bytes(static_cast<std::size_t>(num_outputs * stride * element_bytes(type))),
+        view(bytes.data(), type, num_outputs, num_inputs, stride) {
     for (std::int64_t i = 0; i < num_outputs * stride; ++i) {
-      put(i, type, i % stride < num_inputs ? random_number(rng) : NAN);
+      store_element(bytes.data(), type, i, i % stride < num_inputs ? random_number(rng) : NAN);
     }
   }
 
   std::int64_t stride;
   std::vector<std::byte> bytes;
-  WeightView view;
-
- private:
-  void put(std::int64_t i, WeightType type, float value) {
-    std::byte* const to = bytes.data() + i * weight_type_bytes(type);
-    if (type == WeightType::kF32) {
-      std::memcpy(to, &value, sizeof value);
-    } else if (type == WeightType::kF16) {
-      const Half half = to_half(value);
-      std::memcpy(to, &half, sizeof half);
-    } else {
-      const Bf16 bf16 = to_bf16(value);
-      std::memcpy(to, &bf16, sizeof bf16);
-    }
-  }
+  RowsView view;
 };
 
 }  // namespace c2r::testing

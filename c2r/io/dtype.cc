@@ -10,13 +10,22 @@ struct DtypeRow {
   Dtype dtype;
   std::string_view name;
   std::int64_t bytes;
+  std::optional<ElementType> element = std::nullopt;
 };
 
 constexpr DtypeRow kDtypes[] = {
-    {Dtype::kBool, "BOOL", 1}, {Dtype::kU8, "U8", 1},   {Dtype::kI8, "I8", 1},
-    {Dtype::kU16, "U16", 2},   {Dtype::kI16, "I16", 2}, {Dtype::kF16, "F16", 2},
-    {Dtype::kBf16, "BF16", 2}, {Dtype::kU32, "U32", 4}, {Dtype::kI32, "I32", 4},
-    {Dtype::kF32, "F32", 4},   {Dtype::kU64, "U64", 8}, {Dtype::kI64, "I64", 8},
+    {Dtype::kBool, "BOOL", 1},
+    {Dtype::kU8, "U8", 1},
+    {Dtype::kI8, "I8", 1},
+    {Dtype::kU16, "U16", 2},
+    {Dtype::kI16, "I16", 2},
+    {Dtype::kF16, "F16", 2, ElementType::kF16},
+    {Dtype::kBf16, "BF16", 2, ElementType::kBf16},
+    {Dtype::kU32, "U32", 4},
+    {Dtype::kI32, "I32", 4},
+    {Dtype::kF32, "F32", 4, ElementType::kF32},
+    {Dtype::kU64, "U64", 8},
+    {Dtype::kI64, "I64", 8},
     {Dtype::kF64, "F64", 8},
 };
 
@@ -37,6 +46,10 @@ std::string_view dtype_name(Dtype dtype) {
 
 std::int64_t dtype_bytes(Dtype dtype) {
   return dtype_row(dtype).bytes;
+}
+
+std::optional<ElementType> element_type_of(Dtype dtype) {
+  return dtype_row(dtype).element;
 }
 
 std::optional<std::int64_t> tensor_bytes(std::span<const std::int64_t> shape, Dtype dtype) {

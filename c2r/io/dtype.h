@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-#include "c2r/core/half.h"
+#include "c2r/core/element.h"
 
 namespace c2r {
 
@@ -32,6 +32,9 @@ template <>
 inline constexpr std::optional<Dtype> kDtypeOf<std::int64_t> = Dtype::kI64;
 template <>
 inline constexpr std::optional<Dtype> kDtypeOf<float> = Dtype::kF32;
+
+/// The element type of a dtype of floats that are read as f32; nothing for F64 and for integers.
+std::optional<ElementType> element_type_of(Dtype dtype);
 
 /// Bytes of a tensor; nothing if an extent is negative or the product does not fit.
 std::optional<std::int64_t> tensor_bytes(std::span<const std::int64_t> shape, Dtype dtype);

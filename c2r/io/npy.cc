@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "c2r/core/error.h"
-#include "c2r/core/half.h"
 #include "c2r/core/shown.h"
 #include "c2r/io/file.h"
 
@@ -228,15 +227,12 @@ std::int64_t integer_at(const NpyView& array, std::int64_t i) {
 }
 
 float float_at(const NpyView& array, std::int64_t i) {
-  switch (array.dtype) {
-    case Dtype::kF16:
-      return to_float(load<Half>(array, i));
-    case Dtype::kF32:
-      return load<float>(array, i);
-    default:
-      C2R_ASSERT(array.dtype == Dtype::kF64);
-      return static_cast<float>(load<double>(array, i));
+  if (const auto type = element_type_of(array.dtype)) {
+    C2R_ASSERT(0 <= i && i < array.num_elements());
+    return load_element(array.bytes.data(), *type, i);
   }
+  C2R_ASSERT(array.dtype == Dtype::kF64);
+  return static_cast<float>(load<double>(array, i));
 }
 
 }  // namespace c2r

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <utility>
 
@@ -14,16 +13,6 @@ namespace {
 
 // Queries of one task. Their scores with all positions, in f32, should stay in the caches.
 constexpr std::int64_t kQueriesPerTask = 32;
-
-void put(std::vector<std::byte>& to, WeightType type, std::int64_t i, float value) {
-  std::byte* const at = to.data() + i * weight_type_bytes(type);
-  if (type == WeightType::kF32) {
-    std::memcpy(at, &value, sizeof value);
-  } else {
-    const Bf16 bf16 = to_bf16(value);
-    std::memcpy(at, &bf16, sizeof bf16);
-  }
-}
 
 // Positions rotate pairs (i, i + head_dim / 2) of a head by position / theta^(2 i / head_dim):
 // RoFormer, arXiv 2104.09864, in the halves' order of Hugging Face checkpoints.
@@ -68,13 +57,13 @@ void check_length(std::int64_t num_tokens, const ModelConfig& config) {
 }
 
 KvCache::KvCache(const ModelConfig& config, Arithmetic arithmetic, std::int64_t capacity)
-    : type_(arithmetic == Arithmetic::kBf16 ? WeightType::kBf16 : WeightType::kF32),
+    : type_(arithmetic == Arithmetic::kBf16 ? ElementType::kBf16 : ElementType::kF32),
       num_kv_heads_(config.num_kv_heads),
       head_dim_(config.head_dim),
       capacity_(capacity) {
   check_length(capacity, config);
   const auto bytes =
-      static_cast<std::size_t>(head_begin(config.num_layers, 0) * weight_type_bytes(type_));
+      static_cast<std::size_t>(head_begin(config.num_layers, 0) * element_bytes(type_));
   keys_.resize(bytes);
   values_.resize(bytes);
 }
@@ -84,15 +73,14 @@ void KvCache::truncate(std::int64_t num_tokens) {
   num_tokens_ = num_tokens;
 }
 
-WeightView KvCache::keys(std::int64_t layer, std::int64_t kv_head,
-                         std::int64_t num_positions) const {
-  return {keys_.data() + head_begin(layer, kv_head) * weight_type_bytes(type_), type_,
-          num_positions, head_dim_, head_dim_};
+RowsView KvCache::keys(std::int64_t layer, std::int64_t kv_head, std::int64_t num_positions) const {
+  return {keys_.data() + head_begin(layer, kv_head) * element_bytes(type_), type_, num_positions,
+          head_dim_, head_dim_};
 }
 
-WeightView KvCache::values(std::int64_t layer, std::int64_t kv_head,
-                           std::int64_t num_positions) const {
-  return {values_.data() + head_begin(layer, kv_head) * weight_type_bytes(type_), type_, head_dim_,
+RowsView KvCache::values(std::int64_t layer, std::int64_t kv_head,
+                         std::int64_t num_positions) const {
+  return {values_.data() + head_begin(layer, kv_head) * element_bytes(type_), type_, head_dim_,
           num_positions, capacity_};
 }
 
@@ -101,8 +89,8 @@ void KvCache::store(std::int64_t layer, std::int64_t kv_head, std::int64_t posit
   C2R_ASSERT(position < capacity_);
   const std::int64_t begin = head_begin(layer, kv_head);
   for (std::int64_t d = 0; d < head_dim_; ++d) {
-    put(keys_, type_, begin + position * head_dim_ + d, key[d]);
-    put(values_, type_, begin + d * capacity_ + position, value[d]);
+    store_element(keys_.data(), type_, begin + position * head_dim_ + d, key[d]);
+    store_element(values_.data(), type_, begin + d * capacity_ + position, value[d]);
   }
 }
 
@@ -208,9 +196,9 @@ void Attention::attend(const HeadTask& task, std::int64_t layer, Scratch& scratc
 void Attention::run(const AttentionWeights& weights, std::int64_t layer,
                     std::span<const Segment> segments, MatrixView<float> x) {
   const MatrixView<const float> inputs(x.data(), x.rows(), x.cols());
-  q_.reshape(x.rows(), weights.q.num_outputs);
-  k_.reshape(x.rows(), weights.k.num_outputs);
-  v_.reshape(x.rows(), weights.v.num_outputs);
+  q_.reshape(x.rows(), weights.q.rows());
+  k_.reshape(x.rows(), weights.k.rows());
+  v_.reshape(x.rows(), weights.v.rows());
   const GemmGroup projections[] = {
       {.x = inputs, .weight = weights.q, .bias = weights.q_bias, .out = q_},
       {.x = inputs, .weight = weights.k, .bias = weights.k_bias, .out = k_},

@@ -35,15 +35,15 @@ class KvCache {
   friend class Attention;
   friend class Decoder;
 
-  WeightView keys(std::int64_t layer, std::int64_t kv_head, std::int64_t num_positions) const;
-  WeightView values(std::int64_t layer, std::int64_t kv_head, std::int64_t num_positions) const;
+  RowsView keys(std::int64_t layer, std::int64_t kv_head, std::int64_t num_positions) const;
+  RowsView values(std::int64_t layer, std::int64_t kv_head, std::int64_t num_positions) const;
   void store(std::int64_t layer, std::int64_t kv_head, std::int64_t position, const float* key,
              const float* value);
   std::int64_t head_begin(std::int64_t layer, std::int64_t kv_head) const {
     return (layer * num_kv_heads_ + kv_head) * head_dim_ * capacity_;
   }
 
-  WeightType type_;
+  ElementType type_;
   std::int64_t num_kv_heads_, head_dim_, capacity_, num_tokens_ = 0;
   std::vector<std::byte> keys_;    // [num_layers][num_kv_heads][capacity][head_dim]
   std::vector<std::byte> values_;  // [num_layers][num_kv_heads][head_dim][capacity]

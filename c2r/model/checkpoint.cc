@@ -16,19 +16,6 @@ namespace {
 constexpr const char* kSingle = "model.safetensors";
 constexpr const char* kIndex = "model.safetensors.index.json";
 
-std::optional<WeightType> weight_type(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::kF32:
-      return WeightType::kF32;
-    case Dtype::kF16:
-      return WeightType::kF16;
-    case Dtype::kBf16:
-      return WeightType::kBf16;
-    default:
-      return std::nullopt;
-  }
-}
-
 }  // namespace
 
 Checkpoint::Checkpoint(const std::filesystem::path& folder) : folder_(folder.string()) {
@@ -96,7 +83,7 @@ Checkpoint::Stored Checkpoint::stored(const std::string& name,
                                       std::span<const std::int64_t> shape) {
   const SafetensorsFile& shard = shard_with(name);
   const Dtype dtype = shard.tensor(name).dtype;
-  const auto type = weight_type(dtype);
+  const auto type = element_type_of(dtype);
   C2R_REQUIRE(type.has_value(), kInvalidFile,
               "{}: tensor '{}' is {}, but weights must be F32, F16 or BF16", shard.path(), name,
               dtype_name(dtype));
@@ -104,16 +91,16 @@ Checkpoint::Stored Checkpoint::stored(const std::string& name,
   return {shard.checked_bytes(name, dtype, shape), *type};
 }
 
-WeightView Checkpoint::matrix(const std::string& name, std::int64_t num_outputs,
-                              std::int64_t num_inputs) {
+RowsView Checkpoint::matrix(const std::string& name, std::int64_t num_outputs,
+                            std::int64_t num_inputs) {
   const auto [bytes, type] = stored(name, std::array{num_outputs, num_inputs});
-  return weight_view(bytes, type, num_outputs, num_inputs);
+  return {bytes, type, num_outputs, num_inputs};
 }
 
 std::vector<float> Checkpoint::vector(const std::string& name, std::int64_t size) {
   const auto [bytes, type] = stored(name, std::array{size});
   std::vector<float> values(static_cast<std::size_t>(size));
-  copy_weights(bytes.data(), type, values);
+  to_f32(bytes.data(), type, values);
   return values;
 }
 

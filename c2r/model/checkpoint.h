@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-#include "c2r/experts/weight.h"
+#include "c2r/core/element.h"
 #include "c2r/io/safetensors.h"
 
 namespace c2r {
@@ -25,7 +25,7 @@ class Checkpoint {
 
   /// The tensor `name`, [num_outputs, num_inputs], of f32, f16 or bf16. Valid while this lives.
   /// @throws Error(kInvalidFile), naming file, tensor and what is wrong
-  WeightView matrix(const std::string& name, std::int64_t num_outputs, std::int64_t num_inputs);
+  RowsView matrix(const std::string& name, std::int64_t num_outputs, std::int64_t num_inputs);
 
   /// The tensor `name`, [size], as floats.
   std::vector<float> vector(const std::string& name, std::int64_t size);
@@ -44,7 +44,7 @@ class Checkpoint {
  private:
   struct Stored {
     std::span<const std::byte> bytes;
-    WeightType type;
+    ElementType type;
   };
   void read_index(const std::filesystem::path& folder, const std::filesystem::path& index);
   void collect();

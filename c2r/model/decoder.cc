@@ -53,8 +53,7 @@ void Decoder::embed(std::span<const SequenceSlice> batch) {
   std::int64_t row = 0;
   for (const SequenceSlice& slice : batch) {
     for (const TokenId token : slice.tokens) {
-      copy_weights(weights_.embeddings.row(static_cast<std::int64_t>(token)),
-                   weights_.embeddings.type, residual_.row(row++));
+      weights_.embeddings.read_row(static_cast<std::int64_t>(token), residual_.row(row++));
     }
   }
 }

@@ -10,12 +10,12 @@ MoeLayer::MoeLayer(GroupedGemm& gemm, RoutedExperts& experts)
 
 // W x, or W2 tanh(W1 x).
 Matrix<float> MoeLayer::gate_logits(const MoeWeights& weights, MatrixView<const float> x) {
-  Matrix<float> logits(x.rows(), weights.gate.num_outputs);
+  Matrix<float> logits(x.rows(), weights.gate.rows());
   const GemmGroup first{.x = x, .weight = weights.gate, .out = logits};
   exact_gemm_.run({&first, 1});
-  if (weights.second_gate.data == nullptr) return logits;
+  if (weights.second_gate.data() == nullptr) return logits;
   for (float& v : logits.all()) v = std::tanh(v);
-  Matrix<float> second(logits.rows(), weights.second_gate.num_outputs);
+  Matrix<float> second(logits.rows(), weights.second_gate.rows());
   const GemmGroup group{.x = logits, .weight = weights.second_gate, .out = second};
   exact_gemm_.run({&group, 1});
   return second;

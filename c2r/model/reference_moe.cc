@@ -10,11 +10,11 @@ namespace {
 
 using Vector = std::vector<double>;
 
-Vector multiply(const WeightView& w, const Vector& x) {
-  Vector out(static_cast<std::size_t>(w.num_outputs));
+Vector multiply(const RowsView& w, const Vector& x) {
+  Vector out(static_cast<std::size_t>(w.rows()));
   std::vector<float> row(x.size());
   for (std::size_t o = 0; o < out.size(); ++o) {
-    copy_weights(w.row(static_cast<std::int64_t>(o)), w.type, row);
+    w.read_row(static_cast<std::int64_t>(o), row);
     for (std::size_t i = 0; i < x.size(); ++i) out[o] += double{row[i]} * x[i];
   }
   return out;
@@ -33,7 +33,7 @@ Vector expert(const ExpertWeights& w, const Vector& x) {
 
 Vector gate(const MoeWeights& w, const Vector& x) {
   Vector logits = multiply(w.gate, x);
-  if (w.second_gate.data == nullptr) return logits;
+  if (w.second_gate.data() == nullptr) return logits;
   for (double& v : logits) v = std::tanh(v);
   return multiply(w.second_gate, logits);
 }

@@ -64,7 +64,7 @@ class LayerFinder {
   }
 
  private:
-  WeightView matrix(std::string_view name, std::int64_t num_outputs, std::int64_t num_inputs) {
+  RowsView matrix(std::string_view name, std::int64_t num_outputs, std::int64_t num_inputs) {
     return checkpoint_.matrix(prefix_ + std::string(name), num_outputs, num_inputs);
   }
 

@@ -11,19 +11,19 @@
 namespace c2r {
 
 struct AttentionWeights {
-  WeightView q;                               // [num_heads * head_dim, hidden]
-  WeightView k, v;                            // [num_kv_heads * head_dim, hidden]
-  WeightView o;                               // [hidden, num_heads * head_dim]
+  RowsView q;                                 // [num_heads * head_dim, hidden]
+  RowsView k, v;                              // [num_kv_heads * head_dim, hidden]
+  RowsView o;                                 // [hidden, num_heads * head_dim]
   std::vector<float> q_bias, k_bias, v_bias;  // empty without biases
   std::vector<float> q_norm, k_norm;          // [head_dim], or of the whole width; empty without
 };
 
 struct MoeWeights {
-  WeightView gate;         // [num_experts, hidden]
-  WeightView second_gate;  // [num_experts, num_experts]; no data unless GateKind::kTanhMlp
+  RowsView gate;         // [num_experts, hidden]
+  RowsView second_gate;  // [num_experts, num_experts]; no data unless GateKind::kTanhMlp
   std::vector<ExpertWeights> experts;   // [num_experts]
   std::optional<ExpertWeights> shared;  // computes every token
-  WeightView shared_gate;               // [1, hidden]
+  RowsView shared_gate;                 // [1, hidden]
 };
 
 struct LayerWeights {
@@ -35,7 +35,7 @@ struct LayerWeights {
 
 /// Views into a checkpoint, which must outlive them.
 struct ModelWeights {
-  WeightView embeddings, output;  // [vocab_size, hidden]
+  RowsView embeddings, output;    // [vocab_size, hidden]
   std::vector<float> final_norm;  // [hidden]
   std::vector<LayerWeights> layers;
 };

@@ -58,20 +58,20 @@ void check_appended(MatrixView<const ExpertId> topk_idx, std::int32_t num_expert
             invalid->expert);
 }
 
-Half stored(float weight, Half) {
-  return to_half(weight);
-}
 template <class Stored>
-Stored stored(ExpertId id, Stored) {
-  return static_cast<Stored>(id);  // kNoExpert, -1, becomes the type's largest value
+void append_ids(std::span<const ExpertId> ids, SpilledTensor& tensor, SpillFile& spill) {
+  std::vector<Stored> converted(ids.size());
+  // kNoExpert, -1, becomes the type's largest value.
+  std::ranges::transform(ids, converted.begin(),
+                         [](ExpertId id) { return static_cast<Stored>(id); });
+  tensor.append(std::as_bytes(std::span(converted)), spill);
 }
 
-template <class Stored, class T>
-void append_as(std::span<const T> values, SpilledTensor& tensor, SpillFile& spill) {
-  std::vector<Stored> converted(values.size());
-  std::ranges::transform(values, converted.begin(),
-                         [](T value) { return stored(value, Stored{}); });
-  tensor.append(std::as_bytes(std::span(converted)), spill);
+void append_weights(std::span<const float> weights, SpilledTensor& tensor, SpillFile& spill) {
+  std::vector<Half> converted(weights.size());
+  const auto bytes = std::as_writable_bytes(std::span(converted));
+  from_f32(weights, ElementType::kF16, bytes.data());
+  tensor.append(bytes, spill);
 }
 
 }  // namespace
@@ -156,8 +156,8 @@ Matrix<float> Trace::topk_weights(std::int64_t layer, std::int64_t begin, std::i
   const std::int64_t shape[] = {num_tokens_, header_.top_k};
   const auto halves = file_->safetensors.elements<Half>(weights_name(layer), shape);
   const auto first = static_cast<std::size_t>(begin * header_.top_k);
-  std::ranges::transform(halves.subspan(first, out.all().size()), out.all().begin(),
-                         [](Half half) { return to_float(half); });
+  to_f32(std::as_bytes(halves.subspan(first, out.all().size())).data(), ElementType::kF16,
+         out.all());
   return out;
 }
 
@@ -201,11 +201,11 @@ void TraceWriter::append(std::int64_t layer, std::span<const ExpertId> topk_idx,
   check_appended({topk_idx.data(), num_choices / top_k, top_k}, header.num_experts, place);
   const auto at = static_cast<std::size_t>(layer);
   if (is_stored_in_u8(header.num_experts)) {
-    append_as<std::uint8_t>(topk_idx, state_->idx[at], state_->spill);
+    append_ids<std::uint8_t>(topk_idx, state_->idx[at], state_->spill);
   } else {
-    append_as<std::uint16_t>(topk_idx, state_->idx[at], state_->spill);
+    append_ids<std::uint16_t>(topk_idx, state_->idx[at], state_->spill);
   }
-  if (state_->has_weights) append_as<Half>(topk_weights, state_->weights[at], state_->spill);
+  if (state_->has_weights) append_weights(topk_weights, state_->weights[at], state_->spill);
   state_->num_tokens[at] += num_choices / top_k;
 }
 
