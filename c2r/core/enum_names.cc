@@ -1,3 +1,4 @@
+// Looks up the names of an enumeration's values, and lists them for error messages.
 #include "c2r/core/enum_names.h"
 
 #include <fmt/format.h>

@@ -1,3 +1,4 @@
+// Tests that the names of enumerations lead both ways, and that unknown names are refused.
 #include "c2r/core/enum_names.h"
 
 #include <gtest/gtest.h>

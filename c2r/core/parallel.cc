@@ -1,3 +1,4 @@
+// Runs independent tasks on threads: ThreadPool and parallel_for().
 #include "c2r/core/parallel.h"
 
 #include <sched.h>

@@ -1,3 +1,4 @@
+// Tests that every task runs once, that errors reach the caller, and that pools work again.
 #include "c2r/core/parallel.h"
 
 #include <gtest/gtest.h>

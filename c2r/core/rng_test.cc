@@ -1,3 +1,4 @@
+// Tests that random numbers have fixed values on every platform, and are even.
 #include "c2r/core/rng.h"
 
 #include <gtest/gtest.h>

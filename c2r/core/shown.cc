@@ -1,3 +1,4 @@
+// Escapes and shortens text of files for messages.
 #include "c2r/core/shown.h"
 
 #include <fmt/core.h>

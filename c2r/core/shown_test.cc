@@ -1,3 +1,4 @@
+// Tests that text of files cannot break the line or the terminal of a message.
 #include "c2r/core/shown.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Decodes UTF-8 and replaces what is invalid, as the Unicode Standard recommends.
 #include "c2r/core/utf8.h"
 
 #include <cstdint>

@@ -1,3 +1,4 @@
+// Tests which bytes are UTF-8 characters, and what replaces the others.
 #include "c2r/core/utf8.h"
 
 #include <gtest/gtest.h>

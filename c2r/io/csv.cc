@@ -1,3 +1,4 @@
+// Reads comma-separated values, row by row, with errors that name the line.
 #include "c2r/io/csv.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Tests that CSV files are read as RFC 4180 says, and broken rows are refused with their line.
 #include "c2r/io/csv.h"
 
 #include <gtest/gtest.h>

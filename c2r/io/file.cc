@@ -1,3 +1,4 @@
+// Maps, reads, decompresses and atomically writes whole files.
 #include "c2r/io/file.h"
 
 #include <fcntl.h>

@@ -1,3 +1,4 @@
+// Tests that files are written whole or not at all, and that broken ones are refused.
 #include "c2r/io/file.h"
 
 #include <gtest/gtest.h>

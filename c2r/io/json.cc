@@ -1,3 +1,4 @@
+// Parses JSON that may be hostile, and reads values with errors that name their place.
 #include "c2r/io/json.h"
 
 #include <fmt/format.h>

@@ -1,3 +1,4 @@
+// Tests that JSON is read exactly; duplicate keys, deep nesting and broken text are refused.
 #include "c2r/io/json.h"
 
 #include <gtest/gtest.h>

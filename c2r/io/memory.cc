@@ -1,3 +1,4 @@
+// Reads from /proc what memory this process has and uses.
 #include "c2r/io/memory.h"
 
 #include <unistd.h>

@@ -1,3 +1,4 @@
+// Tests that the memory of this process and of mapped files is counted.
 #include "c2r/io/memory.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Reads NumPy's .npy files: their header, a Python dict, and the size of their data.
 #include "c2r/io/npy.h"
 
 #include <algorithm>

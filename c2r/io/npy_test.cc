@@ -1,3 +1,4 @@
+// Tests that .npy files are read as NumPy saves them, and that broken ones are refused.
 #include "c2r/io/npy.h"
 
 #include <gtest/gtest.h>

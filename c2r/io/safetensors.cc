@@ -1,3 +1,4 @@
+// Reads and writes safetensors files, checking every offset before it is used.
 #include "c2r/io/safetensors.h"
 
 #include <algorithm>

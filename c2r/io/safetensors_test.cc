@@ -1,3 +1,4 @@
+// Tests that safetensors files survive a round trip, and that broken ones are refused.
 #include "c2r/io/safetensors.h"
 
 #include <gtest/gtest.h>

@@ -80,7 +80,7 @@ class Router {
   ///
   /// Cost: one thread; with AVX2 some 2 to 4 times the time of reading the logits from memory,
   /// more for few experts (policy_bench.cc). Tokens are routed 16 at a time with AVX-512, 8 with
-  /// AVX2, 4 with NEON, else one by one; fewer cost as much. No allocation beyond the result.
+  /// AVX2, 4 with NEON (not tested), else one by one; fewer cost as much. Allocates its result.
   Routing route(MatrixView<const float> logits) const;
 
   /// The same into the caller's memory, both [num_tokens, top_k]. Allocates nothing. After an
