@@ -32,17 +32,88 @@ function(c2r_flags target)
   endif()
 endfunction()
 
-# c2r_module(NAME [FOLDER folder] [SUBFOLDERS folder...] [DEPS module...] [TEST_DEPS module...] [LIBS lib...] [PRIVATE_LIBS lib...] [NO_INSTALL]
-# [NO_TESTS] [THREADED]): one library per folder of c2r/, NAME unless given. Files are found by suffix:
-# *_test.cc become one test program, *_bench.cc one benchmark program (not with sanitizers), main.cc is
-# left to c2r_program(), the rest is the library. LIBS are seen by those who include the module's
-# headers, PRIVATE_LIBS only by its sources. With NO_TESTS the caller adds tests and benchmarks itself.
+# c2r_module(NAME [FOLDER folder] [SUBFOLDERS folder...] [DEPS module...] [TEST_DEPS module...]
+# [LIBS lib...] [PRIVATE_LIBS lib...] [BUILD_LIBS lib...] [NO_INSTALL] [NO_TESTS] [THREADED]): declares
+# one library per folder of c2r/, NAME unless given; c2r_add_modules() makes it. Files are found by
+# suffix: *_test.cc become one test program, *_bench.cc one benchmark program (not with sanitizers),
+# main.cc is left to c2r_program(), the rest is the library. LIBS are seen by those who include the
+# module's headers, PRIVATE_LIBS only by its sources; BUILD_LIBS are headers that only its sources
+# include, so a program that uses the module does not need them. With NO_TESTS the caller adds tests
+# and benchmarks itself.
 function(c2r_module name)
+  set_property(GLOBAL APPEND PROPERTY C2R_MODULES ${name})
+  set_property(GLOBAL PROPERTY C2R_ARGUMENTS_${name} "${ARGN}")
+endfunction()
+
+# c2r_select(RESULT MODULE...): the modules and all that they need, in the order of declaration. "all"
+# stands for every module, "library" for every one but the program.
+function(c2r_select result)
+  get_property(declared GLOBAL PROPERTY C2R_MODULES)
+  set(todo ${ARGN})
+  if("all" IN_LIST todo OR "library" IN_LIST todo)
+    set(todo ${declared})
+    if(NOT "all" IN_LIST ARGN)
+      list(REMOVE_ITEM todo cli)
+    endif()
+  endif()
+  set(selected)
+  while(todo)
+    list(POP_FRONT todo name)
+    if(NOT name IN_LIST declared)
+      list(JOIN declared ", " declared)
+      message(FATAL_ERROR "c2r: C2R_MODULES names '${name}'; there are all, library, ${declared}")
+    endif()
+    if(name IN_LIST selected)
+      continue()
+    endif()
+    list(APPEND selected ${name})
+    get_property(arguments GLOBAL PROPERTY C2R_ARGUMENTS_${name})
+    c2r_parse_module(${arguments})
+    list(APPEND todo ${ARG_DEPS})
+    if(C2R_BUILD_TESTS)
+      list(APPEND todo ${ARG_TEST_DEPS})
+    endif()
+  endwhile()
+  foreach(name IN LISTS declared)
+    if(name IN_LIST selected)
+      list(APPEND ordered ${name})
+    endif()
+  endforeach()
+  set(${result} ${ordered} PARENT_SCOPE)
+endfunction()
+
+# c2r_add_modules(MODULE...): makes declared modules; what they need must come before them.
+function(c2r_add_modules)
+  foreach(name ${ARGN})
+    get_property(arguments GLOBAL PROPERTY C2R_ARGUMENTS_${name})
+    c2r_add_module(${name} ${arguments})
+  endforeach()
+endfunction()
+
+macro(c2r_parse_module)
   cmake_parse_arguments(ARG "NO_INSTALL;NO_TESTS;THREADED" "FOLDER"
-                        "SUBFOLDERS;DEPS;TEST_DEPS;LIBS;PRIVATE_LIBS" ${ARGN})
+                        "SUBFOLDERS;DEPS;TEST_DEPS;LIBS;PRIVATE_LIBS;BUILD_LIBS" ${ARGN})
+endmacro()
+
+# c2r_find_libraries(MODULE LIBRARY...): finds them, or says how to go on without.
+function(c2r_find_libraries module)
+  foreach(library ${ARGN})
+    c2r_find(${library})
+    if(NOT TARGET ${library})
+      c2r_other(${library})
+      message(FATAL_ERROR "c2r: the module ${module} needs ${library}, which was not found; install it "
+        "(Debian: ${debian}), or name in C2R_MODULES only the modules that you need")
+    endif()
+  endforeach()
+endfunction()
+
+# c2r_add_module(NAME ...): makes a module of the arguments of c2r_module().
+function(c2r_add_module name)
+  c2r_parse_module(${ARGN})
   if(NOT ARG_FOLDER)
     set(ARG_FOLDER ${name})
   endif()
+  c2r_find_libraries(${name} ${ARG_LIBS} ${ARG_PRIVATE_LIBS} ${ARG_BUILD_LIBS})
   list(TRANSFORM ARG_SUBFOLDERS PREPEND c2r/${ARG_FOLDER}/)
   list(TRANSFORM ARG_SUBFOLDERS APPEND /*.cc)
   file(GLOB all CONFIGURE_DEPENDS c2r/${ARG_FOLDER}/*.cc ${ARG_SUBFOLDERS})
@@ -58,7 +129,8 @@ function(c2r_module name)
   c2r_flags(c2r_${name})
   list(TRANSFORM ARG_DEPS PREPEND c2r_)
   list(TRANSFORM ARG_TEST_DEPS PREPEND c2r_)
-  target_link_libraries(c2r_${name} PUBLIC ${ARG_DEPS} ${ARG_LIBS} PRIVATE ${ARG_PRIVATE_LIBS})
+  target_link_libraries(c2r_${name} PUBLIC ${ARG_DEPS} ${ARG_LIBS}
+                        PRIVATE ${ARG_PRIVATE_LIBS} "$<BUILD_INTERFACE:${ARG_BUILD_LIBS}>")
   if(NOT ARG_NO_INSTALL)
     set_property(GLOBAL APPEND PROPERTY C2R_INSTALLED_MODULES ${name})
   endif()
@@ -71,7 +143,7 @@ function(c2r_module name)
     c2r_flags(${name}_test)
     target_compile_definitions(${name}_test PRIVATE C2R_DATA_DIR="${C2R_DATA_DIR}"
                                                     C2R_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
-    target_link_libraries(${name}_test PRIVATE c2r_${name} ${ARG_TEST_DEPS} ${ARG_PRIVATE_LIBS}
+    target_link_libraries(${name}_test PRIVATE c2r_${name} ${ARG_TEST_DEPS} ${ARG_PRIVATE_LIBS} ${ARG_BUILD_LIBS}
                                                GTest::gtest_main)
     # What takes long in a test, and what UBSan has to see, is the library; more would take longer to
     # compile than it saves.
@@ -97,29 +169,4 @@ function(c2r_module name)
     set_tests_properties(bench_${name}_runs PROPERTIES TIMEOUT 300
                          FAIL_REGULAR_EXPRESSION "ERROR OCCURRED")
   endif()
-endfunction()
-
-# c2r_program(NAME MAIN DEPS module...): an installed program.
-function(c2r_program name main)
-  cmake_parse_arguments(ARG "" "" "DEPS" ${ARGN})
-  add_executable(${name} ${main})
-  c2r_flags(${name})
-  list(TRANSFORM ARG_DEPS PREPEND c2r_)
-  target_link_libraries(${name} PRIVATE ${ARG_DEPS})
-endfunction()
-
-# c2r_version(SOURCE): tells one source file which version, commit and compiler it is built from.
-function(c2r_version source)
-  find_package(Git QUIET)
-  set(commit "unknown")
-  if(GIT_FOUND)
-    execute_process(COMMAND ${GIT_EXECUTABLE} describe --always --dirty --abbrev=12
-                    WORKING_DIRECTORY ${PROJECT_SOURCE_DIR} OUTPUT_VARIABLE described
-                    OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
-    if(described)
-      set(commit ${described})
-    endif()
-  endif()
-  set_source_files_properties(${source} PROPERTIES COMPILE_DEFINITIONS
-    "C2R_VERSION=\"${PROJECT_VERSION}\";C2R_COMMIT=\"${commit}\";C2R_COMPILER=\"${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}\"")
 endfunction()

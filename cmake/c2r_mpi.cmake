@@ -1,8 +1,11 @@
-# The MPI transport, and how its tests are started.
+# The MPI transport, and how its tests are started. Include it when the other modules are there.
 set(C2R_MPI "auto" CACHE STRING
     "MPI to build with: openmpi or mpich (Debian's), auto (what CMake finds, if any), none")
 set_property(CACHE C2R_MPI PROPERTY STRINGS auto openmpi mpich none)
 set(C2R_HAS_MPI OFF)
+if(NOT TARGET c2r_cli AND NOT "transport_mpi" IN_LIST modules)  # nobody who would use it
+  return()
+endif()
 if(DEFINED C2R_MPI_FOUND AND NOT C2R_MPI STREQUAL C2R_MPI_FOUND)  # what was found for another one
   get_cmake_property(cached CACHE_VARIABLES)
   list(FILTER cached INCLUDE REGEX "^(MPI_|MPIEXEC_)")
@@ -11,26 +14,27 @@ if(DEFINED C2R_MPI_FOUND AND NOT C2R_MPI STREQUAL C2R_MPI_FOUND)  # what was fou
   endforeach()
 endif()
 set(C2R_MPI_FOUND ${C2R_MPI} CACHE INTERNAL "the C2R_MPI of the last configuration")
-if(C2R_MPI STREQUAL "none")
-  return()
-endif()
 
 set(MPI_CXX_SKIP_MPICXX ON)  # we use the C interface
 if(C2R_MPI STREQUAL "auto")
   find_package(MPI QUIET COMPONENTS CXX)
-  if(NOT MPI_CXX_FOUND)
-    message(STATUS "c2r: no MPI was found, so the MPI transport is left out")
-    return()
-  endif()
-else()
+elseif(NOT C2R_MPI STREQUAL "none")
   # Debian installs both side by side, told apart by the suffix of their programs.
   find_program(MPI_CXX_COMPILER mpicxx.${C2R_MPI} REQUIRED)
   find_program(MPIEXEC_EXECUTABLE mpiexec.${C2R_MPI} REQUIRED)
   find_package(MPI REQUIRED COMPONENTS CXX)
 endif()
+if(NOT MPI_CXX_FOUND OR C2R_MPI STREQUAL "none")
+  if("transport_mpi" IN_LIST C2R_MODULES)
+    message(FATAL_ERROR "c2r: C2R_MODULES names transport_mpi, but no MPI was found, with C2R_MPI=${C2R_MPI}; "
+                        "install one (Debian: libopenmpi-dev)")
+  endif()
+  message(STATUS "c2r: no MPI, so the MPI transport is left out")
+  return()
+endif()
 set(C2R_HAS_MPI ON)
 
-c2r_module(transport_mpi FOLDER transport/mpi DEPS transport LIBS MPI::MPI_CXX NO_TESTS)
+c2r_add_modules(transport_mpi)
 if(NOT C2R_BUILD_TESTS)
   return()
 endif()
@@ -40,11 +44,14 @@ find_package(Python3 REQUIRED COMPONENTS Interpreter)
 # MPI's programs and tests too. The first is installed; MPICH's, where it is there, is for tests alone.
 set(C2R_MPI_TRANSPORTS transport_mpi)
 set(C2R_MPIEXEC ${MPIEXEC_EXECUTABLE})
-pkg_check_modules(mpich IMPORTED_TARGET mpich)
+find_package(PkgConfig QUIET)
+if(PkgConfig_FOUND)
+  pkg_check_modules(mpich QUIET IMPORTED_TARGET mpich)
+endif()
 find_program(C2R_MPIEXEC_mpich mpiexec.mpich)
 if(mpich_FOUND AND C2R_MPIEXEC_mpich AND NOT C2R_SANITIZE AND NOT MPI_CXX_INCLUDE_DIRS MATCHES mpich)
-  c2r_module(transport_mpi_mpich FOLDER transport/mpi DEPS transport LIBS PkgConfig::mpich NO_TESTS
-             NO_INSTALL)
+  c2r_add_module(transport_mpi_mpich FOLDER transport/mpi DEPS transport LIBS PkgConfig::mpich NO_TESTS
+                 NO_INSTALL)
   list(APPEND C2R_MPI_TRANSPORTS transport_mpi_mpich)
 endif()
 
@@ -69,6 +76,9 @@ function(c2r_mpi_environment name)
     LSAN_OPTIONS=suppressions=${suppressions}:print_suppressions=0)
 endfunction()
 
+# What runs under the second MPI in every check; the rest is labelled "long", for `make check-long`.
+set(C2R_MPI_SMOKE transport_mpi.conformance_2 transport_mpi.failures)
+
 # c2r_mpi_test(NAME PROCESSORS ARGUMENT...): a test for each MPI. In arguments, @MPIEXEC@ is its mpiexec
 # and @NAME@ the program that c2r_mpi_program(NAME) made.
 function(c2r_mpi_test name processors)
@@ -76,8 +86,13 @@ function(c2r_mpi_test name processors)
     string(REPLACE transport_mpi "" suffix ${transport})
     string(REPLACE "@MPIEXEC@" "${C2R_MPIEXEC${suffix}}" command "${ARGN}")
     string(REGEX REPLACE "@([a-z_0-9]+)@" "$<TARGET_FILE:\\1${suffix}>" command "${command}")
+    set(labels mpi)
+    if(suffix AND NOT name IN_LIST C2R_MPI_SMOKE)
+      list(APPEND labels long)
+    endif()
     add_test(NAME ${name}${suffix} COMMAND ${command})
-    set_tests_properties(${name}${suffix} PROPERTIES TIMEOUT 600 PROCESSORS ${processors})
+    set_tests_properties(${name}${suffix} PROPERTIES TIMEOUT 600 PROCESSORS ${processors}
+                                                     LABELS "${labels}")
     c2r_mpi_environment(${name}${suffix})
   endforeach()
 endfunction()

@@ -1,31 +1,89 @@
-# `cmake --install`: headers, libraries, the program, and c2rConfig.cmake for find_package(c2r).
+# `cmake --install`: headers, libraries and the program; c2rConfig.cmake for find_package(c2r), and
+# c2r.pc and one file a module for pkg-config.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
+# c2r_pc(NAME DESCRIPTION [REQUIRES name...] [LIBS flag...] [CFLAGS flag...]): writes a file for pkg-config.
+# A static library does not bring what it needs, so "Requires" and not "Requires.private" names that.
+function(c2r_pc name description)
+  cmake_parse_arguments(ARG "" "" "REQUIRES;LIBS;CFLAGS" ${ARGN})
+  list(JOIN ARG_REQUIRES ", " requires)
+  list(JOIN ARG_LIBS " " libs)
+  list(JOIN ARG_CFLAGS " " cflags)
+  configure_file(cmake/c2r.pc.in ${PROJECT_BINARY_DIR}/pkgconfig/${name}.pc @ONLY)
+  install(FILES ${PROJECT_BINARY_DIR}/pkgconfig/${name}.pc
+          DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+endfunction()
+
+# Paths start at the file, so that the installed tree can be moved.
+if(IS_ABSOLUTE ${CMAKE_INSTALL_LIBDIR})
+  set(prefix ${CMAKE_INSTALL_PREFIX})
+else()
+  file(RELATIVE_PATH up /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
+  string(REGEX REPLACE "/$" "" up ${up})
+  set(prefix "\${pcfiledir}/${up}")
+endif()
+
 get_property(modules GLOBAL PROPERTY C2R_INSTALLED_MODULES)
-list(TRANSFORM modules PREPEND c2r_ OUTPUT_VARIABLE targets)
-# All modules at once, but for MPI, which has to be asked for by name.
-add_library(c2r_all INTERFACE)
-add_library(c2r::c2r ALIAS c2r_all)
-set_target_properties(c2r_all PROPERTIES EXPORT_NAME c2r)
-set(without_mpi ${targets})
-list(REMOVE_ITEM without_mpi c2r_transport_mpi)
-target_link_libraries(c2r_all INTERFACE ${without_mpi})
-install(TARGETS c2r_all ${targets} EXPORT c2rTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
+set(C2R_LIBRARIES_OF_COMPONENTS "")
+foreach(module ${modules})
+  get_property(arguments GLOBAL PROPERTY C2R_ARGUMENTS_${module})
+  c2r_parse_module(${arguments})
+  # What find_package() has to look for: the module's libraries and those of the modules below it.
+  set(libraries ${ARG_LIBS} ${ARG_PRIVATE_LIBS})
+  set(requires ${ARG_DEPS})
+  list(TRANSFORM requires PREPEND c2r-)
+  set(flags -lc2r_${module})
+  set(cflags)
+  foreach(library ${libraries})
+    c2r_other(${library})
+    if(library STREQUAL "MPI::MPI_CXX")
+      list(APPEND flags ${MPI_CXX_LIBRARIES})
+      list(TRANSFORM MPI_CXX_INCLUDE_DIRS PREPEND -I OUTPUT_VARIABLE cflags)
+    elseif(pkg_config MATCHES "^-")
+      list(APPEND flags ${pkg_config})
+    else()
+      list(APPEND requires ${pkg_config})
+    endif()
+  endforeach()
+  c2r_pc(c2r-${module} "the module ${module} of c2r" REQUIRES ${requires} LIBS ${flags} CFLAGS ${cflags})
+  foreach(below ${ARG_DEPS})
+    list(APPEND libraries ${libraries_of_${below}})
+  endforeach()
+  list(REMOVE_DUPLICATES libraries)
+  set(libraries_of_${module} ${libraries})
+  string(APPEND C2R_LIBRARIES_OF_COMPONENTS "set(c2r_${module}_LIBRARIES ${libraries})\n")
+endforeach()
+set(components ${modules})
+if(TARGET c2r_transport_conformance)
+  list(APPEND components transport_conformance)
+  string(APPEND C2R_LIBRARIES_OF_COMPONENTS
+         "set(c2r_transport_conformance_LIBRARIES ${libraries_of_transport} GTest::gtest)\n")
+  c2r_pc(c2r-transport_conformance "the tests of a transport" REQUIRES c2r-transport gtest)
+endif()
+set(unasked transport_mpi transport_conformance)  # part of c2r::c2r only where they are asked for
+set(asked ${components})
+list(REMOVE_ITEM asked ${unasked})
+list(TRANSFORM asked PREPEND c2r- OUTPUT_VARIABLE requires)
+c2r_pc(c2r "${PROJECT_DESCRIPTION}" REQUIRES ${requires})
+
+list(TRANSFORM components PREPEND c2r_ OUTPUT_VARIABLE targets)
+install(TARGETS ${targets} EXPORT c2rTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
         LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
-install(TARGETS c2r RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(EXPORT c2rTargets NAMESPACE c2r:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/c2r)
+if(TARGET c2r)
+  install(TARGETS c2r RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+endif()
 list(REMOVE_ITEM modules transport_mpi)  # a folder of transport
 foreach(module ${modules})
   install(DIRECTORY c2r/${module} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/c2r
           FILES_MATCHING PATTERN "*.h" PATTERN "*testing*.h" EXCLUDE
           PATTERN "*_internal.h" EXCLUDE PATTERN "*-inl.h" EXCLUDE PATTERN "search" EXCLUDE)
 endforeach()
-install(EXPORT c2rTargets NAMESPACE c2r:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/c2r)
-get_property(components GLOBAL PROPERTY C2R_INSTALLED_MODULES)
-list(JOIN components ", " C2R_COMPONENTS)
 configure_package_config_file(cmake/c2rConfig.cmake.in ${PROJECT_BINARY_DIR}/c2rConfig.cmake
-                              INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/c2r)
+                              INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/c2r
+                              NO_CHECK_REQUIRED_COMPONENTS_MACRO)
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/c2rConfigVersion.cmake
                                  COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/c2rConfig.cmake ${PROJECT_BINARY_DIR}/c2rConfigVersion.cmake
-        DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/c2r)
+        cmake/c2r_libraries.cmake DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/c2r)

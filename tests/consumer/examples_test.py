@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""The programs of examples/ build against an installed c2r, run, and are what the documents show.
+
+  examples_test.py WORK CXX C2R [MPIEXEC]    WORK/prefix: an installed c2r, CXX: its compiler,
+                                             C2R: its program
+"""
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "end_to_end"))
+import small_model  # noqa: E402
+
+WORK, CXX = pathlib.Path(sys.argv.pop(1)).resolve(), sys.argv.pop(1)
+C2R = pathlib.Path(sys.argv.pop(1)).resolve()
+MPIEXEC = sys.argv.pop(1) if len(sys.argv) > 1 and "/" in sys.argv[1] else None
+BUILD = WORK / "examples"
+EXAMPLES = ROOT / "examples"
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def lines_of(text):
+    """A text's lines without their indentation: a snippet is shown without that of its block."""
+    return "\n".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+class Examples(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = pathlib.Path(folder.name)
+        small_model.write_inputs(cls.folder)
+        for command in (["cmake", "-S", EXAMPLES, "-B", BUILD, f"-DCMAKE_CXX_COMPILER={CXX}",
+                         f"-DCMAKE_PREFIX_PATH={WORK / 'prefix'}"], ["cmake", "--build", BUILD]):
+            done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                  check=False)
+            if done.returncode != 0:
+                raise AssertionError(done.stdout)
+
+    def run_command(self, *command, status=0):
+        done = subprocess.run(command, cwd=self.folder, text=True, capture_output=True, timeout=120,
+                              check=False)
+        self.assertEqual(done.returncode, status, f"{command}\n{done.stdout}{done.stderr}")
+        return done.stdout + done.stderr
+
+    def make_trace(self):
+        self.run_command(C2R, "import", "--from", "npy", "expert_ids.npy", "--sequences", "sequences.csv",
+                         "--num-experts", "8", "--model-name", "small", "-o", "trace.safetensors")
+
+    def test_count_collaboration_says_what_analyze_says(self):
+        self.make_trace()
+        said = self.run_command(BUILD / "count_collaboration", "trace.safetensors")
+        self.assertRegex(said, r"^an expert works with [3-5]\.\d others\n$")
+        missing = self.run_command(BUILD / "count_collaboration", "absent.safetensors", status=1)
+        self.assertIn("absent.safetensors", missing)
+
+    def test_snippets_of_documents_are_lines_of_a_program(self):
+        programs = [lines_of(path.read_text()) for path in
+                    [*EXAMPLES.iterdir(), *ROOT.glob("tests/consumer/**/CMakeLists.txt")]]
+        num_snippets = 0
+        for document in DOCUMENTS:
+            text = document.read_text()
+            for snippet in re.findall(r"^```(?:cpp|cmake)\n(.*?)^```", text, re.M | re.S):
+                for part in snippet.split("\n\n"):
+                    num_snippets += 1
+                    self.assertTrue(any(lines_of(part) in program for program in programs),
+                                    f"{document.name} shows what is in no program:\n{part}")
+        self.assertGreater(num_snippets, 1)
+
+    def test_every_program_is_shown_built_and_tested(self):
+        library, this = (ROOT / "docs" / "library.md").read_text(), pathlib.Path(__file__).read_text()
+        for path in EXAMPLES.glob("*.cc"):
+            self.assertIn(f"examples/{path.name}", library)
+            self.assertTrue((BUILD / path.stem).exists(), f"{path.name} is not built")
+            self.assertIn(f'"{path.stem}"', this)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
