@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh Debian 12: `make demo` and `make check`.
 .DEFAULT_GOAL := help
-.PHONY: help setup configure build demo check check-torch bench install clean
+.PHONY: help setup configure build demo check check-long check-torch bench install clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -21,6 +21,10 @@ demo: configure ## a small MoE model on 4 ranks, both ways: what placing its exp
 check: ## every test: format, layers, clang-tidy, release, asan, tsan, fuzzers, documents
 	@tools/setup.sh check
 	@tools/check.py
+
+check-long: ## what takes longer: each file and header alone, assertions, fuzzers and MPI for longer
+	@tools/setup.sh check
+	@tools/check.py --long
 
 check-torch: ## the tests of training/ and of c2r.torch; downloads PyTorch (3.2 GB) the first time
 	@python=$$(tools/setup_torch.sh) && "$$python" -m ruff check -q --no-cache training python && \

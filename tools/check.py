@@ -6,110 +6,30 @@ The last line counts the tests of all presets. Options for working on a change:
 
   tools/check.py --list          the steps
   tools/check.py format release  only these
+  tools/check.py --long          the steps of `make check-long`: what costs more than two minutes each
 """
 import argparse
-import json
+import concurrent.futures
 import os
 import pathlib
 import re
 import subprocess
 import sys
-import textwrap
 import time
 import xml.etree.ElementTree
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-BUILD = ROOT / "build"
-JOBS = str(len(os.sched_getaffinity(0)))
-FUZZ_SECONDS = "3"  # per program; longer runs are done by hand with tools/fuzz.sh
+from check_tidy import check_tidy
+from commands import BUILD, JOBS, ROOT, StepFailed, run, tracked
+
+FUZZ_SECONDS = "3"  # per program
+LONG_FUZZ_SECONDS = "60"
+MPI_REPEATS = "5"
 
 results = []  # one JUnit file a ctest run
 
 
-class StepFailed(Exception):
-    pass
-
-
-def run(*command, **options):
-    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, text=True, errors="replace",
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **options)
-    if done.returncode != 0:
-        words = textwrap.shorten(" ".join(map(str, command)), 200)
-        raise StepFailed(f"{done.stdout}\n{words}: exit {done.returncode}")
-    return done.stdout
-
-
-def tracked(*patterns):
-    names = run("git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns)
-    return [name for name in names.split() if (ROOT / name).exists()]
-
-
 def check_format():
     run("clang-format", "--dry-run", "-Werror", *tracked("*.h", "*.cc"))
-
-
-def library_commands():
-    """How each file of the library and the program is compiled: (command, its sources)."""
-    for command in json.loads((BUILD / "release" / "compile_commands.json").read_text()):
-        unit = pathlib.Path(command["file"])
-        sources = [unit]
-        if unit.parent.name == "Unity":
-            sources = map(pathlib.Path, re.findall(r'^#include "(.*)"', unit.read_text(), re.M))
-        sources = [str(source.relative_to(ROOT)) for source in sources]
-        if sources[0].startswith("c2r/") and not sources[0].endswith(("_test.cc", "_bench.cc")):
-            yield command, sources
-
-
-def write_lint_units():
-    """Writes what clang-tidy reads, with its own compile_commands.json: the unity files joined into one
-    for each job, because most of the time goes into the headers that they share. Returns all sources."""
-    folder = BUILD / "tidy"
-    folder.mkdir(exist_ok=True)
-    joined, commands, options, seen = [], [], {}, set()
-    for command, sources in library_commands():
-        if seen.issuperset(sources):  # the MPI transport is compiled once for each MPI
-            continue
-        seen.update(sources)
-        if len(sources) == 1:
-            commands.append(command)
-            continue
-        joined += sources
-        found = re.findall(r" (-(?:D|I|isystem |std=|m)\S+)", command["command"])
-        options.update(dict.fromkeys(found))
-    size = -(-len(joined) // int(JOBS))
-    for first in range(0, len(joined), size):
-        unit = folder / f"unit_{first // size}.cc"
-        unit.write_text("".join("// NOLINTNEXTLINE(bugprone-suspicious-include)\n"
-                                f'#include "{ROOT / source}"\n' for source in joined[first:first + size]))
-        commands.append({"directory": str(folder), "file": str(unit),
-                         "command": f"c++ {' '.join(options)} -Wall -Wextra -Wshadow -c {unit}"})
-    (folder / "compile_commands.json").write_text(json.dumps(commands))
-    return seen
-
-
-def unused_names():
-    """Using declarations and namespace aliases that their file does not use. clang-tidy looks for
-    them in the main file alone, and ours are included in unity files."""
-    for source in tracked("*.cc"):
-        text = re.sub(r"//.*|#include.*", "", (ROOT / source).read_text())
-        for declared in re.finditer(r"^ *(?:using [\w:]*?(\w+)|namespace (\w+) = .*);", text, re.M):
-            name = declared[1] or declared[2]
-            if not re.search(rf"\b{name}\b", text[:declared.start()] + text[declared.end():]):
-                yield f"{source}: error: '{name}' is declared, but not used"
-
-
-def check_tidy():
-    if unused := list(unused_names()):
-        raise StepFailed("\n".join(unused))
-    sources = {s for s in tracked("c2r/*.cc") if not s.endswith(("_test.cc", "_bench.cc"))}
-    if missed := sources - write_lint_units():
-        raise StepFailed(f"not compiled by the release preset: {', '.join(sorted(missed))}")
-    try:
-        run("run-clang-tidy", "-quiet", "-p", "build/tidy", "-j", JOBS)
-    except StepFailed as failure:  # leave out the lines on files that are as they should be
-        lines = str(failure).splitlines()
-        errors = [line for line in lines if "error:" in line]
-        raise StepFailed("\n".join(errors or lines[-20:])) from None
 
 
 def build(preset, target="all"):
@@ -117,8 +37,8 @@ def build(preset, target="all"):
     run("cmake", "--build", "--preset", preset, "-j", JOBS, "--target", target)
 
 
-def ctest(preset, *options):
-    report = BUILD / preset / "junit.xml"
+def ctest(preset, *options, name="junit"):
+    report = BUILD / preset / f"{name}.xml"
     report.unlink(missing_ok=True)
     try:
         run("ctest", "--preset", preset, "-j", JOBS, "--output-junit", report,
@@ -130,14 +50,14 @@ def ctest(preset, *options):
 
 def check_release():
     build("release")
-    ctest("release")
+    ctest("release", "-LE", "long")
 
 
 def check_asan():
     build("asan")
     # What runs the installed program was checked in release already, and so was what waits for time
     # limits of ranks, most of them of MPI, whose libraries sanitizers do not know.
-    ctest("asan", "-E", "^(bench_transport_mpi_runs|layers|documents|consumer|cluster|transport_mpi.failures|rank_failures|command_line.ranks)$")
+    ctest("asan", "-E", "^(bench_transport_mpi_runs|layers|documents|install|consumer|examples|cluster|transport_mpi.failures|rank_failures|command_line.ranks)$")
 
 
 def check_tsan():
@@ -149,8 +69,48 @@ def check_fuzz():
     run("tools/fuzz.sh", FUZZ_SECONDS)
 
 
+def check_single():
+    """Each file alone, which finds a forgotten include, and all tests with assertions, unoptimised."""
+    build("single")
+    ctest("single", "-LE", "long")
+
+
+def check_headers():
+    """Each public header comes first in a file, so that it includes what it uses."""
+    build("release")
+    prefix = BUILD / "headers"
+    run("cmake", "--install", BUILD / "release", "--prefix", prefix)
+    folder = next(prefix.rglob("pkgconfig"))
+    names = [file.stem for file in folder.glob("c2r-transport_*.pc")]
+    flags = run("pkg-config", "--cflags", "c2r", *names, env={"PATH": os.environ["PATH"],
+                                                              "PKG_CONFIG_PATH": str(folder)}).split()
+    headers = sorted((prefix / "include").rglob("*.h"))
+    if len(headers) < 50:
+        raise StepFailed(f"only {len(headers)} headers are installed")
+
+    def compile_alone(header):
+        run("c++", "-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", *flags,
+            "-include", header, "-x", "c++", "/dev/null")
+
+    with concurrent.futures.ThreadPoolExecutor(int(JOBS)) as pool:
+        list(pool.map(compile_alone, headers))
+
+
+def check_mpi():
+    """What is long under any MPI, then all that starts ranks, several times."""
+    build("release")
+    ctest("release", "-L", "long", name="long")
+    ctest("release", "-L", "mpi", "--repeat", f"until-fail:{MPI_REPEATS}", name="repeats")
+
+
+def check_long_fuzz():
+    run("tools/fuzz.sh", LONG_FUZZ_SECONDS)
+
+
 STEPS = {"format": check_format, "release": check_release, "tidy": check_tidy,
          "asan": check_asan, "tsan": check_tsan, "fuzz": check_fuzz}
+LONG_STEPS = {"single": check_single, "headers": check_headers, "mpi": check_mpi,
+              "long-fuzz": check_long_fuzz}
 
 
 def data_is_present():
@@ -207,22 +167,24 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="store_true", help="print the steps")
+    parser.add_argument("--long", action="store_true", help="the long steps instead of the usual ones")
     parser.add_argument("steps", nargs="*", metavar="STEP", help="default: all of them")
     arguments = parser.parse_args()
+    usual, every = LONG_STEPS if arguments.long else STEPS, STEPS | LONG_STEPS
     if arguments.list:
-        print("\n".join(STEPS))
+        print("\n".join(usual))
         return 0
-    unknown = set(arguments.steps) - set(STEPS)
+    unknown = set(arguments.steps) - set(every)
     if unknown:
-        parser.error(f"unknown step {', '.join(unknown)}; there are {', '.join(STEPS)}")
+        parser.error(f"unknown step {', '.join(unknown)}; there are {', '.join(every)}")
     BUILD.mkdir(exist_ok=True)
 
     has_failed = False
-    for name in arguments.steps or STEPS:
+    for name in arguments.steps or usual:
         start = time.monotonic()
         print(f"{name:10}", end="", flush=True)
         try:
-            STEPS[name]()
+            every[name]()
             print(f"ok      {time.monotonic() - start:6.1f} s", flush=True)
         except StepFailed as failure:
             print(f"FAILED  {time.monotonic() - start:6.1f} s\n{failure}", flush=True)
