@@ -83,21 +83,16 @@ def test_the_layer_and_its_gradients_equal_one_process(num_tokens, copies, num_c
     run_ranks(len(num_tokens), layer, num_tokens, copies, num_chunks, placement)
 
 
-def order_of_exchanges(rank):
+def order_of_exchanges(rank, copies):
     """Rows of the next chunk are on their way before a chunk is computed, forward and backward."""
     events = []
-    moe, x = make_moe(num_chunks=3), tokens_of(rank, 9).requires_grad_()
+    moe, x = make_moe(copies=copies, num_chunks=3), tokens_of(rank, 9).requires_grad_()
 
-    def note(what, function):
-        def noting(*arguments):
-            events.append(what(*arguments))
-            return function(*arguments)
+    begin, compute = exchange._begin, moe._compute
 
-        return noting
-
-    begin, end = exchange._begin, exchange._end
-    exchange._begin = note(lambda rows, send, recv, name, layer, step: f"start {step}", begin)
-    compute = moe._compute
+    def noted(*arguments):
+        events.append(f"start {arguments[-1]}")
+        return begin(*arguments)
 
     class Mark(torch.autograd.Function):
         @staticmethod
@@ -113,9 +108,9 @@ def order_of_exchanges(rank):
         events.append("compute")
         return compute(Mark.apply(rows), *rest)
 
-    moe._compute = marked
+    moe._compute, exchange._begin = marked, noted
     moe(x)[0].sum().backward()
-    exchange._begin, exchange._end = begin, end
+    exchange._begin = begin
     return [event for event in events if "metadata" not in event]
 
 
@@ -123,8 +118,19 @@ def test_the_next_chunk_travels_while_one_is_computed_in_both_directions():
     forward = ["start dispatch", "start dispatch", "compute", "start combine", "start dispatch", "compute",
                "start combine", "compute", "start combine"]  # fmt: skip
     backward = ["start combine_backward"] * 3 + ["compute_backward", "start dispatch_backward"] * 3
-    for events in run_ranks(2, order_of_exchanges):
+    for events in run_ranks(2, order_of_exchanges, "per-rank"):
         assert events == forward + backward
+
+
+def test_relays_forward_one_chunk_while_another_is_computed():
+    dispatch, combine = "start dispatch", "start combine"
+    # Before chunk 0 is computed, all three have set off, and 0 and 1 have been forwarded. Each sum is forwarded when
+    # the next chunk has been computed.
+    forward = [dispatch] * 5 + ["compute", combine, dispatch, "compute", combine, combine, "compute"] + [combine] * 3
+    # Likewise: three gradients set off, 2 and 1 are forwarded before 2 is computed.
+    backward = [combine] * 5 + ["compute", dispatch, combine, "compute", dispatch, dispatch, "compute"] + [dispatch] * 3
+    for events in run_ranks(2, order_of_exchanges, "per-node"):
+        assert events == forward + [f"{event}_backward" for event in backward]
 
 
 def run_and_count(run, x, moe):
@@ -229,6 +235,26 @@ def compiled(rank):
 
 def test_the_layer_compiles_as_one_graph():
     run_ranks(2, compiled)
+
+
+def saved(rank):
+    """What is saved under one placement is loaded under another, and is what one process holds."""
+    x = tokens_of(rank, 5)
+    moe = make_moe(placement=[0, 1, 1, 0, 1, 0, 0, 1])
+    state = moe.full_state_dict()
+    for ours, expected in zip((state["router"], state["gate_up"], state["down"]), weights_of(torch.float64)):
+        assert torch.equal(ours, expected)
+    other = ct.MoE(HIDDEN, INTERMEDIATE, POLICY).double()
+    other.load_full_state_dict(state)
+    torch.testing.assert_close(other(x)[0], moe(x)[0], rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match="^the state has gate_up, expected down, gate_up, router$"):
+        other.load_full_state_dict({"gate_up": state["gate_up"]})
+    with pytest.raises(ValueError, match=r"^gate_up has shape \[4, 24, 8\], expected \[8, 24, 8\]$"):
+        other.load_full_state_dict({**state, "gate_up": state["gate_up"][:4]})
+
+
+def test_a_full_state_dict_has_every_expert_under_any_placement():
+    run_ranks(2, saved)
 
 
 def one_rank_is_hot(rank):

@@ -18,12 +18,21 @@ from c2r.torch.handle import Handle
 from c2r.torch.rows import pick, sum_rows, take_rows
 
 
-class _Sending(NamedTuple):
-    """Rows and labels of a leg on their way."""
+class Sending(NamedTuple):
+    """Rows and labels of a leg on their way to experts."""
 
     rows: Tensor
     labels: Tensor
     width: int  # of the rows
+    leg: int
+
+
+class Returning(NamedTuple):
+    """Rows of a leg on their way back."""
+
+    rows: Tensor
+    width: int
+    leg: int
 
 
 def _check_input(x: Tensor, topk_weights: Tensor, handle: Handle) -> None:
@@ -34,7 +43,7 @@ def _check_input(x: Tensor, topk_weights: Tensor, handle: Handle) -> None:
                          f"{list(handle.topk_idx.shape)}")  # fmt: skip
 
 
-def _send_leg(x: Tensor, weights: Tensor, handle: Handle, at: int) -> _Sending:
+def _send_leg(x: Tensor, weights: Tensor, handle: Handle, at: int) -> Sending:
     leg = handle.legs[at]
     sent_weights = pick(weights, leg.choices, leg.places)
     metadata = handle.exchange(leg, "metadata")
@@ -42,22 +51,28 @@ def _send_leg(x: Tensor, weights: Tensor, handle: Handle, at: int) -> _Sending:
         labels = start(sent_weights, metadata)
     else:
         labels = start_labels(sent_weights, leg.ids, metadata)
-    return _Sending(start(take_rows(x, leg.rows), handle.exchange(leg, "dispatch")), labels, x.shape[1])
+    return Sending(start(take_rows(x, leg.rows), handle.exchange(leg, "dispatch")), labels, x.shape[1], at)
 
 
-def start_dispatch(x: Tensor, topk_weights: Tensor, handle: Handle) -> _Sending:
+def start_dispatch(x: Tensor, topk_weights: Tensor, handle: Handle) -> Sending:
     """Starts dispatch() and returns at once what finish_dispatch() needs. In per-node mode this is the way to relays."""
     _check_input(x, topk_weights, handle)
     weights = topk_weights.to(torch.promote_types(topk_weights.dtype, torch.float32))
     return _send_leg(x, weights, handle, 0)
 
 
-def finish_dispatch(sending: _Sending, handle: Handle) -> tuple[Tensor, Tensor, Tensor]:
+def advance_dispatch(sending: Sending, handle: Handle) -> Sending:
+    """In per-node mode: waits for what arrives at this relay, and starts to forward it."""
+    leg = handle.legs[sending.leg]
+    weights = finish(sending.labels, leg.choices.shape[1], handle.exchange(leg, "metadata"))
+    rows = finish(sending.rows, sending.width, handle.exchange(leg, "dispatch"))
+    return _send_leg(rows, weights, handle, sending.leg + 1)
+
+
+def finish_dispatch(sending: Sending, handle: Handle) -> tuple[Tensor, Tensor, Tensor]:
     """Waits for what start_dispatch() started: the result of dispatch()."""
-    for at, leg in enumerate(handle.legs[:-1]):
-        weights = finish(sending.labels, leg.choices.shape[1], handle.exchange(leg, "metadata"))
-        rows = finish(sending.rows, sending.width, handle.exchange(leg, "dispatch"))
-        sending = _send_leg(rows, weights, handle, at + 1)
+    while sending.leg + 1 < len(handle.legs):
+        sending = advance_dispatch(sending, handle)
     leg = handle.legs[-1]
     weights, local_idx = finish_labels(sending.labels, leg.ids.shape[1], handle.exchange(leg, "metadata"))
     return finish(sending.rows, sending.width, handle.exchange(leg, "dispatch")), local_idx, weights
@@ -86,21 +101,33 @@ def dispatch(x: Tensor, topk_weights: Tensor, handle: Handle) -> tuple[Tensor, T
     return finish_dispatch(start_dispatch(x, topk_weights, handle), handle)
 
 
-def start_combine(rows: Tensor, handle: Handle) -> Tensor:
-    """Starts combine() and returns at once the ticket that finish_combine() needs."""
-    if rows.dim() != 2:
-        raise ValueError(f"rows have shape {list(rows.shape)}, expected [num_rows, hidden]")
-    return start(rows, handle.exchange(handle.legs[-1], "combine").reverse())
+def _return_leg(rows: Tensor, handle: Handle, at: int) -> Returning:
+    ticket = start(rows, handle.exchange(handle.legs[at], "combine").reverse())
+    return Returning(ticket, rows.shape[1], at)
 
 
-def finish_combine(ticket: Tensor, width: int, handle: Handle) -> Tensor:
-    """Waits for what start_combine() started: the result of combine(). width: of the rows."""
-    for at in range(len(handle.legs) - 1, -1, -1):
-        leg = handle.legs[at]
-        rows = sum_rows(finish(ticket, width, handle.exchange(leg, "combine").reverse()), leg.rows)
-        if at:
-            ticket = start(rows, handle.exchange(handle.legs[at - 1], "combine").reverse())
-    return rows
+def _sum_leg(returning: Returning, handle: Handle) -> Tensor:
+    leg = handle.legs[returning.leg]
+    return sum_rows(finish(returning.rows, returning.width, handle.exchange(leg, "combine").reverse()), leg.rows)
+
+
+def start_combine(rows: Tensor, handle: Handle) -> Returning:
+    """Starts combine() and returns at once what finish_combine() needs. In per-node mode this is the way to relays."""
+    if rows.dim() != 2 or len(rows) != handle.num_rows:
+        raise ValueError(f"rows have shape {list(rows.shape)}, but the handle is for [{handle.num_rows}, hidden]")
+    return _return_leg(rows, handle, len(handle.legs) - 1)
+
+
+def advance_combine(returning: Returning, handle: Handle) -> Returning:
+    """In per-node mode: waits for what arrives at this relay, and starts to return the sums."""
+    return _return_leg(_sum_leg(returning, handle), handle, returning.leg - 1)
+
+
+def finish_combine(returning: Returning, handle: Handle) -> Tensor:
+    """Waits for what start_combine() started: the result of combine()."""
+    while returning.leg > 0:
+        returning = advance_combine(returning, handle)
+    return _sum_leg(returning, handle)
 
 
 def combine(rows: Tensor, handle: Handle) -> Tensor:
@@ -108,10 +135,11 @@ def combine(rows: Tensor, handle: Handle) -> Tensor:
 
     Returns [num_tokens, hidden] of the same type; a token without experts gets zeros. Each sum runs in the order of
     ranks (per-expert: of ranks, then of choices; per-node: over the ranks of a node at its relay, then over nodes), in
-    float32 for narrower types, so that results are the same bits on every run. Differentiable.
+    float32 for narrower types, so that results are the same bits on every run. Differentiable. Raises ValueError for
+    another number of rows than dispatch() returned.
 
     >>> handle = make_handle(torch.tensor([[1, 0], [1, -1]]), [0, 0])
     >>> combine(torch.tensor([[1.0], [2.0]]), handle).tolist()
     [[1.0], [2.0]]
     """
-    return finish_combine(start_combine(rows, handle), rows.shape[1], handle)
+    return finish_combine(start_combine(rows, handle), handle)

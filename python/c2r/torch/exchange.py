@@ -43,7 +43,7 @@ class _Group(NamedTuple):
 
 class _Pending(NamedTuple):
     ticket: StorageWeakRef
-    work: object  # None: already there
+    work: dist.Work
     received: Tensor
     sent: Tensor  # must not be freed before the work is done
 
@@ -79,7 +79,7 @@ def _begin(rows: Tensor, send: list[int], recv: list[int], name: str, layer: str
     _count_sent(name, send, rows.shape[1] * rows.element_size(), layer, step)
     # A recomputation that stops early leaves tickets that nobody finishes.
     for key in [key for key, pending in _PENDING.items() if pending.ticket.expired()]:
-        del _PENDING[key]
+        _PENDING.pop(key).work.wait()  # other ranks have started it too
     ticket = rows.new_empty(1)
     reference = StorageWeakRef(ticket.untyped_storage())
     _PENDING[reference.cdata] = _Pending(reference, work, received, rows)
@@ -149,6 +149,13 @@ def start(rows: Tensor, exchange: Exchange) -> Tensor:
 def finish(ticket: Tensor, width: int, exchange: Exchange) -> Tensor:
     """Waits for the exchange of `ticket` and returns what came, [sum of recv, width]. Each ticket is finished once."""
     return _finish(ticket, width, exchange.send, exchange.recv, exchange.group, exchange.layer, exchange.step)
+
+
+def gather(x: Tensor, group: str) -> Tensor:
+    """[ep_size, *x.shape]: x of every rank, which has the same shape on all. Collective, without a gradient."""
+    received = x.new_empty(len(_GROUPS[group].global_ranks), *x.shape)
+    dist.all_gather(list(received.unbind(0)), x.contiguous(), group=_GROUPS[group].group)
+    return received
 
 
 def id_columns(width: int, element_bytes: int) -> int:

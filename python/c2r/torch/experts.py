@@ -34,32 +34,51 @@ def grouped_matmul_for(weight: Tensor) -> GroupedMatmul:
     return grouped if is_aligned and weight.dtype in (torch.float32, torch.bfloat16, torch.float16) else loop
 
 
+# (rows [num_pairs, hidden], expert int64 [num_pairs], ends) -> [num_pairs, hidden]; rows are ordered by expert
+PairCompute = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def sum_over_experts(
+    rows: Tensor, local_idx: Tensor, weights: Tensor, num_pairs: int, num_experts: int, compute: PairCompute
+) -> Tensor:
+    """For each row, the sum over its local experts e of weight * expert e of the row.
+
+    rows [num_rows, hidden], local_idx int16 and weights float32 [num_rows, width] as dispatch() returns them; num_pairs:
+    how many entries of local_idx are not -1; num_experts: of this rank. `compute` gets a row for each pair of a row and
+    an expert. Returns [num_rows, hidden] of rows' type; each sum runs in the order of experts, in float32 or more, and
+    is rounded once.
+
+    >>> x, ids, weights = torch.ones(1, 1), torch.tensor([[1, 0]]).short(), torch.tensor([[2.0, 3.0]])
+    >>> sum_over_experts(x, ids, weights, 2, 2, lambda rows, expert, ends: rows * (expert + 10).unsqueeze(1))
+    tensor([[52.]])
+    """
+    ids = local_idx.flatten().long()
+    ordered, order = torch.where(ids >= 0, ids, num_experts).sort(stable=True)
+    pairs = order[:num_pairs]  # flat index into local_idx, by expert
+    ends = torch.searchsorted(ordered, torch.arange(num_experts, device=ids.device), right=True, out_int32=True)
+    place = torch.full_like(order, -1).scatter(0, pairs, torch.arange(num_pairs, device=ids.device))
+    source = row_map(pairs // max(local_idx.shape[1], 1), rows.shape[0])
+    out = compute(take_rows(rows, source), ordered[:num_pairs], ends)
+    pair_weights = pick(weights, pairs, place.view_as(local_idx))
+    weighted = out.to(torch.promote_types(out.dtype, weights.dtype)) * pair_weights.unsqueeze(1)
+    return sum_rows(weighted, source).to(rows.dtype)
+
+
 def expert_mlp(
     rows: Tensor, local_idx: Tensor, weights: Tensor, num_pairs: int, gate_up: Tensor, down: Tensor
 ) -> Tensor:
-    """For each row, the sum over its local experts e of weight * down_e(silu(gate_e(row)) * up_e(row)).
+    """sum_over_experts() of SwiGLU experts: down_e(silu(gate_e(row)) * up_e(row)).
 
-    rows [num_rows, hidden], local_idx int16 and weights float32 [num_rows, width] as dispatch() returns them; num_pairs:
-    how many entries of local_idx are not -1. gate_up [num_experts, 2 * intermediate, hidden], gate first; down
-    [num_experts, hidden, intermediate]. Returns [num_rows, hidden] of rows' type; each sum runs in the order of experts,
-    in float32 or more, and is rounded once.
+    gate_up [num_experts, 2 * intermediate, hidden], gate first; down [num_experts, hidden, intermediate].
 
     >>> x, gate_up, down = torch.ones(1, 1), torch.ones(1, 2, 1), torch.ones(1, 1, 1)
     >>> expert_mlp(x, torch.zeros(1, 1).short(), torch.full((1, 1), 2.0), 1, gate_up, down)  # 2 silu(1)
     tensor([[1.4621]])
     """
-    num_experts = gate_up.shape[0]
-    ids = local_idx.flatten().long()
-    key = torch.where(ids >= 0, ids, num_experts)
-    ordered, order = key.sort(stable=True)
-    pairs = order[:num_pairs]  # flat index into local_idx, by expert
-    ends = torch.searchsorted(ordered, torch.arange(num_experts, device=key.device), right=True, out_int32=True)
-    place = torch.full_like(order, -1).scatter(0, pairs, torch.arange(num_pairs, device=key.device))
-
-    source = row_map(pairs // max(local_idx.shape[1], 1), rows.shape[0])
     matmul = grouped_matmul_for(gate_up) if grouped_matmul_for(down) is grouped else loop
-    gate, up = matmul(take_rows(rows, source), gate_up, ends).chunk(2, dim=-1)
-    out = matmul(F.silu(gate) * up, down, ends)  # [num_pairs, hidden]
-    pair_weights = pick(weights, pairs, place.view_as(local_idx))
-    weighted = out.to(torch.promote_types(out.dtype, weights.dtype)) * pair_weights.unsqueeze(1)
-    return sum_rows(weighted, source).to(rows.dtype)
+
+    def compute(x: Tensor, expert: Tensor, ends: Tensor) -> Tensor:
+        gate, up = matmul(x, gate_up, ends).chunk(2, dim=-1)
+        return matmul(F.silu(gate) * up, down, ends)
+
+    return sum_over_experts(rows, local_idx, weights, num_pairs, gate_up.shape[0], compute)

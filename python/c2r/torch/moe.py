@@ -7,7 +7,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from c2r.torch.dispatch import finish_combine, finish_dispatch, start_combine, start_dispatch
+from c2r.torch.dispatch import (
+    advance_combine,
+    advance_dispatch,
+    finish_combine,
+    finish_dispatch,
+    start_combine,
+    start_dispatch,
+)
+from c2r.torch.exchange import gather
 from c2r.torch.experts import expert_mlp
 from c2r.torch.handle import COPIES, Handle, make_handles
 from c2r.torch.placement import Groups, contiguous, make_groups, make_placement
@@ -19,25 +27,33 @@ ExpertCompute = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
 def run_chunks(x: Tensor, topk_weights: Tensor, handles: list[Handle], compute: ExpertCompute) -> Tensor:
-    """dispatch, compute and combine for every chunk: chunk n + 1 travels while n is computed. Collective.
+    """dispatch, compute and combine for every chunk: others travel while one is computed. Collective.
 
-    x [num_tokens, hidden], topk_weights [num_tokens, top_k], handles as make_handles() returns them. Autograd runs the
-    same program backwards, so that gradients of one chunk travel while those of another are computed.
+    x [num_tokens, hidden], topk_weights [num_tokens, top_k], handles as make_handles() returns them.
     Returns [num_tokens, hidden].
+
+    In step n chunk n sets off, chunk n - 1 is forwarded by its relays (per-node mode only) and the chunk before is
+    computed. Autograd runs the same program backwards, so that gradients of one chunk travel while those of another
+    are computed.
     """
-
-    def send(handle: Handle):
-        tokens = slice(handle.first_token, handle.first_token + handle.num_tokens)
-        return start_dispatch(x[tokens], topk_weights[tokens], handle)
-
-    sending, returning = send(handles[0]), []
-    for chunk, handle in enumerate(handles):
-        arriving = sending
-        if chunk + 1 < len(handles):
-            sending = send(handles[chunk + 1])
-        rows, local_idx, weights = finish_dispatch(arriving, handle)
-        returning.append(start_combine(compute(rows, local_idx, weights, handle.num_pairs), handle))
-    return torch.cat([finish_combine(ticket, x.shape[1], handle) for ticket, handle in zip(returning, handles)])
+    num_legs = len(handles[0].legs)
+    sending, returning = [], []
+    for step in range(len(handles) + num_legs):
+        if step < len(handles):
+            tokens = slice(handles[step].first_token, handles[step].first_token + handles[step].num_tokens)
+            sending.append(start_dispatch(x[tokens], topk_weights[tokens], handles[step]))
+        if num_legs > 1 and 1 <= step <= len(handles):
+            sending[step - 1] = advance_dispatch(sending[step - 1], handles[step - 1])
+        chunk = step - num_legs
+        if chunk >= 0:
+            rows, local_idx, weights = finish_dispatch(sending[chunk], handles[chunk])
+            out = compute(rows, local_idx, weights, handles[chunk].num_pairs)
+            returning.append(start_combine(out, handles[chunk]))
+            if num_legs > 1 and chunk >= 1:
+                returning[chunk - 1] = advance_combine(returning[chunk - 1], handles[chunk - 1])
+    if num_legs > 1:
+        returning[-1] = advance_combine(returning[-1], handles[-1])
+    return torch.cat([finish_combine(*chunk) for chunk in zip(returning, handles)])
 
 
 class MoE(nn.Module):
@@ -111,6 +127,36 @@ class MoE(nn.Module):
     def experts(self) -> list[int]:
         """The experts of this rank, in the order of gate_up and down."""
         return self.placement.experts_of(self.groups.rank)
+
+    def full_state_dict(self) -> dict[str, Tensor]:
+        """The router and the matrices of all experts, in the order of experts: what one process would hold. Collective.
+
+        router [num_experts, hidden], gate_up [num_experts, 2 * intermediate, hidden], down [num_experts, hidden,
+        intermediate]. Independent of the placement. Every rank sends its experts to every other.
+        """
+        state = {"router": self.router.detach().clone()}
+        order = torch.cat([torch.tensor(self.placement.experts_of(rank)) for rank in range(self.groups.ep_size)])
+        order = order.argsort().to(self.router.device)
+        for name in ("gate_up", "down"):
+            parts = gather(getattr(self, name).detach(), self.groups.ranks)
+            state[name] = parts.flatten(0, 1)[order]
+        return state
+
+    @torch.no_grad()
+    def load_full_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Copies the router and this rank's experts out of a full_state_dict() made under any placement.
+
+        Raises ValueError for missing and unknown names and other shapes.
+        """
+        if set(state) != {"router", "gate_up", "down"}:
+            raise ValueError(f"the state has {', '.join(sorted(state))}, expected down, gate_up, router")
+        for name, parameter in self.named_parameters():
+            shape = [self.policy.num_experts, *parameter.shape[1:]]
+            if list(state[name].shape) != shape:
+                raise ValueError(f"{name} has shape {list(state[name].shape)}, expected {shape}")
+        self.router.copy_(state["router"])
+        self.gate_up.copy_(state["gate_up"][self.experts])
+        self.down.copy_(state["down"][self.experts])
 
     def _decide(self, logits: Tensor) -> list[Handle]:
         topk_idx = select(logits, self._mask, self.policy.top_k)

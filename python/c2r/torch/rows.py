@@ -40,8 +40,9 @@ def _(x, index, order, offsets):
 def _sum(rows: Tensor, index: Tensor, order: Tensor, offsets: Tensor) -> Tensor:
     if len(rows) == 0 or rows.shape[1] == 0:
         return rows.new_zeros(len(offsets) - 1, rows.shape[1])
-    # Adds the rows of a bag one after the other, in float32 for narrower types.
-    return torch.nn.functional.embedding_bag(order, rows, offsets, mode="sum", include_last_offset=True)
+    # Adds the rows of a bag one after the other; on the CPU it would round narrow types after each.
+    wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    return torch.nn.functional.embedding_bag(order, wide, offsets, mode="sum", include_last_offset=True).to(rows.dtype)
 
 
 @_sum.register_fake

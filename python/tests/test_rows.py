@@ -1,0 +1,42 @@
+"""Gathers, sums in a fixed order, and their registration as operators."""
+
+import pytest
+import torch
+
+from c2r.torch.rows import _pick, _sum, _take, pick, row_map, sum_rows, take_rows
+
+
+def random_map(num_rows: int, num_sources: int, seed: int):
+    generator = torch.Generator().manual_seed(seed)
+    return row_map(torch.randint(0, num_sources, (num_rows,), generator=generator), num_sources)
+
+
+@pytest.mark.parametrize("num_rows, num_sources", [(0, 0), (0, 3), (1, 1), (40, 7), (5, 30)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_sums_are_those_of_a_loop_in_ascending_order(num_rows, num_sources, dtype):
+    rows = random_map(num_rows, num_sources, 1) if num_sources else row_map(torch.zeros(0).long(), 0)
+    x = torch.randn(num_rows, 5, generator=torch.Generator().manual_seed(2)).to(dtype)
+    wide = torch.promote_types(dtype, torch.float32)
+    expected = torch.zeros(num_sources, 5, dtype=wide)
+    for row, source in enumerate(rows.index.tolist()):
+        expected[source] += x[row].to(wide)
+    assert torch.equal(sum_rows(x, rows), expected.to(dtype))
+
+
+def test_gradients_equal_finite_differences():
+    rows = random_map(6, 4, 3)
+    x = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(4), requires_grad=True)
+    y = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(5), requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: take_rows(x, rows), x)
+    assert torch.autograd.gradcheck(lambda y: sum_rows(y, rows), y)
+    index, inverse = torch.tensor([[4, -1], [0, 2]]), torch.tensor([2, -1, 3, -1, 0])
+    values = torch.randn(5, dtype=torch.float64, generator=torch.Generator().manual_seed(6), requires_grad=True)
+    assert torch.autograd.gradcheck(lambda values: pick(values, index, inverse), values)
+    assert pick(torch.zeros(0, 3), torch.full((2, 1), -1), torch.zeros(0, 3).long()).tolist() == [[0.0], [0.0]]
+
+
+def test_the_operators_are_registered_as_pytorch_wants_them():
+    rows, x, y = random_map(6, 4, 3), torch.randn(4, 3, requires_grad=True), torch.randn(6, 3, requires_grad=True)
+    torch.library.opcheck(_take, (x, *rows))
+    torch.library.opcheck(_sum, (y, *rows))
+    torch.library.opcheck(_pick, (torch.randn(3, requires_grad=True), torch.tensor([2, -1]), torch.tensor([-1, -1, 0])))
