@@ -3,6 +3,7 @@
 import datetime
 import multiprocessing
 import os
+import pickle
 import queue
 import tempfile
 import time
@@ -13,7 +14,9 @@ import torch.distributed as dist
 
 # A server that has imported PyTorch once and forks: a rank starts in milliseconds.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch._dynamo", "c2r.torch", "reference"])
+_CONTEXT.set_forkserver_preload(
+    ["torch._dynamo", "transformers.models.qwen2_moe.modeling_qwen2_moe", "c2r.torch", "reference"]
+)
 
 
 def _run(rank: int, ep_size: int, store: str, results, function, arguments) -> None:
@@ -23,7 +26,8 @@ def _run(rank: int, ep_size: int, store: str, results, function, arguments) -> N
         dist.init_process_group(
             "gloo", init_method=f"file://{store}", rank=rank, world_size=ep_size, timeout=datetime.timedelta(seconds=30)
         )
-        results.put((rank, None, function(rank, *arguments)))
+        # Pickled here: the queue's own pickler would share the memory of tensors with a process that has ended.
+        results.put((rank, None, pickle.dumps(function(rank, *arguments))))
         dist.destroy_process_group()
     except BaseException:  # noqa: BLE001 - pytest's failures are no Exception
         results.put((rank, traceback.format_exc(), None))
@@ -48,7 +52,7 @@ def run_ranks(ep_size: int, function, *arguments, timeout_s: float = 90) -> list
                     missing = sorted(set(range(ep_size)) - set(returned))
                     raise AssertionError(f"ranks {missing} did not end within {timeout_s} s") from None
                 assert error is None, f"rank {rank}: {error}"
-                returned[rank] = value
+                returned[rank] = pickle.loads(value)
         finally:
             for process in processes:
                 process.join(0 if len(returned) < ep_size else 10)

@@ -1,0 +1,1 @@
+"""c2r for Hugging Face transformers."""

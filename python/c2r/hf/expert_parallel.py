@@ -1,0 +1,101 @@
+"""Expert parallelism in transformers (5.23 and newer) that sends a token once to each rank that holds its experts.
+
+    c2r.hf.expert_parallel.register()
+    config = DistributedConfig(fsdp_size=4, ep_size=4, ep_implementation="c2r")
+    model = AutoModelForCausalLM.from_pretrained(path, distributed_config=config)
+
+transformers gives each rank equally many experts, in ascending order; a plan's placement enters as a permutation of
+experts and router rows in the checkpoint. Under activation checkpointing pass
+{"use_reentrant": False, "context_fn": c2r.torch.reuse_routing} to activation_checkpointing_enable().
+"""
+
+import functools
+import itertools
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard
+from transformers.distributed.expert_parallel import EPImplementation, EPImplementationInterface
+
+from c2r.torch.experts import sum_over_experts
+from c2r.torch.handle import Handle, make_handles
+from c2r.torch.moe import run_chunks
+from c2r.torch.placement import contiguous, make_groups, make_placement
+from c2r.torch.recompute import decide
+
+NAMES = {"c2r": "per-rank", "c2r_per_expert": "per-expert"}
+
+
+class C2rExpertParallel(EPImplementation):
+    """transformers' EPImplementation over c2r.torch; one for each layer's experts.
+
+    Ranks of a tensor-parallel group hold the same batch: each sends its slice of it, as AllToAllEP does.
+    """
+
+    def __init__(self, experts, ep_mesh, tp_mesh, *, copies: str, num_chunks: int, numbers: Iterator[int]) -> None:
+        super().__init__(experts, ep_mesh, tp_mesh)
+        self.copies, self.num_chunks = copies, num_chunks
+        self.layer = f"experts {next(numbers)}"
+        self.groups = make_groups(ep_mesh.get_group())
+        ep_size = self.groups.ep_size
+        self.placement = make_placement(contiguous(self.num_local_experts * ep_size, ep_size), ep_size)
+
+    def __call__(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        """hidden_states [num_tokens, hidden], the others [num_tokens, top_k] -> [num_tokens, hidden]."""
+        shape = hidden_states.shape
+        if self.tp_mesh.size() > 1:
+            hidden_states, top_k_index, top_k_weights = (
+                # Each takes its slice; the gradient gathers the slices.
+                DTensor.from_local(x, self.tp_mesh, [Replicate()], run_check=False)
+                .redistribute(self.tp_mesh, [Shard(0)])
+                .to_local()
+                for x in (hidden_states, top_k_index, top_k_weights)
+            )
+        out = run_chunks(hidden_states, top_k_weights, self._handles(top_k_index), self._compute)
+        if self.tp_mesh.size() == 1:
+            return out
+        slices = DTensor.from_local(out.contiguous(), self.tp_mesh, [Shard(0)], shape=shape, stride=(shape[1], 1))
+        return slices.full_tensor()
+
+    def _handles(self, topk_idx: Tensor) -> list[Handle]:
+        if self.placement.rank_of_expert.device != topk_idx.device:
+            self.placement = self.placement._replace(
+                rank_of_expert=self.placement.rank_of_expert.to(topk_idx.device),
+                slot_of_expert=self.placement.slot_of_expert.to(topk_idx.device),
+            )
+        handles = decide(
+            lambda: make_handles(topk_idx, self.placement, self.groups, self.copies, self.num_chunks, self.layer)
+        )
+        decided = torch.cat([handle.topk_idx for handle in handles])
+        # Weights come from outside, and would be those of other experts.
+        if decided is not topk_idx and not torch.equal(decided, topk_idx):
+            raise RuntimeError(f"{self.layer}: a recomputed router chose other experts than in the forward pass; make "
+                               "the router deterministic, or do not checkpoint its layer")  # fmt: skip
+        return handles
+
+    def _compute(self, rows: Tensor, local_idx: Tensor, weights: Tensor, num_pairs: int) -> Tensor:
+        return sum_over_experts(rows, local_idx, weights, num_pairs, self.num_local_experts, self._experts)
+
+    def _experts(self, rows: Tensor, expert: Tensor, ends: Tensor) -> Tensor:
+        """transformers' own experts, each row for one expert with weight one."""
+        if len(rows) == 0:  # keep the parameters in the graph, so that FSDP reduces their gradients on every rank
+            rows, expert = rows.sum(0, keepdim=True), expert.new_zeros(1)
+            return self.experts_forward(rows, expert.unsqueeze(1), rows.new_ones(1, 1))[:0]
+        return self.experts_forward(rows, expert.unsqueeze(1), rows.new_ones(len(rows), 1))
+
+
+def register(num_chunks: int = 1) -> None:
+    """Registers with transformers: ep_implementation="c2r", one row for each token and rank, and "c2r_per_expert", one
+    for each token and expert, the baseline with the same counters.
+
+    num_chunks: parts that a batch is cut into; one travels while another is computed.
+
+    Layers are named "experts 0", "experts 1", ... in c2r.torch.traffic(), in the order in which they are loaded since
+    register() was called.
+    """
+    for name, copies in NAMES.items():
+        implementation = functools.partial(
+            C2rExpertParallel, copies=copies, num_chunks=num_chunks, numbers=itertools.count()
+        )
+        EPImplementationInterface.register(name, implementation)
