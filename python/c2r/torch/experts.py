@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from c2r.torch.rows import pick, row_map, sum_rows, take_rows
+from c2r.torch.rows import pick, row_map, take_rows, weighted_sum_rows
 
 # (rows [num_rows, k], weight [num_experts, n, k], ends int32 [num_experts]) -> [num_rows, n]
 GroupedMatmul = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -59,9 +59,7 @@ def sum_over_experts(
     place = torch.full_like(order, -1).scatter(0, pairs, torch.arange(num_pairs, device=ids.device))
     source = row_map(pairs // max(local_idx.shape[1], 1), rows.shape[0])
     out = compute(take_rows(rows, source), ordered[:num_pairs], ends)
-    pair_weights = pick(weights, pairs, place.view_as(local_idx))
-    weighted = out.to(torch.promote_types(out.dtype, weights.dtype)) * pair_weights.unsqueeze(1)
-    return sum_rows(weighted, source).to(rows.dtype)
+    return weighted_sum_rows(out, pick(weights, pairs, place.view_as(local_idx)), source)
 
 
 def expert_mlp(

@@ -40,9 +40,8 @@ def _(x, index, order, offsets):
 def _sum(rows: Tensor, index: Tensor, order: Tensor, offsets: Tensor) -> Tensor:
     if len(rows) == 0 or rows.shape[1] == 0:
         return rows.new_zeros(len(offsets) - 1, rows.shape[1])
-    # Adds the rows of a bag one after the other; on the CPU it would round narrow types after each.
-    wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
-    return torch.nn.functional.embedding_bag(order, wide, offsets, mode="sum", include_last_offset=True).to(rows.dtype)
+    # Adds the rows of a bag one after the other, in float32 for narrower types.
+    return torch.nn.functional.embedding_bag(order, rows, offsets, mode="sum", include_last_offset=True)
 
 
 @_sum.register_fake
@@ -78,6 +77,60 @@ def sum_rows(x: Tensor, rows: RowMap) -> Tensor:
     [2.0, 5.0]
     """
     return _sum(x, *rows)
+
+
+@torch.library.custom_op("c2r::weighted_sum_rows", mutates_args=())
+def _weighted_sum(rows: Tensor, weights: Tensor, index: Tensor, order: Tensor, offsets: Tensor) -> Tensor:
+    if rows.numel() == 0:
+        return rows.new_zeros(len(offsets) - 1, rows.shape[1])
+    wide = rows.to(weights.dtype)
+    return torch.nn.functional.embedding_bag(
+        order, wide, offsets, mode="sum", include_last_offset=True, per_sample_weights=weights.index_select(0, order)
+    ).to(rows.dtype)
+
+
+@_weighted_sum.register_fake
+def _(rows, weights, index, order, offsets):
+    return rows.new_empty(offsets.shape[0] - 1, rows.shape[1])
+
+
+@torch.library.custom_op("c2r::weighted_sum_rows_backward", mutates_args=())
+def _weighted_sum_backward(gradient: Tensor, rows: Tensor, weights: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    of_rows, of_weights = torch.empty_like(rows), torch.empty_like(weights)
+    # On the CPU in blocks that stay in the cache: fresh memory for all of them costs more than the arithmetic.
+    size = 256 if rows.device.type == "cpu" else max(len(rows), 1)
+    for block in (slice(first, first + size) for first in range(0, len(rows), size)):
+        taken = gradient.index_select(0, index[block]).to(weights.dtype)
+        of_weights[block] = (taken * rows[block].to(weights.dtype)).sum(1)
+        of_rows[block] = taken * weights[block].unsqueeze(1)
+    return of_rows, of_weights
+
+
+@_weighted_sum_backward.register_fake
+def _(gradient, rows, weights, index):
+    return torch.empty_like(rows), torch.empty_like(weights)
+
+
+def _keep_weighted(ctx, inputs, output) -> None:
+    rows, weights, ctx.index, _, _ = inputs
+    ctx.save_for_backward(rows, weights)
+
+
+_weighted_sum.register_autograd(
+    lambda ctx, gradient: (*_weighted_sum_backward(gradient, *ctx.saved_tensors, ctx.index), None, None, None),
+    setup_context=_keep_weighted,
+)
+
+
+def weighted_sum_rows(x: Tensor, weights: Tensor, rows: RowMap) -> Tensor:
+    """As sum_rows(), of weights [num_rows] times x [num_rows, width]; computed in the type of the weights, float32 or
+    wider, and rounded once to that of x.
+
+    >>> rows = row_map(torch.tensor([1, 0, 1]), 2)
+    >>> weighted_sum_rows(torch.ones(3, 1), torch.tensor([1.0, 2.0, 3.0]), rows).flatten().tolist()
+    [2.0, 4.0]
+    """
+    return _weighted_sum(x, weights, *rows)
 
 
 @torch.library.custom_op("c2r::pick", mutates_args=())
