@@ -7,8 +7,7 @@
 #include <string>
 
 #include "c2r/collaboration/collaboration.h"
-#include "c2r/import/loads.h"
-#include "c2r/import/traces.h"
+#include "c2r/import/import.h"
 #include "c2r/io/csv.h"
 #include "c2r/io/file.h"
 #include "c2r/io/json.h"
@@ -16,7 +15,7 @@
 #include "c2r/io/safetensors.h"
 #include "c2r/model/model.h"
 #include "c2r/placement/cluster.h"
-#include "c2r/plan/engines/export.h"
+#include "c2r/plan/engines/engine.h"
 #include "c2r/tokenizer/tokenizer.h"
 #include "c2r/tokenizer/tokenizer_spec.h"
 
@@ -48,13 +47,21 @@ inline void load_tokenizer_config(const std::filesystem::path& path) {
   use_tokenizer(std::move(spec));
 }
 
-/// A placement of another engine, after a line that names the target of export.h.
+/// A placement of another engine, after a line that names its export target.
 inline void load_placement(const std::filesystem::path& path) {
   const std::string text = read_text_file(path);
   const std::size_t end = std::min(text.find('\n'), text.size());
-  const ExportTarget& target = find_export_target(text.substr(0, end));
+  const PlacementFile& file = find_export_target(text.substr(0, end)).file;
   const MapShape shape{.num_experts = 4, .ep_size = 2, .layer_indices = {1, 3}};
-  (void)target.read(text.substr(std::min(end + 1, text.size())), shape, path.native());
+  (void)read_placements(file, text.substr(std::min(end + 1, text.size())), shape, path.native());
+}
+
+/// "import_npy", "sglang_loads", "coactivation"
+inline std::string loader_of(const ImportFormat& format) {
+  std::string name = format.name;
+  if (format.makes == ImportKind::kTrace) return "import_" + name;
+  std::ranges::replace(name, '-', '_');
+  return name;
 }
 
 /// Loads `path` with the loader of this name; importers write to `output`.
@@ -74,18 +81,15 @@ inline void load(const std::string& loader, const std::filesystem::path& path,
   if (loader == "cluster") return void(cluster_from_json(read_json_file(path), path.native()));
   if (loader == "placement") return load_placement(path);
   if (loader == "model") return void(Model(path));
-  const LoadsRequest loads{.input = path, .top_k = 2};
-  if (loader == "sglang_loads") return void(import_sglang_loads(loads));
-  if (loader == "tensorrt_llm_loads") return void(import_tensorrt_llm_loads(loads));
-  if (loader == "coactivation") return void(import_coactivation(loads));
   for (const ImportFormat& format : import_formats()) {
-    if (loader != "import_" + std::string(format.name)) continue;
-    ImportRequest request{.inputs = {path}, .output = output, .num_experts = 4};
-    if (format.name == "sglang") {
-      request.num_hidden_layers = 1;
-      request.top_k = 2;
-    }
-    return void(format.run(request));
+    if (loader != loader_of(format)) continue;
+    ImportRequest request{.format = format.name, .inputs = {path}, .output = output};
+    if (format.makes == ImportKind::kTrace) request.num_experts = 4;
+    if (format.name == "sglang") request.num_hidden_layers = 1;
+    const bool is_told_top_k = format.makes == ImportKind::kStatistics || format.name == "sglang";
+    if (is_told_top_k) request.top_k = 2;
+    if (format.makes == ImportKind::kStatistics) return void(import_statistics(request));
+    return void(import_file(request));
   }
   throw std::logic_error("there is no loader " + loader);
 }

@@ -18,15 +18,15 @@ struct ExportFileOptions {
 
 // SGLang takes a file of another name for the map itself, and others may choose their reader by it.
 void check_suffix(const ExportTarget& target, const std::string& output) {
-  C2R_REQUIRE(output.empty() || output.ends_with(target.suffix), kInvalidArgument,
+  C2R_REQUIRE(output.empty() || output.ends_with(target.file.suffix), kInvalidArgument,
               "--output '{}' must end in {}, by which {} knows the form of the file", output,
-              target.suffix, target.name);
+              target.file.suffix, target.file.name);
 }
 
 void export_file(const ExportFileOptions& options) {
-  const ExportTarget& target = find_export_target(options.target);
-  C2R_REQUIRE(options.num_hidden_layers == 0 || target.name == "sglang", kInvalidArgument,
-              "--num-hidden-layers makes no difference to {}, only to sglang", target.name);
+  const ExportTarget target = find_export_target(options.target);
+  C2R_REQUIRE(options.num_hidden_layers == 0 || target.file.has_hidden_layer_rows, kInvalidArgument,
+              "--num-hidden-layers makes no difference to {}, only to sglang", target.file.name);
   check_output(options.output, {options.plan});
   check_suffix(target, options.output);
   ExportOptions how{.backend = options.backend};
@@ -37,13 +37,13 @@ void export_file(const ExportFileOptions& options) {
   for (const std::string& warning : file.warnings) std::cerr << "warning: " << warning << "\n";
   if (options.output.empty()) return;
   std::cerr << fmt::format("load it on {} ranks with: {}\n", plan.cluster.ep_size(),
-                           target.usage(plan, options.output));
+                           target.file.usage(plan, options.output));
 }
 
 std::string targets_text() {
   std::string text = "Targets, and how names of their files end:\n";
   for (const ExportTarget& target : export_targets()) {
-    text += fmt::format("  {:<16}{}\n", target.name, target.suffix);
+    text += fmt::format("  {:<16}{}\n", target.file.name, target.file.suffix);
   }
   return text + "\nExample:\n  c2r export plan.json --to vllm-49572 --backend deepep_low_latency";
 }

@@ -6,8 +6,7 @@
 #include "c2r/collaboration/fan_out.h"
 #include "c2r/collaboration/metrics.h"
 #include "c2r/core/testing.h"
-#include "c2r/import/loads.h"
-#include "c2r/import/traces.h"
+#include "c2r/import/import.h"
 
 namespace c2r {
 namespace {
@@ -21,8 +20,10 @@ std::filesystem::path llama_moe_matrix(const std::string& name) {
 }
 
 CollaborationStatistics llama_moe(const std::string& name) {
-  return import_coactivation(
-      {.input = llama_moe_matrix(name), .model = "LLaMA-MoE-v1-3.5B (2/8)", .top_k = 2});
+  return import_statistics({.format = "coactivation",
+                            .inputs = {llama_moe_matrix(name)},
+                            .model = "LLaMA-MoE-v1-3.5B (2/8)",
+                            .top_k = 2});
 }
 
 struct PublishedEntropy {
@@ -84,11 +85,12 @@ TEST(GptOssOnRealData, IsCountedConsistently) {
   const auto ids = real_data("traces/gpt-oss-20b/expert_ids_u8.npy.xz");
   C2R_SKIP_WITHOUT(ids);
   const auto path = testing::temporary_path("trace.safetensors");
-  import_npy({.inputs = {ids},
-              .output = path,
-              .model = "gpt-oss-20b",
-              .num_experts = 32,
-              .sequences = real_data("traces/gpt-oss-20b/sequences.csv")});
+  import_file({.format = "npy",
+               .inputs = {ids},
+               .output = path,
+               .model = "gpt-oss-20b",
+               .num_experts = 32,
+               .sequences = real_data("traces/gpt-oss-20b/sequences.csv")});
   const Trace trace(path);
   EXPECT_EQ(trace.num_tokens(), 215'438);
   EXPECT_EQ(std::ssize(trace.sequence_starts()), 703);

@@ -8,7 +8,7 @@
 
 #include "c2r/core/testing.h"
 #include "c2r/dispatch/testing_internal.h"
-#include "c2r/import/traces.h"
+#include "c2r/import/import.h"
 #include "c2r/transport/collectives.h"
 #include "c2r/transport/in_process.h"
 
@@ -174,7 +174,11 @@ TEST(DispatchOnRealData, SendsThePredictedVolumeOfGptOss) {
   const auto ids = testing::real_data("traces/gpt-oss-20b/expert_ids_u8.npy.xz");
   C2R_SKIP_WITHOUT(ids);
   const auto path = testing::temporary_path("trace.safetensors");
-  import_npy({.inputs = {ids}, .output = path, .model = "gpt-oss-20b", .num_experts = 32});
+  import_file({.format = "npy",
+               .inputs = {ids},
+               .output = path,
+               .model = "gpt-oss-20b",
+               .num_experts = 32});
   const Trace trace(path);
   std::mt19937_64 rng(7);
   for (const Cluster& cluster : {Cluster{1, 4}, Cluster{2, 2}, Cluster{2, 4}}) {

@@ -1,10 +1,18 @@
-// Megatron-Core's routing trace: one JSON object a line, for one layer in one step on one rank.
+// Megatron-Core's `--moe-routing-trace-path`: `router_trace_rank*.jsonl`, one JSON object a line,
+// for one layer in one step on one rank.
+//
+// The inputs are concatenated, so that ranks which saw different tokens are added up; the ranks of
+// pipeline stages may follow in any order if their layers are numbered through. Layers keep the
+// number that they have in the file: the hooks count from 0 within a pipeline stage, the replay
+// sink from 1 over the model. Records of block "mtp" are skipped and counted. Hidden states and
+// logits in side files are ignored. Each input is read twice.
 #include <algorithm>
 #include <functional>
 #include <map>
 
 #include "c2r/core/error.h"
 #include "c2r/core/shown.h"
+#include "c2r/import/formats_internal.h"
 #include "c2r/import/trace_builder_internal.h"
 #include "c2r/io/file.h"
 
@@ -18,7 +26,7 @@ struct Record {
 
 // The record on a line, or nothing if it is of a multi-token prediction layer.
 std::optional<Record> parse_record(std::string_view line, const std::string& place,
-                                   ImportBuilder& builder) {
+                                   TraceBuilder& builder) {
   const Json json = parse_json(line, place);
   const std::string& block = json_string(json_at(json, "block", place), "block", place);
   if (block == "mtp") return std::nullopt;
@@ -45,7 +53,7 @@ std::optional<Record> parse_record(std::string_view line, const std::string& pla
 }
 
 // Calls `body(record, place)` for each record of the file; counts those that are skipped.
-std::int64_t for_each_record(const std::filesystem::path& path, ImportBuilder& builder,
+std::int64_t for_each_record(const std::filesystem::path& path, TraceBuilder& builder,
                              const std::function<void(const Record&, const std::string&)>& body) {
   const std::string text = read_text_file(path);
   std::int64_t num_skipped = 0, line = 0;
@@ -74,10 +82,8 @@ void check_alignment(const std::map<std::int32_t, std::int64_t>& num_tokens,
   }
 }
 
-}  // namespace
-
-ImportResult import_megatron(const ImportRequest& request) {
-  ImportBuilder builder(request);
+ImportResult write_megatron_trace(const ImportRequest& request) {
+  TraceBuilder builder(request);
   std::map<std::int32_t, std::int64_t> position;  // layer -> its position among the layers
   std::int64_t num_skipped = 0;
   for (const auto& path : request.inputs) {
@@ -107,6 +113,17 @@ ImportResult import_megatron(const ImportRequest& request) {
   ImportResult result = builder.finish();
   result.num_skipped_records = num_skipped;
   return result;
+}
+
+}  // namespace
+
+ImportFormat import_rows::megatron() {
+  return {.name = "megatron",
+          .summary = "Megatron-Core router_trace_rank*.jsonl",
+          .makes = ImportKind::kTrace,
+          .needs = {ImportField::kNumExperts},
+          .uses = {ImportField::kTopK, ImportField::kLayerIndices},
+          .write_trace = write_megatron_trace};
 }
 
 }  // namespace c2r

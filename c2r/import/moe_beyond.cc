@@ -1,8 +1,10 @@
-// A CSV file with a row for each layer and token.
+// The CSV of moe-beyond (ngavhane/moe-beyond): Layer ID, Batch Number, Token, Activated Expert IDs;
+// all tokens of one layer, then of the next. The token texts of the layers are compared.
 #include <map>
 
 #include "c2r/core/error.h"
 #include "c2r/core/shown.h"
+#include "c2r/import/formats_internal.h"
 #include "c2r/import/trace_builder_internal.h"
 #include "c2r/io/csv.h"
 #include "c2r/io/file.h"
@@ -35,7 +37,7 @@ class TokenTexts {
 };
 
 SequenceChoices parse_moe_beyond_sequence(const std::filesystem::path& path,
-                                          ImportBuilder& builder) {
+                                          TraceBuilder& builder) {
   const std::string text = read_text_file(path);
   CsvReader csv(text, path.native());
   const std::size_t layer_column = csv.column("Layer ID"),
@@ -73,14 +75,23 @@ SequenceChoices parse_moe_beyond_sequence(const std::filesystem::path& path,
   return sequence;
 }
 
-}  // namespace
-
-ImportResult import_moe_beyond(const ImportRequest& request) {
-  ImportBuilder builder(request);
+ImportResult write_moe_beyond_trace(const ImportRequest& request) {
+  TraceBuilder builder(request);
   for_each_input(request, [&](const std::filesystem::path& path) {
     builder.add_sequence(parse_moe_beyond_sequence(path, builder), path.native());
   });
   return builder.finish();
+}
+
+}  // namespace
+
+ImportFormat import_rows::moe_beyond() {
+  return {.name = "moe-beyond",
+          .summary = "CSV of ngavhane/moe-beyond, a row for each layer and token",
+          .makes = ImportKind::kTrace,
+          .needs = {ImportField::kNumExperts},
+          .uses = {ImportField::kTopK, ImportField::kLayerIndices},
+          .write_trace = write_moe_beyond_trace};
 }
 
 }  // namespace c2r

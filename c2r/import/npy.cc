@@ -1,9 +1,14 @@
-// Arrays of ids [num_tokens, num_layers, top_k], as collections of traces publish them.
+// One array of integers [num_tokens, num_layers, top_k], as collections of traces publish them; -1
+// in a signed one marks no expert. `weights` is an array of f2 or f4 of the same shape: a trace has
+// weights of all its tokens or of none, so one that covers only the first rows is an error.
+// `sequences` is a CSV file with the columns row_start and n_tokens, whose rows tile the tokens in
+// order.
 #include "c2r/io/npy.h"
 
 #include <cmath>
 
 #include "c2r/core/error.h"
+#include "c2r/import/formats_internal.h"
 #include "c2r/import/trace_builder_internal.h"
 #include "c2r/io/csv.h"
 #include "c2r/io/file.h"
@@ -91,10 +96,8 @@ class LayerReader {
   std::int32_t num_experts_;
 };
 
-}  // namespace
-
-ImportResult import_npy(const ImportRequest& request) {
-  ImportBuilder builder(request, /*takes_arrays=*/true);
+ImportResult write_npy_trace(const ImportRequest& request) {
+  TraceBuilder builder(request);
   C2R_REQUIRE(request.inputs.size() == 1, kInvalidArgument,
               "the npy format takes one array of ids, not {}", request.inputs.size());
   const NpyFile ids(request.inputs[0]);
@@ -122,6 +125,18 @@ ImportResult import_npy(const ImportRequest& request) {
     if (request.progress != nullptr) request.progress->update(rows.end, shape[0]);
   }
   return builder.finish();
+}
+
+}  // namespace
+
+ImportFormat import_rows::npy() {
+  return {.name = "npy",
+          .summary = "array of ids [tokens, layers, top_k], with weights and sequences beside it",
+          .makes = ImportKind::kTrace,
+          .needs = {ImportField::kNumExperts},
+          .uses = {ImportField::kTopK, ImportField::kLayerIndices, ImportField::kWeights,
+                   ImportField::kSequences},
+          .write_trace = write_npy_trace};
 }
 
 }  // namespace c2r

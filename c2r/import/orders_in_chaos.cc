@@ -1,9 +1,12 @@
-// A list of forward steps, each an object from the layer to its tokens' experts.
+// The JSON of "Orders in Chaos" (core12345/MoE_expert_selection_trace): a list of forward steps,
+// the first of them the prefill, each an object from the layer to its tokens' experts, or to null
+// for a dense layer.
 #include <map>
 
 #include "c2r/core/error.h"
 #include "c2r/core/parse_integer.h"
 #include "c2r/core/shown.h"
+#include "c2r/import/formats_internal.h"
 #include "c2r/import/trace_builder_internal.h"
 
 namespace c2r {
@@ -28,7 +31,7 @@ Step parse_step(const Json& json, const std::string& place) {
   return step;
 }
 
-SequenceChoices parse_chaos_sequence(const std::filesystem::path& path, ImportBuilder& builder) {
+SequenceChoices parse_chaos_sequence(const std::filesystem::path& path, TraceBuilder& builder) {
   const Json json = read_json_file(path);
   SequenceChoices sequence;
   std::int64_t num_tokens = 0;
@@ -62,14 +65,23 @@ SequenceChoices parse_chaos_sequence(const std::filesystem::path& path, ImportBu
   return sequence;
 }
 
-}  // namespace
-
-ImportResult import_orders_in_chaos(const ImportRequest& request) {
-  ImportBuilder builder(request);
+ImportResult write_orders_in_chaos_trace(const ImportRequest& request) {
+  TraceBuilder builder(request);
   for_each_input(request, [&](const std::filesystem::path& path) {
     builder.add_sequence(parse_chaos_sequence(path, builder), path.native());
   });
   return builder.finish();
+}
+
+}  // namespace
+
+ImportFormat import_rows::orders_in_chaos() {
+  return {.name = "orders-in-chaos",
+          .summary = "JSON list of steps of core12345/MoE_expert_selection_trace",
+          .makes = ImportKind::kTrace,
+          .needs = {ImportField::kNumExperts},
+          .uses = {ImportField::kTopK, ImportField::kLayerIndices},
+          .write_trace = write_orders_in_chaos_trace};
 }
 
 }  // namespace c2r

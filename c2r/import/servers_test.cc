@@ -10,6 +10,7 @@ using testing::error_of;
 using testing::error_of_import;
 using testing::error_of_text;
 using testing::ids_of;
+using testing::import_as;
 using testing::request_for;
 using testing::starts_of;
 using testing::text_file;
@@ -24,7 +25,7 @@ TEST(ImportVllm, GivesThePromptToTheFirstChoice) {
       "choices":[{"routed_experts":[[[4,5],[6,7]]]},{"routed_experts":[[[1,0],[3,2]],[[5,4],[7,6]]]},
                  {"routed_experts":null}]})")});
   request.layer_indices = {3, 4};
-  const auto result = import_vllm(request);
+  const auto result = import_as("vllm", request);
   EXPECT_EQ(result.num_tokens, 4);
   EXPECT_EQ(result.num_sequences, 2);
   EXPECT_EQ(result.num_skipped_tokens, 1);
@@ -38,24 +39,24 @@ TEST(ImportVllm, GivesThePromptToTheFirstChoice) {
 TEST(ImportVllm, ReadsAListAlone) {
   for (const char* text : {"[[[0,1]],[[2,-1]]]", R"({"routed_experts":[[[0,1]],[[2,-1]]]})"}) {
     const auto request = request_for({text_file("a.json", text)});
-    EXPECT_EQ(import_vllm(request).num_tokens, 2);
+    EXPECT_EQ(import_as("vllm", request).num_tokens, 2);
     EXPECT_EQ(ids_of(Trace(request.output), 0), "0 1 2 -") << "masked in part: kept";
   }
 }
 
 TEST(ImportVllm, SaysWhatIsMissing) {
-  EXPECT_EQ(error_of_text(import_vllm, R"({"id":"x"})"),
+  EXPECT_EQ(error_of_text("vllm", R"({"id":"x"})"),
             ": has neither prompt_routed_experts, routed_experts nor choices; was the server "
             "started with --enable-return-routed-experts?");
-  EXPECT_EQ(error_of_text(import_vllm, R"({"choices":[{"routed_experts":[[[0]]]},{"text":"x"}]})"),
+  EXPECT_EQ(error_of_text("vllm", R"({"choices":[{"routed_experts":[[[0]]]},{"text":"x"}]})"),
             ", choice 1: has no routed_experts, not even null");
-  EXPECT_EQ(error_of_text(import_vllm, R"({"choices":[{"routed_experts":null}]})"),
+  EXPECT_EQ(error_of_text("vllm", R"({"choices":[{"routed_experts":null}]})"),
             ": has no tokens to import");
-  EXPECT_EQ(error_of_text(import_vllm, "[[[0],[1]],[[2]]]"),
+  EXPECT_EQ(error_of_text("vllm", "[[[0],[1]],[[2]]]"),
             ": token 1 has 1 MoE layers, but the ones before it have 2");
-  EXPECT_EQ(error_of_text(import_vllm, "[[[0],[-2]]]"),
+  EXPECT_EQ(error_of_text("vllm", "[[[0],[-2]]]"),
             ", layer 1, token 0: an expert id is -2, but must be an integer in [-1, 7]");
-  EXPECT_EQ(error_of_text(import_vllm, "[[]]"), ": has 0 MoE layers, but must have from 1 to 1024");
+  EXPECT_EQ(error_of_text("vllm", "[[]]"), ": has 0 MoE layers, but must have from 1 to 1024");
 }
 
 // base64 of int32 [2, 3, 2]: layer 0 is dense; layers 1 and 2 choose {1, 2}, {3, 4}; {0, 5}, {6,
@@ -68,14 +69,14 @@ TEST(ImportSglang, LeavesDenseLayersOut) {
       "response.json", fmt::format(R"({{"meta_info":{{"routed_experts":"{}"}}}})", kSglangIds))});
   request.num_hidden_layers = 3;
   request.top_k = 2;
-  const auto result = import_sglang(request);
+  const auto result = import_as("sglang", request);
   EXPECT_EQ(result.num_tokens, 2);
   EXPECT_EQ(result.header.layer_indices, (Indices{1, 2}));
   EXPECT_EQ(ids_of(Trace(request.output), 0), "1 2 0 5");
   EXPECT_EQ(ids_of(Trace(request.output), 1), "3 4 6 7");
 
   request.layer_indices = {2};
-  EXPECT_EQ(error_of([&] { (void)import_sglang(request); }),
+  EXPECT_EQ(error_of([&] { (void)import_as("sglang", request); }),
             request.inputs[0].string() +
                 ": layer 1 was taken to be dense, but has ids other than 0; name the MoE layers "
                 "with layer_indices (c2r import --layers)");
@@ -89,16 +90,16 @@ TEST(ImportSglang, FollowsTheSchema) {
                        kSglangIds, num_layers, more);
   };
   const auto request = request_for({text_file("response.json", response("3", ""))});
-  EXPECT_EQ(import_sglang(request).header.layer_indices, (Indices{1, 2}));
+  EXPECT_EQ(import_as("sglang", request).header.layer_indices, (Indices{1, 2}));
   EXPECT_EQ(ids_of(Trace(request.output), 0), "1 2 0 5");
   std::filesystem::remove(request.output);
 
   // Only MoE layers on the axis: the same bytes are 3 rows.
-  EXPECT_EQ(error_of_text(import_sglang, response("2", "")),
+  EXPECT_EQ(error_of_text("sglang", response("2", "")),
             ", response 0: input_expert_ids has 3 rows, but input_num_rows is 2");
   std::string physical = response("3", "");
   physical.replace(physical.find("logical_global"), 14, "physical");
-  EXPECT_EQ(error_of_text(import_sglang, physical),
+  EXPECT_EQ(error_of_text("sglang", physical),
             ", response 0, expert_ids_schema: id_space is 'physical', but only 'logical_global' is "
             "read");
 }
@@ -106,17 +107,17 @@ TEST(ImportSglang, FollowsTheSchema) {
 TEST(ImportSglang, SaysWhatItNeeds) {
   const std::string text = fmt::format(R"({{"meta_info":{{"routed_experts":"{}"}}}})", kSglangIds);
   EXPECT_EQ(
-      error_of_text(import_sglang, text),
+      error_of_text("sglang", text),
       ": does not say how many layers and experts a token has; give num_hidden_layers and top_k "
       "(c2r import --num-hidden-layers, --top-k)");
-  EXPECT_EQ(error_of_text(import_sglang, R"({"meta_info":{}})"),
+  EXPECT_EQ(error_of_text("sglang", R"({"meta_info":{}})"),
             ": meta_info has no routed_experts; was return_routed_experts in the request?");
   const auto with_ids = [](std::string_view ids) {
     auto request = request_for({text_file(
         "response.json", fmt::format(R"({{"meta_info":{{"routed_experts":"{}"}}}})", ids))});
     request.num_hidden_layers = 1;
     request.top_k = 1;
-    return error_of_import(import_sglang, request);
+    return error_of_import("sglang", request);
   };
   EXPECT_EQ(with_ids("AAAA"),
             ", routed_experts: has 3 bytes, which are not whole rows of 1 layers "

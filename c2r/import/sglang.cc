@@ -1,4 +1,9 @@
-// The experts of each token in SGLang's responses, as base64 of int32.
+// SGLang's `meta_info.routed_experts`: base64 of int32 [num_rows, num_hidden_layers, top_k], in a
+// response or a list of responses.
+//
+// Layers in which every id is 0 are taken to be dense and left out, unless `layer_indices` names
+// the MoE layers. The newer `meta_info.input_expert_ids` and `.output_expert_ids` are read as their
+// `expert_ids_schema` says.
 #include <algorithm>
 #include <cstring>
 #include <functional>
@@ -6,6 +11,7 @@
 
 #include "c2r/core/error.h"
 #include "c2r/core/shown.h"
+#include "c2r/import/formats_internal.h"
 #include "c2r/import/trace_builder_internal.h"
 #include "c2r/routing/routing.h"
 
@@ -70,8 +76,7 @@ std::int64_t append_rows(const Json& base64, const std::string& place, Ids& ids)
 
 class SglangImporter {
  public:
-  explicit SglangImporter(const ImportRequest& request)
-      : request_(request), builder_(request, false, /*takes_hidden_layers=*/true) {}
+  explicit SglangImporter(const ImportRequest& request) : request_(request), builder_(request) {}
 
   void add_file(const std::filesystem::path& path) {
     const Json json = read_json_file(path);
@@ -214,16 +219,25 @@ class SglangImporter {
   }
 
   const ImportRequest& request_;
-  ImportBuilder builder_;
+  TraceBuilder builder_;
   std::vector<std::int32_t> moe_layers_;  // ascending; empty until the first response
 };
 
-}  // namespace
-
-ImportResult import_sglang(const ImportRequest& request) {
+ImportResult write_sglang_trace(const ImportRequest& request) {
   SglangImporter importer(request);
   for_each_input(request, [&](const auto& path) { importer.add_file(path); });
   return importer.finish();
+}
+
+}  // namespace
+
+ImportFormat import_rows::sglang() {
+  return {.name = "sglang",
+          .summary = "SGLang responses with meta_info.routed_experts",
+          .makes = ImportKind::kTrace,
+          .needs = {ImportField::kNumExperts},
+          .uses = {ImportField::kTopK, ImportField::kLayerIndices, ImportField::kNumHiddenLayers},
+          .write_trace = write_sglang_trace};
 }
 
 }  // namespace c2r

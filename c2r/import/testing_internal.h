@@ -1,4 +1,4 @@
-// What the tests of the importers share.
+// What the tests of imports share.
 #pragma once
 
 #include <filesystem>
@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "c2r/core/testing.h"
-#include "c2r/import/traces.h"
+#include "c2r/import/import.h"
 
 namespace c2r::testing {
 
@@ -34,17 +34,21 @@ inline std::vector<std::int64_t> starts_of(const Trace& trace) {
   return {trace.sequence_starts().begin(), trace.sequence_starts().end()};
 }
 
+inline ImportResult import_as(std::string_view format, ImportRequest request) {
+  request.format = format;
+  return import_file(request);
+}
+
 /// What an import of one input says, without the input's path.
-inline std::string error_of_import(ImportResult (*run)(const ImportRequest&),
-                                   const ImportRequest& request) {
-  const auto message = error_of([&] { (void)run(request); });
+inline std::string error_of_import(std::string_view format, const ImportRequest& request) {
+  const auto message = error_of([&] { (void)import_as(format, request); });
   const auto path = request.inputs[0].string();
   EXPECT_FALSE(std::filesystem::exists(request.output)) << message;
   return message.starts_with(path) ? message.substr(path.size()) : message;
 }
 
-inline std::string error_of_text(ImportResult (*run)(const ImportRequest&), std::string_view text) {
-  return error_of_import(run, request_for({text_file("input", text)}));
+inline std::string error_of_text(std::string_view format, std::string_view text) {
+  return error_of_import(format, request_for({text_file("input", text)}));
 }
 
 }  // namespace c2r::testing

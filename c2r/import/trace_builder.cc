@@ -1,3 +1,4 @@
+// A trace under construction: its shape as the inputs tell it, and ids out of JSON.
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -11,17 +12,6 @@
 namespace c2r {
 namespace {
 
-constexpr ImportFormat kFormats[] = {
-    {"npy", "array of ids [tokens, layers, top_k], with weights and sequences beside it",
-     import_npy},
-    {"megatron", "Megatron-Core router_trace_rank*.jsonl", import_megatron},
-    {"orders-in-chaos", "JSON list of steps of core12345/MoE_expert_selection_trace",
-     import_orders_in_chaos},
-    {"moe-beyond", "CSV of ngavhane/moe-beyond, a row for each layer and token", import_moe_beyond},
-    {"vllm", "vLLM responses with routed_experts", import_vllm},
-    {"sglang", "SGLang responses with meta_info.routed_experts", import_sglang},
-};
-
 // "layers 1, 2, 3", shortened where there are many.
 std::string layers_text(std::span<const std::int32_t> layers) {
   if (layers.size() <= 8) return fmt::format("layers {}", fmt::join(layers, ", "));
@@ -29,10 +19,6 @@ std::string layers_text(std::span<const std::int32_t> layers) {
 }
 
 }  // namespace
-
-std::span<const ImportFormat> import_formats() {
-  return kFormats;
-}
 
 std::string TokenPlace::text() const {
   return fmt::format("{}, layer {}, token {}", file, layer, token);
@@ -48,24 +34,8 @@ void for_each_input(const ImportRequest& request,
   }
 }
 
-ImportBuilder::ImportBuilder(const ImportRequest& request, bool takes_arrays,
-                             bool takes_hidden_layers)
-    : request_(request) {
-  C2R_REQUIRE(!request.inputs.empty(), kInvalidArgument, "there is no file to import");
-  C2R_REQUIRE(1 <= request.num_experts && request.num_experts <= kMaxExperts, kInvalidArgument,
-              "num_experts is {}, but must be in [1, {}]", request.num_experts, kMaxExperts);
-  C2R_REQUIRE(takes_arrays || (request.weights.empty() && request.sequences.empty()),
-              kInvalidArgument, "weights and sequences are for the npy format only");
-  C2R_REQUIRE(takes_hidden_layers || !request.num_hidden_layers.has_value(), kInvalidArgument,
-              "num_hidden_layers (c2r import --num-hidden-layers) is for the sglang format only");
-  const auto& layers = request.layer_indices;
-  C2R_REQUIRE(std::ranges::adjacent_find(layers, std::greater_equal{}) == layers.end() &&
-                  (layers.empty() || layers[0] >= 0),
-              kInvalidArgument, "layer_indices (c2r import --layers) must ascend from 0 or more");
-}
-
-std::vector<std::int32_t> ImportBuilder::layer_indices_of(std::size_t num_layers,
-                                                          std::string_view place) const {
+std::vector<std::int32_t> TraceBuilder::layer_indices_of(std::size_t num_layers,
+                                                         std::string_view place) const {
   C2R_REQUIRE(1 <= num_layers && num_layers <= kMaxLayers, kInvalidFile,
               "{}: has {} MoE layers, but must have from 1 to {}", place, num_layers, kMaxLayers);
   if (request_.layer_indices.empty()) {
@@ -79,8 +49,8 @@ std::vector<std::int32_t> ImportBuilder::layer_indices_of(std::size_t num_layers
   return request_.layer_indices;
 }
 
-void ImportBuilder::open(const std::vector<std::int32_t>& layer_indices, std::string_view place,
-                         bool has_weights) {
+void TraceBuilder::open(const std::vector<std::int32_t>& layer_indices, std::string_view place,
+                        bool has_weights) {
   C2R_REQUIRE(!layer_indices.empty(), kInvalidFile, "{}: has no MoE layer", place);
   if (writer_ == nullptr) {
     C2R_REQUIRE(request_.layer_indices.empty() || request_.layer_indices == layer_indices,
@@ -99,7 +69,7 @@ void ImportBuilder::open(const std::vector<std::int32_t>& layer_indices, std::st
               layers_text(layer_indices_));
 }
 
-void ImportBuilder::set_top_k(std::int64_t top_k, std::string_view place) {
+void TraceBuilder::set_top_k(std::int64_t top_k, std::string_view place) {
   const std::int32_t max = std::min(kMaxTopK, request_.num_experts);
   C2R_REQUIRE(1 <= top_k && top_k <= max, kInvalidFile,
               "{}: has {} experts a token, but must have from 1 to {}", place, top_k, max);
@@ -112,8 +82,8 @@ void ImportBuilder::set_top_k(std::int64_t top_k, std::string_view place) {
   top_k_ = static_cast<std::int32_t>(top_k);
 }
 
-void ImportBuilder::append_ids(const Json& ids, std::int32_t min_id, const TokenPlace& place,
-                               std::vector<ExpertId>& out) {
+void TraceBuilder::append_ids(const Json& ids, std::int32_t min_id, const TokenPlace& place,
+                              std::vector<ExpertId>& out) {
   if (!ids.is_array()) (void)json_array(ids, "the list of experts", place.text());  // throws
   const auto& array = ids.get_ref<const Json::array_t&>();
   if (std::ssize(array) != top_k_ || array.empty()) set_top_k(std::ssize(array), place.text());
@@ -129,7 +99,7 @@ void ImportBuilder::append_ids(const Json& ids, std::int32_t min_id, const Token
   }
 }
 
-void ImportBuilder::add_sequence(const SequenceChoices& sequence, std::string_view place) {
+void TraceBuilder::add_sequence(const SequenceChoices& sequence, std::string_view place) {
   if (sequence.topk_idx.empty() || sequence.topk_idx[0].empty()) return;
   open(sequence.layer_indices, place);
   writer_->start_sequence();
@@ -139,12 +109,13 @@ void ImportBuilder::add_sequence(const SequenceChoices& sequence, std::string_vi
   }
 }
 
-ImportResult ImportBuilder::finish() {
+ImportResult TraceBuilder::finish() {
   C2R_REQUIRE(writer_ != nullptr && writer_->num_tokens() > 0, kInvalidFile,
               "{}: has no tokens to import", request_.inputs[0].string());
   writer_->finish();
   const Trace trace(request_.output);
-  return {.header = trace.header(),
+  return {.makes = ImportKind::kTrace,
+          .header = trace.header(),
           .num_tokens = trace.num_tokens(),
           .num_sequences = std::ssize(trace.sequence_starts())};
 }

@@ -1,4 +1,4 @@
-// What the importers share: the trace under construction, and ids from JSON.
+// What the readers of routing decisions share: the trace under construction, and ids from JSON.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "c2r/import/traces.h"
+#include "c2r/import/import.h"
 #include "c2r/io/json.h"
 
 namespace c2r {
@@ -33,19 +33,17 @@ struct SequenceChoices {
 
 /// Opens the trace when the first input tells its shape, and holds the others to that. The request
 /// must outlive this object.
-class ImportBuilder {
+class TraceBuilder {
  public:
-  /// @param takes_arrays,takes_hidden_layers which fields of the request the format uses
-  explicit ImportBuilder(const ImportRequest& request, bool takes_arrays = false,
-                         bool takes_hidden_layers = false);
+  explicit TraceBuilder(const ImportRequest& request) : request_(request) {}
 
   const ImportRequest& request() const { return request_; }
 
   /// The layer indices of an input that has `num_layers` layers without saying which.
   std::vector<std::int32_t> layer_indices_of(std::size_t num_layers, std::string_view place) const;
 
-  /// Says that the input at `place` has these layers. @throws Error(kInvalidFile) if an earlier
-  /// one, or the request, had others
+  /// Says that the input at `place` has these layers.
+  /// @throws Error(kInvalidFile) if an earlier one, or the request, had others
   void open(const std::vector<std::int32_t>& layer_indices, std::string_view place,
             bool has_weights = false);
 
@@ -55,6 +53,7 @@ class ImportBuilder {
                   std::vector<ExpertId>& out);
 
   /// Says that the inputs have this many experts a token.
+  /// @throws Error(kInvalidFile) if an earlier one, or the request, had others, or out of range
   void set_top_k(std::int64_t top_k, std::string_view place);
   std::int32_t top_k() const { return top_k_; }
 

@@ -1,7 +1,13 @@
-// The experts of each token in vLLM's responses, as nested lists.
+// vLLM's routed experts, as nested lists: a response of its OpenAI server with
+// `prompt_routed_experts` and `choices[].routed_experts`, an object with `routed_experts`, or such
+// a list [num_tokens, num_moe_layers, top_k] alone.
+//
+// The prompt belongs to the first choice; every further choice is a sequence of its own. A position
+// that was prefix-cached is -1 in all layers; it is left out and counted.
 #include <algorithm>
 
 #include "c2r/core/error.h"
+#include "c2r/import/formats_internal.h"
 #include "c2r/import/trace_builder_internal.h"
 
 namespace c2r {
@@ -80,16 +86,25 @@ class VllmImporter {
     }
   }
 
-  ImportBuilder builder_;
+  TraceBuilder builder_;
   std::int64_t num_skipped_ = 0;
 };
 
-}  // namespace
-
-ImportResult import_vllm(const ImportRequest& request) {
+ImportResult write_vllm_trace(const ImportRequest& request) {
   VllmImporter importer(request);
   for_each_input(request, [&](const auto& path) { importer.add_file(path); });
   return importer.finish();
+}
+
+}  // namespace
+
+ImportFormat import_rows::vllm() {
+  return {.name = "vllm",
+          .summary = "vLLM responses with routed_experts",
+          .makes = ImportKind::kTrace,
+          .needs = {ImportField::kNumExperts},
+          .uses = {ImportField::kTopK, ImportField::kLayerIndices},
+          .write_trace = write_vllm_trace};
 }
 
 }  // namespace c2r

@@ -6,7 +6,7 @@
 #include <span>
 
 #include "c2r/core/testing.h"
-#include "c2r/import/traces.h"
+#include "c2r/import/import.h"
 #include "c2r/placement/optimize.h"
 #include "c2r/trace/sequence_split.h"
 
@@ -70,11 +70,12 @@ TEST(OptimizeOnRealData, KeepsWhatItReachesOnGptOss) {
   const auto ids = real_data("traces/gpt-oss-20b/expert_ids_u8.npy.xz");
   C2R_SKIP_WITHOUT(ids);
   const auto path = testing::temporary_path("trace.safetensors");
-  import_npy({.inputs = {ids},
-              .output = path,
-              .model = "gpt-oss-20b",
-              .num_experts = 32,
-              .sequences = real_data("traces/gpt-oss-20b/sequences.csv")});
+  import_file({.format = "npy",
+               .inputs = {ids},
+               .output = path,
+               .model = "gpt-oss-20b",
+               .num_experts = 32,
+               .sequences = real_data("traces/gpt-oss-20b/sequences.csv")});
   const Trace trace(path);
   std::vector<std::int64_t> layers = {0, 8, 16};
   if (!kIsSlow) {

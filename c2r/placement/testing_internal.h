@@ -11,7 +11,7 @@
 
 #include "c2r/collaboration/collaboration.h"
 #include "c2r/core/rng.h"
-#include "c2r/import/loads.h"
+#include "c2r/import/import.h"
 #include "c2r/placement/placement.h"
 
 namespace c2r::testing {
@@ -71,7 +71,7 @@ inline std::vector<ExpertId> random_choices(std::int32_t num_experts, std::int32
 
 /// The official matrices, with the loads on their diagonals.
 inline std::vector<CollaborationMatrix> read_official_counts(const std::filesystem::path& path) {
-  return import_coactivation({.input = path, .top_k = 2}).coactivation;
+  return import_statistics({.format = "coactivation", .inputs = {path}, .top_k = 2}).coactivation;
 }
 
 /// Each token of a top-2 layer is in two loads.

@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "c2r/core/testing.h"
-#include "c2r/import/loads.h"
+#include "c2r/import/import.h"
 #include "c2r/placement/baselines/baselines.h"
 #include "c2r/placement/testing_internal.h"
 
@@ -173,8 +173,10 @@ TEST(PredictWaterfallOnRealData, ReproducesThePublishedConstraint) {
     return testing::real_data(fmt::format("c2r-official/llama_moe_3_5b_2_8_{}_i64.npy", matrix));
   };
   C2R_SKIP_WITHOUT(counts_of("base"));
-  const auto base = import_coactivation({.input = counts_of("base"), .top_k = 2});
-  const auto top_2 = import_coactivation({.input = counts_of("topt_2"), .top_k = 2});
+  const auto base =
+      import_statistics({.format = "coactivation", .inputs = {counts_of("base")}, .top_k = 2});
+  const auto top_2 =
+      import_statistics({.format = "coactivation", .inputs = {counts_of("topt_2")}, .top_k = 2});
   Plan plan{.model = "m", .num_experts = 8, .top_k = 2, .cluster = {.ranks_per_node = 2}};
   for (std::size_t layer = 0; layer < top_2.coactivation.size(); ++layer) {
     plan.layers.push_back(

@@ -91,14 +91,14 @@ TEST(Export, ReadsBackWhatItWrote) {
   for (unsigned seed = 0; seed < 80; ++seed) {
     const Plan plan = random_plan(seed);
     for (const ExportTarget& target : export_targets()) {
-      SCOPED_TRACE(fmt::format("seed {} {}", seed, target.name));
+      SCOPED_TRACE(fmt::format("seed {} {}", seed, target.file.name));
       const bool has_replicas =
           std::ssize(plan.layers[0].placement.slots.all()) != plan.num_experts;
-      if (target.name == "permutation" && has_replicas) continue;
+      if (target.file.name == "permutation" && has_replicas) continue;
       const std::string bytes = export_plan(target, plan, {}).bytes;
-      const auto placements = target.read(bytes, map_shape(plan), "round trip");
+      const auto placements = read_placements(target.file, bytes, map_shape(plan), "round trip");
       ASSERT_EQ(placements.size(), plan.layers.size());
-      for (std::size_t l = 0; target.keeps_slot_order && l < placements.size(); ++l) {
+      for (std::size_t l = 0; target.file.keeps_slot_order && l < placements.size(); ++l) {
         EXPECT_EQ(placements[l], plan.layers[l].placement);
       }
       EXPECT_EQ(export_plan(target, plan, {}).bytes, bytes) << "not the same bytes";
@@ -116,7 +116,7 @@ TEST(Export, ValidatorsFindASwappedExpert) {
     const std::string bytes = export_plan(target, swapped, {}).bytes;
     EXPECT_EQ(error_of([&] { validate_export(target, bytes, plan, "f"); }),
               "f: layer 3: rank 0 holds other experts than in the plan")
-        << target.name;
+        << target.file.name;
   }
 }
 
@@ -126,7 +126,7 @@ TEST(Export, ValidatorsFindATruncatedFile) {
     const std::string bytes = export_plan(target, plan, {}).bytes;
     const std::string_view cut = std::string_view(bytes).substr(0, bytes.size() - 3);
     EXPECT_NE(error_of([&] { validate_export(target, cut, plan, "f"); }), "no error")
-        << target.name;
+        << target.file.name;
   }
 }
 
@@ -165,7 +165,7 @@ TEST(Export, WarnsWherePlacementMovesNoByte) {
                       "decodes, sglang sends one copy for every chosen"),
             std::string::npos);
   EXPECT_EQ(warnings("tensorrt-llm", ""), "");
-  EXPECT_EQ(copy_mode_of_backend(find_export_target("sglang"), "mooncake"), std::nullopt);
+  EXPECT_EQ(find_backend(find_engine("sglang"), "mooncake"), nullptr);
 }
 
 TEST(Export, WarnsWhereTheEngineChoosesOtherReplicasThanPredicted) {
@@ -203,7 +203,7 @@ TEST(Export, WarnsThatTheConstraintStaysBehind) {
 TEST(Export, SaysHowTheEngineLoadsThePlan) {
   Plan plan = unconstrained_plan();
   const auto usage = [&](std::string_view target) {
-    return find_export_target(target).usage(plan, "a/map");
+    return find_export_target(target).file.usage(plan, "a/map");
   };
   EXPECT_EQ(usage("vllm-49572"),
             "--enable-expert-parallel --enable-eplb --eplb-config.num_redundant_experts 0 "

@@ -1,4 +1,4 @@
-#include "c2r/import/traces.h"
+#include "c2r/import/import.h"
 
 #include <gtest/gtest.h>
 
@@ -13,6 +13,7 @@ using testing::error_of;
 using testing::error_of_import;
 using testing::error_of_text;
 using testing::ids_of;
+using testing::import_as;
 using testing::real_data;
 using testing::request_for;
 using testing::starts_of;
@@ -43,14 +44,14 @@ TEST(Import, TellsItsProgress) {
   auto request =
       request_for({text_file("a", R"([{"0":[[1]]}])"), text_file("b", R"([{"0":[[2]]}])")});
   request.progress = &progress;
-  (void)import_orders_in_chaos(request);
+  (void)import_as("orders-in-chaos", request);
   EXPECT_EQ(progress.text, "1/2 2/2 ");
 
   progress.text.clear();
   request = request_for({npy_file("ids.npy", "|u1", "(3, 1, 1)", std::string_view("\0\1\2", 3))});
   request.sequences = text_file("s.csv", "row_start,n_tokens\n0,2\n2,1\n");
   request.progress = &progress;
-  (void)import_npy(request);
+  (void)import_as("npy", request);
   EXPECT_EQ(progress.text, "2/3 3/3 ");
 }
 
@@ -59,7 +60,7 @@ TEST(ImportNpy, TurnsTheLayerAxisOutward) {
   auto request = request_for({npy_file("ids.npy", "|i1", "(3, 2, 2)",
                                        std::string_view("\0\1\2\3\4\5\6\7\1\xff\3\2", 12))});
   request.layer_indices = {1, 2};
-  const auto result = import_npy(request);
+  const auto result = import_as("npy", request);
   EXPECT_EQ(result.num_tokens, 3);
   EXPECT_EQ(result.num_sequences, 1);
   EXPECT_EQ(result.header, (TraceHeader{"test", 8, 2, {1, 2}}));
@@ -76,7 +77,7 @@ TEST(ImportNpy, ReadsWeightsAndSequences) {
       npy_file("weights.npy", "<f2", "(3, 1, 2)",
                std::string_view("\x00\x38\x00\x38\x00\x3a\x00\x34\x00\x3c\x00\x00", 12));
   request.sequences = text_file("sequences.csv", "seq,row_start,n_tokens\n0,0,2\n1,2,1\n");
-  const auto result = import_npy(request);
+  const auto result = import_as("npy", request);
   EXPECT_EQ(result.num_sequences, 2);
   const Trace trace(request.output);
   EXPECT_EQ(starts_of(trace), (Starts{0, 2}));
@@ -89,7 +90,7 @@ TEST(ImportNpy, RefusesPartialWeights) {
   auto request =
       request_for({npy_file("ids.npy", "|u1", "(3, 1, 2)", std::string_view("\0\1\2\3\4\5", 6))});
   request.weights = npy_file("weights.npy", "<f2", "(1, 1, 2)", std::string(4, '\0'));
-  EXPECT_EQ(error_of([&] { (void)import_npy(request); }),
+  EXPECT_EQ(error_of([&] { (void)import_as("npy", request); }),
             request.weights.string() +
                 ": covers only the first 1 of 3 tokens; a trace has weights of all its tokens or "
                 "of none, so cut the ids or leave the weights out");
@@ -100,7 +101,8 @@ TEST(ImportNpy, WantsSequencesThatTileTheTokens) {
       request_for({npy_file("ids.npy", "|u1", "(3, 1, 2)", std::string_view("\0\1\2\3\4\5", 6))});
   const auto error_of_sequences = [&](std::string_view rows) {
     request.sequences = text_file("sequences.csv", fmt::format("row_start,n_tokens\n{}", rows));
-    return error_of([&] { (void)import_npy(request); }).substr(request.sequences.string().size());
+    return error_of([&] { (void)import_as("npy", request); })
+        .substr(request.sequences.string().size());
   };
   EXPECT_EQ(error_of_sequences("0,1\n2,1\n"),
             ":3: row_start is 2, but the sequences before it end at 1");
@@ -116,21 +118,20 @@ TEST(ImportNpy, RefusesWeightsThatATraceCannotHold) {
   const float too_large = 65520;  // halves end at 65504
   const std::string_view bytes(reinterpret_cast<const char*>(&too_large), sizeof(too_large));
   request.weights = npy_file("weights.npy", "<f4", "(1, 1, 1)", bytes);
-  EXPECT_EQ(error_of([&] { (void)import_npy(request); }),
+  EXPECT_EQ(error_of([&] { (void)import_as("npy", request); }),
             request.weights.string() +
                 ", layer 0, token 0: a weight is 65520, but must fit into 16 bits");
 }
 
 TEST(ImportNpy, NamesTheTokenOfAWrongId) {
-  EXPECT_EQ(error_of_import(import_npy, request_for({npy_file("ids.npy", "|u1", "(2, 2, 1)",
-                                                              std::string_view("\0\1\2\x08", 4))})),
+  EXPECT_EQ(error_of_import("npy", request_for({npy_file("ids.npy", "|u1", "(2, 2, 1)",
+                                                         std::string_view("\0\1\2\x08", 4))})),
             ", layer 1, token 1: expert 8 is not in [0, 7], nor -1 for none");
-  EXPECT_EQ(error_of_import(import_npy, request_for({npy_file("ids.npy", "|u1", "(2, 1, 2)",
-                                                              std::string_view("\0\1\2\2", 4))})),
+  EXPECT_EQ(error_of_import("npy", request_for({npy_file("ids.npy", "|u1", "(2, 1, 2)",
+                                                         std::string_view("\0\1\2\2", 4))})),
             ", layer 0, from row 0, token 1: names expert 2 twice");
-  EXPECT_EQ(
-      error_of_import(import_npy, request_for({npy_file("ids.npy", "|u1", "(4, 1)", "1234")})),
-      ": is U8 [4, 1], but must be integers [num_tokens, num_layers, top_k]");
+  EXPECT_EQ(error_of_import("npy", request_for({npy_file("ids.npy", "|u1", "(4, 1)", "1234")})),
+            ": is U8 [4, 1], but must be integers [num_tokens, num_layers, top_k]");
 }
 
 // 2 layers, 2 steps.
@@ -149,7 +150,7 @@ TEST(ImportMegatron, ConcatenatesStepsAndRanks) {
       R"({"step":0,"stage":"pre_dispatch","block":"decoder","layer":2,"rank":1,"num_tokens":1,"topk":2,"top_indices":[[3,4]]}
 {"step":0,"stage":"pre_dispatch","block":"decoder","layer":1,"rank":1,"num_tokens":1,"topk":2,"top_indices":[[5,6]]})");
   const auto request = request_for({rank_0, rank_1});
-  const auto result = import_megatron(request);
+  const auto result = import_as("megatron", request);
   EXPECT_EQ(result.num_tokens, 4);
   EXPECT_EQ(result.num_skipped_records, 1);
   EXPECT_EQ(result.header.layer_indices, (Indices{1, 2}));
@@ -164,7 +165,7 @@ TEST(ImportMegatron, JoinsPipelineStagesWhoseLayersAreNumberedThrough) {
       R"({{"step":0,"stage":"pre_dispatch","block":"decoder","layer":{},"rank":0,"num_tokens":1,"topk":1,"top_indices":[[{}]]}})";
   const auto request = request_for({text_file("rank1", fmt::format(kRecord, 2, 5)),
                                     text_file("rank0", fmt::format(kRecord, 1, 3))});
-  EXPECT_EQ(import_megatron(request).num_tokens, 1);
+  EXPECT_EQ(import_as("megatron", request).num_tokens, 1);
   EXPECT_EQ(ids_of(Trace(request.output), 0), "3");
   EXPECT_EQ(ids_of(Trace(request.output), 1), "5");
 }
@@ -173,7 +174,7 @@ TEST(ImportMegatron, NamesTheLineOfABrokenRecord) {
   const auto with = [](std::string_view from, std::string_view to) {
     std::string text(kMegatron);
     text.replace(text.find(from), from.size(), to);
-    return error_of_text(import_megatron, text);
+    return error_of_text("megatron", text);
   };
   EXPECT_EQ(with("[2,3]", "[2,8]"),
             ":1, layer 1, token 1: an expert id is 8, but must be an integer in [0, 7]");
@@ -184,7 +185,7 @@ TEST(ImportMegatron, NamesTheLineOfABrokenRecord) {
             ":1: num_tokens is 3, but top_indices has 2 rows");
   EXPECT_EQ(with("\"mtp\"", "\"vision\""), ":3: block is 'vision', but must be 'decoder' or 'mtp'");
   const std::string cut(kMegatron.substr(0, kMegatron.rfind('{')));
-  EXPECT_EQ(error_of_text(import_megatron, cut),
+  EXPECT_EQ(error_of_text("megatron", cut),
             ": layer 2 has 2 tokens, but layer 1 has 3; was the recording cut off?");
 }
 
@@ -193,7 +194,7 @@ TEST(ImportOrdersInChaos, JoinsPrefillAndDecodeSteps) {
       {"0":null,"1":[[4]],"3":[[5]]}])");
   const auto second = text_file("2.json", R"([{"3":[[7]],"1":[[6]],"0":null}])");
   const auto request = request_for({first, second});
-  const auto result = import_orders_in_chaos(request);
+  const auto result = import_as("orders-in-chaos", request);
   EXPECT_EQ(result.header.layer_indices, (Indices{1, 3}));
   EXPECT_EQ(result.num_sequences, 2);
   const Trace trace(request.output);
@@ -203,16 +204,16 @@ TEST(ImportOrdersInChaos, JoinsPrefillAndDecodeSteps) {
 }
 
 TEST(ImportOrdersInChaos, NamesTheStepOfAnError) {
-  EXPECT_EQ(error_of_text(import_orders_in_chaos, R"([{"1":[[0]]},{"1":null}])"),
+  EXPECT_EQ(error_of_text("orders-in-chaos", R"([{"1":[[0]]},{"1":null}])"),
             ", step 1: has 0 MoE layers, which are not the 1 of step 0");
-  EXPECT_EQ(error_of_text(import_orders_in_chaos, R"([{"1":[[0]],"2":[[0],[1]]}])"),
+  EXPECT_EQ(error_of_text("orders-in-chaos", R"([{"1":[[0]],"2":[[0],[1]]}])"),
             ", step 0: layer 2 has 2 tokens, but layer 1 has 1");
-  EXPECT_EQ(error_of_text(import_orders_in_chaos, R"([{"1":[[0]]},{"1":[[9]]}])"),
+  EXPECT_EQ(error_of_text("orders-in-chaos", R"([{"1":[[0]]},{"1":[[9]]}])"),
             ", layer 1, token 1: an expert id is 9, but must be an integer in [0, 7]");
-  EXPECT_EQ(error_of_text(import_orders_in_chaos, R"([{"one":[[0]]}])"),
+  EXPECT_EQ(error_of_text("orders-in-chaos", R"([{"one":[[0]]}])"),
             ", step 0: 'one' is not the index of a layer");
-  EXPECT_EQ(error_of_text(import_orders_in_chaos, "[]"), ": has no tokens to import");
-  EXPECT_EQ(error_of_text(import_orders_in_chaos, R"([{"1":[[]]}])"),
+  EXPECT_EQ(error_of_text("orders-in-chaos", "[]"), ": has no tokens to import");
+  EXPECT_EQ(error_of_text("orders-in-chaos", R"([{"1":[[]]}])"),
             ", layer 1, token 0: has 0 experts a token, but must have from 1 to 8");
 }
 
@@ -224,7 +225,7 @@ constexpr std::string_view kMoeBeyond =
 TEST(ImportMoeBeyond, ReadsLayerAfterLayer) {
   const auto request =
       request_for({text_file("1.csv", kMoeBeyond), text_file("2.csv", kMoeBeyond)});
-  const auto result = import_moe_beyond(request);
+  const auto result = import_as("moe-beyond", request);
   EXPECT_EQ(result.header.layer_indices, (Indices{1, 2}));
   EXPECT_EQ(result.num_sequences, 2);
   EXPECT_EQ(ids_of(Trace(request.output), 0), "0 5 1 2 0 5 1 2");
@@ -233,51 +234,115 @@ TEST(ImportMoeBeyond, ReadsLayerAfterLayer) {
 
 TEST(ImportMoeBeyond, ComparesTheTokensOfTheLayers) {
   const std::string header = "Layer ID,Batch Number,Token,Activated Expert IDs\n";
-  EXPECT_EQ(error_of_text(import_moe_beyond, header + "1,0,a,[0]\n2,0,b,[1]\n"),
+  EXPECT_EQ(error_of_text("moe-beyond", header + "1,0,a,[0]\n2,0,b,[1]\n"),
             ":3: token 0 of layer 2 is 'b', but in layer 1 it is 'a'");
-  EXPECT_EQ(error_of_text(import_moe_beyond, header + "1,0,a,[0]\n1,0,b,[1]\n2,0,a,[1]\n"),
+  EXPECT_EQ(error_of_text("moe-beyond", header + "1,0,a,[0]\n1,0,b,[1]\n2,0,a,[1]\n"),
             ": layer 2 has 1 tokens, but layer 1 has 2");
-  EXPECT_EQ(error_of_text(import_moe_beyond, header + "1,0,a,[0]\n2,0,a,[1]\n2,0,b,[1]\n"),
+  EXPECT_EQ(error_of_text("moe-beyond", header + "1,0,a,[0]\n2,0,a,[1]\n2,0,b,[1]\n"),
             ":4: layer 2 has more tokens than layer 1, which has 1");
-  EXPECT_EQ(error_of_text(import_moe_beyond, header + "1,0,a,[0]\n1,1,b,[1]\n"),
+  EXPECT_EQ(error_of_text("moe-beyond", header + "1,0,a,[0]\n1,1,b,[1]\n"),
             ":3: Batch Number is 1 after 0; a file must hold one sequence");
-  EXPECT_EQ(error_of_text(import_moe_beyond, header + "1,0,a,\"[0, 8]\"\n"),
+  EXPECT_EQ(error_of_text("moe-beyond", header + "1,0,a,\"[0, 8]\"\n"),
             ":2, layer 1, token 0: an expert id is 8, but must be an integer in [0, 7]");
 }
 
 TEST(Import, ChecksTheRequest) {
   ImportRequest request = request_for({text_file("a.json", "[[[0,1]]]")});
   request.top_k = 3;
-  EXPECT_EQ(error_of_import(import_vllm, request),
+  EXPECT_EQ(error_of_import("vllm", request),
             ", layer 0, token 0: has 2 experts a token, but top_k is given as 3");
   request.top_k = {};
   request.layer_indices = {0, 1};
-  EXPECT_EQ(error_of_import(import_vllm, request),
-            ": has 1 layers, but 2 layer indices were given");
+  EXPECT_EQ(error_of_import("vllm", request), ": has 1 layers, but 2 layer indices were given");
   request.layer_indices = {1, 0};
-  EXPECT_EQ(error_of_import(import_vllm, request),
+  EXPECT_EQ(error_of_import("vllm", request),
             "layer_indices (c2r import --layers) must ascend from 0 or more");
   request.layer_indices = {};
   request.num_experts = 0;
-  EXPECT_EQ(error_of_import(import_vllm, request), "num_experts is 0, but must be in [1, 1024]");
+  EXPECT_EQ(error_of_import("vllm", request), "format vllm needs --num-experts");
+  request.num_experts = 1025;
+  EXPECT_EQ(error_of_import("vllm", request), "num_experts is 1025, but must be in [1, 1024]");
   request.num_experts = 8;
   request.weights = "weights.npy";
-  EXPECT_EQ(error_of_import(import_vllm, request),
-            "weights and sequences are for the npy format only");
+  EXPECT_EQ(error_of_import("vllm", request), "weights and sequences are for the npy format only");
 }
 
 TEST(Import, HoldsLaterFilesToTheShapeOfTheFirst) {
   const auto first = text_file("1.json", "[[[0,1]]]");
   const auto second = text_file("2.json", "[[[0,1],[2,3]]]");
   const auto request = request_for({first, second});
-  EXPECT_EQ(error_of([&] { (void)import_vllm(request); }),
+  EXPECT_EQ(error_of([&] { (void)import_as("vllm", request); }),
             second.string() + ": has layers 0, 1, but what was read before it has layers 0");
 }
 
 TEST(ImportFormats, AreNamedAsDocumented) {
-  std::string names;
-  for (const ImportFormat& format : import_formats()) names += std::string(format.name) + " ";
-  EXPECT_EQ(names, "npy megatron orders-in-chaos moe-beyond vllm sglang ");
+  std::string traces, statistics, plans;
+  for (const ImportFormat& format : import_formats()) {
+    EXPECT_EQ(find_import_format(format.name), &format);
+    EXPECT_EQ((format.write_trace != nullptr) + (format.statistics != nullptr) +
+                  (format.placement_file != nullptr),
+              1);
+    std::string& names = format.makes == ImportKind::kTrace        ? traces
+                         : format.makes == ImportKind::kStatistics ? statistics
+                                                                   : plans;
+    names += format.name + " ";
+  }
+  EXPECT_EQ(traces, "npy megatron orders-in-chaos moe-beyond vllm sglang ");
+  EXPECT_EQ(statistics, "sglang-loads tensorrt-llm-loads coactivation ");
+  EXPECT_EQ(plans,
+            "sglang-placement tensorrt-llm-placement vllm-41141-placement vllm-49572-placement "
+            "vllm-ascend-placement omni-infer-placement eplb-placement permutation-placement ");
+  EXPECT_EQ(find_import_format("gguf"), nullptr);
+}
+
+TEST(Import, MakesAPlanOfAPlacement) {
+  const auto map = text_file("map.json", "[[0,3,1,2],[3,2,1,0]]");
+  const ImportRequest request{.format = "vllm-49572-placement",
+                              .inputs = {map},
+                              .output = testing::temporary_path("plan.json"),
+                              .model = "test",
+                              .num_experts = 4,
+                              .top_k = 2,
+                              .layer_indices = {1, 3},
+                              .cluster = parse_cluster("1x2"),
+                              .c2r_version = "c2r 1"};
+  const Plan plan = import_plan(request);
+  EXPECT_EQ(plan.layers[1].placement.slots(0, 1), ExpertId{2});
+  EXPECT_EQ(plan.layers[1].layer_index, 3);
+  EXPECT_EQ(plan.provenance.method, "vllm-49572-placement");
+  EXPECT_EQ(plan.provenance.c2r_version, "c2r 1");
+  const ImportResult result = import_file(request);
+  EXPECT_EQ(result.makes, ImportKind::kPlan);
+  EXPECT_EQ(result.slots_per_rank, 2);
+  EXPECT_EQ(result.header, (TraceHeader{"test", 4, 2, {1, 3}}));
+  EXPECT_EQ(read_plan(request.output), plan);
+  EXPECT_EQ(error_of([&] { (void)import_statistics(request); }),
+            "format vllm-49572-placement does not make statistics");
+}
+
+TEST(Import, RefusesFieldsThatAFormatNeedsOrDoesNotUse) {
+  const auto input = text_file("a", "[[0,1]]");
+  const auto error = [&](ImportRequest request) {
+    request.inputs = {input};
+    return error_of([&] { (void)import_file(request); });
+  };
+  EXPECT_EQ(error({.format = "gguf"}), "unknown format 'gguf'");
+  EXPECT_EQ(error({.format = "vllm"}), "format vllm needs --num-experts");
+  EXPECT_EQ(error({.format = "vllm", .num_experts = -1}),
+            "num_experts is -1, but must be in [1, 1024]");
+  EXPECT_EQ(error({.format = "eplb-placement", .num_experts = 4}),
+            "format eplb-placement takes one input, and needs --num-experts, --top-k, --layers and "
+            "--cluster");
+  EXPECT_EQ(error({.format = "vllm", .num_experts = 4, .num_hidden_layers = 2}),
+            "num_hidden_layers (c2r import --num-hidden-layers) is for the sglang format only");
+  EXPECT_EQ(error({.format = "coactivation", .top_k = 2, .cluster = parse_cluster("1x2")}),
+            "--cluster is for placements; format coactivation has none");
+  EXPECT_EQ(error_of([] { (void)import_file({.format = "vllm", .num_experts = 4}); }),
+            "there is no file to import");
+  EXPECT_EQ(error_of([&] {
+              (void)import_file({.format = "tensorrt-llm-loads", .inputs = {input, input}});
+            }),
+            "format tensorrt-llm-loads takes one input");
 }
 
 TEST(ImportNpyOnRealData, ReadsTheGptOssTrace) {
@@ -286,7 +351,7 @@ TEST(ImportNpyOnRealData, ReadsTheGptOssTrace) {
   auto request = request_for({folder / "expert_ids_u8.npy.xz"});
   request.num_experts = 32;
   request.sequences = folder / "sequences.csv";
-  const auto result = import_npy(request);
+  const auto result = import_as("npy", request);
   EXPECT_EQ(result.num_tokens, 215'438);
   EXPECT_EQ(result.num_sequences, 703);
   EXPECT_EQ(result.header.num_layers(), 24);
@@ -298,7 +363,7 @@ TEST(ImportNpyOnRealData, ReadsTheGptOssTrace) {
   }
 
   request.weights = folder / "expert_probs_f16_first_40000.npy.xz";
-  EXPECT_EQ(error_of([&] { (void)import_npy(request); }),
+  EXPECT_EQ(error_of([&] { (void)import_as("npy", request); }),
             request.weights.string() +
                 ": covers only the first 40000 of 215438 tokens; a trace has weights of all its "
                 "tokens or of none, so cut the ids or leave the weights out");

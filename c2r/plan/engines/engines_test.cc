@@ -1,5 +1,3 @@
-#include "c2r/plan/engines/read_placements.h"
-
 #include <gtest/gtest.h>
 
 #include <string>
@@ -8,6 +6,7 @@
 #include "c2r/core/testing.h"
 #include "c2r/io/file.h"
 #include "c2r/placement/testing_internal.h"
+#include "c2r/plan/engines/engine.h"
 
 namespace c2r {
 namespace {
@@ -17,6 +16,11 @@ using testing::make_placement;
 
 // MoE layers 1 and 3; 4 experts on 2 ranks.
 const MapShape kShape = {.num_experts = 4, .ep_size = 2, .layer_indices = {1, 3}};
+
+std::vector<Placement> read(std::string_view file, std::string_view bytes, const MapShape& shape,
+                            std::string_view place) {
+  return read_placements(find_export_target(file).file, bytes, shape, place);
+}
 
 // A .npy file of bytes.
 std::string npy(const std::string& descr, const std::string& array_shape,
@@ -28,39 +32,41 @@ std::string npy(const std::string& descr, const std::string& array_shape,
          std::string(values.begin(), values.end());
 }
 
-TEST(Import, TakesSglangsRowsOfMoeLayersOnly) {
-  const auto placements = import_sglang(
-      R"({"physical_to_logical_map": [[9], [0,3,1,2], [], [0,1,2,3], [0,0]]})", kShape, "f");
+TEST(ReadPlacements, TakesSglangsRowsOfMoeLayersOnly) {
+  const auto placements =
+      read("sglang", R"({"physical_to_logical_map": [[9], [0,3,1,2], [], [0,1,2,3], [0,0]]})",
+           kShape, "f");
   ASSERT_EQ(placements.size(), 2u);
   EXPECT_EQ(placements[0], make_placement(4, {{0, 3}, {1, 2}}));
   EXPECT_EQ(placements[1], make_placement(4, {{0, 1}, {2, 3}}));
 }
 
-TEST(Import, TakesOneListForAllLayersFromVllm49572) {
-  const auto placements = import_vllm_49572("[0,1,2,3,0,1]", kShape, "f");
+TEST(ReadPlacements, TakesOneListForAllLayersFromVllm49572) {
+  const auto placements = read("vllm-49572", "[0,1,2,3,0,1]", kShape, "f");
   ASSERT_EQ(placements.size(), 2u);
   EXPECT_EQ(placements[0], make_placement(4, {{0, 1, 2}, {3, 0, 1}}));
   EXPECT_EQ(placements[1], placements[0]);
 }
 
-TEST(Import, ReadsACommentedYaml) {
-  const auto placements = import_tensorrt_llm(
-      "# made by hand\nnum_slots: 4\nlayer_updates_per_iter: 2\ninitial_global_assignments:\n"
-      "  3: [3, 2, 1, 0]\n  1: [0, 1, 2, 3]",
-      kShape, "f");
+TEST(ReadPlacements, ReadsACommentedYaml) {
+  const auto placements =
+      read("tensorrt-llm",
+           "# made by hand\nnum_slots: 4\nlayer_updates_per_iter: 2\ninitial_global_assignments:\n"
+           "  3: [3, 2, 1, 0]\n  1: [0, 1, 2, 3]",
+           kShape, "f");
   EXPECT_EQ(placements[0], make_placement(4, {{0, 1}, {2, 3}}));
   EXPECT_EQ(placements[1], make_placement(4, {{3, 2}, {1, 0}}));
 }
 
-TEST(Import, TakesOmniInfersPatternInAscendingOrder) {
+TEST(ReadPlacements, TakesOmniInfersPatternInAscendingOrder) {
   const MapShape shape = {.num_experts = 3, .ep_size = 2, .layer_indices = {5}};
-  EXPECT_EQ(import_omni_infer(npy("|u1", "2, 1, 3", {1, 0, 1, 1, 1, 0}), shape, "f")[0],
+  EXPECT_EQ(read("omni-infer", npy("|u1", "2, 1, 3", {1, 0, 1, 1, 1, 0}), shape, "f")[0],
             make_placement(3, {{0, 2}, {0, 1}}));
 }
 
-TEST(Import, SaysWhatIsWrongWithSglangsMap) {
+TEST(ReadPlacements, SaysWhatIsWrongWithSglangsMap) {
   const auto error = [](std::string_view text) {
-    return error_of([&] { import_sglang(text, kShape, "f"); });
+    return error_of([&] { read("sglang", text, kShape, "f"); });
   };
   EXPECT_EQ(error(R"({"physical_to_logical_map": [], "logical_count": []})"),
             "f: the map has the unknown key \"logical_count\"; the known ones are "
@@ -83,10 +89,10 @@ TEST(Import, SaysWhatIsWrongWithSglangsMap) {
   EXPECT_EQ(error("[0]"), "f: the map is [0], but must be an object");
 }
 
-TEST(Import, SaysWhatIsWrongWithAYaml) {
+TEST(ReadPlacements, SaysWhatIsWrongWithAYaml) {
   const auto error = [](std::string_view head, std::string_view layers) {
     const auto text = fmt::format("{}initial_global_assignments:\n{}", head, layers);
-    return error_of([&] { import_tensorrt_llm(text, kShape, "f"); });
+    return error_of([&] { read("tensorrt-llm", text, kShape, "f"); });
   };
   constexpr std::string_view kHead = "num_slots: 4\nlayer_updates_per_iter: 0\n";
   EXPECT_EQ(error(kHead, "  1: [0, 1, 2, 3]\n"), "f: the key '3' is missing");
@@ -108,11 +114,11 @@ TEST(Import, SaysWhatIsWrongWithAYaml) {
   EXPECT_NE(error(kHead, "  1: [0, 1\n"), "no error");
 }
 
-TEST(Import, SaysWhatIsWrongWithVllmsRecord) {
+TEST(ReadPlacements, SaysWhatIsWrongWithVllmsRecord) {
   const auto error = [](std::string_view head, std::string_view map) {
     const auto text = fmt::format(
         R"({{{}, "version": 1, "num_slots": 4, "initial_global_assignments": {}}})", head, map);
-    return error_of([&] { import_vllm_41141(text, kShape, "f"); });
+    return error_of([&] { read("vllm-41141", text, kShape, "f"); });
   };
   constexpr std::string_view kHead =
       R"("record_type": "eplb_initial_mapping", "num_redundant_experts": 0)";
@@ -129,41 +135,41 @@ TEST(Import, SaysWhatIsWrongWithVllmsRecord) {
             "f: num_redundant_experts is 1, but must be an integer in [0, 0]");
 }
 
-TEST(Import, SaysWhatIsWrongWithTheOtherForms) {
-  EXPECT_EQ(error_of([] { import_vllm_49572("[[0,1,2,3]]", kShape, "f"); }),
+TEST(ReadPlacements, SaysWhatIsWrongWithTheOtherForms) {
+  EXPECT_EQ(error_of([] { read("vllm-49572", "[[0,1,2,3]]", kShape, "f"); }),
             "f: the map has 1 rows, but there are 2 MoE layers");
   const MapShape one = {.num_experts = 2, .ep_size = 2, .layer_indices = {4}};
   EXPECT_EQ(error_of([&] {
-              import_vllm_ascend(R"({"moe_layer_count": 1, "layer_list": [{"layer_id": 4,
+              read("vllm-ascend", R"({"moe_layer_count": 1, "layer_list": [{"layer_id": 4,
                 "device_count": 2, "device_list": []}]})",
-                                 one, "f");
+                   one, "f");
             }),
             "f: layer_id is 4, but must be an integer in [0, 0]");
   EXPECT_EQ(error_of([&] {
-              import_vllm_ascend(R"({"moe_layer_count": 1, "layer_list": [{"layer_id": 0,
+              read("vllm-ascend", R"({"moe_layer_count": 1, "layer_list": [{"layer_id": 0,
                 "device_count": 2, "device_list": [{"device_id": 0, "device_expert": [0, 1]},
                 {"device_id": 1, "device_expert": [1]}]}]})",
-                                 one, "f");
+                   one, "f");
             }),
             "f: layer 0: device 1 has 1 experts, which is not what device 0 has");
   EXPECT_EQ(error_of([&] {
-              import_eplb(R"({"physical_to_logical_map": [[1,0]], "logical_to_physical_map":
+              read("eplb", R"({"physical_to_logical_map": [[1,0]], "logical_to_physical_map":
                 [[[0],[1]]], "logical_count": [[1,1]]})",
-                          one, "f");
+                   one, "f");
             }),
             "f: row 0: the inverse maps put expert 0 into slots 0, but the map into 1");
   EXPECT_EQ(error_of([&] {
-              import_permutation(R"({"num_experts": 2, "old_of_new": {"4": [1,0]},
+              read("permutation", R"({"num_experts": 2, "old_of_new": {"4": [1,0]},
                 "new_of_old": {"4": [0,1]}})",
-                                 one, "f");
+                   one, "f");
             }),
             "f: layer 4: new_of_old is not the inverse of old_of_new");
 }
 
-TEST(Import, SaysWhatIsWrongWithAPattern) {
+TEST(ReadPlacements, SaysWhatIsWrongWithAPattern) {
   const MapShape shape = {.num_experts = 2, .ep_size = 2, .layer_indices = {3}};
   const auto error = [&](const std::vector<char>& values) {
-    return error_of([&] { import_omni_infer(npy("|u1", "2, 1, 2", values), shape, "f"); });
+    return error_of([&] { read("omni-infer", npy("|u1", "2, 1, 2", values), shape, "f"); });
   };
   EXPECT_EQ(error({1, 0, 0, 2}), "f: rank 1, row 0, expert 1 is 2, but must be 0 or 1");
   EXPECT_EQ(error({1, 1, 0, 1}),
@@ -173,19 +179,68 @@ TEST(Import, SaysWhatIsWrongWithAPattern) {
   EXPECT_NE(error({1, 0, 1}), "no error");
   EXPECT_EQ(
       error_of([&] {
-        import_omni_infer(npy("|u1", "2, 2", {1, 0, 0, 1}), shape, "f");
+        read("omni-infer", npy("|u1", "2, 2", {1, 0, 0, 1}), shape, "f");
       }),
       "f: the array is U8 [2, 2], but must be integers [2, 1, 2]: ranks, MoE layers, experts");
   EXPECT_EQ(error_of([&] {
-              import_omni_infer(npy("<f2", "1, 1, 1", {0, 0}), shape, "f");
+              read("omni-infer", npy("<f2", "1, 1, 1", {0, 0}), shape, "f");
             }),
             "f: the array is F16 [1, 1, 1], but must be integers [2, 1, 2]: ranks, MoE layers, "
             "experts");
 }
 
+TEST(ReadPlacements, RefusesAShapeThatIsOutOfRange) {
+  const auto error = [](const MapShape& shape) {
+    return error_of([&] { read("vllm-49572", "[[0,1,2,3]]", shape, "f"); });
+  };
+  EXPECT_EQ(error({.num_experts = 0, .ep_size = 2, .layer_indices = {0}}),
+            "num_experts is 0, but must be in [1, 1024]");
+  EXPECT_EQ(error({.num_experts = 4, .ep_size = 0, .layer_indices = {0}}),
+            "ep_size is 0, but must be in [1, 1024]");
+  EXPECT_EQ(error({.num_experts = 4, .ep_size = 2}),
+            "there are 0 MoE layers, but must be 1 to 1024");
+  EXPECT_EQ(error({.num_experts = 4, .ep_size = 2, .layer_indices = {0, 2, 2}}),
+            "layer_indices must ascend within [0, 65535]");
+  EXPECT_EQ(error({.num_experts = 4, .ep_size = 2, .layer_indices = {-1, 0}}),
+            "layer_indices must ascend within [0, 65535]");
+}
+
+TEST(Engines, HaveOneRowEachAndFilesOfTheirOwn) {
+  std::string names, files;
+  for (const Engine& engine : engines()) {
+    names += std::string(engine.name) + " ";
+    EXPECT_EQ(&find_engine(engine.name), &engine);
+    for (const PlacementFile& file : engine.files) {
+      files += std::string(file.name) + " ";
+      EXPECT_EQ(&find_export_target(file.name).file, &file);
+      EXPECT_EQ(&find_export_target(file.name).engine, &engine);
+    }
+  }
+  EXPECT_EQ(names, "sglang tensorrt-llm vllm vllm-ascend omni-infer eplb megatron ");
+  EXPECT_EQ(files,
+            "sglang tensorrt-llm vllm-41141 vllm-49572 vllm-ascend omni-infer eplb permutation ");
+  EXPECT_EQ(error_of([] { find_engine("vllm-41141"); }),
+            "an engine is sglang, tensorrt-llm, vllm, vllm-ascend, omni-infer, eplb, megatron; not "
+            "'vllm-41141'");
+}
+
+TEST(Engines, SayHowTheirBackendsSendCopies) {
+  const auto mode = [](std::string_view engine, std::string_view backend) {
+    const Backend* const found = find_backend(find_engine(engine), backend);
+    return found == nullptr ? "unknown" : std::string(name_of(found->mode));
+  };
+  EXPECT_EQ(mode("vllm", "deepep_low_latency"), "per-expert");
+  EXPECT_EQ(mode("vllm", ""), "all-gather") << "the default is the first";
+  EXPECT_EQ(mode("megatron", "flex"), "per-node");
+  EXPECT_EQ(mode("vllm", "pplx"), "unknown");
+  EXPECT_EQ(mode("eplb", ""), "unknown");
+  EXPECT_EQ(find_engine("sglang").replica_rule, ReplicaRule::kLocalFirst);
+  EXPECT_EQ(find_engine("eplb").replica_rule, std::nullopt);
+}
+
 // omni-infer's DeepSeek-V3 placements: 58 MoE layers of 256 experts, on 8 ranks of 32 slots and on
 // 16 of 17.
-TEST(ImportOnRealData, ReadsOmniInfersPublishedPlacements) {
+TEST(ReadPlacementsOnRealData, ReadsOmniInfersPublishedPlacements) {
   MapShape shape = {.num_experts = 256};
   for (std::int32_t layer = 3; layer < 61; ++layer) shape.layer_indices.push_back(layer);
   for (const auto& [name, ep_size, slots] :
@@ -194,7 +249,7 @@ TEST(ImportOnRealData, ReadsOmniInfersPublishedPlacements) {
     const auto path = testing::real_data("placements/" + std::string(name) + ".npy.xz");
     C2R_SKIP_WITHOUT(path);
     shape.ep_size = ep_size;
-    const auto placements = import_omni_infer(read_text_file(path), shape, path.string());
+    const auto placements = read("omni-infer", read_text_file(path), shape, path.string());
     ASSERT_EQ(placements.size(), 58u);
     for (const Placement& placement : placements) EXPECT_EQ(placement.slots_per_rank(), slots);
   }

@@ -1,10 +1,10 @@
-#include "c2r/import/loads.h"
-
+// Imports of counts: loads and co-activation.
 #include <gtest/gtest.h>
 
 #include <numeric>
 
 #include "c2r/core/testing.h"
+#include "c2r/import/import.h"
 #include "c2r/io/file.h"
 #include "c2r/io/safetensors.h"
 
@@ -26,11 +26,10 @@ std::vector<std::int64_t> loads_of(const CollaborationStatistics& statistics, st
 using Loads = std::vector<std::int64_t>;
 using Indices = std::vector<std::int32_t>;
 
-// What `run` says about the input, without its path.
-std::string error_of_request(CollaborationStatistics (*run)(const LoadsRequest&),
-                             const LoadsRequest& request) {
-  const auto message = error_of([&] { (void)run(request); });
-  const auto path = request.input.string();
+// What an import says about its input, without the input's path.
+std::string error_of_request(const ImportRequest& request) {
+  const auto message = error_of([&] { (void)import_statistics(request); });
+  const auto path = request.inputs[0].string();
   return message.starts_with(path) ? message.substr(path.size()) : message;
 }
 
@@ -38,7 +37,8 @@ TEST(ImportSglangLoads, AddsUpStepsAndLeavesDenseLayersOut) {
   // Layer 0 is dense, step 1 was never used.
   const auto path = text_file("counts.json", R"({"rank":0,"logical_count":
       [[[0,0,0],[4,3,1],[2,2,2]],[[0,0,0],[0,0,0],[0,0,0]],[[0,0,0],[1,0,1],[2,2,0]]]})");
-  const auto statistics = import_sglang_loads({.input = path, .model = "m", .top_k = 2});
+  const auto statistics =
+      import_statistics({.format = "sglang-loads", .inputs = {path}, .model = "m", .top_k = 2});
   EXPECT_EQ(statistics.header, (TraceHeader{"m", 3, 2, {1, 2}}));
   EXPECT_FALSE(statistics.has_pairs);
   EXPECT_EQ(loads_of(statistics, 0), (Loads{5, 3, 2}));
@@ -52,7 +52,8 @@ TEST(ImportSglangLoads, AddsUpStepsAndLeavesDenseLayersOut) {
 
 TEST(ImportSglangLoads, TakesCountsWithoutSteps) {
   const auto path = text_file("counts.json", R"({"logical_count":[[1,1],[2,0]]})");
-  const auto statistics = import_sglang_loads({.input = path, .top_k = 1});
+  const auto statistics =
+      import_statistics({.format = "sglang-loads", .inputs = {path}, .top_k = 1});
   EXPECT_EQ(statistics.num_tokens, (Loads{2, 2}));
   EXPECT_EQ(statistics.header.layer_indices, (Indices{0, 1}));
 }
@@ -60,7 +61,7 @@ TEST(ImportSglangLoads, TakesCountsWithoutSteps) {
 TEST(ImportSglangLoads, RefusesCountsThatNoTokensHave) {
   const auto error_of_counts = [](std::string_view counts, std::int32_t top_k) {
     const auto path = text_file("counts.json", fmt::format(R"({{"logical_count":{}}})", counts));
-    return error_of_request(import_sglang_loads, {.input = path, .top_k = top_k});
+    return error_of_request({.format = "sglang-loads", .inputs = {path}, .top_k = top_k});
   };
   EXPECT_EQ(error_of_counts("[[1,1,1]]", 2),
             ", layer 0: the loads add up to 3, which is not a multiple of top_k = 2");
@@ -75,8 +76,12 @@ TEST(ImportSglangLoads, RefusesCountsThatNoTokensHave) {
   EXPECT_EQ(error_of_counts("[[9223372036854775807,1]]", 1),
             ", layer 0: the counts add up to more than 2^63 - 1");
   EXPECT_EQ(error_of_counts("[[1,1]]", 3), ": top_k is 3, but must be in [1, 2]");
-  EXPECT_EQ(error_of_counts("[[1,1]]", 0),
-            "loads do not say how many experts a token has; give top_k (c2r import --top-k)");
+  const auto path = text_file("counts.json", R"({"logical_count":[[1,1]]})");
+  EXPECT_EQ(error_of_request({.format = "sglang-loads", .inputs = {path}}),
+            "format sglang-loads takes one input, and needs --top-k");
+  EXPECT_EQ(
+      error_of_request({.format = "sglang-loads", .inputs = {path}, .num_experts = 3, .top_k = 1}),
+      ": holds counts of 2 experts, but --num-experts is 3");
 }
 
 // A folder as TensorRT-LLM leaves it: `ranks[r]` are the tensors of rank r.
@@ -100,7 +105,8 @@ TEST(ImportTensorrtLlmLoads, AddsUpRanksAndIterations) {
   const auto folder = tensorrt_llm_folder(
       {{{"5_3", {1, 1, 0}}, {"5_10", {2, 1, 1}}, {"6_3", {0, 1, 1}}, {"6_10", {0, 1, 1}}},
        {{"5_3", {1, 0, 1}}, {"5_10", {0, 0, 0}}}});
-  const auto statistics = import_tensorrt_llm_loads({.input = folder, .model = "m"});
+  const auto statistics =
+      import_statistics({.format = "tensorrt-llm-loads", .inputs = {folder}, .model = "m"});
   EXPECT_EQ(statistics.header, (TraceHeader{"m", 3, 2, {3, 10}}));
   EXPECT_EQ(loads_of(statistics, 0), (Loads{2, 2, 2}));
   EXPECT_EQ(loads_of(statistics, 1), (Loads{2, 2, 2}));
@@ -110,8 +116,10 @@ TEST(ImportTensorrtLlmLoads, AddsUpRanksAndIterations) {
 
 TEST(ImportTensorrtLlmLoads, NamesWhatIsMissingOrWrong) {
   auto folder = tensorrt_llm_folder({{{"0_0", {1, 1, 0}}}, {{"0_0", {1, 1, 0}}}});
-  const auto error = [&] { return error_of_request(import_tensorrt_llm_loads, {.input = folder}); };
-  EXPECT_EQ(error_of_request(import_tensorrt_llm_loads, {.input = folder, .top_k = 4}),
+  const auto error = [&] {
+    return error_of_request({.format = "tensorrt-llm-loads", .inputs = {folder}});
+  };
+  EXPECT_EQ(error_of_request({.format = "tensorrt-llm-loads", .inputs = {folder}, .top_k = 4}),
             "/meta_info.json: num_experts_per_token is 2, but top_k is given as 4");
   std::filesystem::remove(folder / "rank0.safetensors");
   EXPECT_EQ(error(), ": has 1 files of ranks up to 1, so a rank's file is missing");
@@ -139,8 +147,8 @@ std::filesystem::path npy_file(std::string_view shape, const Loads& values) {
 TEST(ImportCoactivation, RecoversTheLoads) {
   // Tokens {0, 1}, {0, 1}, {1, 2}.
   const auto path = npy_file("(1, 3, 3)", {-1, 2, 0, 2, -1, 1, 0, 1, -1});
-  const auto statistics =
-      import_coactivation({.input = path, .model = "m", .top_k = 2, .layer_indices = {4}});
+  const auto statistics = import_statistics(
+      {.format = "coactivation", .inputs = {path}, .model = "m", .top_k = 2, .layer_indices = {4}});
   EXPECT_TRUE(statistics.has_pairs);
   EXPECT_EQ(loads_of(statistics, 0), (Loads{2, 3, 1}));
   EXPECT_EQ(statistics.num_tokens, (Loads{3}));
@@ -148,13 +156,14 @@ TEST(ImportCoactivation, RecoversTheLoads) {
   EXPECT_EQ(statistics.header.layer_indices, (Indices{4}));
   // Two tokens that chose all three.
   const auto all = npy_file("(1, 3, 3)", {0, 2, 2, 2, 0, 2, 2, 2, 0});
-  EXPECT_EQ(loads_of(import_coactivation({.input = all, .top_k = 3}), 0), (Loads{2, 2, 2}));
+  EXPECT_EQ(loads_of(import_statistics({.format = "coactivation", .inputs = {all}, .top_k = 3}), 0),
+            (Loads{2, 2, 2}));
 }
 
 TEST(ImportCoactivation, RefusesCountsThatNoTokensHave) {
   const auto error = [](const Loads& values, std::int32_t top_k) {
-    return error_of_request(import_coactivation,
-                            {.input = npy_file("(1, 3, 3)", values), .top_k = top_k});
+    return error_of_request(
+        {.format = "coactivation", .inputs = {npy_file("(1, 3, 3)", values)}, .top_k = top_k});
   };
   EXPECT_EQ(error({0, 2, 0, 1, 0, 1, 0, 1, 0}, 2),
             ", layer 0: is not symmetric: 2 at [0, 1], 1 at [1, 0]");
@@ -180,7 +189,8 @@ TEST(ImportCoactivationOnRealData, RecoversTheLoadsOfTheC2rMatrices) {
     if (entry.path().extension() != ".npy") continue;
     SCOPED_TRACE(entry.path());
     ++num_files;
-    const auto statistics = import_coactivation({.input = entry.path(), .top_k = 2});
+    const auto statistics =
+        import_statistics({.format = "coactivation", .inputs = {entry.path()}, .top_k = 2});
     ASSERT_EQ(statistics.num_layers(), 32);
     for (std::size_t layer = 0; layer < 32; ++layer) {
       const auto loads = loads_of(statistics, layer);
@@ -189,8 +199,9 @@ TEST(ImportCoactivationOnRealData, RecoversTheLoadsOfTheC2rMatrices) {
     }
   }
   EXPECT_EQ(num_files, 7);
-  const auto base =
-      import_coactivation({.input = folder / "llama_moe_3_5b_2_8_base_i64.npy", .top_k = 2});
+  const auto base = import_statistics({.format = "coactivation",
+                                       .inputs = {folder / "llama_moe_3_5b_2_8_base_i64.npy"},
+                                       .top_k = 2});
   EXPECT_EQ(base.coactivation[0](0, 3), 15'105);
 }
 

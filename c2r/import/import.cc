@@ -1,0 +1,192 @@
+// The table of formats, the checks of a request against its format, and the three kinds of import.
+#include "c2r/import/import.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <functional>
+
+#include "c2r/core/error.h"
+#include "c2r/core/shown.h"
+#include "c2r/import/formats_internal.h"
+#include "c2r/io/file.h"
+#include "c2r/routing/routing.h"
+
+namespace c2r {
+namespace {
+
+using enum ImportField;
+
+struct FieldRow {
+  ImportField field;
+  std::string_view option;  // of `c2r import`
+  bool (*is_given)(const ImportRequest& request);
+  std::string_view refusal;  // where the format, {}, does not use it
+};
+
+constexpr FieldRow kFields[] = {
+    {kNumExperts, "--num-experts", [](const ImportRequest& r) { return r.num_experts != 0; }, ""},
+    {kTopK, "--top-k", [](const ImportRequest& r) { return r.top_k.has_value(); }, ""},
+    {kLayerIndices, "--layers", [](const ImportRequest& r) { return !r.layer_indices.empty(); },
+     ""},
+    {kNumHiddenLayers, "--num-hidden-layers",
+     [](const ImportRequest& r) { return r.num_hidden_layers.has_value(); },
+     "num_hidden_layers (c2r import --num-hidden-layers) is for the sglang format only"},
+    {kWeights, "--weights", [](const ImportRequest& r) { return !r.weights.empty(); },
+     "weights and sequences are for the npy format only"},
+    {kSequences, "--sequences", [](const ImportRequest& r) { return !r.sequences.empty(); },
+     "weights and sequences are for the npy format only"},
+    {kCluster, "--cluster", [](const ImportRequest& r) { return r.cluster.has_value(); },
+     "--cluster is for placements; format {} has none"},
+};
+
+std::vector<ImportFormat> all_formats() {
+  std::vector<ImportFormat> formats = {import_rows::npy(),
+                                       import_rows::megatron(),
+                                       import_rows::orders_in_chaos(),
+                                       import_rows::moe_beyond(),
+                                       import_rows::vllm(),
+                                       import_rows::sglang(),
+                                       import_rows::sglang_loads(),
+                                       import_rows::tensorrt_llm_loads(),
+                                       import_rows::coactivation()};
+  for (const Engine& engine : engines()) {
+    for (const PlacementFile& file : engine.files) {
+      formats.push_back({.name = fmt::format("{}-placement", file.name),
+                         .summary = std::string(file.suffix),
+                         .makes = ImportKind::kPlan,
+                         .needs = {kNumExperts, kTopK, kLayerIndices, kCluster},
+                         .uses = {},
+                         .takes_many_inputs = false,
+                         .placement_file = &file});
+    }
+  }
+  return formats;
+}
+
+// "--a", "--a and --b", "--a, --b and --c"
+std::string options_text(const std::vector<ImportField>& fields) {
+  std::vector<std::string_view> options;
+  for (const FieldRow& row : kFields) {
+    if (std::ranges::find(fields, row.field) != fields.end()) options.push_back(row.option);
+  }
+  const std::string_view last = options.back();
+  options.pop_back();
+  if (options.empty()) return std::string(last);
+  return fmt::format("{} and {}", fmt::join(options, ", "), last);
+}
+
+void check_fields(const ImportFormat& format, const ImportRequest& request) {
+  bool is_complete = format.takes_many_inputs || request.inputs.size() == 1;
+  for (const FieldRow& row : kFields) {
+    const bool is_needed = std::ranges::find(format.needs, row.field) != format.needs.end();
+    const bool is_used =
+        is_needed || std::ranges::find(format.uses, row.field) != format.uses.end();
+    if (!row.is_given(request)) is_complete = is_complete && !is_needed;
+    C2R_REQUIRE(is_used || !row.is_given(request), kInvalidArgument, fmt::runtime(row.refusal),
+                format.name);
+  }
+  if (is_complete) return;
+  const std::string needs = format.needs.empty() ? "" : "needs " + options_text(format.needs);
+  const std::string one = format.takes_many_inputs ? "" : "takes one input";
+  C2R_THROW(kInvalidArgument, "format {} {}{}{}", format.name, one,
+            one.empty() || needs.empty() ? "" : ", and ", needs);
+}
+
+// @returns the request's format, after all checks that need no input
+const ImportFormat& checked_format(const ImportRequest& request) {
+  const ImportFormat* const format = find_import_format(request.format);
+  C2R_REQUIRE(format != nullptr, kInvalidArgument, "unknown format '{}'", shown(request.format));
+  C2R_REQUIRE(!request.inputs.empty(), kInvalidArgument, "there is no file to import");
+  check_fields(*format, request);
+  C2R_REQUIRE(0 <= request.num_experts && request.num_experts <= kMaxExperts, kInvalidArgument,
+              "num_experts is {}, but must be in [1, {}]", request.num_experts, kMaxExperts);
+  const auto& layers = request.layer_indices;
+  C2R_REQUIRE(std::ranges::adjacent_find(layers, std::greater_equal{}) == layers.end() &&
+                  (layers.empty() || layers[0] >= 0),
+              kInvalidArgument, "layer_indices (c2r import --layers) must ascend from 0 or more");
+  return *format;
+}
+
+CollaborationStatistics statistics_of(const ImportFormat& format, const ImportRequest& request) {
+  CollaborationStatistics statistics = format.statistics(request);
+  const std::int32_t given = request.num_experts, found = statistics.header.num_experts;
+  C2R_REQUIRE(given == 0 || given == found, kInvalidFile,
+              "{}: holds counts of {} experts, but --num-experts is {}", request.inputs[0].string(),
+              found, given);
+  return statistics;
+}
+
+Plan plan_of_file(const ImportFormat& format, const ImportRequest& request) {
+  const TraceHeader header{.model = request.model,
+                           .num_experts = request.num_experts,
+                           .top_k = *request.top_k,
+                           .layer_indices = request.layer_indices};
+  const std::string input = request.inputs[0].string();
+  auto placements = read_placements(*format.placement_file, read_text_file(request.inputs[0]),
+                                    {.num_experts = header.num_experts,
+                                     .ep_size = request.cluster->ep_size(),
+                                     .layer_indices = header.layer_indices},
+                                    input);
+  return plan_of(header, *request.cluster, std::move(placements),
+                 {.c2r_version = request.c2r_version,
+                  .method = format.name,
+                  .inputs = {{"placement", input}}});
+}
+
+ImportResult write_imported_statistics(const ImportFormat& format, const ImportRequest& request) {
+  const CollaborationStatistics statistics = statistics_of(format, request);
+  write_statistics(statistics, request.output);
+  return {.makes = ImportKind::kStatistics,
+          .header = statistics.header,
+          .num_tokens = *std::ranges::max_element(statistics.num_tokens),
+          .has_pairs = statistics.has_pairs};
+}
+
+ImportResult write_imported_plan(const ImportFormat& format, const ImportRequest& request) {
+  const Plan plan = plan_of_file(format, request);
+  write_plan(plan, request.output);
+  ImportResult result{.makes = ImportKind::kPlan,
+                      .header = {.model = plan.model,
+                                 .num_experts = plan.num_experts,
+                                 .top_k = plan.top_k,
+                                 .layer_indices = request.layer_indices},
+                      .slots_per_rank = plan.layers[0].placement.slots_per_rank()};
+  return result;
+}
+
+}  // namespace
+
+std::span<const ImportFormat> import_formats() {
+  static const std::vector<ImportFormat> formats = all_formats();
+  return formats;
+}
+
+const ImportFormat* find_import_format(std::string_view name) {
+  const auto formats = import_formats();
+  const auto found = std::ranges::find(formats, name, &ImportFormat::name);
+  return found == formats.end() ? nullptr : &*found;
+}
+
+ImportResult import_file(const ImportRequest& request) {
+  const ImportFormat& format = checked_format(request);
+  if (format.makes == ImportKind::kStatistics) return write_imported_statistics(format, request);
+  if (format.makes == ImportKind::kPlan) return write_imported_plan(format, request);
+  return format.write_trace(request);
+}
+
+CollaborationStatistics import_statistics(const ImportRequest& request) {
+  const ImportFormat& format = checked_format(request);
+  C2R_REQUIRE(format.makes == ImportKind::kStatistics, kInvalidArgument,
+              "format {} does not make statistics", format.name);
+  return statistics_of(format, request);
+}
+
+Plan import_plan(const ImportRequest& request) {
+  const ImportFormat& format = checked_format(request);
+  C2R_REQUIRE(format.makes == ImportKind::kPlan, kInvalidArgument, "format {} does not make a plan",
+              format.name);
+  return plan_of_file(format, request);
+}
+
+}  // namespace c2r

@@ -1,0 +1,131 @@
+// Imports: what other programs record, as our own files.
+//
+// The same engines' files hold routing decisions, counts or placements, so each format says what is
+// made of it: a routing trace (c2r/trace/trace.h), collaboration statistics
+// (c2r/collaboration/collaboration.h) or a plan (c2r/plan/plan.h).
+//
+// Every format must hold logical expert ids, counted from 0; one that may hold physical slot ids
+// (SGLang's per_token dumps) is not read. Inputs whose names end in `.xz` are decompressed. One
+// input file is in memory at a time; a trace that is being made is not.
+//
+// A trace is made of:
+// clang-format off
+// | format          | layer axis of the input                 | padding            | one sequence is  |
+// | --------------- | --------------------------------------- | ------------------ | ---------------- |
+// | npy             | as the caller says                      | -1 = no expert     | as sequences.csv |
+// | megatron        | named in each record, as found          | none               | an input file    |
+// | orders-in-chaos | model layers as keys, null = dense      | none               | an input file    |
+// | moe-beyond      | model layers in a column                | none               | an input file    |
+// | vllm            | MoE layers only, counted from 0         | -1 = prefix-cached | a choice         |
+// | sglang          | all hidden layers, or as a schema says  | 0 = dense layer    | a response       |
+// clang-format on
+// Statistics are made of sglang-loads and tensorrt-llm-loads, which hold loads only and no pairs,
+// and of coactivation, which holds pairs; the loads that it leaves out follow from them. A plan is
+// made of NAME-placement, for each NAME of a placement file in c2r/plan/engines/engine.h.
+//
+// To add a format: a file beside this one that makes its row, a line in formats_internal.h, one in
+// import.cc, and its form in tests/malformed.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "c2r/collaboration/collaboration.h"
+#include "c2r/core/progress.h"
+#include "c2r/placement/cluster.h"
+#include "c2r/plan/engines/engine.h"
+#include "c2r/plan/plan.h"
+#include "c2r/trace/trace.h"
+
+namespace c2r {
+
+/// What to import, and what the inputs do not say about themselves. A format needs some of the
+/// fields from `num_experts` on and does not use others (ImportFormat).
+struct ImportRequest {
+  std::string format;                         // the name of an ImportFormat
+  std::vector<std::filesystem::path> inputs;  // in the order of their tokens in the trace
+  std::filesystem::path output;               // not used by import_statistics() and import_plan()
+  std::string model;                          // free text for the header; may be empty
+  std::int32_t num_experts = 0;               // routed experts of a layer; 0 = not given
+  std::optional<std::int32_t> top_k;          // a check where the input says it
+  // The model's own index of each MoE layer. Empty: as the input says, else 0, 1, 2, ...
+  std::vector<std::int32_t> layer_indices;
+  std::optional<std::int32_t> num_hidden_layers;  // all layers of the model, dense ones too
+  std::filesystem::path weights;                  // of the choices; empty = none
+  std::filesystem::path sequences;                // empty = one sequence
+  std::optional<Cluster> cluster;                 // that a placement is for
+  std::string c2r_version;                        // noted in the provenance of a plan; may be empty
+  Progress* progress = nullptr;  // told of tokens (npy) or inputs done; may be null
+};
+
+/// What is made of a format.
+enum class ImportKind { kTrace, kStatistics, kPlan };
+
+/// The fields of a request that a format may need or use, by the name of `c2r import`'s option.
+enum class ImportField {
+  kNumExperts,       // --num-experts
+  kTopK,             // --top-k
+  kLayerIndices,     // --layers
+  kNumHiddenLayers,  // --num-hidden-layers
+  kWeights,          // --weights
+  kSequences,        // --sequences
+  kCluster,          // --cluster
+};
+
+struct ImportResult {
+  ImportKind makes = ImportKind::kTrace;
+  TraceHeader header;
+  std::int64_t num_tokens = 0;           // of a trace; of statistics, the most of a layer
+  std::int64_t num_sequences = 0;        // of a trace
+  std::int64_t num_skipped_tokens = 0;   // vllm: prefix-cached, of unknown routing
+  std::int64_t num_skipped_records = 0;  // megatron: of multi-token prediction layers
+  bool has_pairs = false;                // of statistics
+  std::int32_t slots_per_rank = 0;       // of a plan, in its first layer
+};
+
+/// A format that can be imported.
+struct ImportFormat {
+  std::string name;
+  std::string summary;  // a line for --help
+  ImportKind makes = ImportKind::kTrace;
+  std::vector<ImportField> needs;  // a request without them is refused
+  std::vector<ImportField> uses;   // besides, where given; any other one is refused
+  bool takes_many_inputs = true;
+
+  // The reader, one of these three as `makes` says. Call import_file(), which checks the request.
+  ImportResult (*write_trace)(const ImportRequest& request) = nullptr;
+  CollaborationStatistics (*statistics)(const ImportRequest& request) = nullptr;
+  const PlacementFile* placement_file = nullptr;
+};
+
+/// Every format, in the order of the lists above.
+std::span<const ImportFormat> import_formats();
+
+/// @returns the format of that name, or null
+const ImportFormat* find_import_format(std::string_view name);
+
+/// Imports the inputs into the file `output`, a trace, statistics or a plan.
+/// @returns what was made
+/// @throws Error(kInvalidArgument) for an unknown format, and for a field of the request that is
+///         missing, out of range or not used by the format
+/// @throws Error(kInvalidFile), naming file, layer and token, for what is wrong with an input; then
+///         no output appears, and an older one stays as it was
+///
+/// Cost: each input is read once, by megatron twice.
+ImportResult import_file(const ImportRequest& request);
+
+/// Imports statistics into memory. Loads and pairs must be counts that tokens of top_k distinct
+/// experts each could have produced.
+/// @throws Error as import_file(), and Error(kInvalidArgument) unless the format makes statistics
+CollaborationStatistics import_statistics(const ImportRequest& request);
+
+/// Imports a placement into memory, as a plan without lists and predictions.
+/// @throws Error as import_file(), and Error(kInvalidArgument) unless the format makes a plan
+Plan import_plan(const ImportRequest& request);
+
+}  // namespace c2r

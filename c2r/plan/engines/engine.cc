@@ -1,0 +1,84 @@
+// The table of engines, and how its rows are found by name.
+#include "c2r/plan/engines/engine.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <functional>
+
+#include "c2r/core/error.h"
+#include "c2r/core/shown.h"
+#include "c2r/plan/engines/engine_rows_internal.h"
+#include "c2r/routing/routing.h"
+
+namespace c2r {
+namespace {
+
+void check_map_shape(const MapShape& shape) {
+  C2R_REQUIRE(1 <= shape.num_experts && shape.num_experts <= kMaxExperts, kInvalidArgument,
+              "num_experts is {}, but must be in [1, {}]", shape.num_experts, kMaxExperts);
+  C2R_REQUIRE(1 <= shape.ep_size && shape.ep_size <= kMaxRanks, kInvalidArgument,
+              "ep_size is {}, but must be in [1, {}]", shape.ep_size, kMaxRanks);
+  const std::vector<std::int32_t>& layers = shape.layer_indices;
+  C2R_REQUIRE(1 <= layers.size() && layers.size() <= kMaxLayers, kInvalidArgument,
+              "there are {} MoE layers, but must be 1 to {}", layers.size(), kMaxLayers);
+  const bool ascend = std::ranges::adjacent_find(layers, std::greater_equal{}) == layers.end();
+  C2R_REQUIRE(ascend && layers.front() >= 0 && layers.back() <= kMaxLayerIndex, kInvalidArgument,
+              "layer_indices must ascend within [0, {}]", kMaxLayerIndex);
+}
+
+}  // namespace
+
+std::span<const Engine> engines() {
+  static const Engine rows[] = {engine_rows::sglang(),     engine_rows::tensorrt_llm(),
+                                engine_rows::vllm(),       engine_rows::vllm_ascend(),
+                                engine_rows::omni_infer(), engine_rows::eplb(),
+                                engine_rows::megatron()};
+  return rows;
+}
+
+const Engine& find_engine(std::string_view name) {
+  const auto found = std::ranges::find(engines(), name, &Engine::name);
+  if (found != engines().end()) return *found;
+  std::vector<std::string_view> names;
+  for (const Engine& engine : engines()) names.push_back(engine.name);
+  C2R_THROW(kInvalidArgument, "an engine is {}; not '{}'", fmt::join(names, ", "), shown(name));
+}
+
+const Backend* find_backend(const Engine& engine, std::string_view name) {
+  const auto found = std::ranges::find_if(
+      engine.backends, [&](const Backend& b) { return name.empty() || b.name == name; });
+  return found == engine.backends.end() ? nullptr : &*found;
+}
+
+std::vector<ExportTarget> export_targets() {
+  std::vector<ExportTarget> targets;
+  for (const Engine& engine : engines()) {
+    for (const PlacementFile& file : engine.files) targets.push_back({engine, file});
+  }
+  return targets;
+}
+
+ExportTarget find_export_target(std::string_view name) {
+  std::vector<std::string_view> names;
+  for (const ExportTarget& target : export_targets()) {
+    if (target.file.name == name) return target;
+    names.push_back(target.file.name);
+  }
+  C2R_THROW(kInvalidArgument, "an export target is {}; not '{}'", fmt::join(names, ", "),
+            shown(name));
+}
+
+MapShape map_shape(const Plan& plan) {
+  MapShape shape{.num_experts = plan.num_experts, .ep_size = plan.cluster.ep_size()};
+  for (const PlanLayer& layer : plan.layers) shape.layer_indices.push_back(layer.layer_index);
+  return shape;
+}
+
+std::vector<Placement> read_placements(const PlacementFile& file, std::string_view bytes,
+                                       const MapShape& shape, std::string_view place) {
+  check_map_shape(shape);
+  return file.read(bytes, shape, place);
+}
+
+}  // namespace c2r

@@ -1,0 +1,119 @@
+// vLLM's placement files, which no release reads yet: of pull request 41141, one JSON line with
+// "initial_global_assignments" by MoE layer ordinal, and of pull request 49572,
+// [num_layers][num_slots], or [num_slots] for every layer.
+#include <fmt/format.h>
+
+#include "c2r/core/error.h"
+#include "c2r/core/shown.h"
+#include "c2r/io/json.h"
+#include "c2r/plan/engines/engine_rows_internal.h"
+#include "c2r/plan/engines/placement_files_internal.h"
+
+namespace c2r {
+namespace {
+
+using namespace placement_files;  // NOLINT(google-build-using-namespace)
+
+std::string write_vllm_41141(const Plan& plan, const ExportOptions&) {
+  const std::int64_t num_slots = slots_of_every_layer(plan);
+  Json record = {{"record_type", "eplb_initial_mapping"},
+                 {"version", 1},
+                 {"num_redundant_experts", num_slots - plan.num_experts},
+                 {"num_slots", num_slots},
+                 {"initial_global_assignments", Json::object()}};
+  for (std::size_t l = 0; l < plan.layers.size(); ++l) {
+    record["initial_global_assignments"][std::to_string(l)] =
+        slots_to_json(plan.layers[l].placement);
+  }
+  return record.dump() + "\n";
+}
+
+std::vector<Placement> read_vllm_41141(std::string_view text, const MapShape& shape,
+                                       std::string_view place) {
+  const Json json = parse_json(text, place);
+  json_check_keys(json,
+                  {"record_type", "version", "num_redundant_experts", "num_slots",
+                   "initial_global_assignments"},
+                  "the record", place);
+  const std::string& type = json_string(json_at(json, "record_type", place), "record_type", place);
+  C2R_REQUIRE(type == "eplb_initial_mapping", kInvalidFile,
+              "{}: record_type is '{}', not 'eplb_initial_mapping'", place, shown(type));
+  json_integer(json_at(json, "version", place), 1, 1, "version", place);
+  const auto num_slots =
+      json_integer(json_at(json, "num_slots", place), 1, INT32_MAX, "num_slots", place);
+  const std::int64_t spare = num_slots - shape.num_experts;
+  json_integer(json_at(json, "num_redundant_experts", place), spare, spare, "num_redundant_experts",
+               place);
+  auto placements = placements_by_key(json_at(json, "initial_global_assignments", place),
+                                      ordinals(shape), shape, place);
+  for (const Placement& placement : placements) require_slots(placement, num_slots, place);
+  return placements;
+}
+
+std::string write_vllm_49572(const Plan& plan, const ExportOptions&) {
+  slots_of_every_layer(plan);
+  return all_slots_to_json(plan).dump() + "\n";
+}
+
+std::vector<Placement> read_vllm_49572(std::string_view text, const MapShape& shape,
+                                       std::string_view place) {
+  const Json json = parse_json(text, place);
+  const auto& rows = json_array(json, "the map", place);
+  if (rows.empty() || rows[0].is_array()) return placements_of_rows(json, shape, "the map", place);
+  return {static_cast<std::size_t>(shape.num_layers()),
+          placement_of_row(json, shape, "the map", place)};
+}
+
+std::string vllm_usage(const Plan& plan, std::string_view option, std::string_view path) {
+  return fmt::format(
+      "--enable-expert-parallel --enable-eplb --eplb-config.num_redundant_experts {} "
+      "--eplb-config.{} {}",
+      num_redundant_slots(plan), option, path);
+}
+
+std::string vllm_41141_usage(const Plan& plan, std::string_view path) {
+  return vllm_usage(plan, "initial_mapping_path", path) +
+         " --eplb-config.disable_online_rebalancing true";
+}
+
+std::string vllm_49572_usage(const Plan& plan, std::string_view path) {
+  return vllm_usage(plan, "initial_expert_map_path", path);
+}
+
+constexpr std::string_view kVllm41141Cautions[] = {
+    "vLLM reads this file only with its pull request 41141 applied"};
+constexpr std::string_view kVllm49572Cautions[] = {
+    "vLLM reads this file only with its pull request 49572 applied",
+    "vLLM's balancer replaces the placement every --eplb-config.step_interval steps, 3000 by "
+    "default: give it more than you run"};
+
+constexpr PlacementFile kVllmFiles[] = {{.name = "vllm-41141",
+                                         .suffix = ".jsonl",
+                                         .usage = vllm_41141_usage,
+                                         .write = write_vllm_41141,
+                                         .read = read_vllm_41141,
+                                         .cautions = kVllm41141Cautions},
+                                        {.name = "vllm-49572",
+                                         .suffix = ".json",
+                                         .usage = vllm_49572_usage,
+                                         .write = write_vllm_49572,
+                                         .read = read_vllm_49572,
+                                         .cautions = kVllm49572Cautions}};
+
+// How its other backends (pplx, mori, flashinfer_all2allv and so on) send copies is not known.
+constexpr Backend kVllmBackends[] = {{"allgather_reducescatter", CopyMode::kAllGather},
+                                     {"deepep_high_throughput", CopyMode::kPerNode},
+                                     {"deepep_low_latency", CopyMode::kPerExpert}};
+
+}  // namespace
+
+Engine engine_rows::vllm() {
+  return {.name = "vllm",
+          .files = kVllmFiles,
+          .backends = kVllmBackends,
+          // It chooses by a hash of the token's position, which needs as many copies in expectation
+          // as a random choice.
+          .replica_rule = ReplicaRule::kRandom};
+}
+
+}  // namespace c2r
