@@ -1,3 +1,4 @@
+// Declares the options of commands that run a model, and turns them into SessionOptions.
 #include "c2r/cli/model_options.h"
 
 #include "c2r/cli/app.h"
@@ -22,18 +23,18 @@ void add_rank_group(CLI::App& command, ModelOptions& options) {
 
 }  // namespace
 
-EngineOptions ModelOptions::engine(int used_threads) const {
+SessionOptions ModelOptions::session() const {
   C2R_REQUIRE(dtype == "bf16" || dtype == "f32", kInvalidArgument,
               "--dtype takes bf16 or f32, not '{}'", dtype);
-  return {.arithmetic = dtype == "bf16" ? Arithmetic::kBf16 : Arithmetic::kF32,
-          .num_threads = used_threads,
-          .max_pass_tokens = max_pass_tokens};
-}
-
-DispatchOptions ModelOptions::dispatch(const Cluster& cluster) const {
-  return {.cluster = cluster,
-          .mode = copy_mode.empty() ? default_copy_mode(cluster) : parse_copy_mode(copy_mode),
-          .row_type = parse_row_type(row_type.empty() ? dtype : row_type)};
+  SessionOptions options{.model = model,
+                         .plan = plan,
+                         .arithmetic = dtype == "bf16" ? Arithmetic::kBf16 : Arithmetic::kF32,
+                         .max_pass_tokens = max_pass_tokens,
+                         .num_chunks = num_chunks};
+  if (num_threads > 0) options.num_threads = num_threads;
+  if (!copy_mode.empty()) options.copy_mode = parse_copy_mode(copy_mode);
+  if (!row_type.empty()) options.row_type = parse_row_type(row_type);
+  return options;
 }
 
 void add_model_options(CLI::App& command, ModelOptions& options) {

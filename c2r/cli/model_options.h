@@ -7,8 +7,7 @@
 #include <string>
 
 #include "c2r/cli/ranks.h"
-#include "c2r/dispatch/dispatch.h"
-#include "c2r/engine/engine.h"
+#include "c2r/engine/session.h"
 
 namespace c2r::cli {
 
@@ -24,9 +23,7 @@ struct ModelOptions {
   std::optional<std::int32_t> num_chunks;
 
   /// @throws Error(kInvalidArgument) if a name is unknown
-  EngineOptions engine(int used_threads) const;
-  /// @throws as engine()
-  DispatchOptions dispatch(const Cluster& cluster) const;
+  SessionOptions session() const;
 };
 
 /// Adds all of them. @param options may hold defaults of its own

@@ -19,8 +19,10 @@ struct OpenModel {
   bool is_first_rank() const { return engine.is_first_rank(); }
 };
 
-/// What a command does once it is known that all ranks can: every rank of them calls it.
+/// What a command does once it is known that no rank has failed. Every rank calls it.
 using Work = std::function<void()>;
+/// What a command checks and reads before that. @returns its work
+using Prepare = std::function<Work(OpenModel&)>;
 
 /// Opens the model and runs `prepare`, then the work that it returns, on every rank.
 ///
@@ -28,6 +30,6 @@ using Work = std::function<void()>;
 /// is said in one line by one rank, before any work; all ranks end. On several ranks, rank 0 says
 /// afterwards on standard error what memory each used.
 /// @throws CLI::RuntimeError after such a line; as run_ranks(); without ranks whatever is thrown
-void run_model(const ModelOptions& options, const std::function<Work(OpenModel&)>& prepare);
+void run_model(const ModelOptions& options, const Prepare& prepare);
 
 }  // namespace c2r::cli

@@ -1,14 +1,20 @@
+// Compares fingerprints of what ranks have opened, and tells all ranks of an error on one.
 #include "c2r/engine/agreement.h"
 
 #include <algorithm>
 #include <array>
 #include <fstream>
 #include <iterator>
+#include <new>
+#include <optional>
 #include <span>
 #include <string_view>
+#include <tuple>
+#include <vector>
 
 #include "c2r/core/error.h"
 #include "c2r/core/fingerprint.h"
+#include "c2r/core/shown.h"
 #include "c2r/io/json.h"
 #include "c2r/io/safetensors.h"
 #include "c2r/transport/collectives.h"
@@ -97,13 +103,72 @@ constexpr std::string_view kComparedParts[] = {
     "another config.json", "other weights", "another plan",
     "another copy mode, row type, dtype or number of chunks"};
 
+// What `step` throws, as an Error.
+std::optional<Error> error_of_step(const std::function<void()>& step) {
+  try {
+    step();
+    return std::nullopt;
+  } catch (const Error& e) {
+    return e;
+  } catch (const std::bad_alloc&) {
+    return Error(ErrorCode::kUnsupported, "out of memory");
+  } catch (const std::exception& e) {
+    return Error(ErrorCode::kUnsupported, shown(e.what(), 200));
+  }
+}
+
+// Sends bytes of `root` to all others. Every rank gives as many.
+void broadcast(Transport& transport, RankId root, std::span<std::byte> bytes,
+               const std::string& label) {
+  std::vector<Outgoing> send;
+  std::vector<Incoming> recv;
+  if (transport.rank() == root) {
+    for (std::int32_t peer = 0; peer < transport.ep_size(); ++peer) {
+      if (RankId{peer} != root) send.push_back({RankId{peer}, bytes});
+    }
+  } else {
+    recv.push_back({root, bytes});
+  }
+  transport.start(send, recv, label)->wait();
+}
+
+// The error that `root` has, on every rank.
+Error broadcast_error(Transport& transport, RankId root, const std::optional<Error>& own) {
+  std::string message = own ? own->what() : "";
+  std::array<std::int64_t, 2> header = {own ? static_cast<std::int64_t>(own->code()) : 0,
+                                        std::ssize(message)};
+  broadcast(transport, root, std::as_writable_bytes(std::span(header)), "failed start of the run");
+  message.resize(static_cast<std::size_t>(header[1]));
+  broadcast(transport, root, std::as_writable_bytes(std::span(message)), "what went wrong");
+  return {static_cast<ErrorCode>(header[0]), message};
+}
+
 }  // namespace
 
-void check_same_run(Transport& transport, const Model& model, Arithmetic arithmetic,
-                    const ExpertParallelOptions& options) {
-  const std::array<std::uint64_t, std::size(kComparedParts)> mine = {
-      hash_of_config(model), hash_of_weights(model), hash_of_plan(model.config(), options),
-      hash_of_options(arithmetic, options)};
+bool is_transport_failure(const Error& error) {
+  return error.code() == ErrorCode::kTransport || error.code() == ErrorCode::kTimeout;
+}
+
+void agree_on_errors(Transport& transport, const std::string& label,
+                     const std::function<void()>& step) {
+  const std::optional<Error> own = error_of_step(step);
+  if (own && is_transport_failure(*own)) throw Error(*own);
+  // The lowest rank that has failed gives the largest value.
+  std::int64_t most = own ? transport.ep_size() - std::int64_t(index(transport.rank())) : 0;
+  all_reduce(transport, {&most, 1}, Reduction::kMax, label);
+  if (most == 0) return;
+  const RankId lowest{static_cast<std::int32_t>(transport.ep_size() - most)};
+  throw broadcast_error(transport, lowest, transport.rank() == lowest ? own : std::nullopt);
+}
+
+RunFingerprint fingerprint_of_run(const Model& model, Arithmetic arithmetic,
+                                  const ExpertParallelOptions& options) {
+  return {hash_of_config(model), hash_of_weights(model), hash_of_plan(model.config(), options),
+          hash_of_options(arithmetic, options)};
+}
+
+void check_same_run(Transport& transport, const RunFingerprint& mine) {
+  static_assert(std::tuple_size_v<RunFingerprint> == std::size(kComparedParts));
   const auto all = all_gather<std::uint64_t>(transport, mine, "start of the run");
   for (std::int64_t part = 0; part < all.cols(); ++part) {
     for (std::int64_t rank = 1; rank < all.rows(); ++rank) {

@@ -1,21 +1,52 @@
-// Whether the ranks of a run are about to run the same model in the same way.
+// What ranks agree on before they work together: that none of them has failed, and that all are
+// about to run the same model in the same way.
 #pragma once
 
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "c2r/core/error.h"
 #include "c2r/engine/engine.h"
 
 namespace c2r {
 
-/// Collective: compares what every rank has opened, so that a rank with another checkpoint, plan or
-/// options ends the run instead of spoiling its results or waiting for messages that never come.
+/// Collective: runs `step` on every rank and returns when it has succeeded on all of them. If it
+/// throws on some, every rank throws the same Error, that of the lowest of these ranks. The
+/// transport works as before, so all ranks can end in order.
 ///
-/// Of the weights it compares every tensor's name, type and shape, the gates, and some bytes of
-/// each tensor: enough to tell two checkpoints apart, not to find a damaged byte.
+/// An exception that is no Error becomes one of code kUnsupported; std::bad_alloc is called "out of
+/// memory".
 ///
+/// @param step may be different on each rank; a collective in it must be called by all
+/// @param label of the exchange, the same on every rank
+/// @throws as described; as Exchange::wait(), and then other ranks may not know of it: Error with
+///         code kTransport or kTimeout, also if it comes from `step`
+/// Cost: 8 bytes from each rank to each other; after a failure also the message.
+void agree_on_errors(Transport& transport, const std::string& label,
+                     const std::function<void()>& step);
+
+/// Whether an error of a collective is of the transport: other ranks may not know of it, and the
+/// group has to be ended. All other errors of agree_on_errors() are known on all ranks.
+bool is_transport_failure(const Error& error);
+
+/// What a rank has opened, as one hash for each part that must be the same on all ranks:
+/// config.json, weights, plan, options.
+using RunFingerprint = std::array<std::uint64_t, 4>;
+
+/// Of the weights it takes every tensor's name, type and shape, the gates, and some bytes of each
+/// tensor: enough to tell two checkpoints apart, not to find a damaged byte.
+/// @throws Error(kInvalidFile) if a file cannot be read
+/// Cost: reads the gates, and 256 bytes of each tensor without mapping its pages.
+RunFingerprint fingerprint_of_run(const Model& model, Arithmetic arithmetic,
+                                  const ExpertParallelOptions& options);
+
+/// Collective: compares the fingerprints of all ranks, so that a rank with another checkpoint, plan
+/// or options ends the run instead of spoiling its results or waiting for messages that never come.
 /// @throws Error(kInvalidArgument) on every rank, naming one that differs from rank 0 and in what;
 ///         as Exchange::wait()
-/// Cost: reads the gates, and 256 bytes of each tensor without mapping its pages; 32 bytes from
-/// each rank to each other.
-void check_same_run(Transport& transport, const Model& model, Arithmetic arithmetic,
-                    const ExpertParallelOptions& options);
+/// Cost: 32 bytes from each rank to each other.
+void check_same_run(Transport& transport, const RunFingerprint& mine);
 
 }  // namespace c2r

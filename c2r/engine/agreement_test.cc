@@ -2,12 +2,15 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
+#include <stdexcept>
 
 #include "c2r/core/testing.h"
 #include "c2r/io/file.h"
 #include "c2r/io/json.h"
 #include "c2r/plan/predict.h"
+#include "c2r/transport/collectives.h"
 #include "c2r/transport/in_process.h"
 
 namespace c2r {
@@ -40,7 +43,9 @@ void expect_error(const std::function<void(OwnRun&)>& change, const std::string&
                                                       .layer_indices = config.moe_layers},
                                                      cluster);
     }
-    EXPECT_EQ(error_of([&] { check_same_run(transport, model, run.arithmetic, run.options); }),
+    EXPECT_EQ(error_of([&] {
+                check_same_run(transport, fingerprint_of_run(model, run.arithmetic, run.options));
+              }),
               message);
   });
 }
@@ -92,6 +97,63 @@ TEST(CheckSameRun, TellsOtherOptions) {
   expect_error([](OwnRun& run) { run.options.num_chunks = 2; }, message);
   expect_error([](OwnRun& run) { run.options.dispatch.mode = CopyMode::kPerExpert; }, message);
   expect_error([](OwnRun& run) { run.options.dispatch.row_type = RowType::kF32; }, message);
+}
+
+// Runs a step that fails on `failing` of three ranks, and a collective afterwards. The message of
+// each rank.
+std::vector<std::string> agreed_errors(const std::vector<std::int32_t>& failing) {
+  std::vector<std::string> messages(3);
+  run_in_process(3, [&](Transport& transport) {
+    const auto me = static_cast<std::int32_t>(index(transport.rank()));
+    std::string& message = messages[static_cast<std::size_t>(me)];
+    try {
+      agree_on_errors(transport, "start", [&] {
+        C2R_REQUIRE(std::ranges::count(failing, me) == 0, kInvalidFile, "shard {} is missing", me);
+      });
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kInvalidFile);
+      message = e.what();
+    }
+    std::int64_t sum = me;
+    all_reduce(transport, {&sum, 1}, Reduction::kSum, "afterwards");
+    EXPECT_EQ(sum, 3);
+  });
+  return messages;
+}
+
+TEST(AgreeOnErrors, ThrowsTheErrorOfTheLowestRankOnEveryRank) {
+  EXPECT_EQ(agreed_errors({}), std::vector<std::string>(3, ""));
+  EXPECT_EQ(agreed_errors({0}), std::vector<std::string>(3, "shard 0 is missing"));
+  EXPECT_EQ(agreed_errors({2}), std::vector<std::string>(3, "shard 2 is missing"));
+  EXPECT_EQ(agreed_errors({2, 1}), std::vector<std::string>(3, "shard 1 is missing"));
+}
+
+TEST(AgreeOnErrors, MakesAnErrorOfEveryException) {
+  run_in_process(2, [](Transport& transport) {
+    EXPECT_EQ(error_of([&] {
+                agree_on_errors(transport, "start", [&] {
+                  if (transport.rank() == RankId{1}) throw std::bad_alloc();
+                });
+              }),
+              "out of memory");
+    EXPECT_EQ(error_of([&] {
+                agree_on_errors(transport, "start", [&] {
+                  if (transport.rank() == RankId{0}) throw std::logic_error("an\nempty list");
+                });
+              }),
+              "an\\nempty list");
+  });
+}
+
+TEST(AgreeOnErrors, DoesNotWaitForOthersIfTheTransportHasFailed) {
+  EXPECT_EQ(error_of([] {
+              run_in_process(2, [](Transport& transport) {
+                agree_on_errors(transport, "start", [&] {
+                  if (transport.rank() == RankId{1}) C2R_THROW(kTransport, "the link is down");
+                });
+              });
+            }),
+            "rank 1: the link is down");
 }
 
 }  // namespace

@@ -13,7 +13,10 @@ Model::Model(const std::filesystem::path& folder, const std::filesystem::path& p
   const auto config_path = folder / "config.json";
   config_ = std::make_unique<ModelConfig>(
       parse_config(read_json_file(config_path), config_path.string()));
-  if (!plan.empty()) has_replaced_lists_ = apply_plan(read_plan(plan), plan.string(), *config_);
+  if (!plan.empty()) {
+    plan_ = read_plan(plan);
+    has_replaced_lists_ = apply_plan(*plan_, plan.string(), *config_);
+  }
   checkpoint_ = std::make_unique<Checkpoint>(folder);
   weights_ = std::make_unique<ModelWeights>(find_weights(*config_, *checkpoint_));
 }

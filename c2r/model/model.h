@@ -3,10 +3,12 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 
 #include "c2r/model/checkpoint.h"
 #include "c2r/model/config.h"
 #include "c2r/model/weights.h"
+#include "c2r/plan/plan.h"
 
 namespace c2r {
 
@@ -22,6 +24,8 @@ class Model {
   const ModelConfig& config() const { return *config_; }
   const ModelWeights& weights() const { return *weights_; }
   const Checkpoint& checkpoint() const { return *checkpoint_; }
+  /// The plan that the model was opened with. @returns null if there is none
+  const Plan* plan() const { return plan_ ? &*plan_ : nullptr; }
   /// Whether the plan's lists took the place of some in the config.
   bool has_replaced_lists() const { return has_replaced_lists_; }
 
@@ -31,6 +35,7 @@ class Model {
   std::unique_ptr<ModelConfig> config_;
   std::unique_ptr<Checkpoint> checkpoint_;
   std::unique_ptr<ModelWeights> weights_;
+  std::optional<Plan> plan_;
   bool has_replaced_lists_ = false;
 };
 

@@ -11,9 +11,8 @@
 #include <string_view>
 
 #include "c2r/core/error.h"
-#include "c2r/engine/memory.h"
 #include "c2r/engine/profile.h"
-#include "c2r/plan/predict.h"
+#include "c2r/engine/session.h"
 #include "c2r/transport/mpi/mpi_transport.h"
 
 namespace {
@@ -60,18 +59,10 @@ NextSequence sequences() {
 }
 
 void run(Transport& transport, const char* folder, const char* output) {
-  (void)ranks_of_this_machine(transport);
-  const Model model(folder);
-  const ModelConfig& config = model.config();
-  ExpertParallelOptions options{.dispatch = {.cluster = {1, transport.ep_size()}}};
-  options.placements = contiguous_placements({.num_experts = config.num_experts,
-                                              .top_k = config.top_k,
-                                              .layer_indices = config.moe_layers},
-                                             options.dispatch.cluster);
-  Engine engine(model, {.num_threads = 1, .max_pass_tokens = 8}, transport, options);
+  Session session({.model = folder, .num_threads = 1, .max_pass_tokens = 8}, transport);
   NoProgress progress;
-  (void)profile(engine, sequences(), {.output = output, .window = 64}, progress);
-  if (engine.is_first_rank()) fmt::print(stderr, "all done\n");
+  (void)profile(session.engine(), sequences(), {.output = output, .window = 64}, progress);
+  if (session.is_first_rank()) fmt::print(stderr, "all done\n");
 }
 
 }  // namespace

@@ -12,10 +12,10 @@ from failing_runs import FailureTests
 
 
 class Failures(FailureTests, unittest.TestCase):
-    # The exchange that the rank does not start: loading the model, rank 0's input, agreeing on a
+    # The exchange that the rank does not start: machines, loading the model, rank 0's input, agreeing on a
     # pass, routing, telling who gets what, sending rows, computing experts, the second layer,
     # results.
-    phases = ["machines of the ranks", "the next sequences (sizes)", "pass 1", "layer 1 counts",
+    phases = ["machines of the ranks", "start of the run", "the next sequences (sizes)", "pass 1", "layer 1 counts",
               "layer 1 lists", "layer 1 chunk 0 dispatch", "layer 1 chunk 0 combine",
               "layer 2 chunk 0 dispatch", "choices (sizes)"]
     phase_of_control_c = "layer 1 lists"

@@ -157,7 +157,7 @@ class Ranks(CommandLine):
         done = self.run_ranks(1, "inspect", "tiny_model")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
 
-    def test_what_one_rank_lacks_is_said_by_that_rank(self):
+    def test_what_one_rank_lacks_is_said_once(self):
         words = [C2R, "score", "--tokens", "tokens.jsonl"]
         done = subprocess.run([MPIEXEC, "-n", "2", *words, "tiny_model", ":", "-n", "1", *words, "x"],
                               cwd=self.folder, text=True, capture_output=True, timeout=120, check=False)
