@@ -7,7 +7,9 @@
 #include "c2r/cli/app.h"
 #include "c2r/cli/model_options.h"
 #include "c2r/cli/model_run.h"
+#include "c2r/cli/text_input.h"
 #include "c2r/core/error.h"
+#include "c2r/engine/prompts.h"
 
 namespace c2r::cli {
 namespace {
@@ -44,64 +46,39 @@ GenerateRequest request_of(const GenerateOptions& options, std::span<const Token
 Work prepare_one(const GenerateOptions& options, OpenModel& open) {
   const Json value =
       options.tokens.empty() ? Json(options.prompt) : parse_json(options.tokens, "--tokens");
-  auto prompt = open.coder.tokens_of(value, "--tokens");
+  auto prompt = open.encoder.tokens_of(value, "--tokens");
   check_request(request_of(options, prompt), open.model.config());
   return [&options, &open, prompt = std::move(prompt)] {
     if (options.tokens.empty()) {
-      print_text(open.engine, request_of(options, prompt), open.coder.tokenizer());
+      print_text(open.engine, request_of(options, prompt), open.encoder.tokenizer());
     } else {
       print_generated(open.engine, request_of(options, prompt));
     }
   };
 }
 
-struct Prompt {
-  std::vector<TokenId> tokens;
-  bool is_text = false;
-};
-
-std::vector<Prompt> read_prompts(const GenerateOptions& options, OpenModel& open) {
-  std::vector<Prompt> prompts;
-  JsonLines lines(options.prompts);
-  while (const auto line = lines.next()) {
-    prompts.push_back({open.coder.tokens_of(*line, lines.place()), line->is_string()});
-    try {
-      check_request(request_of(options, prompts.back().tokens), open.model.config());
-    } catch (const Error& e) {
-      C2R_THROW(kInvalidArgument, "{}: {}", lines.place(), e.what());
-    }
-  }
-  C2R_REQUIRE(!prompts.empty(), kInvalidArgument, "{}: there is no prompt", options.prompts);
-  return prompts;
-}
-
-std::string json_line(const std::vector<TokenId>& text, bool is_text, TextCoder& coder) {
+void print_json(std::span<const TokenId> text, bool is_text, TextEncoder& encoder) {
   Json json;
   if (is_text) {
-    json["text"] = coder.tokenizer().decode(text, SpecialTokens::kSkip);
+    json["text"] = encoder.tokenizer().decode(text, SpecialTokens::kSkip);
   } else {
-    json["tokens"] = text;
+    json["tokens"] = std::vector(text.begin(), text.end());
   }
-  return json_text(json) + "\n";
+  std::cout << json_text(json) << "\n" << std::flush;
 }
 
 // All prompts of a file together. A line is printed once it and those before it are known.
 Work prepare_many(const GenerateOptions& options, OpenModel& open) {
-  return [&options, &open, prompts = read_prompts(options, open)] {
-    std::vector<GenerateRequest> requests;
-    requests.reserve(prompts.size());
-    for (const Prompt& prompt : prompts) requests.push_back(request_of(options, prompt.tokens));
-    std::vector<std::vector<TokenId>> texts(prompts.size());
-    std::vector<bool> is_done(prompts.size());
-    std::size_t next = 0;
-    (void)generate_all(
-        open.engine, requests, options.batch_size, [&](std::size_t i, TokenId token, bool is_last) {
-          texts[i].push_back(token);
-          is_done[i] = is_last;
-          for (; next < prompts.size() && is_done[next]; ++next) {
-            std::cout << json_line(texts[next], prompts[next].is_text, open.coder) << std::flush;
-          }
-        });
+  // The requests borrow the prompts' tokens.
+  const auto prompts = std::make_shared<const std::vector<Prompt>>(
+      read_prompts(options.prompts, open.encoder, read_text_input));
+  const auto requests =
+      generate_requests(*prompts, options.max_new_tokens, options.sampling, open.model.config());
+  return [&options, &open, prompts, requests] {
+    generate_in_order(open.engine, requests, options.batch_size,
+                      [&](std::size_t request, std::span<const TokenId> text) {
+                        print_json(text, (*prompts)[request].is_text, open.encoder);
+                      });
   };
 }
 

@@ -1,10 +1,10 @@
 // `c2r inspect`: what is in a model's folder.
 #include <iostream>
 #include <memory>
-#include <numeric>
 
 #include "c2r/cli/app.h"
 #include "c2r/cli/output.h"
+#include "c2r/engine/model_sizes.h"
 #include "c2r/io/json.h"
 #include "c2r/model/model.h"
 
@@ -16,33 +16,7 @@ struct InspectOptions {
   bool is_json = false;
 };
 
-struct Sizes {
-  std::int64_t weight_bytes = 0;  // all tensors
-  std::int64_t expert_bytes = 0;  // of routed experts
-  std::int64_t token_bytes = 0;   // that one token's forward pass reads
-  std::int64_t kv_bytes = 0;      // of one token in the cache, in bf16
-};
-
-Sizes sizes_of(const Model& model) {
-  const ModelConfig& config = model.config();
-  Sizes sizes{
-      .weight_bytes = model.checkpoint().num_bytes(),
-      .kv_bytes = std::int64_t{4} * config.num_layers * config.num_kv_heads * config.head_dim};
-  std::int64_t unchosen = 0;
-  for (const LayerWeights& layer : model.weights().layers) {
-    if (!layer.moe) continue;
-    std::int64_t bytes = 0;
-    for (const ExpertWeights& expert : layer.moe->experts) bytes += expert.num_bytes();
-    sizes.expert_bytes += bytes;
-    unchosen += bytes - bytes * config.top_k / config.num_experts;
-  }
-  const RowsView& embeddings = model.weights().embeddings;
-  const std::int64_t rows_not_read = config.has_tied_embeddings ? 0 : embeddings.num_bytes();
-  sizes.token_bytes = sizes.weight_bytes - unchosen - rows_not_read;
-  return sizes;
-}
-
-Json to_json(const Model& model, const Sizes& sizes) {
+Json to_json(const Model& model, const ModelSizes& sizes) {
   const ModelConfig& c = model.config();
   Json json = {{"family", c.family->name},
                {"model_type", c.family->model_type},
@@ -61,13 +35,13 @@ Json to_json(const Model& model, const Sizes& sizes) {
                {"dense_intermediate", c.dense_intermediate},
                {"weight_bytes", sizes.weight_bytes},
                {"expert_bytes", sizes.expert_bytes},
-               {"bytes_per_token", sizes.token_bytes},
-               {"kv_bytes_per_token", sizes.kv_bytes}};
+               {"bytes_per_token", sizes.bytes_per_token},
+               {"kv_bytes_per_token", sizes.kv_bytes_per_token}};
   json["top_t"] = c.constraints.empty() ? Json(nullptr) : Json(c.constraints[0].top_t);
   return json;
 }
 
-std::string to_text(const Model& model, const Sizes& sizes) {
+std::string to_text(const Model& model, const ModelSizes& sizes) {
   const ModelConfig& c = model.config();
   const auto mb = [](std::int64_t bytes) { return static_cast<double>(bytes) / 1e6; };
   std::string text = fmt::format(
@@ -93,13 +67,14 @@ std::string to_text(const Model& model, const Sizes& sizes) {
   text += fmt::format(
       "weights      {:.1f} MB, of which {:.1f} MB in routed experts\n"
       "a token      reads {:.1f} MB of weights; its keys and values take {:.3f} MB in bf16\n",
-      mb(sizes.weight_bytes), mb(sizes.expert_bytes), mb(sizes.token_bytes), mb(sizes.kv_bytes));
+      mb(sizes.weight_bytes), mb(sizes.expert_bytes), mb(sizes.bytes_per_token),
+      mb(sizes.kv_bytes_per_token));
   return text;
 }
 
 void inspect(const InspectOptions& options) {
   const Model model(options.model, options.plan);
-  const Sizes sizes = sizes_of(model);
+  const ModelSizes sizes = sizes_of(model);
   std::cout << (options.is_json ? json_text(to_json(model, sizes), 1) + "\n"
                                 : to_text(model, sizes));
 }

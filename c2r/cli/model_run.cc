@@ -44,8 +44,8 @@ void run_in_one_process(const ModelOptions& options, const Prepare& prepare) {
   std::vector<std::string> warnings;  // after the other line
   Session session(options.session(),
                   [&](const std::string& warning) { warnings.push_back(warning); });
-  TextCoder coder(options.model, session.model().config());
-  OpenModel open{session.model(), session.engine(), coder};
+  TextEncoder encoder(options.model, session.model().config());
+  OpenModel open{session.model(), session.engine(), encoder};
   print_unused_placement(options, open.model);
   for (const std::string& warning : warnings) print_line(options, warning);
   prepare(open)();
@@ -54,7 +54,7 @@ void run_in_one_process(const ModelOptions& options, const Prepare& prepare) {
 // What a rank has and does once all ranks know that none of them has failed.
 struct RankRun {
   std::optional<Session> session;
-  std::optional<TextCoder> coder;
+  std::optional<TextEncoder> encoder;
   std::optional<OpenModel> open;
   std::vector<std::string> warnings;  // printed once all ranks can run
   Work work;
@@ -67,8 +67,8 @@ void open_and_prepare(const ModelOptions& options, Transport& transport, const P
   agree_on_errors(transport, "options of the run", [&] { session_options = options.session(); });
   run.session.emplace(*session_options, transport,
                       [&](const std::string& warning) { run.warnings.push_back(warning); });
-  run.coder.emplace(options.model, run.session->model().config());
-  run.open.emplace(OpenModel{run.session->model(), run.session->engine(), *run.coder});
+  run.encoder.emplace(options.model, run.session->model().config());
+  run.open.emplace(OpenModel{run.session->model(), run.session->engine(), *run.encoder});
   agree_on_errors(transport, "start of the run", [&] { run.work = prepare(*run.open); });
 }
 

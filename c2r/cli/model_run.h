@@ -5,8 +5,8 @@
 #include <memory>
 
 #include "c2r/cli/model_options.h"
-#include "c2r/cli/sequences.h"
 #include "c2r/engine/engine.h"
+#include "c2r/engine/sequence_files.h"
 
 namespace c2r::cli {
 
@@ -14,7 +14,7 @@ namespace c2r::cli {
 struct OpenModel {
   const Model& model;
   Engine& engine;
-  TextCoder& coder;
+  TextEncoder& encoder;
 
   bool is_first_rank() const { return engine.is_first_rank(); }
 };

@@ -9,7 +9,7 @@
 #include "c2r/cli/model_run.h"
 #include "c2r/cli/output.h"
 #include "c2r/cli/progress_line.h"
-#include "c2r/cli/sequences.h"
+#include "c2r/cli/text_input.h"
 #include "c2r/core/error.h"
 
 namespace c2r::cli {
@@ -40,7 +40,8 @@ Work prepare_profile(const ProfileOptions& options, OpenModel& open) {
   if (options.max_tokens > 0) request.max_tokens = options.max_tokens;
   check_request(request, open.model.config());
   if (open.is_first_rank()) check_output(options.output, inputs_of(options));
-  auto sequences = std::make_shared<Sequences>(options.files, open.coder);
+  check_sequence_files(options.files);
+  auto sequences = std::make_shared<SequenceReader>(options.files, open.encoder, read_text_input);
   return [&open, request, sequences] {
     const auto progress = make_progress(open.engine.is_first_rank(), "profiling", "tokens");
     const auto result = profile(

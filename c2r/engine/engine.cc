@@ -1,3 +1,4 @@
+// Cuts prompts into passes, and lets ranks agree before each pass.
 #include "c2r/engine/engine.h"
 
 #include <algorithm>
@@ -59,8 +60,8 @@ MatrixView<const float> Engine::forward(std::span<const SequenceSlice> batch,
   return decoder_.forward(batch, on_routing);
 }
 
-// Whether any rank has tokens for the next pass, given how many are here. Tells what the last one
-// took, too: the rank that waited least is the largest of the negative times.
+// @returns whether any rank has tokens for the next pass. The same exchange carries the times of
+// the last pass: of the negative waiting times the largest is that of the rank that waited least.
 bool Engine::agree_on_pass(std::int64_t num_tokens) {
   if (transport_ == nullptr) return num_tokens > 0;
   const auto nanoseconds = [](PipelineTimes::Duration duration) {
@@ -75,7 +76,7 @@ bool Engine::agree_on_pass(std::int64_t num_tokens) {
   return most[0] > 0;
 }
 
-// Of a pass of so many tokens, given what the last one took.
+// Chooses the chunks of a pass of `num_tokens` tokens from the times of the last pass.
 void Engine::choose_chunks(std::int64_t num_tokens, double waited_s, double computed_s) {
   if (!chunks_) return;
   const auto num_layers = double(config().num_moe_layers());

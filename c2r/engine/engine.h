@@ -1,10 +1,10 @@
-// A model that runs: on which threads and ranks, in which arithmetic, and how prompts are cut.
+// Runs a model's forward passes on the threads of one process, or on one rank of several.
 //
-// On several ranks each runs sequences of its own, while the experts of every layer are spread over
-// all of them. So a forward pass is collective: ranks agree before each that somebody has tokens
-// left, and those without take part with none. Whoever has run its sequences calls
-// finish_passes(), which returns on all ranks at once. Whatever else an engine's functions need
-// from all ranks (profile(), score_all(), generate_all()) says so.
+// On several ranks each rank runs sequences of its own, while the experts of every layer are spread
+// over all ranks. So a forward pass is collective: before each pass the ranks agree on whether any
+// of them has tokens left, and a rank without tokens takes part with none. A rank that has run its
+// sequences calls finish_passes(), which returns on all ranks at once. profile(), score_all() and
+// generate_all() are collective as well, and say what they need from each rank.
 #pragma once
 
 #include <cstdint>
@@ -82,7 +82,7 @@ class Engine {
   Decoder decoder_;
   std::int64_t num_passes_ = 0;
   std::int64_t last_tokens_ = 0;      // of the rank with most, in the last pass
-  std::optional<PassChunks> chunks_;  // none: as many as was said, always
+  std::optional<PassChunks> chunks_;  // none: the options give the number of chunks
 };
 
 }  // namespace c2r

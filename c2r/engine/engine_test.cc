@@ -124,7 +124,7 @@ TEST_F(Scores, AreTheLogSoftmaxOfTheOtherImplementationsLogits) {
       expected += logit - std::log(sum);
       is_greedy = is_greedy && logit == *std::ranges::max_element(logits);
     }
-    const Score got = score(engine, prompt_, first);
+    const Score got = score(engine, {prompt_, first});
     // Each logit is within 1e-4 of the largest, about 10, as the golden test checks.
     EXPECT_NEAR(got.log_likelihood, expected, 2e-3 * static_cast<double>(12 - first) + 1e-12);
     EXPECT_EQ(got.num_tokens, 12 - first);
@@ -134,11 +134,46 @@ TEST_F(Scores, AreTheLogSoftmaxOfTheOtherImplementationsLogits) {
 
 TEST_F(Scores, KnowTheGreedyText) {
   Engine engine = this->engine();
-  const Score got = score(engine, all(), std::ssize(prompt_));
+  const Score got = score(engine, {all(), std::ssize(prompt_)});
   EXPECT_TRUE(got.is_greedy);
   EXPECT_NEAR(got.perplexity(), std::exp(-got.log_likelihood / 64), 1e-12);
-  EXPECT_EQ(error_of([&] { (void)score(engine, prompt_, 0); }),
-            "tokens are scored from position 0 on, but it must be in [1, 12]");
+}
+
+TEST_F(Scores, RefuseRequestsThatTheModelCannotRun) {
+  Engine engine = this->engine();
+  const auto error = [&](Tokens tokens, std::int64_t first_scored) {
+    return error_of([&] { (void)score(engine, {std::move(tokens), first_scored}); });
+  };
+  EXPECT_EQ(error(prompt_, 0), "tokens are scored from position 0 on, but it must be in [1, 12]");
+  EXPECT_EQ(error(prompt_, 13), "tokens are scored from position 13 on, but it must be in [1, 12]");
+  EXPECT_EQ(error(prompt_, 12), "no error");
+  EXPECT_EQ(error({}, 1), "no error");
+  EXPECT_EQ(error({}, 2), "tokens are scored from position 2 on, but it must be in [1, 1]");
+  // The last token is looked up among the logits without a pass.
+  EXPECT_EQ(error({TokenId{1}, TokenId{64}}, 1), "token 64 is not in the vocabulary of 64");
+  EXPECT_EQ(error({TokenId{1}, TokenId{2}, TokenId{-1}}, 1),
+            "token -1 is not in the vocabulary of 64");
+  EXPECT_EQ(error(Tokens(129, TokenId{1}), 1), "no error");  // the last needs no position
+  EXPECT_EQ(error(Tokens(130, TokenId{1}), 1),
+            "a sequence of 129 tokens was asked for, but the model has positions for 1 to 128");
+}
+
+// Requests without scored tokens before, between and behind others.
+TEST_F(Scores, AreReportedInTheOrderOfRequests) {
+  Engine engine = this->engine();
+  const std::vector<ScoreRequest> requests{
+      {}, {prompt_, 1}, {{TokenId{5}}, 1}, {prompt_, 12}, {prompt_, 4}, {}};
+  std::vector<std::int64_t> num_tokens;
+  const Score total = score_all(
+      engine,
+      [&, next = std::size_t{0}]() mutable {
+        return next < requests.size() ? std::optional(requests[next++]) : std::nullopt;
+      },
+      [&](const Score& score) { num_tokens.push_back(score.num_tokens); }, progress_);
+  EXPECT_EQ(num_tokens, (std::vector<std::int64_t>{0, 11, 0, 0, 8, 0}));
+  Score expected = score(engine, requests[1]);
+  expected.add(score(engine, requests[4]));
+  EXPECT_EQ(total, expected);
 }
 
 using Generation = TinyModel;
@@ -189,6 +224,21 @@ TEST_F(Generation, GivesTheSameTextsTogetherAsAlone) {
   }
 }
 
+// Texts of different lengths, so that later requests are finished first.
+TEST_F(Generation, ReportsFinishedTextsInTheOrderOfRequests) {
+  std::vector<GenerateRequest> requests;
+  for (const std::int64_t length : {9, 2, 5, 1}) {
+    requests.push_back({.prompt = prompt_, .max_new_tokens = length});
+  }
+  Engine engine = this->engine();
+  std::vector<Tokens> texts;
+  generate_in_order(engine, requests, 3, [&](std::size_t request, std::span<const TokenId> text) {
+    EXPECT_EQ(request, texts.size());
+    texts.emplace_back(text.begin(), text.end());
+  });
+  EXPECT_EQ(texts, generate_all(engine, requests, 1));
+}
+
 // Weights are read once for a token of each text.
 TEST_F(Generation, GivesEachTextOfABatchATokenInEveryPass) {
   Engine engine = this->engine();
@@ -206,6 +256,8 @@ TEST_F(Generation, RefusesOptionsOutOfRange) {
     return error_of([&] { (void)generate(engine, request); });
   };
   EXPECT_EQ(error({}), "the prompt has no token");
+  const Tokens unknown{TokenId{1}, TokenId{64}};
+  EXPECT_EQ(error({.prompt = unknown}), "token 64 is not in the vocabulary of 64");
   EXPECT_EQ(error({.prompt = prompt_, .max_new_tokens = 0}),
             "max_new_tokens is 0, but must be at least 1");
   EXPECT_EQ(error({.prompt = prompt_, .max_new_tokens = 118}),
@@ -241,6 +293,17 @@ TEST(Sample, DrawsAsOftenAsTheProbabilitiesSay) {
   const auto sharp = count({.temperature = 0.5f});  // squares: 16/22, 4/22, 1/22, 1/22
   EXPECT_NEAR(sharp[1], 8000 * 16.0 / 22, 179);
   EXPECT_EQ(count({.temperature = 0}), (std::vector<int>{0, 8000, 0, 0}));
+}
+
+TEST(Sample, RefusesWhatItCannotDrawFrom) {
+  std::mt19937_64 rng(1);
+  const std::vector<float> logits = {1, 0};
+  EXPECT_EQ(error_of([&] { (void)sample({}, {}, rng); }),
+            "there are no logits to draw a token from");
+  EXPECT_EQ(error_of([&] { (void)sample(logits, {.temperature = -1}, rng); }),
+            "the temperature is -1, but must be at least 0");
+  EXPECT_EQ(error_of([&] { (void)sample(logits, {.temperature = 1, .top_p = 2}, rng); }),
+            "top_p is 2, but must be in (0, 1]");
 }
 
 TEST(Sample, RefusesLogitsThatAreNotFinite) {

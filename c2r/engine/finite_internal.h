@@ -1,4 +1,4 @@
-// What score and generate ask of a model's last logits.
+// Checks that the logits of a model are finite before they are used.
 #pragma once
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Draws tokens, and runs the texts of a batch together.
 #include "c2r/engine/generate.h"
 
 #include <algorithm>
@@ -25,6 +26,13 @@ std::vector<std::int32_t> nucleus(std::span<const double> weights, double top_p)
   });
   order.erase(end, order.end());
   return order;
+}
+
+void check_sampling(const Sampling& sampling) {
+  C2R_REQUIRE(sampling.temperature >= 0 && std::isfinite(sampling.temperature), kInvalidArgument,
+              "the temperature is {}, but must be at least 0", sampling.temperature);
+  C2R_REQUIRE(0 < sampling.top_p && sampling.top_p <= 1, kInvalidArgument,
+              "top_p is {}, but must be in (0, 1]", sampling.top_p);
 }
 
 // One text in progress.
@@ -98,6 +106,8 @@ class GenerationBatch {
 }  // namespace
 
 TokenId sample(std::span<const float> logits, const Sampling& sampling, std::mt19937_64& rng) {
+  C2R_REQUIRE(!logits.empty(), kInvalidArgument, "there are no logits to draw a token from");
+  check_sampling(sampling);
   require_finite(logits);
   const auto best = std::ranges::max_element(logits);
   if (sampling.temperature == 0) return TokenId{static_cast<std::int32_t>(best - logits.begin())};
@@ -127,10 +137,8 @@ void check_request(const GenerateRequest& request, const ModelConfig& config) {
   C2R_REQUIRE(!prompt.empty(), kInvalidArgument, "the prompt has no token");
   C2R_REQUIRE(max_new_tokens >= 1, kInvalidArgument, "max_new_tokens is {}, but must be at least 1",
               max_new_tokens);
-  C2R_REQUIRE(sampling.temperature >= 0 && std::isfinite(sampling.temperature), kInvalidArgument,
-              "the temperature is {}, but must be at least 0", sampling.temperature);
-  C2R_REQUIRE(0 < sampling.top_p && sampling.top_p <= 1, kInvalidArgument,
-              "top_p is {}, but must be in (0, 1]", sampling.top_p);
+  check_sampling(sampling);
+  check_tokens(prompt, config);
   check_length(std::ssize(prompt) + max_new_tokens - 1, config);
 }
 
@@ -153,6 +161,22 @@ std::vector<std::vector<TokenId>> generate_all(Engine& engine,
   }
   engine.finish_passes();
   return texts;
+}
+
+void generate_in_order(Engine& engine, std::span<const GenerateRequest> requests,
+                       std::int64_t batch_size, const TextObserver& on_text) {
+  std::vector<std::vector<TokenId>> texts(requests.size());
+  std::vector<bool> is_done(requests.size());
+  std::size_t next = 0;  // the first that is not reported
+  const auto observe = [&](std::size_t request, TokenId token, bool is_last) {
+    texts[request].push_back(token);
+    is_done[request] = is_last;
+    for (; next < texts.size() && is_done[next]; ++next) {
+      on_text(next, texts[next]);
+      texts[next] = {};
+    }
+  };
+  (void)generate_all(engine, requests, batch_size, observe);
 }
 
 std::vector<TokenId> generate(Engine& engine, const GenerateRequest& request,

@@ -18,7 +18,10 @@ struct Sampling {
 };
 
 /// A token drawn from `logits`. Ties go to the lower token.
-/// @throws Error(kInvalidFile) if a logit is not finite
+/// @param logits at least one
+/// @throws Error(kInvalidFile) if a logit is not finite; Error(kInvalidArgument) if an option is
+/// out
+///         of range
 /// Cost: O(n) without top_p, O(n log n) with it.
 TokenId sample(std::span<const float> logits, const Sampling& sampling, std::mt19937_64& rng);
 
@@ -29,8 +32,9 @@ struct GenerateRequest {
 };
 
 /// What generate_all() checks first.
-/// @throws Error(kInvalidArgument) if prompt and new tokens do not fit the model's positions, or an
-///         option is out of range
+/// @throws Error(kInvalidArgument) if prompt and new tokens do not fit the model's positions, a
+/// token
+///         is not in the vocabulary, or an option is out of range
 void check_request(const GenerateRequest& request, const ModelConfig& config);
 
 /// Sees each new token as it is known, the one that ends a text too.
@@ -53,6 +57,16 @@ std::vector<std::vector<TokenId>> generate_all(Engine& engine,
                                                std::span<const GenerateRequest> requests,
                                                std::int64_t batch_size,
                                                const TokenObserver& on_token = {});
+
+/// Sees a finished text.
+/// @param request its position among the requests
+using TextObserver = std::function<void(std::size_t request, std::span<const TokenId> text)>;
+
+/// As generate_all(), but calls `on_text` once for each request, in the order of requests, as soon
+/// as its text and those of all requests before it are finished.
+/// @throws as generate_all()
+void generate_in_order(Engine& engine, std::span<const GenerateRequest> requests,
+                       std::int64_t batch_size, const TextObserver& on_text);
 
 /// The same for one prompt. @returns the new tokens; none but on rank 0
 std::vector<TokenId> generate(Engine& engine, const GenerateRequest& request,

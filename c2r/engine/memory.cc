@@ -1,3 +1,4 @@
+// Reads what Linux says of the machine, and adds up the weights in the slots of ranks.
 #include "c2r/engine/memory.h"
 
 #include <fmt/ranges.h>
@@ -45,6 +46,30 @@ std::int64_t expert_bytes(const MoeWeights& moe) {
   return sum;
 }
 
+void check_placements(const ModelConfig& config, std::span<const Placement> placements,
+                      std::span<const RankId> ranks) {
+  C2R_REQUIRE(std::ssize(placements) == config.num_moe_layers(), kInvalidArgument,
+              "there are {} placements, but the model has {} MoE layers", placements.size(),
+              config.num_moe_layers());
+  for (const Placement& placement : placements) {
+    C2R_REQUIRE(placement.num_experts == config.num_experts, kInvalidArgument,
+                "a placement is for {} experts, but the model has {}", placement.num_experts,
+                config.num_experts);
+    for (const RankId rank : ranks) {
+      C2R_REQUIRE(0 <= static_cast<std::int32_t>(rank) &&
+                      std::int64_t(index(rank)) < placement.slots.rows(),
+                  kInvalidArgument, "rank {} is not one of the placement's {}",
+                  static_cast<std::int32_t>(rank), placement.slots.rows());
+    }
+    for (const ExpertId e : placement.slots.all()) {
+      C2R_REQUIRE(e == kNoExpert || (0 <= static_cast<std::int32_t>(e) &&
+                                     static_cast<std::int32_t>(e) < config.num_experts),
+                  kInvalidArgument, "a slot names expert {}, but the model has {}",
+                  static_cast<std::int32_t>(e), config.num_experts);
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<RankId> ranks_of_this_machine(Transport& transport) {
@@ -63,6 +88,7 @@ int num_threads_of_rank(Transport& transport) {
 
 std::int64_t weight_bytes(const Model& model, std::span<const Placement> placements,
                           std::span<const RankId> ranks) {
+  check_placements(model.config(), placements, ranks);
   std::int64_t sum = model.checkpoint().num_bytes();
   std::size_t moe_layer = 0;
   for (const LayerWeights& layer : model.weights().layers) {

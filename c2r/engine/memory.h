@@ -1,4 +1,4 @@
-// What a rank has of its machine: processors, memory, and the weights that it must hold.
+// Which processors and how much memory of its machine a rank may use, and which weights it needs.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +24,9 @@ int num_threads_of_rank(Transport& transport);
 /// Bytes of the weights that some ranks together need: everything but the routed experts, and the
 /// experts in their slots. What several need counts once, as ranks of one machine share its pages.
 /// @param placements [num_moe_layers]
+/// @throws Error(kInvalidArgument) if they are not for the model's layers and experts, or not for
+/// the
+///         ranks
 std::int64_t weight_bytes(const Model& model, std::span<const Placement> placements,
                           std::span<const RankId> ranks);
 

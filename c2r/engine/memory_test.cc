@@ -81,14 +81,15 @@ TEST(RankMemory, HoldsTheWeightsOfItsOwnSlotsOnly) {
     Engine engine(model, {.num_threads = 1}, transport, options);
     const ScoreRequest all{.tokens = std::vector<TokenId>(63, TokenId{5})};
     int num_left = 8;
-    score_all(
+    NoProgress progress;
+    (void)score_all(
         engine,
         [&]() -> std::optional<ScoreRequest> {
           ScoreRequest request = all;
           for (TokenId& token : request.tokens) token = TokenId{std::int32_t(rng() % kVocab)};
           return num_left-- > 0 ? std::optional(request) : std::nullopt;
         },
-        [](const Score&) {});
+        {}, progress);
     const auto memory = gather_memory(transport, model);
     const std::lock_guard lock(mutex);
     const MoeWeights& moe = *model.weights().layers[0].moe;
@@ -131,6 +132,22 @@ TEST(RankMemory, IsCheckedForTheRanksOfAMachineTogether) {
   EXPECT_EQ(testing::error_of([&] { check_memory(model, placements, one, 1'500'000); }),
             "the machine of rank 1 has 1.50 MB of memory available, but its weights are 13.18 MB; "
             "spread the ranks over more machines");
+}
+
+TEST(RankMemory, RefusesPlacementsOfAnotherModel) {
+  const Model model(large_model());
+  const std::vector<RankId> ranks{RankId{0}, RankId{1}};
+  const auto error = [&](const std::vector<Placement>& placements) {
+    return testing::error_of([&] { (void)weight_bytes(model, placements, ranks); });
+  };
+  EXPECT_EQ(error({}), "there are 0 placements, but the model has 1 MoE layers");
+  EXPECT_EQ(error({testing::make_placement(4, {{0, 1}, {2, 3}})}),
+            "a placement is for 4 experts, but the model has 8");
+  EXPECT_EQ(error({testing::make_placement(8, {{0, 1, 2, 3, 4, 5, 6, 7}})}),
+            "rank 1 is not one of the placement's 1");
+  auto placement = testing::make_placement(8, {{0, 1, 2, 3}, {4, 5, 6, 7}});
+  placement.slots(1, 3) = ExpertId{8};
+  EXPECT_EQ(error({placement}), "a slot names expert 8, but the model has 8");
 }
 
 TEST(RankMemory, KnowsWhichRanksShareAMachine) {

@@ -1,3 +1,4 @@
+// Chooses the chunks of a pass from the times of the longest pass in one chunk.
 #include "c2r/engine/pass_chunks.h"
 
 namespace c2r {

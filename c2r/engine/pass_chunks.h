@@ -1,4 +1,4 @@
-// The chunks of the passes of a model, from what passes before took.
+// Chooses the number of chunks of a forward pass from the times of passes before.
 #pragma once
 
 #include <cstdint>
@@ -8,19 +8,20 @@
 
 namespace c2r {
 
-/// Whoever makes the same calls gets the same answers; so all ranks agree.
+/// Results depend on the calls alone, so ranks that make the same calls agree.
 class PassChunks {
  public:
   /// @param rows_per_token the rows of an expert, on average, for one token of every rank
   explicit PassChunks(double rows_per_token) : rows_per_token_(rows_per_token) {}
 
-  /// Of a pass in as many chunks as choose() said.
+  /// Adds the times of a pass that ran in as many chunks as choose() had returned.
   /// @param num_tokens of the rank with most
-  /// @param waited_s,computed_s a layer's, as OneChunkTimes has them
+  /// @param waited_s,computed_s of one layer, as OneChunkTimes has them
   void add(std::int64_t num_tokens, double waited_s, double computed_s);
-  /// For a pass of so many tokens. 1 until two passes were added, of which the first finds no
-  /// weights in memory, and for a pass of more than twice the tokens of any measured one: that is
-  /// measured, because a short pass tells latencies only.
+  /// @returns the chunks for a pass of `num_tokens` tokens. It is 1 until two passes were added,
+  /// because the first pass finds no weights in memory, and for a pass of more than twice the
+  /// tokens of any measured one: that pass is measured, because the times of a short pass are
+  /// latencies.
   std::int32_t choose(std::int64_t num_tokens) const;
 
  private:

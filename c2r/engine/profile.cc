@@ -1,10 +1,12 @@
+// Runs a model over windows of text on all ranks, and writes their choices in the order of one
+// process.
 #include "c2r/engine/profile.h"
 
 #include <algorithm>
 #include <span>
 
 #include "c2r/core/error.h"
-#include "c2r/engine/deal.h"
+#include "c2r/engine/distribute.h"
 #include "c2r/trace/trace.h"
 #include "c2r/transport/collectives.h"
 
@@ -73,6 +75,8 @@ void check_request(const ProfileRequest& request, const ModelConfig& config) {
   C2R_REQUIRE(1 <= request.window && request.window <= config.max_positions, kInvalidArgument,
               "the window is {}, but the model has positions for 1 to {} tokens", request.window,
               config.max_positions);
+  C2R_REQUIRE(request.max_tokens.value_or(0) >= 0, kInvalidArgument,
+              "max_tokens is {}, but must be at least 0", request.max_tokens.value_or(0));
 }
 
 ProfileResult profile(Engine& engine, const NextSequence& next, const ProfileRequest& request,
@@ -86,14 +90,16 @@ ProfileResult profile(Engine& engine, const NextSequence& next, const ProfileReq
   std::optional<TraceWriter> writer;
   if (engine.is_first_rank()) writer.emplace(request.output, header, /*has_weights=*/true);
   Windows windows(next, request.window, request.max_tokens.value_or(INT64_MAX));
-  const auto next_piece = [&]() -> std::optional<Piece> {
-    const auto window = windows.next();
-    return window ? std::optional(piece_of(*window)) : std::nullopt;
+  const auto next_item = [&]() -> std::optional<WorkItem> {
+    while (const auto window = windows.next()) {
+      if (!window->tokens.empty()) return work_item_of(window->tokens);
+    }
+    return std::nullopt;
   };
   ProfileResult result;
-  while (const auto piece = deal(engine.transport(), next_piece)) {
+  while (const auto item = distribute(engine.transport(), next_item)) {
     for (const WindowChoices& choices :
-         gather_choices(engine.transport(), choices_of(engine, tokens_of(*piece)))) {
+         gather_choices(engine.transport(), choices_of(engine, tokens_of(*item)))) {
       const std::int64_t num_tokens = append(choices, header, *writer);
       result.num_tokens += num_tokens;
       result.num_sequences += num_tokens > 0 ? 1 : 0;

@@ -14,9 +14,9 @@
 namespace c2r {
 
 struct ProfileRequest {
-  std::filesystem::path output;            // the trace
-  std::string model_name;                  // for its header
-  std::int64_t window = 1024;              // longer sequences are cut into pieces of so many tokens
+  std::filesystem::path output;  // the trace
+  std::string model_name;        // for its header
+  std::int64_t window = 1024;    // longer sequences are cut into windows of so many tokens
   std::optional<std::int64_t> max_tokens;  // stop once so many are recorded
 };
 
@@ -25,14 +25,17 @@ struct ProfileResult {
 };
 
 /// What profile() checks first.
-/// @throws Error(kInvalidArgument) if the window does not fit the model's positions
+/// @throws Error(kInvalidArgument) if the window does not fit the model's positions, or
+/// `max_tokens` is
+///         negative
 void check_request(const ProfileRequest& request, const ModelConfig& config);
 
 /// Runs the model over every sequence and writes its choices, with their weights, as a trace. The
 /// paper's procedure: long texts in windows of 1,024 tokens that do not see each other.
 ///
-/// Collective: windows are dealt to the ranks in turn. Only rank 0 calls `next`, writes the file
-/// and knows the result. Where routing is the same, so is the file, however many ranks there are.
+/// Collective: windows are distributed to the ranks in turn. Only rank 0 calls `next`, writes the
+/// file and knows the result. Where routing is the same, so is the file, however many ranks there
+/// are.
 ///
 /// @param progress counts tokens; the total is `max_tokens`, or not known
 /// @throws as check_request(); Error(kInvalidArgument) if a token is out of range; nothing is left

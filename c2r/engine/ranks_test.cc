@@ -110,15 +110,23 @@ TEST_P(Ranks, ScoreAsOneProcessInTheOrderOfRequests) {
   }
   std::vector<Score> expected;
   Engine engine(model, kEngine);
-  score_all(engine, one_by_one(requests), [&](const Score& score) { expected.push_back(score); });
+  NoProgress progress;
+  (void)score_all(
+      engine, one_by_one(requests), [&](const Score& score) { expected.push_back(score); },
+      progress);
   ASSERT_EQ(expected.size(), requests.size());
+  std::int64_t num_scored = 0;
+  for (const Score& score : expected) num_scored += score.num_tokens;
   for (std::uint64_t seed = 0; seed < 4; ++seed) {
     std::vector<Score> got;
     run(model, options(model.config(), CopyMode::kPerExpert, RowType::kF32, seed), [&](Engine& e) {
-      score_all(e, on_first_rank(e, requests), [&](const Score& score) {
+      NoProgress silent;
+      const auto on_score = [&](const Score& score) {
         ASSERT_TRUE(e.is_first_rank());
         got.push_back(score);
-      });
+      };
+      const Score total = score_all(e, on_first_rank(e, requests), on_score, silent);
+      EXPECT_EQ(total.num_tokens, e.is_first_rank() ? num_scored : 0);
     });
     EXPECT_EQ(got, expected);
   }
@@ -137,16 +145,21 @@ TEST_P(Ranks, ScoreNearlyAsOneProcessWithRowsOfBf16) {
     }
     std::vector<Score> expected;
     Engine engine(model, kEngine);
-    score_all(engine, one_by_one(requests), [&](const Score& score) { expected.push_back(score); });
+    NoProgress progress;
+    (void)score_all(
+        engine, one_by_one(requests), [&](const Score& score) { expected.push_back(score); },
+        progress);
     for (const CopyMode mode : {CopyMode::kPerExpert, CopyMode::kPerRank, CopyMode::kPerNode}) {
       SCOPED_TRACE(fmt::format("{}, {}", family, name_of(mode)));
       std::size_t next = 0;
       run(model, options(model.config(), mode, RowType::kBf16, 1), [&](Engine& e) {
-        score_all(e, on_first_rank(e, requests), [&](const Score& score) {
+        NoProgress silent;
+        const auto on_score = [&](const Score& score) {
           const Score& one = expected[next++];
           EXPECT_EQ(score.num_tokens, one.num_tokens);
           EXPECT_NEAR(score.log_likelihood, one.log_likelihood, -0.03 * one.log_likelihood);
-        });
+        };
+        (void)score_all(e, on_first_rank(e, requests), on_score, silent);
       });
       EXPECT_EQ(next, expected.size());
     }

@@ -1,10 +1,13 @@
+// Computes log-likelihoods from logits, and gathers those of all ranks in the order of requests.
 #include "c2r/engine/score.h"
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
+#include <limits>
 
 #include "c2r/core/error.h"
-#include "c2r/engine/deal.h"
+#include "c2r/engine/distribute.h"
 #include "c2r/engine/finite_internal.h"
 #include "c2r/transport/collectives.h"
 
@@ -26,14 +29,69 @@ Score score_row(std::span<const float> logits, TokenId token) {
 }
 
 // A request as it travels: its tokens, then first_scored.
-Piece piece_of(const ScoreRequest& request) {
-  Piece piece = c2r::piece_of(request.tokens);
-  piece.push_back(static_cast<std::int32_t>(request.first_scored));
-  return piece;
+WorkItem work_item_of_request(const ScoreRequest& request) {
+  WorkItem item = work_item_of(request.tokens);
+  item.push_back(static_cast<std::int32_t>(request.first_scored));
+  return item;
 }
 
-ScoreRequest request_of(std::span<const std::int32_t> piece) {
-  return {.tokens = tokens_of(piece.first(piece.size() - 1)), .first_scored = piece.back()};
+ScoreRequest request_of(std::span<const std::int32_t> item) {
+  return {.tokens = tokens_of(item.first(item.size() - 1)), .first_scored = item.back()};
+}
+
+// The requests of rank 0 that have no score yet, in their order. Those without scored tokens are
+// not sent to any rank; their score is reported when all before them are known.
+class PendingRequests {
+ public:
+  PendingRequests(const NextScoreRequest& next, const ModelConfig& config,
+                  const ScoreObserver& on_score)
+      : next_(next), config_(config), on_score_(on_score) {}
+
+  // The next request to send.
+  std::optional<WorkItem> next_work_item() {
+    while (const auto request = next_()) {
+      check_request(*request, config_);
+      is_scored_.push_back(request->has_scored_tokens());
+      if (is_scored_.back()) return work_item_of_request(*request);
+    }
+    return std::nullopt;
+  }
+
+  // Takes the score of the next request that was sent.
+  void add(const Score& score) {
+    report_unscored();
+    is_scored_.pop_front();
+    report(score);
+    report_unscored();
+  }
+
+  // Reports the requests without scored tokens that are next.
+  void report_unscored() {
+    for (; !is_scored_.empty() && !is_scored_.front(); is_scored_.pop_front()) report({});
+  }
+
+ private:
+  void report(const Score& score) {
+    if (on_score_) on_score_(score);
+  }
+
+  const NextScoreRequest& next_;
+  const ModelConfig& config_;
+  const ScoreObserver& on_score_;
+  std::deque<bool> is_scored_;
+};
+
+// The scores of one round on rank 0, in the order of ranks; elsewhere nothing.
+std::vector<Score> scores_of_round(Engine& engine, const WorkItem& item) {
+  std::vector<Score> mine;
+  if (!item.empty()) mine.push_back(score(engine, request_of(item)));
+  engine.finish_passes();
+  if (engine.transport() == nullptr) return mine;
+  std::vector<Score> all;
+  for (const auto& part : gather<Score>(*engine.transport(), mine, "scores")) {
+    all.insert(all.end(), part.begin(), part.end());
+  }
+  return all;
 }
 
 }  // namespace
@@ -48,54 +106,55 @@ double Score::perplexity() const {
   return std::exp(-log_likelihood / static_cast<double>(num_tokens));
 }
 
-Score score(Engine& engine, std::span<const TokenId> tokens, std::int64_t first_scored) {
-  C2R_REQUIRE(1 <= first_scored && first_scored <= std::ssize(tokens), kInvalidArgument,
+void check_request(const ScoreRequest& request, const ModelConfig& config) {
+  const auto& [tokens, first_scored] = request;
+  const std::int64_t last_first = std::max<std::int64_t>(1, std::ssize(tokens));
+  C2R_REQUIRE(1 <= first_scored && first_scored <= last_first, kInvalidArgument,
               "tokens are scored from position {} on, but it must be in [1, {}]", first_scored,
-              tokens.size());
+              last_first);
+  check_tokens(tokens, config);
+  // The last token is only predicted, so it needs no position.
+  if (request.has_scored_tokens()) check_length(std::ssize(tokens) - 1, config);
+}
+
+Score score(Engine& engine, const ScoreRequest& request) {
+  check_request(request, engine.config());
   Score total;
-  if (first_scored == std::ssize(tokens)) return total;
+  if (!request.has_scored_tokens()) return total;
+  const std::span<const TokenId> tokens = request.tokens;
   KvCache cache = engine.make_cache(std::ssize(tokens) - 1);
   Matrix<float> logits;
-  engine.prefill(cache, tokens.first(tokens.size() - 1),
-                 [&](std::int64_t first, MatrixView<const float> states) {
-                   // The state of token t predicts token t + 1.
-                   std::int64_t row = std::max<std::int64_t>(0, first_scored - 1 - first);
-                   while (row < states.rows()) {
-                     const std::int64_t end = std::min(states.rows(), row + kRowsAtOnce);
-                     logits.reshape(end - row, engine.config().vocab_size);
-                     engine.decoder().logits(states.rows(row, end), logits);
-                     for (std::int64_t r = row; r < end; ++r) {
-                       total.add(score_row(logits.row(r - row),
-                                           tokens[static_cast<std::size_t>(first + r + 1)]));
-                     }
-                     row = end;
-                   }
-                 });
+  // The state of token t predicts token t + 1.
+  const auto score_states = [&](std::int64_t first, MatrixView<const float> states) {
+    std::int64_t row = std::max<std::int64_t>(0, request.first_scored - 1 - first);
+    while (row < states.rows()) {
+      const std::int64_t end = std::min(states.rows(), row + kRowsAtOnce);
+      logits.reshape(end - row, engine.config().vocab_size);
+      engine.decoder().logits(states.rows(row, end), logits);
+      for (std::int64_t r = row; r < end; ++r) {
+        total.add(score_row(logits.row(r - row), tokens[static_cast<std::size_t>(first + r + 1)]));
+      }
+      row = end;
+    }
+  };
+  engine.prefill(cache, tokens.first(tokens.size() - 1), score_states);
   return total;
 }
 
-void score_all(Engine& engine, const std::function<std::optional<ScoreRequest>()>& next,
-               const std::function<void(const Score& score)>& on_score) {
-  const auto next_piece = [&]() -> std::optional<Piece> {
-    const auto request = next();
-    if (!request) return std::nullopt;
-    return piece_of(*request);
-  };
-  Transport* const transport = engine.transport();
-  while (const auto piece = deal(transport, next_piece)) {
-    std::vector<Score> scores;  // of this rank, then of the round
-    if (!piece->empty()) {
-      const ScoreRequest request = request_of(*piece);
-      scores.push_back(score(engine, request.tokens, request.first_scored));
+Score score_all(Engine& engine, const NextScoreRequest& next, const ScoreObserver& on_score,
+                Progress& progress) {
+  PendingRequests pending(next, engine.config(), on_score);
+  Score total;
+  while (const auto item =
+             distribute(engine.transport(), [&] { return pending.next_work_item(); })) {
+    for (const Score& one : scores_of_round(engine, *item)) {
+      total.add(one);
+      progress.update(total.num_tokens, 0);
+      pending.add(one);
     }
-    engine.finish_passes();
-    if (transport != nullptr) {
-      const auto parts = gather<Score>(*transport, scores, "scores");
-      scores.clear();
-      for (const auto& part : parts) scores.insert(scores.end(), part.begin(), part.end());
-    }
-    for (const Score& one : scores) on_score(one);
   }
+  pending.report_unscored();
+  return total;
 }
 
 }  // namespace c2r

@@ -3,7 +3,7 @@
 //
 //   run_mpi([&](Transport& transport) {
 //     Session session({.model = "model", .plan = "plan.json"}, transport);
-//     score_all(session.engine(), next_request, on_score);
+//     score_all(session.engine(), next_request, on_score, progress);
 //   }, timeout, report);
 #pragma once
 

@@ -40,15 +40,12 @@ std::filesystem::path random_plan(const Cluster& cluster) {
 double score_in(Session& session) {
   std::vector<TokenId> tokens;
   for (std::int32_t t = 0; t < 30; ++t) tokens.push_back(TokenId{t * t % 60});
-  double log_likelihood = 0;
-  score_all(
-      session.engine(),
-      [&, is_asked = false]() mutable -> std::optional<ScoreRequest> {
-        if (std::exchange(is_asked, true)) return std::nullopt;
-        return ScoreRequest{.tokens = tokens};
-      },
-      [&](const Score& score) { log_likelihood = score.log_likelihood; });
-  return log_likelihood;
+  const auto next = [&, is_asked = false]() mutable -> std::optional<ScoreRequest> {
+    if (std::exchange(is_asked, true)) return std::nullopt;
+    return ScoreRequest{.tokens = tokens};
+  };
+  NoProgress progress;
+  return score_all(session.engine(), next, {}, progress).log_likelihood;
 }
 
 TEST(Session, GivesOnRanksWhatItGivesInOneProcess) {

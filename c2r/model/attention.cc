@@ -56,6 +56,14 @@ void check_length(std::int64_t num_tokens, const ModelConfig& config) {
               num_tokens, config.max_positions);
 }
 
+void check_tokens(std::span<const TokenId> tokens, const ModelConfig& config) {
+  for (const TokenId token : tokens) {
+    const auto id = static_cast<std::int64_t>(token);
+    C2R_REQUIRE(0 <= id && id < config.vocab_size, kInvalidArgument,
+                "token {} is not in the vocabulary of {}", id, config.vocab_size);
+  }
+}
+
 KvCache::KvCache(const ModelConfig& config, Arithmetic arithmetic, std::int64_t capacity)
     : type_(arithmetic == Arithmetic::kBf16 ? ElementType::kBf16 : ElementType::kF32),
       num_kv_heads_(config.num_kv_heads),

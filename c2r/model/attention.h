@@ -15,6 +15,9 @@ namespace c2r {
 /// @throws Error(kInvalidArgument) unless the model has positions for a sequence of `num_tokens`
 void check_length(std::int64_t num_tokens, const ModelConfig& config);
 
+/// @throws Error(kInvalidArgument) if a token is not in [0, vocab_size)
+void check_tokens(std::span<const TokenId> tokens, const ModelConfig& config);
+
 /// The keys and values of one sequence in all layers. Keys are stored as the rows of a matrix
 /// whose product with queries are the scores, values as the rows of one whose product with
 /// probabilities is the output, so that both are products as of weights.

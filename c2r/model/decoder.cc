@@ -21,11 +21,7 @@ void check_batch(std::span<const SequenceSlice> batch, const ModelConfig& config
     C2R_REQUIRE(cache->num_tokens() + std::ssize(tokens) <= cache->capacity(), kInvalidArgument,
                 "{} new tokens do not fit a cache with {} of {} in use", tokens.size(),
                 cache->num_tokens(), cache->capacity());
-    for (const TokenId token : tokens) {
-      const auto id = static_cast<std::int64_t>(token);
-      C2R_REQUIRE(0 <= id && id < config.vocab_size, kInvalidArgument,
-                  "token {} is not in the vocabulary of {}", id, config.vocab_size);
-    }
+    check_tokens(tokens, config);
   }
 }
 

@@ -1,0 +1,113 @@
+// Token sequences from files: texts, and token ids as JSON. What models score, profile and
+// continue.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "c2r/core/ids.h"
+#include "c2r/io/json.h"
+#include "c2r/model/config.h"
+#include "c2r/tokenizer/tokenizer.h"
+
+namespace c2r {
+
+/// Returns the text of a file. A program may give one that knows more names, as "-" for standard
+/// input; the library itself reads files only.
+using TextReader = std::function<std::string(const std::string& path)>;
+
+/// The text of a file, decompressed if its name ends in .xz.
+/// @throws Error(kInvalidFile) if it cannot be read, or as check_utf8()
+std::string read_utf8_file(const std::string& path);
+
+/// @param name of the text, for messages
+/// @throws Error(kInvalidFile) if `text` is not UTF-8, with the place, and with what to do if
+/// another
+///         program has compressed it
+void check_utf8(std::string_view text, const std::string& name);
+
+/// Turns texts into the token ids of a model. The tokenizer is loaded when it is first needed, so
+/// that a model without one can run token ids.
+class TextEncoder {
+ public:
+  /// @param model_folder has the tokenizer's files
+  /// @param config must outlive this object
+  TextEncoder(std::filesystem::path model_folder, const ModelConfig& config)
+      : folder_(std::move(model_folder)), config_(config) {}
+
+  /// @throws Error(kInvalidFile) if it has more tokens than the model; as Tokenizer::load()
+  const Tokenizer& tokenizer();
+
+  /// The tokens of a JSON value: of a string its tokens, of an array of integers these as ids.
+  /// @param place of the value, for messages
+  /// @throws Error(kInvalidFile) if it is neither, or an id is not in [0, vocab_size)
+  std::vector<TokenId> tokens_of(const Json& value, std::string_view place);
+
+ private:
+  std::filesystem::path folder_;
+  const ModelConfig& config_;
+  std::optional<Tokenizer> tokenizer_;
+};
+
+/// Reads a file of JSON values, one a line, one at a time. Memory: the file's text.
+class JsonLines {
+ public:
+  /// @throws what `read` throws
+  explicit JsonLines(const std::string& path, const TextReader& read = read_utf8_file);
+
+  /// @returns the next value, or nothing at the end; empty lines are skipped
+  /// @throws Error(kInvalidFile) if a line is not JSON
+  std::optional<Json> next();
+  /// "FILE:3", the line of the value that next() returned last.
+  std::string place() const;
+  /// The number of that line, from 1.
+  std::int64_t line() const { return line_; }
+
+ private:
+  std::string path_, text_;
+  std::size_t begin_ = 0;
+  std::int64_t line_ = 0;
+};
+
+struct SequenceFiles {
+  std::vector<std::string> texts;   // one text each; *.jsonl, *.ndjson: {"text": "..."} a line
+  std::vector<std::string> tokens;  // an array of token ids a line
+};
+
+/// Where a sequence comes from.
+struct SequencePlace {
+  std::string input;                 // the file, as it was named
+  std::optional<std::int64_t> line;  // from 1; none: the file is one text
+};
+
+/// Reads the token sequences of files one by one, first those of the texts.
+class SequenceReader {
+ public:
+  /// @param files,encoder must outlive this object
+  /// @throws Error(kInvalidArgument) if a text is neither plain text nor JSON lines, by its name
+  SequenceReader(const SequenceFiles& files, TextEncoder& encoder,
+                 TextReader read = read_utf8_file);
+
+  /// @returns the next sequence, or nothing at the end
+  /// @throws Error(kInvalidFile), naming the file and the line
+  std::optional<std::vector<TokenId>> next();
+  /// Of the sequence that next() returned last.
+  const SequencePlace& place() const { return place_; }
+
+ private:
+  std::optional<std::vector<TokenId>> next_of_lines();
+
+  const SequenceFiles& files_;
+  TextEncoder& encoder_;
+  TextReader read_;
+  std::size_t next_file_ = 0;       // of texts, then of tokens
+  std::optional<JsonLines> lines_;  // of the file that is being read, if it has lines
+  SequencePlace place_;
+};
+
+}  // namespace c2r
