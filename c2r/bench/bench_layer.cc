@@ -1,25 +1,21 @@
+// Runs and times the variants of a layer benchmark in turn.
 #include "c2r/bench/bench_layer.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <iterator>
+#include <memory>
 
-#include "c2r/core/enum_names.h"
+#include "c2r/bench/median.h"
 #include "c2r/core/error.h"
-#include "c2r/core/rng.h"
 #include "c2r/dispatch/chunks.h"
 #include "c2r/placement/cost/reach.h"
 #include "c2r/transport/collectives.h"
 
 namespace c2r {
 namespace {
-
-constexpr LayerShape kShapes[] = {{"qwen1.5-moe", 60, 4, 2048, 1408, 5632},
-                                  {"llama-moe", 8, 2, 4096, 1376, 0},
-                                  {"olmoe", 64, 8, 2048, 1024, 0},
-                                  {"mixtral-8x7b", 8, 2, 4096, 14336, 0},
-                                  {"deepseek-v3", 256, 8, 7168, 2048, 2048}};
 
 static_assert(std::size(kPipelinePhases) == kNumPhases);
 constexpr std::string_view kPhaseNames[kNumPhases] = {
@@ -260,6 +256,24 @@ std::int32_t Runner::choose_chunks(const PipelineTimes& times) {
   return pipeline_.num_chunks();
 }
 
+void check_batch(const LayerBatch& batch, const LayerBenchOptions& options,
+                 const RandomExperts* experts) {
+  const auto& [x, topk_idx, topk_weights] = batch;
+  const LayerShape& shape = options.shape;
+  C2R_REQUIRE(
+      x.cols() == shape.hidden && topk_idx.cols() == shape.top_k && topk_idx.rows() == x.rows() &&
+          topk_weights.rows() == x.rows() && topk_weights.cols() == shape.top_k,
+      kInvalidArgument,
+      "the batch has {}x{} values, {}x{} choices and {}x{} weights, but the layer has hidden "
+      "{} and top-{}",
+      x.rows(), x.cols(), topk_idx.rows(), topk_idx.cols(), topk_weights.rows(),
+      topk_weights.cols(), shape.hidden, shape.top_k);
+  C2R_REQUIRE(options.num_rounds >= 1, kInvalidArgument, "num_rounds is {}, but must be at least 1",
+              options.num_rounds);
+  C2R_REQUIRE(experts != nullptr || !options.has_experts, kInvalidArgument,
+              "there are no experts to compute with");
+}
+
 double slowest(Transport& transport, Clock::duration own) {
   std::vector<std::int64_t> time{nanoseconds(own)};
   all_reduce(transport, time, Reduction::kMax, "times");
@@ -268,80 +282,20 @@ double slowest(Transport& transport, Clock::duration own) {
 
 }  // namespace
 
-std::span<const LayerShape> layer_shapes() {
-  return kShapes;
-}
-
-const LayerShape& layer_shape(std::string_view name) {
-  const auto* const found = std::ranges::find(kShapes, name, &LayerShape::name);
-  if (found != std::end(kShapes)) return *found;
-  std::vector<std::string_view> names;
-  for (const LayerShape& shape : kShapes) names.push_back(shape.name);
-  refuse_name("a layer is", names, name);
-}
-
-RandomExperts::RandomExperts(const LayerShape& shape) {
-  const std::int64_t largest = std::max(shape.intermediate, shape.shared_intermediate);
-  const std::int64_t expert_values = 3 * shape.hidden * shape.intermediate;
-  constexpr std::int64_t kMaxValues = std::int64_t{128} << 20;
-  const std::int64_t num_values =
-      std::max(3 * shape.hidden * largest, std::min(shape.num_experts * expert_values, kMaxValues));
-  values_.resize(std::size_t(num_values));
-  // Magnitudes of 2^-7 to 2^-6 with random signs and digits.
-  std::uint64_t state = 1;
-  for (Bf16& value : values_) {
-    state = state * 6364136223846793005U + 1442695040888963407U;
-    value = Bf16{static_cast<std::uint16_t>(((state >> 33) & 0x807fU) | 0x3c00U)};
-  }
-  const auto add = [&](std::int64_t at, std::int64_t intermediate) {
-    const std::int64_t matrix = shape.hidden * intermediate;
-    const auto view = [&](std::int64_t m, std::int64_t outputs, std::int64_t inputs) {
-      const auto bytes = std::as_bytes(
-          std::span(values_).subspan(std::size_t(at + m * matrix), std::size_t(matrix)));
-      return RowsView(bytes, ElementType::kBf16, outputs, inputs);
-    };
-    experts_.push_back({.gate = view(0, intermediate, shape.hidden),
-                        .up = view(1, intermediate, shape.hidden),
-                        .down = view(2, shape.hidden, intermediate)});
-  };
-  for (std::int64_t e = 0; e < shape.num_experts; ++e) {
-    add(e * expert_values % (num_values - expert_values + 1) / 64 * 64, shape.intermediate);
-  }
-  if (shape.shared_intermediate > 0) add(0, shape.shared_intermediate);
-}
-
-LayerBatch make_layer_batch(Matrix<ExpertId> topk_idx, std::int64_t hidden, std::uint64_t seed) {
-  LayerBatch batch{.x = {topk_idx.rows(), hidden},
-                   .topk_weights = {topk_idx.rows(), topk_idx.cols()}};
-  batch.topk_idx = std::move(topk_idx);
-  std::uint64_t state = mix_bits(seed);
-  for (float& v : batch.x.all()) {
-    state = state * 6364136223846793005U + 1442695040888963407U;
-    v = to_float(to_bf16(static_cast<float>(static_cast<double>(state >> 11) * 0x1p-52 - 1)));
-  }
-  for (std::int64_t t = 0; t < batch.topk_weights.rows(); ++t) {
-    for (std::int64_t k = 0; k < batch.topk_weights.cols(); ++k) {
-      batch.topk_weights(t, k) = 1 / float(k + 2);
-    }
-  }
-  return batch;
-}
-
 std::span<const std::string_view> phase_names() {
   return kPhaseNames;
 }
 
-double median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  std::ranges::sort(values);
-  const std::size_t middle = values.size() / 2;
-  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+bool computes_experts(std::size_t phase) {
+  const auto member = kPipelinePhases[phase];
+  return member == &PipelineTimes::experts || member == &PipelineTimes::meanwhile;
 }
 
 std::vector<VariantResult> bench_layer(Transport& transport, ThreadPool& pool,
                                        const LayerBenchOptions& options,
                                        const RandomExperts* experts, const LayerBatch& batch,
                                        std::span<const LayerVariant> variants, Progress& progress) {
+  check_batch(batch, options, experts);
   Compute compute(pool, options, experts);
   std::vector<std::unique_ptr<Runner>> runners;
   std::vector<VariantResult> results(variants.size());

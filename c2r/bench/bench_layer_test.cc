@@ -12,18 +12,6 @@ namespace {
 
 using testing::error_of;
 
-TEST(LayerShape, IsFoundByName) {
-  EXPECT_EQ(layer_shape("llama-moe").num_experts, 8);
-  EXPECT_EQ(error_of([] { layer_shape("llama"); }),
-            "a layer is qwen1.5-moe, llama-moe, olmoe, mixtral-8x7b or deepseek-v3; not 'llama'");
-}
-
-TEST(Median, IsTheMiddle) {
-  EXPECT_EQ(median({}), 0);
-  EXPECT_EQ(median({3, 1, 2}), 2);
-  EXPECT_EQ(median({4, 1, 2, 3}), 2.5);
-}
-
 // A small layer in every mode: bench_layer() itself checks results and volume.
 TEST(BenchLayer, ChecksAndCountsEveryVariant) {
   const LayerShape shape{"small", 8, 2, 32, 48, 64};
@@ -63,6 +51,32 @@ TEST(BenchLayer, ChecksAndCountsEveryVariant) {
       EXPECT_EQ(sum(result.dispatch_bytes), sum(result.combine_bytes));
     }
   });
+}
+
+TEST(BenchLayer, RefusesABatchOfAnotherShape) {
+  const LayerShape shape{"small", 8, 2, 32, 48, 64};
+  const RandomExperts experts(shape);
+  const auto error = [&](const LayerBatch& batch, const LayerBenchOptions& options,
+                         const RandomExperts* given) {
+    return error_of([&] {
+      run_in_process(1, [&](Transport& transport) {
+        ThreadPool pool(1);
+        NoProgress progress;
+        (void)bench_layer(transport, pool, options, given, batch, {}, progress);
+      });
+    });
+  };
+  const LayerBatch batch = make_layer_batch(Matrix<ExpertId>(3, 2, ExpertId{1}), 32, 1);
+  EXPECT_EQ(error(batch, {.shape = shape}, &experts), "no error");
+  EXPECT_EQ(
+      error(make_layer_batch(Matrix<ExpertId>(3, 2, ExpertId{1}), 16, 1), {.shape = shape},
+            &experts),
+      "rank 0: the batch has 3x16 values, 3x2 choices and 3x2 weights, but the layer has hidden 32 "
+      "and top-2");
+  EXPECT_EQ(error(batch, {.shape = shape, .num_rounds = 0}, &experts),
+            "rank 0: num_rounds is 0, but must be at least 1");
+  EXPECT_EQ(error(batch, {.shape = shape}, nullptr),
+            "rank 0: there are no experts to compute with");
 }
 
 }  // namespace

@@ -1,9 +1,11 @@
+// Runs prompts and steps of a model in turn, and counts what they multiply and read.
 #include "c2r/bench/bench_model.h"
 
 #include <algorithm>
 #include <chrono>
 #include <random>
 
+#include "c2r/bench/median.h"
 #include "c2r/core/error.h"
 #include "c2r/core/rng.h"
 
@@ -25,7 +27,9 @@ class CostCounter {
         static_cast<std::size_t>(config_.moe_layers[static_cast<std::size_t>(moe_layer)]);
     const auto& experts = weights_.layers[layer].moe->experts;
     std::vector<std::int64_t> num_rows(experts.size());
-    for (const ExpertId e : routing.topk_idx.all()) ++num_rows[index(e)];
+    for (const ExpertId e : routing.topk_idx.all()) {
+      if (e != kNoExpert) ++num_rows[index(e)];
+    }
     for (std::size_t e = 0; e < experts.size(); ++e) add(experts[e], num_rows[e]);
   }
 
@@ -151,6 +155,17 @@ void check_request(const ModelBenchRequest& request, const ModelConfig& config) 
               kInvalidArgument, "there must be at least one round, and one sequence in a batch");
   check_length(request.prompt_tokens, config);
   check_length(request.num_steps, config);
+}
+
+PhaseRates rates_of(const ModelBenchPhase& phase) {
+  C2R_REQUIRE(!phase.seconds.empty(), kInvalidArgument, "no round of the phase was timed");
+  const double median_s = median(phase.seconds);
+  const auto tokens = static_cast<double>(phase.num_tokens);
+  return {.tokens_per_s = tokens / median_s,
+          .flop_per_s = static_cast<double>(phase.flop) / median_s,
+          .weight_bytes_per_s = static_cast<double>(phase.weight_bytes) / median_s,
+          .slowest_tokens_per_s = tokens / std::ranges::max(phase.seconds),
+          .fastest_tokens_per_s = tokens / std::ranges::min(phase.seconds)};
 }
 
 std::vector<ModelBenchPhase> bench_model(Engine& engine, const Model& model,

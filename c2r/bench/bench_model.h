@@ -30,6 +30,16 @@ struct ModelBenchPhase {
   std::int64_t weight_bytes = 0;
 };
 
+struct PhaseRates {
+  double tokens_per_s = 0;  // of the round with the median time, as the next two
+  double flop_per_s = 0;
+  double weight_bytes_per_s = 0;
+  double slowest_tokens_per_s = 0, fastest_tokens_per_s = 0;  // of any round
+};
+
+/// @throws Error(kInvalidArgument) if no round was timed
+PhaseRates rates_of(const ModelBenchPhase& phase);
+
 /// Runs a prefill to warm up, and then all phases in turn in each round.
 ///
 /// Collective: rank 0 runs the sequences and the others serve their experts to them; only rank 0

@@ -1,11 +1,9 @@
 // `c2r bench model`: prompts and steps of a whole model, timed.
 #include "c2r/bench/bench_model.h"
 
-#include <algorithm>
 #include <iostream>
 #include <memory>
 
-#include "c2r/bench/bench_layer.h"
 #include "c2r/cli/app.h"
 #include "c2r/cli/bench_model.h"
 #include "c2r/cli/model_options.h"
@@ -46,15 +44,13 @@ void print_model_json(const BenchModelOptions& options,
 void print_model_table(const std::vector<ModelBenchPhase>& phases) {
   std::vector<std::vector<std::string>> rows{
       {"", "batch", "tokens/s", "slowest", "fastest", "GFLOP/s", "GB/s of weights"}};
+  const auto number = [](double value) { return fmt::format("{:.2f}", value); };
   for (const ModelBenchPhase& phase : phases) {
-    const double seconds = median(phase.seconds);
-    const auto rate = [](double amount, double s) { return fmt::format("{:.2f}", amount / s); };
-    const auto tokens = static_cast<double>(phase.num_tokens);
+    const PhaseRates rates = rates_of(phase);
     rows.push_back({std::string(phase.name), fmt::format("{}", phase.batch_size),
-                    rate(tokens, seconds), rate(tokens, std::ranges::max(phase.seconds)),
-                    rate(tokens, std::ranges::min(phase.seconds)),
-                    rate(1e-9 * static_cast<double>(phase.flop), seconds),
-                    rate(1e-9 * static_cast<double>(phase.weight_bytes), seconds)});
+                    number(rates.tokens_per_s), number(rates.slowest_tokens_per_s),
+                    number(rates.fastest_tokens_per_s), number(1e-9 * rates.flop_per_s),
+                    number(1e-9 * rates.weight_bytes_per_s)});
   }
   std::cout << render_table(rows);
 }

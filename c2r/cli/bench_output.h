@@ -8,9 +8,8 @@
 #include <vector>
 
 #include "c2r/bench/bench_layer.h"
+#include "c2r/bench/layer_problem.h"
 #include "c2r/cli/ranks.h"
-#include "c2r/placement/cluster.h"
-#include "c2r/trace/trace.h"
 
 namespace c2r::cli {
 
@@ -25,21 +24,13 @@ struct BenchOptions {
   int num_threads = 1;
   std::uint64_t seed = 0;
   bool is_ablation = false, is_json = false;
-};
 
-/// What all ranks know before they start.
-struct BenchProblem {
-  LayerShape shape;
-  std::string routing;  // where choices are from
-  Cluster cluster;
-  bool has_link_speeds = false;  // the user gave some
-  std::vector<LayerVariant> variants;
-  std::optional<Trace> trace;
-  std::optional<RandomExperts> experts;
+  /// Whether the user gave link speeds, from which the links' bound follows.
+  bool has_link_speeds() const { return cluster.ends_with(".json"); }
 };
 
 /// Prints a table, or JSON, of the results [variants] to standard output.
-void print_bench(const BenchOptions& options, const BenchProblem& problem,
+void print_bench(const BenchOptions& options, const LayerProblem& problem,
                  std::span<const VariantResult> results);
 
 }  // namespace c2r::cli
