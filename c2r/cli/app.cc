@@ -1,3 +1,4 @@
+// The program: registers the commands, and maps errors to messages and exit statuses.
 #include "c2r/cli/app.h"
 
 #include <fmt/ranges.h>
@@ -105,13 +106,11 @@ void add_help(CLI::App& app) {
   });
 }
 
-// Whoever starts a command without ranks on several has mistaken it for one with.
-void refuse_ranks_of_others(CLI::App& app) {
-  constexpr std::string_view kWithRanks[] = {"profile", "score", "generate", "bench", "help"};
+// A command without rank options fails if several processes were started.
+void refuse_ranks_without_options(CLI::App& app) {
   for (CLI::App* const command : app.get_subcommands({})) {
-    const std::string& name = command->get_name();
-    if (std::ranges::find(kWithRanks, name) != std::end(kWithRanks)) continue;
-    command->parse_complete_callback([name] { refuse_ranks(name); });
+    if (has_rank_options(*command)) continue;
+    command->parse_complete_callback([name = command->get_name()] { refuse_ranks(name); });
   }
 }
 
@@ -225,8 +224,8 @@ int run(int argc, const char* const* argv) {
   add_generate(app);
   add_permute(app);
   add_bench(app);
-  add_help(app);
-  refuse_ranks_of_others(app);
+  refuse_ranks_without_options(app);
+  add_help(app);  // which any number of processes may do
   if (argc == 1) {
     std::cerr << app.help();
     return kUsage;

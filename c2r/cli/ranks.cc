@@ -1,3 +1,4 @@
+// Finds out whether a launcher has started this process, and runs a body on every rank.
 #include "c2r/cli/ranks.h"
 
 #include <CLI/Error.hpp>
@@ -16,6 +17,8 @@
 
 namespace c2r::cli {
 namespace {
+
+constexpr const char* kRanksOption = "--ranks";
 
 // The number of processes, if this is one of those that a launcher has started: 0 if it does not
 // say how many.
@@ -51,7 +54,7 @@ void run_launched(std::int32_t, const RankOptions&, const std::function<void(Tra
 
 void add_rank_options(CLI::App& command, RankOptions& options) {
   command
-      .add_option("--ranks", options.num_ranks,
+      .add_option(kRanksOption, options.num_ranks,
                   "ranks, as threads of this process; under mpirun, its processes are the ranks")
       ->check(in_range(1, kMaxRanks))
       ->type_name("N");
@@ -62,6 +65,12 @@ void add_rank_options(CLI::App& command, RankOptions& options) {
       ->check(in_range(1, 86400))
       ->capture_default_str()
       ->type_name("S");
+}
+
+bool has_rank_options(const CLI::App& command) {
+  return command.get_option_no_throw(kRanksOption) != nullptr ||
+         std::ranges::any_of(command.get_subcommands({}),
+                             [](const CLI::App* below) { return has_rank_options(*below); });
 }
 
 void add_chunks_option(CLI::App& command, std::optional<std::int32_t>& num_chunks) {

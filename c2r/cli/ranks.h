@@ -16,8 +16,11 @@ struct RankOptions {
   std::int32_t timeout_s = 30;
 };
 
-/// Adds --ranks and --timeout.
+/// Adds --ranks and --timeout, and so marks the command as one that runs on several ranks.
 void add_rank_options(CLI::App& command, RankOptions& options);
+
+/// Whether add_rank_options() was called for the command or for one below it.
+bool has_rank_options(const CLI::App& command);
 
 /// Adds --chunks, of a pass or a batch; without it they are chosen.
 void add_chunks_option(CLI::App& command, std::optional<std::int32_t>& num_chunks);

@@ -156,6 +156,13 @@ class Ranks(CommandLine):
         self.assertFalse((self.folder / "plan.json").exists())
         done = self.run_ranks(1, "inspect", "tiny_model")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.fails_on(2, 2, "c2r inspect: runs in one process, but mpirun has started 2; start it without mpirun",
+                      "inspect", "tiny_model")
+
+    def test_commands_below_bench_take_ranks(self):
+        done = self.run_ranks(2, "bench", "exchange", "olmoe", "--tokens", "4", "--rounds", "1")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("2 ranks (1x2) of 4 tokens", done.stdout)
 
     def test_what_one_rank_lacks_is_said_once(self):
         words = [C2R, "score", "--tokens", "tokens.jsonl"]
