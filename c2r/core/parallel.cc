@@ -60,6 +60,18 @@ class Tasks {
   std::int64_t failed_task_;  // the lowest task that threw
 };
 
+// Marks that a run is in progress.
+class RunningMark {
+ public:
+  explicit RunningMark(bool& is_running) : is_running_(is_running) { is_running_ = true; }
+  RunningMark(const RunningMark&) = delete;
+  RunningMark& operator=(const RunningMark&) = delete;
+  ~RunningMark() { is_running_ = false; }
+
+ private:
+  bool& is_running_;
+};
+
 }  // namespace
 
 int default_num_threads() {
@@ -126,6 +138,11 @@ ThreadPool::ThreadPool(int num_threads) : num_threads_(num_threads) {
 ThreadPool::~ThreadPool() = default;
 
 void ThreadPool::run(std::int64_t num_tasks, const Body& body) {
+  if (is_running_) {  // in the action that is called after a task
+    for (std::int64_t task = 0; task < num_tasks; ++task) body(task, 0);
+    return;
+  }
+  const RunningMark mark(is_running_);
   Tasks tasks(num_tasks, body, after_task_);
   if (state_ == nullptr || num_tasks <= 1) {
     tasks.work(0);

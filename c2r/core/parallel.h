@@ -13,6 +13,9 @@ int default_num_threads();
 
 /// Threads that wait for work, for work that comes in many short pieces. Used by one thread at a
 /// time; run() must not be called from a task of the same pool.
+///
+/// The action of set_after_task() is no task: it may call run(), which then runs all its tasks on
+/// the calling thread, as the others are busy, and calls no action after them.
 class ThreadPool {
  public:
   /// @throws Error(kInvalidArgument) if `num_threads` < 1, Error(kUnsupported) if one cannot start
@@ -34,6 +37,7 @@ class ThreadPool {
  private:
   struct State;
   int num_threads_;
+  bool is_running_ = false;  // run(), of the thread that calls it
   std::function<void()> after_task_;
   std::unique_ptr<State> state_;  // null for one thread
 };

@@ -133,5 +133,26 @@ TEST(DefaultNumThreads, IsAtLeastOne) {
   EXPECT_GE(default_num_threads(), 1);
 }
 
+TEST(ThreadPool, RunsWhatTheActionAfterATaskAsksForOnTheCallingThread) {
+  for (const int num_threads : {1, 3}) {
+    ThreadPool pool(num_threads);
+    const auto caller = std::this_thread::get_id();
+    int num_actions = 0, num_nested = 0;
+    std::atomic<int> num_tasks = 0;
+    pool.set_after_task([&] {
+      ++num_actions;
+      pool.run(5, [&](std::int64_t task, int thread) {
+        EXPECT_EQ(task, num_nested++ % 5);
+        EXPECT_EQ(thread, 0);
+        EXPECT_EQ(std::this_thread::get_id(), caller);
+      });
+    });
+    pool.run(20, [&](std::int64_t, int) { ++num_tasks; });
+    EXPECT_EQ(num_tasks, 20);
+    EXPECT_EQ(num_nested, 5 * num_actions);
+    EXPECT_TRUE(num_threads > 1 || num_actions == 20);
+  }
+}
+
 }  // namespace
 }  // namespace c2r
