@@ -1,8 +1,11 @@
+// Collectives made of one or two exchanges, in which every rank talks to every other, or to rank 0.
 #include "c2r/transport/collectives.h"
 
 #include <algorithm>
 #include <utility>
 #include <vector>
+
+#include "c2r/core/error.h"
 
 namespace c2r {
 namespace {
@@ -33,6 +36,9 @@ std::vector<std::byte> scatter_bytes(Transport& transport,
                                      const std::string& label) {
   const bool is_root = transport.rank() == kRoot;
   const std::int32_t num_parts = is_root ? transport.ep_size() : 0;
+  C2R_REQUIRE(!is_root || std::ssize(parts) == num_parts, kInvalidArgument,
+              "{}: rank 0 has parts for {} ranks, but there are {}", label, parts.size(),
+              num_parts);
   std::vector<std::int64_t> sizes;
   for (const auto& part : parts) sizes.push_back(std::ssize(part));
   std::int64_t size = 0;

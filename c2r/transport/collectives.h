@@ -51,7 +51,8 @@ void all_reduce(Transport& transport, std::span<std::int64_t> values, Reduction 
 void barrier(Transport& transport, std::string label);
 
 /// Rank 0 gives each rank its part, of any size. @returns this rank's
-/// @param parts [ep_size] on rank 0; others give none
+/// @param parts [ep_size] on rank 0; elsewhere ignored
+/// @throws Error(kInvalidArgument) on rank 0 if there is not one part for each rank
 /// Cost: two exchanges, of 8 bytes and of the part, from rank 0 to each.
 /// @throws as Exchange::wait()
 std::vector<std::byte> scatter_bytes(Transport& transport,

@@ -1,3 +1,5 @@
+// Ranks as threads: both ends post their parts in a channel, and whoever posts last copies the
+// bytes.
 #include "c2r/transport/in_process.h"
 
 #include <algorithm>
@@ -18,10 +20,10 @@ namespace {
 
 class InProcessExchange;
 
-// What wakes a rank. Its mutex guards the progress of all exchanges of that rank.
-struct Bell {
+// Wakes a rank that waits. Its mutex guards the progress of all exchanges of that rank.
+struct Monitor {
   std::mutex mutex;
-  std::condition_variable rung;
+  std::condition_variable changed;
   std::string failure;  // of another rank; empty while there is none
 };
 
@@ -38,7 +40,7 @@ struct RecvPost {
 };
 
 // What one rank has started to send to another and has not been received, or the other way round:
-// one of the two lists is empty whenever the mutex is free. Lock a channel before a bell.
+// one of the two lists is empty whenever the mutex is free. Lock a channel before a monitor.
 struct Channel {
   std::mutex mutex;
   std::vector<SendPost> sends;
@@ -50,15 +52,15 @@ class Group {
   Group(std::int32_t num_ranks, std::chrono::milliseconds limit)
       : ep_size(num_ranks),
         timeout(limit),
-        bells_(std::size_t(num_ranks)),
-        channels_(bells_.size() * bells_.size()) {}
+        monitors_(std::size_t(num_ranks)),
+        channels_(monitors_.size() * monitors_.size()) {}
 
   const std::int32_t ep_size;
   const std::chrono::milliseconds timeout;
 
-  Bell& bell(RankId rank) { return bells_[index(rank)]; }
+  Monitor& monitor(RankId rank) { return monitors_[index(rank)]; }
   Channel& channel(RankId src, RankId dst) {
-    return channels_[index(src) * bells_.size() + index(dst)];
+    return channels_[index(src) * monitors_.size() + index(dst)];
   }
 
   // Rank `rank` ended with `failure`, which `what` describes. The first one is kept.
@@ -68,10 +70,10 @@ class Group {
       if (first_failure_) return;
       first_failure_ = std::move(failure);
     }
-    for (Bell& bell : bells_) {
-      const std::lock_guard lock(bell.mutex);
-      bell.failure = fmt::format("rank {} failed: {}", index(rank), what);
-      bell.rung.notify_all();
+    for (Monitor& monitor : monitors_) {
+      const std::lock_guard lock(monitor.mutex);
+      monitor.failure = fmt::format("rank {} failed: {}", index(rank), what);
+      monitor.changed.notify_all();
     }
   }
   void rethrow_first_failure() const {
@@ -79,7 +81,7 @@ class Group {
   }
 
  private:
-  std::vector<Bell> bells_;
+  std::vector<Monitor> monitors_;
   std::vector<Channel> channels_;  // [ep_size, ep_size]
   std::mutex mutex_;
   std::exception_ptr first_failure_;
@@ -96,7 +98,7 @@ class InProcessExchange final : public Exchange {
   void wait() override;
 
  private:
-  // Both need the bell's mutex.
+  // Both need the monitor's mutex.
   std::vector<OpenPart> open_parts() const;
   bool is_done();  // throws if it never will be
 
@@ -111,11 +113,11 @@ class InProcessExchange final : public Exchange {
   std::string& failure_;  // of the transport
   bool was_seen_done_ = false;
 
-  // Guarded by the bell of `rank_`.
+  // Guarded by the monitor of `rank_`.
   std::vector<OpenPart> parts_;
   std::vector<bool> is_open_;  // [parts_.size()]
   std::size_t num_open_ = 0;
-  Patience::Clock::time_point last_move_;
+  StandstillTimer::Clock::time_point last_move_;
   std::string mismatch_;
 };
 
@@ -177,21 +179,21 @@ void InProcessExchange::match(Channel& channel) {
 }
 
 void InProcessExchange::finish(std::size_t idx, std::string mismatch) {
-  Bell& bell = group_.bell(rank_);
-  const std::lock_guard lock(bell.mutex);
+  Monitor& monitor = group_.monitor(rank_);
+  const std::lock_guard lock(monitor.mutex);
   is_open_[idx] = false;
   --num_open_;
-  last_move_ = Patience::Clock::now();
+  last_move_ = StandstillTimer::Clock::now();
   if (mismatch_.empty()) mismatch_ = std::move(mismatch);
   // Not for each part: a rank that waits for 64 would wake 64 times.
-  if (num_open_ == 0 || !mismatch_.empty()) bell.rung.notify_all();
+  if (num_open_ == 0 || !mismatch_.empty()) monitor.changed.notify_all();
   // Once the mutex is free, the owner may destroy this exchange.
 }
 
 InProcessExchange::~InProcessExchange() {
   std::vector<OpenPart> open;
   {
-    const std::lock_guard lock(group_.bell(rank_).mutex);
+    const std::lock_guard lock(group_.monitor(rank_).mutex);
     open = open_parts();
   }
   if (!was_seen_done_ && failure_.empty()) failure_ = label_ + " was given up";
@@ -213,7 +215,7 @@ std::vector<OpenPart> InProcessExchange::open_parts() const {
 }
 
 bool InProcessExchange::is_done() {
-  const std::string& peer_failure = group_.bell(rank_).failure;
+  const std::string& peer_failure = group_.monitor(rank_).failure;
   if (mismatch_.empty() && (num_open_ == 0 || peer_failure.empty())) {
     return was_seen_done_ = num_open_ == 0;
   }
@@ -226,21 +228,21 @@ void InProcessExchange::fail(const std::string& what) {
 }
 
 bool InProcessExchange::done() {
-  const std::lock_guard lock(group_.bell(rank_).mutex);
+  const std::lock_guard lock(group_.monitor(rank_).mutex);
   return is_done();
 }
 
 void InProcessExchange::wait() {
-  Bell& bell = group_.bell(rank_);
-  std::unique_lock lock(bell.mutex);
-  Patience patience(group_.timeout);
+  Monitor& monitor = group_.monitor(rank_);
+  std::unique_lock lock(monitor.mutex);
+  StandstillTimer timer(group_.timeout);
   while (!is_done()) {
-    patience.moved(last_move_);
-    if (patience.is_over()) {
+    timer.moved(last_move_);
+    if (timer.is_over()) {
       failure_ = label_ + " was late";
-      throw Error(ErrorCode::kTimeout, patience.message(label_, open_parts()));
+      throw Error(ErrorCode::kTimeout, timer.message(label_, open_parts()));
     }
-    bell.rung.wait_until(lock, patience.deadline());
+    monitor.changed.wait_until(lock, timer.deadline());
   }
 }
 

@@ -20,15 +20,15 @@ INSTANTIATE_TEST_SUITE_P(InProcess, TransportConformance,
                          [](const auto& test) { return test.param.name; });
 
 // However late it is told.
-TEST(Patience, StartsAnewWhenAPartMoved) {
+TEST(StandstillTimer, StartsAnewWhenAPartMoved) {
   using std::chrono::milliseconds;
-  Patience patience(milliseconds(1000));
-  const auto first = patience.deadline();
-  patience.moved(first - milliseconds(400));
-  EXPECT_EQ(patience.deadline(), first + milliseconds(600));
-  patience.moved(first - milliseconds(700));
-  EXPECT_EQ(patience.deadline(), first + milliseconds(600));
-  EXPECT_FALSE(patience.is_over());
+  StandstillTimer timer(milliseconds(1000));
+  const auto first = timer.deadline();
+  timer.moved(first - milliseconds(400));
+  EXPECT_EQ(timer.deadline(), first + milliseconds(600));
+  timer.moved(first - milliseconds(700));
+  EXPECT_EQ(timer.deadline(), first + milliseconds(600));
+  EXPECT_FALSE(timer.is_over());
 }
 
 TEST(RunInProcess, HoldsSixtyFourRanks) {
@@ -81,6 +81,20 @@ TEST(RunInProcess, TellsWhoWasWaitedFor) {
                          "(1 bytes from it, 1 bytes to it)"),
             std::string::npos)
       << message;
+}
+
+TEST(Scatter, RefusesMoreOrFewerPartsThanRanks) {
+  const auto error = [](std::size_t num_parts) {
+    return error_of([&] {
+      run_in_process(3, [&](Transport& t) {
+        std::vector<std::vector<std::int32_t>> parts;
+        if (t.rank() == RankId{0}) parts.resize(num_parts, {4, 5});
+        (void)scatter<std::int32_t>(t, parts, "deal");
+      });
+    });
+  };
+  EXPECT_EQ(error(2), "rank 0: deal: rank 0 has parts for 2 ranks, but there are 3");
+  EXPECT_EQ(error(4), "rank 0: deal: rank 0 has parts for 4 ranks, but there are 3");
 }
 
 TEST(RunInProcess, PassesOtherExceptionsOn) {

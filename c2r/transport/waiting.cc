@@ -1,3 +1,5 @@
+// Checks of a transport's arguments, copies of own parts, traffic counts, and texts of failed
+// waits.
 #include <fmt/format.h>
 
 #include <cstring>
@@ -73,7 +75,8 @@ void count_traffic(std::span<const Outgoing> send, RankId rank, Traffic& sent) {
   }
 }
 
-std::string Patience::message(const std::string& label, std::span<const OpenPart> open) const {
+std::string StandstillTimer::message(const std::string& label,
+                                     std::span<const OpenPart> open) const {
   return fmt::format("{}: nothing moved for {} ms while waiting for {}", label, timeout_.count(),
                      describe(open));
 }

@@ -1,4 +1,4 @@
-// What the transports share: checks of a call, and how a wait that failed is told.
+// What the transports share: checks of a call's arguments, and the messages of waits that failed.
 #pragma once
 
 #include <algorithm>
@@ -38,11 +38,11 @@ void copy_own_parts(std::span<const Outgoing> send, std::span<const Incoming> re
 void count_traffic(std::span<const Outgoing> send, RankId rank, Traffic& sent);
 
 /// A time limit that starts anew whenever a part comes or goes.
-class Patience {
+class StandstillTimer {
  public:
   using Clock = std::chrono::steady_clock;
 
-  explicit Patience(std::chrono::milliseconds timeout)
+  explicit StandstillTimer(std::chrono::milliseconds timeout)
       : timeout_(timeout), deadline_(Clock::now() + timeout) {}
 
   Clock::time_point deadline() const { return deadline_; }
