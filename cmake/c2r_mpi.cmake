@@ -112,3 +112,6 @@ c2r_mpi_test(transport_mpi.failures 1 ${Python3_EXECUTABLE}
 
 c2r_mpi_program(transport_mpi_bench c2r/transport/mpi/exchange_bench.cc)
 c2r_mpi_test(bench_transport_mpi_runs 2 @MPIEXEC@ -n 2 @transport_mpi_bench@ 1 1)
+
+c2r_mpi_program(program_with_mpi c2r/transport/mpi/program_with_mpi_test.cc LIBS GTest::gtest)
+c2r_mpi_test(transport_mpi.program_with_mpi 4 @MPIEXEC@ -n 4 @program_with_mpi@)

@@ -1,6 +1,7 @@
-// One rank's endpoint on a communicator of its own; apart from run_mpi() for the conformance test,
-// which needs many in one process.
+// What run_mpi() and the tests need of the MPI transport beside its public function.
 #pragma once
+
+#include <mpi.h>
 
 #include <atomic>
 #include <chrono>
@@ -10,10 +11,9 @@
 
 namespace c2r {
 
-/// A transport over all of MPI_COMM_WORLD. Collective. MPI must be initialised, and be used by this
-/// thread alone.
+/// As the public function, and waits can be interrupted.
 /// @param interrupted if it becomes true, waits throw; outlives the transport
-std::unique_ptr<Transport> make_mpi_transport(std::chrono::milliseconds timeout,
+std::unique_ptr<Transport> make_mpi_transport(MPI_Comm comm, std::chrono::milliseconds timeout,
                                               const std::atomic<bool>& interrupted);
 
 }  // namespace c2r

@@ -1,8 +1,12 @@
-// See the header. A part travels in pieces of at most kMaxPieceBytes, under a tag that is a hash of
+// The transport over MPI: each part is a few messages, and each exchange a list of MPI requests.
+//
+// A part travels in pieces of at most kMaxPieceBytes, under a tag that is a hash of
 // its label and size. So a part that is not the expected one is not received, but for one in 32,768
 // whose hash of 15 bits is the same: Open MPI 4.1 writes beyond the end of a buffer that is too
 // short for a message from shared memory. It is found when the wait for the expected one has taken
 // too long.
+#include "c2r/transport/mpi/mpi_transport.h"
+
 #include <mpi.h>
 
 #include <algorithm>
@@ -37,22 +41,22 @@ int tag_of(const std::string& label, std::size_t num_bytes) {
   return int(hash >> 17);  // at most 32767
 }
 
-// Lets others have the processor, soon for longer: ranks may share it.
-class Idle {
+// Lets other processes have the processor, after a millisecond for longer: ranks may share it.
+class Backoff {
  public:
   void pause() {
     constexpr auto kSpin = std::chrono::milliseconds(1);
     constexpr auto kSleep = std::chrono::microseconds(50);
-    if (Patience::Clock::now() - since_ < kSpin) {
+    if (StandstillTimer::Clock::now() - since_ < kSpin) {
       std::this_thread::yield();
     } else {
       std::this_thread::sleep_for(kSleep);
     }
   }
-  void reset() { since_ = Patience::Clock::now(); }
+  void reset() { since_ = StandstillTimer::Clock::now(); }
 
  private:
-  Patience::Clock::time_point since_ = Patience::Clock::now();
+  StandstillTimer::Clock::time_point since_ = StandstillTimer::Clock::now();
 };
 
 // What the exchanges of a transport share.
@@ -243,30 +247,31 @@ bool MpiExchange::done() {
 }
 
 void MpiExchange::wait() {
-  Patience patience(endpoint_.timeout);
-  Idle idle;
+  StandstillTimer timer(endpoint_.timeout);
+  Backoff backoff;
   for (std::size_t num_open = num_open_; !done();) {
     if (num_open_ != num_open) {
       num_open = num_open_;
-      patience.moved();
-      idle.reset();
+      timer.moved();
+      backoff.reset();
     }
-    if (patience.is_over()) {
+    if (timer.is_over()) {
       endpoint_.failure = label_ + " was late";
-      C2R_THROW(kTimeout, "{}{}", patience.message(label_, open_parts()), unexpected());
+      C2R_THROW(kTimeout, "{}{}", timer.message(label_, open_parts()), unexpected());
     }
-    idle.pause();
+    backoff.pause();
   }
 }
 
 class MpiTransport final : public Transport {
  public:
-  MpiTransport(std::chrono::milliseconds timeout, const std::atomic<bool>& interrupted)
+  MpiTransport(MPI_Comm comm, std::chrono::milliseconds timeout,
+               const std::atomic<bool>& interrupted)
       : endpoint_{.timeout = timeout, .interrupted = interrupted} {
-    duplicate_world();
+    duplicate(comm);
     // MPI_Testsome, which has no communicator, takes the handler of one of the first two.
-    for (MPI_Comm comm : {MPI_COMM_WORLD, MPI_COMM_SELF, endpoint_.comm}) {
-      check(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+    for (MPI_Comm handled : {MPI_COMM_WORLD, MPI_COMM_SELF, endpoint_.comm}) {
+      check(MPI_Comm_set_errhandler(handled, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
     }
     check(MPI_Comm_rank(endpoint_.comm, &endpoint_.rank), "MPI_Comm_rank");
     check(MPI_Comm_size(endpoint_.comm, &endpoint_.ep_size), "MPI_Comm_size");
@@ -293,18 +298,18 @@ class MpiTransport final : public Transport {
   }
 
  private:
-  void duplicate_world() {
+  void duplicate(MPI_Comm comm) {
     MPI_Request request = MPI_REQUEST_NULL;
-    check(MPI_Comm_idup(MPI_COMM_WORLD, &endpoint_.comm, &request), "MPI_Comm_idup");
-    const Patience patience(endpoint_.timeout);
-    Idle idle;
+    check(MPI_Comm_idup(comm, &endpoint_.comm, &request), "MPI_Comm_idup");
+    const StandstillTimer timer(endpoint_.timeout);
+    Backoff backoff;
     for (int is_done = 0;;) {
       check(MPI_Test(&request, &is_done, MPI_STATUS_IGNORE), "MPI_Test");
       if (is_done != 0) return;
       C2R_REQUIRE(!endpoint_.interrupted, kTransport, "start of the run: interrupted");
-      C2R_REQUIRE(!patience.is_over(), kTimeout,
-                  "start of the run: not all ranks came within {} ms", endpoint_.timeout.count());
-      idle.pause();
+      C2R_REQUIRE(!timer.is_over(), kTimeout, "start of the run: not all ranks came within {} ms",
+                  endpoint_.timeout.count());
+      backoff.pause();
     }
   }
 
@@ -312,11 +317,31 @@ class MpiTransport final : public Transport {
   Traffic sent_;
 };
 
+const std::atomic<bool> kNeverInterrupted = false;
+
+void check_mpi_runs(MPI_Comm comm) {
+  int is_initialized = 0, is_finalized = 0;
+  MPI_Initialized(&is_initialized);
+  MPI_Finalized(&is_finalized);
+  C2R_REQUIRE(is_initialized != 0 && is_finalized == 0, kInvalidArgument,
+              "MPI {}; call MPI_Init_thread() before a transport is made",
+              is_finalized != 0 ? "has been finalized" : "is not initialized");
+  C2R_REQUIRE(comm != MPI_COMM_NULL, kInvalidArgument,
+              "the communicator is MPI_COMM_NULL: this process is none of its ranks");
+}
+
 }  // namespace
 
-std::unique_ptr<Transport> make_mpi_transport(std::chrono::milliseconds timeout,
+std::unique_ptr<Transport> make_mpi_transport(MPI_Comm comm, std::chrono::milliseconds timeout,
                                               const std::atomic<bool>& interrupted) {
-  return std::make_unique<MpiTransport>(timeout, interrupted);
+  C2R_REQUIRE(timeout.count() > 0, kInvalidArgument, "the timeout is {} ms, but must be positive",
+              timeout.count());
+  check_mpi_runs(comm);
+  return std::make_unique<MpiTransport>(comm, timeout, interrupted);
+}
+
+std::unique_ptr<Transport> make_mpi_transport(MPI_Comm comm, std::chrono::milliseconds timeout) {
+  return make_mpi_transport(comm, timeout, kNeverInterrupted);
 }
 
 }  // namespace c2r

@@ -15,13 +15,14 @@ INSTANTIATE_TEST_SUITE_P(Mpi, TransportConformance,
                              "mpirun", 1,
                              [](std::chrono::milliseconds timeout, const auto& body) {
                                MPI_Barrier(MPI_COMM_WORLD);  // the last test may have failed
-                               body(*make_mpi_transport(timeout, kNeverInterrupted));
+                               body(
+                                   *make_mpi_transport(MPI_COMM_WORLD, timeout, kNeverInterrupted));
                              }}),
                          [](const auto& test) { return test.param.name; });
 
 TEST(MpiTransport, ThrowsWhenInterruptedWhileItWaits) {
   std::atomic<bool> interrupted = false;
-  const auto transport = make_mpi_transport(std::chrono::seconds(60), interrupted);
+  const auto transport = make_mpi_transport(MPI_COMM_WORLD, std::chrono::seconds(60), interrupted);
   ASSERT_GT(transport->ep_size(), 1) << "there is nobody to wait for";
   const auto peer = (index(transport->rank()) + 1) % std::size_t(transport->ep_size());
   Bytes received(8);
@@ -36,7 +37,8 @@ TEST(MpiTransport, ThrowsWhenInterruptedWhileItWaits) {
 
 TEST(MpiTransport, TellsWhatCameInsteadOfWhatWasExpected) {
   MPI_Barrier(MPI_COMM_WORLD);
-  const auto transport = make_mpi_transport(std::chrono::milliseconds(300), kNeverInterrupted);
+  const auto transport =
+      make_mpi_transport(MPI_COMM_WORLD, std::chrono::milliseconds(300), kNeverInterrupted);
   const Bytes sent(100'000);
   Bytes received(70'000);
   const std::vector<Outgoing> send{{RankId{1}, sent}};

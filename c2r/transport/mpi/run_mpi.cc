@@ -1,3 +1,5 @@
+// Runs a body as a rank of MPI_COMM_WORLD: starts MPI unless it runs, and ends all ranks if one
+// fails.
 #include <mpi.h>
 #include <unistd.h>
 
@@ -37,6 +39,21 @@ class CatchSignals {
   struct sigaction previous_int_ = {}, previous_term_ = {};
 };
 
+// Initializes MPI unless the program has. @returns whether it did
+bool initialize() {
+  int is_initialized = 0, provided = 0;
+  MPI_Initialized(&is_initialized);
+  if (is_initialized != 0) {
+    MPI_Query_thread(&provided);
+  } else {
+    MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
+  }
+  C2R_REQUIRE(provided >= MPI_THREAD_FUNNELED, kUnsupported,
+              "this MPI does not allow a rank to have threads of its own{}",
+              is_initialized == 0 ? "" : "; ask MPI_Init_thread() for MPI_THREAD_FUNNELED");
+  return is_initialized == 0;
+}
+
 // MPI_Finalize waits for all ranks without a limit; SIGALRM ends this process if it takes too long.
 void finalize(std::chrono::milliseconds timeout) {
   alarm(unsigned(std::chrono::ceil<std::chrono::seconds>(timeout).count()));
@@ -50,10 +67,7 @@ void run_mpi(const std::function<void(Transport&)>& body, std::chrono::milliseco
              const std::function<void(const std::string& line)>& report) {
   C2R_REQUIRE(timeout.count() > 0, kInvalidArgument, "the timeout is {} ms, but must be positive",
               timeout.count());
-  int provided = 0;
-  MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
-  C2R_REQUIRE(provided >= MPI_THREAD_FUNNELED, kUnsupported,
-              "this MPI does not allow a rank to have threads of its own");
+  const bool is_own_mpi = initialize();
   int rank = 0;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   const auto fail = [&](const std::string& what) {
@@ -64,7 +78,7 @@ void run_mpi(const std::function<void(Transport&)>& body, std::chrono::milliseco
   };
   const CatchSignals signals;
   try {
-    const auto transport = make_mpi_transport(timeout, is_interrupted);
+    const auto transport = make_mpi_transport(MPI_COMM_WORLD, timeout, is_interrupted);
     body(*transport);
     barrier(*transport, "end of the run");
   } catch (const std::exception& e) {
@@ -72,7 +86,7 @@ void run_mpi(const std::function<void(Transport&)>& body, std::chrono::milliseco
   } catch (...) {
     fail("an exception of an unknown type");
   }
-  finalize(timeout);
+  if (is_own_mpi) finalize(timeout);
 }
 
 }  // namespace c2r
