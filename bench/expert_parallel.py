@@ -110,7 +110,7 @@ def bench_words(args, problem):
 def communication_share(variant):
     """Of the time of a round, what ranks do not compute experts in: medians, of the median rank."""
     phases = variant["phase_seconds"]
-    computed = [a + b for a, b in zip(phases["experts"], phases["meanwhile"])]
+    computed = [a + b for a, b in zip(phases["experts"], phases["local_work"])]
     return 1 - statistics.median(computed) / variant["median_s"]
 
 

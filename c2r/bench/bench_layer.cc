@@ -19,7 +19,7 @@ namespace {
 
 static_assert(std::size(kPipelinePhases) == kNumPhases);
 constexpr std::string_view kPhaseNames[kNumPhases] = {
-    "handles", "start_dispatch", "meanwhile",    "wait_dispatch", "finish_dispatch",
+    "handles", "start_dispatch", "local_work",   "wait_dispatch", "finish_dispatch",
     "experts", "start_combine",  "wait_combine", "finish_combine"};
 
 using Clock = std::chrono::steady_clock;
@@ -83,7 +83,7 @@ class Runner {
         batch_(batch),
         compute_(compute),
         slots_(variant.placement.slots.row(std::int64_t(index(transport.rank())))),
-        dispatcher_(transport, variant.placement, variant.dispatch),
+        dispatcher_(transport, pool, variant.placement, variant.dispatch),
         pipeline_(pool, variant.num_chunks.value_or(1)),
         sum_(batch.x.rows(), batch.x.cols()) {}
 
@@ -223,13 +223,13 @@ Clock::duration Runner::run_once(PipelineTimes& times) {
   const PipelineWork work{
       .experts = [&](auto offsets, auto rows,
                      auto out) { compute_.run_slots(slots_, offsets, rows, out); },
-      .meanwhile =
+      .local_work =
           [&] {
             if (variant_.overlaps_shared) compute_.run_shared(batch_.x, sum_);
           }};
   times = pipeline_.run(dispatcher_, batch_.x, batch_.topk_idx, batch_.topk_weights, 0,
                         variant_.name, work, sum_);
-  times.meanwhile += shared_end - start;
+  times.local_work += shared_end - start;
   return Clock::now() - start;
 }
 
@@ -288,7 +288,7 @@ std::span<const std::string_view> phase_names() {
 
 bool computes_experts(std::size_t phase) {
   const auto member = kPipelinePhases[phase];
-  return member == &PipelineTimes::experts || member == &PipelineTimes::meanwhile;
+  return member == &PipelineTimes::experts || member == &PipelineTimes::local_work;
 }
 
 std::vector<VariantResult> bench_layer(Transport& transport, ThreadPool& pool,

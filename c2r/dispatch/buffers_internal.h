@@ -1,4 +1,4 @@
-// Memory that is used again.
+// Buffers that are reused between batches.
 #pragma once
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// The choice of the number of chunks: the cost formula of the header, for 1 to 8 chunks.
 #include "c2r/dispatch/chunks.h"
 
 #include <algorithm>

@@ -1,26 +1,26 @@
-// Into how many chunks a batch is cut.
+// Chooses the number of chunks that a batch is cut into.
 #pragma once
 
 #include <cstdint>
 
 namespace c2r {
 
-/// What a layer took in one chunk; the same values on every rank, so that all choose the same.
+/// The time of a layer in one chunk; the same values on every rank, so that all choose the same.
 struct OneChunkTimes {
-  // For rows and results on their way, of the rank that waited least: what others wait longer they
-  // wait for that rank, not for a link.
+  // Time spent waiting for rows and results, of the rank that waited least: the others waited
+  // longer for that rank, and not for a link.
   double waited_s = 0;
   double computed_s = 0;       // in experts, of the slowest rank
   double rows_per_expert = 0;  // on average
 };
 
-/// The number of chunks C that takes least. All but one of them can travel while another is
-/// computed, so of the waiting and the computing the shorter one disappears but for a C-th. In
-/// return each further chunk reads the weights of its experts again, which takes as long as some
-/// rows, and costs its messages:
+/// The number of chunks C with the least time. All but one of them can travel while another is
+/// computed, so the shorter of waiting and computing is hidden but for a C-th. In return each
+/// further chunk reads the weights of its experts again, which takes as long as some rows, and
+/// costs its messages:
 ///   (C - 1) (computed x kRowsWorthReading / rows_per_expert + kMessages_s)
 ///     - (1 - 1 / C) min(waited, computed)
-/// 1 if no more than 2 % would be saved. At most 8.
+/// @returns C, at most 8; 1 if no more than 2 % would be saved
 std::int32_t choose_num_chunks(const OneChunkTimes& times);
 
 }  // namespace c2r

@@ -1,3 +1,5 @@
+// The exchange of copy lists: their sizes, or counts by slot, then the lists themselves, all
+// checked.
 #include <algorithm>
 #include <cstring>
 #include <limits>

@@ -1,4 +1,4 @@
-// Which rows go from one rank to another, and what the ranks tell each other about them.
+// Lists of the copies that go from one rank to another, and their exchange between the ranks.
 #pragma once
 
 #include <cstdint>

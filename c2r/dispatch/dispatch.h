@@ -1,21 +1,20 @@
 // Sends tokens to the ranks that hold their experts, and brings the weighted results back.
 //
-//   Dispatcher dispatcher(transport, placement, {.cluster = cluster});      // once for each layer
-//   Handle handle = dispatcher.make_handle(idx, weights, 0, "layer 3");     // once for each batch
-//   handle.start_dispatch(x);
-//   compute_the_shared_expert();               // and handle.poll() now and then
-//   handle.dispatch_own(rows);                 // own rows of local slot s at own_offsets()[s]
-//   handle.finish_dispatch(rows);              // other ranks' at offsets()[s]
+//   Dispatcher dispatcher(transport, pool, placement, {.cluster = cluster});  // once for each
+//   layer Handle handle = dispatcher.make_handle(idx, weights, 0, "layer 3");     // once for each
+//   batch handle.start_dispatch(x); compute_the_shared_expert();               // and handle.poll()
+//   now and then handle.dispatch_own(rows);                 // own rows of local slot s at
+//   own_offsets()[s] handle.finish_dispatch(rows);              // other ranks' at offsets()[s]
 //   compute_the_experts(rows, outputs);
 //   handle.start_combine(outputs);
 //   handle.combine_own(outputs);
 //   handle.finish_combine(sum);
 //
-// What stays on its rank waits for nobody: it can be computed while the rest travels, there or
-// back.
+// Rows of own tokens for own experts need no other rank: they can be computed while the other rows
+// travel, there or back.
 //
-// Every rank makes the same calls in the same order, also with 0 tokens. pipeline.h does all of it
-// in chunks, so that one travels while another is computed.
+// Every rank makes the same calls in the same order, also with 0 tokens. A Pipeline makes these
+// calls for several chunks of a batch, so that one travels while another is computed.
 //
 // Who gets a copy is decided by the ReplicaChooser with the own rank as home, and c2r/placement/
 // volume.h counts the same copies for each mode. A token's row goes there, per copy:
@@ -32,7 +31,8 @@
 // Rows that cross the wire are rounded to the row type, there and back; rows that stay are not. So
 // f32 rows in per-expert mode give bit for bit what one process gives.
 //
-// What the metadata costs is in docs/cost_model.md.
+// docs/cost_model.md has the messages and bytes, docs/architecture.md the parts: a RowPlan says
+// which row goes where, a RowMover moves rows, a Transport carries bytes.
 #pragma once
 
 #include <cstdint>
@@ -44,6 +44,9 @@
 
 #include "c2r/core/ids.h"
 #include "c2r/core/matrix.h"
+#include "c2r/core/parallel.h"
+#include "c2r/dispatch/row_mover.h"
+#include "c2r/dispatch/row_type.h"
 #include "c2r/placement/cluster.h"
 #include "c2r/placement/cost/replica_rule.h"
 #include "c2r/placement/cost/volume.h"
@@ -52,15 +55,6 @@
 
 namespace c2r {
 
-/// How rows travel. To bf16 they are rounded to the nearest, ties to even.
-enum class RowType { kF32, kBf16 };
-
-/// "f32", "bf16".
-std::string_view name_of(RowType type);
-/// @throws Error(kInvalidArgument), listing the names
-RowType parse_row_type(std::string_view name);
-std::int64_t element_bytes(RowType type);
-
 struct DispatchOptions {
   Cluster cluster;
   CopyMode mode = CopyMode::kPerRank;  // not kAllGather
@@ -68,10 +62,10 @@ struct DispatchOptions {
   std::uint64_t seed = 0;  // of the rule
   RowType row_type = RowType::kBf16;
   /// False, in per-rank mode only: a rank returns a row for each choice, as in per-expert mode, and
-  /// the home rank adds them in the order of choice. To measure what the sums save.
+  /// the home rank adds them in the order of choice. To measure how many bytes the sums save.
   bool sums_before_return = true;
   /// False: rows of own tokens are among the others, so that all are computed at once. To measure
-  /// what it gives to compute them while the others travel.
+  /// what is gained by computing them while the others travel.
   bool separates_own = true;
 };
 
@@ -115,14 +109,33 @@ class Handle {
   /// Waits. @param rows [num_rows, hidden], is filled as offsets() says
   void finish_dispatch(MatrixView<float> rows);
 
-  /// Starts to send results back. @param rows [num_rows, hidden], as offsets() says; may be reused
-  /// at once
+  /// Starts to send results back, weighted as the routing says.
+  /// @param rows [num_rows, hidden], as offsets() says; may be reused at once
   void start_combine(MatrixView<const float> rows);
+  /// The same, but each row is multiplied by its own scale instead of the routing's weight. With
+  /// scales of 1 combine is the adjoint of dispatch: <dispatch(x), g> = <x, combine(g)>, but for
+  /// rounding.
+  /// @param row_scale [num_rows], in the memory of the mover; borrowed until combine_own()
+  void start_combine(MatrixView<const float> rows, std::span<const float> row_scale);
   /// Between start_combine() and finish_combine().
   /// @param rows [num_rows, hidden], as own_offsets() says; may be reused at once
   void combine_own(MatrixView<const float> rows);
   /// Waits, and adds each token's result to its row of `sum` [num_tokens, hidden].
   void finish_combine(MatrixView<float> sum);
+
+  /// The weight of each row, as its token's home rank gave it to make_handle(). In mode per-expert
+  /// weights stay at home: there, this is collective, waits, and costs one exchange of 4 bytes a
+  /// choice. Elsewhere they came with the lists.
+  /// @returns [num_rows]
+  std::vector<float> row_weights() const;
+  /// The same batch with one value for each choice instead of one row for each token. Its "tokens"
+  /// are the choices of this handle's tokens, t * top_k + k; its rows are this handle's rows, and
+  /// travel in f32. So a dispatch of [num_tokens * top_k, 1] gives each row its choice's value, and
+  /// a combine of [num_rows, 1] brings one value of each row home, such as the gradient of the
+  /// choice's weight; a masked choice gets nothing. Needs no message to be made.
+  /// Its label is this handle's and "choices". Its dispatcher must outlive it, this handle need
+  /// not.
+  Handle choices() const;
 
  private:
   std::unique_ptr<HandleState> state_;
@@ -132,10 +145,16 @@ class Handle {
 /// the send and receive buffers between calls. Used by one thread.
 class Dispatcher {
  public:
-  /// @param transport must outlive it, with as many ranks as the placement and the cluster
+  /// Rows are in host memory; loops over them run on `pool`.
+  /// @param transport,pool must outlive it; as many ranks as the placement and the cluster
   /// @throws Error(kInvalidArgument) if they do not match, or if the mode is kAllGather, or
   ///         per-node and to return rows of single choices
-  Dispatcher(Transport& transport, const Placement& placement, const DispatchOptions& options);
+  Dispatcher(Transport& transport, ThreadPool& pool, const Placement& placement,
+             const DispatchOptions& options);
+  /// Rows are in the memory of `mover`, which x, rows and sums of its handles show. The transport
+  /// carries the lists. @param mover must outlive it
+  Dispatcher(Transport& transport, RowMover& mover, const Placement& placement,
+             const DispatchOptions& options);
   /// Another layer between the same ranks, with the same options. They share buffers, which a model
   /// needs once. Used by the same thread; handles of both may be under way at once.
   Dispatcher(const Dispatcher& other_layer, const Placement& placement);

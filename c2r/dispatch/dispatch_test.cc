@@ -47,7 +47,8 @@ TEST(Dispatch, DoesAWorkedExample) {
       weights(0, 0) = 1, weights(0, 1) = 2, weights(0, 2) = 3, weights(1, 0) = 4;
       x(0, 0) = 1.00390625F, x(1, 0) = 8;  // 1 + 2^-8 has no bf16 and rounds to 1
     }
-    Dispatcher dispatcher(transport, placement, {.cluster = {.ranks_per_node = 2}});
+    ThreadPool pool(2);
+    Dispatcher dispatcher(transport, pool, placement, {.cluster = {.ranks_per_node = 2}});
     Handle handle = dispatcher.make_handle(idx, weights, 0, "layer 0");
     using Offsets = std::vector<std::int64_t>;
     EXPECT_TRUE(
@@ -222,7 +223,8 @@ TEST(Dispatch, FailsEverywhereWhenARankFails) {
         for (std::int64_t i = 0; i < 48; ++i) idx(i / 8, i % 8) = ExpertId(i % 8);
         const Matrix<float> weights(6, 8, 1.0F), x(6, 3, 1.0F);
         Matrix<float> sum(6, 3);
-        Dispatcher dispatcher(transport, placement, options);
+        ThreadPool pool(1);
+        Dispatcher dispatcher(transport, pool, placement, options);
         step(0);
         Handle handle = dispatcher.make_handle(idx, weights, 0, "layer 3");
         Matrix<float> rows(handle.num_rows(), 3);
@@ -263,7 +265,8 @@ TEST(Dispatch, TwoLayersMayBeUnderWayAtOnce) {
   const Cluster cluster{.num_nodes = 2, .ranks_per_node = 2};
   const Placement placement = place_contiguous(8, 4);
   run_in_process(4, [&](Transport& transport) {
-    Dispatcher one(transport, placement, {.cluster = cluster, .mode = CopyMode::kPerNode});
+    ThreadPool pool(1);
+    Dispatcher one(transport, pool, placement, {.cluster = cluster, .mode = CopyMode::kPerNode});
     Dispatcher two(one, placement);
     std::mt19937_64 rng(index(transport.rank()));
     const auto nap = [&] {
@@ -297,24 +300,28 @@ TEST(Dispatch, TwoLayersMayBeUnderWayAtOnce) {
 
 TEST(Dispatch, RefusesOptionsThatDoNotFit) {
   const Placement placement = place_contiguous(4, 2);
+  ThreadPool pool(1);
   const auto error = [&](const DispatchOptions& options) {
     return error_of([&] {
-      run_in_process(1, [&](Transport& transport) { Dispatcher(transport, placement, options); });
+      run_in_process(
+          1, [&](Transport& transport) { Dispatcher(transport, pool, placement, options); });
     });
   };
   EXPECT_EQ(error({.cluster = {1, 2}}), "rank 0: the cluster has 1x2 ranks, but 1 are running");
   EXPECT_EQ(error({.cluster = {1, 1}}),
             "rank 0: the placement is for 2 ranks, but the cluster has 1x1");
-  EXPECT_EQ(error_of([&] {
-              run_in_process(2, [&](Transport& transport) {
-                Dispatcher(transport, placement, {.cluster = {1, 2}, .mode = CopyMode::kAllGather});
-              });
-            }).substr(8),
-            "tokens are sent per-expert, per-rank or per-node; not all-gather");
+  EXPECT_EQ(
+      error_of([&] {
+        run_in_process(2, [&](Transport& transport) {
+          Dispatcher(transport, pool, placement, {.cluster = {1, 2}, .mode = CopyMode::kAllGather});
+        });
+      }).substr(8),
+      "tokens are sent per-expert, per-rank or per-node; not all-gather");
   const std::string message = error_of([&] {
     run_in_process(2, [&](Transport& transport) {
       const auto type = transport.rank() == RankId{0} ? RowType::kF32 : RowType::kBf16;
-      Dispatcher dispatcher(transport, placement, {.cluster = {1, 2}, .row_type = type});
+      ThreadPool own_pool(1);
+      Dispatcher dispatcher(transport, own_pool, placement, {.cluster = {1, 2}, .row_type = type});
       dispatcher.make_handle({}, {}, 0, "layer 3");
     });
   });
@@ -324,7 +331,8 @@ TEST(Dispatch, RefusesOptionsThatDoNotFit) {
 
 TEST(Dispatch, RefusesChoicesThatAreNotValidAndCallsOutOfOrder) {
   run_in_process(1, [](Transport& transport) {
-    Dispatcher dispatcher(transport, place_contiguous(4, 1), {.cluster = {}});
+    ThreadPool pool(1);
+    Dispatcher dispatcher(transport, pool, place_contiguous(4, 1), {.cluster = {}});
     Matrix<ExpertId> idx(2, 2, kNoExpert);
     const Matrix<float> weights(2, 2), other(2, 3);
     const auto error = [&](MatrixView<const float> given) {

@@ -1,28 +1,11 @@
-#include <algorithm>
+// The order of a handle: rows are written, each leg is exchanged when the one before has arrived,
+// and what has come is read.
 #include <utility>
 
-#include "c2r/core/enum_names.h"
 #include "c2r/core/error.h"
 #include "c2r/dispatch/handle_internal.h"
 
 namespace c2r {
-namespace {
-
-constexpr EnumName<RowType> kRowTypes[] = {{RowType::kF32, "f32"}, {RowType::kBf16, "bf16"}};
-
-}  // namespace
-
-std::string_view name_of(RowType type) {
-  return name_in(kRowTypes, type);
-}
-
-RowType parse_row_type(std::string_view name) {
-  return parse_in(kRowTypes, "a row type is", name);
-}
-
-std::int64_t element_bytes(RowType type) {
-  return type == RowType::kF32 ? 4 : 2;
-}
 
 void StartQueue::advance() {
   while (!waiting_.empty() && waiting_.front()->start_next_leg(false)) waiting_.pop_front();
@@ -33,17 +16,20 @@ void StartQueue::start_first() {
   waiting_.pop_front();
 }
 
-std::vector<Routes> DispatcherState::make_routes(MatrixView<const ExpertId> topk_idx,
+std::vector<RowPlan> DispatcherState::make_plans(MatrixView<const ExpertId> topk_idx,
                                                  MatrixView<const float> topk_weights,
                                                  std::int64_t first_token, std::int32_t num_chunks,
                                                  const std::string& label) {
   while (!shared->queue.empty())
     shared->queue.start_first();  // what was asked for before comes before
-  return c2r::make_routes(transport, table, topk_idx, topk_weights, first_token, num_chunks, label);
+  return make_row_plans(transport, table, topk_idx, topk_weights, first_token, num_chunks, label);
 }
 
-HandleState::HandleState(DispatcherState& dispatcher, Routes routes, std::string label)
-    : dispatcher_(dispatcher), routes_(std::move(routes)), label_(std::move(label)) {}
+HandleState::HandleState(DispatcherState& dispatcher, RowPlan plan, RowType type, std::string label)
+    : dispatcher_(dispatcher),
+      plan_(std::move(plan)),
+      label_(std::move(label)),
+      moving_(dispatcher.shared->mover.prepare(plan_, type)) {}
 
 HandleState::~HandleState() {
   dispatcher_.shared->queue.remove(this);
@@ -54,48 +40,14 @@ void HandleState::check_rows(std::int64_t has, std::int64_t needs, const char* w
               has, needs);
 }
 
-// The rows that travel there, or back.
-std::int64_t HandleState::num_rows_of(const CopyList& list) const {
-  return phase_ == Phase::kCombine && !returns_sums() ? std::ssize(list.slot) : list.num_copies();
-}
-
-// Where each copy's row lies. Own copies stay in f32, in the same place for both sides.
-void HandleState::lay_out(std::int64_t hidden) {
-  hidden_ = hidden;
-  const RowType type = dispatcher_.table.options.row_type;
-  std::int64_t num_out = 0, num_in = 0;
-  const std::size_t me = index(self());
-  for (std::size_t r = 0; r < routes_.out.size(); ++r) {
-    if (r != me) num_out += num_rows_of(routes_.out[r]), num_in += num_rows_of(routes_.in[r]);
-  }
-  const std::int64_t row_bytes = hidden * element_bytes(type);
-  out_ = dispatcher_.shared->buffers.take(num_out * row_bytes);
-  in_ = dispatcher_.shared->buffers.take(num_in * row_bytes);
-  own_ = dispatcher_.shared->buffers.take(num_rows_of(routes_.out[me]) * hidden *
-                                          element_bytes(RowType::kF32));
-  out_rows_.resize(routes_.out.size());
-  in_rows_.resize(routes_.in.size());
-  std::byte *out = out_.data.get(), *in = in_.data.get();
-  for (std::size_t r = 0; r < routes_.out.size(); ++r) {
-    if (r == me) {
-      out_rows_[r] = in_rows_[r] = {own_.data.get(), RowType::kF32, hidden};
-      continue;
-    }
-    out_rows_[r] = {out, type, hidden};
-    in_rows_[r] = {in, type, hidden};
-    out += num_rows_of(routes_.out[r]) * row_bytes;
-    in += num_rows_of(routes_.in[r]) * row_bytes;
-  }
-  sum_.resize(std::size_t(hidden));
-}
-
 void HandleState::begin(Phase phase, std::int64_t hidden) {
   C2R_REQUIRE(phase_ == Phase::kIdle, kInvalidArgument,
               "{}: a dispatch or combine was started, but the one before is not finished", label_);
   phase_ = phase;
+  hidden_ = hidden;
   has_own_ = false;
-  lay_out(hidden);
   num_started_ = 0;
+  moving_->begin(phase == Phase::kDispatch ? RowWay::kDispatch : RowWay::kCombine, hidden);
 }
 
 // The rows of the first leg are in place.
@@ -105,7 +57,7 @@ void HandleState::start_legs() {
 }
 
 void HandleState::end() {
-  for (Buffer* buffer : {&out_, &in_, &own_}) dispatcher_.shared->buffers.give_back(*buffer);
+  moving_->end();
   for (auto& leg : legs_) leg.reset();
   phase_ = Phase::kIdle;
 }
@@ -123,7 +75,7 @@ void HandleState::check_started(Phase phase, std::int64_t hidden) const {
 }
 
 void HandleState::take_own(Phase phase, std::int64_t num_rows, std::int64_t hidden) {
-  check_rows(num_rows, routes_.num_rows(), "rows");
+  check_rows(num_rows, plan_.num_rows(), "rows");
   check_started(phase, hidden);
   has_own_ = true;
 }
@@ -143,8 +95,8 @@ bool HandleState::start_next_leg(bool may_wait) {
   if (num_started_ == 1) {
     if (may_wait) legs_[0]->wait();
     if (!may_wait && !legs_[0]->done()) return false;
-    if (phase_ == Phase::kDispatch) forward_relayed();
-    if (phase_ == Phase::kCombine) sum_relayed();
+    if (phase_ == Phase::kDispatch) moving_->forward_relayed();
+    if (phase_ == Phase::kCombine) moving_->sum_relayed();
   }
   // There, rows go between nodes first; back, within the node first.
   start_exchange(has_relays() && (phase_ == Phase::kDispatch) == (num_started_ == 0));
@@ -153,209 +105,77 @@ bool HandleState::start_next_leg(bool may_wait) {
 }
 
 void HandleState::start_exchange(bool is_between_nodes) {
-  const bool is_dispatch = phase_ == Phase::kDispatch;
-  std::vector<Outgoing> send;
-  std::vector<Incoming> recv;
-  for (const RankId peer : is_between_nodes ? dispatcher_.table.relays : dispatcher_.table.group) {
-    if (peer == self()) continue;
-    const std::size_t r = index(peer);
-    const auto part = [&](const WireRows& rows, const CopyList& list) {
-      return std::span(rows.data, std::size_t(num_rows_of(list) * rows.row_bytes()));
-    };
-    const auto there = part(out_rows_[r], routes_.out[r]), back = part(in_rows_[r], routes_.in[r]);
-    send.push_back({peer, is_dispatch ? there : back});
-    recv.push_back({peer, is_dispatch ? back : there});
-  }
+  const RoutingTable& table = dispatcher_.table;
+  const char* const what = phase_ == Phase::kDispatch ? "dispatch" : "combine";
   const char* const way = !has_relays() ? "" : is_between_nodes ? " between nodes" : " in the node";
-  legs_[num_started_] = dispatcher_.transport.start(
-      send, recv, fmt::format("{} {}{}", label_, is_dispatch ? "dispatch" : "combine", way));
+  legs_[num_started_] = moving_->exchange(is_between_nodes ? table.relays : table.group,
+                                          fmt::format("{} {}{}", label_, what, way));
 }
 
 void HandleState::start_dispatch(MatrixView<const float> x) {
-  check_rows(x.rows(), routes_.num_tokens, "x");
+  check_rows(x.rows(), plan_.num_tokens, "x");
   begin(Phase::kDispatch, x.cols());
-  for (std::size_t r = 0; r < routes_.out.size(); ++r) {
-    const auto& items = routes_.out[r].item;
-    for (std::size_t idx = 0; idx < items.size(); ++idx) {
-      if (items[idx] >= routes_.num_tokens) break;  // what is relayed comes last
-      encode_row(x.row(items[idx]), out_rows_[r], std::int64_t(idx));
-    }
-  }
+  moving_->gather(x);
   start_legs();
-}
-
-// Copies what has come from other nodes to where it leaves for this node's ranks, as it is.
-void HandleState::forward_relayed() {
-  for (const RankId peer : dispatcher_.table.group) {
-    const auto& items = routes_.out[index(peer)].item;
-    const WireRows& to = out_rows_[index(peer)];
-    for (std::size_t idx = 0; idx < items.size(); ++idx) {
-      if (items[idx] < routes_.num_tokens) continue;
-      const auto& source = routes_.relayed[std::size_t(items[idx] - routes_.num_tokens)];
-      const WireRows& from = in_rows_[index(source.from)];
-      decode_row(from, source.idx, sum_);
-      encode_row(sum_, to, std::int64_t(idx));  // exact: it was rounded before
-    }
-  }
-}
-
-// Hands a rank's rows out to their experts.
-void HandleState::decode_rows_from(RankId src, MatrixView<float> rows) {
-  const CopyList& list = routes_.in[index(src)];
-  const std::int32_t* row = routes_.row_of[index(src)].data();
-  for (std::int64_t idx = 0; idx < list.num_copies(); ++idx) {
-    for (int n = list.num_choices[std::size_t(idx)]; n > 0; --n) {
-      decode_row(in_rows_[index(src)], idx, rows.row(*row++));
-    }
-  }
 }
 
 void HandleState::dispatch_own(MatrixView<float> rows) {
   take_own(Phase::kDispatch, rows.rows(), rows.cols());
-  if (dispatcher_.table.is_own(self())) decode_rows_from(self(), rows);
+  moving_->spread(RowPart::kOwn, rows);
 }
 
 void HandleState::finish_dispatch(MatrixView<float> rows) {
-  check_rows(rows.rows(), routes_.num_rows(), "rows");
+  check_rows(rows.rows(), plan_.num_rows(), "rows");
   wait_for(Phase::kDispatch, rows.cols());
-  for (const RankId src : dispatcher_.table.group) {
-    if (!dispatcher_.table.is_own(src)) decode_rows_from(src, rows);
-  }
+  moving_->spread(RowPart::kOthers, rows);
   end();
 }
 
-void HandleState::start_combine(MatrixView<const float> rows) {
-  check_rows(rows.rows(), routes_.num_rows(), "rows");
+void HandleState::start_combine(MatrixView<const float> rows, const RowScale& scale) {
+  check_rows(rows.rows(), plan_.num_rows(), "rows");
+  if (scale) check_rows(std::ssize(*scale), plan_.num_rows(), "row_scale");
   begin(Phase::kCombine, rows.cols());
-  for (const RankId src : dispatcher_.table.group) {
-    if (!dispatcher_.table.is_own(src)) encode_rows_for(src, rows);
-  }
+  scale_ = scale;
+  moving_->reduce(RowPart::kOthers, rows, scale_);
   start_legs();
 }
 
 void HandleState::combine_own(MatrixView<const float> rows) {
   take_own(Phase::kCombine, rows.rows(), rows.cols());
-  if (dispatcher_.table.is_own(self())) encode_rows_for(self(), rows);
-}
-
-// What goes back to a rank.
-void HandleState::encode_rows_for(RankId src, MatrixView<const float> rows) {
-  if (returns_sums()) return sum_choices(src, rows);
-  const auto& row_of = routes_.row_of[index(src)];
-  for (std::size_t choice = 0; choice < row_of.size(); ++choice) {
-    encode_row(rows.row(row_of[choice]), in_rows_[index(src)], std::int64_t(choice));
-  }
-}
-
-// One row for each copy that came from `src`.
-void HandleState::sum_choices(RankId src, MatrixView<const float> rows) {
-  const CopyList& list = routes_.in[index(src)];
-  const bool has_weights = !list.weight.empty();
-  std::size_t choice = 0;
-  for (std::int64_t idx = 0; idx < list.num_copies(); ++idx) {
-    for (int n = 0; n < list.num_choices[std::size_t(idx)]; ++n, ++choice) {
-      const auto row = rows.row(routes_.row_of[index(src)][choice]);
-      const float weight = has_weights ? list.weight[choice] : 1;
-      if (n == 0) scale_row(row, weight, sum_);
-      if (n > 0) add_row(row, weight, sum_);
-    }
-    encode_row(sum_, in_rows_[index(src)], idx);
-  }
-}
-
-// Adds up what this node's ranks have returned for the tokens of others.
-void HandleState::sum_relayed() {
-  for (std::size_t i = 0; i < routes_.relayed.size(); ++i) {
-    std::ranges::fill(sum_, 0.0F);
-    for (const auto& [from, idx, weight] :
-         routes_.returns_of(routes_.num_tokens + std::int64_t(i))) {
-      add_row(out_rows_[index(from)], idx, weight, sum_);
-    }
-    encode_row(sum_, in_rows_[index(routes_.relayed[i].from)], routes_.relayed[i].idx);
-  }
+  moving_->reduce(RowPart::kOwn, rows, scale_);
 }
 
 void HandleState::finish_combine(MatrixView<float> sum) {
-  check_rows(sum.rows(), routes_.num_tokens, "sum");
+  check_rows(sum.rows(), plan_.num_tokens, "sum");
   wait_for(Phase::kCombine, sum.cols());
-  for (std::int64_t t = 0; t < routes_.num_tokens; ++t) {
-    for (const auto& [from, idx, weight] : routes_.returns_of(t)) {
-      add_row(out_rows_[index(from)], idx, weight, sum.row(t));
-    }
-  }
+  moving_->add_returns(!scale_.has_value(), sum);
   end();
 }
 
-Handle::Handle(std::unique_ptr<HandleState> state) : state_(std::move(state)) {}
-Handle::Handle(Handle&&) noexcept = default;
-Handle& Handle::operator=(Handle&&) noexcept = default;
-Handle::~Handle() = default;
-
-std::int64_t Handle::num_tokens() const {
-  return state_->routes().num_tokens;
-}
-std::span<const std::int64_t> Handle::offsets() const {
-  return state_->routes().offsets;
-}
-std::span<const std::int64_t> Handle::own_offsets() const {
-  return state_->routes().own_offsets;
-}
-void Handle::start_dispatch(MatrixView<const float> x) {
-  state_->start_dispatch(x);
-}
-bool Handle::poll() {
-  return state_->poll();
-}
-void Handle::wait() {
-  state_->wait();
-}
-void Handle::dispatch_own(MatrixView<float> rows) {
-  state_->dispatch_own(rows);
-}
-void Handle::finish_dispatch(MatrixView<float> rows) {
-  state_->finish_dispatch(rows);
-}
-void Handle::start_combine(MatrixView<const float> rows) {
-  state_->start_combine(rows);
-}
-void Handle::combine_own(MatrixView<const float> rows) {
-  state_->combine_own(rows);
-}
-void Handle::finish_combine(MatrixView<float> sum) {
-  state_->finish_combine(sum);
+std::unique_ptr<HandleState> HandleState::of_choices() const {
+  return std::make_unique<HandleState>(dispatcher_, choice_plan(plan_), RowType::kF32,
+                                       label_ + " choices");
 }
 
-Dispatcher::Dispatcher(Transport& transport, const Placement& placement,
-                       const DispatchOptions& options)
-    : state_(std::make_unique<DispatcherState>(transport, placement, options,
-                                               std::make_shared<SharedByLayers>())) {}
-Dispatcher::Dispatcher(const Dispatcher& other_layer, const Placement& placement)
-    : state_(std::make_unique<DispatcherState>(other_layer.state_->transport, placement,
-                                               other_layer.state_->options,
-                                               other_layer.state_->shared)) {}
-Dispatcher::~Dispatcher() = default;
-
-Handle Dispatcher::make_handle(MatrixView<const ExpertId> topk_idx,
-                               MatrixView<const float> topk_weights, std::int64_t first_token,
-                               std::string label) {
-  auto routes = state_->make_routes(topk_idx, topk_weights, first_token, 1, label);
-  return Handle(
-      std::make_unique<HandleState>(*state_, std::move(routes.front()), std::move(label)));
-}
-
-std::vector<Handle> Dispatcher::make_handles(MatrixView<const ExpertId> topk_idx,
-                                             MatrixView<const float> topk_weights,
-                                             std::int64_t first_token, std::int32_t num_chunks,
-                                             const std::string& label) {
-  C2R_REQUIRE(num_chunks > 0, kInvalidArgument, "{}: num_chunks is {}, but must be positive", label,
-              num_chunks);
-  auto routes = state_->make_routes(topk_idx, topk_weights, first_token, num_chunks, label);
-  std::vector<Handle> handles;
-  for (std::size_t chunk = 0; chunk < routes.size(); ++chunk) {
-    handles.emplace_back(std::make_unique<HandleState>(*state_, std::move(routes[chunk]),
-                                                       fmt::format("{} chunk {}", label, chunk)));
+// The weights of this rank's tokens where they stayed at home.
+Matrix<float> HandleState::home_weights() const {
+  Matrix<float> weights(plan_.num_tokens * plan_.top_k, 1);
+  for (std::size_t i = 0; i < plan_.return_weight.size(); ++i) {
+    const auto sent = std::size_t(plan_.return_row[i]);
+    weights(plan_.send_choice[sent], 0) = plan_.return_weight[i];
   }
-  return handles;
+  return weights;
+}
+
+std::vector<float> HandleState::row_weights() const {
+  if (!plan_.row_weight.empty()) return plan_.row_weight;
+  if (dispatcher_.table.options.mode != CopyMode::kPerExpert) return {};
+  const auto choices = of_choices();
+  Matrix<float> weights(plan_.num_rows(), 1);
+  choices->start_dispatch(home_weights());
+  choices->dispatch_own(weights);
+  choices->finish_dispatch(weights);
+  return {weights.all().begin(), weights.all().end()};
 }
 
 }  // namespace c2r

@@ -1,4 +1,4 @@
-// The rows of a handle on their way.
+// The order in which a handle's rows are written, exchanged and read.
 #pragma once
 
 #include <array>
@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "c2r/dispatch/buffers_internal.h"
-#include "c2r/dispatch/routes_internal.h"
-#include "c2r/dispatch/rows_internal.h"
+#include "c2r/dispatch/host_row_mover.h"
+#include "c2r/dispatch/make_row_plans_internal.h"
+#include "c2r/dispatch/row_mover.h"
 #include "c2r/transport/transport.h"
 
 namespace c2r {
@@ -33,7 +33,12 @@ class StartQueue {
 
 /// What the dispatchers of a model's layers have in common.
 struct SharedByLayers {
-  BufferPool buffers;
+  explicit SharedByLayers(RowMover& used_mover) : mover(used_mover) {}
+  explicit SharedByLayers(std::unique_ptr<RowMover> made_mover)
+      : own_mover(std::move(made_mover)), mover(*own_mover) {}
+
+  std::unique_ptr<RowMover> own_mover;  // null if the caller has one
+  RowMover& mover;
   StartQueue queue;  // one, since handles of several layers may be under way at once
 };
 
@@ -46,7 +51,7 @@ class DispatcherState {
         table(used_transport, placement, used_options),
         shared(std::move(shared_state)) {}
 
-  std::vector<Routes> make_routes(MatrixView<const ExpertId> topk_idx,
+  std::vector<RowPlan> make_plans(MatrixView<const ExpertId> topk_idx,
                                   MatrixView<const float> topk_weights, std::int64_t first_token,
                                   std::int32_t num_chunks, const std::string& label);
 
@@ -58,21 +63,24 @@ class DispatcherState {
 
 class HandleState {
  public:
-  HandleState(DispatcherState& dispatcher, Routes routes, std::string label);
+  HandleState(DispatcherState& dispatcher, RowPlan plan, RowType type, std::string label);
   HandleState(const HandleState&) = delete;
   HandleState& operator=(const HandleState&) = delete;
   ~HandleState();
 
-  const Routes& routes() const { return routes_; }
+  const RowPlan& plan() const { return plan_; }
 
   void start_dispatch(MatrixView<const float> x);
   void dispatch_own(MatrixView<float> rows);
   void finish_dispatch(MatrixView<float> rows);
-  void start_combine(MatrixView<const float> rows);
+  void start_combine(MatrixView<const float> rows, const RowScale& scale);
   void combine_own(MatrixView<const float> rows);
   void finish_combine(MatrixView<float> sum);
   bool poll();
   void wait();
+
+  std::unique_ptr<HandleState> of_choices() const;
+  std::vector<float> row_weights() const;
 
   /// Starts the next leg of what is under way, if the one before is done; else waits for it, or
   /// returns false.
@@ -83,37 +91,27 @@ class HandleState {
 
   bool has_relays() const { return !dispatcher_.table.relays.empty(); }
   std::size_t num_legs() const { return has_relays() ? 2 : 1; }
-  RankId self() const { return dispatcher_.table.rank; }
   void begin(Phase phase, std::int64_t hidden);
   void check_started(Phase phase, std::int64_t hidden) const;
   void take_own(Phase phase, std::int64_t num_rows, std::int64_t hidden);
   void wait_for(Phase phase, std::int64_t hidden);
   void start_legs();
   void end();
-  bool returns_sums() const { return dispatcher_.table.options.sums_before_return; }
-  std::int64_t num_rows_of(const CopyList& list) const;
-  void lay_out(std::int64_t hidden);
   void start_exchange(bool is_between_nodes);
-  void forward_relayed();
-  void decode_rows_from(RankId src, MatrixView<float> rows);
-  void encode_rows_for(RankId src, MatrixView<const float> rows);
-  void sum_choices(RankId src, MatrixView<const float> rows);
-  void sum_relayed();
   void check_rows(std::int64_t has, std::int64_t needs, const char* what) const;
+  Matrix<float> home_weights() const;
 
   DispatcherState& dispatcher_;
-  const Routes routes_;
+  const RowPlan plan_;
   const std::string label_;
+  const std::unique_ptr<MovingRows> moving_;
 
   Phase phase_ = Phase::kIdle;
-  std::int64_t hidden_ = 0;         // of what is under way
-  bool has_own_ = false;            // whether what stays was taken from, or given to, it
-  Buffer out_, in_, own_;           // rows of the copies that leave, that come, and that stay
-  std::vector<WireRows> out_rows_;  // [ep_size], of routes_.out, parts of out_ and own_
-  std::vector<WireRows> in_rows_;   // [ep_size], of routes_.in, parts of in_ and own_
-  std::vector<float> sum_;          // [hidden], scratch
-  std::size_t num_started_ = 0;     // legs
-  std::array<std::unique_ptr<Exchange>, 2> legs_;  // last: they borrow the buffers
+  std::int64_t hidden_ = 0;      // of what is under way
+  bool has_own_ = false;         // whether what stays was taken from, or given to, it
+  RowScale scale_;               // of the combine that is under way
+  std::size_t num_started_ = 0;  // legs
+  std::array<std::unique_ptr<Exchange>, 2> legs_;  // last: they borrow the buffers of moving_
 };
 
 }  // namespace c2r

@@ -1,20 +1,22 @@
+// Runs the steps of a layer on this thread, and polls between the tasks of the pool.
 #include "c2r/dispatch/pipeline.h"
 
 #include <utility>
 #include <vector>
 
 #include "c2r/core/error.h"
+#include "c2r/dispatch/pipeline_steps.h"
 
 namespace c2r {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// A poll costs some system calls; a link of 1 GB/s carries 500 kB meanwhile, which sockets hold.
+// A poll costs some system calls; a link of 1 GB/s carries 500 kB in this time, which sockets hold.
 constexpr auto kPollInterval = std::chrono::microseconds(500);
 
 // Adds the time from its last call, or its construction, to a duration.
-class Lap {
+class Stopwatch {
  public:
   void add_to(PipelineTimes::Duration& duration) {
     const auto now = Clock::now();
@@ -25,51 +27,32 @@ class Lap {
   Clock::time_point last_ = Clock::now();
 };
 
-// One run: chunk after chunk.
+// What one run borrows.
+struct RunArguments {
+  const PipelineWork& work;
+  MatrixView<const float> x;
+  MatrixView<float> sum;
+  Matrix<float>& rows;  // of the chunk that is computed
+  Matrix<float>& out;   // the same
+};
+
+// One run: step after step.
 class Run {
  public:
-  Run(std::vector<Handle> handles, const PipelineWork& work, MatrixView<const float> x,
-      MatrixView<float> sum, PipelineTimes& times, Lap& lap)
-      : handles_(std::move(handles)), work_(work), x_(x), sum_(sum), times_(times), lap_(lap) {}
+  Run(std::vector<Handle> handles, const RunArguments& with, PipelineTimes& times,
+      Stopwatch& stopwatch)
+      : handles_(std::move(handles)), with_(with), times_(times), stopwatch_(stopwatch) {}
 
-  void begin() {
-    start_dispatch();
-    lap_.add_to(times_.start_dispatch);
-    if (work_.meanwhile) work_.meanwhile();
-    lap_.add_to(times_.meanwhile);
-  }
-
-  // Its dispatch was started. @param rows,out are given their size
-  void run_chunk(std::int32_t chunk, Matrix<float>& rows, Matrix<float>& out) {
-    Handle& current = handle(chunk);
-    rows.reshape(current.num_rows(), x_.cols());
-    out.reshape(rows.rows(), x_.cols());
-    const auto compute = [&](std::span<const std::int64_t> offsets) {
-      work_.experts(offsets, rows, out);
-      lap_.add_to(times_.experts);
-    };
-    const bool is_last = chunk + 1 == num_chunks();
-    current.dispatch_own(rows);
-    lap_.add_to(times_.finish_dispatch);
-    if (!is_last) compute(current.own_offsets());
-    finish_dispatch(chunk, rows);
-    compute(current.offsets());
-    current.start_combine(out);
-    awaited_ = chunk + 1;
-    lap_.add_to(times_.start_combine);
-    if (is_last) compute(current.own_offsets());
-    current.combine_own(out);
-    lap_.add_to(times_.start_combine);
-    finish_combines(chunk, is_last);
-  }
+  void run(const PipelineStep& step);
 
   // One call moves all exchanges of a transport, but a way through relays goes on only if asked.
   void poll() {
+    if (!may_poll_) return;
     const auto now = Clock::now();
     if (now < next_poll_) return;
     next_poll_ = now + kPollInterval;
     for (std::int32_t chunk = next_combine_; chunk < num_chunks(); ++chunk) {
-      if (handle(chunk).poll() && chunk == awaited_) start_dispatch_after(chunk);
+      if (handle(chunk).poll() && chunk == awaited_) start_dispatch(chunk + 1);
     }
   }
 
@@ -77,26 +60,32 @@ class Run {
   std::int32_t num_chunks() const { return static_cast<std::int32_t>(handles_.size()); }
   Handle& handle(std::int32_t chunk) { return handles_[std::size_t(chunk)]; }
 
-  void start_dispatch() {
+  // Bytes move while `work` computes, and not while a mover's own loops run on the pool: there, a
+  // poll would call the mover in the middle of a call.
+  template <class Work>
+  void polling(const Work& work) {
+    may_poll_ = true;
+    work();
+    may_poll_ = false;
+  }
+
+  // Unless a poll has started it, or there is no such chunk.
+  void start_dispatch(std::int32_t chunk) {
+    if (chunk != next_dispatch_ || chunk == num_chunks()) return;
+    ++next_dispatch_;
     const std::int64_t begin = next_token_;
-    Handle& next = handle(next_dispatch_++);
-    next_token_ += next.num_tokens();
-    next.start_dispatch(x_.rows(begin, next_token_));
+    next_token_ += handle(chunk).num_tokens();
+    handle(chunk).start_dispatch(with_.x.rows(begin, next_token_));
   }
 
-  void start_dispatch_after(std::int32_t chunk) {
-    if (next_dispatch_ == chunk + 1 && next_dispatch_ < num_chunks()) start_dispatch();
+  void dispatch_own(std::int32_t chunk) {
+    with_.rows.reshape(handle(chunk).num_rows(), with_.x.cols());
+    with_.out.reshape(with_.rows.rows(), with_.x.cols());
+    handle(chunk).dispatch_own(with_.rows);
   }
 
-  // The next chunk leaves before this one's rows are handed out.
-  void finish_dispatch(std::int32_t chunk, MatrixView<float> rows) {
-    handle(chunk).wait();
-    lap_.add_to(times_.wait_dispatch);
-    start_dispatch_after(chunk);
-    awaited_ = kNone;
-    lap_.add_to(times_.start_dispatch);
-    handle(chunk).finish_dispatch(rows);
-    lap_.add_to(times_.finish_dispatch);
+  void compute(std::span<const std::int64_t> offsets) {
+    polling([&] { with_.work.experts(offsets, with_.rows, with_.out); });
   }
 
   // Of the chunks up to `last`: those that are back, or all.
@@ -105,29 +94,65 @@ class Run {
       Handle& next = handle(next_combine_);
       if (!may_wait && !next.poll()) return;
       next.wait();
-      lap_.add_to(times_.wait_combine);
+      stopwatch_.add_to(times_.wait_combine);
       const std::int64_t begin = std::exchange(next_sum_, next_sum_ + next.num_tokens());
-      next.finish_combine(sum_.rows(begin, next_sum_));
-      lap_.add_to(times_.finish_combine);
+      next.finish_combine(with_.sum.rows(begin, next_sum_));
+      stopwatch_.add_to(times_.finish_combine);
     }
   }
 
   static constexpr std::int32_t kNone = -1;
 
   std::vector<Handle> handles_;
-  const PipelineWork& work_;
-  MatrixView<const float> x_;
-  MatrixView<float> sum_;
+  const RunArguments with_;
   PipelineTimes& times_;
-  Lap& lap_;
+  Stopwatch& stopwatch_;
   std::int64_t next_token_ = 0, next_sum_ = 0;
   std::int32_t next_dispatch_ = 0;
-  // The chunk whose rows may arrive any time, after which the next may leave: all ranks start the
-  // dispatch of chunk n + 1 after the combine of n - 1 and before that of n.
-  std::int32_t awaited_ = 0;
+  std::int32_t awaited_ = 0;       // the chunk after whose arrival the next may leave early
   std::int32_t next_combine_ = 0;  // the first chunk that is not finished
+  bool may_poll_ = false;
   Clock::time_point next_poll_;
 };
+
+void Run::run(const PipelineStep& step) {
+  Handle& current = handle(step.chunk);
+  switch (step.kind) {
+    case StepKind::kStartDispatch:
+      start_dispatch(step.chunk);
+      return stopwatch_.add_to(times_.start_dispatch);
+    case StepKind::kLocalWork:
+      if (with_.work.local_work) polling(with_.work.local_work);
+      return stopwatch_.add_to(times_.local_work);
+    case StepKind::kDispatchOwn:
+      dispatch_own(step.chunk);
+      return stopwatch_.add_to(times_.finish_dispatch);
+    case StepKind::kComputeOwn:
+      compute(current.own_offsets());
+      return stopwatch_.add_to(times_.experts);
+    case StepKind::kWaitDispatch:
+      current.wait();
+      awaited_ = kNone;
+      return stopwatch_.add_to(times_.wait_dispatch);
+    case StepKind::kFinishDispatch:
+      current.finish_dispatch(with_.rows);
+      return stopwatch_.add_to(times_.finish_dispatch);
+    case StepKind::kComputeOthers:
+      compute(current.offsets());
+      return stopwatch_.add_to(times_.experts);
+    case StepKind::kStartCombine:
+      current.start_combine(with_.out);
+      awaited_ = step.chunk + 1;
+      return stopwatch_.add_to(times_.start_combine);
+    case StepKind::kCombineOwn:
+      current.combine_own(with_.out);
+      return stopwatch_.add_to(times_.start_combine);
+    case StepKind::kFinishCombinesIfBack:
+      return finish_combines(step.chunk, false);
+    case StepKind::kFinishCombines:
+      return finish_combines(step.chunk, true);
+  }
+}
 
 // Lets bytes move while a pool works.
 class Polling {
@@ -170,13 +195,12 @@ PipelineTimes Pipeline::run(Dispatcher& dispatcher, MatrixView<const float> x,
               "{}: x is {}x{} and sum is {}x{}, but there are choices of {} tokens", label,
               x.rows(), x.cols(), sum.rows(), sum.cols(), topk_idx.rows());
   PipelineTimes times;
-  Lap lap;
-  Run run(dispatcher.make_handles(topk_idx, topk_weights, first_token, num_chunks_, label), work, x,
-          sum, times, lap);
-  lap.add_to(times.handles);
+  Stopwatch stopwatch;
+  Run run(dispatcher.make_handles(topk_idx, topk_weights, first_token, num_chunks_, label),
+          {.work = work, .x = x, .sum = sum, .rows = rows_, .out = out_}, times, stopwatch);
+  stopwatch.add_to(times.handles);
   const Polling polling(pool_, run);
-  run.begin();
-  for (std::int32_t chunk = 0; chunk < num_chunks_; ++chunk) run.run_chunk(chunk, rows_, out_);
+  for (const PipelineStep& step : pipeline_steps(num_chunks_)) run.run(step);
   return times;
 }
 

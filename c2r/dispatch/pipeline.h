@@ -22,9 +22,9 @@ struct PipelineWork {
   std::function<void(std::span<const std::int64_t> offsets, MatrixView<const float> rows,
                      MatrixView<float> out)>
       experts;
-  /// What needs no other rank, such as a shared expert; done while the first chunk travels. Empty:
+  /// What needs no other rank, such as a shared expert; runs while the first chunk travels. Empty:
   /// nothing.
-  std::function<void()> meanwhile;
+  std::function<void()> local_work;
 };
 
 /// Where the time of one run went, on this rank. Together they are all of it.
@@ -32,7 +32,7 @@ struct PipelineTimes {
   using Duration = std::chrono::steady_clock::duration;
   Duration handles{};          // who sends what to whom
   Duration start_dispatch{};   // rows into send buffers
-  Duration meanwhile{};        // PipelineWork::meanwhile
+  Duration local_work{};       // PipelineWork::local_work
   Duration wait_dispatch{};    // for rows that have not arrived
   Duration finish_dispatch{};  // rows to their experts
   Duration experts{};          // PipelineWork::experts
@@ -45,18 +45,16 @@ struct PipelineTimes {
 
 /// The parts of PipelineTimes, in the order of a run.
 inline constexpr PipelineTimes::Duration PipelineTimes::*kPipelinePhases[] = {
-    &PipelineTimes::handles,       &PipelineTimes::start_dispatch,  &PipelineTimes::meanwhile,
+    &PipelineTimes::handles,       &PipelineTimes::start_dispatch,  &PipelineTimes::local_work,
     &PipelineTimes::wait_dispatch, &PipelineTimes::finish_dispatch, &PipelineTimes::experts,
     &PipelineTimes::start_combine, &PipelineTimes::wait_combine,    &PipelineTimes::finish_combine};
 
-/// Runs layers, and keeps the memory between calls.
-///
-/// While a chunk's rows travel, the rank computes what it has of that chunk itself; of the last
-/// chunk it does so while the results travel.
+/// Runs layers on the thread that calls it, and keeps the memory between calls. The order is that
+/// of pipeline_steps.h; the next chunk leaves as soon as the rows of the one before have arrived.
 class Pipeline {
  public:
   /// @param pool what PipelineWork runs on; must outlive this object
-  /// @param num_chunks the same on every rank; 1: nothing overlaps but `meanwhile` and own rows
+  /// @param num_chunks the same on every rank; 1: nothing overlaps but local work and own rows
   /// @throws Error(kInvalidArgument) if `num_chunks` is not positive
   Pipeline(ThreadPool& pool, std::int32_t num_chunks);
 

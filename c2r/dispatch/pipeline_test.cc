@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "c2r/core/testing.h"
+#include "c2r/dispatch/pipeline_steps.h"
 #include "c2r/dispatch/testing_internal.h"
 #include "c2r/transport/in_process.h"
 
@@ -17,12 +18,12 @@ using testing::ExchangeProblem;
 void run_pipeline(Transport& transport, const ExchangeProblem& problem, std::int32_t num_chunks,
                   std::span<const Matrix<float>> expected) {
   const TokenBatch& batch = problem.batches[index(transport.rank())];
-  Dispatcher first(transport, problem.placement, problem.options);
-  Dispatcher second(first, problem.placement);
   ThreadPool pool(2);
+  Dispatcher first(transport, pool, problem.placement, problem.options);
+  Dispatcher second(first, problem.placement);
   Pipeline pipeline(pool, num_chunks);
   for (int layer = 0; layer < 2; ++layer) {
-    int num_meanwhile = 0, num_computed = 0;
+    int num_local = 0, num_computed = 0;
     // Long enough to poll, after which the next chunk may leave.
     const auto idle = [&] {
       pool.run(2, [](std::int64_t, int) {
@@ -36,12 +37,12 @@ void run_pipeline(Transport& transport, const ExchangeProblem& problem, std::int
                                                               rows, out);
                                      ++num_computed;
                                    },
-                               .meanwhile = [&] { idle(), ++num_meanwhile; }};
+                               .local_work = [&] { idle(), ++num_local; }};
     Matrix<float> sum(batch.x.rows(), problem.hidden);
     pipeline.run(layer == 0 ? first : second, batch.x, batch.topk_idx, batch.topk_weights,
                  batch.first_token, fmt::format("layer {}", layer), work, sum);
     EXPECT_EQ(sum, expected[index(transport.rank())]) << "rank " << index(transport.rank());
-    EXPECT_EQ(num_meanwhile, 1);
+    EXPECT_EQ(num_local, 1);
     EXPECT_EQ(num_computed, 2 * num_chunks);
   }
 }
@@ -70,10 +71,44 @@ INSTANTIATE_TEST_SUITE_P(Clusters, PipelineChunks,
                                               test.param.ranks_per_node);
                          });
 
+TEST(PipelineSteps, SendTheNextChunkBeforeThisOneIsComputed) {
+  using enum StepKind;
+  const std::vector<PipelineStep> one{
+      {kStartDispatch, 0},  {kLocalWork, 0},     {kDispatchOwn, 0},  {kWaitDispatch, 0},
+      {kFinishDispatch, 0}, {kComputeOthers, 0}, {kStartCombine, 0}, {kComputeOwn, 0},
+      {kCombineOwn, 0},     {kFinishCombines, 0}};
+  EXPECT_EQ(pipeline_steps(1), one);
+  const std::vector<PipelineStep> two{
+      {kStartDispatch, 0}, {kLocalWork, 0},      {kDispatchOwn, 0},          {kComputeOwn, 0},
+      {kWaitDispatch, 0},  {kStartDispatch, 1},  {kFinishDispatch, 0},       {kComputeOthers, 0},
+      {kStartCombine, 0},  {kCombineOwn, 0},     {kFinishCombinesIfBack, 0}, {kDispatchOwn, 1},
+      {kWaitDispatch, 1},  {kFinishDispatch, 1}, {kComputeOthers, 1},        {kStartCombine, 1},
+      {kComputeOwn, 1},    {kCombineOwn, 1},     {kFinishCombines, 1}};
+  EXPECT_EQ(pipeline_steps(2), two);
+}
+
+// A transport matches what two ranks exchange by its order, so the order of starts is a contract.
+TEST(PipelineSteps, StartADispatchBetweenTheCombinesOfTheTwoChunksBefore) {
+  for (std::int32_t num_chunks = 1; num_chunks < 10; ++num_chunks) {
+    std::vector<PipelineStep> starts;
+    for (const PipelineStep& step : pipeline_steps(num_chunks)) {
+      const bool is_start =
+          step.kind == StepKind::kStartDispatch || step.kind == StepKind::kStartCombine;
+      if (is_start) starts.push_back(step);
+    }
+    std::vector<PipelineStep> expected{{StepKind::kStartDispatch, 0}};
+    for (std::int32_t chunk = 0; chunk < num_chunks; ++chunk) {
+      if (chunk + 1 < num_chunks) expected.push_back({StepKind::kStartDispatch, chunk + 1});
+      expected.push_back({StepKind::kStartCombine, chunk});
+    }
+    EXPECT_EQ(starts, expected);
+  }
+}
+
 TEST(Pipeline, RefusesNoChunksAndTokensWithoutRows) {
   run_in_process(1, [](Transport& transport) {
-    Dispatcher dispatcher(transport, place_contiguous(2, 1), {.cluster = {}});
     ThreadPool pool(1);
+    Dispatcher dispatcher(transport, pool, place_contiguous(2, 1), {.cluster = {}});
     EXPECT_EQ(testing::error_of([&] { Pipeline(pool, 0); }),
               "num_chunks is 0, but must be positive");
     Pipeline pipeline(pool, 1);

@@ -1,3 +1,4 @@
+// The reference of dispatch, experts and combine, token by token and choice by choice.
 #include "c2r/dispatch/reference.h"
 
 #include "c2r/core/bf16.h"

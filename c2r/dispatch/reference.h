@@ -1,4 +1,4 @@
-// What dispatch, experts and combine give, computed plainly in one process.
+// The reference of dispatch, experts and combine: the same results, computed in one process.
 #pragma once
 
 #include <functional>
@@ -11,7 +11,7 @@
 
 namespace c2r {
 
-/// What one rank brings to a layer.
+/// The tokens of one rank, routed.
 struct TokenBatch {
   Matrix<float> x;             // [num_tokens, hidden]
   Matrix<ExpertId> topk_idx;   // [num_tokens, top_k]
@@ -24,7 +24,7 @@ using ExpertFunction =
     std::function<void(ExpertId expert, std::span<const float> x, std::span<float> y)>;
 
 /// The result of each token of each rank, with the roundings and in the order of sums that
-/// dispatch.h describes: what it gives is equal to this bit for bit.
+/// dispatch.h describes; dispatch and combine give the same bits.
 /// @param batches [ep_size], the first ones of a dispatcher: no earlier tokens are remembered
 /// @returns [ep_size], of [num_tokens, hidden]
 std::vector<Matrix<float>> reference_exchange(std::span<const TokenBatch> batches,

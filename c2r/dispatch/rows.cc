@@ -1,3 +1,4 @@
+// Rows between floats and the element type of the wire, and weighted sums of rows.
 #include <algorithm>
 #include <cstring>
 

@@ -1,4 +1,4 @@
-// Rows on the wire, and the sums over them.
+// Rows in the element type of the wire, and weighted sums of rows.
 #pragma once
 
 #include <cstddef>

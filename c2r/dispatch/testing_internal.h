@@ -138,7 +138,8 @@ inline void run_rank(Transport& transport, const ExchangeProblem& problem,
       predicted_volume(problem, how.sums_before_return ? how.mode : CopyMode::kPerExpert);
   const auto me = std::int64_t(index(transport.rank()));
   const TokenBatch& batch = problem.batches[std::size_t(me)];
-  Dispatcher dispatcher(transport, problem.placement, problem.options);
+  ThreadPool pool(2);
+  Dispatcher dispatcher(transport, pool, problem.placement, problem.options);
   Handle handle =
       dispatcher.make_handle(batch.topk_idx, batch.topk_weights, batch.first_token, "layer 3");
   EXPECT_EQ(handle.num_tokens(), batch.x.rows());

@@ -1,3 +1,5 @@
+// The routed experts on ranks: gives each layer to its dispatcher, and the rows of each slot to its
+// expert.
 #include "c2r/model/expert_parallel.h"
 
 #include <fmt/core.h>
@@ -39,9 +41,9 @@ ExpertParallelExperts::ExpertParallelExperts(const ModelConfig& config, Arithmet
     layers_.push_back(
         {.label = fmt::format("layer {}", config.moe_layers[layer]),
          .slots = {slots.begin(), slots.end()},
-         .dispatcher = layer == 0
-                           ? std::make_unique<Dispatcher>(transport, placement, options.dispatch)
-                           : std::make_unique<Dispatcher>(*layers_[0].dispatcher, placement)});
+         .dispatcher =
+             layer == 0 ? std::make_unique<Dispatcher>(transport, pool, placement, options.dispatch)
+                        : std::make_unique<Dispatcher>(*layers_[0].dispatcher, placement)});
   }
 }
 
@@ -52,7 +54,7 @@ void ExpertParallelExperts::run(const RoutedBatch& batch) {
           [&](auto offsets, auto rows, auto out) {
             mlps_.run(groups_of(batch.experts, layer.slots, offsets, rows, out));
           },
-      .meanwhile = [&] { mlps_.run(batch.beside); }};
+      .local_work = [&] { mlps_.run(batch.shared_experts); }};
   times_ +=
       pipeline_.run(*layer.dispatcher, batch.x, batch.routing.topk_idx, batch.routing.topk_weights,
                     layer.num_tokens, layer.label, work, batch.sum);

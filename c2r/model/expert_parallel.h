@@ -26,9 +26,9 @@ struct ExpertParallelOptions {
   std::optional<std::int32_t> num_chunks;
 };
 
-/// Collective: all ranks run the same layers in the same order, with or without tokens. `beside` is
-/// computed while the first chunk travels. In mode per-expert with f32 rows results are the same
-/// bits as LocalExperts'; else sums are in another order, or rows rounded: see dispatch.h.
+/// Collective: all ranks run the same layers in the same order, with or without tokens. The shared
+/// experts are computed while the first chunk travels. In mode per-expert with f32 rows results are
+/// the same bits as LocalExperts'; else sums are in another order, or rows rounded: see dispatch.h.
 ///
 /// Touches the weights of this rank's slots and no others.
 class ExpertParallelExperts final : public RoutedExperts {

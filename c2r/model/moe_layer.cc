@@ -24,15 +24,15 @@ Matrix<float> MoeLayer::gate_logits(const MoeWeights& weights, MatrixView<const 
 Routing MoeLayer::run(std::int64_t moe_layer, const MoeWeights& weights, const Router& router,
                       MatrixView<const float> x, MatrixView<float> sum) {
   Routing routing = router.route(gate_logits(weights, x));
-  std::vector<ExpertRows> beside;
+  std::vector<ExpertRows> shared_experts;
   if (weights.shared) {
     shared_.reshape(x.rows(), x.cols());
     shared_gate_.reshape(x.rows(), 1);
     const GemmGroup gate{.x = x, .weight = weights.shared_gate, .out = shared_gate_};
     exact_gemm_.run({&gate, 1});
-    beside.push_back({&*weights.shared, x, shared_});
+    shared_experts.push_back({&*weights.shared, x, shared_});
   }
-  experts_->run({moe_layer, weights.experts, routing, x, sum, beside});
+  experts_->run({moe_layer, weights.experts, routing, x, sum, shared_experts});
   if (weights.shared) {
     exact_gemm_.pool().run(x.rows(), [&](std::int64_t t, int) {
       add_weighted(shared_.row(t), 1 / (1 + std::exp(-shared_gate_(t, 0))), sum.row(t));

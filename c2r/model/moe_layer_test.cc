@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <deque>
 #include <random>
 
 #include "c2r/core/testing.h"
+#include "c2r/experts/testing_internal.h"
 #include "c2r/model/model.h"
 #include "c2r/model/reference_moe.h"
 
@@ -58,6 +60,65 @@ TEST_P(MoeLayers, MatchTheReference) {
 INSTANTIATE_TEST_SUITE_P(Families, MoeLayers,
                          ::testing::Values("llama_moe", "mixtral", "olmoe", "qwen2_moe",
                                            "qwen3_moe"));
+
+// Three experts of 4 x 3, and what runs them.
+struct SmallLayer {
+  SmallLayer() {
+    std::mt19937 rng(11);
+    for (int e = 0; e < 3; ++e) {
+      const auto add = [&](std::int64_t outputs, std::int64_t inputs) {
+        return stored.emplace_back(outputs, inputs, ElementType::kF32, rng).view;
+      };
+      experts.push_back({.gate = add(3, 4), .up = add(3, 4), .down = add(4, 3)});
+    }
+    x = testing::random_matrix(3, 4, rng);
+  }
+
+  Matrix<float> run(const Routing& routing) {
+    Matrix<float> sum(x.rows(), x.cols());
+    local.run({.moe_layer = 0, .experts = experts, .routing = routing, .x = x, .sum = sum});
+    return sum;
+  }
+
+  std::deque<testing::RandomWeights> stored;
+  std::vector<ExpertWeights> experts;
+  Matrix<float> x;
+  ThreadPool pool{2};
+  GroupedGemm gemm{Arithmetic::kF32, pool};
+  LocalExperts local{gemm};
+};
+
+TEST(LocalExperts, ComputeNothingForMaskedChoices) {
+  SmallLayer layer;
+  const ExpertId e0{0}, e1{1}, e2{2};
+  Routing routing{.num_experts = 3, .topk_idx = {3, 2}, .topk_weights = {3, 2, 0.5F}};
+  std::ranges::copy(std::vector{e2, e1, kNoExpert, e0, kNoExpert, kNoExpert},
+                    routing.topk_idx.all().begin());
+  const Matrix<float> got = layer.run(routing);
+  // Each choice alone is the same bits, as its row is; so is the sum, which has one order.
+  Routing one{.num_experts = 3, .topk_idx = {3, 1}, .topk_weights = {3, 1, 0.5F}};
+  std::ranges::copy(std::vector{e2, e0, e2}, one.topk_idx.all().begin());
+  Matrix<float> expected = layer.run(one);
+  std::ranges::copy(std::vector{e1, e0, e2}, one.topk_idx.all().begin());
+  const Matrix<float> second = layer.run(one);
+  for (std::int64_t c = 0; c < 4; ++c) expected(0, c) += second(0, c), expected(2, c) = 0;
+  EXPECT_EQ(got, expected);
+}
+
+TEST(LocalExperts, RefuseWhatIsNoChoiceOfTheLayer) {
+  SmallLayer layer;
+  Routing routing{.num_experts = 3, .topk_idx = {3, 2, kNoExpert}, .topk_weights = {3, 2}};
+  routing.topk_idx(0, 0) = ExpertId{2};
+  routing.topk_idx(2, 1) = ExpertId{3};
+  EXPECT_EQ(testing::error_of([&] { (void)layer.run(routing); }),
+            "token 2 names expert 3 in column 1, but there are 3 experts, and -1 for none");
+  routing.topk_idx(2, 1) = ExpertId{-2};
+  EXPECT_EQ(testing::error_of([&] { (void)layer.run(routing); }),
+            "token 2 names expert -2 in column 1, but there are 3 experts, and -1 for none");
+  const Routing few{.num_experts = 3, .topk_idx = {2, 2, kNoExpert}, .topk_weights = {2, 2}};
+  EXPECT_EQ(testing::error_of([&] { (void)layer.run(few); }),
+            "x has 3 rows and sum 3, but 2 tokens are routed");
+}
 
 }  // namespace
 }  // namespace c2r

@@ -1,29 +1,36 @@
+// All experts in this process: rows are grouped by expert, computed at once, and added up by token.
 #include "c2r/model/routed_experts.h"
 
 #include <algorithm>
 #include <vector>
 
+#include "c2r/core/error.h"
+
 namespace c2r {
 namespace {
+
+constexpr std::int64_t kNoRow = -1;
 
 // Rows by expert: expert e has [offsets[e], offsets[e + 1]), in the order of its tokens.
 struct Grouping {
   std::vector<std::int64_t> offsets;  // [num_experts + 1]
-  Matrix<std::int64_t> row_of;        // [num_tokens, top_k]
+  Matrix<std::int64_t> row_of;        // [num_tokens, top_k], kNoRow where there is no choice
 };
 
-Grouping group_by_expert(const Routing& routing) {
-  Grouping grouping{
-      .offsets = std::vector<std::int64_t>(static_cast<std::size_t>(routing.num_experts) + 1),
-      .row_of = {routing.num_tokens(), routing.top_k()}};
-  for (const ExpertId e : routing.topk_idx.all()) ++grouping.offsets[index(e) + 1];
+Grouping group_by_expert(const Routing& routing, std::size_t num_experts) {
+  Grouping grouping{.offsets = std::vector<std::int64_t>(num_experts + 1),
+                    .row_of = {routing.num_tokens(), routing.top_k(), kNoRow}};
+  for (const ExpertId e : routing.topk_idx.all()) {
+    if (e != kNoExpert) ++grouping.offsets[index(e) + 1];
+  }
   for (std::size_t e = 1; e < grouping.offsets.size(); ++e) {
     grouping.offsets[e] += grouping.offsets[e - 1];
   }
   std::vector<std::int64_t> next(grouping.offsets.begin(), grouping.offsets.end() - 1);
   for (std::int64_t t = 0; t < routing.num_tokens(); ++t) {
     for (std::int64_t k = 0; k < routing.top_k(); ++k) {
-      grouping.row_of(t, k) = next[index(routing.topk_idx(t, k))]++;
+      const ExpertId e = routing.topk_idx(t, k);
+      if (e != kNoExpert) grouping.row_of(t, k) = next[index(e)]++;
     }
   }
   return grouping;
@@ -32,16 +39,21 @@ Grouping group_by_expert(const Routing& routing) {
 }  // namespace
 
 void LocalExperts::run(const RoutedBatch& batch) {
-  const auto& [moe_layer, experts, routing, x, sum, beside] = batch;
-  const Grouping grouping = group_by_expert(routing);
-  in_.reshape(routing.num_tokens() * routing.top_k(), x.cols());
+  const auto& [moe_layer, experts, routing, x, sum, shared_experts] = batch;
+  C2R_REQUIRE(routing.num_tokens() == x.rows() && sum.rows() == x.rows(), kInvalidArgument,
+              "x has {} rows and sum {}, but {} tokens are routed", x.rows(), sum.rows(),
+              routing.num_tokens());
+  check_topk_idx(routing.topk_idx, std::int32_t(experts.size()), routing.top_k());
+  const Grouping grouping = group_by_expert(routing, experts.size());
+  in_.reshape(grouping.offsets.back(), x.cols());
   out_.reshape(in_.rows(), x.cols());
   gemm_->pool().run(x.rows(), [&](std::int64_t t, int) {
     for (const std::int64_t row : grouping.row_of.row(t)) {
+      if (row == kNoRow) continue;
       std::ranges::copy(batch.x.row(t), in_.row(row).begin());
     }
   });
-  std::vector<ExpertRows> groups(beside.begin(), beside.end());
+  std::vector<ExpertRows> groups(shared_experts.begin(), shared_experts.end());
   for (std::size_t e = 0; e < experts.size(); ++e) {
     const auto begin = grouping.offsets[e], end = grouping.offsets[e + 1];
     groups.push_back({&experts[e], MatrixView<const float>(in_).rows(begin, end),
@@ -50,6 +62,7 @@ void LocalExperts::run(const RoutedBatch& batch) {
   mlps_.run(groups);
   gemm_->pool().run(x.rows(), [&](std::int64_t t, int) {
     for (std::int64_t k = 0; k < batch.routing.top_k(); ++k) {
+      if (grouping.row_of(t, k) == kNoRow) continue;
       add_weighted(out_.row(grouping.row_of(t, k)), batch.routing.topk_weights(t, k),
                    batch.sum.row(t));
     }

@@ -17,8 +17,8 @@ struct RoutedBatch {
   const Routing& routing;
   MatrixView<const float> x;  // [num_tokens, hidden], normalized
   MatrixView<float> sum;      // [num_tokens, hidden], not `x`
-  // Rows of other experts, to be computed whenever it suits: the shared expert's.
-  std::span<const ExpertRows> beside;
+  // Rows of experts that every token uses; computed at any time of the run.
+  std::span<const ExpertRows> shared_experts;
 };
 
 class RoutedExperts {
@@ -28,8 +28,10 @@ class RoutedExperts {
   RoutedExperts& operator=(const RoutedExperts&) = delete;
   virtual ~RoutedExperts() = default;
 
-  /// Adds to each row of `sum` the weighted outputs of the experts that its token chose. Returns
-  /// when `beside` is computed, too.
+  /// Adds to each row of `sum` the weighted outputs of the experts that its token chose; a masked
+  /// choice (kNoExpert) adds nothing. The rows of shared experts are computed, too, when it
+  /// returns.
+  /// @throws Error(kInvalidArgument) if a choice is neither an expert of the layer nor kNoExpert
   virtual void run(const RoutedBatch& batch) = 0;
 };
 

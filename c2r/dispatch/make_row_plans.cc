@@ -1,10 +1,12 @@
+// Makes the row plans of a batch: each rank lists its copies for the others, the lists are
+// exchanged, first between nodes in per-node mode, and both sides number their rows by them.
 #include <algorithm>
 #include <limits>
 #include <numeric>
 
 #include "c2r/core/error.h"
 #include "c2r/core/fingerprint.h"
-#include "c2r/dispatch/routes_internal.h"
+#include "c2r/dispatch/make_row_plans_internal.h"
 #include "c2r/routing/routing.h"
 
 namespace c2r {
@@ -90,14 +92,20 @@ struct BatchChoices {
   }
 };
 
-// Fills the lists of one batch.
-class RoutesMaker {
+// Fills the lists of one batch, and numbers its rows by them.
+class RowPlanMaker {
  public:
-  RoutesMaker(const RoutingTable& table, std::int64_t num_tokens) : table_(table) {
-    routes_.num_tokens = num_tokens;
-    routes_.out.resize(std::size_t(table.options.cluster.ep_size()));
-    routes_.in.resize(routes_.out.size());
-    routes_.return_offsets.push_back(0);
+  RowPlanMaker(const RoutingTable& table, std::int64_t num_tokens, std::int64_t top_k)
+      : table_(table),
+        out_(std::size_t(table.options.cluster.ep_size())),
+        in_(out_.size()),
+        out_choices_(out_.size()) {
+    plan_.rank = table.rank;
+    plan_.num_tokens = num_tokens;
+    plan_.top_k = top_k;
+    plan_.return_offsets.push_back(0);
+    plan_.returns_choices = !table.options.sums_before_return;
+    plan_.separates_own = table.separates_own();
   }
 
   // One copy for each choice, ordered by rank, slot and token.
@@ -106,22 +114,37 @@ class RoutesMaker {
   void add_tokens(const BatchChoices& choices);
   // What has come for the other ranks of the node.
   void add_relayed();
-  ListPair lists() { return {routes_.out, routes_.in}; }
-  Routes finish(const std::string& label);
+  ListPair lists() { return {out_, in_}; }
+  RowPlan finish(const std::string& label);
 
  private:
-  void add_choice(std::int32_t item, const Target& target, float weight);
+  // One row that comes back for an item: number idx of what returns from `from`.
+  struct Return {
+    RankId from;
+    std::int32_t idx = 0;
+    float weight = 1;
+  };
+
+  void add_choice(std::int32_t item, std::int32_t choice, const Target& target, float weight);
   void finish_item();
+  void number_sent_rows();
+  void number_received_rows();
+  void number_returns();
   template <class IsInPart>
   std::vector<std::int64_t> place_rows(std::int64_t first, const IsInPart& is_in_part);
 
   const RoutingTable& table_;
-  Routes routes_;
+  std::vector<CopyList> out_, in_;                        // [ep_size]
+  std::vector<std::vector<std::int32_t>> out_choices_;    // [ep_size], of each choice of out_[r]
+  std::vector<std::vector<std::int32_t>> rows_;           // [ep_size], of each choice of in_[r]
+  std::vector<std::pair<RankId, std::int32_t>> relayed_;  // relay and copy of each relayed item
+  std::vector<Return> returns_;                           // by plan_.return_offsets
+  RowPlan plan_;
 };
 
-void RoutesMaker::add_choices(const BatchChoices& choices) {
+void RowPlanMaker::add_choices(const BatchChoices& choices) {
   const std::int64_t num_tokens = choices.topk_idx.rows(), top_k = choices.topk_idx.cols();
-  Matrix<std::int32_t> next(std::ssize(routes_.out), std::int64_t{table_.slots_per_rank} + 1);
+  Matrix<std::int32_t> next(std::ssize(out_), std::int64_t{table_.slots_per_rank} + 1);
   for (std::int64_t t = 0; t < num_tokens; ++t) {
     for (std::int64_t k = 0; k < top_k; ++k) {
       if (choices.topk_idx(t, k) == kNoExpert) continue;
@@ -129,70 +152,75 @@ void RoutesMaker::add_choices(const BatchChoices& choices) {
       ++next(std::int64_t(index(target.to)), target.slot + 1);
     }
   }
-  for (std::size_t r = 0; r < routes_.out.size(); ++r) {
+  for (std::size_t r = 0; r < out_.size(); ++r) {
     const auto counts = next.row(std::int64_t(r));
     std::partial_sum(counts.begin(), counts.end(), counts.begin());
-    CopyList& list = routes_.out[r];
+    CopyList& list = out_[r];
     list.item.resize(std::size_t(counts.back()));
     list.slot.resize(list.item.size());
     list.num_choices.assign(list.item.size(), 1);
+    out_choices_[r].resize(list.item.size());
   }
   for (std::int64_t t = 0; t < num_tokens; ++t) {
     for (std::int64_t k = 0; k < top_k; ++k) {
       if (choices.topk_idx(t, k) == kNoExpert) continue;
       const Target target = choices.target(table_, t, k);
       const std::int32_t idx = next(std::int64_t(index(target.to)), target.slot)++;
-      routes_.out[index(target.to)].item[std::size_t(idx)] = static_cast<std::int32_t>(t);
-      routes_.out[index(target.to)].slot[std::size_t(idx)] = target.slot;
-      routes_.returns.push_back({target.to, idx, choices.topk_weights(t, k)});
+      out_[index(target.to)].item[std::size_t(idx)] = static_cast<std::int32_t>(t);
+      out_[index(target.to)].slot[std::size_t(idx)] = target.slot;
+      out_choices_[index(target.to)][std::size_t(idx)] = static_cast<std::int32_t>(t * top_k + k);
+      returns_.push_back({target.to, idx, choices.topk_weights(t, k)});
     }
-    routes_.return_offsets.push_back(std::ssize(routes_.returns));
+    plan_.return_offsets.push_back(std::ssize(returns_));
   }
 }
 
-void RoutesMaker::add_choice(std::int32_t item, const Target& target, float weight) {
-  CopyList& list = routes_.out[index(target.to)];
+void RowPlanMaker::add_choice(std::int32_t item, std::int32_t choice, const Target& target,
+                              float weight) {
+  CopyList& list = out_[index(target.to)];
   const bool is_new = list.add(item, target.slot, weight);
-  if (!table_.options.sums_before_return) {
-    routes_.returns.push_back(
-        {target.to, static_cast<std::int32_t>(std::ssize(list.slot) - 1), weight});
+  out_choices_[index(target.to)].push_back(choice);
+  if (plan_.returns_choices) {
+    returns_.push_back({target.to, static_cast<std::int32_t>(std::ssize(list.slot) - 1), weight});
   } else if (is_new) {
-    routes_.returns.push_back({target.to, static_cast<std::int32_t>(list.num_copies() - 1), 1});
+    returns_.push_back({target.to, static_cast<std::int32_t>(list.num_copies() - 1)});
   }
 }
 
 // Sums that come back from ranks are added in the order of the ranks.
-void RoutesMaker::finish_item() {
-  if (table_.options.sums_before_return) {
-    const auto begin = routes_.returns.begin() + routes_.return_offsets.back();
-    std::sort(begin, routes_.returns.end(),
-              [](const auto& a, const auto& b) { return a.from < b.from; });
+void RowPlanMaker::finish_item() {
+  if (!plan_.returns_choices) {
+    const auto begin = returns_.begin() + plan_.return_offsets.back();
+    std::sort(begin, returns_.end(),
+              [](const Return& a, const Return& b) { return a.from < b.from; });
   }
-  routes_.return_offsets.push_back(std::ssize(routes_.returns));
+  plan_.return_offsets.push_back(std::ssize(returns_));
 }
 
-void RoutesMaker::add_tokens(const BatchChoices& choices) {
+void RowPlanMaker::add_tokens(const BatchChoices& choices) {
+  const std::int64_t top_k = choices.topk_idx.cols();
   for (std::int64_t t = 0; t < choices.topk_idx.rows(); ++t) {
-    for (std::int64_t k = 0; k < choices.topk_idx.cols(); ++k) {
+    for (std::int64_t k = 0; k < top_k; ++k) {
       if (choices.topk_idx(t, k) == kNoExpert) continue;
-      add_choice(static_cast<std::int32_t>(t), choices.target(table_, t, k),
-                 choices.topk_weights(t, k));
+      add_choice(static_cast<std::int32_t>(t), static_cast<std::int32_t>(t * top_k + k),
+                 choices.target(table_, t, k), choices.topk_weights(t, k));
     }
     finish_item();
   }
 }
 
-void RoutesMaker::add_relayed() {
+void RowPlanMaker::add_relayed() {
   const std::int32_t first_rank = std::int32_t(table_.group.front());
-  auto item = static_cast<std::int32_t>(routes_.num_tokens);
+  auto item = static_cast<std::int32_t>(plan_.num_tokens);
+  auto relayed_choice = static_cast<std::int32_t>(plan_.num_tokens * plan_.top_k);
   for (const RankId relay : table_.relays) {
-    const CopyList& list = routes_.in[index(relay)];
+    const CopyList& list = in_[index(relay)];
     std::size_t choice = 0;
     for (std::int32_t idx = 0; idx < std::int32_t(list.num_copies()); ++idx, ++item) {
-      routes_.relayed.push_back({relay, idx});
+      relayed_.emplace_back(relay, idx);
       for (int n = list.num_choices[std::size_t(idx)]; n > 0; --n, ++choice) {
         const std::int32_t node_slot = list.slot[choice];
-        add_choice(item,
+        add_choice(item, relayed_choice++,
                    {RankId{first_rank + node_slot / table_.slots_per_rank},
                     static_cast<std::uint16_t>(node_slot % table_.slots_per_rank)},
                    list.weight[choice]);
@@ -202,38 +230,88 @@ void RoutesMaker::add_relayed() {
   }
 }
 
+void RowPlanMaker::number_sent_rows() {
+  plan_.send_offsets.assign(1, 0);
+  plan_.send_choice_offsets.assign(1, 0);
+  for (std::size_t r = 0; r < out_.size(); ++r) {
+    plan_.send_item.insert(plan_.send_item.end(), out_[r].item.begin(), out_[r].item.end());
+    plan_.send_choice.insert(plan_.send_choice.end(), out_choices_[r].begin(),
+                             out_choices_[r].end());
+    plan_.send_offsets.push_back(std::ssize(plan_.send_item));
+    plan_.send_choice_offsets.push_back(std::ssize(plan_.send_choice));
+  }
+}
+
 // Gives the choices of the ranks for which `is_in_part` rows by slot, from row `first` on.
 template <class IsInPart>
-std::vector<std::int64_t> RoutesMaker::place_rows(std::int64_t first, const IsInPart& is_in_part) {
+std::vector<std::int64_t> RowPlanMaker::place_rows(std::int64_t first, const IsInPart& is_in_part) {
   std::vector<std::int64_t> offsets(std::size_t(table_.slots_per_rank) + 1);
   offsets[0] = first;
   for (const RankId src : table_.group) {
     if (!is_in_part(src)) continue;
-    for (const std::uint16_t slot : routes_.in[index(src)].slot) ++offsets[slot + std::size_t{1}];
+    for (const std::uint16_t slot : in_[index(src)].slot) ++offsets[slot + std::size_t{1}];
   }
   std::partial_sum(offsets.begin(), offsets.end(), offsets.begin());
   std::vector<std::int64_t> next(offsets.begin(), offsets.end() - 1);
   for (const RankId src : table_.group) {
     if (!is_in_part(src)) continue;
-    auto& rows = routes_.row_of[index(src)];
-    rows.reserve(routes_.in[index(src)].slot.size());
-    for (const std::uint16_t slot : routes_.in[index(src)].slot) {
+    auto& rows = rows_[index(src)];
+    rows.reserve(in_[index(src)].slot.size());
+    for (const std::uint16_t slot : in_[index(src)].slot) {
       rows.push_back(static_cast<std::int32_t>(next[slot]++));
     }
   }
   return offsets;
 }
 
-Routes RoutesMaker::finish(const std::string& label) {
-  std::int64_t num_rows = 0;
-  for (const RankId src : table_.group) num_rows += std::ssize(routes_.in[index(src)].slot);
-  C2R_REQUIRE(num_rows <= std::numeric_limits<std::int32_t>::max(), kTransport,
-              "{}: {} rows in one batch are too many", label, num_rows);
-  routes_.row_of.resize(routes_.in.size());
-  routes_.offsets = place_rows(0, [&](RankId src) { return !table_.is_own(src); });
-  routes_.own_offsets =
-      place_rows(routes_.offsets.back(), [&](RankId src) { return table_.is_own(src); });
-  return std::move(routes_);
+// Copies of ranks outside the group have no rows here: they are forwarded.
+void RowPlanMaker::number_received_rows() {
+  rows_.resize(in_.size());
+  const auto is_own = [&](RankId src) { return plan_.separates_own && src == table_.rank; };
+  plan_.slot_offsets = place_rows(0, [&](RankId src) { return !is_own(src); });
+  plan_.own_slot_offsets = place_rows(plan_.slot_offsets.back(), is_own);
+  plan_.recv_offsets.assign(1, 0);
+  plan_.recv_choice_offsets.assign(1, 0);
+  plan_.choice_offsets.assign(1, 0);
+  if (table_.options.mode != CopyMode::kPerExpert) {
+    plan_.row_weight.resize(std::size_t(plan_.num_rows()));
+  }
+  for (std::size_t r = 0; r < in_.size(); ++r) {
+    const CopyList& list = in_[r];
+    const bool has_rows = !rows_[r].empty();
+    for (const std::uint8_t num_choices : list.num_choices) {
+      plan_.choice_offsets.push_back(plan_.choice_offsets.back() + (has_rows ? num_choices : 0));
+    }
+    plan_.choice_row.insert(plan_.choice_row.end(), rows_[r].begin(), rows_[r].end());
+    for (std::size_t choice = 0; has_rows && choice < list.weight.size(); ++choice) {
+      plan_.row_weight[std::size_t(rows_[r][choice])] = list.weight[choice];
+    }
+    plan_.recv_offsets.push_back(plan_.recv_offsets.back() + list.num_copies());
+    plan_.recv_choice_offsets.push_back(plan_.recv_choice_offsets.back() + std::ssize(list.slot));
+  }
+}
+
+void RowPlanMaker::number_returns() {
+  const bool has_weights = plan_.returns_choices || table_.options.mode == CopyMode::kPerExpert;
+  const auto& offsets = plan_.returns_choices ? plan_.send_choice_offsets : plan_.send_offsets;
+  for (const auto& [from, idx, weight] : returns_) {
+    plan_.return_row.push_back(static_cast<std::int32_t>(offsets[index(from)] + idx));
+    if (has_weights) plan_.return_weight.push_back(weight);
+  }
+  for (const auto& [relay, idx] : relayed_) {
+    plan_.relay_row.push_back(static_cast<std::int32_t>(plan_.recv_offsets[index(relay)] + idx));
+  }
+}
+
+RowPlan RowPlanMaker::finish(const std::string& label) {
+  std::int64_t num_choices = 0;
+  for (const CopyList& list : in_) num_choices += std::ssize(list.slot);
+  C2R_REQUIRE(num_choices <= std::numeric_limits<std::int32_t>::max(), kTransport,
+              "{}: {} rows in one batch are too many", label, num_choices);
+  number_sent_rows();
+  number_received_rows();
+  number_returns();
+  return std::move(plan_);
 }
 
 }  // namespace
@@ -276,38 +354,38 @@ RoutingTable::RoutingTable(const Transport& transport, const Placement& placemen
               group.size(), slots_per_rank, 1 << 16);
 }
 
-std::vector<Routes> make_routes(Transport& transport, RoutingTable& table,
-                                MatrixView<const ExpertId> topk_idx,
-                                MatrixView<const float> topk_weights, std::int64_t first_token,
-                                std::int32_t num_chunks, const std::string& label) {
+std::vector<RowPlan> make_row_plans(Transport& transport, RoutingTable& table,
+                                    MatrixView<const ExpertId> topk_idx,
+                                    MatrixView<const float> topk_weights, std::int64_t first_token,
+                                    std::int32_t num_chunks, const std::string& label) {
   check_choices(table, topk_idx, topk_weights, label);
   const Matrix<RankId> served_by = serve(table, topk_idx, first_token);
   const BatchChoices choices{topk_idx, topk_weights, MatrixView<const RankId>(served_by)};
   const bool is_per_expert = table.options.mode == CopyMode::kPerExpert;
   const std::int64_t num_tokens = topk_idx.rows();
-  std::vector<RoutesMaker> makers;
+  std::vector<RowPlanMaker> makers;
   std::vector<ListPair> lists;
   makers.reserve(std::size_t(num_chunks)), lists.reserve(std::size_t(num_chunks));
   for (std::int64_t chunk = 0; chunk < num_chunks; ++chunk) {
     const std::int64_t begin = num_tokens * chunk / num_chunks,
                        end = num_tokens * (chunk + 1) / num_chunks;
-    RoutesMaker& maker = makers.emplace_back(table, end - begin);
+    RowPlanMaker& maker = makers.emplace_back(table, end - begin, topk_idx.cols());
     if (is_per_expert) maker.add_choices(choices.rows(begin, end));
     if (!is_per_expert) maker.add_tokens(choices.rows(begin, end));
   }
-  for (RoutesMaker& maker : makers) lists.push_back(maker.lists());
+  for (RowPlanMaker& maker : makers) lists.push_back(maker.lists());
   if (!table.relays.empty()) {
     const auto slots_per_node = std::int32_t(table.group.size()) * table.slots_per_rank;
     exchange_lists(transport, table.relays, {table.fingerprint, slots_per_node}, lists,
                    label + " between nodes");
-    for (RoutesMaker& maker : makers) maker.add_relayed();
+    for (RowPlanMaker& maker : makers) maker.add_relayed();
   }
   (is_per_expert ? exchange_slot_counts : exchange_lists)(
       transport, table.group, {table.fingerprint, table.slots_per_rank}, lists, label);
-  std::vector<Routes> routes;
-  routes.reserve(makers.size());
-  for (RoutesMaker& maker : makers) routes.push_back(maker.finish(label));
-  return routes;
+  std::vector<RowPlan> plans;
+  plans.reserve(makers.size());
+  for (RowPlanMaker& maker : makers) plans.push_back(maker.finish(label));
+  return plans;
 }
 
 }  // namespace c2r

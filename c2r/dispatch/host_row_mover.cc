@@ -1,0 +1,257 @@
+// Moves rows in host memory: each call is a loop over rows, whose results are independent, on the
+// pool, and an exchange sends the rows of each peer as they lie in the buffers.
+#include "c2r/dispatch/host_row_mover.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "c2r/dispatch/buffers_internal.h"
+#include "c2r/dispatch/rows_internal.h"
+
+namespace c2r {
+namespace {
+
+// The rows of one side, sent or received. Those that stay on their rank are one buffer for both
+// sides, in f32; all others lie one after the other, so that the rows of each peer do.
+struct RowStore {
+  WireRows wire, own;
+  std::int64_t own_begin = 0, own_end = 0;  // numbers of the rows that stay
+
+  struct Place {
+    const WireRows* rows;
+    std::int64_t r;
+  };
+  Place place(std::int64_t row) const {
+    if (row < own_begin) return {&wire, row};
+    if (row < own_end) return {&own, row - own_begin};
+    return {&wire, row - (own_end - own_begin)};
+  }
+  void encode(std::span<const float> from, std::int64_t row) const {
+    const auto [rows, r] = place(row);
+    encode_row(from, *rows, r);
+  }
+  void decode(std::int64_t row, std::span<float> to) const {
+    const auto [rows, r] = place(row);
+    decode_row(*rows, r, to);
+  }
+  void add(std::int64_t row, float weight, std::span<float> sum) const {
+    const auto [rows, r] = place(row);
+    add_row(*rows, r, weight, sum);
+  }
+};
+
+class HostMovingRows final : public MovingRows {
+ public:
+  HostMovingRows(Transport& transport, ThreadPool& pool, BufferPool& buffers, const RowPlan& plan,
+                 RowType type)
+      : transport_(transport), pool_(pool), buffers_(buffers), plan_(plan), type_(type) {}
+
+  void begin(RowWay way, std::int64_t hidden) override;
+  void end() override;
+  void gather(MatrixView<const float> x) override;
+  void forward_relayed() override;
+  void spread(RowPart part, MatrixView<float> rows) override;
+  void reduce(RowPart part, MatrixView<const float> rows, const RowScale& scale) override;
+  void sum_relayed() override;
+  void add_returns(bool applies_weights, MatrixView<float> sum) override;
+  std::unique_ptr<Exchange> exchange(std::span<const RankId> peers, std::string label) override;
+
+ private:
+  template <class Body>
+  void for_each_row(std::int64_t num_rows, const Body& body);
+  template <class Body>
+  void for_each_received(RowPart part, const Body& body);
+  std::span<float> scratch(int thread) {
+    return std::span(scratch_).subspan(std::size_t(thread) * std::size_t(hidden_),
+                                       std::size_t(hidden_));
+  }
+  std::span<std::byte> part_of(const RowStore& store, std::span<const std::int64_t> offsets,
+                               RankId peer) const;
+  RowStore lay_out(std::span<const std::int64_t> offsets, Buffer& buffer);
+
+  Transport& transport_;
+  ThreadPool& pool_;
+  BufferPool& buffers_;
+  const RowPlan& plan_;
+  const RowType type_;
+
+  RowWay way_ = RowWay::kDispatch;
+  std::int64_t hidden_ = 0;
+  std::span<const std::int64_t> send_offsets_, recv_offsets_;  // of this way's rows, in the plan
+  Buffer send_buffer_, recv_buffer_, own_buffer_;
+  RowStore sent_, received_;
+  std::vector<float> scratch_;  // [num_threads, hidden]
+};
+
+// Calls body(row, thread) for each row, in tasks of some 64 KiB.
+template <class Body>
+void HostMovingRows::for_each_row(std::int64_t num_rows, const Body& body) {
+  constexpr std::int64_t kTaskBytes = 64 << 10;
+  const std::int64_t per_task =
+      std::max<std::int64_t>(1, kTaskBytes / (4 * std::max<std::int64_t>(1, hidden_)));
+  pool_.run((num_rows + per_task - 1) / per_task, [&](std::int64_t task, int thread) {
+    const std::int64_t end = std::min(num_rows, (task + 1) * per_task);
+    for (std::int64_t row = task * per_task; row < end; ++row) body(row, thread);
+  });
+}
+
+// The same for the received copies of a part.
+template <class Body>
+void HostMovingRows::for_each_received(RowPart part, const Body& body) {
+  const std::size_t me = index(plan_.rank);
+  std::int64_t begin = plan_.recv_offsets[me], end = plan_.recv_offsets[me + 1];
+  if (!plan_.separates_own) end = begin;  // then all copies are among the others
+  if (part == RowPart::kOwn) {
+    return for_each_row(end - begin, [&](std::int64_t i, int thread) { body(begin + i, thread); });
+  }
+  for_each_row(plan_.num_received() - (end - begin),
+               [&](std::int64_t i, int thread) { body(i < begin ? i : i + end - begin, thread); });
+}
+
+RowStore HostMovingRows::lay_out(std::span<const std::int64_t> offsets, Buffer& buffer) {
+  const std::size_t me = index(plan_.rank);
+  RowStore store{.wire = {.type = type_, .hidden = hidden_},
+                 .own = {.data = own_buffer_.data.get(), .type = RowType::kF32, .hidden = hidden_},
+                 .own_begin = offsets[me],
+                 .own_end = offsets[me + 1]};
+  const std::int64_t num_on_the_wire = offsets.back() - (store.own_end - store.own_begin);
+  buffer = buffers_.take(num_on_the_wire * store.wire.row_bytes());
+  store.wire.data = buffer.data.get();
+  return store;
+}
+
+void HostMovingRows::begin(RowWay way, std::int64_t hidden) {
+  way_ = way;
+  hidden_ = hidden;
+  const bool moves_choices = way == RowWay::kCombine && plan_.returns_choices;
+  send_offsets_ = moves_choices ? plan_.send_choice_offsets : plan_.send_offsets;
+  recv_offsets_ = moves_choices ? plan_.recv_choice_offsets : plan_.recv_offsets;
+  const std::size_t me = index(plan_.rank);
+  own_buffer_ = buffers_.take((send_offsets_[me + 1] - send_offsets_[me]) * hidden *
+                              element_bytes(RowType::kF32));
+  sent_ = lay_out(send_offsets_, send_buffer_);
+  received_ = lay_out(recv_offsets_, recv_buffer_);
+  scratch_.resize(std::size_t(pool_.num_threads()) * std::size_t(hidden));
+}
+
+void HostMovingRows::end() {
+  for (Buffer* buffer : {&send_buffer_, &recv_buffer_, &own_buffer_}) buffers_.give_back(*buffer);
+}
+
+void HostMovingRows::gather(MatrixView<const float> x) {
+  for_each_row(plan_.num_sent(), [&](std::int64_t row, int) {
+    const std::int32_t item = plan_.send_item[std::size_t(row)];
+    if (item < plan_.num_tokens) sent_.encode(x.row(item), row);
+  });
+}
+
+void HostMovingRows::forward_relayed() {
+  for_each_row(plan_.num_sent(), [&](std::int64_t row, int thread) {
+    const std::int64_t relayed = plan_.send_item[std::size_t(row)] - plan_.num_tokens;
+    if (relayed < 0) return;
+    received_.decode(plan_.relay_row[std::size_t(relayed)], scratch(thread));
+    sent_.encode(scratch(thread), row);  // exact: it was rounded before
+  });
+}
+
+void HostMovingRows::spread(RowPart part, MatrixView<float> rows) {
+  for_each_received(part, [&](std::int64_t copy, int) {
+    const auto begin = plan_.choice_offsets[std::size_t(copy)],
+               end = plan_.choice_offsets[std::size_t(copy) + 1];
+    for (std::int64_t choice = begin; choice < end; ++choice) {
+      received_.decode(copy, rows.row(plan_.choice_row[std::size_t(choice)]));
+    }
+  });
+}
+
+void HostMovingRows::reduce(RowPart part, MatrixView<const float> rows, const RowScale& scale) {
+  const std::span<const float> routing_weights =
+      plan_.returns_choices ? std::span<const float>() : plan_.row_weight;
+  const std::span<const float> weights = scale ? *scale : routing_weights;
+  for_each_received(part, [&](std::int64_t copy, int thread) {
+    const auto begin = plan_.choice_offsets[std::size_t(copy)],
+               end = plan_.choice_offsets[std::size_t(copy) + 1];
+    if (begin == end) return;  // to be forwarded
+    const auto row_of = [&](std::int64_t choice) {
+      return std::size_t(plan_.choice_row[std::size_t(choice)]);
+    };
+    const auto row = [&](std::int64_t choice) { return rows.row(std::int64_t(row_of(choice))); };
+    const auto weight = [&](std::int64_t choice) {
+      return weights.empty() ? 1.0F : weights[row_of(choice)];
+    };
+    const std::span<float> sum = scratch(thread);
+    if (plan_.returns_choices || end - begin == 1) {
+      for (std::int64_t choice = begin; choice < end; ++choice) {
+        if (!weights.empty()) scale_row(row(choice), weight(choice), sum);
+        received_.encode(weights.empty() ? std::span<const float>(row(choice)) : sum,
+                         plan_.returns_choices ? choice : copy);
+      }
+      return;
+    }
+    scale_row(row(begin), weight(begin), sum);
+    for (std::int64_t choice = begin + 1; choice < end; ++choice) {
+      add_row(row(choice), weight(choice), sum);
+    }
+    received_.encode(sum, copy);
+  });
+}
+
+void HostMovingRows::sum_relayed() {
+  for_each_row(plan_.num_relayed(), [&](std::int64_t relayed, int thread) {
+    const auto item = std::size_t(plan_.num_tokens + relayed);
+    const std::span<float> sum = scratch(thread);
+    std::ranges::fill(sum, 0.0F);
+    for (auto i = plan_.return_offsets[item]; i < plan_.return_offsets[item + 1]; ++i) {
+      sent_.add(plan_.return_row[std::size_t(i)], 1, sum);
+    }
+    received_.encode(sum, plan_.relay_row[std::size_t(relayed)]);
+  });
+}
+
+void HostMovingRows::add_returns(bool applies_weights, MatrixView<float> sum) {
+  applies_weights = applies_weights && !plan_.return_weight.empty();
+  for_each_row(plan_.num_tokens, [&](std::int64_t t, int) {
+    const auto begin = plan_.return_offsets[std::size_t(t)],
+               end = plan_.return_offsets[std::size_t(t) + 1];
+    for (auto i = std::size_t(begin); i < std::size_t(end); ++i) {
+      sent_.add(plan_.return_row[i], applies_weights ? plan_.return_weight[i] : 1, sum.row(t));
+    }
+  });
+}
+
+// The rows that are exchanged with a peer lie one after the other.
+std::span<std::byte> HostMovingRows::part_of(const RowStore& store,
+                                             std::span<const std::int64_t> offsets,
+                                             RankId peer) const {
+  const auto begin = offsets[index(peer)], end = offsets[index(peer) + 1];
+  if (begin == end) return {};
+  const auto [rows, r] = store.place(begin);
+  return {rows->row(r), std::size_t((end - begin) * rows->row_bytes())};
+}
+
+std::unique_ptr<Exchange> HostMovingRows::exchange(std::span<const RankId> peers,
+                                                   std::string label) {
+  std::vector<Outgoing> send;
+  std::vector<Incoming> recv;
+  for (const RankId peer : peers) {
+    if (peer == plan_.rank) continue;
+    const auto there = part_of(sent_, send_offsets_, peer);
+    const auto back = part_of(received_, recv_offsets_, peer);
+    send.push_back({peer, way_ == RowWay::kDispatch ? there : back});
+    recv.push_back({peer, way_ == RowWay::kDispatch ? back : there});
+  }
+  return transport_.start(send, recv, std::move(label));
+}
+
+}  // namespace
+
+HostRowMover::HostRowMover(Transport& transport, ThreadPool& pool)
+    : transport_(transport), pool_(pool), buffers_(std::make_unique<BufferPool>()) {}
+HostRowMover::~HostRowMover() = default;
+
+std::unique_ptr<MovingRows> HostRowMover::prepare(const RowPlan& plan, RowType type) {
+  return std::make_unique<HostMovingRows>(transport_, pool_, *buffers_, plan, type);
+}
+
+}  // namespace c2r
