@@ -59,6 +59,13 @@ class Examples(unittest.TestCase):
         missing = self.run_command(BUILD / "count_collaboration", "absent.safetensors", status=1)
         self.assertIn("absent.safetensors", missing)
 
+    def test_expert_parallel_gives_each_token_its_sum_on_four_ranks(self):
+        ranks = [MPIEXEC, "-n", "4"] if MPIEXEC else []
+        said = self.run_command(*ranks, BUILD / "expert_parallel").splitlines()
+        self.assertEqual(len(said), 4, said)
+        for rank, line in enumerate(sorted(said)):
+            self.assertIn(f"rank {rank}: 7.5 (expected 7.5), ", line)
+
     def test_snippets_of_documents_are_lines_of_a_program(self):
         programs = [lines_of(path.read_text()) for path in
                     [*EXAMPLES.iterdir(), *ROOT.glob("tests/consumer/**/CMakeLists.txt")]]
