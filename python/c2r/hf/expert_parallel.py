@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from transformers.distributed.expert_parallel import EPImplementation, EPImplementationInterface
 
-from c2r.torch.experts import sum_over_experts
+from c2r.torch.experts import expand, sum_pairs
 from c2r.torch.handle import Handle, make_handles
 from c2r.torch.moe import run_chunks
 from c2r.torch.placement import contiguous, make_groups, make_placement
@@ -75,14 +75,13 @@ class C2rExpertParallel(EPImplementation):
         return handles
 
     def _compute(self, rows: Tensor, local_idx: Tensor, weights: Tensor, num_pairs: int) -> Tensor:
-        return sum_over_experts(rows, local_idx, weights, num_pairs, self.num_local_experts, self._experts)
-
-    def _experts(self, rows: Tensor, expert: Tensor, ends: Tensor) -> Tensor:
         """transformers' own experts, each row for one expert with weight one."""
-        if len(rows) == 0:  # keep the parameters in the graph, so that FSDP reduces their gradients on every rank
-            rows, expert = rows.sum(0, keepdim=True), expert.new_zeros(1)
-            return self.experts_forward(rows, expert.unsqueeze(1), rows.new_ones(1, 1))[:0]
-        return self.experts_forward(rows, expert.unsqueeze(1), rows.new_ones(len(rows), 1))
+        pairs = expand(rows, local_idx, weights, num_pairs, self.num_local_experts)
+        x, expert = pairs.rows, pairs.expert
+        if num_pairs == 0:  # keep the parameters in the graph, so that FSDP reduces their gradients on every rank
+            x, expert = x.sum(0, keepdim=True), expert.new_zeros(1)
+        out = self.experts_forward(x, expert.unsqueeze(1), x.new_ones(len(x), 1))
+        return sum_pairs(out[:num_pairs], pairs)
 
 
 def register(num_chunks: int = 1) -> None:

@@ -68,6 +68,20 @@ def _per_chunk(per_token: Tensor, bounds: list[int]) -> Tensor:
     return torch.stack([sums[stop] - sums[first] for first, stop in itertools.pairwise(bounds)])
 
 
+def _to_host(*counts: Tensor) -> list:
+    """Each tensor as nested lists (one tensor: its list), by one copy."""
+    flat = torch.cat([count.flatten() for count in counts]).tolist()
+    for count in flat:
+        torch._check(count >= 0)  # torch.compile knows only what it is told of such numbers
+    lists = []
+    for tensor in counts:
+        part, flat = flat[: tensor.numel()], flat[tensor.numel() :]
+        for size in reversed(tensor.shape[1:]):
+            part = [part[at : at + size] for at in range(0, len(part), size)]
+        lists.append(part)
+    return lists if len(lists) > 1 else lists[0]
+
+
 def _make_leg(
     destinations: Tensor, ids: Tensor, send: list[int], recv: list[int], group: str, is_per_choice: bool
 ) -> Leg:
@@ -89,7 +103,9 @@ def _make_leg(
     position = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
     row_of_choice = position.view(num_sources, top_k).gather(1, first)
 
-    lead = order[: sum(send)]  # the choice that stands for each row
+    num_rows = sum(send)
+    torch._check(num_rows <= len(order))
+    lead = order[:num_rows]  # the choice that stands for each row
     source = lead // top_k
     if is_per_choice:
         choices = lead.unsqueeze(1)
@@ -126,7 +142,7 @@ def _one_leg(batch: _Batch, is_per_choice: bool) -> list[Handle]:
     sent = _per_chunk(torch.stack([rows, pairs], -1), batch.bounds).transpose(0, 1)  # [ep_size, num_chunks, 2]
     received = exchange_counts(sent.flatten(1), batch.groups.ranks, batch.layer).view_as(sent)
     # [sent or received][rows or pairs][chunk][rank]
-    counts = torch.stack([sent, received]).permute(0, 3, 2, 1).tolist()
+    counts = _to_host(torch.stack([sent, received]).permute(0, 3, 2, 1))
     handles = []
     for chunk, (first, stop) in enumerate(itertools.pairwise(batch.bounds)):
         leg = _make_leg(batch.ranks[first:stop], batch.slots[first:stop], counts[0][0][chunk], counts[1][0][chunk],
@@ -135,7 +151,7 @@ def _one_leg(batch: _Batch, is_per_choice: bool) -> list[Handle]:
     return handles
 
 
-def _count_two_legs(batch: _Batch) -> tuple[list, list]:
+def _count_two_legs(batch: _Batch) -> list:
     """Rows of both legs of per-node mode, and pairs, on the host.
 
     Returns, to and from each node, [2][num_chunks][num_nodes], and, rows and pairs, to and from each rank of this node,
@@ -152,14 +168,7 @@ def _count_two_legs(batch: _Batch) -> tuple[list, list]:
     received = exchange_counts(forwarded.flatten(1), groups.node, batch.layer).view_as(forwarded)
     nodes = torch.stack([counts[:, :, 0].T for counts in told])
     ranks = torch.stack([forwarded, received]).permute(3, 0, 2, 1)
-    flat = torch.cat([nodes.flatten(), ranks.flatten()]).tolist()
-    return _unflatten(flat[: nodes.numel()], nodes.shape), _unflatten(flat[nodes.numel() :], ranks.shape)
-
-
-def _unflatten(flat: list, shape) -> list:
-    for size in reversed(shape[1:]):
-        flat = [flat[at : at + size] for at in range(0, len(flat), size)]
-    return flat
+    return _to_host(nodes, ranks)
 
 
 def _two_legs(batch: _Batch) -> list[Handle]:
