@@ -51,22 +51,20 @@ def record_choices(model):
     return choices
 
 
-def train_step(rank, folder, sizes, implementation, tp_size, num_chunks, is_checkpointed):
+def train_step(rank, folder, sizes, implementation, num_chunks, is_checkpointed):
     from c2r.hf.expert_parallel import register
 
     register(num_chunks)
-    ep_size = dist.get_world_size()
-    generator = torch.Generator().manual_seed(5)
-    batches = [torch.randint(0, VOCABULARY, size, generator=generator) for size in sizes]
+    generator, tp_size = torch.Generator().manual_seed(5), sizes["tp_size"]
+    shapes = [(2, 7), (1, 5), (1, 4), (3, 3)][: sizes["fsdp_size"]]
+    batches = [torch.randint(0, VOCABULARY, shape, generator=generator) for shape in shapes]
     ids = batches[rank // tp_size]
 
     single = load(folder)
     expected = [single(batch).logits for batch in batches]
     sum(loss_of(*pair) for pair in zip(expected, batches)).backward()
 
-    model = load(
-        folder, fsdp_size=ep_size // tp_size, tp_size=tp_size, ep_size=ep_size, ep_implementation=implementation
-    )
+    model = load(folder, ep_implementation=implementation, **sizes)
     if is_checkpointed:
         model.train()
         model.activation_checkpointing_enable({"use_reentrant": False, "context_fn": ct.reuse_routing})
@@ -79,7 +77,7 @@ def train_step(rank, folder, sizes, implementation, tp_size, num_chunks, is_chec
     loss_of(logits, ids).backward()
     # float32, two layers, sums of at most some hundred products
     torch.testing.assert_close(logits, expected[rank // tp_size], rtol=1e-4, atol=1e-5)
-    compare_gradients(model, single, tp_size / ep_size)
+    compare_gradients(model, single, 1 / sizes["fsdp_size"])
     return [choice.clone() for choice in choices[:NUM_LAYERS]], sent
 
 
@@ -96,32 +94,30 @@ def compare_gradients(model, single, factor):
 
 
 @pytest.mark.parametrize(
-    "sizes, implementation, tp_size, num_chunks, is_checkpointed",
+    "implementation, fsdp_size, tp_size, ep_size, num_chunks, is_checkpointed",
     [
-        ([(2, 7), (1, 5)], "c2r", 1, 1, False),
-        ([(2, 7), (1, 5)], "c2r_per_expert", 1, 2, False),
-        ([(2, 7), (1, 5)], "c2r", 1, 2, True),
-        ([(2, 7), (1, 5)], "c2r", 2, 1, False),
+        ("c2r", 2, 1, 2, 1, False),
+        ("c2r_per_expert", 2, 1, 2, 2, False),
+        ("c2r", 2, 1, 2, 2, True),
+        ("c2r", 2, 2, 4, 1, False),
+        ("c2r", 4, 1, 2, 1, False),  # two ranks hold each expert, for the tokens of their own group
     ],
 )
 def test_a_training_step_equals_one_process_and_sends_what_is_counted(
-    folder, sizes, implementation, tp_size, num_chunks, is_checkpointed
+    folder, implementation, fsdp_size, tp_size, ep_size, num_chunks, is_checkpointed
 ):
-    ep_size = len(sizes) * tp_size
+    sizes = {"fsdp_size": fsdp_size, "tp_size": tp_size, "ep_size": ep_size}
     results = run_ranks(
-        ep_size, train_step, folder, sizes, implementation, tp_size, num_chunks, is_checkpointed, timeout_s=180
+        fsdp_size * tp_size, train_step, folder, sizes, implementation, num_chunks, is_checkpointed, timeout_s=180
     )
     copies = {"c2r": "per-rank", "c2r_per_expert": "per-expert"}[implementation]
-    rank_of_expert = ct.contiguous(NUM_EXPERTS, ep_size)
     for layer in range(NUM_LAYERS):
-        expected = {}
-        for rank, (choices, _) in enumerate(results):
-            idx = choices[layer].view(-1, TOP_K)
-            idx = idx.chunk(tp_size)[rank % tp_size]
-            expected |= copies_to(idx, rank_of_expert, rank, copies)
-        for (src, dst), rows in expected.items():
-            assert results[src][1][f"experts {layer}", "dispatch", dst] == (rows, rows * HIDDEN * 4)
-            assert results[dst][1][f"experts {layer}", "combine", src] == (rows, rows * HIDDEN * 4)
+        for rank, (choices, sent) in enumerate(results):
+            idx = choices[layer].view(-1, TOP_K).chunk(tp_size)[rank % tp_size]
+            rank_of_expert = ct.contiguous(NUM_EXPERTS, ep_size) + rank // ep_size * ep_size
+            for (_, peer), rows in copies_to(idx, rank_of_expert, rank, copies).items():
+                assert sent[f"experts {layer}", "dispatch", peer] == (rows, rows * HIDDEN * 4)
+                assert results[peer][1][f"experts {layer}", "combine", rank] == (rows, rows * HIDDEN * 4)
 
 
 def train(rank, folder, saved):
@@ -164,6 +160,36 @@ def train(rank, folder, saved):
 
 def test_training_has_the_losses_of_one_process_and_saves_every_expert(folder, tmp_path):
     run_ranks(2, train, folder, str(tmp_path / "saved"))
+
+
+def save_sharded(rank, folder, saved):
+    """A checkpoint that each rank writes its part of, read into another arrangement and into a whole model."""
+    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    from c2r.hf.expert_parallel import register
+
+    register()
+    expected = load(folder).state_dict()
+    model = load(folder, fsdp_size=4, ep_size=2, ep_implementation="c2r")
+    checkpoint.save(get_model_state_dict(model), checkpoint_id=saved)
+    whole = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    other = load(folder, fsdp_size=4, ep_size=4, ep_implementation="c2r")
+    single = load(folder)
+    for changed in (other, single):
+        with torch.no_grad():
+            for parameter in changed.parameters():
+                parameter.zero_()
+        state = get_model_state_dict(changed)
+        checkpoint.load(state, checkpoint_id=saved)
+    for name, reference in expected.items():
+        assert torch.equal(single.state_dict()[name], reference), name
+        assert torch.equal(other.state_dict()[name].full_tensor(), reference), name
+        assert rank > 0 or torch.equal(whole[name], reference), name
+
+
+def test_full_and_sharded_state_hold_every_expert(folder, tmp_path):
+    run_ranks(4, save_sharded, folder, str(tmp_path / "sharded"))
 
 
 def recomputing(rank, folder):
