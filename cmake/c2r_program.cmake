@@ -9,22 +9,6 @@ function(c2r_program name main)
   target_link_libraries(${name} PRIVATE ${ARG_DEPS})
 endfunction()
 
-# c2r_version(SOURCE): tells one source file which version, commit and compiler it is built from.
-function(c2r_version source)
-  find_package(Git QUIET)
-  set(commit "unknown")
-  if(GIT_FOUND)
-    execute_process(COMMAND ${GIT_EXECUTABLE} describe --always --dirty --abbrev=12
-                    WORKING_DIRECTORY ${PROJECT_SOURCE_DIR} OUTPUT_VARIABLE described
-                    OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
-    if(described)
-      set(commit ${described})
-    endif()
-  endif()
-  set_source_files_properties(${source} PROPERTIES COMPILE_DEFINITIONS
-    "C2R_VERSION=\"${PROJECT_VERSION}\";C2R_COMMIT=\"${commit}\";C2R_COMPILER=\"${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}\"")
-endfunction()
-
 # Nothing in commands is hot, and CLI11's headers are slow to compile: per file 9 s with -O3, 6 s with
 # -O1; 12 s with both sanitizers and -O1, 4 s so.
 if(C2R_SANITIZE MATCHES "undefined")
@@ -40,4 +24,3 @@ c2r_program(c2r c2r/cli/main.cc DEPS cli ${c2r_mpi})
 if(TARGET c2r_transport_mpi_mpich)
   c2r_program(c2r_mpich c2r/cli/main.cc DEPS cli transport_mpi_mpich)
 endif()
-c2r_version(c2r/cli/version.cc)

@@ -7,11 +7,11 @@
 #include "c2r/cli/inputs.h"
 #include "c2r/cli/output.h"
 #include "c2r/cli/progress_line.h"
-#include "c2r/cli/version.h"
 #include "c2r/collaboration/fan_out.h"
 #include "c2r/core/error.h"
 #include "c2r/core/parse_integer.h"
 #include "c2r/core/shown.h"
+#include "c2r/core/version.h"
 #include "c2r/placement/cluster.h"
 #include "c2r/report/analysis.h"
 
@@ -53,36 +53,6 @@ std::vector<std::int32_t> splits(const AnalyzeOptions& options, std::int32_t num
                 size);
   }
   return sizes;
-}
-
-// The tokens of all inputs together; nothing if pair counts cannot tell.
-std::optional<FanOutOfSplit> fan_out(const Inputs& inputs, std::int32_t ep_size, int num_threads) {
-  const CollaborationStatistics& statistics = inputs.statistics;
-  std::vector<std::int32_t> ranks;
-  ranks.reserve(static_cast<std::size_t>(statistics.header.num_experts));
-  for (std::int32_t e = 0; e < statistics.header.num_experts; ++e) {
-    ranks.push_back(e / (statistics.header.num_experts / ep_size));
-  }
-  std::vector<std::int64_t> totals(statistics.num_tokens.size(), 0);
-  if (inputs.is_all_traces) {
-    for (const Trace& trace : inputs.traces) {
-      ProgressLine progress(fmt::format("fan-out over {} ranks", ep_size));
-      const auto counted = count_fan_out(trace, ranks, num_threads, progress);
-      std::ranges::transform(totals, counted, totals.begin(), std::plus<>{});
-    }
-  } else if (const auto counted = count_fan_out(statistics, ranks)) {
-    totals = *counted;
-  } else {
-    return std::nullopt;
-  }
-  FanOutOfSplit split{.ep_size = ep_size};
-  for (std::size_t layer = 0; layer < totals.size(); ++layer) {
-    const auto num_tokens =
-        static_cast<double>(std::max<std::int64_t>(statistics.num_tokens[layer], 1));
-    split.per_layer.push_back(static_cast<double>(totals[layer]) / num_tokens);
-    split.mean += split.per_layer.back() / static_cast<double>(totals.size());
-  }
-  return split;
 }
 
 std::vector<std::int64_t> layers_to_draw(const AnalyzeOptions& options, const Analysis& analysis) {
@@ -136,8 +106,12 @@ void analyze(const AnalyzeOptions& options) {
   check_output(options.statistics_path, options.inputs);
   Inputs inputs = read_inputs(options.inputs, options.num_threads);
   Analysis analysis{.metrics = model_metrics(inputs.statistics)};
+  const std::span<const Trace> traces = inputs.traces;
+  ProgressLine progress("fan-out");
   for (const std::int32_t ep_size : splits(options, inputs.statistics.header.num_experts)) {
-    const auto split = fan_out(inputs, ep_size, options.num_threads);
+    const auto split = fan_out_of_split(inputs.statistics,
+                                        inputs.is_all_traces ? traces : std::span<const Trace>(),
+                                        ep_size, options.num_threads, progress);
     C2R_REQUIRE(split || options.ranks.empty(), kInvalidArgument,
                 "--ranks needs traces: pair counts do not determine how many ranks a token of "
                 "top-{} reaches",

@@ -12,10 +12,10 @@
 
 #include "c2r/cli/ranks.h"
 #include "c2r/cli/run.h"
-#include "c2r/cli/version.h"
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
 #include "c2r/core/shown.h"
+#include "c2r/core/version.h"
 
 namespace c2r::cli {
 namespace {

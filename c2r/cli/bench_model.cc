@@ -9,7 +9,7 @@
 #include "c2r/cli/model_options.h"
 #include "c2r/cli/model_run.h"
 #include "c2r/cli/progress_line.h"
-#include "c2r/cli/version.h"
+#include "c2r/core/version.h"
 #include "c2r/io/json.h"
 #include "c2r/report/table.h"
 

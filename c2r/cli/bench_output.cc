@@ -4,7 +4,7 @@
 #include <iostream>
 
 #include "c2r/bench/layer_summary.h"
-#include "c2r/cli/version.h"
+#include "c2r/core/version.h"
 #include "c2r/io/json.h"
 #include "c2r/report/table.h"
 

@@ -6,11 +6,10 @@
 #include <memory>
 
 #include "c2r/cli/app.h"
-#include "c2r/cli/collaborator_check.h"
 #include "c2r/cli/inputs.h"
 #include "c2r/cli/output.h"
-#include "c2r/cli/version.h"
 #include "c2r/core/error.h"
+#include "c2r/core/version.h"
 #include "c2r/io/json.h"
 #include "c2r/model/config.h"
 #include "c2r/routing/routing.h"
@@ -26,7 +25,7 @@ struct CollaboratorsOptions {
   int num_threads = 0;
 };
 
-void check_top_t(std::int32_t top_t, const TraceHeader& header) {
+void check_top_t_option(std::int32_t top_t, const TraceHeader& header) {
   const std::int32_t least = std::max(header.top_k - 1, 1), most = header.num_experts - 1;
   C2R_REQUIRE(least <= top_t && top_t <= most, kInvalidArgument,
               "--top-t {} is not in [{}, {}]: a token of top-{} needs {} collaborators, and an "
@@ -154,8 +153,12 @@ void write_collaborators(const CollaboratorsOptions& options) {
   C2R_REQUIRE(statistics.has_pairs, kInvalidArgument,
               "{} holds loads only; collaborators need a trace, or counts of pairs",
               options.inputs.front());
-  check_top_t(options.top_t, statistics.header);
-  check_observed_collaborators(statistics.header, statistics.coactivation, options.top_t);
+  check_top_t_option(options.top_t, statistics.header);
+  const ShortLists lists =
+      count_short_lists(statistics.header.layer_indices, statistics.coactivation, options.top_t);
+  if (lists.num_short > 0) {
+    std::cerr << "warning: " << short_lists_text(lists, options.top_t, "--top-t") << "\n";
+  }
   const std::string text = options.config_path.empty()
                                ? json_text(lists_alone(options, statistics)) + "\n"
                                : json_text(config_with_lists(options, statistics), 2) + "\n";

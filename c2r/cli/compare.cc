@@ -1,106 +1,98 @@
 // `c2r compare`: plans, baselines and the Pareto front side by side, on the same tokens.
-#include <algorithm>
+#include "c2r/plan/compare.h"
+
 #include <iostream>
 #include <memory>
 
 #include "c2r/cli/app.h"
-#include "c2r/cli/comparison.h"
-#include "c2r/cli/plan_search.h"
-#include "c2r/cli/predictions.h"
-#include "c2r/cli/version.h"
-#include "c2r/report/table.h"
+#include "c2r/cli/output.h"
+#include "c2r/cli/plan_options.h"
+#include "c2r/cli/prediction_options.h"
+#include "c2r/cli/progress_line.h"
+#include "c2r/core/error.h"
+#include "c2r/core/version.h"
+#include "c2r/report/comparison.h"
 
 namespace c2r::cli {
 namespace {
 
-std::string percent(double share) {
-  return fmt::format("{:.1f} %", 100 * share);
+struct CompareOptions : PredictionOptions {
+  std::string trace;
+  std::vector<std::string> plans;
+  std::vector<std::string> baselines = {"contiguous", "round-robin", "random",
+                                        "eplb",       "affinity",    "grace"};
+  std::string fit, front_plans;
+  std::int32_t redundant_slots = 0;
+  int num_front_points = 0;
+  double effort = 1;
+  bool has_bound = false;
+};
+
+std::string front_plan_path(const CompareOptions& options, std::size_t number) {
+  return fmt::format("{}{}.json", options.front_plans, number);
 }
 
-std::vector<std::string> row_of(const Comparison& comparison, const ComparisonEntry& entry) {
-  const Prediction& p = entry.prediction;
-  const double first = link_cost_per_token(comparison.entries[0].prediction, comparison.cluster);
-  std::vector<std::string> row = {
-      entry.name,
-      entry.fitted_on + (entry.is_by_name ? ", by name" : "") + (entry.is_fitted ? " *" : ""),
-      std::to_string(entry.slots_per_rank()),
-      fmt::format("{:.3f}", mean(p.copies_per_token)),
-      fmt::format("{:.3f}", mean(p.wire_copies_per_token)),
-      saved_text(link_cost_per_token(p, comparison.cluster), first),
-      fmt::format("{:.3f}", mean(p.imbalance))};
-  if (comparison.cluster.num_nodes > 1) {
-    row.push_back(fmt::format("{:.3f}", mean(p.inter_node_copies_per_token)));
+void check_front_plans(const CompareOptions& options) {
+  if (options.front_plans.empty()) return;
+  std::vector<std::string> inputs = options.plans;
+  inputs.insert(inputs.end(), {options.trace, options.cluster});
+  for (std::size_t p = 1; p <= std::size_t(options.num_front_points); ++p) {
+    check_output(front_plan_path(options, p), inputs);
   }
-  if (const auto format = format_of(comparison.options)) {
-    row.push_back(fmt::format("{:.2f}", wire_bytes_per_token(p, *format) / 1e3));
-  }
-  if (!p.predicted_layer_time_s.empty()) {
-    row.push_back(fmt::format("{:.4g}", 1e3 * mean(p.predicted_layer_time_s)));
-  }
-  if (entry.copies_bound) {
-    row.push_back(percent(mean(p.copies_per_token) / *entry.copies_bound - 1));
-  }
-  return row;
 }
 
-void print_for_people(const Comparison& comparison) {
-  const ComparisonEntry& first = comparison.entries[0];
-  std::vector<std::vector<std::string>> rows = {{"placement", "fitted on", "slots/rank",
-                                                 "copies/token", "on the wire", "saved",
-                                                 "imbalance"}};
-  if (comparison.cluster.num_nodes > 1) rows[0].emplace_back("between nodes");
-  if (comparison.options.hidden > 0) rows[0].emplace_back("kB/token");
-  if (comparison.options.intermediate > 0) rows[0].emplace_back("predicted ms/layer");
-  if (comparison.options.has_bound) rows[0].emplace_back("over bound");
-  bool has_fitted = false, replicates = false;
+CompareRequest request_of(const CompareOptions& options, std::span<const NamedPlan> plans) {
+  C2R_REQUIRE(!options.cluster.empty() || !plans.empty(), kInvalidArgument,
+              "--cluster is required where no plan says what the cluster is");
+  const SequencePart on = parse_sequence_part(options.part);
+  const Cluster cluster =
+      options.cluster.empty() ? plans[0].plan.cluster : read_cluster(options.cluster);
+  CompareRequest request{
+      .predict = request_of(options, cluster),
+      .on = on,
+      .fit = options.fit.empty() ? other_part(on) : parse_sequence_part(options.fit),
+      .baselines = parts_of(options.baselines),
+      .redundant_slots_per_rank = options.redundant_slots,
+      .effort = options.effort,
+      .seed = options.seed,
+      .bounds_copies = options.has_bound,
+      .num_threads = options.num_threads};
+  if (request.baselines == std::vector<std::string>{"none"}) request.baselines.clear();
+  if (options.num_front_points > 0) request.num_front_points = options.num_front_points;
+  const CopyMode mode = request.predict.copy_mode;
+  C2R_REQUIRE(!options.has_bound || mode == CopyMode::kPerRank || mode == CopyMode::kPerNode,
+              kInvalidArgument,
+              "--bound knows a bound for --copy-mode per-rank and per-node, not {}", name_of(mode));
+  return request;
+}
+
+void write_front_plans(const CompareOptions& options, const Trace& trace,
+                       const Comparison& comparison, const CompareRequest& request) {
+  if (options.front_plans.empty()) return;
+  std::size_t number = 0;
   for (const ComparisonEntry& entry : comparison.entries) {
-    rows.push_back(row_of(comparison, entry));
-    has_fitted |= entry.is_fitted;
-    replicates |= std::ranges::any_of(entry.placements, has_replicas);
+    if (entry.kind != "front") continue;
+    write_plan(front_plan(trace, entry, request), front_plan_path(options, ++number));
   }
-  const Prediction& p = first.prediction;
-  std::cout << render_table(rows)
-            << fmt::format("predicted on {} tokens of {}; copy mode {}, homes {}{}\n", p.num_tokens,
-                           p.trace, name_of(p.copy_mode), name_of(p.homes),
-                           replicates
-                               ? fmt::format(", replicas chosen by {}", name_of(p.replica_rule))
-                               : "")
-            << saved_line(comparison.cluster, first.name);
-  if (has_fitted) std::cout << "* reported on tokens that it was fitted on\n";
-  if (first.copies_bound) {
-    std::cout << "over bound: no placement with these slots, however unbalanced, makes fewer "
-                 "copies than this much less\n";
-  }
-  for (const std::string& reason : comparison.left_out) std::cout << "left out: " << reason << "\n";
 }
 
-Json to_json(const Comparison& comparison) {
-  Json placements = Json::array();
-  for (const ComparisonEntry& entry : comparison.entries) {
-    Json json = {{"placement", entry.name},
-                 {"kind", entry.kind},
-                 {"fitted_on", entry.fitted_on},
-                 {"is_fitted", entry.is_fitted},
-                 {"slots_per_rank", entry.slots_per_rank()}};
-    if (entry.copies_bound) json["copies_bound"] = *entry.copies_bound;
-    Json numbers = predictions_json({&entry.prediction, 1}, format_of(comparison.options))[0];
-    numbers.erase("step");
-    json.update(numbers);
-    placements.push_back(std::move(json));
+void compare_placements(const CompareOptions& options) {
+  check_front_plans(options);
+  std::vector<NamedPlan> plans;
+  for (const std::string& path : options.plans) plans.push_back({path, read_plan(path)});
+  const CompareRequest request = request_of(options, plans);
+  const Trace trace(options.trace);
+  ProgressLine progress("comparing");
+  const Comparison comparison = compare(trace, plans, request, progress);
+  write_front_plans(options, trace, comparison, request);
+  const Cluster& cluster = request.predict.reach.cluster;
+  if (!options.is_json) {
+    std::cout << comparison_table(comparison, cluster, format_of(options));
+    return;
   }
-  return {{"version", version_text()},
-          {"cluster", cluster_to_json(comparison.cluster)},
-          {"placements", std::move(placements)},
-          {"left_out", comparison.left_out}};
-}
-
-void compare(const CompareOptions& options) {
-  const Comparison comparison = make_comparison(options);
-  if (options.is_json) {
-    std::cout << json_text(to_json(comparison), 1) << "\n";
-  } else {
-    print_for_people(comparison);
-  }
+  Json json = {{"version", version_text()}};
+  json.update(comparison_json(comparison, cluster, format_of(options)));
+  std::cout << json_text(json, 1) << "\n";
 }
 
 void add_front_options(CLI::App& command, CompareOptions& options) {
@@ -152,7 +144,7 @@ void add_compare(CLI::App& app) {
       "  c2r compare trace.safetensors plan.json --on odd --hidden 2048\n"
       "  c2r compare trace.safetensors --cluster 1x2 --on odd --baselines contiguous,eplb --pareto "
       "5 --front-plans front");
-  command->callback([options] { compare(*options); });
+  command->callback([options] { compare_placements(*options); });
 }
 
 }  // namespace c2r::cli

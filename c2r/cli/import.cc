@@ -8,10 +8,10 @@
 
 #include "c2r/cli/app.h"
 #include "c2r/cli/output.h"
-#include "c2r/cli/predictions.h"
+#include "c2r/cli/prediction_options.h"
 #include "c2r/cli/progress_line.h"
-#include "c2r/cli/version.h"
 #include "c2r/core/error.h"
+#include "c2r/core/version.h"
 #include "c2r/routing/routing.h"
 
 namespace c2r::cli {

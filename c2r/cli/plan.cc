@@ -1,156 +1,88 @@
 // `c2r plan`: experts to slots of ranks, from a trace.
 #include "c2r/plan/plan.h"
 
-#include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <csignal>
 #include <iostream>
 #include <memory>
 
 #include "c2r/cli/app.h"
-#include "c2r/cli/collaborator_check.h"
-#include "c2r/cli/content_hash.h"
-#include "c2r/cli/output.h"
-#include "c2r/cli/plan_search.h"
-#include "c2r/cli/predictions.h"
+#include "c2r/cli/plan_options.h"
 #include "c2r/cli/progress_line.h"
-#include "c2r/cli/version.h"
 #include "c2r/collaboration/collaborators.h"
-#include "c2r/core/enum_names.h"
 #include "c2r/core/error.h"
-#include "c2r/core/parallel.h"
-#include "c2r/placement/baselines/baselines.h"
-#include "c2r/plan/predict.h"
-#include "c2r/trace/trace_chunks.h"
+#include "c2r/plan/make_plan.h"
+#include "c2r/report/predictions.h"
 
 namespace c2r::cli {
 namespace {
 
-constexpr std::string_view kOptimize = "optimize";
+// Ctrl-C ends the search, not the command: the best plan so far is written. Another one ends it.
+std::atomic<bool> should_stop = false;
 
-struct PlanOptions : SearchOptions {
-  std::string trace, cluster, output, fit = "all", method = std::string(kOptimize);
-  std::int32_t top_t = 0;
+class StopOnInterrupt {
+ public:
+  StopOnInterrupt()
+      : previous_(std::signal(SIGINT, [](int) {
+          should_stop = true;
+          std::signal(SIGINT, SIG_DFL);
+        })) {}
+  StopOnInterrupt(const StopOnInterrupt&) = delete;
+  StopOnInterrupt& operator=(const StopOnInterrupt&) = delete;
+  ~StopOnInterrupt() { std::signal(SIGINT, previous_); }
+
+ private:
+  void (*previous_)(int);
 };
 
-// The tokens of a plan: those that it is fitted on and those that are reported.
-struct PlanTokens {
-  Trace trace;
-  Cluster cluster;
-  SequencePart part;
-  std::vector<TokenRange> fitted, reported;
-};
-
-void check_method(const std::string& method) {
-  std::vector<std::string_view> names = {kOptimize};
-  for (const Baseline& baseline : baselines()) names.push_back(baseline.name);
-  if (std::ranges::count(names, method) == 0) refuse_name("a method is", names, method);
-}
-
-// All that can be wrong is said before the search, which may take long.
-void check_options(const CLI::App& command, const PlanOptions& options) {
-  check_method(options.method);
-  if (options.method != kOptimize) refuse_search_options(command, options.method);
-  C2R_REQUIRE(options.num_groups == 0 || options.method == kOptimize || options.method == "eplb",
-              kInvalidArgument, "--num-groups is for the methods optimize and eplb, not {}",
-              options.method);
-  check_output(options.output, {options.trace, options.cluster});
-}
-
-void check_top_t(const TraceHeader& header, std::int32_t top_t) {
-  const std::int32_t least = std::max(header.top_k - 1, 1);
-  C2R_REQUIRE(top_t == 0 || (least <= top_t && top_t < header.num_experts), kInvalidArgument,
-              "--top-t {} is not in [{}, {}]", top_t, least, header.num_experts - 1);
-}
-
-PlanTokens read_tokens(const PlanOptions& options) {
-  const SequencePart part = parse_sequence_part(options.fit);
-  Trace trace(options.trace);
-  check_top_t(trace.header(), options.top_t);
-  auto fitted = tokens_of(trace, part), reported = tokens_of(trace, other_part(part));
-  return {.trace = std::move(trace),
-          .cluster = read_cluster(options.cluster),
-          .part = part,
-          .fitted = std::move(fitted),
-          .reported = std::move(reported)};
-}
-
-std::vector<Placement> by_baseline(const PlanOptions& options, const PlanTokens& tokens) {
-  const std::int32_t num_experts = tokens.trace.header().num_experts;
-  const std::int32_t ep_size = tokens.cluster.ep_size();
-  ProgressLine progress("placing experts");
-  return place_layers(
-      options.method, count_coactivation(tokens.trace, tokens.fitted, options.num_threads),
-      {.cluster = tokens.cluster,
-       .slots_per_rank = (num_experts + ep_size - 1) / ep_size + options.redundant_slots,
-       .num_groups = std::max(options.num_groups, 1),
-       .seed = options.seed},
-      progress);
-}
-
-// The constraint's lists come from the fitted tokens, as the placement does. Counted before the
-// search, which may take long: there may be nothing to list.
-std::vector<CollaborationMatrix> count_pairs(const PlanTokens& tokens, const PlanOptions& options) {
-  if (options.top_t == 0) return {};
-  auto counts = count_coactivation(tokens.trace, tokens.fitted, options.num_threads);
-  check_observed_collaborators(tokens.trace.header(), counts, options.top_t);
-  return counts;
-}
-
-void add_lists(std::span<const CollaborationMatrix> counts, std::int32_t top_t, Plan& plan) {
-  if (counts.empty()) return;
-  plan.top_t = top_t;
-  for (std::size_t layer = 0; layer < plan.layers.size(); ++layer) {
-    const auto ranked = rank_collaborators(counts[layer]);
-    Matrix<ExpertId>& lists = plan.layers[layer].collaborators;
-    lists = Matrix<ExpertId>(plan.num_experts, top_t);
-    for (std::int64_t e = 0; e < ranked.rows(); ++e) {
-      std::ranges::copy_n(ranked.row(e).begin(), top_t, lists.row(e).begin());
-    }
+std::string value_text(const PlacementObjective& objective, double value) {
+  switch (objective.goal) {
+    case Goal::kTime:
+      return fmt::format("{:.1f} us predicted", 1e6 * value);
+    case Goal::kImbalance:
+      return fmt::format("an imbalance of {:.4f}", value);
+    case Goal::kCopies:
+      break;
   }
-}
-
-void add_predictions(const PlanTokens& tokens, int num_threads, Plan& plan) {
-  const PredictRequest request{.reach = {.cluster = tokens.cluster, .rule = kPlannedRule},
-                               .copy_mode = default_copy_mode(tokens.cluster)};
-  ProgressLine progress("predicting");
-  const RoutedTokens reported{.trace = &tokens.trace,
-                              .ranges = tokens.reported,
-                              .name = reported_tokens(tokens.trace.path(), tokens.part)};
-  for (WaterfallStep& step :
-       predict_waterfall(plan, reported, nullptr, request, num_threads, progress)) {
-    plan.predictions.push_back(std::move(step.prediction));
+  if (objective.imbalance_weight > 0) {
+    return fmt::format("copies + {} x (imbalance - 1) of {:.4f}", objective.imbalance_weight,
+                       value);
   }
+  return fmt::format("{} of {:.4f}",
+                     objective.node_copy_cost > 0 ? "weighted copies" : "copies per token", value);
 }
 
-// Nobody asked for these replicas.
-std::string remainder_text(const PlanTokens& tokens) {
-  const std::int32_t num_experts = tokens.trace.header().num_experts;
-  const std::int32_t ep_size = tokens.cluster.ep_size();
-  const std::int32_t num_left = (ep_size - num_experts % ep_size) % ep_size;
-  if (num_left == 0) return "";
-  return fmt::format("{} experts do not divide over {} ranks: the {} left hold{} {}\n", num_experts,
-                     ep_size, num_left == 1 ? "slot" : fmt::format("{} slots", num_left),
-                     num_left == 1 ? "s" : "", num_left == 1 ? "a replica" : "replicas");
+// What was reached, how far from the best possible it can be, and which bounds are missed.
+std::string reached_text(const SearchReport& search) {
+  const PlacementObjective& objective = search.objective;
+  const auto num_layers = std::ssize(search.layers);
+  const double value = search.mean_value, bound = search.mean_value_bound;
+  std::string text = fmt::format("on the fitted tokens, {}", value_text(objective, value));
+  if (search.num_proved_optimal == num_layers) {
+    text += "; every layer is proved optimal\n";
+  } else {
+    text += fmt::format(
+        "; no placement of these slots{} can be below {:.1f} % of it; {} of {} layers are proved "
+        "optimal\n",
+        objective.max_imbalance || objective.max_copy_cost ? " within the bound" : "",
+        value > 0 ? 100 * bound / value : 100, search.num_proved_optimal, num_layers);
+  }
+  if (search.num_missed_bounds > 0) {
+    text += fmt::format(
+        "{} of {} layers miss {}: the best found is kept\n", search.num_missed_bounds, num_layers,
+        objective.max_copy_cost ? fmt::format("--max-copies {}", *objective.max_copy_cost)
+                                : fmt::format("--max-imbalance {:.4}", *objective.max_imbalance));
+  }
+  return text;
 }
 
 // Where contiguous experts make fewer copies than the plan on the reported tokens: why. The table
 // alone would look like a mistake.
-std::string contiguous_text(const PlanTokens& tokens, const SearchResult& searched,
-                            const Plan& plan) {
-  const auto step = std::ranges::find(plan.predictions, "deduplication", &Prediction::placement);
-  if (mean(step->copies_per_token) >= mean(plan.predictions.back().copies_per_token)) return "";
-  const auto contiguous = contiguous_placements(tokens.trace.header(), tokens.cluster);
-  double copies = 0, planned = 0, imbalance = 1;
-  for (std::int64_t layer = 0; layer < plan.num_layers(); ++layer) {
-    const auto met =
-        measure_placement(collect_token_sets(tokens.trace, layer, tokens.fitted), tokens.cluster,
-                          searched.objective, contiguous[std::size_t(layer)]);
-    copies += met.copy_cost / static_cast<double>(plan.num_layers());
-    planned +=
-        searched.layers[std::size_t(layer)].copy_cost / static_cast<double>(plan.num_layers());
-    imbalance = std::max(imbalance, met.imbalance);
-  }
-  const auto& bound = searched.objective.max_imbalance;
+std::string contiguous_text(const SearchReport& search) {
+  if (!search.contiguous) return "";
+  const auto& [copies, planned, imbalance] = *search.contiguous;
+  const auto& bound = search.objective.max_imbalance;
   if (copies >= planned || !bound || imbalance <= *bound) {
     return fmt::format(
         "contiguous experts make fewer copies here; on the fitted tokens, where they "
@@ -165,13 +97,15 @@ std::string contiguous_text(const PlanTokens& tokens, const SearchResult& search
       *bound, planned, copies, imbalance, std::ceil(100 * imbalance) / 100);
 }
 
-Provenance provenance_of(const PlanOptions& options) {
-  return {.c2r_version = version_text(),
-          .method = options.method,
-          .seed = options.seed,
-          .inputs = {{"trace", options.trace + ", " + options.fit, content_hash(options.trace)}},
-          .options = {{"fit", options.fit},
-                      {"redundant_slots", static_cast<double>(options.redundant_slots)}}};
+// Nobody asked for these replicas.
+std::string remainder_text(const Plan& plan) {
+  const std::int32_t ep_size = plan.cluster.ep_size();
+  const std::int32_t num_left = (ep_size - plan.num_experts % ep_size) % ep_size;
+  if (num_left == 0) return "";
+  return fmt::format("{} experts do not divide over {} ranks: the {} left hold{} {}\n",
+                     plan.num_experts, ep_size,
+                     num_left == 1 ? "slot" : fmt::format("{} slots", num_left),
+                     num_left == 1 ? "s" : "", num_left == 1 ? "a replica" : "replicas");
 }
 
 std::string provenance_text(const Provenance& provenance) {
@@ -186,78 +120,38 @@ std::string provenance_text(const Provenance& provenance) {
   return text + "\n";
 }
 
-void make_plan(const PlanOptions& options) {
-  const PlanTokens tokens = read_tokens(options);
-  const auto pairs = count_pairs(tokens, options);
-  Provenance provenance = provenance_of(options);
-  SearchResult searched;
-  std::vector<Placement> placements;
-  if (options.method == kOptimize) {
-    searched = search_placements(options, tokens.trace, tokens.fitted, tokens.cluster);
-    for (const OptimizedPlacement& layer : searched.layers) placements.push_back(layer.placement);
-    std::ranges::move(resolved_options(options, searched.objective),
-                      std::back_inserter(provenance.options));
-    provenance.ended_by = searched.ended_by;
-  } else {
-    placements = by_baseline(options, tokens);
+void print(const MadePlan& made, const std::string& output) {
+  const Plan& plan = made.plan;
+  if (made.search && made.search->unseen_max_imbalance) {
+    std::cout << fmt::format(
+        "fitting with a bound on imbalance of {:.4f}, for {} on other tokens\n",
+        *made.search->objective.max_imbalance, *made.search->unseen_max_imbalance);
   }
-
-  Plan plan =
-      plan_of(tokens.trace.header(), tokens.cluster, std::move(placements), std::move(provenance));
-  add_lists(pairs, options.top_t, plan);
-  add_predictions(tokens, options.num_threads, plan);
-  write_plan(plan, options.output);
   std::cout << prediction_table(plan.predictions, plan.cluster, std::nullopt);
-  if (!searched.layers.empty()) {
-    std::cout << reached_text(searched.objective, searched.layers)
-              << contiguous_text(tokens, searched, plan);
-  }
-  std::cout << remainder_text(tokens) << provenance_text(plan.provenance)
-            << fmt::format("{}: {} layers, {} slots on each of {} ranks\n", options.output,
+  if (made.search) std::cout << reached_text(*made.search) << contiguous_text(*made.search);
+  std::cout << remainder_text(plan) << provenance_text(plan.provenance)
+            << fmt::format("{}: {} layers, {} slots on each of {} ranks\n", output,
                            plan.num_layers(), plan.layers[0].placement.slots_per_rank(),
-                           tokens.cluster.ep_size());
+                           plan.cluster.ep_size());
 }
 
-void add_inputs(CLI::App& command, PlanOptions& options) {
-  command.add_option("trace", options.trace, "the routing trace to fit")->required();
-  command.add_option("--cluster", options.cluster, kClusterHelp)->required()->type_name("CLUSTER");
-  add_output(command, options.output, "the plan to write")->required();
-  command
-      .add_option("--fit", options.fit,
-                  "the sequences to fit: all, even, odd, first-half, second-half; the others are "
-                  "reported on")
-      ->capture_default_str()
-      ->type_name("PART");
+void check_top_t_option(const PlanOptions& options, const TraceHeader& header) {
+  const std::int32_t least = least_top_t(header.top_k), top_t = options.top_t;
+  C2R_REQUIRE(top_t == 0 || (least <= top_t && top_t < header.num_experts), kInvalidArgument,
+              "--top-t {} is not in [{}, {}]", top_t, least, header.num_experts - 1);
 }
 
-void add_placement_options(CLI::App& command, PlanOptions& options) {
-  command
-      .add_option("--redundant-slots", options.redundant_slots,
-                  "slots of each rank for replicas of busy experts")
-      ->capture_default_str()
-      ->check(in_range(0, 1024))
-      ->type_name("N");
-  command
-      .add_option("--top-t", options.top_t,
-                  "also put the top-T collaborators of the fitted tokens into the plan")
-      ->check(in_range(1, 1024))
-      ->type_name("T");
-  command
-      .add_option("--num-groups", options.num_groups,
-                  "group-limited routing: keep each of these groups on one node")
-      ->check(in_range(1, 1024))
-      ->type_name("N");
-  command
-      .add_option(
-          "--method", options.method,
-          "optimize, or a baseline: contiguous, round-robin, random, eplb, affinity, grace, "
-          "exhaustive")
-      ->capture_default_str()
-      ->type_name("NAME");
-  command.add_option("--seed", options.seed, "of the search")
-      ->check(in_range(0, INT64_MAX))
-      ->capture_default_str()
-      ->type_name("N");
+MadePlan make(const PlanOptions& options) {
+  const SequencePart fit = parse_sequence_part(options.fit);
+  const Trace trace(options.trace);
+  check_top_t_option(options, trace.header());
+  const StopOnInterrupt interrupt;
+  ProgressLine progress("counting");
+  return make_plan(
+      trace, plan_request_of(options, read_cluster(options.cluster)), fit,
+      {.progress = &progress, .stop = &should_stop, .warn = [](const std::string& message) {
+         std::cerr << "warning: " << message << "\n";
+       }});
 }
 
 }  // namespace
@@ -265,17 +159,16 @@ void add_placement_options(CLI::App& command, PlanOptions& options) {
 void add_plan(CLI::App& app) {
   auto* const command = app.add_subcommand("plan", "place experts so that tokens reach few ranks");
   auto options = std::make_shared<PlanOptions>();
-  add_inputs(*command, *options);
-  add_placement_options(*command, *options);
-  add_search_options(*command, *options);
-  add_threads(*command, options->num_threads);
+  add_plan_options(*command, *options);
   command->footer(
       "Example:\n"
       "  c2r plan trace.safetensors --cluster 1x2 --fit even -o plan.json\n"
       "  c2r plan trace.safetensors --cluster 1x2 --minimize imbalance --max-copies 1.5 -o b.json");
   command->callback([command, options] {
-    check_options(*command, *options);
-    make_plan(*options);
+    check_plan_options(*command, *options);
+    const MadePlan made = make(*options);
+    write_plan(made.plan, options->output);
+    print(made, options->output);
   });
 }
 

@@ -1,7 +1,6 @@
 #include "c2r/cli/prediction_options.h"
 
 #include "c2r/cli/app.h"
-#include "c2r/cli/predictions.h"
 #include "c2r/core/error.h"
 
 namespace c2r::cli {

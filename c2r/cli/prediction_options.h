@@ -9,6 +9,10 @@
 
 namespace c2r::cli {
 
+inline constexpr const char* kClusterHelp =
+    "nodes x ranks per node, such as 1x8 or 2x4, or a JSON file with bandwidths "
+    "(docs/formats.md)";
+
 struct PredictionOptions {
   std::string cluster, part = "all";
   std::string copy_mode;  // empty: default_copy_mode()

@@ -30,8 +30,19 @@ void ProgressLine::update(std::int64_t done, std::int64_t total) {
   std::fflush(stderr);
 }
 
-ProgressLine::~ProgressLine() {
+void ProgressLine::begin(std::string_view step) {
+  wipe();
+  what_ = step;
+  start_ = last_drawn_ = Clock::now();
+}
+
+void ProgressLine::wipe() {
   if (is_drawn_) fmt::print(stderr, "\r\x1b[K");
+  is_drawn_ = false;
+}
+
+ProgressLine::~ProgressLine() {
+  wipe();
 }
 
 std::unique_ptr<Progress> make_progress(bool is_first_rank, std::string what, std::string units) {

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "c2r/core/progress.h"
 
@@ -20,10 +21,13 @@ class ProgressLine final : public Progress {
   ProgressLine& operator=(const ProgressLine&) = delete;
   ~ProgressLine() override;
 
+  void begin(std::string_view step) override;
   void update(std::int64_t done, std::int64_t total) override;
 
  private:
   using Clock = std::chrono::steady_clock;
+
+  void wipe();
 
   std::string what_, units_;
   Clock::time_point start_ = Clock::now(), last_drawn_ = start_;

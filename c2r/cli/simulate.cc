@@ -6,11 +6,11 @@
 #include "c2r/cli/app.h"
 #include "c2r/cli/inputs.h"
 #include "c2r/cli/prediction_options.h"
-#include "c2r/cli/predictions.h"
 #include "c2r/cli/progress_line.h"
-#include "c2r/cli/version.h"
 #include "c2r/core/error.h"
+#include "c2r/core/version.h"
 #include "c2r/plan/predict.h"
+#include "c2r/report/predictions.h"
 
 namespace c2r::cli {
 namespace {
@@ -74,21 +74,15 @@ void simulate(const SimulateOptions& options) {
   const Plan plan = read_plan(options.plan);
   const Cluster cluster = options.cluster.empty() ? plan.cluster : read_cluster(options.cluster);
   const std::vector<WaterfallStep> steps = waterfall(options, plan, cluster);
-  std::vector<Prediction> predictions;
-  predictions.reserve(steps.size());
-  for (const WaterfallStep& step : steps) predictions.push_back(step.prediction);
   const auto format = format_of(options);
   if (options.is_json) {
-    Json json = {{"version", version_text()},
-                 {"plan", options.plan},
-                 {"steps", predictions_json(predictions, format)}};
-    for (std::size_t s = 0; s < steps.size(); ++s) {
-      json["steps"][s]["counts"] = volumes_json(steps[s].volumes, format);
-    }
+    const Json json = {{"version", version_text()},
+                       {"plan", options.plan},
+                       {"steps", waterfall_json(steps, format)}};
     std::cout << json_text(json, 1) << "\n";
     return;
   }
-  std::cout << prediction_table(predictions, cluster, format);
+  std::cout << prediction_table(predictions_of(steps), cluster, format);
   for (const PlanInput& input : plan.provenance.inputs) {
     if (input.role == "trace") std::cout << "the plan was fitted on " << input.name << "\n";
   }

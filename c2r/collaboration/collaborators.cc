@@ -1,3 +1,4 @@
+// Collaborator lists: ranking, cutting to T, and what they lack.
 #include "c2r/collaboration/collaborators.h"
 
 #include <algorithm>
@@ -5,6 +6,15 @@
 #include "c2r/core/error.h"
 
 namespace c2r {
+namespace {
+
+std::int64_t num_observed_collaborators(const CollaborationMatrix& counts, std::int64_t e) {
+  const auto row = counts.row(e);
+  return std::ranges::count_if(row, [](std::int64_t count) { return count > 0; }) -
+         (counts(e, e) > 0 ? 1 : 0);
+}
+
+}  // namespace
 
 Matrix<ExpertId> rank_collaborators(const CollaborationMatrix& counts) {
   C2R_REQUIRE(counts.rows() == counts.cols() && counts.rows() >= 1, kInvalidArgument,
@@ -18,6 +28,52 @@ Matrix<ExpertId> rank_collaborators(const CollaborationMatrix& counts) {
                              [&](ExpertId id) { return counts(e, static_cast<std::int64_t>(id)); });
   }
   return ranked;
+}
+
+Matrix<ExpertId> top_collaborators(const CollaborationMatrix& counts, std::int32_t top_t) {
+  const auto ranked = rank_collaborators(counts);
+  C2R_REQUIRE(1 <= top_t && top_t <= ranked.cols(), kInvalidArgument,
+              "top_t {} is not in [1, {}], the other experts", top_t, ranked.cols());
+  Matrix<ExpertId> lists(ranked.rows(), top_t);
+  for (std::int64_t e = 0; e < ranked.rows(); ++e) {
+    std::ranges::copy_n(ranked.row(e).begin(), top_t, lists.row(e).begin());
+  }
+  return lists;
+}
+
+std::int32_t least_top_t(std::int32_t top_k) {
+  return std::max(top_k - 1, 1);
+}
+
+void check_top_t(std::int32_t top_t, const TraceHeader& header) {
+  const std::int32_t least = least_top_t(header.top_k);
+  C2R_REQUIRE(least <= top_t && top_t < header.num_experts, kInvalidArgument,
+              "top_t {} is not in [{}, {}]", top_t, least, header.num_experts - 1);
+}
+
+ShortLists count_short_lists(std::span<const std::int32_t> layer_indices,
+                             std::span<const CollaborationMatrix> counts, std::int32_t top_t) {
+  ShortLists lists;
+  for (std::size_t layer = 0; layer < counts.size(); ++layer) {
+    std::int64_t most = 0;
+    for (std::int64_t e = 0; e < counts[layer].rows(); ++e) {
+      const std::int64_t known = num_observed_collaborators(counts[layer], e);
+      most = std::max(most, known);
+      lists.num_short += known < top_t ? 1 : 0;
+      ++lists.num_lists;
+    }
+    C2R_REQUIRE(most > 0, kInvalidArgument,
+                "layer {}: no token chose two experts, so nothing is known of collaborators",
+                layer_indices[layer]);
+  }
+  return lists;
+}
+
+std::string short_lists_text(const ShortLists& lists, std::int32_t top_t, std::string_view option) {
+  return fmt::format(
+      "{} of {} experts were chosen together with fewer than {} others; their lists are filled up "
+      "by expert id: count more tokens, or take a smaller {}",
+      lists.num_short, lists.num_lists, top_t, option);
 }
 
 }  // namespace c2r

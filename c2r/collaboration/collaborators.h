@@ -1,6 +1,11 @@
 // Collaborator lists: whom each expert works with most. C2R routing draws from them.
 #pragma once
 
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
 #include "c2r/collaboration/collaboration.h"
 #include "c2r/core/ids.h"
 #include "c2r/core/matrix.h"
@@ -13,5 +18,34 @@ namespace c2r {
 ///
 /// Cost: O(num_experts^2 log num_experts).
 Matrix<ExpertId> rank_collaborators(const CollaborationMatrix& counts);
+
+/// The Top-T lists of a layer.
+/// @returns [num_experts, top_t], best first
+/// @throws Error(kInvalidArgument) if top_t is not in [1, num_experts - 1]
+Matrix<ExpertId> top_collaborators(const CollaborationMatrix& counts, std::int32_t top_t);
+
+/// The least T with which a token can choose top_k experts: max(1, top_k - 1).
+std::int32_t least_top_t(std::int32_t top_k);
+
+/// @throws Error(kInvalidArgument) unless top_t is in [least_top_t(), num_experts - 1]
+void check_top_t(std::int32_t top_t, const TraceHeader& header);
+
+/// Lists of T collaborators that hold experts which were never chosen together with the list's own.
+struct ShortLists {
+  std::int64_t num_short = 0;
+  std::int64_t num_lists = 0;  // of all layers
+};
+
+/// Counts short lists.
+/// @param layer_indices the model's own index of each layer, for messages. [num_layers]
+/// @param counts [num_layers]
+/// @throws Error(kInvalidArgument) if no token of a layer chose two experts
+ShortLists count_short_lists(std::span<const std::int32_t> layer_indices,
+                             std::span<const CollaborationMatrix> counts, std::int32_t top_t);
+
+/// @param option what the caller calls T
+/// @returns a warning of short lists, which says what to do
+std::string short_lists_text(const ShortLists& lists, std::int32_t top_t,
+                             std::string_view option = "top_t");
 
 }  // namespace c2r

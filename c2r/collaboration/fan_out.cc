@@ -1,7 +1,9 @@
+// Fan-out: distinct ranks of each token, counted on traces or derived from pair counts.
 #include "c2r/collaboration/fan_out.h"
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <mutex>
 
 #include "c2r/core/error.h"
@@ -73,6 +75,40 @@ std::optional<std::vector<std::int64_t>> count_fan_out(
     totals.push_back(reached);
   }
   return totals;
+}
+
+std::optional<FanOutOfSplit> fan_out_of_split(const CollaborationStatistics& statistics,
+                                              std::span<const Trace> traces, std::int32_t ep_size,
+                                              int num_threads, Progress& progress) {
+  const std::int32_t num_experts = statistics.header.num_experts;
+  C2R_REQUIRE(ep_size >= 1 && num_experts % ep_size == 0, kInvalidArgument,
+              "{} experts cannot be split evenly over {} ranks", num_experts, ep_size);
+  std::vector<std::int32_t> ranks(static_cast<std::size_t>(num_experts));
+  for (std::int32_t e = 0; e < num_experts; ++e) {
+    ranks[static_cast<std::size_t>(e)] = e / (num_experts / ep_size);
+  }
+  std::vector<std::int64_t> totals(statistics.num_tokens.size(), 0);
+  for (const Trace& trace : traces) {
+    progress.begin(fmt::format("fan-out over {} ranks", ep_size));
+    const auto counted = count_fan_out(trace, ranks, num_threads, progress);
+    C2R_REQUIRE(counted.size() == totals.size(), kInvalidArgument,
+                "{} has {} layers, but the statistics have {}", trace.path(), counted.size(),
+                totals.size());
+    std::ranges::transform(totals, counted, totals.begin(), std::plus<>{});
+  }
+  if (traces.empty()) {
+    const auto counted = count_fan_out(statistics, ranks);
+    if (!counted) return std::nullopt;
+    totals = *counted;
+  }
+  FanOutOfSplit split{.ep_size = ep_size};
+  for (std::size_t layer = 0; layer < totals.size(); ++layer) {
+    const auto num_tokens =
+        static_cast<double>(std::max<std::int64_t>(statistics.num_tokens[layer], 1));
+    split.per_layer.push_back(static_cast<double>(totals[layer]) / num_tokens);
+    split.mean += split.per_layer.back() / static_cast<double>(totals.size());
+  }
+  return split;
 }
 
 }  // namespace c2r

@@ -28,4 +28,22 @@ std::vector<std::int64_t> count_fan_out(const Trace& trace,
 std::optional<std::vector<std::int64_t>> count_fan_out(
     const CollaborationStatistics& statistics, std::span<const std::int32_t> rank_of_expert);
 
+/// Mean distinct ranks per token if experts are split contiguously over `ep_size` ranks.
+struct FanOutOfSplit {
+  std::int32_t ep_size = 0;
+  std::vector<double> per_layer;  // [num_layers]
+  double mean = 0;                // over layers
+};
+
+/// @param statistics of all tokens
+/// @param traces those whose tokens were counted in the statistics; empty: from pair counts
+/// @returns nothing if there are no traces and pair counts cannot tell
+/// @throws Error(kInvalidArgument) if ep_size does not divide the number of experts,
+///         Error(kInvalidFile) if a trace holds an invalid choice
+///
+/// Cost: count_fan_out() of every trace.
+std::optional<FanOutOfSplit> fan_out_of_split(const CollaborationStatistics& statistics,
+                                              std::span<const Trace> traces, std::int32_t ep_size,
+                                              int num_threads, Progress& progress);
+
 }  // namespace c2r

@@ -2,12 +2,17 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 namespace c2r {
 
 class Progress {
  public:
   virtual ~Progress() = default;
+
+  /// A step of the work begins, such as "placing experts"; update() counts its units from now on.
+  /// Only work of several steps calls this.
+  virtual void begin(std::string_view /*step*/) {}
 
   /// `done` of `total` units are finished; `total` 0 means that it is not known. Called from one
   /// thread at a time, at most some thousand times in all.

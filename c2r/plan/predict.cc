@@ -1,6 +1,8 @@
+// Predictions: volumes of placements on tokens, step by step.
 #include "c2r/plan/predict.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "c2r/core/error.h"
@@ -44,22 +46,6 @@ std::vector<Placement> contiguous_placements(const TraceHeader& header, const Cl
 
 namespace {
 
-std::vector<Reach> reach_of(const RoutedTokens& tokens, std::span<const Placement> placements,
-                            const ReachOptions& options, int num_threads, Progress& progress) {
-  if (tokens.trace != nullptr) {
-    return count_reach(*tokens.trace, tokens.ranges, placements, options, num_threads, progress);
-  }
-  const CollaborationStatistics& statistics = *tokens.statistics;
-  C2R_REQUIRE(statistics.has_pairs, kInvalidArgument,
-              "{} holds loads without pairs, which say nothing about copies", tokens.name);
-  std::vector<Reach> reach;
-  for (std::size_t layer = 0; layer < placements.size(); ++layer) {
-    reach.push_back(reach_from_pairs(statistics.coactivation[layer], statistics.num_tokens[layer],
-                                     statistics.header.top_k, placements[layer], options));
-  }
-  return reach;
-}
-
 WaterfallStep step_of(std::string name, const RoutedTokens& tokens,
                       std::span<const Reach> reach_of_layers, const PredictRequest& request) {
   WaterfallStep step;
@@ -95,6 +81,27 @@ void add_plan_steps(const Plan& plan, const RoutedTokens& tokens, const PredictR
 }
 
 }  // namespace
+
+double mean_over_layers(std::span<const double> column) {
+  if (column.empty()) return 0;
+  return std::accumulate(column.begin(), column.end(), 0.0) / static_cast<double>(column.size());
+}
+
+double node_copy_weight(const Cluster& cluster) {
+  return cluster.intra_node.bandwidth_bytes_per_s / cluster.inter_node.bandwidth_bytes_per_s;
+}
+
+double link_cost_per_token(const Prediction& prediction, const Cluster& cluster) {
+  const double between_nodes = mean_over_layers(prediction.inter_node_copies_per_token);
+  return mean_over_layers(prediction.wire_copies_per_token) +
+         (node_copy_weight(cluster) - 1) * between_nodes;
+}
+
+double wire_bytes_per_token(const Prediction& prediction, const CopyFormat& format) {
+  const auto bytes = format.dispatch_element_bytes + format.combine_element_bytes;
+  return mean_over_layers(prediction.wire_copies_per_token) *
+         static_cast<double>(format.hidden * bytes);
+}
 
 Prediction predict(const Trace& trace, std::span<const TokenRange> ranges,
                    std::span<const Placement> placements, const PredictRequest& request,

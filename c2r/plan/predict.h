@@ -7,12 +7,12 @@
 #include <string_view>
 #include <vector>
 
-#include "c2r/collaboration/collaboration.h"
 #include "c2r/core/progress.h"
 #include "c2r/placement/cost/layer_time.h"
 #include "c2r/placement/cost/reach.h"
 #include "c2r/placement/cost/volume.h"
 #include "c2r/plan/plan.h"
+#include "c2r/plan/routed_tokens.h"
 #include "c2r/trace/sequence_split.h"
 #include "c2r/trace/trace.h"
 
@@ -22,18 +22,6 @@ struct PredictRequest {
   ReachOptions reach;
   CopyMode copy_mode = CopyMode::kPerRank;
   std::optional<LayerTimeOptions> layer_time;  // for predicted times; a batch of all tokens if none
-};
-
-/// Tokens to predict for: part of a trace, or all those behind pair counts. Borrows either.
-struct RoutedTokens {
-  const Trace* trace = nullptr;
-  std::vector<TokenRange> ranges;                       // of the trace
-  const CollaborationStatistics* statistics = nullptr;  // instead of the trace
-  std::string name;                                     // for messages and tables
-
-  const TraceHeader& header() const {
-    return trace != nullptr ? trace->header() : statistics->header;
-  }
 };
 
 /// @throws Error(kInvalidArgument) if the plan is for another model than the header
@@ -69,6 +57,20 @@ std::vector<WaterfallStep> predict_waterfall(const Plan& plan, const RoutedToken
                                              const RoutedTokens* constrained,
                                              const PredictRequest& request, int num_threads,
                                              Progress& progress);
+
+/// @returns the mean of a prediction's column; 0 of an empty one
+double mean_over_layers(std::span<const double> column);
+
+/// The copies on the wire, where one between nodes counts as many as it takes longer than one
+/// within a node: what the optimizer minimizes.
+/// @returns the mean over layers
+double link_cost_per_token(const Prediction& prediction, const Cluster& cluster);
+
+/// @returns how much slower the link between two nodes is than that within one
+double node_copy_weight(const Cluster& cluster);
+
+/// @returns the bytes of a token on the wire, dispatch and combine together: the mean over layers
+double wire_bytes_per_token(const Prediction& prediction, const CopyFormat& format);
 
 /// The plan's placements. [num_layers]
 std::vector<Placement> placements_of(const Plan& plan);

@@ -5,18 +5,12 @@
 #include <vector>
 
 #include "c2r/collaboration/collaboration.h"
+#include "c2r/collaboration/fan_out.h"
 #include "c2r/collaboration/metrics.h"
 #include "c2r/core/ids.h"
 #include "c2r/io/json.h"
 
 namespace c2r {
-
-/// Mean distinct ranks per token if experts are split contiguously over `ep_size` ranks.
-struct FanOutOfSplit {
-  std::int32_t ep_size = 0;
-  std::vector<double> per_layer;  // [num_layers]
-  double mean = 0;                // over layers
-};
 
 struct Analysis {
   CollaborationStatistics statistics;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "c2r/core/error.h"
@@ -59,11 +60,17 @@ void check_appended(MatrixView<const ExpertId> topk_idx, std::int32_t num_expert
 }
 
 template <class Stored>
-void append_ids(std::span<const ExpertId> ids, SpilledTensor& tensor, SpillFile& spill) {
+std::vector<Stored> stored_ids(std::span<const ExpertId> ids) {
   std::vector<Stored> converted(ids.size());
   // kNoExpert, -1, becomes the type's largest value.
   std::ranges::transform(ids, converted.begin(),
                          [](ExpertId id) { return static_cast<Stored>(id); });
+  return converted;
+}
+
+template <class Stored>
+void append_ids(std::span<const ExpertId> ids, SpilledTensor& tensor, SpillFile& spill) {
+  const auto converted = stored_ids<Stored>(ids);
   tensor.append(std::as_bytes(std::span(converted)), spill);
 }
 
@@ -76,12 +83,18 @@ void append_weights(std::span<const float> weights, SpilledTensor& tensor, Spill
 
 }  // namespace
 
-struct Trace::File {
-  SafetensorsFile safetensors;
+struct Trace::Storage {
+  std::string name;
+  std::optional<SafetensorsFile> file;
+  // Without a file: the ids of each layer in one of the two types. [num_layers][num_tokens x top_k]
+  std::vector<std::vector<std::uint8_t>> u8 = {};
+  std::vector<std::vector<std::uint16_t>> u16 = {};
 };
 
-Trace::Trace(const std::filesystem::path& path) : file_(new File{SafetensorsFile(path)}) {
-  const SafetensorsFile& file = file_->safetensors;
+Trace::Trace(const std::filesystem::path& path)
+    : storage_(new Storage{.name = {}, .file = SafetensorsFile(path)}) {
+  const SafetensorsFile& file = *storage_->file;
+  storage_->name = file.path();
   header_ = read_trace_metadata(file, kTraceFormat, "a routing trace");
   const auto& first = file.tensor(idx_name(0));
   num_tokens_ = first.shape.empty() ? 0 : first.shape[0];
@@ -99,14 +112,51 @@ Trace::Trace(const std::filesystem::path& path) : file_(new File{SafetensorsFile
   if (num_tokens_ > 0) sequence_starts_ = {0};
   if (!file.has("sequence_starts")) return;
   const std::int64_t any[] = {-1};
-  const auto starts = file.elements<std::int64_t>("sequence_starts", any);
+  set_sequence_starts(file.elements<std::int64_t>("sequence_starts", any), ErrorCode::kInvalidFile);
+}
+
+void Trace::set_sequence_starts(std::span<const std::int64_t> starts, ErrorCode code) {
   const bool ascend = std::ranges::adjacent_find(starts, std::greater_equal{}) == starts.end();
   const bool fit =
       starts.empty() ? num_tokens_ == 0 : starts.front() == 0 && starts.back() < num_tokens_;
-  C2R_REQUIRE(ascend && fit, kInvalidFile,
-              "{}: sequence_starts must ascend from 0 and stay below {}, the number of tokens",
-              file.path(), num_tokens_);
+  if (!ascend || !fit) {
+    throw Error(code, fmt::format("{}: sequence_starts must ascend from 0 and stay below {}, the "
+                                  "number of tokens",
+                                  path(), num_tokens_));
+  }
   sequence_starts_.assign(starts.begin(), starts.end());
+}
+
+Trace::Trace(TraceHeader header, std::span<const MatrixView<const ExpertId>> topk_idx,
+             std::span<const std::int64_t> sequence_starts, std::string name)
+    : storage_(new Storage{.name = std::move(name), .file = std::nullopt}),
+      header_(std::move(header)) {
+  try {
+    check_header(header_, path());
+    C2R_REQUIRE(std::ssize(topk_idx) == header_.num_layers(), kInvalidFile,
+                "{}: there are arrays of {} layers, but the header has {}", path(), topk_idx.size(),
+                header_.num_layers());
+    num_tokens_ = topk_idx[0].rows();
+    for (std::size_t layer = 0; layer < topk_idx.size(); ++layer) {
+      const auto& ids = topk_idx[layer];
+      C2R_REQUIRE(ids.rows() == num_tokens_ && ids.cols() == header_.top_k, kInvalidFile,
+                  "{}: layer {} has an array of {} x {}, but must have {} x {}, tokens and top_k",
+                  path(), layer, ids.rows(), ids.cols(), num_tokens_, header_.top_k);
+      check_appended(ids, header_.num_experts, fmt::format("{}, layer {}", path(), layer));
+      const std::span<const ExpertId> all(ids.data(), std::size_t(ids.rows() * ids.cols()));
+      if (is_stored_in_u8(header_.num_experts)) {
+        storage_->u8.push_back(stored_ids<std::uint8_t>(all));
+      } else {
+        storage_->u16.push_back(stored_ids<std::uint16_t>(all));
+      }
+    }
+  } catch (const Error& e) {
+    C2R_THROW(kInvalidArgument, "{}", e.what());
+  }
+  if (num_tokens_ > 0) sequence_starts_ = {0};
+  if (!sequence_starts.empty()) {
+    set_sequence_starts(sequence_starts, ErrorCode::kInvalidArgument);
+  }
 }
 
 Trace::Trace(Trace&&) noexcept = default;
@@ -114,7 +164,11 @@ Trace& Trace::operator=(Trace&&) noexcept = default;
 Trace::~Trace() = default;
 
 const std::string& Trace::path() const {
-  return file_->safetensors.path();
+  return storage_->name;
+}
+
+bool Trace::is_in_memory() const {
+  return !storage_->file;
 }
 
 void Trace::check_tokens(std::int64_t layer, std::int64_t begin, std::int64_t end) const {
@@ -127,8 +181,13 @@ void Trace::check_tokens(std::int64_t layer, std::int64_t begin, std::int64_t en
 
 StoredTopkIdx Trace::stored_topk_idx(std::int64_t layer) const {
   check_tokens(layer, 0, 0);
+  if (is_in_memory()) {
+    const auto l = static_cast<std::size_t>(layer);
+    if (is_stored_in_u8(header_.num_experts)) return {.u8 = storage_->u8[l], .u16 = {}};
+    return {.u8 = {}, .u16 = storage_->u16[l]};
+  }
   const std::int64_t shape[] = {num_tokens_, header_.top_k};
-  const SafetensorsFile& file = file_->safetensors;
+  const SafetensorsFile& file = *storage_->file;
   if (is_stored_in_u8(header_.num_experts)) {
     return {.u8 = file.elements<std::uint8_t>(idx_name(layer), shape), .u16 = {}};
   }
@@ -154,7 +213,7 @@ Matrix<float> Trace::topk_weights(std::int64_t layer, std::int64_t begin, std::i
   check_tokens(layer, begin, end);
   Matrix<float> out(end - begin, header_.top_k);
   const std::int64_t shape[] = {num_tokens_, header_.top_k};
-  const auto halves = file_->safetensors.elements<Half>(weights_name(layer), shape);
+  const auto halves = storage_->file->elements<Half>(weights_name(layer), shape);
   const auto first = static_cast<std::size_t>(begin * header_.top_k);
   to_f32(std::as_bytes(halves.subspan(first, out.all().size())).data(), ElementType::kF16,
          out.all());

@@ -16,6 +16,7 @@
 #include <string_view>
 #include <vector>
 
+#include "c2r/core/error.h"
 #include "c2r/core/ids.h"
 #include "c2r/core/matrix.h"
 
@@ -50,11 +51,26 @@ class Trace {
  public:
   /// @throws Error(kInvalidFile) if it is not a trace, naming what is wrong
   explicit Trace(const std::filesystem::path& path);
+
+  /// A trace in memory, which holds a copy of the arrays in the type that a file would have.
+  /// @param topk_idx one array for each layer of the header: [num_tokens, top_k]; kNoExpert = none
+  /// @param sequence_starts row of each sequence's first token, ascending from 0; empty: all tokens
+  ///        are one sequence
+  /// @param name what path() returns: plans and messages call the tokens so
+  /// @throws Error(kInvalidArgument) if the header is not valid, shapes differ from it, a choice is
+  ///         out of range or names an expert twice in a token, or sequence_starts do not ascend
+  ///
+  /// Cost: one pass over the arrays; memory of 1 byte a choice, 2 with more than 255 experts.
+  Trace(TraceHeader header, std::span<const MatrixView<const ExpertId>> topk_idx,
+        std::span<const std::int64_t> sequence_starts = {}, std::string name = "memory");
+
   Trace(Trace&&) noexcept;
   Trace& operator=(Trace&&) noexcept;
   ~Trace();
 
+  /// The file, or the name of a trace in memory.
   const std::string& path() const;
+  bool is_in_memory() const;
   const TraceHeader& header() const { return header_; }
   std::int64_t num_tokens() const { return num_tokens_; }
   bool has_weights() const { return has_weights_; }
@@ -76,9 +92,10 @@ class Trace {
 
  private:
   void check_tokens(std::int64_t layer, std::int64_t begin, std::int64_t end) const;
+  void set_sequence_starts(std::span<const std::int64_t> starts, ErrorCode code);
 
-  struct File;
-  std::unique_ptr<File> file_;
+  struct Storage;
+  std::unique_ptr<Storage> storage_;
   TraceHeader header_;
   std::int64_t num_tokens_ = 0;
   bool has_weights_ = false;

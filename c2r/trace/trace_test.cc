@@ -301,5 +301,58 @@ TEST(CheckHeader, NamesTheLimitThatIsBroken) {
   EXPECT_EQ(error_of_header(bad), "a: the model's name 'a\\xff' is not UTF-8");
 }
 
+// One byte a choice up to 255 experts, two with more.
+TEST(TraceInMemory, ReturnsTheArraysAsAFileDoes) {
+  for (const std::int32_t num_experts : {8, 300}) {
+    SCOPED_TRACE(num_experts);
+    Matrix<ExpertId> first(3, 2, kNoExpert), second(3, 2, kNoExpert);
+    first(0, 0) = ExpertId{num_experts - 1}, first(0, 1) = ExpertId{2};
+    second(2, 1) = ExpertId{5};
+    const MatrixView<const ExpertId> layers[] = {first, second};
+    const std::int64_t starts[] = {0, 2};
+    const TraceHeader header{
+        .model = "tiny", .num_experts = num_experts, .top_k = 2, .layer_indices = {1, 3}};
+    const Trace trace(header, layers, starts, "arrays");
+    EXPECT_EQ(trace.path(), "arrays");
+    EXPECT_TRUE(trace.is_in_memory());
+    EXPECT_EQ(trace.header(), header);
+    EXPECT_EQ(trace.num_tokens(), 3);
+    EXPECT_FALSE(trace.has_weights());
+    EXPECT_EQ(std::vector(trace.sequence_starts().begin(), trace.sequence_starts().end()),
+              (std::vector<std::int64_t>{0, 2}));
+    EXPECT_EQ(trace.topk_idx(0, 0, 3), first);
+    EXPECT_EQ(trace.topk_idx(1, 0, 3), second);
+    EXPECT_EQ(trace.topk_idx(1, 2, 3).rows(), 1);
+    EXPECT_EQ(error_of([&] { (void)trace.topk_weights(0, 0, 1); }), "arrays: holds no weights");
+    const Trace one_sequence(header, layers);
+    EXPECT_EQ(one_sequence.sequence_starts().size(), 1u);
+    EXPECT_EQ(one_sequence.path(), "memory");
+  }
+}
+
+TEST(TraceInMemory, RefusesArraysThatDoNotFit) {
+  const TraceHeader header{.num_experts = 4, .top_k = 2, .layer_indices = {0, 1}};
+  Matrix<ExpertId> good(3, 2, kNoExpert);
+  const auto error_with = [&](const Matrix<ExpertId>& second, std::vector<std::int64_t> starts = {},
+                              std::size_t num_layers = 2) {
+    const MatrixView<const ExpertId> layers[] = {good, second};
+    return error_of([&] { Trace(header, std::span(layers).first(num_layers), starts); });
+  };
+  EXPECT_EQ(error_with(good, {}, 1), "memory: there are arrays of 1 layers, but the header has 2");
+  EXPECT_EQ(error_with(Matrix<ExpertId>(2, 2)),
+            "memory: layer 1 has an array of 2 x 2, but must have 3 x 2, tokens and top_k");
+  Matrix<ExpertId> bad = good;
+  bad(2, 1) = ExpertId{900};
+  EXPECT_EQ(error_with(bad),
+            "memory, layer 1, token 2: expert 900 is not in [0, 3], the range of 4 experts");
+  bad(2, 0) = bad(2, 1) = ExpertId{3};
+  EXPECT_EQ(error_with(bad), "memory, layer 1, token 2: names expert 3 twice");
+  EXPECT_EQ(error_with(good, {0, 3}),
+            "memory: sequence_starts must ascend from 0 and stay below 3, the number of tokens");
+  TraceHeader wrong = header;
+  wrong.top_k = 0;
+  EXPECT_NE(error_of([&] { Trace(wrong, {}); }), "");
+}
+
 }  // namespace
 }  // namespace c2r

@@ -215,6 +215,7 @@ std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> r
     const std::int64_t done = ++num_done;
     if (thread == 0) progress.update(done, header.num_layers());
   });
+  progress.update(header.num_layers(), header.num_layers());
   return result;
 }
 

@@ -1,18 +1,12 @@
-#include "c2r/cli/predictions.h"
+// Predictions as a table and as JSON: what each column and each note below it says.
+#include "c2r/report/predictions.h"
 
 #include <algorithm>
-#include <numeric>
 
-#include "c2r/core/error.h"
 #include "c2r/report/table.h"
 
-namespace c2r::cli {
+namespace c2r {
 namespace {
-
-// How much slower the link between two nodes is than that within one.
-double node_copy_weight(const Cluster& cluster) {
-  return cluster.intra_node.bandwidth_bytes_per_s / cluster.inter_node.bandwidth_bytes_per_s;
-}
 
 std::string tokens_lines(std::span<const Prediction> steps) {
   const bool has_constraint = steps.back().placement == "constraint";
@@ -40,17 +34,6 @@ std::string tokens_lines(std::span<const Prediction> steps) {
 
 }  // namespace
 
-double mean(const std::vector<double>& values) {
-  return values.empty() ? 0
-                        : std::accumulate(values.begin(), values.end(), 0.0) /
-                              static_cast<double>(values.size());
-}
-
-double link_cost_per_token(const Prediction& step, const Cluster& cluster) {
-  const double between_nodes = mean(step.inter_node_copies_per_token);
-  return mean(step.wire_copies_per_token) + (node_copy_weight(cluster) - 1) * between_nodes;
-}
-
 std::string saved_text(double cost, double first) {
   return first > 0 ? fmt::format("{:.1f} %", 100 * (1 - cost / first)) : "-";
 }
@@ -64,29 +47,6 @@ std::string saved_line(const Cluster& cluster, std::string_view first) {
   return text + "\n";
 }
 
-double wire_bytes_per_token(const Prediction& step, const CopyFormat& format) {
-  const auto bytes = format.dispatch_element_bytes + format.combine_element_bytes;
-  return mean(step.wire_copies_per_token) * static_cast<double>(format.hidden * bytes);
-}
-
-std::string reported_tokens(const std::string& trace, SequencePart fitted) {
-  if (fitted == SequencePart::kAll) return trace + ", all (the fitted ones)";
-  return fmt::format("{}, {} (not fitted)", trace, name_of(other_part(fitted)));
-}
-
-std::vector<TokenRange> tokens_of(const Trace& trace, SequencePart part) {
-  auto ranges = ranges_of(trace, part);
-  const auto num_sequences = trace.sequence_starts().size();
-  C2R_REQUIRE(num_tokens_in(ranges) > 0, kInvalidArgument, "{} has no tokens{}", trace.path(),
-              trace.num_tokens() == 0
-                  ? ""
-                  : fmt::format(" in the part '{}' of its {} sequence{}: take the part 'all', or "
-                                "import more files together; for npy, --sequences says where "
-                                "sequences begin",
-                                name_of(part), num_sequences, num_sequences == 1 ? "" : "s"));
-  return ranges;
-}
-
 std::string prediction_table(std::span<const Prediction> steps, const Cluster& cluster,
                              const std::optional<CopyFormat>& format) {
   std::vector<std::vector<std::string>> rows = {
@@ -96,15 +56,16 @@ std::string prediction_table(std::span<const Prediction> steps, const Cluster& c
   if (has_times) rows[0].push_back("predicted ms/layer");
   const double baseline = link_cost_per_token(steps[0], cluster);
   for (const Prediction& step : steps) {
-    rows.push_back({step.placement, fmt::format("{:.3f}", mean(step.copies_per_token)),
-                    fmt::format("{:.3f}", mean(step.wire_copies_per_token)),
-                    fmt::format("{:.3f}", mean(step.inter_node_copies_per_token)),
+    rows.push_back({step.placement, fmt::format("{:.3f}", mean_over_layers(step.copies_per_token)),
+                    fmt::format("{:.3f}", mean_over_layers(step.wire_copies_per_token)),
+                    fmt::format("{:.3f}", mean_over_layers(step.inter_node_copies_per_token)),
                     saved_text(link_cost_per_token(step, cluster), baseline),
-                    fmt::format("{:.3f}", mean(step.imbalance))});
+                    fmt::format("{:.3f}", mean_over_layers(step.imbalance))});
     if (format)
       rows.back().push_back(fmt::format("{:.2f}", wire_bytes_per_token(step, *format) / 1e3));
     if (has_times) {
-      rows.back().push_back(fmt::format("{:.4g}", 1e3 * mean(step.predicted_layer_time_s)));
+      rows.back().push_back(
+          fmt::format("{:.4g}", 1e3 * mean_over_layers(step.predicted_layer_time_s)));
     }
   }
   return render_table(rows) + tokens_lines(steps) + saved_line(cluster, steps[0].placement);
@@ -146,4 +107,19 @@ Json volumes_json(std::span<const Volume> volumes, const std::optional<CopyForma
   return {{"denominator", volumes[0].denominator}, {"layers", std::move(layers)}};
 }
 
-}  // namespace c2r::cli
+Json waterfall_json(std::span<const WaterfallStep> steps, const std::optional<CopyFormat>& format) {
+  Json json = predictions_json(predictions_of(steps), format);
+  for (std::size_t s = 0; s < steps.size(); ++s) {
+    json[s]["counts"] = volumes_json(steps[s].volumes, format);
+  }
+  return json;
+}
+
+std::vector<Prediction> predictions_of(std::span<const WaterfallStep> steps) {
+  std::vector<Prediction> predictions;
+  predictions.reserve(steps.size());
+  for (const WaterfallStep& step : steps) predictions.push_back(step.prediction);
+  return predictions;
+}
+
+}  // namespace c2r

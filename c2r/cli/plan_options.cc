@@ -1,0 +1,214 @@
+// The options of `c2r plan`: their declarations, what contradicts itself, and the request.
+#include "c2r/cli/plan_options.h"
+
+#include <fmt/format.h>
+
+#include <CLI/Validators.hpp>
+#include <iostream>
+
+#include "c2r/cli/app.h"
+#include "c2r/cli/output.h"
+#include "c2r/cli/prediction_options.h"
+#include "c2r/core/error.h"
+
+namespace c2r::cli {
+namespace {
+
+void add_inputs(CLI::App& command, PlanOptions& options) {
+  command.add_option("trace", options.trace, "the routing trace to fit")->required();
+  command.add_option("--cluster", options.cluster, kClusterHelp)->required()->type_name("CLUSTER");
+  add_output(command, options.output, "the plan to write")->required();
+  command
+      .add_option("--fit", options.fit,
+                  "the sequences to fit: all, even, odd, first-half, second-half; the others are "
+                  "reported on")
+      ->capture_default_str()
+      ->type_name("PART");
+}
+
+void add_placement_options(CLI::App& command, PlanOptions& options) {
+  command
+      .add_option("--redundant-slots", options.redundant_slots,
+                  "slots of each rank for replicas of busy experts")
+      ->capture_default_str()
+      ->check(in_range(0, 1024))
+      ->type_name("N");
+  command
+      .add_option("--top-t", options.top_t,
+                  "also put the top-T collaborators of the fitted tokens into the plan")
+      ->check(in_range(1, 1024))
+      ->type_name("T");
+  command
+      .add_option("--num-groups", options.num_groups,
+                  "group-limited routing: keep each of these groups on one node")
+      ->check(in_range(1, 1024))
+      ->type_name("N");
+  command
+      .add_option(
+          "--method", options.method,
+          "optimize, or a baseline: contiguous, round-robin, random, eplb, affinity, grace, "
+          "exhaustive")
+      ->capture_default_str()
+      ->type_name("NAME");
+  command.add_option("--seed", options.seed, "of the search")
+      ->check(in_range(0, INT64_MAX))
+      ->capture_default_str()
+      ->type_name("N");
+}
+
+void add_bounds(CLI::App& command, GoalOptions& options) {
+  command
+      .add_option(
+          "--max-imbalance", options.max_imbalance,
+          fmt::format("bound on the imbalance of each layer; {} for copies alone, else none",
+                      kDefaultMaxImbalance))
+      ->check(number_in(1, 1e9))
+      ->type_name("X");
+  command
+      .add_option(
+          "--bound-on", options.bound_on,
+          "fitted: the bound holds on the fitted tokens; unseen: it is lowered, by how much "
+          "halves of them miss it on each other, so as to hold on others too")
+      ->check(CLI::IsMember({"fitted", "unseen"}))
+      ->capture_default_str()
+      ->type_name("TOKENS");
+  command
+      .add_option("--max-copies", options.max_copies,
+                  "for --minimize imbalance: bound on the (weighted) copies of a token")
+      ->check(number_in(1, 1e9))
+      ->type_name("X");
+}
+
+void add_time_options(CLI::App& command, GoalOptions& options) {
+  command.add_option("--hidden", options.hidden, "for --minimize time: values of a token, in bf16")
+      ->check(in_range(1, 1 << 20))
+      ->type_name("N");
+  command
+      .add_option("--intermediate", options.intermediate,
+                  "for --minimize time: the experts' inner width")
+      ->check(in_range(1, 1 << 20))
+      ->type_name("N");
+  command
+      .add_option("--overlap", options.overlap,
+                  "for --minimize time: communication and experts added, or overlapped in chunks")
+      ->capture_default_str()
+      ->type_name("HOW");
+}
+
+void add_goal_options(CLI::App& command, GoalOptions& options) {
+  command
+      .add_option("--minimize", options.minimize,
+                  "copies: of a token, those between nodes weighted by their links' time; "
+                  "imbalance: the busiest rank's load over the mean; time: of a layer, predicted "
+                  "from the cluster's rates")
+      ->check(CLI::IsMember({"copies", "imbalance", "time"}))
+      ->capture_default_str()
+      ->type_name("GOAL");
+  add_bounds(command, options);
+  command
+      .add_option("--imbalance-weight", options.imbalance_weight,
+                  "minimize copies + W x (imbalance - 1)")
+      ->check(number_in(0, 1e9))
+      ->type_name("W");
+  add_time_options(command, options);
+}
+
+void add_search_options(CLI::App& command, PlanOptions& options) {
+  add_goal_options(command, options.goal);
+  add_effort(command, options.effort, "multiplies the search");
+  command.add_flag(
+      "--prove", options.proves,
+      "list up to 2e7 possible contents of a rank, not 5e4, to prove the optimum: "
+      "2 s of CPU time and up to 0.3 GB for each layer at work, with 32 experts on 4 ranks");
+  command.add_option("--seconds", options.seconds, "ends the search with the best so far")
+      ->check(number_in(1e-3, 1e9))
+      ->type_name("S");
+}
+
+// Only the optimizer asks for these.
+void refuse_search_options(const CLI::App& command, const std::string& method) {
+  for (const char* const name :
+       {"--minimize", "--max-imbalance", "--bound-on", "--max-copies", "--imbalance-weight",
+        "--hidden", "--intermediate", "--overlap", "--effort", "--prove", "--seconds"}) {
+    C2R_REQUIRE(command.count(name) == 0, kInvalidArgument,
+                "{} is for --method optimize; {} does not ask for it", name, method);
+  }
+}
+
+void check_goal(const GoalOptions& options) {
+  C2R_REQUIRE(options.imbalance_weight == 0 || options.minimize == "copies", kInvalidArgument,
+              "--imbalance-weight adds to the copies, so it needs --minimize copies");
+  C2R_REQUIRE(!options.max_copies || options.minimize == "imbalance", kInvalidArgument,
+              "--max-copies is a bound for --minimize imbalance");
+  const bool is_time = options.minimize == "time";
+  C2R_REQUIRE(!is_time || (options.hidden > 0 && options.intermediate > 0), kInvalidArgument,
+              "--minimize time needs --hidden and --intermediate");
+  C2R_REQUIRE(is_time || (options.hidden == 0 && options.intermediate == 0), kInvalidArgument,
+              "--hidden and --intermediate are for --minimize time");
+  (void)parse_overlap(options.overlap);  // a wrong name is an error of other goals, too
+  const bool is_unseen = options.bound_on == "unseen";
+  C2R_REQUIRE(!is_unseen || options.minimize == "copies", kInvalidArgument,
+              "--bound-on unseen is for --minimize copies");
+  C2R_REQUIRE(!is_unseen || options.max_imbalance || options.imbalance_weight == 0,
+              kInvalidArgument, "--bound-on unseen needs --max-imbalance");
+}
+
+PlanGoal goal_of(const GoalOptions& options, const Cluster& cluster) {
+  PlanGoal goal{.minimize = parse_goal(options.minimize),
+                .imbalance_weight = options.imbalance_weight,
+                .max_imbalance = options.max_imbalance,
+                .bound_on = parse_bound_on(options.bound_on),
+                .max_copies = options.max_copies,
+                .hidden = options.hidden,
+                .intermediate = options.intermediate,
+                .overlap = parse_overlap(options.overlap)};
+  if (goal.minimize != Goal::kTime || cluster.device_flop_per_s) return goal;
+  std::cerr << fmt::format(
+      "warning: the cluster has no device_flop_per_s, so no time can be predicted; minimizing "
+      "copies within --max-imbalance {} instead\n",
+      goal.max_imbalance.value_or(kDefaultMaxImbalance));
+  return {.max_imbalance = options.max_imbalance};
+}
+
+}  // namespace
+
+CLI::Option* add_effort(CLI::App& command, double& effort, const std::string& help) {
+  return command.add_option("--effort", effort, help)
+      ->check(number_in(1e-6, 1e6))
+      ->capture_default_str()
+      ->type_name("X");
+}
+
+void add_plan_options(CLI::App& command, PlanOptions& options) {
+  add_inputs(command, options);
+  add_placement_options(command, options);
+  add_search_options(command, options);
+  add_threads(command, options.num_threads);
+}
+
+void check_plan_options(const CLI::App& command, const PlanOptions& options) {
+  check_plan_method(options.method);
+  const bool searches = options.method == kOptimizeMethod;
+  if (!searches) refuse_search_options(command, options.method);
+  C2R_REQUIRE(options.num_groups == 0 || searches || options.method == "eplb", kInvalidArgument,
+              "--num-groups is for the methods optimize and eplb, not {}", options.method);
+  if (searches) check_goal(options.goal);
+  check_output(options.output, {options.trace, options.cluster});
+}
+
+PlanRequest plan_request_of(const PlanOptions& options, const Cluster& cluster) {
+  PlanRequest request{.cluster = cluster,
+                      .method = options.method,
+                      .redundant_slots_per_rank = options.redundant_slots,
+                      .seed = options.seed,
+                      .num_threads = options.num_threads,
+                      .goal = goal_of(options.goal, cluster),
+                      .effort = options.effort,
+                      .seconds = options.seconds,
+                      .proves = options.proves};
+  if (options.num_groups > 0) request.num_groups = options.num_groups;
+  if (options.top_t > 0) request.top_t = options.top_t;
+  return request;
+}
+
+}  // namespace c2r::cli

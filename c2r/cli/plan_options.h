@@ -1,0 +1,45 @@
+// The options of `c2r plan`, and the request that they make.
+#pragma once
+
+#include <CLI/App.hpp>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "c2r/plan/make_plan.h"
+
+namespace c2r::cli {
+
+struct GoalOptions {
+  std::string minimize = "copies", overlap = "added", bound_on = "fitted";
+  double imbalance_weight = 0;
+  std::optional<double> max_imbalance, max_copies;
+  std::int64_t hidden = 0, intermediate = 0;
+};
+
+struct PlanOptions {
+  std::string trace, cluster, output, fit = "all", method = std::string(kOptimizeMethod);
+  std::int32_t top_t = 0, redundant_slots = 0, num_groups = 0;
+  GoalOptions goal;
+  double effort = 1;
+  std::optional<double> seconds;
+  std::uint64_t seed = 0;
+  bool proves = false;
+  int num_threads = 0;
+};
+
+void add_plan_options(CLI::App& command, PlanOptions& options);
+
+/// Adds an option `--effort`, checked.
+/// @param help what it does in this command
+CLI::Option* add_effort(CLI::App& command, double& effort, const std::string& help);
+
+/// What can be wrong with the options whatever the trace holds.
+/// @throws Error(kInvalidArgument), naming the first option that is for another method or goal
+void check_plan_options(const CLI::App& command, const PlanOptions& options);
+
+/// Warns on standard error if `cluster` lacks what a predicted time needs; copies are minimized
+/// then.
+PlanRequest plan_request_of(const PlanOptions& options, const Cluster& cluster);
+
+}  // namespace c2r::cli

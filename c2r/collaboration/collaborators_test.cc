@@ -1,0 +1,83 @@
+#include "c2r/collaboration/collaborators.h"
+
+#include <gtest/gtest.h>
+
+#include "c2r/collaboration/fan_out.h"
+#include "c2r/core/testing.h"
+
+namespace c2r {
+namespace {
+
+using testing::error_of;
+
+// Expert 0 was chosen with 1 three times and with 2 once; 3 with nobody.
+CollaborationMatrix worked_counts() {
+  CollaborationMatrix counts(4, 4);
+  counts(0, 0) = 4, counts(1, 1) = 3, counts(2, 2) = 1, counts(3, 3) = 2;
+  counts(0, 1) = counts(1, 0) = 3, counts(0, 2) = counts(2, 0) = 1;
+  return counts;
+}
+
+TEST(TopCollaborators, AreTheFirstOfTheRanking) {
+  const auto lists = top_collaborators(worked_counts(), 2);
+  ASSERT_EQ(lists.rows(), 4);
+  ASSERT_EQ(lists.cols(), 2);
+  EXPECT_EQ(lists(0, 0), ExpertId{1});
+  EXPECT_EQ(lists(0, 1), ExpertId{2});
+  EXPECT_EQ(lists(3, 0), ExpertId{0});  // of equals the lower id
+  const auto ranked = rank_collaborators(worked_counts());
+  for (std::int64_t e = 0; e < 4; ++e) {
+    EXPECT_TRUE(std::ranges::equal(lists.row(e), ranked.row(e).first(2)));
+  }
+  EXPECT_EQ(error_of([] { (void)top_collaborators(worked_counts(), 4); }),
+            "top_t 4 is not in [1, 3], the other experts");
+}
+
+TEST(CountShortLists, CountsListsThatNeedExpertsNeverMet) {
+  const std::vector<CollaborationMatrix> counts(2, worked_counts());
+  const std::int32_t layers[] = {1, 5};
+  const ShortLists one = count_short_lists(layers, counts, 1),
+                   two = count_short_lists(layers, counts, 2);
+  EXPECT_EQ(one.num_short, 2);  // expert 3, in each layer
+  EXPECT_EQ(two.num_short, 6);  // all but expert 0
+  EXPECT_EQ(two.num_lists, 8);
+  EXPECT_EQ(short_lists_text(two, 2, "--top-t"),
+            "6 of 8 experts were chosen together with fewer than 2 others; their lists are filled "
+            "up by expert id: count more tokens, or take a smaller --top-t");
+  std::vector<CollaborationMatrix> none = counts;
+  none[1] = CollaborationMatrix(4, 4);
+  EXPECT_EQ(error_of([&] { (void)count_short_lists(layers, none, 1); }),
+            "layer 5: no token chose two experts, so nothing is known of collaborators");
+}
+
+TEST(CheckTopT, TakesWhatATokenNeedsUpToTheOtherExperts) {
+  const TraceHeader header{.num_experts = 8, .top_k = 4};
+  EXPECT_EQ(least_top_t(1), 1);
+  EXPECT_EQ(least_top_t(4), 3);
+  check_top_t(3, header), check_top_t(7, header);
+  EXPECT_EQ(error_of([&] { check_top_t(2, header); }), "top_t 2 is not in [3, 7]");
+  EXPECT_EQ(error_of([&] { check_top_t(8, header); }), "top_t 8 is not in [3, 7]");
+}
+
+// Tokens {0, 1}, {0, 2} and {3}: over two ranks, 1 + 2 + 1 ranks.
+TEST(FanOutOfSplit, IsTheMeanOverTracesOrFromPairCounts) {
+  Matrix<ExpertId> ids(3, 2, kNoExpert);
+  ids(0, 0) = ExpertId{0}, ids(0, 1) = ExpertId{1};
+  ids(1, 0) = ExpertId{0}, ids(1, 1) = ExpertId{2};
+  ids(2, 1) = ExpertId{3};
+  const MatrixView<const ExpertId> layers[] = {ids};
+  const Trace trace({.num_experts = 4, .top_k = 2, .layer_indices = {0}}, layers);
+  NoProgress progress;
+  CollaborationStatistics statistics = count_collaboration(trace, 1, progress);
+  const auto counted = fan_out_of_split(statistics, {&trace, 1}, 2, 1, progress);
+  EXPECT_EQ(counted->per_layer, (std::vector{4.0 / 3}));
+  EXPECT_EQ(counted->mean, 4.0 / 3);
+  EXPECT_EQ(fan_out_of_split(statistics, {}, 2, 1, progress)->mean, 4.0 / 3);
+  EXPECT_EQ(error_of([&] { (void)fan_out_of_split(statistics, {}, 3, 1, progress); }),
+            "4 experts cannot be split evenly over 3 ranks");
+  statistics.has_pairs = false;
+  EXPECT_FALSE(fan_out_of_split(statistics, {}, 2, 1, progress));
+}
+
+}  // namespace
+}  // namespace c2r

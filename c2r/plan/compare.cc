@@ -1,0 +1,241 @@
+// Comparisons: placements from wherever they come, counted on the same tokens.
+#include "c2r/plan/compare.h"
+
+#include <algorithm>
+#include <atomic>
+#include <filesystem>
+#include <map>
+#include <utility>
+
+#include "c2r/core/error.h"
+#include "c2r/core/parallel.h"
+#include "c2r/core/version.h"
+#include "c2r/placement/baselines/baselines.h"
+#include "c2r/placement/model_front.h"
+#include "c2r/plan/content_hash.h"
+
+namespace c2r {
+namespace {
+
+// What every part of a comparison works with.
+struct Comparing {
+  const Trace& trace;
+  const CompareRequest& request;
+  Progress& progress;
+  std::vector<TokenRange> ranges_on, ranges_fit;
+
+  const Cluster& cluster() const { return request.predict.reach.cluster; }
+  std::int32_t least_slots_per_rank() const {
+    const std::int32_t ep_size = cluster().ep_size();
+    return (trace.header().num_experts + ep_size - 1) / ep_size;
+  }
+};
+
+void check_compare_request(const CompareRequest& request) {
+  check_cluster(request.predict.reach.cluster);
+  const CopyMode mode = request.predict.copy_mode;
+  C2R_REQUIRE(!request.bounds_copies || mode == CopyMode::kPerRank || mode == CopyMode::kPerNode,
+              kInvalidArgument, "copies have a bound in the modes per-rank and per-node, not in {}",
+              name_of(mode));
+  C2R_REQUIRE(!request.num_front_points || *request.num_front_points >= 2, kInvalidArgument,
+              "a front has {} points, but must have at least 2",
+              request.num_front_points.value_or(0));
+  C2R_REQUIRE(request.redundant_slots_per_rank >= 0, kInvalidArgument,
+              "redundant_slots_per_rank is {}, but must be at least 0",
+              request.redundant_slots_per_rank);
+}
+
+void add_baselines(const Comparing& with, Comparison& comparison) {
+  const CompareRequest& request = with.request;
+  if (request.baselines.empty()) return;
+  const auto counts = count_coactivation(with.trace, with.ranges_fit, request.num_threads);
+  for (const std::string& name : request.baselines) {
+    const bool looks_at_tokens = name != "contiguous" && name != "round-robin" && name != "random";
+    ComparisonEntry entry{.name = name,
+                          .kind = "baseline",
+                          .fitted_on = looks_at_tokens ? std::string(name_of(request.fit)) : "-",
+                          .is_fitted = looks_at_tokens && overlap(request.fit, request.on)};
+    try {
+      with.progress.begin("placing experts: " + name);
+      entry.placements = place_layers(
+          name, counts,
+          {.cluster = with.cluster(),
+           .slots_per_rank = with.least_slots_per_rank() + request.redundant_slots_per_rank,
+           .seed = request.seed},
+          with.progress);
+    } catch (const Error& e) {
+      if (e.code() != ErrorCode::kUnsupported) throw;
+      comparison.left_out.emplace_back(e.what());
+      continue;
+    }
+    comparison.entries.push_back(std::move(entry));
+  }
+}
+
+// The optimizer's points, and baselines where they are better.
+std::vector<std::vector<OptimizedPlacement>> layer_fronts(const Comparing& with,
+                                                          const Comparison& comparison) {
+  const CompareRequest& request = with.request;
+  std::vector<std::vector<OptimizedPlacement>> fronts(
+      static_cast<std::size_t>(with.trace.header().num_layers()));
+  with.progress.begin("placing experts");
+  std::atomic<std::int64_t> num_done = 0;
+  const PlacementObjective objective = objective_for(with.cluster());
+  parallel_for(std::ssize(fronts), request.num_threads, [&](std::int64_t l, int thread) {
+    const auto layer = static_cast<std::size_t>(l);
+    const TokenSets sets = collect_token_sets(with.trace, l, with.ranges_fit);
+    auto points = pareto_front(sets, with.cluster(), objective,
+                               {.seed = request.seed,
+                                .effort = request.effort,
+                                .redundant_slots_per_rank = request.redundant_slots_per_rank},
+                               *request.num_front_points);
+    for (const ComparisonEntry& entry : comparison.entries) {
+      if (entry.kind != "baseline") continue;
+      points.push_back(measure_placement(sets, with.cluster(), objective, entry.placements[layer]));
+    }
+    fronts[layer] = without_dominated(std::move(points));
+    const std::int64_t done = ++num_done;
+    if (thread == 0) with.progress.update(done, std::ssize(fronts));
+  });
+  with.progress.update(std::ssize(fronts), std::ssize(fronts));
+  return fronts;
+}
+
+void add_front(const Comparing& with, Comparison& comparison) {
+  const CompareRequest& request = with.request;
+  const auto fronts = layer_fronts(with, comparison);
+  const auto points = model_front(fronts, static_cast<std::size_t>(*request.num_front_points));
+  for (std::size_t p = 0; p < points.size(); ++p) {
+    ComparisonEntry entry{.name = fmt::format("front {} of {}", p + 1, points.size()),
+                          .kind = "front",
+                          .fitted_on = std::string(name_of(request.fit)),
+                          .is_fitted = overlap(request.fit, request.on)};
+    for (std::size_t layer = 0; layer < fronts.size(); ++layer) {
+      entry.placements.push_back(fronts[layer][points[p].chosen[layer]].placement);
+    }
+    comparison.entries.push_back(std::move(entry));
+  }
+}
+
+struct FittedTokens {
+  std::string name;
+  bool is_reported = false;  // some of them are
+  bool is_by_name = false;   // the plan says only what the trace was called
+};
+
+// The part at the end of "TRACE, PART", as make_plan() writes it.
+std::optional<SequencePart> part_of(const std::string& name) {
+  for (const SequencePart part : {SequencePart::kAll, SequencePart::kEven, SequencePart::kOdd,
+                                  SequencePart::kFirstHalf, SequencePart::kSecondHalf}) {
+    if (name.ends_with(fmt::format(", {}", name_of(part)))) return part;
+  }
+  return std::nullopt;
+}
+
+// What the plan says of the tokens that it was fitted on. Of another trace we know nothing.
+FittedTokens fitted_on(const Plan& plan, const Comparing& with) {
+  const std::string& trace = with.trace.path();
+  for (const PlanInput& input : plan.provenance.inputs) {
+    if (input.role != "trace") continue;
+    const auto part = part_of(input.name);
+    if (!part) return {.name = input.name};
+    const std::string same_name =
+        fmt::format("{}, {}", std::filesystem::path(trace).filename().string(), name_of(*part));
+    const bool is_by_name = input.hash.empty();
+    const bool is_same = is_by_name ? std::filesystem::path(input.name).filename() == same_name
+                                    : input.hash == content_hash(with.trace);
+    if (!is_same) return {.name = input.name};
+    return {.name = std::string(name_of(*part)),
+            .is_reported = overlap(*part, with.request.on),
+            .is_by_name = is_by_name};
+  }
+  return {.name = "unknown"};
+}
+
+void add_plans(std::span<const NamedPlan> plans, const Comparing& with, Comparison& comparison) {
+  for (const auto& [name, plan] : plans) {
+    const Cluster &own = plan.cluster, &common = with.cluster();
+    C2R_REQUIRE(own.num_nodes == common.num_nodes && own.ranks_per_node == common.ranks_per_node,
+                kInvalidArgument, "{} is for a cluster of {}x{} ranks, but {}x{} are compared",
+                name, own.num_nodes, own.ranks_per_node, common.num_nodes, common.ranks_per_node);
+    try {
+      check_fits(plan, with.trace.header(), with.trace.path());
+    } catch (const Error& e) {
+      C2R_THROW(kInvalidArgument, "{}: {}", name, e.what());
+    }
+    FittedTokens fitted = fitted_on(plan, with);
+    comparison.entries.push_back({.name = name,
+                                  .kind = "plan",
+                                  .fitted_on = std::move(fitted.name),
+                                  .is_fitted = fitted.is_reported,
+                                  .is_by_name = fitted.is_by_name,
+                                  .placements = placements_of(plan)});
+  }
+}
+
+// A short search proves what a long one would: the bound is of the tokens, not of what is found.
+double copies_bound(const Comparing& with, std::int32_t slots_per_rank) {
+  std::vector<double> bounds;
+  with.progress.begin("bounding copies");
+  for (const OptimizedPlacement& layer : optimize_placements(
+           with.trace.header().num_layers(),
+           [&](std::int64_t l) { return collect_token_sets(with.trace, l, with.ranges_on); },
+           with.cluster(), {},
+           {.effort = 0.01,
+           .redundant_slots_per_rank = slots_per_rank - with.least_slots_per_rank(),
+           .num_threads = with.request.num_threads},
+           with.progress)) {
+    bounds.push_back(layer.copy_cost_bound);
+  }
+  return mean_over_layers(bounds);
+}
+
+void predict_entries(const Comparing& with, Comparison& comparison) {
+  std::map<std::int32_t, double> bounds;  // by slots per rank
+  for (ComparisonEntry& entry : comparison.entries) {
+    with.progress.begin("counting " + entry.name);
+    entry.prediction = predict(with.trace, with.ranges_on, entry.placements, with.request.predict,
+                               with.request.num_threads, with.progress);
+    entry.prediction.placement = entry.name;
+    entry.prediction.trace = fmt::format("{}, {}", with.trace.path(), name_of(with.request.on));
+    if (!with.request.bounds_copies) continue;
+    const std::int32_t slots = entry.placements[0].slots_per_rank();
+    if (!bounds.contains(slots)) bounds[slots] = copies_bound(with, slots);
+    entry.copies_bound = bounds[slots];
+  }
+}
+
+}  // namespace
+
+Comparison compare(const Trace& trace, std::span<const NamedPlan> plans,
+                   const CompareRequest& request, Progress& progress) {
+  check_compare_request(request);
+  const Comparing with{.trace = trace,
+                       .request = request,
+                       .progress = progress,
+                       .ranges_on = tokens_of(trace, request.on),
+                       .ranges_fit = tokens_of(trace, request.fit)};
+  Comparison comparison;
+  add_baselines(with, comparison);
+  add_plans(plans, with, comparison);
+  if (request.num_front_points) add_front(with, comparison);
+  C2R_REQUIRE(!comparison.entries.empty(), kInvalidArgument, "there is nothing to compare{}",
+              comparison.left_out.empty() ? "" : ": " + comparison.left_out[0]);
+  predict_entries(with, comparison);
+  return comparison;
+}
+
+Plan front_plan(const Trace& trace, const ComparisonEntry& entry, const CompareRequest& request) {
+  return plan_of(trace.header(), request.predict.reach.cluster, entry.placements,
+                 {.c2r_version = version_text(),
+                  .method = "optimize, " + entry.name,
+                  .seed = request.seed,
+                  .inputs = {{"trace", trace.path() + ", " + entry.fitted_on, content_hash(trace)}},
+                  .options = {{"fit", entry.fitted_on},
+                              {"redundant_slots", double(request.redundant_slots_per_rank)},
+                              {"pareto", double(request.num_front_points.value_or(0))},
+                              {"effort", request.effort}},
+                  .ended_by = "work"});
+}
+
+}  // namespace c2r

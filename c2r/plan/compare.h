@@ -1,0 +1,64 @@
+// Plans, baselines and a Pareto front side by side, counted on the same tokens.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "c2r/core/progress.h"
+#include "c2r/plan/plan.h"
+#include "c2r/plan/predict.h"
+#include "c2r/trace/sequence_split.h"
+#include "c2r/trace/trace.h"
+
+namespace c2r {
+
+struct NamedPlan {
+  std::string name;  // for tables and messages: its file
+  Plan plan;
+};
+
+struct CompareRequest {
+  PredictRequest predict;  // with the cluster, on which baselines and front are placed, too
+  SequencePart on = SequencePart::kAll;       // the sequences that are counted
+  SequencePart fit = SequencePart::kAll;      // those that baselines and front are fitted on
+  std::vector<std::string> baselines;         // names of baselines(), in the order of the result
+  std::int32_t redundant_slots_per_rank = 0;  // of baselines and front
+  // Also optimize: at most so many placements, from the fewest copies to the best balance.
+  std::optional<int> num_front_points;
+  double effort = 1;  // of the front's search, as in OptimizeOptions
+  std::uint64_t seed = 0;
+  bool bounds_copies = false;  // also say what no placement with an entry's slots can be below
+  int num_threads = 1;
+};
+
+/// One placement of all layers and what it gives.
+struct ComparisonEntry {
+  std::string name, kind;                  // kind: baseline, plan or front
+  std::string fitted_on;                   // "-" where the placement looks at no tokens
+  bool is_fitted = false;                  // on tokens that are reported on
+  bool is_by_name = false;                 // fitted_on is known by the name of the trace only
+  std::vector<Placement> placements = {};  // [num_layers]
+  Prediction prediction = {};
+  std::optional<double> copies_bound = {};  // mean over layers, of any placement with these slots
+};
+
+struct Comparison {
+  std::vector<ComparisonEntry> entries;  // baselines, plans and the front, in this order
+  std::vector<std::string> left_out;     // baselines that cannot place this: "NAME: REASON"
+};
+
+/// Counts all placements on the part `request.on` of the trace.
+/// @throws Error(kInvalidArgument) if a plan is for another cluster or model, the front has fewer
+///         than 2 points, a bound is asked for in a mode without one, or nothing is left to compare
+///
+/// Cost: count_reach() for each entry; the baselines; pareto_front() of each layer, if asked for.
+Comparison compare(const Trace& trace, std::span<const NamedPlan> plans,
+                   const CompareRequest& request, Progress& progress);
+
+/// A plan of one of the front's placements, without predictions.
+Plan front_plan(const Trace& trace, const ComparisonEntry& entry, const CompareRequest& request);
+
+}  // namespace c2r

@@ -1,0 +1,230 @@
+// Making a plan: checks, placements by search or baseline, lists, predictions and provenance.
+#include "c2r/plan/make_plan.h"
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+#include "c2r/collaboration/collaborators.h"
+#include "c2r/core/enum_names.h"
+#include "c2r/core/error.h"
+#include "c2r/core/version.h"
+#include "c2r/placement/baselines/baselines.h"
+#include "c2r/plan/content_hash.h"
+#include "c2r/plan/plan_search_internal.h"
+#include "c2r/plan/predict.h"
+
+namespace c2r {
+namespace {
+
+// The tokens of a plan: those that it is fitted on and those that are reported.
+struct PlanTokens {
+  RoutedTokens fitted, reported;
+  PlanInput input;
+  std::string fit;  // the name of the part
+};
+
+void check_request(const PlanRequest& request, const TraceHeader& header) {
+  check_cluster(request.cluster);
+  check_plan_method(request.method);
+  const bool searches = request.method == kOptimizeMethod;
+  C2R_REQUIRE(!request.num_groups || searches || request.method == "eplb", kInvalidArgument,
+              "num_groups is for the methods optimize and eplb, not {}", request.method);
+  C2R_REQUIRE(request.redundant_slots_per_rank >= 0, kInvalidArgument,
+              "redundant_slots_per_rank is {}, but must be at least 0",
+              request.redundant_slots_per_rank);
+  if (request.top_t) check_top_t(*request.top_t, header);
+  if (searches) (void)objective_of(request.goal, request.cluster);
+}
+
+// The constraint's lists come from the fitted tokens, as the placement does. Counted before the
+// search, which may take long: there may be nothing to list.
+std::vector<CollaborationMatrix> count_pairs(const PlanTokens& tokens, const PlanRequest& request,
+                                             const PlanHooks& hooks) {
+  if (!request.top_t) return {};
+  auto counts = pair_counts_of(tokens.fitted, request.num_threads);
+  const ShortLists lists =
+      count_short_lists(tokens.fitted.header().layer_indices, counts, *request.top_t);
+  if (lists.num_short > 0 && hooks.warn) hooks.warn(short_lists_text(lists, *request.top_t));
+  return counts;
+}
+
+void add_lists(std::span<const CollaborationMatrix> counts, std::int32_t top_t, Plan& plan) {
+  plan.top_t = top_t;
+  for (std::size_t layer = 0; layer < plan.layers.size(); ++layer) {
+    plan.layers[layer].collaborators = top_collaborators(counts[layer], top_t);
+  }
+}
+
+std::vector<Placement> by_baseline(const PlanTokens& tokens, const PlanRequest& request,
+                                   Progress& progress) {
+  const std::int32_t num_experts = tokens.fitted.header().num_experts;
+  const std::int32_t ep_size = request.cluster.ep_size();
+  progress.begin("placing experts");
+  return place_layers(
+      request.method, pair_counts_of(tokens.fitted, request.num_threads),
+      {.cluster = request.cluster,
+       .slots_per_rank = (num_experts + ep_size - 1) / ep_size + request.redundant_slots_per_rank,
+       .num_groups = request.num_groups.value_or(1),
+       .seed = request.seed},
+      progress);
+}
+
+void add_predictions(const PlanTokens& tokens, const PlanRequest& request, Progress& progress,
+                     Plan& plan) {
+  progress.begin("predicting");
+  const PredictRequest predicted{.reach = {.cluster = request.cluster, .rule = kPlannedRule},
+                                 .copy_mode = default_copy_mode(request.cluster)};
+  for (WaterfallStep& step : predict_waterfall(plan, tokens.reported, nullptr, predicted,
+                                               request.num_threads, progress)) {
+    plan.predictions.push_back(std::move(step.prediction));
+  }
+}
+
+std::vector<PlanOption> resolved_goal(const PlanGoal& goal, const PlacementObjective& objective) {
+  std::vector<PlanOption> resolved = {{"minimize", std::string(name_of(objective.goal))},
+                                      {"rank_copy_cost", objective.rank_copy_cost},
+                                      {"node_copy_cost", objective.node_copy_cost}};
+  const auto add_if = [&](bool is_set, const char* name, const PlanOption::Value& value) {
+    if (is_set) resolved.push_back({name, value});
+  };
+  add_if(objective.imbalance_weight > 0, "imbalance_weight", objective.imbalance_weight);
+  const bool is_lowered = goal.bound_on == BoundOn::kUnseen;
+  const double fitted = objective.max_imbalance.value_or(0);
+  add_if(objective.max_imbalance.has_value(), "max_imbalance",
+         is_lowered ? goal.max_imbalance.value_or(kDefaultMaxImbalance) : fitted);
+  add_if(is_lowered, "bound_on", std::string(name_of(goal.bound_on)));
+  add_if(is_lowered, "fitted_max_imbalance", fitted);
+  add_if(objective.max_copy_cost.has_value(), "max_copies", objective.max_copy_cost.value_or(0));
+  if (objective.goal != Goal::kTime) return resolved;
+  resolved.push_back({"hidden", static_cast<double>(goal.hidden)});
+  resolved.push_back({"intermediate", static_cast<double>(goal.intermediate)});
+  resolved.push_back({"overlap", std::string(name_of(goal.overlap))});
+  return resolved;
+}
+
+// What was minimized within which bounds and how long, as it is kept in the plan.
+std::vector<PlanOption> resolved_options(const PlanRequest& request,
+                                         const PlacementObjective& objective) {
+  auto resolved = resolved_goal(request.goal, objective);
+  resolved.push_back({"effort", request.effort});
+  if (request.seconds) resolved.push_back({"seconds", *request.seconds});
+  if (request.proves) resolved.push_back({"prove", 1.0});
+  if (request.num_groups) resolved.push_back({"num_groups", double(*request.num_groups)});
+  return resolved;
+}
+
+Provenance provenance_of(const PlanTokens& tokens, const PlanRequest& request) {
+  return {.c2r_version = version_text(),
+          .method = request.method,
+          .seed = request.seed,
+          .inputs = {tokens.input},
+          .options = {{"fit", tokens.fit},
+                      {"redundant_slots", static_cast<double>(request.redundant_slots_per_rank)}}};
+}
+
+SearchReport report_of(internal::FoundPlacements found, const PlanGoal& goal) {
+  SearchReport report{.objective = std::move(found.objective), .layers = std::move(found.layers)};
+  if (goal.bound_on == BoundOn::kUnseen) {
+    report.unseen_max_imbalance = goal.max_imbalance.value_or(kDefaultMaxImbalance);
+  }
+  const auto num_layers = static_cast<double>(report.layers.size());
+  for (const OptimizedPlacement& layer : report.layers) {
+    report.mean_value += layer.value / num_layers;
+    report.mean_value_bound += layer.value_bound / num_layers;
+    report.num_proved_optimal += layer.is_proved_optimal ? 1 : 0;
+    report.num_missed_bounds += layer.meets_bounds ? 0 : 1;
+  }
+  return report;
+}
+
+// Where contiguous experts make fewer copies than the plan on the reported tokens: their costs on
+// the fitted ones, which say why.
+std::optional<ContiguousReport> compare_with_contiguous(const PlanTokens& tokens,
+                                                        const SearchReport& search,
+                                                        const Plan& plan) {
+  const auto step = std::ranges::find(plan.predictions, "deduplication", &Prediction::placement);
+  if (mean_over_layers(step->copies_per_token) >=
+      mean_over_layers(plan.predictions.back().copies_per_token)) {
+    return std::nullopt;
+  }
+  const auto contiguous = contiguous_placements(tokens.fitted.header(), plan.cluster);
+  const auto num_layers = static_cast<double>(plan.num_layers());
+  ContiguousReport report;
+  for (std::int64_t layer = 0; layer < plan.num_layers(); ++layer) {
+    const auto met = measure_placement(token_sets_of(tokens.fitted, layer), plan.cluster,
+                                       search.objective, contiguous[std::size_t(layer)]);
+    report.copy_cost += met.copy_cost / num_layers;
+    report.planned_copy_cost += search.layers[std::size_t(layer)].copy_cost / num_layers;
+    report.max_imbalance = std::max(report.max_imbalance, met.imbalance);
+  }
+  return report;
+}
+
+MadePlan make_plan_of(const PlanTokens& tokens, const PlanRequest& request,
+                      const PlanHooks& hooks) {
+  const TraceHeader& header = tokens.fitted.header();
+  check_request(request, header);
+  NoProgress silent;
+  Progress& progress = hooks.progress != nullptr ? *hooks.progress : silent;
+  const auto pairs = count_pairs(tokens, request, hooks);
+  Provenance provenance = provenance_of(tokens, request);
+  MadePlan made;
+  std::vector<Placement> placements;
+  if (request.method == kOptimizeMethod) {
+    auto found = internal::search_placements(tokens.fitted, request, hooks, progress);
+    for (const OptimizedPlacement& layer : found.layers) placements.push_back(layer.placement);
+    std::ranges::move(resolved_options(request, found.objective),
+                      std::back_inserter(provenance.options));
+    provenance.ended_by = found.ended_by;
+    made.search = report_of(std::move(found), request.goal);
+  } else {
+    placements = by_baseline(tokens, request, progress);
+  }
+  made.plan = plan_of(header, request.cluster, std::move(placements), std::move(provenance));
+  if (request.top_t) add_lists(pairs, *request.top_t, made.plan);
+  add_predictions(tokens, request, progress, made.plan);
+  if (made.search)
+    made.search->contiguous = compare_with_contiguous(tokens, *made.search, made.plan);
+  return made;
+}
+
+}  // namespace
+
+void check_plan_method(std::string_view method) {
+  std::vector<std::string_view> names = {kOptimizeMethod};
+  for (const Baseline& baseline : baselines()) names.push_back(baseline.name);
+  if (std::ranges::count(names, method) == 0) refuse_name("a method is", names, method);
+}
+
+std::string reported_tokens_name(std::string_view trace, SequencePart fitted) {
+  if (fitted == SequencePart::kAll) return fmt::format("{}, all (the fitted ones)", trace);
+  return fmt::format("{}, {} (not fitted)", trace, name_of(other_part(fitted)));
+}
+
+MadePlan make_plan(const Trace& trace, const PlanRequest& request, SequencePart fit,
+                   const PlanHooks& hooks) {
+  const std::string fit_name(name_of(fit));
+  const PlanTokens tokens{
+      .fitted = {.trace = &trace, .ranges = tokens_of(trace, fit), .name = trace.path()},
+      .reported = {.trace = &trace,
+                   .ranges = tokens_of(trace, other_part(fit)),
+                   .name = reported_tokens_name(trace.path(), fit)},
+      .input = {"trace", trace.path() + ", " + fit_name, content_hash(trace)},
+      .fit = fit_name};
+  return make_plan_of(tokens, request, hooks);
+}
+
+MadePlan make_plan(const ModelTokenSets& fitted, const PlanRequest& request,
+                   const ModelTokenSets* reported, const PlanHooks& hooks) {
+  PlanTokens tokens{.fitted = tokens_of(fitted),
+                    .reported = tokens_of(reported != nullptr ? *reported : fitted),
+                    .input = {"token sets", fitted.name, content_hash(fitted)},
+                    .fit = std::string(name_of(SequencePart::kAll))};
+  if (reported == nullptr) {
+    tokens.reported.name = reported_tokens_name(fitted.name, SequencePart::kAll);
+  }
+  return make_plan_of(tokens, request, hooks);
+}
+
+}  // namespace c2r

@@ -1,0 +1,144 @@
+// Makes a plan: places the experts of every layer, lists collaborators and predicts what it saves.
+//
+//   const c2r::Trace trace("trace.safetensors");
+//   const c2r::MadePlan made = c2r::make_plan(trace, {.cluster = {.ranks_per_node = 8}});
+//   c2r::write_plan(made.plan, "plan.json");
+//
+// Tokens come from a trace, which may be in memory (trace/trace.h), or are given as token sets. A
+// plan is fitted on part of the trace's sequences and reports on the others. The same arguments
+// give the same plan, unless the search is cut short.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "c2r/core/progress.h"
+#include "c2r/placement/optimize.h"
+#include "c2r/plan/plan.h"
+#include "c2r/plan/routed_tokens.h"
+#include "c2r/trace/sequence_split.h"
+#include "c2r/trace/trace.h"
+
+namespace c2r {
+
+/// The replica rule of a plan's predictions: the optimizer assumes it.
+inline constexpr ReplicaRule kPlannedRule = ReplicaRule::kFewestRanks;
+
+/// The method that searches; the others are the names of baselines().
+inline constexpr std::string_view kOptimizeMethod = "optimize";
+
+/// The bound on imbalance where copies alone are minimized and no bound is given.
+inline constexpr double kDefaultMaxImbalance = 1.1;
+
+/// The tokens on which PlanGoal::max_imbalance is to hold.
+enum class BoundOn {
+  kFitted,
+  /// The bound that is fitted with is lowered by as much as halves of the fitted sequences miss it
+  /// on each other, so that it holds on other tokens, too. Only for traces.
+  kUnseen,
+};
+
+/// "fitted", "unseen".
+std::string_view name_of(BoundOn bound_on);
+/// @throws Error(kInvalidArgument), listing the names
+BoundOn parse_bound_on(std::string_view name);
+
+/// "copies", "imbalance", "time".
+std::string_view name_of(Goal goal);
+/// @throws Error(kInvalidArgument), listing the names
+Goal parse_goal(std::string_view name);
+
+/// What is minimized within which bounds, as a user says it.
+struct PlanGoal {
+  Goal minimize = Goal::kCopies;
+  double imbalance_weight = 0;          // kCopies: minimizes copies + weight x (imbalance - 1)
+  std::optional<double> max_imbalance;  // a bound; kDefaultMaxImbalance for copies alone, else none
+  BoundOn bound_on = BoundOn::kFitted;  // kUnseen only for kCopies
+  std::optional<double> max_copies;     // only for kImbalance: a bound on the (weighted) copies
+  // Only for kTime, which needs a cluster with device_flop_per_s: values of a token in bf16, and
+  // the experts' inner width.
+  std::int64_t hidden = 0, intermediate = 0;
+  Overlap overlap = Overlap::kAdded;
+};
+
+struct PlanRequest {
+  Cluster cluster;
+  std::string method = std::string(kOptimizeMethod);
+  std::int32_t redundant_slots_per_rank = 0;  // for replicas, beyond those that hold all experts
+  std::optional<std::int32_t> num_groups;     // of group-limited routing: optimize and eplb
+  std::uint64_t seed = 0;                     // of the method and the predictions' ties
+  std::optional<std::int32_t> top_t;          // also list as many collaborators of each expert
+  int num_threads = 1;
+  // Only for the method optimize:
+  PlanGoal goal;
+  double effort = 1;              // as in OptimizeOptions
+  std::optional<double> seconds;  // for all searches together; a cut-off, then the best so far
+  bool proves = false;            // proves optima where a rank has up to 2e7 possible contents
+};
+
+/// How make_plan() and its caller speak while it works. Every part may be left out.
+struct PlanHooks {
+  Progress* progress = nullptr;             // is told of the steps, each with its own units
+  const std::atomic<bool>* stop = nullptr;  // set by another thread or a signal: as if time were up
+  std::function<void(const std::string& message)> warn;  // called before the search begins
+};
+
+/// Contiguous experts on the fitted tokens, where they make fewer copies than the plan on the
+/// reported ones.
+struct ContiguousReport {
+  double copy_cost = 0, planned_copy_cost = 0;  // per token, the mean over layers
+  double max_imbalance = 1;                     // of contiguous experts, over layers
+};
+
+/// What the search found.
+struct SearchReport {
+  PlacementObjective objective;  // with the bound on imbalance that was fitted with
+  // The bound that was asked for, if the one fitted with was derived from it (BoundOn::kUnseen).
+  std::optional<double> unseen_max_imbalance;
+  std::vector<OptimizedPlacement> layers;       // [num_layers]
+  double mean_value = 0, mean_value_bound = 0;  // OptimizedPlacement's, over layers
+  std::int64_t num_proved_optimal = 0;          // layers
+  std::int64_t num_missed_bounds = 0;           // layers
+  std::optional<ContiguousReport> contiguous;
+};
+
+struct MadePlan {
+  Plan plan;
+  std::optional<SearchReport> search;  // of the method optimize
+};
+
+/// Fits a plan on part of a trace and predicts what it gives on the other sequences, as
+/// predict_waterfall() does; on the same ones if `fit` is kAll.
+/// @throws Error(kInvalidArgument) if the request contradicts itself or does not suit the model, or
+///         a part has no tokens; Error(kInvalidFile) if the trace holds an invalid choice;
+///         Error(kUnsupported) with the reason if the baseline cannot place the experts
+///
+/// Cost: optimize_placements(), three times on half of the tokens or all with BoundOn::kUnseen, and
+/// count_reach() for each step of the waterfall.
+MadePlan make_plan(const Trace& trace, const PlanRequest& request,
+                   SequencePart fit = SequencePart::kAll, const PlanHooks& hooks = {});
+
+/// Fits a plan on token sets and predicts what it gives on `reported`, or on the fitted ones
+/// without. Placements and lists are those of a trace with the same choices.
+/// @throws as above, and Error(kInvalidArgument) for BoundOn::kUnseen: sets know no sequences
+MadePlan make_plan(const ModelTokenSets& fitted, const PlanRequest& request,
+                   const ModelTokenSets* reported = nullptr, const PlanHooks& hooks = {});
+
+/// @throws Error(kInvalidArgument), listing the names, unless it is kOptimizeMethod or a baseline
+void check_plan_method(std::string_view method);
+
+/// @returns what the optimizer is to minimize
+/// @throws Error(kInvalidArgument) if the goal contradicts itself or the cluster lacks a rate for
+/// it
+PlacementObjective objective_of(const PlanGoal& goal, const Cluster& cluster);
+
+/// Which tokens were reported on after fitting a part of a trace.
+/// @returns "t.safetensors, odd (not fitted)", or "..., all (the fitted ones)"
+std::string reported_tokens_name(std::string_view trace, SequencePart fitted);
+
+}  // namespace c2r

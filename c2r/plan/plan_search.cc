@@ -1,0 +1,119 @@
+// The search for a plan's placements, and the bound on imbalance that holds on unseen tokens.
+#include <algorithm>
+#include <array>
+#include <numeric>
+
+#include "c2r/collaboration/metrics.h"
+#include "c2r/core/error.h"
+#include "c2r/core/parallel.h"
+#include "c2r/placement/cost/volume.h"
+#include "c2r/plan/plan_search_internal.h"
+#include "c2r/trace/trace_chunks.h"
+
+namespace c2r::internal {
+namespace {
+
+// The columns up to which --prove and PlanRequest::proves list the contents of a rank.
+constexpr double kProvingColumns = 2e7;
+
+// Several searches with the same options, one after another.
+class PlanSearch {
+ public:
+  PlanSearch(const PlanRequest& request, const PlanHooks& hooks, Progress& progress)
+      : request_(request), hooks_(hooks), progress_(progress) {}
+
+  std::vector<OptimizedPlacement> optimize(const RoutedTokens& tokens,
+                                           const PlacementObjective& objective) {
+    progress_.begin("placing experts");
+    auto layers = optimize_placements(
+        tokens.header().num_layers(),
+        [&](std::int64_t layer) { return token_sets_of(tokens, layer); }, request_.cluster,
+        objective, optimizer_options(), progress_);
+    is_cut_short_ |= std::ranges::any_of(layers, &OptimizedPlacement::is_cut_short);
+    return layers;
+  }
+
+  // The bound that lets the imbalance stay below objective.max_imbalance on tokens like the fitted
+  // ones. Every other sequence is fitted and the imbalance measured on those between, and the other
+  // way round: fitted on half and measured on half, it errs on the safe side. No other tokens are
+  // looked at.
+  double bound_for_unseen(const RoutedTokens& tokens, const PlacementObjective& objective) {
+    C2R_REQUIRE(tokens.trace != nullptr, kInvalidArgument,
+                "a bound on unseen tokens needs a trace with sequences, but {} has none",
+                tokens.name);
+    const auto halves = alternate_sequences(*tokens.trace, tokens.ranges);
+    C2R_REQUIRE(!halves[1].empty(), kInvalidArgument,
+                "a bound on unseen tokens needs two sequences to fit, but {} has one there",
+                tokens.trace->path());
+    double fitted = 0, unseen = 0;
+    for (const std::size_t half : {0u, 1u}) {
+      RoutedTokens fitted_half = tokens;
+      fitted_half.ranges = halves[half];
+      const auto layers = optimize(fitted_half, objective);
+      for (const OptimizedPlacement& layer : layers) fitted += layer.imbalance;
+      unseen += imbalance_after(*tokens.trace, layers, halves[half], halves[1 - half]);
+    }
+    return std::max(1.0, *objective.max_imbalance * std::min(1.0, fitted / unseen));
+  }
+
+  std::string ended_by() const {
+    if (!is_cut_short_) return "work";
+    return hooks_.stop != nullptr && *hooks_.stop ? "interrupt" : "seconds";
+  }
+
+ private:
+  OptimizeOptions optimizer_options() const {
+    OptimizeOptions how{.seed = request_.seed,
+                        .effort = request_.effort,
+                        .stop = hooks_.stop,
+                        .redundant_slots_per_rank = request_.redundant_slots_per_rank,
+                        .num_groups = request_.num_groups,
+                        .num_threads = request_.num_threads};
+    const int num_searches = request_.goal.bound_on == BoundOn::kUnseen ? 3 : 1;
+    if (request_.seconds) how.seconds = *request_.seconds / num_searches;
+    if (request_.proves) how.max_columns = kProvingColumns;
+    return how;
+  }
+
+  // The sum over layers of the imbalance on `counted`, after `served`, as a prediction counts it.
+  double imbalance_after(const Trace& trace, std::span<const OptimizedPlacement> layers,
+                         std::span<const TokenRange> served,
+                         std::span<const TokenRange> counted) const {
+    std::vector<double> met(layers.size());
+    parallel_for(std::ssize(layers), request_.num_threads, [&](std::int64_t layer, int) {
+      ReachCounter counter(layers[std::size_t(layer)].placement,
+                           {.cluster = request_.cluster, .rule = kPlannedRule});
+      for (const TokenRange& piece : pieces_of(served)) {
+        if (counter.has_memory()) {
+          counter.serve_before(trace.topk_idx(layer, piece.begin, piece.end), {});
+        }
+      }
+      for (const TokenRange& piece : pieces_of(counted)) {
+        counter.add(trace.topk_idx(layer, piece.begin, piece.end), {});
+      }
+      met[std::size_t(layer)] = imbalance(volume_of(counter.finish(), CopyMode::kPerRank).choices);
+    });
+    return std::accumulate(met.begin(), met.end(), 0.0);
+  }
+
+  const PlanRequest& request_;
+  const PlanHooks& hooks_;
+  Progress& progress_;
+  bool is_cut_short_ = false;
+};
+
+}  // namespace
+
+FoundPlacements search_placements(const RoutedTokens& tokens, const PlanRequest& request,
+                                  const PlanHooks& hooks, Progress& progress) {
+  FoundPlacements found{.objective = objective_of(request.goal, request.cluster)};
+  PlanSearch search(request, hooks, progress);
+  if (request.goal.bound_on == BoundOn::kUnseen) {
+    found.objective.max_imbalance = search.bound_for_unseen(tokens, found.objective);
+  }
+  found.layers = search.optimize(tokens, found.objective);
+  found.ended_by = search.ended_by();
+  return found;
+}
+
+}  // namespace c2r::internal

@@ -1,0 +1,20 @@
+// The search of make_plan(): placements of all layers, and the bound that they are fitted with.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "c2r/plan/make_plan.h"
+
+namespace c2r::internal {
+
+struct FoundPlacements {
+  PlacementObjective objective;  // with the bound on imbalance that was fitted with
+  std::vector<OptimizedPlacement> layers;
+  std::string ended_by;  // as in Provenance
+};
+
+FoundPlacements search_placements(const RoutedTokens& tokens, const PlanRequest& request,
+                                  const PlanHooks& hooks, Progress& progress);
+
+}  // namespace c2r::internal

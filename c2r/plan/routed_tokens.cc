@@ -1,0 +1,175 @@
+// Tokens in their three forms: how each is turned into token sets, pair counts and reach.
+#include "c2r/plan/routed_tokens.h"
+
+#include <algorithm>
+#include <atomic>
+
+#include "c2r/core/error.h"
+#include "c2r/core/parallel.h"
+#include "c2r/routing/routing.h"
+#include "c2r/trace/trace_chunks.h"
+
+namespace c2r {
+namespace {
+
+CollaborationMatrix pair_counts_of_sets(const TokenSets& sets) {
+  CollaborationMatrix counts(sets.num_experts, sets.num_experts);
+  for (std::int64_t set = 0; set < sets.num_sets(); ++set) {
+    for (const ExpertId a : sets.experts.row(set)) {
+      for (const ExpertId b : sets.experts.row(set)) {
+        if (a == kNoExpert || b == kNoExpert) continue;
+        counts(static_cast<std::int64_t>(a), static_cast<std::int64_t>(b)) +=
+            sets.multiplicity[static_cast<std::size_t>(set)];
+      }
+    }
+  }
+  return counts;
+}
+
+// Serves every token of the sets, kMaxChunkTokens at a time: memory does not grow with
+// multiplicities.
+Reach reach_of_sets(const TokenSets& sets, const Placement& placement,
+                    const ReachOptions& options) {
+  ReachCounter counter(placement, options);
+  Matrix<ExpertId> chunk(std::min(sets.num_tokens, kMaxChunkTokens), sets.top_k());
+  std::int64_t filled = 0;
+  const auto append = [&](std::span<const ExpertId> experts) {
+    std::ranges::copy(experts, chunk.row(filled).begin());
+    if (++filled < chunk.rows()) return;
+    counter.add(chunk, {});
+    filled = 0;
+  };
+  std::int64_t num_left = sets.num_tokens;
+  for (std::int64_t set = 0; set < sets.num_sets(); ++set) {
+    const std::int64_t multiplicity = sets.multiplicity[static_cast<std::size_t>(set)];
+    for (std::int64_t t = 0; t < multiplicity; ++t) append(sets.experts.row(set));
+    num_left -= multiplicity;
+  }
+  const std::vector<ExpertId> no_choice(static_cast<std::size_t>(sets.top_k()), kNoExpert);
+  for (; num_left > 0; --num_left) append(no_choice);
+  if (filled > 0) counter.add(MatrixView<const ExpertId>(chunk).rows(0, filled), {});
+  return counter.finish();
+}
+
+std::vector<Reach> reach_of_all_sets(const ModelTokenSets& sets,
+                                     std::span<const Placement> placements,
+                                     const ReachOptions& options, int num_threads,
+                                     Progress& progress) {
+  C2R_REQUIRE(options.homes == Homes::kUniform, kInvalidArgument,
+              "{}: token sets know no sequences, so their homes can only be uniform, not {}",
+              sets.name, name_of(options.homes));
+  C2R_REQUIRE(placements.size() == sets.layers.size(), kInvalidArgument,
+              "there are {} placements for {} layers", placements.size(), sets.layers.size());
+  std::vector<Reach> reach(placements.size());
+  std::atomic<std::int64_t> num_done = 0;
+  parallel_for(std::ssize(reach), num_threads, [&](std::int64_t l, int thread) {
+    const auto layer = static_cast<std::size_t>(l);
+    reach[layer] = reach_of_sets(sets.layers[layer], placements[layer], options);
+    ++num_done;
+    if (thread == 0) progress.update(num_done, std::ssize(reach));
+  });
+  progress.update(std::ssize(reach), std::ssize(reach));
+  return reach;
+}
+
+std::vector<Reach> reach_of_counts(const RoutedTokens& tokens,
+                                   std::span<const Placement> placements,
+                                   const ReachOptions& options) {
+  const CollaborationStatistics& statistics = *tokens.statistics;
+  C2R_REQUIRE(statistics.has_pairs, kInvalidArgument,
+              "{} holds loads without pairs, which say nothing about copies", tokens.name);
+  std::vector<Reach> reach;
+  for (std::size_t layer = 0; layer < placements.size(); ++layer) {
+    reach.push_back(reach_from_pairs(statistics.coactivation[layer], statistics.num_tokens[layer],
+                                     statistics.header.top_k, placements[layer], options));
+  }
+  return reach;
+}
+
+}  // namespace
+
+std::vector<TokenRange> tokens_of(const Trace& trace, SequencePart part) {
+  auto ranges = ranges_of(trace, part);
+  const auto num_sequences = trace.sequence_starts().size();
+  C2R_REQUIRE(num_tokens_in(ranges) > 0, kInvalidArgument, "{} has no tokens{}", trace.path(),
+              trace.num_tokens() == 0
+                  ? ""
+                  : fmt::format(" in the part '{}' of its {} sequence{}: take the part 'all', or "
+                                "import more files together; for npy, --sequences says where "
+                                "sequences begin",
+                                name_of(part), num_sequences, num_sequences == 1 ? "" : "s"));
+  return ranges;
+}
+
+namespace {
+
+void check_token_sets(const TokenSets& sets, const TraceHeader& header) {
+  C2R_REQUIRE(sets.num_experts == header.num_experts, kInvalidArgument,
+              "the token sets are of {} experts, but the header has {}", sets.num_experts,
+              header.num_experts);
+  check_topk_idx(sets.experts, header.num_experts, header.top_k);
+  C2R_REQUIRE(std::ssize(sets.multiplicity) == sets.num_sets(), kInvalidArgument,
+              "there are {} multiplicities of {} token sets", sets.multiplicity.size(),
+              sets.num_sets());
+  std::int64_t num_left = sets.num_tokens;
+  for (const std::int64_t multiplicity : sets.multiplicity) {
+    C2R_REQUIRE(1 <= multiplicity && multiplicity <= num_left, kInvalidArgument,
+                "a token set has multiplicity {}, but {} of {} tokens are left", multiplicity,
+                num_left, sets.num_tokens);
+    num_left -= multiplicity;
+  }
+}
+
+}  // namespace
+
+RoutedTokens tokens_of(const ModelTokenSets& sets) {
+  const TraceHeader& header = sets.header;
+  try {
+    check_header(header, sets.name);
+  } catch (const Error& e) {
+    C2R_THROW(kInvalidArgument, "{}", e.what());
+  }
+  C2R_REQUIRE(std::ssize(sets.layers) == header.num_layers(), kInvalidArgument,
+              "{}: there are token sets of {} layers, but the header has {}", sets.name,
+              sets.layers.size(), header.num_layers());
+  for (std::size_t layer = 0; layer < sets.layers.size(); ++layer) {
+    const TokenSets& of_layer = sets.layers[layer];
+    try {
+      check_token_sets(of_layer, header);
+    } catch (const Error& e) {
+      C2R_THROW(kInvalidArgument, "{}: layer {}: {}", sets.name, layer, e.what());
+    }
+    C2R_REQUIRE(of_layer.num_tokens > 0 && of_layer.num_tokens == sets.layers[0].num_tokens,
+                kInvalidArgument, "{}: layer {} has {} tokens, but must have {}", sets.name, layer,
+                of_layer.num_tokens, std::max<std::int64_t>(sets.layers[0].num_tokens, 1));
+  }
+  return {.name = sets.name, .sets = &sets};
+}
+
+TokenSets token_sets_of(const RoutedTokens& tokens, std::int64_t layer) {
+  C2R_REQUIRE(tokens.statistics == nullptr, kInvalidArgument,
+              "{} holds counts, which do not say which experts each token chose", tokens.name);
+  if (tokens.sets != nullptr) return tokens.sets->layers[static_cast<std::size_t>(layer)];
+  return collect_token_sets(*tokens.trace, layer, tokens.ranges);
+}
+
+std::vector<CollaborationMatrix> pair_counts_of(const RoutedTokens& tokens, int num_threads) {
+  if (tokens.trace != nullptr) return count_coactivation(*tokens.trace, tokens.ranges, num_threads);
+  if (tokens.statistics != nullptr) return tokens.statistics->coactivation;
+  std::vector<CollaborationMatrix> counts;
+  for (const TokenSets& sets : tokens.sets->layers) counts.push_back(pair_counts_of_sets(sets));
+  return counts;
+}
+
+std::vector<Reach> reach_of(const RoutedTokens& tokens, std::span<const Placement> placements,
+                            const ReachOptions& options, int num_threads, Progress& progress) {
+  if (tokens.trace != nullptr) {
+    return count_reach(*tokens.trace, tokens.ranges, placements, options, num_threads, progress);
+  }
+  if (tokens.sets != nullptr) {
+    return reach_of_all_sets(*tokens.sets, placements, options, num_threads, progress);
+  }
+  return reach_of_counts(tokens, placements, options);
+}
+
+}  // namespace c2r

@@ -1,0 +1,70 @@
+// Tokens whose choices of experts are known: what plans are fitted on and predictions count.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "c2r/collaboration/collaboration.h"
+#include "c2r/core/progress.h"
+#include "c2r/placement/cost/reach.h"
+#include "c2r/placement/token_sets.h"
+#include "c2r/trace/sequence_split.h"
+#include "c2r/trace/trace.h"
+
+namespace c2r {
+
+/// The distinct choices of tokens in each layer of a model, without the order of the tokens.
+struct ModelTokenSets {
+  TraceHeader header;
+  std::vector<TokenSets> layers;  // [num_layers]
+  std::string name = "token sets";
+};
+
+/// Tokens in one of three forms: part of a trace, token sets, or all those behind pair counts.
+/// Borrows whichever it is.
+struct RoutedTokens {
+  const Trace* trace = nullptr;
+  std::vector<TokenRange> ranges;                       // of the trace
+  const CollaborationStatistics* statistics = nullptr;  // instead of the trace
+  std::string name;                                     // for messages and tables
+  const ModelTokenSets* sets = nullptr;                 // instead of the trace
+
+  const TraceHeader& header() const {
+    if (trace != nullptr) return trace->header();
+    return sets != nullptr ? sets->header : statistics->header;
+  }
+};
+
+/// @returns the tokens of a part of the trace
+/// @throws Error(kInvalidArgument) if there are none, of which nothing can be said
+std::vector<TokenRange> tokens_of(const Trace& trace, SequencePart part);
+
+/// @returns token sets as tokens to fit or to predict for
+/// @throws Error(kInvalidArgument) if a layer has other experts or top_k than the header, the
+/// layers
+///         are not as many as the header's or have no tokens
+RoutedTokens tokens_of(const ModelTokenSets& sets);
+
+/// @returns the token sets of one layer
+/// @throws Error(kInvalidArgument) if the tokens are pair counts, which do not determine them
+/// Cost: collect_token_sets() of a trace; a copy of token sets.
+TokenSets token_sets_of(const RoutedTokens& tokens, std::int64_t layer);
+
+/// @returns how often experts were chosen together. [num_layers]
+/// Cost: count_coactivation() of a trace; top_k^2 increments for each distinct set of token sets.
+std::vector<CollaborationMatrix> pair_counts_of(const RoutedTokens& tokens, int num_threads);
+
+/// Counts the ranks that the tokens reach under `placements` [num_layers]. The tokens of token sets
+/// come in the order of the sets, which matters only to replica rules that look at earlier tokens.
+/// @returns [num_layers]
+/// @throws Error(kInvalidArgument) as count_reach() and reach_from_pairs(), or if the homes of
+/// token
+///         sets are to be those of sequences, which they do not have
+///
+/// Cost: count_reach() of a trace, and the same a token of token sets; reach_from_pairs() of
+/// counts.
+std::vector<Reach> reach_of(const RoutedTokens& tokens, std::span<const Placement> placements,
+                            const ReachOptions& options, int num_threads, Progress& progress);
+
+}  // namespace c2r

@@ -1,0 +1,104 @@
+// A comparison as a table and as JSON: which columns there are, and the notes below them.
+#include "c2r/report/comparison.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "c2r/report/predictions.h"
+#include "c2r/report/table.h"
+
+namespace c2r {
+namespace {
+
+using Row = std::vector<std::string>;
+
+std::string percent(double share) {
+  return fmt::format("{:.1f} %", 100 * share);
+}
+
+Row header_row(const ComparisonEntry& first, const Cluster& cluster, bool has_format) {
+  Row row = {"placement",   "fitted on", "slots/rank", "copies/token",
+             "on the wire", "saved",     "imbalance"};
+  if (cluster.num_nodes > 1) row.emplace_back("between nodes");
+  if (has_format) row.emplace_back("kB/token");
+  if (!first.prediction.predicted_layer_time_s.empty()) row.emplace_back("predicted ms/layer");
+  if (first.copies_bound) row.emplace_back("over bound");
+  return row;
+}
+
+Row row_of(const ComparisonEntry& first, const ComparisonEntry& entry, const Cluster& cluster,
+           const std::optional<CopyFormat>& format) {
+  const Prediction& p = entry.prediction;
+  Row row = {
+      entry.name,
+      entry.fitted_on + (entry.is_by_name ? ", by name" : "") + (entry.is_fitted ? " *" : ""),
+      std::to_string(entry.placements[0].slots_per_rank()),
+      fmt::format("{:.3f}", mean_over_layers(p.copies_per_token)),
+      fmt::format("{:.3f}", mean_over_layers(p.wire_copies_per_token)),
+      saved_text(link_cost_per_token(p, cluster), link_cost_per_token(first.prediction, cluster)),
+      fmt::format("{:.3f}", mean_over_layers(p.imbalance))};
+  if (cluster.num_nodes > 1) {
+    row.push_back(fmt::format("{:.3f}", mean_over_layers(p.inter_node_copies_per_token)));
+  }
+  if (format) row.push_back(fmt::format("{:.2f}", wire_bytes_per_token(p, *format) / 1e3));
+  if (!p.predicted_layer_time_s.empty()) {
+    row.push_back(fmt::format("{:.4g}", 1e3 * mean_over_layers(p.predicted_layer_time_s)));
+  }
+  if (entry.copies_bound) {
+    row.push_back(percent(mean_over_layers(p.copies_per_token) / *entry.copies_bound - 1));
+  }
+  return row;
+}
+
+}  // namespace
+
+std::string comparison_table(const Comparison& comparison, const Cluster& cluster,
+                             const std::optional<CopyFormat>& format) {
+  const ComparisonEntry& first = comparison.entries[0];
+  std::vector<Row> rows = {header_row(first, cluster, format.has_value())};
+  bool has_fitted = false, replicates = false;
+  for (const ComparisonEntry& entry : comparison.entries) {
+    rows.push_back(row_of(first, entry, cluster, format));
+    has_fitted |= entry.is_fitted;
+    replicates |= std::ranges::any_of(entry.placements, has_replicas);
+  }
+  const Prediction& p = first.prediction;
+  std::string text = render_table(rows);
+  text += fmt::format(
+      "predicted on {} tokens of {}; copy mode {}, homes {}{}\n", p.num_tokens, p.trace,
+      name_of(p.copy_mode), name_of(p.homes),
+      replicates ? fmt::format(", replicas chosen by {}", name_of(p.replica_rule)) : "");
+  text += saved_line(cluster, first.name);
+  if (has_fitted) text += "* reported on tokens that it was fitted on\n";
+  if (first.copies_bound) {
+    text +=
+        "over bound: no placement with these slots, however unbalanced, makes fewer copies than "
+        "this much less\n";
+  }
+  for (const std::string& reason : comparison.left_out) text += "left out: " + reason + "\n";
+  return text;
+}
+
+Json comparison_json(const Comparison& comparison, const Cluster& cluster,
+                     const std::optional<CopyFormat>& format) {
+  Json placements = Json::array();
+  for (const ComparisonEntry& entry : comparison.entries) {
+    Json json = {{"placement", entry.name},
+                 {"kind", entry.kind},
+                 {"fitted_on", entry.fitted_on},
+                 {"is_fitted", entry.is_fitted},
+                 {"slots_per_rank", entry.placements[0].slots_per_rank()}};
+    if (entry.copies_bound) json["copies_bound"] = *entry.copies_bound;
+    Json numbers = predictions_json({&entry.prediction, 1}, format)[0];
+    numbers.erase("step");
+    json.update(numbers);
+    placements.push_back(std::move(json));
+  }
+  return {{"cluster", cluster_to_json(cluster)},
+          {"placements", std::move(placements)},
+          {"left_out", comparison.left_out}};
+}
+
+}  // namespace c2r
