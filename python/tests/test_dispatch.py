@@ -206,6 +206,7 @@ def refusals(rank):
     says("^copies is 'x', expected one of per-rank, per-expert, per-node$", ct.make_handle, idx, [0, 1], None, "x")
     says("^copies is 'per-node', but the ranks of a node are", ct.make_handle, idx, [0, 1], None, "per-node")
     says(r"^topk_idx is torch.float32 \[2\], expected integers", ct.make_handle, torch.zeros(2), [0, 1])
+    says(r"^topk_idx names expert 2, expected \[0, 1\], or -1 for none$", ct.make_handle, idx + 1, [0, 1])
     says("^2 ranks cannot be split into nodes of 3$", ct.make_groups, None, 3)
     says("^3 experts cannot be split evenly over 2 ranks$", ct.contiguous, 3, 2)
     says("^expert 0 is on rank 0 and on rank 1; replicas cannot be trained", ct.rank_of_expert, [[0, 1], [0, 1]], 2)

@@ -208,6 +208,12 @@ def make_handles(
     if topk_idx.dim() != 2 or topk_idx.is_floating_point():
         raise ValueError(f"topk_idx is {topk_idx.dtype} {list(topk_idx.shape)}, expected integers "
                          "[num_tokens, top_k]")  # fmt: skip
+    num_experts = len(placement.rank_of_expert)
+    # On a GPU this would be one more synchronisation; there the look-up below fails.
+    if topk_idx.device.type == "cpu" and not torch.compiler.is_compiling() and (topk_idx >= num_experts).any():
+        raise ValueError(
+            f"topk_idx names expert {int(topk_idx.max())}, expected [0, {num_experts - 1}], or -1 for none"
+        )
     if copies not in COPIES:
         raise ValueError(f"copies is '{copies}', expected one of {', '.join(COPIES)}")
     if copies == "per-node" and groups.node is None:

@@ -7,6 +7,7 @@ rows that nobody expects, and hang. So routing and handles are made once:
 """
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -23,18 +24,25 @@ class _Store:
         self.next: int | None = None  # None: the forward pass; else what the recomputation gets next
 
 
-_STORES: list[_Store] = []  # of the calls of checkpoint() around what runs now, innermost last
+class _Stores(threading.local):
+    """The stores of the calls of checkpoint() around what this thread runs now, innermost last."""
+
+    def __init__(self) -> None:
+        self.stack: list[_Store] = []
+
+
+_STORES = _Stores()
 
 
 @contextlib.contextmanager
 def _using(store: _Store, is_recomputing: bool, inner: contextlib.AbstractContextManager) -> Iterator[None]:
     store.next = 0 if is_recomputing else None
-    _STORES.append(store)
+    _STORES.stack.append(store)
     try:
         with inner:
             yield
     finally:
-        _STORES.pop()
+        _STORES.stack.pop()
 
 
 Contexts = tuple[contextlib.AbstractContextManager, contextlib.AbstractContextManager]
@@ -74,7 +82,7 @@ def decide(make: Callable[[], T]) -> T:
     """
     if torch.compiler.is_compiling():
         return make()
-    store = _STORES[-1] if _STORES else None
+    store = _STORES.stack[-1] if _STORES.stack else None
     if store is None:
         if is_in_backward():
             raise RuntimeError("activation checkpointing recomputes a routing, and ranks hang where it differs; pass "
