@@ -66,6 +66,20 @@ class Examples(unittest.TestCase):
         for rank, line in enumerate(sorted(said)):
             self.assertIn(f"rank {rank}: 7.5 (expected 7.5), ", line)
 
+    def test_score_on_ranks_says_on_any_ranks_what_the_program_says(self):
+        self.assertIn("absent", self.run_command(BUILD / "score_on_ranks", "absent", "t.jsonl", "2", status=1))
+        rows = [list(range(1, n)) for n in (40, 2, 7, 1, 23)]
+        (self.folder / "t.jsonl").write_text("".join(f"{row}\n" for row in rows))
+        said = self.run_command(C2R, "score", "tiny_model", "--tokens", "t.jsonl", "--dtype", "f32", "--window",
+                                "128")
+        self.assertRegex(said, r"^log-likelihood -\d+\.\d+ of \d+ tokens")
+        ranks = [(BUILD / "score_on_ranks", "tiny_model", "t.jsonl", n) for n in ("1", "3")]
+        if MPIEXEC:
+            ranks += [(MPIEXEC, "-n", "4", BUILD / "score_on_ranks", "tiny_model", "t.jsonl")]
+        for command in ranks:
+            with self.subTest(command=command):
+                self.assertEqual(self.run_command(*command), said)
+
     def test_snippets_of_documents_are_lines_of_a_program(self):
         programs = [lines_of(path.read_text()) for path in
                     [*EXAMPLES.iterdir(), *ROOT.glob("tests/consumer/**/CMakeLists.txt")]]
