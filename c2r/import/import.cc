@@ -50,7 +50,7 @@ std::vector<ImportFormat> all_formats() {
                                        import_rows::sglang_loads(),
                                        import_rows::tensorrt_llm_loads(),
                                        import_rows::coactivation()};
-  for (const Engine& engine : engines()) {
+  for (const EngineRow& engine : engines()) {
     for (const PlacementFile& file : engine.files) {
       formats.push_back({.name = fmt::format("{}-placement", file.name),
                          .summary = std::string(file.suffix),

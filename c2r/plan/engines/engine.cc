@@ -29,23 +29,23 @@ void check_map_shape(const MapShape& shape) {
 
 }  // namespace
 
-std::span<const Engine> engines() {
-  static const Engine rows[] = {engine_rows::sglang(),     engine_rows::tensorrt_llm(),
-                                engine_rows::vllm(),       engine_rows::vllm_ascend(),
-                                engine_rows::omni_infer(), engine_rows::eplb(),
-                                engine_rows::megatron()};
+std::span<const EngineRow> engines() {
+  static const EngineRow rows[] = {engine_rows::sglang(),     engine_rows::tensorrt_llm(),
+                                   engine_rows::vllm(),       engine_rows::vllm_ascend(),
+                                   engine_rows::omni_infer(), engine_rows::eplb(),
+                                   engine_rows::megatron()};
   return rows;
 }
 
-const Engine& find_engine(std::string_view name) {
-  const auto found = std::ranges::find(engines(), name, &Engine::name);
+const EngineRow& find_engine(std::string_view name) {
+  const auto found = std::ranges::find(engines(), name, &EngineRow::name);
   if (found != engines().end()) return *found;
   std::vector<std::string_view> names;
-  for (const Engine& engine : engines()) names.push_back(engine.name);
+  for (const EngineRow& engine : engines()) names.push_back(engine.name);
   C2R_THROW(kInvalidArgument, "an engine is {}; not '{}'", fmt::join(names, ", "), shown(name));
 }
 
-const Backend* find_backend(const Engine& engine, std::string_view name) {
+const Backend* find_backend(const EngineRow& engine, std::string_view name) {
   const auto found = std::ranges::find_if(
       engine.backends, [&](const Backend& b) { return name.empty() || b.name == name; });
   return found == engine.backends.end() ? nullptr : &*found;
@@ -53,7 +53,7 @@ const Backend* find_backend(const Engine& engine, std::string_view name) {
 
 std::vector<ExportTarget> export_targets() {
   std::vector<ExportTarget> targets;
-  for (const Engine& engine : engines()) {
+  for (const EngineRow& engine : engines()) {
     for (const PlacementFile& file : engine.files) targets.push_back({engine, file});
   }
   return targets;

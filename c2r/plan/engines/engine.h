@@ -85,7 +85,7 @@ struct Backend {
   std::string_view per_expert_setting = {};
 };
 
-struct Engine {
+struct EngineRow {
   std::string_view name;
   std::span<const PlacementFile> files;  // at least one
   // The backends whose way of sending copies is known; the first is the engine's default.
@@ -95,19 +95,19 @@ struct Engine {
 };
 
 /// Every engine, in the order of the table above.
-std::span<const Engine> engines();
+std::span<const EngineRow> engines();
 
 /// @returns the engine of that name
 /// @throws Error(kInvalidArgument), listing the names
-const Engine& find_engine(std::string_view name);
+const EngineRow& find_engine(std::string_view name);
 
 /// @returns the engine's backend of that name, its default for an empty name, and null if c2r does
 ///          not know how the backend sends copies
-const Backend* find_backend(const Engine& engine, std::string_view name);
+const Backend* find_backend(const EngineRow& engine, std::string_view name);
 
 /// A placement file with the engine that loads it.
 struct ExportTarget {
-  const Engine& engine;
+  const EngineRow& engine;
   const PlacementFile& file;
 };
 

@@ -5,12 +5,12 @@
 
 namespace c2r::engine_rows {
 
-Engine sglang();
-Engine tensorrt_llm();
-Engine vllm();
-Engine vllm_ascend();
-Engine omni_infer();
-Engine eplb();
-Engine megatron();
+EngineRow sglang();
+EngineRow tensorrt_llm();
+EngineRow vllm();
+EngineRow vllm_ascend();
+EngineRow omni_infer();
+EngineRow eplb();
+EngineRow megatron();
 
 }  // namespace c2r::engine_rows

@@ -207,7 +207,7 @@ TEST(ReadPlacements, RefusesAShapeThatIsOutOfRange) {
 
 TEST(Engines, HaveOneRowEachAndFilesOfTheirOwn) {
   std::string names, files;
-  for (const Engine& engine : engines()) {
+  for (const EngineRow& engine : engines()) {
     names += std::string(engine.name) + " ";
     EXPECT_EQ(&find_engine(engine.name), &engine);
     for (const PlacementFile& file : engine.files) {

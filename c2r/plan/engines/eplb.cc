@@ -95,7 +95,7 @@ constexpr PlacementFile kEplbFiles[] = {{.name = "eplb",
 
 }  // namespace
 
-Engine engine_rows::eplb() {
+EngineRow engine_rows::eplb() {
   return {.name = "eplb", .files = kEplbFiles};
 }
 

@@ -100,7 +100,7 @@ constexpr PlacementFile kOmniInferFiles[] = {{.name = "omni-infer",
 
 }  // namespace
 
-Engine engine_rows::omni_infer() {
+EngineRow engine_rows::omni_infer() {
   return {.name = "omni-infer", .files = kOmniInferFiles};
 }
 

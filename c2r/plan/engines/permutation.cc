@@ -74,7 +74,7 @@ constexpr Backend kMegatronBackends[] = {{"allgather", CopyMode::kAllGather},
 
 }  // namespace
 
-Engine engine_rows::megatron() {
+EngineRow engine_rows::megatron() {
   return {.name = "megatron", .files = kMegatronFiles, .backends = kMegatronBackends};
 }
 

@@ -88,7 +88,7 @@ constexpr Backend kSglangBackends[] = {{"none", CopyMode::kAllGather},
 
 }  // namespace
 
-Engine engine_rows::sglang() {
+EngineRow engine_rows::sglang() {
   return {.name = "sglang",
           .files = kSglangFiles,
           .backends = kSglangBackends,

@@ -86,7 +86,7 @@ constexpr Backend kTensorrtLlmBackends[] = {{"alltoall", CopyMode::kPerRank},
 
 }  // namespace
 
-Engine engine_rows::tensorrt_llm() {
+EngineRow engine_rows::tensorrt_llm() {
   return {.name = "tensorrt-llm",
           .files = kTensorrtLlmFiles,
           .backends = kTensorrtLlmBackends,

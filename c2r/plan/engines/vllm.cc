@@ -107,7 +107,7 @@ constexpr Backend kVllmBackends[] = {{"allgather_reducescatter", CopyMode::kAllG
 
 }  // namespace
 
-Engine engine_rows::vllm() {
+EngineRow engine_rows::vllm() {
   return {.name = "vllm",
           .files = kVllmFiles,
           .backends = kVllmBackends,

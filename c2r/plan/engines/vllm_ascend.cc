@@ -89,7 +89,7 @@ constexpr PlacementFile kVllmAscendFiles[] = {{.name = "vllm-ascend",
 
 }  // namespace
 
-Engine engine_rows::vllm_ascend() {
+EngineRow engine_rows::vllm_ascend() {
   return {.name = "vllm-ascend", .files = kVllmAscendFiles};
 }
 
