@@ -1,4 +1,31 @@
-"""c2r: collaboration-constrained routing, placement and expert parallelism of Mixture-of-Experts models."""
+"""c2r: collaboration-constrained routing, placement and expert parallelism of Mixture-of-Experts models.
+
+The functions here are the C++ library's, on NumPy arrays: routing traces, collaboration statistics, routing,
+placement plans and what they save. ``c2r.torch`` has the parts of a model for PyTorch, ``c2r.hf`` those for
+Hugging Face models; neither is imported from here.
+
+Arrays go in and out without copies. An array of another type or layout than a function states is refused with
+a TypeError and never converted silently. What a caller got wrong is a ValueError, what a file got wrong an
+OSError, with the words of the C++ library.
+"""
+
+__version__ = "0.1.0"
+
+try:
+    from c2r._numpy import *  # noqa: F403
+    from c2r._numpy import __all__ as _library
+except ModuleNotFoundError as missing:
+    if missing.name != "c2r._c2r":
+        raise
+    _library = []  # a source tree: c2r.torch and c2r.hf work in it without the extension module
+
+__all__ = [*_library, "traffic"]
+
+
+def __getattr__(name: str) -> object:
+    if _library or name.startswith("_"):
+        raise AttributeError(f"module 'c2r' has no attribute '{name}'")
+    raise AttributeError(f"c2r.{name} needs the extension module, which is not built here: pip install .")
 
 
 def traffic() -> list:
