@@ -25,7 +25,7 @@ FUZZ_SECONDS = "3"  # per program
 LONG_FUZZ_SECONDS = "60"
 MPI_REPEATS = "5"
 
-results = []  # one JUnit file a ctest run
+results = []  # one JUnit file of each run of ctest and pytest
 
 
 def check_format():
@@ -103,12 +103,28 @@ def check_mpi():
     ctest("release", "-L", "mpi", "--repeat", f"until-fail:{MPI_REPEATS}", name="repeats")
 
 
+def check_python():
+    """Builds the package in a fresh environment, as `pip install .` does, and tests it without PyTorch."""
+    run("tools/setup.sh", "python")
+    environment, report = BUILD / "venv-python", BUILD / "python" / "junit.xml"
+    python = environment / "bin" / "python"
+    run("python3", "-m", "venv", "--clear", environment)
+    run(python, "-m", "pip", "install", "-q", ".[test]")
+    report.unlink(missing_ok=True)
+    try:
+        run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib",
+            f"--junitxml={report}", "python/tests/library")
+    finally:
+        if report.exists():
+            results.append(report)
+
+
 def check_long_fuzz():
     run("tools/fuzz.sh", LONG_FUZZ_SECONDS)
 
 
 STEPS = {"format": check_format, "release": check_release, "tidy": check_tidy,
-         "asan": check_asan, "tsan": check_tsan, "fuzz": check_fuzz}
+         "asan": check_asan, "tsan": check_tsan, "fuzz": check_fuzz, "python": check_python}
 LONG_STEPS = {"single": check_single, "headers": check_headers, "mpi": check_mpi,
               "long-fuzz": check_long_fuzz}
 
@@ -146,10 +162,10 @@ def count():
         preset = report.parent.name
         for case in xml.etree.ElementTree.parse(report).getroot().iter("testcase"):
             name, output = case.get("name"), case.findtext("system-out", "")
-            if case.find("failure") is not None:
+            if case.find("failure") is not None or case.find("error") is not None:
                 wrong.append(f"{preset} {name} failed")
                 continue
-            is_skipped = case.find("skipped") is not None or case.get("status") != "run"
+            is_skipped = case.find("skipped") is not None or case.get("status", "run") != "run"
             if is_skipped:
                 skipped += 1
                 print(f"skipped: {preset} {name}")

@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that are missing. Quick, and silent, when none is.
 #   tools/setup.sh build    what building and running needs
-#   tools/setup.sh check    that, and what `make check` needs
+#   tools/setup.sh python   what `pip install .` needs
+#   tools/setup.sh check    what building and `make check` need
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p build
 
 packages=(g++ cmake ninja-build git python3 libfmt-dev nlohmann-json3-dev liblzma-dev libhwy-dev
-          libeigen3-dev libcli11-dev libpcre2-dev libutf8proc-dev pkg-config libgtest-dev
-          libbenchmark-dev libopenmpi-dev)
+          libeigen3-dev libcli11-dev libpcre2-dev libutf8proc-dev pkg-config)
+tests=(libgtest-dev libbenchmark-dev libopenmpi-dev)
+python=(python3-dev python3-venv)
 case "${1:-build}" in
-  build) ;;
-  check) packages+=(clang clang-format clang-tidy libclang-rt-14-dev libmpich-dev mpich iproute2) ;;
-  *) echo "usage: tools/setup.sh [build|check]" >&2; exit 2 ;;
+  build) packages+=("${tests[@]}") ;;
+  python) packages+=("${python[@]}") ;;
+  check) packages+=("${tests[@]}" "${python[@]}" clang clang-format clang-tidy libclang-rt-14-dev libmpich-dev mpich iproute2) ;;
+  *) echo "usage: tools/setup.sh [build|python|check]" >&2; exit 2 ;;
 esac
 
 missing=()

@@ -12,20 +12,14 @@ OSError, with the words of the C++ library.
 __version__ = "0.1.0"
 
 try:
-    from c2r._numpy import *  # noqa: F403
-    from c2r._numpy import __all__ as _library
+    from c2r._numpy import *
 except ModuleNotFoundError as missing:
     if missing.name != "c2r._c2r":
         raise
-    _library = []  # a source tree: c2r.torch and c2r.hf work in it without the extension module
+    # A source tree, in which c2r.torch and c2r.hf work without the extension module.
 
-__all__ = [*_library, "traffic"]
-
-
-def __getattr__(name: str) -> object:
-    if _library or name.startswith("_"):
-        raise AttributeError(f"module 'c2r' has no attribute '{name}'")
-    raise AttributeError(f"c2r.{name} needs the extension module, which is not built here: pip install .")
+    def __getattr__(name: str) -> object:
+        raise AttributeError(f"c2r.{name} needs the extension module, which is not built here: pip install .")
 
 
 def traffic() -> list:

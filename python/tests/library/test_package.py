@@ -1,22 +1,18 @@
 """The extension module and what it promises of arrays, errors, threads and signals."""
 
-import os
-import signal
 import subprocess
 import sys
-import threading
-import time
 
-import c2r
 import numpy as np
 import pytest
+
+import c2r
 
 
 def random_trace(path, num_tokens=500, num_experts=16, top_k=4, num_layers=3, seed=0):
     rng = np.random.default_rng(seed)
     layers = [
-        np.argsort(rng.random((num_tokens, num_experts)), axis=1)[:, :top_k].astype(np.int32)
-        for _ in range(num_layers)
+        np.argsort(rng.random((num_tokens, num_experts)), axis=1)[:, :top_k].astype(np.int32) for _ in range(num_layers)
     ]
     header = c2r.TraceHeader(num_experts=num_experts, top_k=top_k, layer_indices=list(range(num_layers)), model="m")
     writer = c2r.TraceWriter(path, header)
