@@ -42,6 +42,17 @@ nb::object topk_weights(const Trace& trace, std::int64_t layer, std::int64_t beg
   return nb::cast(to_numpy(trace.topk_weights(layer, begin, end_of(trace, begin, end))));
 }
 
+// A trace in memory of one array a layer.
+void make_trace(Trace* self, const TraceHeader& header, const std::vector<AnyArray>& layers,
+                const std::optional<AnyArray>& starts, std::string name) {
+  std::vector<MatrixView<const ExpertId>> views;
+  for (const AnyArray& layer : layers) views.push_back(expert_matrix(layer, "topk_idx"));
+  const auto first =
+      starts ? int64_vector(*starts, "sequence_starts") : std::span<const std::int64_t>();
+  const nb::gil_scoped_release released;
+  new (self) Trace(header, views, first, std::move(name));
+}
+
 // The ids where the file is mapped; the array keeps the trace open.
 nb::object stored_topk_idx(nb::handle self, std::int64_t layer) {
   const auto& trace = nb::cast<const Trace&>(self);
@@ -98,6 +109,8 @@ void add_traces(nb::module_& module) {
 
   nb::class_<Trace>(module, "Trace")
       .def(nb::init<const std::filesystem::path&>(), nb::arg("path"))
+      .def("__init__", &make_trace, nb::arg("header"), nb::arg("topk_idx"),
+           nb::arg("sequence_starts") = nb::none(), nb::arg("name") = "memory")
       .def_prop_ro("path", &Trace::path)
       .def_prop_ro("header", &Trace::header, nb::rv_policy::reference_internal)
       .def_prop_ro("num_tokens", &Trace::num_tokens)

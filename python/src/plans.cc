@@ -1,0 +1,250 @@
+// Plans for Python: making, reading, predicting, comparing and exporting them.
+#include <nanobind/stl/filesystem.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "c2r/core/error.h"
+#include "c2r/core/parallel.h"
+#include "c2r/io/file.h"
+#include "c2r/io/json.h"
+#include "c2r/plan/compare.h"
+#include "c2r/plan/engines/engine.h"
+#include "c2r/plan/engines/export.h"
+#include "c2r/plan/make_plan.h"
+#include "c2r/plan/plan.h"
+#include "c2r/plan/predict.h"
+#include "c2r/report/comparison.h"
+#include "c2r/report/predictions.h"
+#include "python/src/arrays.h"
+#include "python/src/bindings.h"
+#include "python/src/released.h"
+
+namespace c2r::python {
+namespace {
+
+// `2x4`, the path of a JSON file, or the JSON itself.
+Cluster cluster_of(const std::string& text) {
+  if (!text.starts_with("{")) return read_cluster(text);
+  return cluster_from_json(parse_json(text, "cluster"), "cluster");
+}
+
+int threads_of(int num_threads) {
+  C2R_REQUIRE(num_threads >= 0, kInvalidArgument, "num_threads is {}, but must not be negative",
+              num_threads);
+  return num_threads > 0 ? num_threads : default_num_threads();
+}
+
+// Keyword arguments that both ways of making a plan take.
+struct PlanArguments {
+  PlanRequest request;
+  SequencePart fit = SequencePart::kAll;
+};
+
+template <class T>
+void take(const nb::dict& options, const char* name, T& field) {
+  if (!options.contains(name) || options[name].is_none()) return;
+  field = nb::cast<T>(options[name]);
+}
+
+template <class T>
+void take(const nb::dict& options, const char* name, std::optional<T>& field) {
+  if (!options.contains(name) || options[name].is_none()) return;
+  field = nb::cast<T>(options[name]);
+}
+
+template <class Enum, class Parse>
+void take_name(const nb::dict& options, const char* name, Parse parse, Enum& field) {
+  std::string text;
+  take(options, name, text);
+  if (!text.empty()) field = parse(text);
+}
+
+// The package's plan() names and types them; here they only change their form.
+PlanArguments plan_arguments(const std::string& cluster, const nb::dict& options) {
+  PlanArguments arguments;
+  PlanRequest& request = arguments.request;
+  request.cluster = cluster_of(cluster);
+  take(options, "method", request.method);
+  take(options, "redundant_slots", request.redundant_slots_per_rank);
+  take(options, "num_groups", request.num_groups);
+  take(options, "seed", request.seed);
+  take(options, "top_t", request.top_t);
+  take(options, "effort", request.effort);
+  take(options, "seconds", request.seconds);
+  int num_threads = 0;
+  take(options, "num_threads", num_threads);
+  request.num_threads = threads_of(num_threads);
+  PlanGoal& goal = request.goal;
+  take_name(options, "minimize", parse_goal, goal.minimize);
+  take(options, "imbalance_weight", goal.imbalance_weight);
+  take(options, "max_imbalance", goal.max_imbalance);
+  take_name(options, "bound_on", parse_bound_on, goal.bound_on);
+  take(options, "max_copies", goal.max_copies);
+  take(options, "hidden", goal.hidden);
+  take(options, "intermediate", goal.intermediate);
+  take_name(options, "fit", parse_sequence_part, arguments.fit);
+  return arguments;
+}
+
+// Also what warnings the library has, for the caller to show.
+std::pair<Plan, std::vector<std::string>> make(const Trace& trace, const std::string& cluster,
+                                               const nb::dict& options,
+                                               const nb::object& progress) {
+  const PlanArguments arguments = plan_arguments(cluster, options);
+  std::vector<std::string> warnings;
+  Plan plan = released(progress, [&](const Running& running) {
+    const PlanHooks hooks{.progress = &running.progress,
+                          .stop = &running.stop,
+                          .warn = [&](const std::string& text) { warnings.push_back(text); }};
+    return make_plan(trace, arguments.request, arguments.fit, hooks).plan;
+  });
+  return {std::move(plan), std::move(warnings)};
+}
+
+PredictRequest predict_request(const Cluster& cluster, const nb::dict& options) {
+  PredictRequest request{.reach = {.cluster = cluster, .rule = kPlannedRule},
+                         .copy_mode = default_copy_mode(cluster)};
+  take_name(options, "copy_mode", parse_copy_mode, request.copy_mode);
+  take_name(options, "replica_rule", parse_replica_rule, request.reach.rule);
+  take_name(options, "homes", parse_homes, request.reach.homes);
+  take(options, "seed", request.reach.seed);
+  return request;
+}
+
+std::optional<CopyFormat> copy_format(const nb::dict& options) {
+  std::int64_t hidden = 0;
+  take(options, "hidden", hidden);
+  if (hidden == 0) return std::nullopt;
+  return CopyFormat{.hidden = hidden};
+}
+
+struct Counting {
+  SequencePart on = SequencePart::kAll;
+  int num_threads = 1;
+};
+
+Counting counting(const nb::dict& options) {
+  Counting how;
+  take_name(options, "on", parse_sequence_part, how.on);
+  int num_threads = 0;
+  take(options, "num_threads", num_threads);
+  how.num_threads = threads_of(num_threads);
+  return how;
+}
+
+RoutedTokens routed(const Trace& trace, SequencePart part) {
+  return {.trace = &trace,
+          .ranges = tokens_of(trace, part),
+          .name = fmt::format("{}, {}", trace.path(), name_of(part))};
+}
+
+std::string simulate(const Plan& plan, const Trace& trace, const Trace* constrained,
+                     const nb::dict& options, const nb::object& progress) {
+  const PredictRequest request = predict_request(plan.cluster, options);
+  const auto format = copy_format(options);
+  const Counting how = counting(options);
+  return released(progress, [&](const Running& running) {
+    const RoutedTokens tokens = routed(trace, how.on);
+    const RoutedTokens others = constrained == nullptr ? tokens : routed(*constrained, how.on);
+    const auto steps = predict_waterfall(plan, tokens, constrained == nullptr ? nullptr : &others,
+                                         request, how.num_threads, running.progress);
+    return json_text(waterfall_json(steps, format));
+  });
+}
+
+std::string compare_plans(const Trace& trace,
+                          const std::vector<std::pair<std::string, Plan>>& plans,
+                          const std::string& cluster, const nb::dict& options,
+                          const nb::object& progress) {
+  const Cluster used =
+      cluster.empty() && !plans.empty() ? plans[0].second.cluster : cluster_of(cluster);
+  CompareRequest request{.predict = predict_request(used, options)};
+  const Counting how = counting(options);
+  request.on = how.on;
+  request.fit = other_part(how.on);
+  take_name(options, "fit", parse_sequence_part, request.fit);
+  take(options, "baselines", request.baselines);
+  take(options, "redundant_slots", request.redundant_slots_per_rank);
+  take(options, "front_points", request.num_front_points);
+  take(options, "seed", request.seed);
+  request.num_threads = how.num_threads;
+  const auto format = copy_format(options);
+  std::vector<NamedPlan> named;
+  for (const auto& [name, plan] : plans) named.push_back({name, plan});
+  return released(progress, [&](const Running& running) {
+    return json_text(
+        comparison_json(compare(trace, named, request, running.progress), used, format));
+  });
+}
+
+nb::list slots(const Plan& plan) {
+  nb::list layers;
+  for (const PlanLayer& layer : plan.layers) layers.append(to_numpy(layer.placement.slots));
+  return layers;
+}
+
+nb::object collaborators(const Plan& plan) {
+  if (!plan.top_t) return nb::none();
+  nb::list layers;
+  for (const PlanLayer& layer : plan.layers) layers.append(to_numpy(layer.collaborators));
+  return layers;
+}
+
+std::vector<std::int32_t> layer_indices(const Plan& plan) {
+  std::vector<std::int32_t> indices;
+  for (const PlanLayer& layer : plan.layers) indices.push_back(layer.layer_index);
+  return indices;
+}
+
+// The warnings, and how the engine is told to load the file.
+std::pair<std::vector<std::string>, std::string> export_to(
+    const Plan& plan, const std::string& target, const std::filesystem::path& path,
+    std::optional<std::int32_t> num_hidden_layers, const std::string& backend) {
+  const ExportTarget found = find_export_target(target);
+  C2R_REQUIRE(path.native().ends_with(found.file.suffix), kInvalidArgument,
+              "'{}' must end in {}, by which {} knows the form of the file", path.native(),
+              found.file.suffix, target);
+  const Export file =
+      export_plan(found, plan, {.num_hidden_layers = num_hidden_layers, .backend = backend});
+  write_text_file(path, file.bytes);
+  return {file.warnings, found.file.usage(plan, path.native())};
+}
+
+}  // namespace
+
+void add_plans(nb::module_& module) {
+  nb::class_<Plan>(module, "Plan")
+      .def_static("load", &read_plan, nb::arg("path"))
+      .def_static(
+          "from_text", [](const std::string& text) { return parse_plan(text, "plan"); },
+          nb::arg("text"))
+      .def("save", &write_plan, nb::arg("path"))
+      .def("to_text", &plan_to_text)
+      .def_ro("model", &Plan::model)
+      .def_ro("num_experts", &Plan::num_experts)
+      .def_ro("top_k", &Plan::top_k)
+      .def_prop_ro("ep_size", [](const Plan& plan) { return plan.cluster.ep_size(); })
+      .def_prop_ro("num_layers", &Plan::num_layers)
+      .def_prop_ro("layer_indices", &layer_indices)
+      .def("slots", &slots)
+      .def("collaborators", &collaborators)
+      .def("export", &export_to, nb::arg("target"), nb::arg("path"), nb::kw_only(),
+           nb::arg("num_hidden_layers") = nb::none(), nb::arg("backend") = "")
+      .def("__eq__", [](const Plan& a, const Plan& b) { return a == b; });
+  module.def("make_plan", &make, nb::arg("trace"), nb::arg("cluster"), nb::arg("options"),
+             nb::arg("progress"));
+  module.def("simulate", &simulate, nb::arg("plan"), nb::arg("trace"),
+             nb::arg("constrained").none(), nb::arg("options"), nb::arg("progress"));
+  module.def("compare", &compare_plans, nb::arg("trace"), nb::arg("plans"), nb::arg("cluster"),
+             nb::arg("options"), nb::arg("progress"));
+}
+
+}  // namespace c2r::python
