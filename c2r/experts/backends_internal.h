@@ -3,12 +3,12 @@
 
 #include "c2r/experts/grouped_gemm.h"
 
-#define C2R_DECLARE_GEMM_BACKEND(backend)                          \
-  namespace backend {                                              \
-  std::string why_not(ElementType weights, Arithmetic arithmetic); \
-  std::int64_t packed_row_bytes(std::int64_t num_inputs);          \
-  void pack(MatrixView<const float> x, std::byte* packed);         \
-  void multiply(const GemmBlock& block);                           \
+#define C2R_DECLARE_GEMM_BACKEND(backend)                                                    \
+  namespace backend {                                                                        \
+  std::string why_not(ElementType weights, Arithmetic arithmetic);                           \
+  std::int64_t packed_row_bytes(std::int64_t num_inputs);                                    \
+  void pack(std::span<const float* const> rows, std::int64_t num_inputs, std::byte* packed); \
+  void multiply(const GemmBlock& block);                                                     \
   }
 
 namespace c2r {

@@ -11,7 +11,7 @@ namespace c2r {
 void ExpertMlps::run(std::span<const ExpertRows> groups) {
   std::int64_t num_values = 0;
   for (const ExpertRows& group : groups) {
-    num_values += group.x.rows() * group.expert->intermediate();
+    num_values += group.out.rows() * group.expert->intermediate();
   }
   if (std::ssize(gate_) < num_values) {
     gate_.resize(static_cast<std::size_t>(num_values));
@@ -20,17 +20,17 @@ void ExpertMlps::run(std::span<const ExpertRows> groups) {
 
   std::vector<GemmGroup> inner, outer;
   std::int64_t offset = 0;
-  for (const auto& [expert, x, out] : groups) {
+  for (const auto& [expert, x, out, row_index] : groups) {
     C2R_REQUIRE(expert->down.cols() == expert->intermediate(), kInvalidArgument,
                 "an expert's gate has {} outputs, but its down projection {} inputs",
                 expert->intermediate(), expert->down.cols());
-    const MatrixView gate(gate_.data() + offset, x.rows(), expert->intermediate());
-    const MatrixView up(up_.data() + offset, x.rows(), expert->intermediate());
-    inner.push_back({.x = x, .weight = expert->gate, .out = gate});
-    inner.push_back({.x = x, .weight = expert->up, .out = up});
+    const MatrixView gate(gate_.data() + offset, out.rows(), expert->intermediate());
+    const MatrixView up(up_.data() + offset, out.rows(), expert->intermediate());
+    inner.push_back({.x = x, .row_index = row_index, .weight = expert->gate, .out = gate});
+    inner.push_back({.x = x, .row_index = row_index, .weight = expert->up, .out = up});
     outer.push_back(
         {.x = {gate.data(), gate.rows(), gate.cols()}, .weight = expert->down, .out = out});
-    offset += x.rows() * expert->intermediate();
+    offset += out.rows() * expert->intermediate();
   }
   gemm_->run(inner);
   constexpr std::int64_t kValuesPerTask = 1 << 14;
@@ -52,12 +52,13 @@ void run_experts_reference(std::span<const ExpertRows> groups) {
     for (std::size_t i = 0; i < x.size(); ++i) sum += double{weights[i]} * double{x[i]};
     return sum;
   };
-  for (const auto& [expert, x, out] : groups) {
+  for (const auto& [expert, x, out, row_index] : groups) {
     std::vector<float> inner(static_cast<std::size_t>(expert->intermediate()));
-    for (std::int64_t row = 0; row < x.rows(); ++row) {
+    for (std::int64_t row = 0; row < out.rows(); ++row) {
+      const auto input = x.row(row_index.empty() ? row : row_index[static_cast<std::size_t>(row)]);
       for (std::size_t i = 0; i < inner.size(); ++i) {
-        const double gate = dot(expert->gate, static_cast<std::int64_t>(i), x.row(row));
-        const double up = dot(expert->up, static_cast<std::int64_t>(i), x.row(row));
+        const double gate = dot(expert->gate, static_cast<std::int64_t>(i), input);
+        const double up = dot(expert->up, static_cast<std::int64_t>(i), input);
         inner[i] = static_cast<float>(gate / (1 + std::exp(-gate)) * up);
       }
       for (std::int64_t h = 0; h < out.cols(); ++h) {

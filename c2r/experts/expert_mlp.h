@@ -23,6 +23,9 @@ struct ExpertRows {
   const ExpertWeights* expert = nullptr;
   MatrixView<const float> x;  // [num_rows, hidden]; num_rows may be 0
   MatrixView<float> out;      // [num_rows, hidden]
+  // [num_rows], or empty: row r is that of x.row(row_index[r]), so that x need not be copied for
+  // each expert. Then x has any number of rows.
+  std::span<const std::int32_t> row_index = {};
 };
 
 /// Computes rows of experts, and keeps the memory between calls: two floats a row and value of the

@@ -141,12 +141,13 @@ std::int64_t packed_row_bytes(std::int64_t num_inputs) {
 }
 
 // [num_inputs / 32][num_rows][32] bf16, zeros at the end.
-C2R_AVX512_BF16 void pack(MatrixView<const float> x, std::byte* packed) {
-  for (std::int64_t i = 0; i < x.cols(); i += kLanes) {
-    const std::int64_t left = std::min(kLanes, x.cols() - i);
+C2R_AVX512_BF16 void pack(std::span<const float* const> rows, std::int64_t num_inputs,
+                          std::byte* packed) {
+  for (std::int64_t i = 0; i < num_inputs; i += kLanes) {
+    const std::int64_t left = std::min(kLanes, num_inputs - i);
     const auto mask = static_cast<std::uint32_t>((std::uint64_t{1} << left) - 1);
-    for (std::int64_t row = 0; row < x.rows(); ++row) {
-      const float* const from = x.data() + row * x.cols() + i;
+    for (const float* const row : rows) {
+      const float* const from = row + i;
       const __m512 low = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), from);
       const __m512 high = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask >> 16), from + 16);
       _mm512_storeu_si512(packed, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));

@@ -14,9 +14,13 @@ std::int64_t packed_row_bytes(std::int64_t num_inputs) {
   return num_inputs * static_cast<std::int64_t>(sizeof(float));
 }
 
-void pack(MatrixView<const float> x, std::byte* packed) {
-  if (x.cols() == 0) return;
-  std::memcpy(packed, x.data(), static_cast<std::size_t>(x.rows() * packed_row_bytes(x.cols())));
+void pack(std::span<const float* const> rows, std::int64_t num_inputs, std::byte* packed) {
+  const auto row_bytes = static_cast<std::size_t>(packed_row_bytes(num_inputs));
+  if (row_bytes == 0) return;
+  for (const float* const row : rows) {
+    std::memcpy(packed, row, row_bytes);
+    packed += row_bytes;
+  }
 }
 
 void multiply(const GemmBlock& block) {

@@ -230,14 +230,15 @@ std::int64_t packed_row_bytes(std::int64_t num_inputs) {
 }
 
 // [num_inputs / lanes][num_rows][lanes] floats, zeros at the end.
-void pack(MatrixView<const float> x, std::byte* packed) {
+void pack(std::span<const float* const> rows, std::int64_t num_inputs, std::byte* packed) {
   const std::int64_t step = HWY_DYNAMIC_DISPATCH(lanes)();
   auto* to = reinterpret_cast<float*>(packed);
-  for (std::int64_t i = 0; i < x.cols(); i += step) {
-    const std::int64_t count = std::min(step, x.cols() - i);
-    for (std::int64_t row = 0; row < x.rows(); ++row, to += step) {
-      std::copy_n(x.data() + row * x.cols() + i, count, to);
+  for (std::int64_t i = 0; i < num_inputs; i += step) {
+    const std::int64_t count = std::min(step, num_inputs - i);
+    for (const float* const row : rows) {
+      std::copy_n(row + i, count, to);
       std::fill(to + count, to + step, 0.0f);
+      to += step;
     }
   }
 }

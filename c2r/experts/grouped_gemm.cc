@@ -1,6 +1,7 @@
 #include "c2r/experts/grouped_gemm.h"
 
 #include <algorithm>
+#include <array>
 
 #include "c2r/core/error.h"
 #include "c2r/experts/backends_internal.h"
@@ -34,12 +35,25 @@ constexpr std::int64_t num_blocks(std::int64_t n, std::int64_t size) {
 void check(const GemmGroup& group) {
   const RowsView& w = group.weight;
   C2R_REQUIRE(group.x.cols() == w.cols() && group.out.cols() == w.rows() &&
-                  group.x.rows() == group.out.rows() &&
+                  (!group.row_index.empty() || group.x.rows() == group.num_rows()) &&
                   (group.bias.empty() || std::ssize(group.bias) == w.rows()),
               kInvalidArgument,
               "cannot multiply x [{}, {}] with weights [{}, {}] and {} biases into [{}, {}]",
               group.x.rows(), group.x.cols(), w.rows(), w.cols(), group.bias.size(),
               group.out.rows(), group.out.cols());
+  C2R_REQUIRE(group.row_index.empty() || std::ssize(group.row_index) == group.num_rows(),
+              kInvalidArgument, "a row index has {} entries, but the product {} rows",
+              group.row_index.size(), group.num_rows());
+  for (const std::int32_t row : group.row_index) {
+    C2R_REQUIRE(0 <= row && row < group.x.rows(), kInvalidArgument,
+                "a row index names row {}, but x has {} rows", row, group.x.rows());
+  }
+}
+
+bool has_rows_of(const GemmGroup& group, const GemmGroup& other) {
+  return group.x.data() == other.x.data() && group.x.rows() == other.x.rows() &&
+         group.x.cols() == other.x.cols() && group.row_index.data() == other.row_index.data() &&
+         group.row_index.size() == other.row_index.size();
 }
 
 }  // namespace
@@ -70,7 +84,7 @@ struct GroupedGemm::Planned {
   std::int64_t rows_per_block = 0, outputs_per_block = 0;
   std::int64_t first_task = 0;  // of all groups' tasks
 
-  std::int64_t row_blocks() const { return num_blocks(group.x.rows(), rows_per_block); }
+  std::int64_t row_blocks() const { return num_blocks(group.num_rows(), rows_per_block); }
   std::int64_t num_tasks() const {
     return row_blocks() * num_blocks(group.weight.rows(), outputs_per_block);
   }
@@ -84,19 +98,17 @@ std::vector<GroupedGemm::Planned> GroupedGemm::plan(std::span<const GemmGroup> g
   std::int64_t num_bytes = 0, num_tasks = 0;
   for (const GemmGroup& group : groups) {
     check(group);
-    if (group.x.rows() == 0 || group.weight.rows() == 0) continue;
+    if (group.num_rows() == 0 || group.weight.rows() == 0) continue;
     Planned next{.group = group,
                  .backend = &choose_gemm_backend(group.weight.type(), arithmetic_, backend_)};
     next.packed_row_bytes = next.backend->packed_row_bytes(group.x.cols());
     if (!planned.empty() && planned.back().backend == next.backend &&
-        planned.back().group.x.data() == group.x.data() &&
-        planned.back().group.x.rows() == group.x.rows() &&
-        planned.back().group.x.cols() == group.x.cols()) {
+        has_rows_of(group, planned.back().group)) {
       next.is_packed_before = true;
       next.packed_offset = planned.back().packed_offset;
     } else {
       next.packed_offset = num_bytes;
-      num_bytes += round_up(group.x.rows() * next.packed_row_bytes, kAlignBytes);
+      num_bytes += round_up(group.num_rows() * next.packed_row_bytes, kAlignBytes);
     }
     const std::int64_t weight_row_bytes = std::max<std::int64_t>(1, group.weight.row_bytes());
     const std::int64_t row_bytes = std::max<std::int64_t>(1, next.packed_row_bytes);
@@ -122,7 +134,7 @@ void GroupedGemm::pack(std::span<const Planned> planned) {
   std::vector<Panel> panels;
   for (const Planned& p : planned) {
     if (p.is_packed_before) continue;
-    for (std::int64_t row = 0; row < p.group.x.rows(); row += kPanelRows) {
+    for (std::int64_t row = 0; row < p.group.num_rows(); row += kPanelRows) {
       panels.push_back({&p, row});
     }
   }
@@ -133,8 +145,12 @@ void GroupedGemm::pack(std::span<const Planned> planned) {
         std::min<std::int64_t>((task + 1) * kPanelsPerTask, std::ssize(panels));
     for (std::int64_t i = task * kPanelsPerTask; i < end; ++i) {
       const auto [p, row] = panels[static_cast<std::size_t>(i)];
-      const auto last = std::min(row + kPanelRows, p->group.x.rows());
-      p->backend->pack(p->group.x.rows(row, last),
+      const std::int64_t count = std::min(kPanelRows, p->group.num_rows() - row);
+      std::array<const float*, kPanelRows> rows;
+      for (std::int64_t r = 0; r < count; ++r) {
+        rows[static_cast<std::size_t>(r)] = p->group.row(row + r);
+      }
+      p->backend->pack(std::span(rows).first(static_cast<std::size_t>(count)), p->group.x.cols(),
                        packed + p->packed_offset + row * p->packed_row_bytes);
     }
   };
@@ -161,7 +177,7 @@ void GroupedGemm::run(std::span<const GemmGroup> groups) {
     const RowsView& weight = p.group.weight;
     const std::int64_t last_output = std::min(output + p.outputs_per_block, weight.rows());
     p.backend->multiply({.x = packed + p.packed_offset + row * p.packed_row_bytes,
-                         .num_rows = std::min(p.rows_per_block, p.group.x.rows() - row),
+                         .num_rows = std::min(p.rows_per_block, p.group.num_rows() - row),
                          .weight = weight.rows(output, last_output),
                          .bias = p.group.bias.empty() ? nullptr : p.group.bias.data() + output,
                          .out = p.group.out.data() + row * p.group.out.cols() + output,

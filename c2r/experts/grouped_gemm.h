@@ -31,10 +31,18 @@ enum class Arithmetic { kF32, kBf16 };
 
 /// out = x weight^T + bias.
 struct GemmGroup {
-  MatrixView<const float> x;    // [num_rows, num_inputs]; num_rows may be 0
+  MatrixView<const float> x;  // [num_rows, num_inputs]; num_rows may be 0
+  // [num_rows], or empty: row r of the product is that of x.row(row_index[r]) instead of x.row(r).
+  // Then x has any number of rows, and may be much smaller than the product.
+  std::span<const std::int32_t> row_index;
   RowsView weight;              // [num_outputs, num_inputs], aligned to its elements
   std::span<const float> bias;  // [num_outputs], or empty
   MatrixView<float> out;        // [num_rows, num_outputs]; overlaps nothing else of the call
+
+  std::int64_t num_rows() const { return out.rows(); }
+  const float* row(std::int64_t r) const {
+    return x.row(row_index.empty() ? r : row_index[static_cast<std::size_t>(r)]).data();
+  }
 };
 
 /// A block of one product: a row of `x` is packed as the backend wants it.
@@ -53,8 +61,8 @@ struct GemmBackend {
   /// Empty if it can do this on this machine, else the reason.
   std::string (*why_not)(ElementType weights, Arithmetic arithmetic);
   std::int64_t (*packed_row_bytes)(std::int64_t num_inputs);
-  /// Packs up to kPanelRows rows, [num_rows, num_inputs], into num_rows x packed_row_bytes.
-  void (*pack)(MatrixView<const float> x, std::byte* packed);
+  /// Packs up to kPanelRows rows of num_inputs floats each into rows.size() x packed_row_bytes.
+  void (*pack)(std::span<const float* const> rows, std::int64_t num_inputs, std::byte* packed);
   void (*multiply)(const GemmBlock& block);
 };
 
@@ -80,9 +88,10 @@ class GroupedGemm {
 
   /// Computes all groups. Work is handed out in blocks of weights of some 256 KiB across the
   /// groups, so that many small groups and a single large one both use all threads. Groups that
-  /// follow each other and have the same `x` share its packed rows.
+  /// follow each other and have the same rows share them packed. Rows are gathered while they are
+  /// packed, so a `row_index` costs nothing.
   ///
-  /// @throws Error(kInvalidArgument) if shapes do not agree
+  /// @throws Error(kInvalidArgument) if shapes do not agree, or a row_index is not in [0, x.rows())
   ///
   /// Cost: 2 num_rows num_inputs num_outputs FLOPs a group; reads the weights of each group once
   /// for every 256 KiB of packed rows; memory: the packed rows, kept for the next call.

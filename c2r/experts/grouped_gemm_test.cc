@@ -189,6 +189,56 @@ TEST(GroupedGemm, ARowIsTheSameBitsInAnyBatchAndOnAnyNumberOfThreads) {
   }
 }
 
+// Rows of two groups out of one x, some of them in both, some twice and some in none.
+TEST(GroupedGemm, ARowIndexGathersTheRowsThatAreMultiplied) {
+  std::mt19937 rng(4);
+  const Matrix<float> x = random_matrix(9, 70, rng);
+  const std::vector<std::vector<std::int32_t>> indices{{8, 0, 3, 3, 7, 1}, {0}, {2, 8}};
+  for (const ElementType type : kTypes) {
+    for (const GemmBackend& backend : gemm_backends()) {
+      if (!backend.why_not(type, Arithmetic::kBf16).empty()) continue;
+      std::deque<RandomWeights> weights;
+      std::deque<Matrix<float>> copies, gathered, copied;
+      std::vector<GemmGroup> groups, expected;
+      for (const auto& row_index : indices) {
+        const std::int64_t rows = std::ssize(row_index);
+        Matrix<float>& copy = copies.emplace_back(rows, 70);
+        for (std::int64_t r = 0; r < rows; ++r) {
+          std::ranges::copy(x.row(row_index[std::size_t(r)]), copy.row(r).begin());
+        }
+        for (int shared = 0; shared < 2; ++shared) {  // two groups that share their rows
+          const RowsView& w = weights.emplace_back(13, 70, type, rng).view;
+          groups.push_back({.x = x,
+                            .row_index = row_index,
+                            .weight = w,
+                            .out = gathered.emplace_back(rows, 13, NAN)});
+          expected.push_back({.x = copy, .weight = w, .out = copied.emplace_back(rows, 13, NAN)});
+        }
+      }
+      ThreadPool pool(2);
+      GroupedGemm gemm(Arithmetic::kBf16, pool, backend.name);
+      gemm.run(groups);
+      gemm.run(expected);
+      EXPECT_EQ(gathered, copied) << backend.name;
+    }
+  }
+}
+
+TEST(GroupedGemm, RefusesARowIndexThatIsNotOfItsRows) {
+  std::mt19937 rng(1);
+  const RandomWeights w(4, 5, ElementType::kF32, rng);
+  const Matrix<float> x(3, 5);
+  Matrix<float> out(2, 4);
+  ThreadPool pool(1);
+  const auto error = [&](const std::vector<std::int32_t>& row_index) {
+    const GemmGroup group{.x = x, .row_index = row_index, .weight = w.view, .out = out};
+    return error_of([&] { GroupedGemm(Arithmetic::kF32, pool).run(std::span(&group, 1)); });
+  };
+  EXPECT_EQ(error({2, 3}), "a row index names row 3, but x has 3 rows");
+  EXPECT_EQ(error({0, -1}), "a row index names row -1, but x has 3 rows");
+  EXPECT_EQ(error({0, 1, 2}), "a row index has 3 entries, but the product 2 rows");
+}
+
 TEST(GroupedGemm, ShapesThatDoNotAgreeAreRefused) {
   std::mt19937 rng(1);
   const RandomWeights w(4, 3, ElementType::kF32, rng);

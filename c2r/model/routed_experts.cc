@@ -13,8 +13,9 @@ constexpr std::int64_t kNoRow = -1;
 
 // Rows by expert: expert e has [offsets[e], offsets[e + 1]), in the order of its tokens.
 struct Grouping {
-  std::vector<std::int64_t> offsets;  // [num_experts + 1]
-  Matrix<std::int64_t> row_of;        // [num_tokens, top_k], kNoRow where there is no choice
+  std::vector<std::int64_t> offsets;   // [num_experts + 1]
+  std::vector<std::int32_t> token_of;  // [num_rows]
+  Matrix<std::int64_t> row_of;         // [num_tokens, top_k], kNoRow where there is no choice
 };
 
 Grouping group_by_expert(const Routing& routing, std::size_t num_experts) {
@@ -26,11 +27,15 @@ Grouping group_by_expert(const Routing& routing, std::size_t num_experts) {
   for (std::size_t e = 1; e < grouping.offsets.size(); ++e) {
     grouping.offsets[e] += grouping.offsets[e - 1];
   }
+  grouping.token_of.resize(static_cast<std::size_t>(grouping.offsets.back()));
   std::vector<std::int64_t> next(grouping.offsets.begin(), grouping.offsets.end() - 1);
   for (std::int64_t t = 0; t < routing.num_tokens(); ++t) {
     for (std::int64_t k = 0; k < routing.top_k(); ++k) {
       const ExpertId e = routing.topk_idx(t, k);
-      if (e != kNoExpert) grouping.row_of(t, k) = next[index(e)]++;
+      if (e == kNoExpert) continue;
+      const std::int64_t row = next[index(e)]++;
+      grouping.row_of(t, k) = row;
+      grouping.token_of[static_cast<std::size_t>(row)] = static_cast<std::int32_t>(t);
     }
   }
   return grouping;
@@ -45,19 +50,17 @@ void LocalExperts::run(const RoutedBatch& batch) {
               routing.num_tokens());
   check_topk_idx(routing.topk_idx, std::int32_t(experts.size()), routing.top_k());
   const Grouping grouping = group_by_expert(routing, experts.size());
-  in_.reshape(grouping.offsets.back(), x.cols());
-  out_.reshape(in_.rows(), x.cols());
-  gemm_->pool().run(x.rows(), [&](std::int64_t t, int) {
-    for (const std::int64_t row : grouping.row_of.row(t)) {
-      if (row == kNoRow) continue;
-      std::ranges::copy(batch.x.row(t), in_.row(row).begin());
-    }
-  });
+  out_.reshape(grouping.offsets.back(), x.cols());
   std::vector<ExpertRows> groups(shared_experts.begin(), shared_experts.end());
   for (std::size_t e = 0; e < experts.size(); ++e) {
     const auto begin = grouping.offsets[e], end = grouping.offsets[e + 1];
-    groups.push_back({&experts[e], MatrixView<const float>(in_).rows(begin, end),
-                      MatrixView<float>(out_).rows(begin, end)});
+    if (begin == end) continue;
+    groups.push_back(
+        {.expert = &experts[e],
+         .x = x,
+         .out = MatrixView<float>(out_).rows(begin, end),
+         .row_index =
+             std::span(grouping.token_of).subspan(std::size_t(begin), std::size_t(end - begin))});
   }
   mlps_.run(groups);
   gemm_->pool().run(x.rows(), [&](std::int64_t t, int) {

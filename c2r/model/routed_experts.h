@@ -36,7 +36,7 @@ class RoutedExperts {
 };
 
 /// All experts in this process: groups rows by expert and computes them at once. A token's outputs
-/// are added in the order of choice, best first. Keeps its memory between calls: two rows for each
+/// are added in the order of choice, best first. Keeps its memory between calls: one row for each
 /// choice of a token.
 class LocalExperts final : public RoutedExperts {
  public:
@@ -48,7 +48,7 @@ class LocalExperts final : public RoutedExperts {
  private:
   GroupedGemm* gemm_;
   ExpertMlps mlps_;
-  Matrix<float> in_, out_;  // [num_tokens * top_k, hidden], rows by expert
+  Matrix<float> out_;  // [num_rows, hidden], rows by expert
 };
 
 }  // namespace c2r
