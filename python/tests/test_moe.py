@@ -309,3 +309,26 @@ def refused(rank):
 
 def test_wrong_arguments_are_refused_with_their_values():
     run_ranks(2, refused)
+
+
+def narrow(rank):
+    """bfloat16 as it is trained: within a few roundings of the layer in float64 on the same rounded numbers."""
+    moe, x = make_moe(torch.bfloat16, num_chunks=2), tokens_of(rank, 12, torch.bfloat16).requires_grad_()
+    out, routing = moe(x)
+    assert out.dtype == torch.bfloat16 and routing.topk_weights.dtype == torch.float32
+    out.float().square().sum().backward()
+    wide = make_moe(torch.float64)
+    wide.load_full_state_dict(moe.full_state_dict())
+    wide._decide = lambda logits: ct.make_handles(routing.topk_idx, wide.placement, wide.groups)
+    x64 = x.detach().double().requires_grad_()
+    expected = wide(x64)[0]
+    expected.square().sum().backward()
+    # Logits, two products, an activation, two sums and the way there and back: some ten roundings by 2^-9 each, and
+    # logits up to 20 make weights off by 20 of them.
+    for ours, reference in ((out, expected), (x.grad, x64.grad), (moe.down.grad, wide.down.grad)):
+        error = (ours.double() - reference).norm() / reference.norm()
+        assert error < 30 * 2**-9, error
+
+
+def test_bfloat16_is_within_its_roundings_of_float64():
+    run_ranks(2, narrow)
