@@ -1,8 +1,10 @@
+// Counting which experts are chosen together, and adding up counts of several traces.
 #include "c2r/collaboration/collaboration.h"
 
 #include <algorithm>
 #include <mutex>
 
+#include "c2r/collaboration/checks_internal.h"
 #include "c2r/collaboration/limits.h"
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
@@ -99,8 +101,7 @@ bool count_clean_chunk(const Trace& trace, const TraceChunk& chunk, ChunkCounts&
 }  // namespace
 
 void add_collaboration(MatrixView<const ExpertId> topk_idx, CollaborationMatrix& counts) {
-  C2R_REQUIRE(counts.rows() == counts.cols(), kInvalidArgument,
-              "a collaboration matrix is square, not {}x{}", counts.rows(), counts.cols());
+  check_is_square(counts);
   check_topk_idx(topk_idx, static_cast<std::int32_t>(counts.rows()), topk_idx.cols());
   for (std::int64_t t = 0; t < topk_idx.rows(); ++t) {
     for (const ExpertId a : topk_idx.row(t)) {
@@ -165,6 +166,8 @@ std::vector<CollaborationMatrix> count_coactivation(const Trace& trace,
 }
 
 void merge(const CollaborationStatistics& from, CollaborationStatistics& into) {
+  check_extents(from, "the statistics to merge");
+  check_extents(into, "the statistics to merge into");
   const TraceHeader &a = into.header, &b = from.header;
   C2R_REQUIRE(a.num_experts == b.num_experts && a.top_k == b.top_k, kInvalidArgument,
               "cannot merge statistics of {} experts, top-{} with {} experts, top-{}",

@@ -39,7 +39,8 @@ struct CollaborationStatistics {
   bool operator==(const CollaborationStatistics&) const = default;
 };
 
-/// Statistics of zero tokens. @throws Error(kUnsupported) if memory is too small for them
+/// Statistics of zero tokens.
+/// @throws Error(kUnsupported) if memory is too small for them
 CollaborationStatistics empty_statistics(const TraceHeader& header, bool has_pairs = true);
 
 /// Counts a whole trace on `num_threads` threads. The result does not depend on their number.
@@ -60,13 +61,20 @@ std::vector<CollaborationMatrix> count_coactivation(const Trace& trace,
                                                     int num_threads);
 
 /// Adds `from` to `into`, as if their tokens had been counted together.
-/// @throws Error(kInvalidArgument) if models or pairs differ, or above 2^47 tokens
+/// @throws Error(kInvalidArgument) if models or pairs differ, if the parts of either are not of its
+///         layers and experts, or above 2^47 tokens
 void merge(const CollaborationStatistics& from, CollaborationStatistics& into);
 
-/// Reads and writes a statistics file (docs/formats.md).
+/// Reads a statistics file (docs/formats.md).
 /// @throws Error(kInvalidFile), naming what is wrong: also if no choices of top_k distinct experts
 ///         by the tokens of a layer have such counts
 CollaborationStatistics read_statistics(const std::filesystem::path& path);
+
+/// Writes a statistics file that read_statistics() accepts.
+/// @throws Error(kInvalidArgument) if the parts of the statistics are not of its layers and
+/// experts,
+///         or if there are counts of pairs without has_pairs
+/// @throws Error(kInvalidFile) for counts that read_statistics() would refuse, and on a full disk
 void write_statistics(const CollaborationStatistics& statistics, const std::filesystem::path& path);
 
 }  // namespace c2r

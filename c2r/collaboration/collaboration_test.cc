@@ -9,6 +9,8 @@
 #include "c2r/core/rng.h"
 #include "c2r/core/testing.h"
 #include "c2r/io/file.h"
+#include "c2r/io/safetensors.h"
+#include "c2r/trace/trace_metadata.h"
 
 namespace c2r {
 namespace {
@@ -252,6 +254,40 @@ TEST(StatisticsFile, ReturnsWhatWasWritten) {
   }
 }
 
+// The file of statistics that write_statistics() may refuse.
+void write_unchecked(const CollaborationStatistics& statistics, const std::filesystem::path& path) {
+  const std::int64_t num_experts = statistics.header.num_experts;
+  std::vector<std::int64_t> counts;
+  for (const CollaborationMatrix& matrix : statistics.coactivation) {
+    for (std::int64_t a = 0; a < num_experts; ++a) {
+      for (std::int64_t b = 0; b < num_experts; ++b) {
+        if (statistics.has_pairs || a == b) counts.push_back(matrix(a, b));
+      }
+    }
+  }
+  const std::int64_t num_layers = statistics.num_layers();
+  std::vector<TensorToWrite> tensors;
+  tensors.push_back(tensor_of<std::int64_t>("num_tokens", {num_layers}, statistics.num_tokens));
+  if (statistics.has_pairs) {
+    tensors.push_back(
+        tensor_of<std::int64_t>("coactivation", {num_layers, num_experts, num_experts}, counts));
+  } else {
+    tensors.push_back(tensor_of<std::int64_t>("load", {num_layers, num_experts}, counts));
+  }
+  write_safetensors(path, tensors, trace_metadata(statistics.header, kStatisticsFormat));
+}
+
+// What the reader says about such a file, and the writer about what is in memory.
+std::string error_of_statistics(const CollaborationStatistics& statistics,
+                                const std::filesystem::path& path) {
+  std::filesystem::remove(path);
+  const std::string written = error_of([&] { write_statistics(statistics, path); });
+  EXPECT_EQ(std::filesystem::exists(path), written == "no error");
+  write_unchecked(statistics, path);
+  EXPECT_EQ(error_of([&] { read_statistics(path); }), written);
+  return written;
+}
+
 TEST(StatisticsFile, RefusesCountsThatCannotBe) {
   const TraceHeader header{.model = "m", .num_experts = 3, .top_k = 2, .layer_indices = {0}};
   const auto path = temporary_path("statistics.safetensors");
@@ -261,8 +297,7 @@ TEST(StatisticsFile, RefusesCountsThatCannotBe) {
     statistics.coactivation[0](0, 0) = statistics.coactivation[0](1, 1) = 4;
     statistics.coactivation[0](0, 1) = above;
     statistics.coactivation[0](1, 0) = below;
-    write_statistics(statistics, path);
-    return error_of([&] { read_statistics(path); });
+    return error_of_statistics(statistics, path);
   };
   const std::string place = path.string();
   EXPECT_EQ(error_with(-1, -1),
@@ -280,8 +315,7 @@ TEST(StatisticsFile, RefusesSumsThatCannotBe) {
   const TraceHeader header{.model = "m", .num_experts = 3, .top_k = 2, .layer_indices = {0}};
   const auto path = temporary_path("statistics.safetensors");
   const auto error_of_file = [&](const CollaborationStatistics& statistics) {
-    write_statistics(statistics, path);
-    return error_of([&] { read_statistics(path); });
+    return error_of_statistics(statistics, path);
   };
   const std::string place = path.string() + ": layer 0: ";
   auto loads = empty_statistics(header, /*has_pairs=*/false);
@@ -308,6 +342,39 @@ TEST(StatisticsFile, RefusesSumsThatCannotBe) {
   auto sum = loads;
   EXPECT_EQ(error_of([&] { merge(loads, sum); }),
             "cannot merge statistics of more than 140737488355328 tokens together");
+}
+
+TEST(StatisticsFile, IsNotWrittenFromPartsThatDoNotFit) {
+  const TraceHeader header{.model = "m", .num_experts = 3, .top_k = 2, .layer_indices = {0, 4}};
+  const auto path = temporary_path("statistics.safetensors");
+  const auto error = [&](const CollaborationStatistics& statistics) {
+    const std::string message = error_of([&] { write_statistics(statistics, path); });
+    EXPECT_FALSE(std::filesystem::exists(path)) << message;
+    EXPECT_TRUE(message.starts_with(path.string())) << message;
+    return message.substr(std::min(message.size(), path.string().size()));
+  };
+  auto statistics = empty_statistics(header);
+  statistics.coactivation.pop_back();
+  EXPECT_EQ(error(statistics),
+            ": there are numbers of tokens for 2 layers and counts for 1, but 2 layer indices");
+  auto other = empty_statistics(header);
+  EXPECT_EQ(error_of([&] { merge(statistics, other); }),
+            "the statistics to merge: there are numbers of tokens for 2 layers and counts for 1, "
+            "but 2 layer indices");
+  statistics.coactivation.push_back(CollaborationMatrix(3, 2));
+  EXPECT_EQ(error(statistics), ": layer 1: the counts are 3x2, but there are 3 experts");
+  EXPECT_EQ(error_of([&] { merge(statistics, other); }),
+            "the statistics to merge: layer 1: the counts are 3x2, but there are 3 experts");
+  statistics = empty_statistics(header, /*has_pairs=*/false);
+  statistics.num_tokens = {0, 1};
+  for (const std::int64_t e : {0, 2}) statistics.coactivation[1](e, e) = 1;
+  statistics.coactivation[1](0, 2) = statistics.coactivation[1](2, 0) = 1;
+  EXPECT_EQ(error(statistics),
+            ": layer 1: 1 tokens chose experts 0 and 2, but the statistics are said to have no "
+            "pairs");
+  statistics = empty_statistics(header);
+  statistics.header.top_k = 4;
+  EXPECT_EQ(error(statistics), ": top_k is 4, but must be in [1, 3]");
 }
 
 }  // namespace

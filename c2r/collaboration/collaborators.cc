@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "c2r/collaboration/checks_internal.h"
 #include "c2r/core/error.h"
 
 namespace c2r {
@@ -17,8 +18,8 @@ std::int64_t num_observed_collaborators(const CollaborationMatrix& counts, std::
 }  // namespace
 
 Matrix<ExpertId> rank_collaborators(const CollaborationMatrix& counts) {
-  C2R_REQUIRE(counts.rows() == counts.cols() && counts.rows() >= 1, kInvalidArgument,
-              "a collaboration matrix is square, not {}x{}", counts.rows(), counts.cols());
+  check_is_square(counts);
+  C2R_REQUIRE(counts.rows() >= 1, kInvalidArgument, "the collaboration matrix has no expert");
   Matrix<ExpertId> ranked(counts.rows(), counts.rows() - 1);
   for (std::int32_t e = 0; e < counts.rows(); ++e) {
     const auto row = ranked.row(e);
@@ -53,8 +54,12 @@ void check_top_t(std::int32_t top_t, const TraceHeader& header) {
 
 ShortLists count_short_lists(std::span<const std::int32_t> layer_indices,
                              std::span<const CollaborationMatrix> counts, std::int32_t top_t) {
+  C2R_REQUIRE(layer_indices.size() == counts.size(), kInvalidArgument,
+              "there are counts of {} layers, but {} layer indices", counts.size(),
+              layer_indices.size());
   ShortLists lists;
   for (std::size_t layer = 0; layer < counts.size(); ++layer) {
+    check_is_square(counts[layer]);
     std::int64_t most = 0;
     for (std::int64_t e = 0; e < counts[layer].rows(); ++e) {
       const std::int64_t known = num_observed_collaborators(counts[layer], e);

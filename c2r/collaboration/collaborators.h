@@ -1,4 +1,5 @@
-// Collaborator lists: whom each expert works with most. C2R routing draws from them.
+// Collaborator lists: the experts that each expert is chosen with most often. C2R routing chooses
+// from them.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +16,8 @@ namespace c2r {
 /// Row e ranks the other experts by how often they were chosen together with e, most often first;
 /// equal counts go to the lower id. [num_experts, num_experts - 1]. The first T of a row are the
 /// paper's Top-T list of e.
+///
+/// @throws Error(kInvalidArgument) if `counts` is not square or empty
 ///
 /// Cost: O(num_experts^2 log num_experts).
 Matrix<ExpertId> rank_collaborators(const CollaborationMatrix& counts);
@@ -39,7 +42,8 @@ struct ShortLists {
 /// Counts short lists.
 /// @param layer_indices the model's own index of each layer, for messages. [num_layers]
 /// @param counts [num_layers]
-/// @throws Error(kInvalidArgument) if no token of a layer chose two experts
+/// @throws Error(kInvalidArgument) if no token of a layer chose two experts, if the counts are not
+///         square, or if there are not as many indices as counts
 ShortLists count_short_lists(std::span<const std::int32_t> layer_indices,
                              std::span<const CollaborationMatrix> counts, std::int32_t top_t);
 

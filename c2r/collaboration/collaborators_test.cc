@@ -50,6 +50,16 @@ TEST(CountShortLists, CountsListsThatNeedExpertsNeverMet) {
             "layer 5: no token chose two experts, so nothing is known of collaborators");
 }
 
+TEST(CountShortLists, RefusesPartsThatDoNotFit) {
+  const std::vector<std::int32_t> layers = {3, 4};
+  const std::vector<CollaborationMatrix> one(1, CollaborationMatrix(3, 3)),
+      wide = {CollaborationMatrix(1, 2), CollaborationMatrix(1, 2)};
+  EXPECT_EQ(error_of([&] { (void)count_short_lists(layers, one, 1); }),
+            "there are counts of 1 layers, but 2 layer indices");
+  EXPECT_EQ(error_of([&] { (void)count_short_lists(layers, wide, 1); }),
+            "a collaboration matrix is square, not 1x2");
+}
+
 TEST(CheckTopT, TakesWhatATokenNeedsUpToTheOtherExperts) {
   const TraceHeader header{.num_experts = 8, .top_k = 4};
   EXPECT_EQ(least_top_t(1), 1);

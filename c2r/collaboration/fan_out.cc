@@ -6,6 +6,7 @@
 #include <functional>
 #include <mutex>
 
+#include "c2r/collaboration/checks_internal.h"
 #include "c2r/core/error.h"
 #include "c2r/routing/routing.h"
 #include "c2r/trace/trace_chunks.h"
@@ -60,6 +61,7 @@ std::vector<std::int64_t> count_fan_out(const Trace& trace,
 std::optional<std::vector<std::int64_t>> count_fan_out(
     const CollaborationStatistics& statistics, std::span<const std::int32_t> rank_of_expert) {
   check_ranks_of_experts(rank_of_expert, statistics.header.num_experts);
+  check_extents(statistics, "the statistics");
   if (statistics.header.top_k > 2 || !statistics.has_pairs) return std::nullopt;
   std::vector<std::int64_t> totals;
   for (const CollaborationMatrix& counts : statistics.coactivation) {

@@ -23,8 +23,11 @@ std::vector<std::int64_t> count_fan_out(const Trace& trace,
                                         std::span<const std::int32_t> rank_of_expert,
                                         int num_threads, Progress& progress);
 
-/// The same from pair counts, which are the whole distribution for top_k <= 2 and are not enough
-/// for more: then nothing is returned, and likewise for statistics without pairs.
+/// The same from co-activation counts, which determine it for top_k <= 2 only.
+/// @returns nothing for a larger top_k and for statistics without pairs
+/// @throws Error(kInvalidArgument) as above, or if the parts of the statistics are not of its
+/// layers
+///         and experts
 std::optional<std::vector<std::int64_t>> count_fan_out(
     const CollaborationStatistics& statistics, std::span<const std::int32_t> rank_of_expert);
 

@@ -62,7 +62,7 @@ TEST(LlamaMoeOnRealData, CountsEveryPairOnce) {
   EXPECT_EQ(llama_moe("base").coactivation[0](0, 3), 15105);
 }
 
-// Contiguous halves and quarters; top-2, so pair counts are the whole distribution.
+// Contiguous halves and quarters; top-2, so co-activation counts are the whole distribution.
 TEST(LlamaMoeOnRealData, HasThePublishedFanOut) {
   C2R_SKIP_WITHOUT(llama_moe_matrix("base"));
   const auto mean_fan_out = [](const std::string& matrix, std::int32_t ep_size) {

@@ -1,9 +1,11 @@
+// The metrics of one layer from its counts, and their means over a model.
 #include "c2r/collaboration/metrics.h"
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
+#include "c2r/collaboration/checks_internal.h"
 #include "c2r/collaboration/limits.h"
 
 namespace c2r {
@@ -74,6 +76,7 @@ double imbalance(std::span<const std::int64_t> loads) {
 }
 
 LayerMetrics layer_metrics(const CollaborationMatrix& counts, bool has_pairs) {
+  check_is_square(counts);
   LayerMetrics layer;
   CollaboratorMean mean;
   std::vector<std::int64_t> loads;

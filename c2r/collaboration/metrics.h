@@ -1,4 +1,5 @@
-// What the counts say: how uneven the load is, and how many collaborators an expert really has.
+// Metrics of the co-activation counts: how uneven the load is, and how many collaborators an expert
+// has.
 //
 // For a layer with co-activation counts C, whose diagonal C[e][e] is the load of e:
 //   imbalance                max over e of C[e][e], divided by the mean over e; 1 without any load
@@ -51,11 +52,13 @@ struct ModelMetrics {
   std::vector<LayerMetrics> layers;                  // [num_layers]
 };
 
-/// The largest of `loads`, of experts or of ranks, over their mean; 1.0 is perfect, and what it is
-/// without any load.
+/// @param loads of experts or of ranks
+/// @returns the largest load divided by the mean load; 1, which is perfect, without any load
 double imbalance(std::span<const std::int64_t> loads);
 
-/// The metrics of one layer. @param has_pairs false: only the diagonal of `counts` means anything
+/// The metrics of one layer.
+/// @param has_pairs false: only the diagonal of `counts` means anything
+/// @throws Error(kInvalidArgument) if `counts` is not square
 LayerMetrics layer_metrics(const CollaborationMatrix& counts, bool has_pairs);
 
 /// Cost: O(num_layers * num_experts^2 log num_experts).

@@ -159,7 +159,7 @@ TEST(CountFanOut, CountsDistinctGroups) {
   const Trace trace(path);
   const std::vector<std::int64_t> expected = {1 + 2 + 1 + 0};
   EXPECT_EQ(count_fan_out(trace, groups, 2, progress), expected);
-  // top-2: the pair counts know as much as the trace
+  // top-2: the co-activation counts determine it as the trace does
   EXPECT_EQ(count_fan_out(count_collaboration(trace, 1, progress), groups), expected);
   EXPECT_EQ(testing::error_of([&] {
               count_fan_out(trace, {{0, 1}}, 1, progress);
@@ -169,6 +169,16 @@ TEST(CountFanOut, CountsDistinctGroups) {
               count_fan_out(trace, {{0, 1, -1, 0}}, 1, progress);
             }),
             "rank -1 is not in [0, 1023]");
+}
+
+TEST(Metrics, RefuseCountsThatAreNotSquare) {
+  const CollaborationMatrix wide(3, 4), tall(4, 3);
+  const std::string expected = "a collaboration matrix is square, not 4x3";
+  EXPECT_EQ(testing::error_of([&] { (void)layer_metrics(tall, true); }), expected);
+  EXPECT_EQ(testing::error_of([&] { (void)order_by_collaboration(tall); }), expected);
+  EXPECT_EQ(testing::error_of([&] { (void)rank_collaborators(tall); }), expected);
+  EXPECT_EQ(testing::error_of([&] { (void)layer_metrics(wide, true); }),
+            "a collaboration matrix is square, not 3x4");
 }
 
 }  // namespace

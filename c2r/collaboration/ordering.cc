@@ -1,7 +1,17 @@
+// Average-linkage hierarchical clustering of the experts of a layer, and the order of its leaves.
+//
+// 1. Every expert is a cluster. The similarity of two experts is C[a][b] / sqrt(C[a][a] C[b][b]).
+// 2. The two most similar clusters are joined until one is left. The similarity of a joined cluster
+//    to another is the mean of its two parts', weighted by their sizes.
+// 3. When clusters a and b are joined, each is reversed or not, so that the last expert of a and
+// the
+//    first of b are as similar as possible.
 #include "c2r/collaboration/ordering.h"
 
 #include <algorithm>
 #include <cmath>
+
+#include "c2r/collaboration/checks_internal.h"
 
 namespace c2r {
 namespace {
@@ -87,6 +97,7 @@ class Clusters {
 }  // namespace
 
 std::vector<ExpertId> order_by_collaboration(const CollaborationMatrix& counts) {
+  check_is_square(counts);
   Clusters clusters(counts);
   while (!clusters.is_joined()) clusters.join_most_similar();
   return clusters.take();

@@ -1,4 +1,4 @@
-// An order of the experts in which groups that collaborate stand together, for people to look at.
+// An order of the experts for figures, in which experts that collaborate are neighbours.
 #pragma once
 
 #include <vector>
@@ -12,6 +12,8 @@ namespace c2r {
 /// of a and b is C[a][b] / sqrt(C[a][a] C[b][b]), the cosine of their token sets. Where two
 /// clusters join, each is turned so that the experts that meet are the most similar. The result
 /// is a permutation of the experts and depends on the counts alone; ties go to the lower id.
+///
+/// @throws Error(kInvalidArgument) if `counts` is not square
 ///
 /// Cost: O(num_experts^3) in the worst case, O(num_experts^2) memory: under 0.1 s for 256 experts.
 std::vector<ExpertId> order_by_collaboration(const CollaborationMatrix& counts);

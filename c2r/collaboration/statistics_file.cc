@@ -1,7 +1,9 @@
-// Statistics on disk: the same safetensors conventions as a trace.
+// The statistics file, which follows the safetensors conventions of a trace, and its checks.
 #include <algorithm>
 #include <numeric>
+#include <string_view>
 
+#include "c2r/collaboration/checks_internal.h"
 #include "c2r/collaboration/collaboration.h"
 #include "c2r/collaboration/limits.h"
 #include "c2r/core/error.h"
@@ -14,43 +16,88 @@ namespace c2r {
 namespace {
 
 void check_matrix(const CollaborationMatrix& counts, std::int64_t num_tokens, std::size_t layer,
-                  const std::string& path) {
+                  std::string_view place) {
   for (std::int64_t a = 0; a < counts.rows(); ++a) {
     for (std::int64_t b = a; b < counts.cols(); ++b) {
       const std::int64_t count = counts(a, b);
       C2R_REQUIRE(0 <= count && count <= num_tokens, kInvalidFile,
-                  "{}: layer {}: {} tokens chose experts {} and {}, but the layer saw {}", path,
+                  "{}: layer {}: {} tokens chose experts {} and {}, but the layer saw {}", place,
                   layer, count, a, b, num_tokens);
       C2R_REQUIRE(count == counts(b, a), kInvalidFile,
                   "{}: layer {}: coactivation is not symmetric: {} at [{}, {}], {} at [{}, {}]",
-                  path, layer, count, a, b, counts(b, a), b, a);
+                  place, layer, count, a, b, counts(b, a), b, a);
       const std::int64_t load = std::min(counts(a, a), counts(b, b));
       C2R_REQUIRE(count <= load, kInvalidFile,
                   "{}: layer {}: {} tokens chose experts {} and {}, but only {} chose one of them",
-                  path, layer, count, a, b, load);
+                  place, layer, count, a, b, load);
     }
   }
 }
 
 // A token chooses at most top_k experts, each with at most top_k - 1 others. After check_matrix().
 void check_sums(const CollaborationMatrix& counts, std::int64_t num_tokens, std::int64_t top_k,
-                std::size_t layer, const std::string& path) {
+                std::size_t layer, std::string_view place) {
   std::int64_t num_choices = 0;
   for (std::int64_t e = 0; e < counts.rows(); ++e) {
     const std::int64_t load = counts(e, e);
     const auto row = counts.row(e);
     const std::int64_t others = std::accumulate(row.begin(), row.end(), -load);
     C2R_REQUIRE(others <= (top_k - 1) * load, kInvalidFile,
-                "{}: layer {}: {} tokens of top-{} chose expert {}, but {} others with it", path,
+                "{}: layer {}: {} tokens of top-{} chose expert {}, but {} others with it", place,
                 layer, load, top_k, e, others);
     num_choices += load;
   }
   C2R_REQUIRE(num_choices <= top_k * num_tokens, kInvalidFile,
-              "{}: layer {}: the loads add up to {}, but the layer saw {} tokens of top-{}", path,
+              "{}: layer {}: the loads add up to {}, but the layer saw {} tokens of top-{}", place,
               layer, num_choices, num_tokens, top_k);
 }
 
+// What a reader could not accept of one layer, in a file or before it is written.
+void check_layer(const CollaborationStatistics& statistics, std::size_t layer,
+                 std::string_view place) {
+  const std::int64_t tokens = statistics.num_tokens[layer];
+  C2R_REQUIRE(0 <= tokens && tokens <= kMaxCountedTokens, kInvalidFile,
+              "{}: layer {}: num_tokens is {}, but must be in [0, {}]", place, layer, tokens,
+              kMaxCountedTokens);
+  const CollaborationMatrix& counts = statistics.coactivation[layer];
+  check_matrix(counts, tokens, layer, place);
+  check_sums(counts, tokens, statistics.header.top_k, layer, place);
+}
+
+void check_to_write(const CollaborationStatistics& statistics, std::string_view place) {
+  check_header(statistics.header, place);
+  check_extents(statistics, place);
+  for (std::size_t layer = 0; layer < statistics.coactivation.size(); ++layer) {
+    check_layer(statistics, layer, place);
+    const CollaborationMatrix& counts = statistics.coactivation[layer];
+    for (std::int64_t a = 0; !statistics.has_pairs && a < counts.rows(); ++a) {
+      for (std::int64_t b = 0; b < counts.cols(); ++b) {
+        C2R_REQUIRE(a == b || counts(a, b) == 0, kInvalidArgument,
+                    "{}: layer {}: {} tokens chose experts {} and {}, but the statistics are said "
+                    "to have no pairs",
+                    place, layer, counts(a, b), a, b);
+      }
+    }
+  }
+}
+
 }  // namespace
+
+void check_extents(const CollaborationStatistics& statistics, std::string_view place) {
+  const std::size_t num_layers = statistics.header.layer_indices.size();
+  C2R_REQUIRE(
+      statistics.num_tokens.size() == num_layers && statistics.coactivation.size() == num_layers,
+      kInvalidArgument,
+      "{}: there are numbers of tokens for {} layers and counts for {}, but {} layer indices",
+      place, statistics.num_tokens.size(), statistics.coactivation.size(), num_layers);
+  const std::int64_t num_experts = statistics.header.num_experts;
+  for (std::size_t layer = 0; layer < num_layers; ++layer) {
+    const CollaborationMatrix& counts = statistics.coactivation[layer];
+    C2R_REQUIRE(counts.rows() == num_experts && counts.cols() == num_experts, kInvalidArgument,
+                "{}: layer {}: the counts are {}x{}, but there are {} experts", place, layer,
+                counts.rows(), counts.cols(), num_experts);
+  }
+}
 
 CollaborationStatistics read_statistics(const std::filesystem::path& path) {
   const SafetensorsFile file(path);
@@ -78,18 +125,14 @@ CollaborationStatistics read_statistics(const std::filesystem::path& path) {
         matrix(static_cast<std::int64_t>(e), static_cast<std::int64_t>(e)) = source[e];
       }
     }
-    const std::int64_t tokens = statistics.num_tokens[layer];
-    C2R_REQUIRE(0 <= tokens && tokens <= kMaxCountedTokens, kInvalidFile,
-                "{}: layer {}: num_tokens is {}, but must be in [0, {}]", file.path(), layer,
-                tokens, kMaxCountedTokens);
-    check_matrix(matrix, tokens, layer, file.path());
-    check_sums(matrix, tokens, header.top_k, layer, file.path());
+    check_layer(statistics, layer, file.path());
   }
   return statistics;
 }
 
 void write_statistics(const CollaborationStatistics& statistics,
                       const std::filesystem::path& path) {
+  check_to_write(statistics, path.string());
   const std::int64_t num_layers = statistics.num_layers();
   const std::int64_t num_experts = statistics.header.num_experts;
   std::vector<std::int64_t> counts;
