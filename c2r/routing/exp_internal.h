@@ -1,5 +1,5 @@
 // exp and sigmoid in float whose every rounding is fixed, so that scalar code and vectors of any
-// width agree to the bit. The vector versions in scores_internal.h repeat these steps; a*b+c is
+// width agree to the bit. The vector versions in scores-inl.h repeat these steps; a*b+c is
 // fused, rounded once, in both.
 #pragma once
 

@@ -20,8 +20,9 @@
 HWY_BEFORE_NAMESPACE();
 namespace c2r::HWY_NAMESPACE {
 
-// The keys of a block's experts, computed once because they are read twice or dear, and which of
-// each token's vectors are open to choice.
+// The keys of a block's experts, which are computed once because they are read twice or are
+// expensive, and the open vectors of each token: those of the groups from which experts may be
+// chosen.
 struct ScoredKeys {
   alignas(64) std::int32_t keys[kLanes * kMaxSlots];  // [kLanes, num_slots]
   alignas(64) float group_scores[kMaxSlots];          // [num_groups, kLanes]

@@ -1,3 +1,5 @@
+// The checks of a policy, and the router: its candidate sets are made once, then blocks of tokens
+// go to the widest vectors of the processor.
 #include "c2r/routing/policy.h"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// What the parts of the router share.
+// Declarations that the portable and the vector path of the router share.
 #pragma once
 
 #include <cstdint>
@@ -33,15 +33,16 @@ constexpr bool needs_sum_over_all(const RoutingPolicy& policy) {
 /// @throws Error(kInvalidArgument) naming `token` and the first expert whose logit is not finite
 void check_logits(std::span<const float> row, std::int64_t token);
 
-/// Chooses one token's experts, best first, on any processor: the portable path, and the judge of
-/// tokens whose sort keys say too little.
+/// Chooses one token's experts, best first, on any processor. The portable path does so for every
+/// token, the vector path for tokens whose sort keys are too close to decide.
 /// @param row [num_experts], finite
 /// @param chosen [top_k]
 ///
 /// Cost: O(num_experts) time for small top_k, no allocation.
 void choose_experts(const RouteTask& task, const float* row, std::span<std::int32_t> chosen);
 
-/// Routes all tokens one by one, on any processor. Returns false if a logit is not finite.
+/// Routes all tokens one by one, on any processor.
+/// @returns false if a logit is not finite
 bool route_portably(const RouteTask& task);
 
 /// The same with the widest vectors that this processor has.

@@ -1,4 +1,4 @@
-// The router without vectors.
+// The portable path of the router, which routes tokens one by one without vectors.
 #include <algorithm>
 #include <array>
 #include <bit>

@@ -1,3 +1,4 @@
+// The definition of every routing policy, one token and one choice at a time.
 #include "c2r/routing/policy_reference.h"
 
 #include <algorithm>
@@ -23,7 +24,7 @@ std::size_t size(std::int32_t n) {
 // Less than any score.
 constexpr float kNotAllowed = -std::numeric_limits<float>::infinity();
 
-// What experts are chosen by: the logit, or the sigmoid with its bias.
+// The scores that experts are chosen by: the logit, or the sigmoid with its bias.
 std::vector<float> choice_scores(const RoutingPolicy& policy, std::span<const float> logits) {
   std::vector<float> scores(logits.begin(), logits.end());
   if (policy.scoring != Scoring::kSigmoid) return scores;
@@ -77,7 +78,8 @@ std::vector<std::size_t> choose(const RoutingPolicy& policy, std::span<const flo
   return chosen;
 }
 
-// A half of the numbers, and the other half, added in the same way. As many as a power of two.
+// The sum of the first half plus the sum of the second half, each computed in the same way.
+// @param numbers as many as a power of two
 float sum_of_neighbours(std::span<const float> numbers) {
   if (numbers.size() == 1) return numbers[0];
   const std::size_t half = numbers.size() / 2;

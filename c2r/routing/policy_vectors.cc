@@ -1,6 +1,12 @@
-// The router with vectors: blocks of as many tokens as a vector has lanes. Highway compiles what is
-// between HWY_BEFORE_NAMESPACE and HWY_AFTER_NAMESPACE once per instruction set and picks one at
-// run time.
+// The vector path of the router, which routes tokens in blocks of as many as a vector has lanes.
+//
+// 1. set_block() finds the block's logits, or copies them where the task's memory ends too early.
+// 2. choose() makes sort keys of the logits or scores and selects each token's best keys. Where two
+//    keys are too close to say which score is larger, choose_experts() decides for the token.
+// 3. weigh() computes the weights of the chosen experts, and write_weights() transposes them.
+//
+// Highway compiles the code between HWY_BEFORE_NAMESPACE and HWY_AFTER_NAMESPACE once per
+// instruction set and selects one at run time.
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -38,7 +44,7 @@ bool route_tokens(const RouteTask& task) {
 
 static_assert(HWY_NATIVE_FMA, "as the portable path, or results would depend on the processor");
 
-// kLanes tokens on their way through the router.
+// The state of one block of kLanes tokens while it is routed.
 struct Block {
   std::size_t num_tokens = 0;     // the last block's may be fewer than kLanes
   bool is_bounded = false;        // no two logits of the block differ by more than 86
@@ -47,13 +53,13 @@ struct Block {
   float* topk_weights = nullptr;  // [kLanes, top_k]
   alignas(64) std::int32_t chosen[kMaxTopK * kLanes];  // [top_k, kLanes]
   alignas(64) float weights[kMaxTopK * kLanes];        // [top_k, kLanes]
-  // What the pointers lead to where the task's own memory ends too soon.
+  // Where the pointers above lead if the task's own memory ends before the block does.
   float own_logits[kLanes * kMaxExperts + kMaxUnused];
   ExpertId own_idx[kLanes * kMaxTopK];
   float own_weights[kLanes * kMaxTopK];
 };
 
-// What is the same for every block.
+// The arguments that are the same for every block.
 struct Call {
   const RouteTask& task;
   std::size_t top_k;
@@ -89,7 +95,7 @@ void set_block(const Call& call, std::int64_t first_token, Block& block) {
   set_logits(call, first_token, block);
 }
 
-// Nonzero where two keys of a token do not say which is better.
+// Nonzero where two keys of a token are too close to say which score is larger.
 HWY_INLINE Ints are_close(Ints a, Ints b, const KeyLayout& layout) {
   constexpr IntTag d;
   const Ints differing = hn::And(hn::Xor(a, b), hn::Set(d, layout.kept_bits));
@@ -98,7 +104,7 @@ HWY_INLINE Ints are_close(Ints a, Ints b, const KeyLayout& layout) {
 
 struct Choice {
   Ints best_keys;     // of each token
-  Ints is_undecided;  // nonzero where a token's keys do not decide
+  Ints is_undecided;  // nonzero where a token's keys are too close to decide
 };
 
 // Chooses `count` experts from the source's keys into rows `first_row` on of block.chosen.

@@ -86,7 +86,7 @@ HWY_INLINE void add_exps(const float* row, std::size_t num_used, Floats shift, F
   constexpr std::size_t kVectors = 16 / kLanes;
   Floats terms[kCount];
   for (std::size_t v = 0; v < kCount; ++v) {
-    terms[v] = hn::Sub(shift, hn::LoadU(d, row + v * kLanes));  // the load comes with it
+    terms[v] = hn::Sub(shift, hn::LoadU(d, row + v * kLanes));  // the instruction includes the load
   }
   exp_of_negated<kCount, kIsBounded>(terms);
   for (std::size_t v = 0; v < kCount; ++v) {

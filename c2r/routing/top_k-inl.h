@@ -41,11 +41,11 @@ using FloatTag = hn::FixedTag<float, kLanes>;
 using Ints = hn::Vec<IntTag>;
 using Floats = hn::Vec<FloatTag>;
 
-// No key: below that of any finite score.
+// Stands for no key; it is below the key of any finite score.
 inline constexpr std::int32_t kNoKey = std::numeric_limits<std::int32_t>::min();
 
-// The lists on their way from one per lane to one per token: list g's rows are its keys, best
-// first, and, at row `capacity`, the best key that did not fit, kNoKey if all did.
+// The sorted lists while they are merged from one per lane into one per token. The rows of list g
+// are its keys, best first; row `capacity` is the best key that did not fit, or kNoKey if all did.
 struct Lists {
   std::size_t capacity;  // a power of two <= kMaxTopK
   alignas(64) std::int32_t keys[kLanes / 2 * (kMaxTopK + 1) * kLanes];

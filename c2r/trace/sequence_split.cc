@@ -1,3 +1,4 @@
+// The parts of a trace as ranges of tokens.
 #include "c2r/trace/sequence_split.h"
 
 #include "c2r/core/enum_names.h"

@@ -1,4 +1,4 @@
-// Parts of a trace: to fit on one and report on another.
+// Splits of a trace into parts, so that a plan is fitted on one part and reported on another.
 #pragma once
 
 #include <array>
@@ -18,29 +18,36 @@ struct TokenRange {
   bool operator==(const TokenRange&) const = default;
 };
 
-/// Whole sequences, by their number. Even and odd ones have the same distribution; the halves may
-/// not, where a trace is sorted by subject, and so show how a fit survives a change of traffic.
+/// A part of a trace: whole sequences, by their number. Even and odd sequences have the same
+/// distribution. The halves of a trace that is sorted by subject have not, so they show how well a
+/// plan does after the traffic has changed.
 enum class SequencePart { kAll, kEven, kOdd, kFirstHalf, kSecondHalf };
 
-/// "all", "even", "odd", "first-half", "second-half".
+/// @returns "all", "even", "odd", "first-half" or "second-half"
 std::string_view name_of(SequencePart part);
+
+/// @returns the part of that name
 /// @throws Error(kInvalidArgument), listing the names
 SequencePart parse_sequence_part(std::string_view name);
 
-/// What is left for reporting after fitting on `part`: the other sequences; of kAll, all of them.
+/// @returns the part to report on after fitting on `part`: the other sequences, for kAll all of
+/// them
 SequencePart other_part(SequencePart part);
 
-/// Whether a sequence can be in both parts.
+/// @returns whether a sequence can be in both parts
 bool overlap(SequencePart a, SequencePart b);
 
-/// The tokens of the part, in order, neighbours joined. The first half has the middle sequence.
+/// @returns the tokens of the part in ascending order, where adjacent sequences are one range. The
+///          middle one of an odd number of sequences is in the first half.
 std::vector<TokenRange> ranges_of(const Trace& trace, SequencePart part);
 
-/// Deals the sequences of `ranges` (of ranges_of()) out in turn, for fitting on one half of a part
+/// Assigns the sequences of `ranges` alternately to two halves, for fitting on one half of a part
 /// and measuring on the other.
+/// @param ranges as ranges_of() returns them
 std::array<std::vector<TokenRange>, 2> alternate_sequences(const Trace& trace,
                                                            std::span<const TokenRange> ranges);
 
+/// @returns the tokens of all ranges together
 std::int64_t num_tokens_in(std::span<const TokenRange> ranges);
 
 }  // namespace c2r

@@ -1,3 +1,4 @@
+// The temporary file behind TraceWriter, and the tensors in it.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -55,16 +56,16 @@ void SpillFile::read(std::int64_t offset, std::span<std::byte> bytes) const {
 void SpilledTensor::append(std::span<const std::byte> bytes, SpillFile& spill) {
   buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
   if (buffer_.size() < kBufferBytes) return;
-  pieces_.push_back({spill.append(buffer_), buffer_.size()});
+  blocks_.push_back({spill.append(buffer_), buffer_.size()});
   buffer_.clear();
 }
 
 void SpilledTensor::copy_to(AtomicFile& file, const SpillFile& spill) const {
-  std::vector<std::byte> piece;
-  for (const auto& [offset, num_bytes] : pieces_) {
-    piece.resize(num_bytes);
-    spill.read(offset, piece);
-    file.write(piece);
+  std::vector<std::byte> block;
+  for (const auto& [offset, num_bytes] : blocks_) {
+    block.resize(num_bytes);
+    spill.read(offset, block);
+    file.write(block);
   }
   file.write(buffer_);
 }

@@ -3,8 +3,7 @@
 // A trace is a safetensors file (docs/formats.md). For MoE layer i, counted from 0:
 //   layers.{i}.topk_idx      U8 or U16 [num_tokens, top_k]; the type's largest value = no expert
 //   layers.{i}.topk_weights  F16 [num_tokens, top_k], optional, for all layers or none
-//   sequence_starts          I64 [num_sequences], ascending from 0: row of each first token;
-//   optional
+//   sequence_starts          I64 [num_sequences], optional: row of each sequence's first token
 // and the metadata of TraceHeader. Ids are logical: an expert keeps its id wherever it is placed.
 #pragma once
 
@@ -74,9 +73,11 @@ class Trace {
   const TraceHeader& header() const { return header_; }
   std::int64_t num_tokens() const { return num_tokens_; }
   bool has_weights() const { return has_weights_; }
-  /// Row of each sequence's first token; {0} if the file does not say, {} without tokens.
+  /// @returns the row of each sequence's first token; {0} if the file does not say, {} without
+  /// tokens
   std::span<const std::int64_t> sequence_starts() const { return sequence_starts_; }
 
+  /// The ids of a layer as they are stored, unchecked.
   /// @throws Error(kInvalidArgument) if there is no such layer
   StoredTopkIdx stored_topk_idx(std::int64_t layer) const;
 
@@ -103,8 +104,8 @@ class Trace {
 };
 
 /// Writes a trace as its tokens become known, in memory that does not grow with their number:
-/// they are spilled to a nameless temporary file beside `path`, in pieces that finish() joins.
-/// Without finish() nothing is left behind.
+/// tokens go to a temporary file without a name in the folder of `path`, and finish() writes the
+/// trace from it. Without finish() nothing is left behind.
 class TraceWriter {
  public:
   /// @throws Error(kInvalidFile) if the header is not valid or the folder cannot be written to
@@ -124,7 +125,7 @@ class TraceWriter {
   void append(std::int64_t layer, std::span<const ExpertId> topk_idx,
               std::span<const float> topk_weights, std::string_view place);
 
-  /// Of layer 0, so far.
+  /// @returns the tokens that were appended to layer 0 so far
   std::int64_t num_tokens() const;
 
   /// Says that a new sequence starts with the next token that is appended to layer 0.

@@ -1,3 +1,4 @@
+// Chunks of a trace, and the loop over them on several threads.
 #include "c2r/trace/trace_chunks.h"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// Walking a trace in pieces that fit the caches, on several threads.
+// Iteration over the tokens of a trace in chunks that fit the caches, on several threads.
 #pragma once
 
 #include <cstdint>
@@ -22,12 +22,13 @@ struct TraceChunk {
 /// No chunk or piece has more tokens, so 32 bits count whatever happens at most once a token.
 inline constexpr std::int64_t kMaxChunkTokens = 1 << 16;
 
-/// Cuts ranges into pieces of at most kMaxChunkTokens, in order.
+/// Splits ranges into pieces of at most kMaxChunkTokens tokens, in the same order.
 std::vector<TokenRange> pieces_of(std::span<const TokenRange> ranges);
 
 /// Calls `body(chunk, thread)` for chunks that together cover every token of every layer once;
-/// `thread`, in [0, num_threads), names scratch space. Throws what the first chunk's body threw
-/// (parallel_for). Reports the chunks done to `progress`.
+/// `thread`, in [0, num_threads), tells threads apart that use scratch memory of their own. Reports
+/// the number of finished chunks to `progress`.
+/// @throws what the body threw for the first chunk that failed (parallel_for())
 void for_each_chunk(const Trace& trace, int num_threads, Progress& progress,
                     const std::function<void(const TraceChunk& chunk, int thread)>& body);
 

@@ -1,3 +1,4 @@
+// The header of a trace or of statistics as metadata of a safetensors file, and its checks.
 #include "c2r/trace/trace_metadata.h"
 
 #include <algorithm>

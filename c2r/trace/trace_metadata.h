@@ -12,11 +12,14 @@ namespace c2r {
 
 inline constexpr std::string_view kTraceFormat = "c2r.trace", kStatisticsFormat = "c2r.statistics";
 
-/// The `__metadata__` of a file of this `format`, one of the two.
+/// @param format kTraceFormat or kStatisticsFormat
+/// @returns the `__metadata__` of such a file
 std::map<std::string, std::string> trace_metadata(const TraceHeader& header,
                                                   std::string_view format);
 
-/// Reads it back. @param what the format in words, for the message: "a routing trace"
+/// Reads the header out of the metadata of a file.
+/// @param format the one that the file must have
+/// @param what the format in words, for the message: "a routing trace"
 /// @throws Error(kInvalidFile) if it is another format or version, or a value is not valid
 TraceHeader read_trace_metadata(const SafetensorsFile& file, std::string_view format,
                                 std::string_view what);
