@@ -37,7 +37,7 @@ void export_file(const ExportFileOptions& options) {
   for (const std::string& warning : file.warnings) std::cerr << "warning: " << warning << "\n";
   if (options.output.empty()) return;
   std::cerr << fmt::format("load it on {} ranks with: {}\n", plan.cluster.ep_size(),
-                           target.file.usage(plan, options.output));
+                           export_usage(target, plan, options.output));
 }
 
 std::string targets_text() {

@@ -60,10 +60,10 @@ struct PlacementFile {
   std::string_view name;    // the target of `c2r export`; NAME-placement is the format of an import
   std::string_view suffix;  // of the file's name, with the dot
 
-  /// How the engine, on as many ranks as the plan has, is told to load the file at `path`.
+  /// As export_usage(), of a valid plan.
   std::string (*usage)(const Plan& plan, std::string_view path);
 
-  /// The bytes of the file. @param plan valid
+  /// The bytes of the file, of a valid plan. Called through export_plan().
   /// @throws Error(kUnsupported) if the file cannot express the plan
   std::string (*write)(const Plan& plan, const ExportOptions& options);
 

@@ -116,6 +116,11 @@ Export export_plan(const ExportTarget& target, const Plan& plan, const ExportOpt
   return result;
 }
 
+std::string export_usage(const ExportTarget& target, const Plan& plan, std::string_view path) {
+  check_plan(plan);
+  return target.file.usage(plan, path);
+}
+
 void validate_export(const ExportTarget& target, std::string_view bytes, const Plan& plan,
                      std::string_view place) {
   const std::vector<Placement> found = read_placements(target.file, bytes, map_shape(plan), place);

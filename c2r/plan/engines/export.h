@@ -26,6 +26,11 @@ struct Export {
 ///         or layers with different numbers of slots
 Export export_plan(const ExportTarget& target, const Plan& plan, const ExportOptions& options);
 
+/// @param path of the file that export_plan() made
+/// @returns how the target's engine, on as many ranks as the plan has, is told to load it
+/// @throws Error(kInvalidArgument) if the plan is not valid
+std::string export_usage(const ExportTarget& target, const Plan& plan, std::string_view path);
+
 /// Checks that `bytes` are a valid file for the target and say what the plan says.
 /// @throws Error(kInvalidFile), naming what is not valid, or the first layer and rank that differ
 void validate_export(const ExportTarget& target, std::string_view bytes, const Plan& plan,

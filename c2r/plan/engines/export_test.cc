@@ -203,7 +203,7 @@ TEST(Export, WarnsThatTheConstraintStaysBehind) {
 TEST(Export, SaysHowTheEngineLoadsThePlan) {
   Plan plan = unconstrained_plan();
   const auto usage = [&](std::string_view target) {
-    return find_export_target(target).file.usage(plan, "a/map");
+    return export_usage(find_export_target(target), plan, "a/map");
   };
   EXPECT_EQ(usage("vllm-49572"),
             "--enable-expert-parallel --enable-eplb --eplb-config.num_redundant_experts 0 "
@@ -219,6 +219,8 @@ TEST(Export, SaysHowTheEngineLoadsThePlan) {
             "--eplb-config.initial_mapping_path a/map "
             "--eplb-config.disable_online_rebalancing true");
   EXPECT_EQ(usage("tensorrt-llm"), "moe_config: {backend: WIDEEP, load_balancer: a/map}");
+  plan.layers.clear();
+  EXPECT_NE(error_of([&] { (void)usage("sglang"); }), "no error");
 }
 
 TEST(Export, SaysWhatItCannotWrite) {
