@@ -5,6 +5,7 @@
 #include <numeric>
 #include <span>
 
+#include "c2r/core/at.h"
 #include "c2r/core/testing.h"
 #include "c2r/import/import.h"
 #include "c2r/placement/optimize.h"
@@ -52,9 +53,8 @@ Reached fit_and_measure(const Trace& trace, const Case& problem,
   };
   NoProgress progress;
   const auto fitted = optimize_placements(
-      std::ssize(layers),
-      [&](std::int64_t i) { return sets(layers[std::size_t(i)], SequencePart::kEven); }, cluster,
-      objective, {.num_threads = 2}, progress);
+      std::ssize(layers), [&](std::int64_t i) { return sets(at(layers, i), SequencePart::kEven); },
+      cluster, objective, {.num_threads = 2}, progress);
   Reached mean;
   for (std::size_t i = 0; i < layers.size(); ++i) {
     EXPECT_TRUE(fitted[i].meets_bounds) << "layer " << layers[i];

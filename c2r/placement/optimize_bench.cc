@@ -6,6 +6,7 @@
 #include <set>
 #include <vector>
 
+#include "c2r/core/at.h"
 #include "c2r/placement/optimize.h"
 #include "c2r/placement/search/optimize_problems_internal.h"
 
@@ -33,8 +34,8 @@ bool is_as_defined(const TokenSets& sets, const OptimizedPlacement& result) {
   std::int64_t copies = 0;
   for (std::int64_t set = 0; set < sets.num_sets(); ++set) {
     std::set<RankId> visited;
-    for (const ExpertId e : sets.experts.row(set)) visited.insert(ranks[index(e)][0]);
-    copies += std::ssize(visited) * sets.multiplicity[std::size_t(set)];
+    for (const ExpertId e : sets.experts.row(set)) visited.insert(at(ranks, e)[0]);
+    copies += std::ssize(visited) * at(sets.multiplicity, set);
   }
   const double expected = static_cast<double>(copies) / static_cast<double>(sets.num_tokens);
   return std::abs(result.copies_per_token - expected) < 1e-9;
@@ -51,9 +52,9 @@ void run(benchmark::State& state, const Problem& problem, const PlacementObjecti
   NoProgress progress;
   for (auto _ : state) {
     results = optimize_placements(
-        problem.num_layers, [&](std::int64_t layer) { return layers[std::size_t(layer)]; },
-        problem.cluster, objective,
-        {.redundant_slots_per_rank = problem.redundant_slots_per_rank, .num_threads = 1}, progress);
+        problem.num_layers, [&](std::int64_t layer) { return at(layers, layer); }, problem.cluster,
+        objective, {.redundant_slots_per_rank = problem.redundant_slots_per_rank, .num_threads = 1},
+        progress);
   }
   double copies = 0, imbalance = 0, gap = 0;
   for (std::size_t layer = 0; layer < layers.size(); ++layer) {

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "c2r/core/at.h"
 #include "c2r/core/rng.h"
 #include "c2r/core/testing.h"
 #include "c2r/placement/cost/reach.h"
@@ -48,8 +49,8 @@ double least_value(const TokenSets& sets, const Cluster& cluster,
     Placement placement{.num_experts = 8, .slots = {ep_size, slots}};
     std::vector<std::int32_t> next(std::size_t(ep_size), 0);
     for (std::int32_t e = 0; e < 8; ++e) {
-      const std::int32_t rank = rank_of[std::size_t(e)];
-      placement.slots(rank, next[std::size_t(rank)]++) = ExpertId{e};
+      const std::int32_t rank = at(rank_of, e);
+      placement.slots(rank, at(next, rank)++) = ExpertId{e};
     }
     const auto met = measure_placement(sets, cluster, objective, placement);
     if (met.meets_bounds) least = std::min(least, met.value);
@@ -94,7 +95,7 @@ TEST(Goals, PredictTheTimeThatTheVolumeModelDoes) {
     const auto result = optimize_placement(sets, cluster, objective, {.effort = 0.01});
     ReachCounter counter(result.placement, {.cluster = cluster});
     for (std::int64_t set = 0; set < sets.num_sets(); ++set) {
-      Matrix<ExpertId> tokens(sets.multiplicity[std::size_t(set)], sets.top_k());
+      Matrix<ExpertId> tokens(at(sets.multiplicity, set), sets.top_k());
       for (std::int64_t t = 0; t < tokens.rows(); ++t) {
         std::ranges::copy(sets.experts.row(set), tokens.row(t).begin());
       }
@@ -195,7 +196,7 @@ TEST(CopyBounds, AreBelowEveryPlacementWithReplicas) {
     for (int id = 0; id < num_placements; ++id) {
       Placement placement{.num_experts = 5, .slots = {ep_size, 3}};
       for (int rank = 0, rest = id; rank < ep_size; ++rank, rest /= 10) {
-        std::ranges::transform(columns[std::size_t(rest % 10)], placement.slots.row(rank).begin(),
+        std::ranges::transform(at(columns, rest % 10), placement.slots.row(rank).begin(),
                                [](int e) { return ExpertId{e}; });
       }
       const auto hosts = ranks_of_experts(placement);

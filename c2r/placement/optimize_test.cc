@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "c2r/core/at.h"
 #include "c2r/core/error.h"
 #include "c2r/core/rng.h"
 #include "c2r/core/testing.h"
@@ -31,7 +32,7 @@ std::vector<std::int32_t> random_groups(std::int32_t num_items, std::int32_t num
                                         std::mt19937_64& rng) {
   std::vector<std::int32_t> groups(static_cast<std::size_t>(num_items));
   for (std::int32_t item = 0; item < num_items; ++item) {
-    groups[std::size_t(item)] = item % num_groups;
+    at(groups, item) = item % num_groups;
   }
   shuffle(std::span(groups), rng);
   return groups;
@@ -93,8 +94,8 @@ TEST(PartitionLevel, TracksWhatRecountingGives) {
       EXPECT_EQ(level.cost(), copies_of(sets, groups));
       const auto a = std::int32_t(uniform_below(std::uint64_t(num_items), rng));
       const auto b = std::int32_t(uniform_below(std::uint64_t(num_items), rng));
-      if (groups[std::size_t(a)] == groups[std::size_t(b)]) continue;
-      std::swap(groups[std::size_t(a)], groups[std::size_t(b)]);
+      if (at(groups, a) == at(groups, b)) continue;
+      std::swap(at(groups, a), at(groups, b));
       EXPECT_EQ(level.cost() + level.swap_delta(a, b), copies_of(sets, groups));
       const std::int64_t inside = pair_level.cost() + pair_level.swap_delta(a, b);
       level.swap(a, b), pair_level.swap(a, b);
@@ -268,7 +269,7 @@ TEST(Optimize, SketchesTheLayersThatItCameTooLateFor) {
   NoProgress progress;
   const auto layers = optimize_placements(3, load, flat(4), {}, {.stop = &stop}, progress);
   for (std::int64_t layer = 0; layer < 3; ++layer) {
-    const auto& result = layers[std::size_t(layer)];
+    const auto& result = at(layers, layer);
     const auto contiguous = measure_placement(load(layer), flat(4), {}, place_contiguous(16, 4));
     EXPECT_LT(result.copy_cost, 0.99 * contiguous.copy_cost);
     EXPECT_TRUE(result.is_cut_short);

@@ -1,7 +1,9 @@
+// The invariants of placements, and the two ways to look at one: by rank and by expert.
 #include "c2r/placement/placement.h"
 
 #include <algorithm>
 
+#include "c2r/core/at.h"
 #include "c2r/core/error.h"
 
 namespace c2r {
@@ -18,7 +20,7 @@ void check_slots(const Placement& placement) {
                   placement.num_experts - 1);
       C2R_REQUIRE(std::find(row.begin(), slot, *slot) == slot, kInvalidArgument,
                   "rank {} holds expert {} twice", r, expert);
-      ++replicas[index(*slot)];
+      ++at(replicas, *slot);
     }
   }
   const auto missing = std::ranges::find(replicas, 0);
@@ -42,10 +44,38 @@ std::vector<std::vector<RankId>> ranks_of_experts(const Placement& placement) {
   std::vector<std::vector<RankId>> ranks(static_cast<std::size_t>(placement.num_experts));
   for (std::int32_t r = 0; r < placement.ep_size(); ++r) {
     for (const ExpertId e : placement.slots.row(r)) {
-      if (e != kNoExpert) ranks[index(e)].push_back(RankId{r});
+      if (e != kNoExpert) at(ranks, e).push_back(RankId{r});
     }
   }
   return ranks;
+}
+
+std::vector<RankId> rank_of(const Placement& placement) {
+  std::vector<RankId> ranks;
+  for (const auto& hosts : ranks_of_experts(placement)) {
+    C2R_REQUIRE(hosts.size() == 1, kInvalidArgument,
+                "expert {} is on {} ranks, but only placements without replicas have one rank an "
+                "expert",
+                ranks.size(), hosts.size());
+    ranks.push_back(hosts[0]);
+  }
+  return ranks;
+}
+
+Placement placement_of_ranks(std::int32_t num_experts,
+                             std::span<const std::vector<std::int32_t>> experts_of_rank) {
+  const std::int64_t num_slots = experts_of_rank.empty() ? 0 : std::ssize(experts_of_rank[0]);
+  Placement placement{.num_experts = num_experts,
+                      .slots = {std::ssize(experts_of_rank), num_slots, kNoExpert}};
+  for (std::int64_t rank = 0; rank < placement.slots.rows(); ++rank) {
+    const auto& experts = at(experts_of_rank, rank);
+    C2R_REQUIRE(std::ssize(experts) == num_slots, kInvalidArgument,
+                "rank {} holds {} experts, but rank 0 holds {}: every rank needs as many", rank,
+                experts.size(), num_slots);
+    std::ranges::transform(experts, placement.slots.row(rank).begin(),
+                           [](std::int32_t e) { return ExpertId{e}; });
+  }
+  return placement;
 }
 
 Placement place_contiguous(std::int32_t num_experts, std::int32_t ep_size) {

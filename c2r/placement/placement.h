@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "c2r/core/ids.h"
@@ -32,6 +33,17 @@ bool has_replicas(const Placement& placement);
 
 /// The ranks that host each expert, ascending. [num_experts]
 std::vector<std::vector<RankId>> ranks_of_experts(const Placement& placement);
+
+/// The rank of each expert of a placement without replicas. [num_experts]
+/// @throws Error(kInvalidArgument), naming the expert, if one is on no rank or on several
+std::vector<RankId> rank_of(const Placement& placement);
+
+/// The placement whose rank r holds `experts_of_rank[r]`, in the order given.
+/// @param experts_of_rank [ep_size], all of the same length; whether the experts make a valid
+///        placement is check_placement()'s business
+/// @throws Error(kInvalidArgument), naming the rank, if the lengths differ
+Placement placement_of_ranks(std::int32_t num_experts,
+                             std::span<const std::vector<std::int32_t>> experts_of_rank);
 
 /// Expert e on rank e / (num_experts / ep_size): what engines do without a placement.
 /// @throws Error(kInvalidArgument) if `num_experts` is not a multiple of `ep_size`

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "c2r/collaboration/collaboration.h"
+#include "c2r/core/at.h"
 #include "c2r/core/rng.h"
 #include "c2r/import/import.h"
 #include "c2r/placement/placement.h"
@@ -19,12 +20,8 @@ namespace c2r::testing {
 /// A placement from the experts of each rank, checked.
 inline Placement make_placement(std::int32_t num_experts,
                                 std::initializer_list<std::initializer_list<int>> ranks) {
-  Placement placement{.num_experts = num_experts,
-                      .slots = {std::ssize(ranks), std::ssize(*ranks.begin())}};
-  auto slot = placement.slots.all().begin();
-  for (const auto& rank : ranks) {
-    for (const int e : rank) *slot++ = ExpertId{e};
-  }
+  const std::vector<std::vector<std::int32_t>> experts_of_rank(ranks.begin(), ranks.end());
+  const Placement placement = placement_of_ranks(num_experts, experts_of_rank);
   check_placement(placement);
   return placement;
 }
@@ -41,16 +38,13 @@ inline Placement random_placement(std::int32_t num_experts, std::int32_t ep_size
   shuffle(std::span(order), rng);
   std::vector<std::vector<std::int32_t>> ranks(static_cast<std::size_t>(ep_size));
   for (std::size_t i = 0; i < order.size(); ++i) ranks[i % ranks.size()].push_back(order[i]);
-  Placement placement{.num_experts = num_experts, .slots = {ep_size, slots}};
   for (std::size_t r = 0; r < ranks.size(); ++r) {
     while (std::ssize(ranks[r]) < slots) {
       const auto e = std::int32_t(uniform_below(std::uint64_t(num_experts), rng));
       if (std::find(ranks[r].begin(), ranks[r].end(), e) == ranks[r].end()) ranks[r].push_back(e);
     }
-    for (int s = 0; s < slots; ++s) {
-      placement.slots(std::int64_t(r), s) = ExpertId{ranks[r][std::size_t(s)]};
-    }
   }
+  const Placement placement = placement_of_ranks(num_experts, ranks);
   check_placement(placement);
   return placement;
 }
@@ -64,7 +58,7 @@ inline std::vector<ExpertId> random_choices(std::int32_t num_experts, std::int32
   std::vector<ExpertId> choices;
   for (std::int32_t k = 0; k < top_k; ++k) {
     const bool is_masked = k >= num_experts || uniform_below(8, rng) == 0;
-    choices.push_back(is_masked ? kNoExpert : ExpertId{order[std::size_t(k)]});
+    choices.push_back(is_masked ? kNoExpert : ExpertId{at(order, k)});
   }
   return choices;
 }

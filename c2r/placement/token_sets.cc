@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "c2r/core/at.h"
 #include "c2r/core/error.h"
 #include "c2r/core/rng.h"
 #include "c2r/trace/trace_chunks.h"
@@ -47,7 +48,7 @@ void TokenSetBuilder::add(MatrixView<const ExpertId> topk_idx) {
     }
     if (size == 0) continue;
     std::fill(key.begin() + static_cast<std::ptrdiff_t>(size), key.end(), kNoKey);
-    ++multiplicity_[static_cast<std::size_t>(find_or_insert(key))];
+    ++at(multiplicity_, find_or_insert(key));
   }
 }
 
@@ -100,12 +101,12 @@ TokenSets TokenSetBuilder::finish() const {
                  .experts = {std::ssize(order), top_k_, kNoExpert}};
   sets.multiplicity.reserve(order.size());
   for (std::int64_t row = 0; row < std::ssize(order); ++row) {
-    const std::int32_t set = order[static_cast<std::size_t>(row)].second;
+    const std::int32_t set = at(order, row).second;
     auto out = sets.experts.row(row).begin();
     for (const std::uint16_t e : key(set)) {
       if (e != kNoKey) *out++ = ExpertId{e};
     }
-    sets.multiplicity.push_back(multiplicity_[static_cast<std::size_t>(set)]);
+    sets.multiplicity.push_back(at(multiplicity_, set));
   }
   return sets;
 }
@@ -139,7 +140,7 @@ std::vector<std::int64_t> expert_loads(const TokenSets& sets) {
   std::vector<std::int64_t> loads(static_cast<std::size_t>(sets.num_experts));
   for (std::int64_t set = 0; set < sets.num_sets(); ++set) {
     for (const ExpertId e : sets.experts.row(set)) {
-      if (e != kNoExpert) loads[index(e)] += sets.multiplicity[static_cast<std::size_t>(set)];
+      if (e != kNoExpert) at(loads, e) += at(sets.multiplicity, set);
     }
   }
   return loads;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "c2r/core/at.h"
 #include "c2r/core/error.h"
 #include "c2r/core/rng.h"
 #include "c2r/placement/baselines/spectral.h"
@@ -70,7 +71,7 @@ Placement deal(const BaselineProblem& problem, std::span<const std::int32_t> ord
     const std::int64_t rank = slot % ep_size, position = slot / ep_size;
     const auto held = placement.slots.row(rank).first(static_cast<std::size_t>(position));
     const bool is_spare = slot >= problem.num_experts();
-    ExpertId expert{is_spare ? next() : order[static_cast<std::size_t>(slot)]};
+    ExpertId expert{is_spare ? next() : at(order, slot)};
     while (holds(held, expert)) expert = ExpertId{next()};
     placement.slots(rank, position) = expert;
   }
@@ -151,13 +152,11 @@ Placement place_affinity(const BaselineProblem& problem) {
   const std::int32_t ep_size = problem.cluster.ep_size(), size = problem.slots_per_rank;
   const auto group_of =
       group_by_affinity(problem.counts, {.num_groups = ep_size, .min = size, .max = size});
-  Placement placement{.num_experts = problem.num_experts(), .slots = {ep_size, size}};
-  std::vector<std::int64_t> filled(static_cast<std::size_t>(ep_size));
+  std::vector<std::vector<std::int32_t>> experts_of_rank(static_cast<std::size_t>(ep_size));
   for (std::int32_t e = 0; e < problem.num_experts(); ++e) {
-    const std::int32_t group = group_of[static_cast<std::size_t>(e)];
-    placement.slots(group, filled[static_cast<std::size_t>(group)]++) = ExpertId{e};
+    at(experts_of_rank, at(group_of, e)).push_back(e);
   }
-  return placement;
+  return placement_of_ranks(problem.num_experts(), experts_of_rank);
 }
 
 }  // namespace c2r

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "c2r/core/at.h"
 #include "c2r/core/testing.h"
 #include "c2r/placement/cost/volume.h"
 #include "c2r/placement/testing_internal.h"
@@ -22,7 +23,7 @@ std::int64_t pairs_between_ranks(const CollaborationMatrix& counts, const Placem
   std::int64_t pairs = 0;
   for (std::int64_t a = 0; a < counts.rows(); ++a) {
     for (std::int64_t b = 0; b < a; ++b) {
-      if (ranks[std::size_t(a)] != ranks[std::size_t(b)]) pairs += counts(a, b);
+      if (at(ranks, a) != at(ranks, b)) pairs += counts(a, b);
     }
   }
   return pairs;

@@ -4,6 +4,7 @@
 #include <optional>
 #include <tuple>
 
+#include "c2r/core/at.h"
 #include "c2r/core/error.h"
 #include "c2r/placement/baselines/baselines.h"
 #include "c2r/placement/baselines/eplb.h"
@@ -17,7 +18,7 @@ class Repair {
       : problem_(problem),
         slots_(slots.begin(), slots.end()),
         num_replicas_(static_cast<std::size_t>(problem.num_experts())) {
-    for (const ExpertId e : slots) ++num_replicas_[index(e)];
+    for (const ExpertId e : slots) ++at(num_replicas_, e);
   }
 
   void run() {
@@ -50,7 +51,7 @@ class Repair {
   }
   double load(ExpertId e) const {
     const auto i = static_cast<std::int64_t>(index(e));
-    return static_cast<double>(problem_.counts(i, i)) / num_replicas_[index(e)];
+    return static_cast<double>(problem_.counts(i, i)) / at(num_replicas_, e);
   }
 
   std::optional<std::size_t> best_exchange(std::size_t slot) const {
@@ -75,8 +76,8 @@ class Repair {
       if (!hottest || load(ExpertId{e}) > load(*hottest)) hottest = ExpertId{e};
     }
     C2R_ASSERT(hottest.has_value());  // slots_per_rank <= num_experts, and one expert is repeated
-    --num_replicas_[index(slots_[slot])];
-    ++num_replicas_[index(*hottest)];
+    --at(num_replicas_, slots_[slot]);
+    ++at(num_replicas_, *hottest);
     slots_[slot] = *hottest;
   }
 

@@ -16,13 +16,13 @@ class PartitionSearch {
         groups_(static_cast<std::size_t>(num_groups)) {}
 
   /// The groups with most pairs inside; of equals the one whose group numbers are first in order.
-  std::vector<std::vector<std::int64_t>> run() {
+  std::vector<std::vector<std::int32_t>> run() {
     descend(0, 0);
     return best_groups_;
   }
 
  private:
-  void descend(std::int64_t expert, std::int64_t pairs_inside) {
+  void descend(std::int32_t expert, std::int64_t pairs_inside) {
     if (expert == counts_.rows()) {
       if (pairs_inside > best_pairs_) best_pairs_ = pairs_inside, best_groups_ = groups_;
       return;
@@ -31,7 +31,7 @@ class PartitionSearch {
       if (group.size() == group_size_) continue;
       const bool opens_group = group.empty();
       std::int64_t gain = 0;
-      for (const std::int64_t other : group) gain += counts_(expert, other);
+      for (const std::int32_t other : group) gain += counts_(expert, other);
       group.push_back(expert);
       descend(expert + 1, pairs_inside + gain);
       group.pop_back();
@@ -41,21 +41,15 @@ class PartitionSearch {
 
   MatrixView<const std::int64_t> counts_;
   std::size_t group_size_;
-  std::vector<std::vector<std::int64_t>> groups_, best_groups_;
+  std::vector<std::vector<std::int32_t>> groups_, best_groups_;
   std::int64_t best_pairs_ = -1;
 };
 
 }  // namespace
 
 Placement place_exhaustive(const BaselineProblem& problem) {
-  const std::int32_t ep_size = problem.cluster.ep_size();
-  Placement placement{.num_experts = problem.num_experts(),
-                      .slots = {ep_size, problem.slots_per_rank}};
-  auto slot = placement.slots.all().begin();
-  for (const auto& group : PartitionSearch(problem.counts, ep_size).run()) {
-    for (const std::int64_t e : group) *slot++ = ExpertId{static_cast<std::int32_t>(e)};
-  }
-  return placement;
+  return placement_of_ranks(problem.num_experts(),
+                            PartitionSearch(problem.counts, problem.cluster.ep_size()).run());
 }
 
 }  // namespace c2r

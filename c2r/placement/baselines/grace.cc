@@ -5,6 +5,7 @@
 #include <numeric>
 #include <optional>
 
+#include "c2r/core/at.h"
 #include "c2r/core/error.h"
 #include "c2r/placement/baselines/baselines.h"
 #include "c2r/placement/baselines/spectral.h"
@@ -29,14 +30,14 @@ std::vector<Experts> split(MatrixView<const std::int64_t> counts, const Experts&
   Matrix<std::int64_t> affinity(n, n);
   for (std::int64_t a = 0; a < n; ++a) {
     for (std::int64_t b = 0; b < n; ++b) {
-      affinity(a, b) = counts(experts[std::size_t(a)], experts[std::size_t(b)]);
+      affinity(a, b) = counts(at(experts, a), at(experts, b));
     }
   }
   const auto group_of =
       group_by_affinity(affinity, graceful_sizes(experts.size(), num_groups, capacity));
   std::vector<Experts> groups(static_cast<std::size_t>(num_groups));
   for (std::size_t i = 0; i < experts.size(); ++i) {
-    groups[static_cast<std::size_t>(group_of[i])].push_back(experts[i]);
+    at(groups, group_of[i]).push_back(experts[i]);
   }
   return groups;
 }
@@ -65,7 +66,7 @@ struct Replicas {
 
   double rank_load(std::size_t rank) const {
     double load = 0;
-    for (const std::int32_t e : ranks[rank]) load += load_per_replica[static_cast<std::size_t>(e)];
+    for (const std::int32_t e : ranks[rank]) load += at(load_per_replica, e);
     return load;
   }
   bool can_take(std::size_t rank, std::int32_t expert) const {
@@ -74,9 +75,8 @@ struct Replicas {
   }
   void add(std::size_t rank, std::int32_t expert) {
     ranks[rank].push_back(expert);
-    auto& count = num_replicas[static_cast<std::size_t>(expert)];
-    load_per_replica[static_cast<std::size_t>(expert)] =
-        static_cast<double>(problem.counts(expert, expert)) / ++count;
+    auto& count = at(num_replicas, expert);
+    at(load_per_replica, expert) = static_cast<double>(problem.counts(expert, expert)) / ++count;
   }
 };
 
@@ -97,7 +97,7 @@ void add_one_replica(Replicas& replicas) {
   for (const std::size_t busy : order) {
     Experts hottest = replicas.ranks[busy];
     std::ranges::stable_sort(hottest, [&](auto a, auto b) {
-      return replicas.load_per_replica[std::size_t(a)] > replicas.load_per_replica[std::size_t(b)];
+      return at(replicas.load_per_replica, a) > at(replicas.load_per_replica, b);
     });
     for (const std::int32_t expert : hottest) {
       const auto idle = std::find_if(order.rbegin(), order.rend(), [&](std::size_t rank) {
@@ -119,13 +119,7 @@ Placement place_grace(const BaselineProblem& problem) {
   for (std::int32_t n = problem.num_slots() - problem.num_experts(); n > 0; --n) {
     add_one_replica(replicas);
   }
-  Placement placement{.num_experts = problem.num_experts(),
-                      .slots = {problem.cluster.ep_size(), problem.slots_per_rank}};
-  auto slot = placement.slots.all().begin();
-  for (const Experts& rank : replicas.ranks) {
-    for (const std::int32_t e : rank) *slot++ = ExpertId{e};
-  }
-  return placement;
+  return placement_of_ranks(problem.num_experts(), replicas.ranks);
 }
 
 }  // namespace c2r

@@ -6,6 +6,7 @@
 #include <limits>
 #include <tuple>
 
+#include "c2r/core/at.h"
 #include "c2r/core/error.h"
 
 namespace c2r {
@@ -75,11 +76,11 @@ std::vector<std::int32_t> assign(const Points& points, const Points& centres,
   std::int64_t spare = points.rows() - std::int64_t{sizes.min} * sizes.num_groups;
   // Once no item is spare, pairs that were passed over stay impossible: one pass assigns all.
   for (const auto& [distance, item, group] : pairs) {
-    std::int32_t& members = size[static_cast<std::size_t>(group)];
-    if (group_of[static_cast<std::size_t>(item)] != -1 || members == sizes.max) continue;
+    std::int32_t& members = at(size, group);
+    if (at(group_of, item) != -1 || members == sizes.max) continue;
     if (members >= sizes.min && spare == 0) continue;
     if (members >= sizes.min) --spare;
-    group_of[static_cast<std::size_t>(item)] = group;
+    at(group_of, item) = group;
     ++members;
   }
   return group_of;
@@ -89,7 +90,7 @@ Points means(const Points& points, const std::vector<std::int32_t>& group_of, Po
   Points sums = Points::Zero(centres.rows(), centres.cols());
   Eigen::VectorXd count = Eigen::VectorXd::Zero(centres.rows());
   for (std::int64_t item = 0; item < points.rows(); ++item) {
-    const std::int32_t group = group_of[static_cast<std::size_t>(item)];
+    const std::int32_t group = at(group_of, item);
     sums.row(group) += points.row(item);
     count(group) += 1;
   }
@@ -103,7 +104,7 @@ void number_by_lowest_item(std::vector<std::int32_t>& group_of, std::int32_t num
   std::vector<std::int32_t> renamed(static_cast<std::size_t>(num_groups), -1);
   std::int32_t next = 0;
   for (std::int32_t& group : group_of) {
-    std::int32_t& name = renamed[static_cast<std::size_t>(group)];
+    std::int32_t& name = at(renamed, group);
     if (name == -1) name = next++;
     group = name;
   }

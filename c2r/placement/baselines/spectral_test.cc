@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "c2r/core/at.h"
 #include "c2r/core/rng.h"
 #include "c2r/core/testing.h"
 
@@ -17,7 +18,7 @@ Matrix<std::int64_t> coloured(const std::vector<int>& colour, std::int64_t stron
   Matrix<std::int64_t> affinity(n, n);
   for (std::int64_t a = 0; a < n; ++a) {
     for (std::int64_t b = 0; b < n; ++b) {
-      affinity(a, b) = colour[std::size_t(a)] == colour[std::size_t(b)] ? strong : weak;
+      affinity(a, b) = at(colour, a) == at(colour, b) ? strong : weak;
     }
   }
   return affinity;

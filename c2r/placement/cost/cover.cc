@@ -7,6 +7,7 @@
 #include <tuple>
 #include <utility>
 
+#include "c2r/core/at.h"
 #include "c2r/core/error.h"
 
 namespace c2r {
@@ -171,7 +172,7 @@ void CoverSolver::consider(RankSet used, RankSet nodes) {
 
 // By whether it misses the home node, then load, then ranks.
 CoverSolver::RankSet CoverSolver::best_cover(std::int32_t home_node) const {
-  const RankSet home = home_node == kNoNode ? ~RankSet{0} : bits_of_node_[std::size_t(home_node)];
+  const RankSet home = home_node == kNoNode ? ~RankSet{0} : at(bits_of_node_, home_node);
   RankSet best = covers_[0];
   std::pair best_ties{(best & home) == 0, load_of(best)};
   for (std::size_t i = 1; i < covers_.size(); ++i) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "c2r/core/at.h"
 #include "c2r/core/error.h"
 
 namespace c2r {
@@ -23,9 +24,9 @@ CoverCounter::CoverCounter(const Cluster& cluster, std::int32_t num_experts)
 }
 
 void CoverCounter::flip(std::int32_t expert, std::int32_t rank) {
-  RankSet& hosts = hosts_[std::size_t(expert)];
+  RankSet& hosts = at(hosts_, expert);
   hosts ^= RankSet{1} << rank;
-  only_[std::size_t(expert)] = std::has_single_bit(hosts) ? hosts : 0;
+  at(only_, expert) = std::has_single_bit(hosts) ? hosts : 0;
 }
 
 CoverSize CoverCounter::count(std::span<const std::uint16_t> experts) {
@@ -70,7 +71,7 @@ void CoverCounter::branch(RankSet used, std::int32_t num_used, std::size_t next_
 std::uint8_t CoverCounter::num_nodes(RankSet used) const {
   if (has_one_node_) return used == 0 ? 0 : 1;
   std::uint8_t count = 0;
-  for (; used != 0; used &= ~ranks_of_node_of_[std::size_t(std::countr_zero(used))]) ++count;
+  for (; used != 0; used &= ~at(ranks_of_node_of_, std::countr_zero(used))) ++count;
   return count;
 }
 

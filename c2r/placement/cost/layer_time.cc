@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "c2r/core/at.h"
 #include "c2r/core/enum_names.h"
 #include "c2r/core/error.h"
 
@@ -42,8 +43,8 @@ double slowest_link_s(const Volume& volume, const LayerTimeOptions& options,
       if (src == dst) continue;
       const bool is_intra = cluster.node_of(RankId{src}) == cluster.node_of(RankId{dst});
       const auto level = is_intra ? &RankTraffic::intra_node : &RankTraffic::inter_node;
-      sent[static_cast<std::size_t>(src)].*level += volume.link_copies(src, dst);
-      received[static_cast<std::size_t>(dst)].*level += volume.link_copies(src, dst);
+      at(sent, src).*level += volume.link_copies(src, dst);
+      at(received, dst).*level += volume.link_copies(src, dst);
     }
   }
   const double bytes_per_copy =

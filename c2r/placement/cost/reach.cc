@@ -5,6 +5,7 @@
 #include <functional>
 #include <numeric>
 
+#include "c2r/core/at.h"
 #include "c2r/core/enum_names.h"
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
@@ -15,10 +16,6 @@ namespace {
 
 constexpr EnumName<Homes> kHomes[] = {{Homes::kSequences, "sequences"},
                                       {Homes::kUniform, "uniform"}};
-
-std::int64_t at(RankId rank) {
-  return static_cast<std::int64_t>(index(rank));
-}
 
 Reach empty_reach(const Placement& placement, const ReplicaChooser& chooser,
                   const ReachOptions& options, std::int64_t num_homes) {
@@ -42,7 +39,7 @@ void add_to(std::span<std::int64_t> sums, std::span<const std::int64_t> counts) 
 // The first of every run of `num_alike` homes gets what `alike` has for its only home.
 void add_to_first_homes(const Reach& alike, std::int64_t num_alike, Reach& reach) {
   for (std::int64_t home = 0; home < reach.cluster.ep_size(); home += num_alike) {
-    reach.num_tokens[static_cast<std::size_t>(home)] += alike.num_tokens[0];
+    at(reach.num_tokens, home) += alike.num_tokens[0];
     add_to(reach.choices_on_rank.row(home), alike.choices_on_rank.row(0));
     add_to(reach.tokens_on_rank.row(home), alike.tokens_on_rank.row(0));
     add_to(reach.tokens_on_node.row(home), alike.tokens_on_node.row(0));
@@ -54,8 +51,7 @@ void add_to_first_homes(const Reach& alike, std::int64_t num_alike, Reach& reach
 void copy_to_alike_homes(std::int64_t num_alike, Reach& reach) {
   for (std::int64_t home = 0; home < reach.cluster.ep_size(); ++home) {
     const std::int64_t first = home - home % num_alike;
-    reach.num_tokens[static_cast<std::size_t>(home)] =
-        reach.num_tokens[static_cast<std::size_t>(first)];
+    at(reach.num_tokens, home) = at(reach.num_tokens, first);
     for (auto* counts : {&reach.choices_on_rank, &reach.tokens_on_rank, &reach.tokens_on_node}) {
       if (home != first) std::ranges::copy(counts->row(first), counts->row(home).begin());
     }
@@ -135,25 +131,26 @@ void ReachCounter::serve(MatrixView<const ExpertId> topk_idx, std::span<const Ra
       serve_uniformly(experts, is_counted);
       continue;
     }
-    const RankId home = homes[static_cast<std::size_t>(t)];
+    const RankId home = at(homes, t);
     chooser_.choose(experts, home, next_token_, served_by_);
-    if (is_counted) count_token(experts, at(home), reach_);
+    if (is_counted) count_token(experts, home, reach_);
   }
 }
 
 void ReachCounter::serve_uniformly(std::span<const ExpertId> experts, bool is_counted) {
   if (chooser_.choose_alike(experts, num_alike_homes_, served_by_)) {
-    if (is_counted) count_token(experts, 0, alike_);
+    if (is_counted) count_token(experts, RankId{0}, alike_);
     return;
   }
   for (std::int32_t home = 0; home < reach_.cluster.ep_size(); home += num_alike_homes_) {
     chooser_.choose(experts, RankId{home}, next_token_, served_by_);
-    if (is_counted) count_token(experts, home, reach_);
+    if (is_counted) count_token(experts, RankId{home}, reach_);
   }
 }
 
-void ReachCounter::count_token(std::span<const ExpertId> experts, std::int64_t home, Reach& reach) {
-  ++reach.num_tokens[std::size_t(home)];
+void ReachCounter::count_token(std::span<const ExpertId> experts, RankId home_rank, Reach& reach) {
+  const auto home = static_cast<std::int64_t>(home_rank);
+  ++at(reach.num_tokens, home);
   ++num_counted_;
   const auto choices_on_rank = reach.choices_on_rank.row(home);
   const auto tokens_on_rank = reach.tokens_on_rank.row(home);
@@ -193,7 +190,7 @@ std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> r
   std::vector<Reach> result(placements.size());
   std::atomic<std::int64_t> num_done = 0;
   parallel_for(header.num_layers(), num_threads, [&](std::int64_t layer, int thread) {
-    const Placement& placement = placements[static_cast<std::size_t>(layer)];
+    const Placement& placement = at(placements, layer);
     C2R_REQUIRE(placement.num_experts == header.num_experts, kInvalidArgument,
                 "the placement of layer {} is for {} experts, but the trace has {}", layer,
                 placement.num_experts, header.num_experts);
@@ -211,7 +208,7 @@ std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> r
     for (const TokenRange& piece : pieces_of(ranges)) {
       counter.add(trace.topk_idx(layer, piece.begin, piece.end), homes_of(piece));
     }
-    result[static_cast<std::size_t>(layer)] = counter.finish();
+    at(result, layer) = counter.finish();
     const std::int64_t done = ++num_done;
     if (thread == 0) progress.update(done, header.num_layers());
   });
@@ -222,14 +219,14 @@ std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> r
 Placement keep_main_slots(const Placement& placement, const Reach& reach) {
   const auto hosts_of = ranks_of_experts(placement);
   Placement kept = placement;
-  for (std::int64_t rank = 0; rank < kept.slots.rows(); ++rank) {
+  for (std::int32_t rank = 0; rank < kept.ep_size(); ++rank) {
     for (ExpertId& slot : kept.slots.row(rank)) {
       if (slot == kNoExpert) continue;
-      const auto& hosts = hosts_of[index(slot)];
-      const auto choices = reach.choices_of_expert.row(static_cast<std::int64_t>(index(slot)));
+      const auto& hosts = at(hosts_of, slot);
+      const auto choices = reach.choices_of_expert.row(static_cast<std::int64_t>(slot));
       const RankId main =
-          *std::ranges::max_element(hosts, {}, [&](RankId host) { return choices[index(host)]; });
-      if (at(main) != rank) slot = kNoExpert;
+          *std::ranges::max_element(hosts, {}, [&](RankId host) { return at(choices, host); });
+      if (main != RankId{rank}) slot = kNoExpert;
     }
   }
   return kept;

@@ -89,7 +89,7 @@ class ReachCounter {
  private:
   void serve(MatrixView<const ExpertId> topk_idx, std::span<const RankId> homes, bool is_counted);
   void serve_uniformly(std::span<const ExpertId> experts, bool is_counted);
-  void count_token(std::span<const ExpertId> experts, std::int64_t home, Reach& reach);
+  void count_token(std::span<const ExpertId> experts, RankId home_rank, Reach& reach);
 
   ReplicaChooser chooser_;
   Reach reach_;

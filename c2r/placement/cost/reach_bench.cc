@@ -3,6 +3,7 @@
 
 #include <set>
 
+#include "c2r/core/at.h"
 #include "c2r/placement/cost/reach.h"
 #include "c2r/placement/cost/volume.h"
 #include "c2r/placement/testing_internal.h"
@@ -29,7 +30,7 @@ std::int64_t wire_copies_by_definition(const Matrix<ExpertId>& topk_idx,
   for (std::int64_t t = 0; t < topk_idx.rows(); ++t) {
     std::set<RankId> ranks;
     for (const ExpertId e : topk_idx.row(t)) {
-      if (e != kNoExpert) ranks.insert(ranks_of[index(e)][0]);
+      if (e != kNoExpert) ranks.insert(at(ranks_of, e)[0]);
     }
     copies += std::ssize(ranks) * (placement.ep_size() - 1);
   }

@@ -5,6 +5,7 @@
 // that reaches the rank chose m or m + 1 experts there, hence for top_k <= 2.
 #include <algorithm>
 
+#include "c2r/core/at.h"
 #include "c2r/core/error.h"
 #include "c2r/placement/cost/reach.h"
 
@@ -29,12 +30,12 @@ std::vector<Sums> sum_by_group(const CollaborationMatrix& counts,
                                std::span<const std::int64_t> group_of, std::int64_t num_groups) {
   std::vector<Sums> sums(static_cast<std::size_t>(num_groups));
   for (std::int64_t a = 0; a < counts.rows(); ++a) {
-    const std::int64_t group = group_of[static_cast<std::size_t>(a)];
-    Sums& s = sums[static_cast<std::size_t>(group)];
+    const std::int64_t group = at(group_of, a);
+    Sums& s = at(sums, group);
     s.loads += counts(a, a);
     s.largest_load = std::max(s.largest_load, counts(a, a));
     for (std::int64_t b = a + 1; b < counts.cols(); ++b) {
-      if (group_of[static_cast<std::size_t>(b)] == group) s.pairs += counts(a, b);
+      if (at(group_of, b) == group) s.pairs += counts(a, b);
     }
   }
   return sums;

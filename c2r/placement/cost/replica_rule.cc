@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "c2r/core/at.h"
 #include "c2r/core/enum_names.h"
 #include "c2r/core/error.h"
 #include "c2r/core/rng.h"
@@ -56,7 +57,7 @@ ReplicaChooser::ReplicaChooser(const Placement& placement, const Cluster& cluste
     solver_.emplace(cluster, placement.num_experts);
     for (std::int32_t e = 0; e < placement.num_experts; ++e) {
       std::vector<std::uint16_t> ranks;
-      for (const RankId host : hosts_[std::size_t(e)]) {
+      for (const RankId host : at(hosts_, e)) {
         ranks.push_back(static_cast<std::uint16_t>(index(host)));
       }
       solver_->set_hosts(e, ranks);
@@ -94,7 +95,7 @@ void ReplicaChooser::choose(std::span<const ExpertId> experts, RankId home, std:
   for (std::size_t i = 0; i < experts.size(); ++i) {
     if (experts[i] == kNoExpert) {
       served_by[i] = kNoRank;
-    } else if (const auto& hosts = hosts_[index(experts[i])]; hosts.size() == 1) {
+    } else if (const auto& hosts = at(hosts_, experts[i]); hosts.size() == 1) {
       served_by[i] = hosts[0];
     } else if (rule_ == ReplicaRule::kLocalFirst) {
       served_by[i] = dealt_(std::int64_t(index(home)), std::int64_t(index(experts[i])));

@@ -9,6 +9,7 @@
 #include <set>
 #include <tuple>
 
+#include "c2r/core/at.h"
 #include "c2r/core/testing.h"
 #include "c2r/placement/testing_internal.h"
 
@@ -59,14 +60,14 @@ std::vector<RankId> fewest_ranks_by_definition(const std::vector<std::vector<Ran
     }
     std::set<int> nodes;
     std::int64_t load = 0;
-    for (const RankId r : choice) nodes.insert(cluster.node_of(r)), load += loads[index(r)];
+    for (const RankId r : choice) nodes.insert(cluster.node_of(r)), load += at(loads, r);
     const std::set<RankId> ranks(choice.begin(), choice.end());
     const Key key{ranks.size(), nodes.size(), !nodes.contains(cluster.node_of(home)),
                   load,         ranks,        choice};
     if (!best || key < *best) best = key;
   };
   choose_from(0);
-  for (const RankId rank : std::get<5>(*best)) ++loads[index(rank)];
+  for (const RankId rank : std::get<5>(*best)) ++at(loads, rank);
   return std::get<5>(*best);
 }
 
@@ -90,10 +91,10 @@ TEST(FewestRanks, IsTheDefinitionOnRandomCases) {
       chooser.choose(experts, home, token, ranks);
       std::vector<std::vector<RankId>> chosen_hosts;
       for (const ExpertId e : experts) {
-        if (e != kNoExpert) chosen_hosts.push_back(hosts[index(e)]);
+        if (e != kNoExpert) chosen_hosts.push_back(at(hosts, e));
       }
       std::erase(ranks, kNoRank);
-      EXPECT_EQ(ranks, fewest_ranks_by_definition(chosen_hosts, cluster, home, loads[index(home)]));
+      EXPECT_EQ(ranks, fewest_ranks_by_definition(chosen_hosts, cluster, home, at(loads, home)));
     }
   }
 }
@@ -112,7 +113,7 @@ TEST(FewestRanks, IsTheDefinitionOnManyRanks) {
     std::vector<RankId> ranks(experts.size());
     chooser.choose(experts, RankId{70}, token, ranks);
     std::vector<std::vector<RankId>> chosen_hosts;
-    for (const ExpertId e : experts) chosen_hosts.push_back(hosts[index(e)]);
+    for (const ExpertId e : experts) chosen_hosts.push_back(at(hosts, e));
     EXPECT_EQ(ranks, fewest_ranks_by_definition(chosen_hosts, cluster, RankId{70}, loads));
   }
 }
@@ -193,7 +194,7 @@ TEST(ReplicaRule, ServesEveryChoiceFromAHost) {
           if (experts[i] == kNoExpert) {
             EXPECT_EQ(ranks[i], kNoRank);
           } else {
-            EXPECT_EQ(std::ranges::count(hosts[index(experts[i])], ranks[i]), 1);
+            EXPECT_EQ(std::ranges::count(at(hosts, experts[i]), ranks[i]), 1);
           }
         }
       }

@@ -1,5 +1,6 @@
 #include "c2r/placement/cost/volume.h"
 
+#include "c2r/core/at.h"
 #include "c2r/core/enum_names.h"
 #include "c2r/core/error.h"
 
@@ -28,9 +29,8 @@ void add_home(const Reach& reach, CopyMode mode, std::int64_t home, Matrix<std::
   if (mode == CopyMode::kPerNode) return add_per_node(reach, home, links);
   for (std::int64_t dst = 0; dst < links.cols(); ++dst) {
     links(home, dst) += mode == CopyMode::kPerExpert ? reach.choices_on_rank(home, dst)
-                        : mode == CopyMode::kPerRank
-                            ? reach.tokens_on_rank(home, dst)
-                            : reach.num_tokens[static_cast<std::size_t>(home)];
+                        : mode == CopyMode::kPerRank ? reach.tokens_on_rank(home, dst)
+                                                     : at(reach.num_tokens, home);
   }
 }
 
@@ -45,8 +45,8 @@ void sum_links(const Cluster& cluster, Volume& volume) {
         volume.local_copies += copies;
         continue;
       }
-      volume.sent[static_cast<std::size_t>(src)] += copies;
-      volume.received[static_cast<std::size_t>(dst)] += copies;
+      at(volume.sent, src) += copies;
+      at(volume.received, dst) += copies;
       const bool is_intra = cluster.node_of(RankId{src}) == cluster.node_of(RankId{dst});
       (is_intra ? volume.intra_node_copies : volume.inter_node_copies) += copies;
     }
@@ -99,7 +99,7 @@ Volume volume_of(const Reach& reach, CopyMode mode) {
                 .link_copies = {ep_size, ep_size},
                 .choices = rank_choices(reach)};
   for (std::int64_t home = 0; home < ep_size; ++home) {
-    volume.num_tokens += reach.num_tokens[static_cast<std::size_t>(home)];
+    volume.num_tokens += at(reach.num_tokens, home);
     add_home(reach, mode, home, volume.link_copies);
   }
   volume.num_tokens /= reach.denominator;

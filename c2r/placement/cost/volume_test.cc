@@ -7,6 +7,7 @@
 #include <set>
 
 #include "c2r/collaboration/metrics.h"
+#include "c2r/core/at.h"
 #include "c2r/core/testing.h"
 #include "c2r/io/file.h"
 #include "c2r/placement/optimize.h"
@@ -171,7 +172,7 @@ Matrix<std::int64_t> links_by_definition(const RandomCase& c, const ReachOptions
   std::vector<RankId> served_by(static_cast<std::size_t>(c.topk_idx.cols()));
   for (std::int64_t t = 0; t < c.topk_idx.rows(); ++t) {
     for (int home = 0; home < c.cluster.ep_size(); ++home) {
-      if (options.homes == Homes::kSequences && c.homes[std::size_t(t)] != RankId{home}) continue;
+      if (options.homes == Homes::kSequences && at(c.homes, t) != RankId{home}) continue;
       chooser.choose(c.topk_idx.row(t), RankId{home}, t, served_by);
       add_by_definition(mode, c.cluster, home, served_by, links);
     }

@@ -9,6 +9,7 @@
 #include <span>
 #include <utility>
 
+#include "c2r/core/at.h"
 #include "c2r/core/error.h"
 
 namespace c2r {
@@ -59,7 +60,7 @@ class ColumnLister {
               std::int64_t load) {
     if (num_extended_++ % 256 == 0) is_cut_short_ |= limits_.reached();
     if (is_cut_short_) return;
-    std::vector<Column>& unvisited = rest_[std::size_t(num_chosen)];
+    std::vector<Column>& unvisited = at(rest_, num_chosen);
     if (num_chosen + 1 == size_) return add_columns(from, chosen, copies, load, unvisited);
     const std::int32_t last = problem_.index->num_experts() - (size_ - num_chosen);
     std::vector<Column>& without = rest_[std::size_t(num_chosen) + 1];
@@ -101,7 +102,7 @@ class ColumnLister {
     }
     for (std::int32_t e = from; e < problem_.index->num_experts(); ++e) {
       if (static_cast<double>(load + problem_.index->load(e)) > problem_.max_load) continue;
-      columns_.push_back({chosen | ExpertSet{1} << e, copies + visits[std::size_t(e)]});
+      columns_.push_back({chosen | ExpertSet{1} << e, copies + at(visits, e)});
     }
   }
 
@@ -298,7 +299,7 @@ class ColumnBranch {
 double copies_of(const ColumnProblem& problem, const std::vector<std::int32_t>& rank_of) {
   std::vector<std::int64_t> loads(std::size_t(problem.ep_size));
   for (std::int32_t e = 0; e < problem.index->num_experts(); ++e) {
-    loads[std::size_t(rank_of[std::size_t(e)])] += problem.index->load(e);
+    at(loads, at(rank_of, e)) += problem.index->load(e);
   }
   if (static_cast<double>(std::ranges::max(loads)) > problem.max_load) {
     return std::numeric_limits<double>::infinity();

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <vector>
 
+#include "c2r/core/at.h"
 #include "c2r/placement/search/partition_level.h"
 
 namespace c2r {
@@ -74,11 +75,11 @@ double CopyBounds::by_companions(std::int64_t num_replica_slots,
 // saved(e) with m replicas.
 double CopyBounds::most_saved(std::int32_t e, std::int64_t num_replicas,
                               std::int32_t slots_per_group) const {
-  const auto& row = largest_[std::size_t(e)];
+  const auto& row = at(largest_, e);
   const std::int64_t companions = slots_per_group - 1;
   const auto count = std::min<std::int64_t>(num_replicas * companions, std::ssize(row));
   std::int64_t pairs = 0;
-  for (std::int64_t i = 0; i < count; ++i) pairs += row[std::size_t(i)];
+  for (std::int64_t i = 0; i < count; ++i) pairs += at(row, i);
   // x is also below the group's slots and the token's size.
   const auto largest_x = std::min<std::int64_t>(companions, max_size_ - 1);
   const auto largest = static_cast<double>(largest_x);
@@ -99,7 +100,7 @@ double imbalance_bound(const SetIndex& index, std::int32_t num_groups,
   const auto num_experts = index.num_experts();
   if (num_groups * slots_per_group > num_experts || index.num_choices() == 0) return 1;
   std::vector<std::int64_t> loads(static_cast<std::size_t>(num_experts));
-  for (std::int32_t e = 0; e < num_experts; ++e) loads[std::size_t(e)] = index.load(e);
+  for (std::int32_t e = 0; e < num_experts; ++e) at(loads, e) = index.load(e);
   std::ranges::sort(loads, std::greater());
   std::int64_t least =
       std::accumulate(loads.end() - (slots_per_group - 1), loads.end(), loads.front());

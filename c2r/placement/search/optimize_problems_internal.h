@@ -7,6 +7,7 @@
 #include <random>
 #include <vector>
 
+#include "c2r/core/at.h"
 #include "c2r/core/matrix.h"
 #include "c2r/core/rng.h"
 #include "c2r/placement/token_sets.h"
@@ -36,7 +37,7 @@ inline TokenSets clustered_token_sets(const ClusteredRouting& routing) {
   for (double& p : popularity) p = routing.skew * gumbel();
   for (std::int64_t topic = 0; topic < routing.num_topics; ++topic) {
     for (std::int64_t e = 0; e < routing.num_experts; ++e) {
-      preference(topic, e) = routing.topic_strength * gumbel() + popularity[std::size_t(e)];
+      preference(topic, e) = routing.topic_strength * gumbel() + at(popularity, e);
     }
   }
   std::vector<double> topic_until(static_cast<std::size_t>(routing.num_topics));
@@ -52,11 +53,11 @@ inline TokenSets clustered_token_sets(const ClusteredRouting& routing) {
     const double draw = total * (static_cast<double>(rng() >> 11) * 0x1p-53);
     const auto topic = std::ranges::upper_bound(topic_until, draw) - topic_until.begin();
     for (std::int32_t e = 0; e < routing.num_experts; ++e) {
-      scores[std::size_t(e)] = {-(preference(topic, e) + gumbel()), e};
+      at(scores, e) = {-(preference(topic, e) + gumbel()), e};
     }
     std::ranges::partial_sort(scores, scores.begin() + routing.top_k);
     for (std::int32_t k = 0; k < routing.top_k; ++k) {
-      token(0, k) = ExpertId{scores[std::size_t(k)].second};
+      token(0, k) = ExpertId{at(scores, k).second};
     }
     builder.add(token);
   }

@@ -7,6 +7,7 @@
 #include <set>
 #include <vector>
 
+#include "c2r/core/at.h"
 #include "c2r/placement/cluster.h"
 #include "c2r/placement/placement.h"
 #include "c2r/placement/search/optimize_problems_internal.h"
@@ -33,9 +34,9 @@ inline std::int64_t copies_of(const TokenSets& sets, const std::vector<std::int3
   for (std::int64_t set = 0; set < sets.num_sets(); ++set) {
     std::set<std::int32_t> groups;
     for (const ExpertId e : sets.experts.row(set)) {
-      if (e != kNoExpert) groups.insert(group_of[index(e)]);
+      if (e != kNoExpert) groups.insert(at(group_of, e));
     }
-    copies += std::ssize(groups) * sets.multiplicity[std::size_t(set)];
+    copies += std::ssize(groups) * at(sets.multiplicity, set);
   }
   return copies;
 }
@@ -48,13 +49,13 @@ inline std::int64_t fewest_copies(const TokenSets& sets, const Placement& placem
     int fewest = placement.ep_size();
     for (unsigned ranks = 0; ranks < (1u << placement.ep_size()); ++ranks) {
       const bool serves_all = std::ranges::all_of(sets.experts.row(set), [&](ExpertId e) {
-        return e == kNoExpert || std::ranges::any_of(hosts[index(e)], [&](RankId rank) {
+        return e == kNoExpert || std::ranges::any_of(at(hosts, e), [&](RankId rank) {
                  return (ranks >> index(rank) & 1u) != 0;
                });
       });
       if (serves_all) fewest = std::min(fewest, std::popcount(ranks));
     }
-    copies += fewest * sets.multiplicity[std::size_t(set)];
+    copies += fewest * at(sets.multiplicity, set);
   }
   return copies;
 }
@@ -63,7 +64,7 @@ inline std::int64_t fewest_copies(const TokenSets& sets, const Placement& placem
 inline double least_copies_per_token(const TokenSets& sets, std::int32_t ep_size) {
   std::vector<std::int32_t> rank_of(std::size_t(sets.num_experts));
   for (std::int32_t e = 0; e < sets.num_experts; ++e) {
-    rank_of[std::size_t(e)] = e / (sets.num_experts / ep_size);
+    at(rank_of, e) = e / (sets.num_experts / ep_size);
   }
   std::int64_t least = INT64_MAX;
   do {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "c2r/core/at.h"
+
 namespace c2r {
 
 PartitionLevel::PartitionLevel(const SetIndex& index, std::span<const std::int32_t> group_of,
@@ -24,21 +26,21 @@ void PartitionLevel::add_set(std::int64_t set) {
   visited_.clear();
   for (const std::uint16_t e : experts) {
     const std::int32_t group = group_of(e);
-    if (num_inside_[std::size_t(group)]++ == 0) visited_.push_back(group);
+    if (at(num_inside_, group)++ == 0) visited_.push_back(group);
   }
   copies_ += std::ssize(visited_) * weight;
   for (const std::uint16_t e : experts) {
     const std::int32_t own = group_of(e);
-    const bool is_alone = num_inside_[std::size_t(own)] == 1;
+    const bool is_alone = at(num_inside_, own) == 1;
     const auto alone = alone_.row(e);
     for (const std::int32_t group : visited_) {
-      alone[std::size_t(group)] -= is_alone && group == own ? 0 : weight;
+      at(alone, group) -= is_alone && group == own ? 0 : weight;
     }
     if (!is_alone) continue;
     const auto alone_with = alone_with_.row(e);
     for (const std::uint16_t other : experts) alone_with[other] += other == e ? 0 : weight;
   }
-  for (const std::int32_t group : visited_) num_inside_[std::size_t(group)] = 0;
+  for (const std::int32_t group : visited_) at(num_inside_, group) = 0;
 }
 
 void PartitionLevel::swap(std::int32_t a, std::int32_t b) {
@@ -56,7 +58,7 @@ std::int64_t PartitionLevel::swap_work(std::int32_t a, std::int32_t b) const {
 
 void PartitionLevel::move(std::int32_t item, std::int32_t to) {
   const std::int32_t from = group_of(item);
-  group_of_[std::size_t(item)] = to;
+  at(group_of_, item) = to;
   if (item >= index_->num_experts()) return;
   index_->for_each_set_of(item, [&](std::int32_t set) {
     const auto experts = index_->experts(set);
@@ -103,9 +105,9 @@ PairLevel::PairLevel(const Matrix<std::int64_t>& pairs, std::span<const std::int
       to_group_(pairs.rows(), num_groups) {
   for (std::int64_t a = 0; a < pairs.rows(); ++a) {
     for (std::int64_t b = 0; b < pairs.rows(); ++b) {
-      const std::int32_t group = group_of_[std::size_t(b)];
+      const std::int32_t group = at(group_of_, b);
       to_group_(a, group) += pairs(a, b);
-      if (a < b && group_of_[std::size_t(a)] == group) inside_ += pairs(a, b);
+      if (a < b && at(group_of_, a) == group) inside_ += pairs(a, b);
     }
   }
 }
@@ -118,7 +120,7 @@ void PairLevel::swap(std::int32_t a, std::int32_t b) {
     to_group_(item, group_a) += change;
     to_group_(item, group_b) -= change;
   }
-  std::swap(group_of_[std::size_t(a)], group_of_[std::size_t(b)]);
+  std::swap(at(group_of_, a), at(group_of_, b));
 }
 
 Matrix<std::int64_t> pair_counts(const SetIndex& index, std::int32_t num_items) {

@@ -13,6 +13,7 @@
 #include <span>
 #include <vector>
 
+#include "c2r/core/at.h"
 #include "c2r/core/matrix.h"
 #include "c2r/placement/search/set_index.h"
 
@@ -26,7 +27,7 @@ class PartitionLevel {
                  std::int32_t num_groups);
 
   std::int64_t cost() const { return copies_; }
-  std::int32_t group_of(std::int32_t item) const { return group_of_[std::size_t(item)]; }
+  std::int32_t group_of(std::int32_t item) const { return at(group_of_, item); }
 
   /// The change of cost() if two items of different groups change places.
   std::int64_t swap_delta(std::int32_t a, std::int32_t b) const {
@@ -61,7 +62,7 @@ class PairLevel {
             std::int32_t num_groups);
 
   std::int64_t cost() const { return -inside_; }
-  std::int32_t group_of(std::int32_t item) const { return group_of_[std::size_t(item)]; }
+  std::int32_t group_of(std::int32_t item) const { return at(group_of_, item); }
   std::int64_t swap_delta(std::int32_t a, std::int32_t b) const {
     const std::int64_t group_a = group_of(a), group_b = group_of(b);
     return to_group_(a, group_a) - to_group_(a, group_b) +  //

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "c2r/core/at.h"
 #include "c2r/placement/cost/cover_size.h"
 #include "c2r/placement/cost/reach.h"
 #include "c2r/placement/cost/volume.h"
@@ -46,8 +47,8 @@ double predicted_s(const SetIndex& index, const ReplicaState& state,
   for (std::int64_t set = 0; set < index.num_sets(); ++set) {
     for_each_distinct(
         cluster, state.ranks_of(set),
-        [&](auto rank) { counts.tokens_on_rank[std::size_t(rank)] += index.weight(set); },
-        [&](auto node) { counts.tokens_on_node[std::size_t(node)] += index.weight(set); });
+        [&](auto rank) { at(counts.tokens_on_rank, rank) += index.weight(set); },
+        [&](auto node) { at(counts.tokens_on_node, node) += index.weight(set); });
   }
   return time_of(counts, index.total_weight(), options);
 }

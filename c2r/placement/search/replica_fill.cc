@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "c2r/core/at.h"
 #include "c2r/core/error.h"
 
 namespace c2r {
@@ -29,7 +30,7 @@ class ReplicaFill {
     for (std::size_t rank = 0; rank < experts_of_rank_.size(); ++rank) {
       node_of_rank_.push_back(cluster.node_of(RankId{static_cast<std::int32_t>(rank)}));
       for (const std::int32_t e : experts_of_rank_[rank]) {
-        hosts_[std::size_t(e)].push_back(static_cast<std::int32_t>(rank));
+        at(hosts_, e).push_back(static_cast<std::int32_t>(rank));
         loads_[rank] += index.load(e);
       }
     }
@@ -52,43 +53,37 @@ class ReplicaFill {
         break;
       }
     }
-    Placement placement{.num_experts = index_.num_experts(),
-                        .slots = {cluster_.ep_size(), slots_per_rank}};
-    for (std::int32_t rank = 0; rank < cluster_.ep_size(); ++rank) {
-      const auto& experts = experts_of_rank_[std::size_t(rank)];
-      C2R_REQUIRE(experts.size() == capacity, kInvalidArgument,
+    for (std::size_t rank = 0; rank < experts_of_rank_.size(); ++rank) {
+      C2R_REQUIRE(experts_of_rank_[rank].size() == capacity, kInvalidArgument,
                   "rank {} has {} slots, but its node has too few experts for them", rank,
                   slots_per_rank);
-      std::ranges::transform(experts, placement.slots.row(rank).begin(),
-                             [](std::int32_t e) { return ExpertId{e}; });
     }
-    return placement;
+    return placement_of_ranks(index_.num_experts(), experts_of_rank_);
   }
 
  private:
-  std::int32_t* ranks_of(std::int64_t set) { return &served_by_[offsets_[std::size_t(set)]]; }
-  std::int32_t node_of(std::int32_t rank) const { return node_of_rank_[std::size_t(rank)]; }
+  std::int32_t* ranks_of(std::int64_t set) { return &served_by_[at(offsets_, set)]; }
+  std::int32_t node_of(std::int32_t rank) const { return at(node_of_rank_, rank); }
 
   bool is_allowed(std::int32_t expert, std::int32_t rank) const {
     if (must_share_nodes_) {
-      return std::ranges::count(hosts_[std::size_t(expert)], rank) == 0;
+      return std::ranges::count(at(hosts_, expert), rank) == 0;
     }
     const std::int32_t node = node_of(rank);
     bool is_in_node = false;
-    for (const std::int32_t host : hosts_[std::size_t(expert)]) {
+    for (const std::int32_t host : at(hosts_, expert)) {
       if (host == rank) return false;
       is_in_node |= node_of(host) == node;
     }
     if (is_fixed_to_nodes_) return is_in_node;
-    return !is_in_node || std::ssize(hosts_[std::size_t(expert)]) >= cluster_.num_nodes;
+    return !is_in_node || std::ssize(at(hosts_, expert)) >= cluster_.num_nodes;
   }
 
   double copies_saved(std::int32_t expert, std::int32_t rank) const {
     return energy_.cost(rank_gain_(expert, rank), node_gain_(expert, node_of(rank)));
   }
   double excess(std::int32_t rank, std::int64_t change) const {
-    return std::max(0.0,
-                    static_cast<double>(loads_[std::size_t(rank)] + change) - energy_.max_load);
+    return std::max(0.0, static_cast<double>(at(loads_, rank) + change) - energy_.max_load);
   }
   // The expert and the rank with room for it that gain most; of equals, those of the lowest rank,
   // then the lowest expert. -1 if nothing is allowed.
@@ -97,10 +92,10 @@ class ReplicaFill {
     double best_gain = -std::numeric_limits<double>::infinity();
     for (std::int32_t e = 0; e < index_.num_experts(); ++e) {
       // What a replica takes off its first host's excess, at most.
-      const double relief = energy_.load_penalty * excess(hosts_[std::size_t(e)][0], 0);
+      const double relief = energy_.load_penalty * excess(at(hosts_, e)[0], 0);
       for (std::int32_t rank = 0; rank < cluster_.ep_size(); ++rank) {
         if (copies_saved(e, rank) + relief < best_gain) continue;
-        if (experts_of_rank_[std::size_t(rank)].size() == capacity) continue;
+        if (at(experts_of_rank_, rank).size() == capacity) continue;
         const double gain = gain_of(e, rank);
         if (gain < best_gain || (gain == best_gain && rank >= best_rank)) continue;
         if (!is_allowed(e, rank)) continue;
@@ -115,7 +110,7 @@ class ReplicaFill {
   double gain_of(std::int32_t expert, std::int32_t rank) const {
     const std::int64_t moved =
         std::max(rank_gain_(expert, rank), node_gain_(expert, node_of(rank)));
-    const std::int32_t from = hosts_[std::size_t(expert)][0];
+    const std::int32_t from = at(hosts_, expert)[0];
     return copies_saved(expert, rank) +
            energy_.load_penalty *
                (excess(rank, 0) - excess(rank, moved) + excess(from, 0) - excess(from, -moved));
@@ -130,24 +125,24 @@ class ReplicaFill {
     visited_ranks_.clear(), visited_nodes_.clear();
     for (const std::int32_t rank : ranks) {
       const std::int32_t node = node_of(rank);
-      if (num_on_rank_[std::size_t(rank)]++ == 0) visited_ranks_.push_back(rank);
-      if (num_on_node_[std::size_t(node)]++ == 0) visited_nodes_.push_back(node);
+      if (at(num_on_rank_, rank)++ == 0) visited_ranks_.push_back(rank);
+      if (at(num_on_node_, node)++ == 0) visited_nodes_.push_back(node);
     }
     for (std::size_t i = 0; i < experts.size(); ++i) {
-      if (num_on_rank_[std::size_t(ranks[i])] > 1) continue;
+      if (at(num_on_rank_, ranks[i]) > 1) continue;
       const auto rank_gain = rank_gain_.row(experts[i]);
       for (const std::int32_t rank : visited_ranks_) {
-        rank_gain[std::size_t(rank)] += rank == ranks[i] ? 0 : weight;
+        at(rank_gain, rank) += rank == ranks[i] ? 0 : weight;
       }
       const std::int32_t own_node = node_of(ranks[i]);
-      if (num_on_node_[std::size_t(own_node)] > 1) continue;
+      if (at(num_on_node_, own_node) > 1) continue;
       const auto node_gain = node_gain_.row(experts[i]);
       for (const std::int32_t node : visited_nodes_) {
-        node_gain[std::size_t(node)] += node == own_node ? 0 : weight;
+        at(node_gain, node) += node == own_node ? 0 : weight;
       }
     }
-    for (const std::int32_t rank : visited_ranks_) num_on_rank_[std::size_t(rank)] = 0;
-    for (const std::int32_t node : visited_nodes_) num_on_node_[std::size_t(node)] = 0;
+    for (const std::int32_t rank : visited_ranks_) at(num_on_rank_, rank) = 0;
+    for (const std::int32_t node : visited_nodes_) at(num_on_node_, node) = 0;
   }
 
   // Whether a token on `ranks` that leaves `from` for `to` visits one rank, or node, less.
@@ -164,19 +159,19 @@ class ReplicaFill {
 
   // Tokens that the replica saves a rank or a node move to it.
   void add(std::int32_t expert, std::int32_t rank) {
-    experts_of_rank_[std::size_t(rank)].push_back(expert);
-    hosts_[std::size_t(expert)].push_back(rank);
+    at(experts_of_rank_, rank).push_back(expert);
+    at(hosts_, expert).push_back(rank);
     index_.for_each_set_of(expert, [&](std::int32_t set) {
       const auto experts = index_.experts(set);
       const std::span ranks(ranks_of(set), experts.size());
-      const auto at = std::size_t(std::ranges::find(experts, expert) - experts.begin());
-      const std::int32_t from = ranks[at];
+      const auto place = std::ranges::find(experts, expert) - experts.begin();
+      const std::int32_t from = at(ranks, place);
       if (!saves_rank(ranks, from, rank) && !saves_node(ranks, from, rank)) return;
       count(set, -1);
-      ranks[at] = rank;
+      at(ranks, place) = rank;
       count(set, 1);
-      loads_[std::size_t(from)] -= index_.weight(set);
-      loads_[std::size_t(rank)] += index_.weight(set);
+      at(loads_, from) -= index_.weight(set);
+      at(loads_, rank) += index_.weight(set);
     });
   }
 

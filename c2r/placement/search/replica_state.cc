@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "c2r/core/at.h"
 #include "c2r/core/error.h"
 
 namespace c2r {
@@ -22,28 +23,28 @@ ReplicaState::ReplicaState(const SetIndex& index, const Cluster& cluster,
       visited_in_(static_cast<std::size_t>(index.num_sets())) {
   for (std::int64_t rank = 0; rank < placement.ep_size(); ++rank) {
     for (const ExpertId e : placement.slots.row(rank)) {
-      hosts_[c2r::index(e)].push_back(static_cast<std::uint16_t>(rank));
+      at(hosts_, e).push_back(static_cast<std::uint16_t>(rank));
     }
   }
   for (std::int64_t set = 0; set < index.num_sets(); ++set) {
-    offsets_[std::size_t(set) + 1] = offsets_[std::size_t(set)] + index.experts(set).size();
+    offsets_[std::size_t(set) + 1] = at(offsets_, set) + index.experts(set).size();
   }
   served_by_.resize(offsets_.back());
   if (CoverCounter::fits(cluster)) counter_.emplace(cluster, placement.num_experts);
   for (std::int32_t e = 0; e < placement.num_experts; ++e) {
-    solver_.set_hosts(e, hosts_[std::size_t(e)]);
+    solver_.set_hosts(e, at(hosts_, e));
     if (!counter_) continue;
-    for (const std::uint16_t rank : hosts_[std::size_t(e)]) counter_->flip(e, rank);
+    for (const std::uint16_t rank : at(hosts_, e)) counter_->flip(e, rank);
   }
   settle_loads();
 }
 
 std::span<std::uint16_t> ReplicaState::mutable_ranks_of(std::int64_t set) {
-  const std::size_t begin = offsets_[std::size_t(set)];
+  const std::size_t begin = at(offsets_, set);
   return std::span(served_by_).subspan(begin, offsets_[std::size_t(set) + 1] - begin);
 }
 std::span<const std::uint16_t> ReplicaState::ranks_of(std::int64_t set) const {
-  const std::size_t begin = offsets_[std::size_t(set)];
+  const std::size_t begin = at(offsets_, set);
   return std::span(served_by_).subspan(begin, offsets_[std::size_t(set) + 1] - begin);
 }
 
@@ -62,7 +63,7 @@ void ReplicaState::count(std::int64_t set, std::int64_t sign) {
   const CoverSize size = size_of(ranks_of(set));
   rank_copies_ += size.ranks * weight;
   node_copies_ += size.nodes * weight;
-  sizes_[std::size_t(set)] = size;
+  at(sizes_, set) = size;
 }
 
 void ReplicaState::add_loads(std::int64_t set, std::int64_t sign) {
@@ -93,7 +94,7 @@ bool ReplicaState::is_allowed(std::span<const Change> changes) const {
   for (const Change& change : changes) {
     const auto old = static_cast<std::int32_t>(placement_.slots(change.rank, change.slot));
     if (old == change.expert) return false;
-    const auto& hosts = hosts_[std::size_t(change.expert)];
+    const auto& hosts = at(hosts_, change.expert);
     if (std::ranges::binary_search(hosts, change.rank)) return false;
     const bool is_swap = changes.size() == 2;
     if (!is_swap && num_replicas(old) == 1) return false;
@@ -108,8 +109,8 @@ bool ReplicaState::is_allowed(std::span<const Change> changes) const {
 // Ranks of -1 are none.
 bool ReplicaState::keeps_nodes(std::int32_t expert, std::int32_t lost, std::int32_t gained) const {
   if (is_fixed_to_nodes_) {
-    return gained < 0 || cluster_.node_of(RankId{gained}) ==
-                             cluster_.node_of(RankId{hosts_[std::size_t(expert)][0]});
+    return gained < 0 ||
+           cluster_.node_of(RankId{gained}) == cluster_.node_of(RankId{at(hosts_, expert)[0]});
   }
   if (cluster_.num_nodes == 1) return true;
   const std::int32_t missed = missed_nodes(expert, lost, gained);
@@ -122,7 +123,7 @@ std::int32_t ReplicaState::missed_nodes(std::int32_t expert, std::int32_t lost,
   std::int32_t num_hosts = 0, num_nodes = 0, last_node = -1;  // hosts ascend, and so do nodes
   const std::int32_t gained_node = gained < 0 ? -1 : cluster_.node_of(RankId{gained});
   bool is_new_node = gained >= 0;
-  for (const std::uint16_t host : hosts_[std::size_t(expert)]) {
+  for (const std::uint16_t host : at(hosts_, expert)) {
     if (host == lost) continue;
     const std::int32_t node = cluster_.node_of(RankId{host});
     ++num_hosts;
@@ -137,12 +138,12 @@ std::int32_t ReplicaState::place(const Change& change) {
   ExpertId& slot = placement_.slots(change.rank, change.slot);
   const auto old = static_cast<std::int32_t>(slot);
   slot = ExpertId{change.expert};
-  std::erase(hosts_[std::size_t(old)], static_cast<std::uint16_t>(change.rank));
-  auto& hosts = hosts_[std::size_t(change.expert)];
+  std::erase(at(hosts_, old), static_cast<std::uint16_t>(change.rank));
+  auto& hosts = at(hosts_, change.expert);
   hosts.insert(std::ranges::upper_bound(hosts, change.rank),
                static_cast<std::uint16_t>(change.rank));
   for (const std::int32_t e : {old, change.expert}) {
-    solver_.set_hosts(e, hosts_[std::size_t(e)]);
+    solver_.set_hosts(e, at(hosts_, e));
     if (counter_) counter_->flip(e, change.rank);
   }
   return old;
@@ -166,8 +167,8 @@ std::optional<ReplicaState::Copies> ReplicaState::copies_after(std::span<const C
       const auto experts = index_->experts(set);
       if (expert == second && std::ranges::find(experts, first) != experts.end()) continue;
       const CoverSize size = counter_->count(experts);
-      copies.rank += (size.ranks - sizes_[std::size_t(set)].ranks) * index_->weight(set);
-      copies.node += (size.nodes - sizes_[std::size_t(set)].nodes) * index_->weight(set);
+      copies.rank += (size.ranks - at(sizes_, set).ranks) * index_->weight(set);
+      copies.node += (size.nodes - at(sizes_, set).nodes) * index_->weight(set);
     }
   }
   flip();
@@ -176,8 +177,8 @@ std::optional<ReplicaState::Copies> ReplicaState::copies_after(std::span<const C
 
 void ReplicaState::visit_sets_of(std::int32_t expert) {
   for (const std::int32_t set : index_->sets_of(expert)) {
-    if (visited_in_[std::size_t(set)] == num_applied_) continue;
-    visited_in_[std::size_t(set)] = num_applied_;
+    if (at(visited_in_, set) == num_applied_) continue;
+    at(visited_in_, set) = num_applied_;
     const auto ranks = ranks_of(set);
     saved_.push_back({set, static_cast<std::uint32_t>(saved_ranks_.size())});
     saved_ranks_.insert(saved_ranks_.end(), ranks.begin(), ranks.end());
@@ -217,8 +218,8 @@ std::vector<std::int64_t> ReplicaState::gains_on(std::int32_t rank) const {
   std::vector<bool> is_seen(static_cast<std::size_t>(index_->num_sets()));
   for (const ExpertId host : placement_.slots.row(rank)) {
     for (const std::int32_t set : index_->sets_of(static_cast<std::int32_t>(host))) {
-      if (is_seen[std::size_t(set)]) continue;
-      is_seen[std::size_t(set)] = true;
+      if (at(is_seen, set)) continue;
+      at(is_seen, set) = true;
       const auto ranks = ranks_of(set);
       if (std::ranges::find(ranks, rank) == ranks.end()) continue;
       const auto experts = index_->experts(set);

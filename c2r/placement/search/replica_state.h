@@ -11,6 +11,7 @@
 #include <span>
 #include <vector>
 
+#include "c2r/core/at.h"
 #include "c2r/placement/cluster.h"
 #include "c2r/placement/cost/cover.h"
 #include "c2r/placement/cost/cover_size.h"
@@ -60,7 +61,7 @@ class ReplicaState {
   std::vector<std::int64_t> gains_on(std::int32_t rank) const;
 
   std::int32_t num_replicas(std::int32_t expert) const {
-    return static_cast<std::int32_t>(std::ssize(hosts_[std::size_t(expert)]));
+    return static_cast<std::int32_t>(std::ssize(at(hosts_, expert)));
   }
 
  private:

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "c2r/core/at.h"
 #include "c2r/placement/token_sets.h"
 
 namespace c2r {
@@ -19,12 +20,11 @@ class SetIndex {
   std::int64_t num_sets() const { return std::ssize(weights_); }
   std::int64_t total_weight() const { return total_weight_; }  // tokens with a choice
   std::int64_t num_choices() const { return num_choices_; }    // (token, expert) pairs
-  std::int64_t weight(std::int64_t set) const { return weights_[static_cast<std::size_t>(set)]; }
+  std::int64_t weight(std::int64_t set) const { return at(weights_, set); }
 
   /// The experts of a set, ascending. [<= top_k]
   std::span<const std::uint16_t> experts(std::int64_t set) const {
-    return std::span(experts_).subspan(static_cast<std::size_t>(set) * width_,
-                                       sizes_[static_cast<std::size_t>(set)]);
+    return std::span(experts_).subspan(static_cast<std::size_t>(set) * width_, at(sizes_, set));
   }
   /// The sets that hold `expert`, ascending.
   std::span<const std::int32_t> sets_of(std::int32_t expert) const {
@@ -45,7 +45,7 @@ class SetIndex {
     }
   }
   /// (token, expert) choices of an expert.
-  std::int64_t load(std::int32_t expert) const { return loads_[static_cast<std::size_t>(expert)]; }
+  std::int64_t load(std::int32_t expert) const { return at(loads_, expert); }
 
  private:
   std::int32_t num_experts_ = 0;

@@ -4,6 +4,8 @@
 #include <utility>
 #include <vector>
 
+#include "c2r/core/at.h"
+
 namespace c2r {
 namespace {
 
@@ -49,10 +51,10 @@ PartitionProblem slots_as_items(const SetIndex& served, const Cluster& cluster,
   const auto slots = placement.slots.all();
   std::vector<std::vector<std::int32_t>> items_of(static_cast<std::size_t>(placement.num_experts));
   for (std::size_t item = 0; item < slots.size(); ++item) {
-    items_of[index(slots[item])].push_back(static_cast<std::int32_t>(item));
+    at(items_of, slots[item]).push_back(static_cast<std::int32_t>(item));
   }
   for (std::size_t item = 0; item < slots.size(); ++item) {
-    problem.twins.push_back(items_of[index(slots[item])]);
+    problem.twins.push_back(at(items_of, slots[item]));
     std::erase(problem.twins.back(), static_cast<std::int32_t>(item));
   }
   return problem;
@@ -69,7 +71,7 @@ Placement anneal_slots(const SetIndex& index, const Cluster& cluster, const Sear
       slots_as_items(served, cluster, energy, is_fixed_to_nodes, start);
   std::vector<std::int32_t> rank_of(static_cast<std::size_t>(problem.num_items));
   for (std::int32_t item = 0; item < problem.num_items; ++item) {
-    rank_of[std::size_t(item)] = item / start.slots_per_rank();
+    at(rank_of, item) = item / start.slots_per_rank();
   }
   rank_of = anneal_partition(problem, effort, limits, std::move(rank_of));
   Placement placement = start;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "c2r/core/at.h"
 #include "c2r/core/testing.h"
 #include "c2r/placement/search/optimize_testing_internal.h"
 
@@ -46,8 +47,7 @@ TEST(AnnealSlots, LosesNoCopiesAndKeepsReplicasApart) {
     num_improved += cost_after < cost_before;
     const auto hosts = ranks_of_experts(placement);
     for (const int e : {0, 3}) {
-      EXPECT_NE(cluster.node_of(hosts[std::size_t(e)][0]),
-                cluster.node_of(hosts[std::size_t(e)][1]));
+      EXPECT_NE(cluster.node_of(at(hosts, e)[0]), cluster.node_of(at(hosts, e)[1]));
     }
   }
   EXPECT_GE(num_improved, 18);
