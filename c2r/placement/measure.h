@@ -7,6 +7,7 @@
 #include "c2r/placement/cluster.h"
 #include "c2r/placement/cost/layer_time.h"
 #include "c2r/placement/placement.h"
+#include "c2r/placement/quality.h"
 #include "c2r/placement/token_sets.h"
 
 namespace c2r {
@@ -40,7 +41,8 @@ struct OptimizedPlacement {
   double copies_per_token = 0, node_copies_per_token = 0;
   double copy_cost = 0;  // per token, by the objective
   double imbalance = 1;
-  bool meets_bounds = true;        // false: the bounds are missed by the least that was found
+  bool meets_bounds = true;        // false: no placement was found that misses them by less
+  double violation = 0;            // how far the bounds are exceeded; 0 where they are met
   bool is_cut_short = false;       // `seconds` or `stop` ended the search
   bool is_proved_optimal = false;  // value is the least within the bounds
   double copy_cost_bound = 0;      // no placement of these slots within the bounds costs less
@@ -48,6 +50,8 @@ struct OptimizedPlacement {
   // The goal's value here, and what no placement of these slots within the bounds can be below.
   // Seconds for kTime.
   double value = 0, value_bound = 0;
+
+  Quality quality() const { return {violation, value}; }
 };
 
 /// What `placement` costs on `sets`; copy_cost_bound and meets_bounds included.

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <utility>
 
+#include "c2r/core/at.h"
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
 #include "c2r/placement/search/layer_search.h"
@@ -68,17 +69,14 @@ OptimizedPlacement fastest_placement(const TokenSets& sets, const Cluster& clust
   const auto timed = [&](const Placement& placement) {
     return measure_placement(sets, cluster, objective, placement);
   };
-  const auto is_faster = [](const OptimizedPlacement& a, const OptimizedPlacement& b) {
-    return std::pair(!a.meets_bounds, a.value) < std::pair(!b.meets_bounds, b.value);
-  };
   for (OptimizedPlacement& point : points) point = timed(point.placement);
-  OptimizedPlacement best = *std::ranges::min_element(points, is_faster);
+  OptimizedPlacement best = *std::ranges::min_element(points, {}, &OptimizedPlacement::quality);
   PlacementObjective within = objective;
   within.goal = Goal::kCopies;
   within.imbalance_weight = 0;
   within.max_imbalance = best.imbalance;
   auto again = timed(search_layer(sets, cluster, within, options, limits).placement);
-  if (is_faster(again, best)) best = std::move(again);
+  if (again.quality() < best.quality()) best = std::move(again);
   best.copy_cost_bound = std::max(best.copy_cost_bound, least_copy_cost);
   return best;
 }
@@ -97,10 +95,6 @@ OptimizedPlacement balanced_placement(const TokenSets& sets, const Cluster& clus
   asked.goal = Goal::kCopies;
   asked.imbalance_weight = 0;
   asked.max_copy_cost.reset();
-  const auto is_better = [](const OptimizedPlacement& a, const OptimizedPlacement& b) {
-    if (a.meets_bounds != b.meets_bounds) return a.meets_bounds;
-    return a.meets_bounds ? a.value < b.value : a.copy_cost < b.copy_cost;
-  };
   OptimizedPlacement best = search_layer(sets, cluster, objective, options, limits);
   double low = best.imbalance_bound, high = 0;
   for (int step = 0; step < kSteps && !limits.reached() && !best.is_proved_optimal; ++step) {
@@ -113,7 +107,7 @@ OptimizedPlacement balanced_placement(const TokenSets& sets, const Cluster& clus
     } else {
       low = *asked.max_imbalance;
     }
-    if (is_better(met, best)) best = std::move(met);
+    if (met.quality() < best.quality()) best = std::move(met);
     if (step == 0 && !is_affordable) break;  // a better balance costs still more
     if (best.meets_bounds) high = std::min(high, best.imbalance);
   }
@@ -147,8 +141,7 @@ OptimizedPlacement solve_or_sketch(const TokenSets& sets, const Cluster& cluster
   brief.max_columns = 0;
   auto sketched = solve(sets, cluster, objective, brief, {});
   sketched.is_cut_short = !sketched.is_proved_optimal;
-  const auto quality = [](const auto& p) { return std::pair(!p.meets_bounds, p.value); };
-  return has_begun && quality(searched) <= quality(sketched) ? searched : sketched;
+  return has_begun && searched.quality() <= sketched.quality() ? searched : sketched;
 }
 
 }  // namespace
@@ -176,8 +169,7 @@ std::vector<OptimizedPlacement> optimize_placements(
           (num_layers - num_started++ + options.num_threads - 1) / options.num_threads;
       limits.deadline = std::min(*all.deadline, now + (*all.deadline - now) / rounds);
     }
-    results[std::size_t(layer)] =
-        solve_or_sketch(load_layer(layer), cluster, objective, options, limits);
+    at(results, layer) = solve_or_sketch(load_layer(layer), cluster, objective, options, limits);
     const std::lock_guard lock(mutex);
     progress.update(++num_done, num_layers);
   });

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "c2r/core/at.h"
 #include "c2r/core/error.h"
 #include "c2r/placement/search/column_search.h"
 #include "c2r/placement/search/copy_bounds.h"
@@ -105,7 +106,7 @@ class LayerSearch {
                 "{} experts in {} groups cannot keep each group in one of {} nodes of {} ranks",
                 sets_.num_experts, num_groups, cluster.num_nodes, cluster.ranks_per_node);
     for (std::int32_t rank = 0; rank < cluster.ep_size(); ++rank) {
-      problem_.domain_of_rank[std::size_t(rank)] = cluster.node_of(RankId{rank});
+      at(problem_.domain_of_rank, rank) = cluster.node_of(RankId{rank});
     }
   }
 
@@ -114,7 +115,7 @@ class LayerSearch {
     const std::int32_t base = problem_.num_items / problem_.cluster.ep_size();
     std::vector<std::int32_t> rank_of(std::size_t(problem_.num_items));
     for (std::int32_t item = 0; item < problem_.num_items; ++item) {
-      rank_of[std::size_t(item)] = item / base;
+      at(rank_of, item) = item / base;
     }
     if (!options_.num_groups || *options_.num_groups == problem_.cluster.num_nodes) return rank_of;
     const std::int32_t group_size = sets_.num_experts / *options_.num_groups;
@@ -122,9 +123,9 @@ class LayerSearch {
     const auto node_of_group = nodes_of_groups(group_size);
     const std::int32_t node_items = base * problem_.cluster.ranks_per_node;
     for (std::int32_t e = 0; e < sets_.num_experts; ++e) {
-      const std::int32_t node = node_of_group[std::size_t(e / group_size)];
-      const std::int32_t place = node * node_items + next_item[std::size_t(node)]++;
-      rank_of[std::size_t(e)] = place / base;
+      const std::int32_t node = at(node_of_group, e / group_size);
+      const std::int32_t place = node * node_items + at(next_item, node)++;
+      at(rank_of, e) = place / base;
     }
     return rank_of;
   }
@@ -140,7 +141,7 @@ class LayerSearch {
         const ExpertId group{e / group_size};
         if (key.empty() || key.back() != group) key.push_back(group);
       }
-      tokens_of[key] += sets_.multiplicity[std::size_t(set)];
+      tokens_of[key] += at(sets_.multiplicity, set);
     }
     TokenSets groups{.num_experts = num_groups,
                      .num_tokens = sets_.num_tokens,
@@ -155,9 +156,7 @@ class LayerSearch {
                      limits_)
             .placement;
     std::vector<std::int32_t> nodes;
-    for (const auto& hosts : ranks_of_experts(placement)) {
-      nodes.push_back(static_cast<std::int32_t>(hosts[0]));
-    }
+    for (const RankId node : rank_of(placement)) nodes.push_back(static_cast<std::int32_t>(node));
     return nodes;
   }
 
@@ -203,11 +202,11 @@ class LayerSearch {
     return count;
   }
 
-  std::pair<double, double> quality(const PartitionProblem& problem,
-                                    const std::vector<std::int32_t>& rank_of) const {
+  static Quality quality(const PartitionProblem& problem,
+                         const std::vector<std::int32_t>& rank_of) {
     const PartitionCost cost = partition_cost(problem, rank_of);
     const double total = problem.energy.cost(cost.rank_copies, cost.node_copies);
-    return {problem.energy.violation(total, cost.loads), problem.energy.value(total, cost.loads)};
+    return problem.energy.quality(total, cost.loads);
   }
 
   // Nodes first and jointly, if both are possible, else jointly: whichever wins.
@@ -236,7 +235,7 @@ class LayerSearch {
     auto rank_of = needs_seed ? seeded(across, start) : annealed(across, start, work / 2);
     PartitionProblem within = problem_;
     for (std::int32_t rank = 0; rank < within.cluster.ep_size(); ++rank) {
-      within.domain_of_rank[std::size_t(rank)] = within.cluster.node_of(RankId{rank});
+      at(within.domain_of_rank, rank) = within.cluster.node_of(RankId{rank});
     }
     return needs_seed ? seeded(within, rank_of) : annealed(within, rank_of, work / 2);
   }
@@ -261,7 +260,7 @@ class LayerSearch {
                                      std::int64_t work) const {
     PartitionEffort effort{.work = work, .start_penalty = 0.1, .seed = options_.seed};
     auto rank_of = anneal_partition(problem, effort, limits_, start);
-    if (quality(problem, rank_of).first == 0) return rank_of;
+    if (quality(problem, rank_of).violation == 0) return rank_of;
     effort.start_penalty = 1;  // the bound is tight: hold it from the beginning
     auto tight = anneal_partition(problem, effort, limits_, start);
     return quality(problem, tight) < quality(problem, rank_of) ? tight : rank_of;
@@ -283,7 +282,7 @@ class LayerSearch {
   Placement filled(const std::vector<std::int32_t>& rank_of) const {
     std::vector<std::vector<std::int32_t>> experts(std::size_t(problem_.cluster.ep_size()));
     for (std::int32_t e = 0; e < sets_.num_experts; ++e) {
-      experts[std::size_t(rank_of[std::size_t(e)])].push_back(e);
+      at(experts, at(rank_of, e)).push_back(e);
     }
     return fill_with_replicas(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(),
                               slots_per_rank_, std::move(experts));

@@ -64,7 +64,8 @@ OptimizedPlacement measure_state(const SetIndex& index, const CopyBounds& bounds
   result.node_copies_per_token = per_token(static_cast<double>(state.node_copies()));
   result.copy_cost = per_token(cost);
   result.imbalance = static_cast<double>(std::ranges::max(state.loads())) / energy.mean_load;
-  result.meets_bounds = energy.violation(cost, state.loads()) == 0;
+  result.violation = energy.violation(cost, state.loads());
+  result.meets_bounds = result.violation == 0;
   const std::int32_t slots = state.placement().slots_per_rank();
   const LeastCounts least{
       .rank_copies = bounds.copies(cluster.ep_size(), slots),

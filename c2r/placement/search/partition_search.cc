@@ -8,6 +8,7 @@
 #include <span>
 #include <utility>
 
+#include "c2r/core/at.h"
 #include "c2r/core/error.h"
 #include "c2r/core/matrix.h"
 #include "c2r/placement/search/fast_random.h"
@@ -32,7 +33,7 @@ class Annealer {
         nodes_(std::move(nodes)),
         loads_(static_cast<std::size_t>(problem.cluster.ep_size())) {
     for (std::int32_t e = 0; e < problem.index->num_experts(); ++e) {
-      loads_[std::size_t(ranks_.group_of(e))] += load(e);
+      at(loads_, ranks_.group_of(e)) += load(e);
     }
     cost_ = exact_cost();
     keep_if_best();
@@ -68,7 +69,7 @@ class Annealer {
   std::vector<std::int32_t> rank_of() const {
     std::vector<std::int32_t> ranks(static_cast<std::size_t>(problem_.num_items));
     for (std::int32_t item = 0; item < problem_.num_items; ++item) {
-      ranks[std::size_t(item)] = ranks_.group_of(item);
+      at(ranks, item) = ranks_.group_of(item);
     }
     return ranks;
   }
@@ -89,8 +90,7 @@ class Annealer {
     const std::int32_t rank_a = ranks_.group_of(a), rank_b = ranks_.group_of(b);
     const bool is_void = std::min(a, b) >= problem_.index->num_experts();  // two free slots
     return !is_void && rank_a != rank_b &&
-           problem_.domain_of_rank[std::size_t(rank_a)] ==
-               problem_.domain_of_rank[std::size_t(rank_b)] &&
+           at(problem_.domain_of_rank, rank_a) == at(problem_.domain_of_rank, rank_b) &&
            (problem_.twins.empty() || (is_apart(a, rank_b) && is_apart(b, rank_a)));
   }
 
@@ -101,7 +101,7 @@ class Annealer {
     const std::int32_t from = cluster.node_of(RankId{ranks_.group_of(item)});
     const std::int32_t to = cluster.node_of(RankId{rank});
     bool stays_in_from = false, is_in_to = false;
-    for (const std::int32_t twin : problem_.twins[std::size_t(item)]) {
+    for (const std::int32_t twin : at(problem_.twins, item)) {
       const std::int32_t other = ranks_.group_of(twin), node = cluster.node_of(RankId{other});
       if (other == rank) return false;
       stays_in_from |= node == from;
@@ -155,10 +155,9 @@ class Annealer {
   }
 
   void keep_if_best() {
-    const std::pair met{problem_.energy.violation(cost_, loads_),
-                        problem_.energy.value(cost_, loads_)};
-    if (!best_.empty() && met >= best_energy_) return;
-    best_energy_ = met;
+    const Quality met = problem_.energy.quality(cost_, loads_);
+    if (!best_.empty() && met >= best_quality_) return;
+    best_quality_ = met;
     best_ = rank_of();
   }
 
@@ -168,7 +167,7 @@ class Annealer {
   std::vector<std::int64_t> loads_;
   double cost_ = 0;
   double load_penalty_ = 0;
-  std::pair<double, double> best_energy_;  // violation, value
+  Quality best_quality_;
   std::vector<std::int32_t> best_;
 };
 

@@ -8,6 +8,7 @@
 #include <numeric>
 #include <utility>
 
+#include "c2r/core/at.h"
 #include "c2r/placement/search/fast_random.h"
 #include "c2r/placement/search/slot_search.h"
 
@@ -63,9 +64,7 @@ class ReplicaSearch {
  private:
   using Change = ReplicaState::Change;
 
-  std::pair<double, double> settled_quality() const {
-    return {asked_.violation(cost(), state_.loads()), asked_.value(cost(), state_.loads())};
-  }
+  Quality settled_quality() const { return asked_.quality(cost(), state_.loads()); }
 
   // Annealing pays once every pair of slots can be tried a few times.
   bool can_anneal() const {
@@ -88,7 +87,7 @@ class ReplicaSearch {
       search(round);
       const auto quality = settled_quality();
       if (quality < best_quality) best = state_, best_quality = quality;
-      if (!can_anneal() && best_quality.first == 0) break;
+      if (!can_anneal() && best_quality.violation == 0) break;
       const double ratio = static_cast<double>(std::ranges::max(state_.loads())) / asked_.max_load;
       aim_at(energy_.max_load * std::clamp(0.998 / ratio, 0.97, 1.03));
     }
@@ -127,8 +126,7 @@ class ReplicaSearch {
     const auto& slots = state_.placement().slots;
     std::vector<std::int32_t> ranks(static_cast<std::size_t>(slots.rows()));
     std::iota(ranks.begin(), ranks.end(), 0);
-    std::ranges::stable_sort(ranks, {},
-                             [&](auto rank) { return state_.loads()[std::size_t(rank)]; });
+    std::ranges::stable_sort(ranks, {}, [&](auto rank) { return at(state_.loads(), rank); });
     int num_tried = 0;
     for (const std::int32_t rank : ranks) {
       for (std::int32_t slot = 0; slot < slots.cols(); ++slot) {
@@ -155,10 +153,9 @@ class ReplicaSearch {
   }
 
   void keep_if_best() {
-    const std::pair met{energy_.violation(cost(), state_.loads()),
-                        energy_.value(cost(), state_.loads())};
-    if (best_.num_experts > 0 && met >= best_energy_) return;
-    best_energy_ = met;
+    const Quality met = energy_.quality(cost(), state_.loads());
+    if (best_.num_experts > 0 && met >= best_quality_) return;
+    best_quality_ = met;
     best_ = state_.placement();
   }
 
@@ -235,7 +232,7 @@ class ReplicaSearch {
     std::iota(order.begin(), order.end(), 0);
     const auto count = std::min(num_candidates, order.size());
     std::ranges::partial_sort(order, order.begin() + std::ptrdiff_t(count), [&](auto a, auto b) {
-      return std::pair(-gains[std::size_t(a)], a) < std::pair(-gains[std::size_t(b)], b);
+      return std::pair(-at(gains, a), a) < std::pair(-at(gains, b), b);
     });
     bool has_improved = false;
     for (std::int32_t slot = 0; slot < state_.placement().slots_per_rank(); ++slot) {
@@ -260,7 +257,7 @@ class ReplicaSearch {
   FastRandom random_;
   std::int64_t sets_per_expert_ = 0;  // on average
   std::int64_t work_ = 0;
-  std::pair<double, double> best_energy_;  // violation, value
+  Quality best_quality_;
   Placement best_;
 };
 

@@ -9,6 +9,8 @@
 #include <optional>
 #include <span>
 
+#include "c2r/placement/quality.h"
+
 namespace c2r {
 
 /// The unit is one token copy between ranks of a flat cluster; loads are (token, expert) choices.
@@ -41,6 +43,10 @@ struct SearchEnergy {
     if (imbalance_scale == 0) return copy_scale * cost;
     return copy_scale * cost +
            imbalance_scale * static_cast<double>(std::ranges::max(loads)) / mean_load;
+  }
+  /// The order in which searches prefer placements.
+  Quality quality(double cost, std::span<const std::int64_t> loads) const {
+    return {violation(cost, loads), value(cost, loads)};
   }
 };
 
