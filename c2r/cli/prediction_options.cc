@@ -21,7 +21,6 @@ PredictRequest request_of(const PredictionOptions& options, const Cluster& clust
         "--intermediate asks for predicted times, but the cluster has no device_flop_per_s; "
         "give --cluster a JSON file with it");
     request.layer_time = {
-        .cluster = cluster,
         .format = {.hidden = options.hidden},
         .flop_per_choice = flop_of_gated_mlp(options.hidden, options.intermediate),
         .overlap = overlap};

@@ -19,6 +19,8 @@ PlacementObjective objective_for(const Cluster& cluster) {
 OptimizedPlacement measure_placement(const TokenSets& sets, const Cluster& cluster,
                                      const PlacementObjective& objective,
                                      const Placement& placement) {
+  check_token_sets(sets);
+  check_cluster(cluster);
   check_placement(placement);
   C2R_REQUIRE(placement.num_experts == sets.num_experts && placement.ep_size() == cluster.ep_size(),
               kInvalidArgument,

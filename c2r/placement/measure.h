@@ -27,7 +27,8 @@ struct PlacementObjective {
   std::optional<double> max_imbalance;  // max / mean load over ranks; a bound
   std::optional<double> max_copy_cost;  // per token; a bound, not for kTime
   Goal goal = Goal::kCopies;
-  // For kTime. All tokens are one batch from uniform homes, sent as default_copy_mode() says.
+  // For kTime, which needs the cluster's device_flop_per_s. All tokens are one batch from uniform
+  // homes, sent as default_copy_mode() says.
   std::optional<LayerTimeOptions> layer_time;
 };
 

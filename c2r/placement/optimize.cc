@@ -117,6 +117,8 @@ OptimizedPlacement balanced_placement(const TokenSets& sets, const Cluster& clus
 OptimizedPlacement solve(const TokenSets& sets, const Cluster& cluster,
                          const PlacementObjective& objective, const OptimizeOptions& options,
                          const SearchLimits& limits) {
+  check_token_sets(sets);
+  check_cluster(cluster);
   const bool is_time = objective.goal == Goal::kTime;
   C2R_REQUIRE(!is_time || (objective.layer_time && !objective.max_copy_cost), kInvalidArgument,
               "minimizing the predicted time needs layer_time and takes no max_copy_cost");
@@ -181,6 +183,8 @@ std::vector<OptimizedPlacement> pareto_front(const TokenSets& sets, const Cluste
                                              const OptimizeOptions& options, int num_points) {
   C2R_REQUIRE(num_points >= 2, kInvalidArgument, "a front needs at least 2 points, not {}",
               num_points);
+  check_token_sets(sets);
+  check_cluster(cluster);
   std::vector<OptimizedPlacement> met =
       points_of_front(sets, cluster, objective, options, limits_for(options), num_points);
   for (OptimizedPlacement& point : met) {  // those that the front itself set are none

@@ -33,8 +33,7 @@ TokenSets sets_of_8_experts(std::uint64_t seed) {
 PlacementObjective fastest_on(const Cluster& cluster) {
   PlacementObjective objective = objective_for(cluster);
   objective.goal = Goal::kTime;
-  objective.layer_time = {
-      .cluster = cluster, .format = {.hidden = 1000}, .flop_per_choice = 20'000};
+  objective.layer_time = {.format = {.hidden = 1000}, .flop_per_choice = 20'000};
   return objective;
 }
 
@@ -102,7 +101,7 @@ TEST(Goals, PredictTheTimeThatTheVolumeModelDoes) {
       counter.add(tokens, {});
     }
     const auto time = predict_layer_time(volume_of(counter.finish(), default_copy_mode(cluster)),
-                                         *objective.layer_time);
+                                         cluster, *objective.layer_time);
     EXPECT_DOUBLE_EQ(result.value, time.predicted_total_s);
   }
 }

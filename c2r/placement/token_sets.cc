@@ -1,3 +1,4 @@
+// Collects distinct token sets in a hash table and sorts them in the end.
 #include "c2r/placement/token_sets.h"
 
 #include <algorithm>
@@ -5,6 +6,7 @@
 #include "c2r/core/at.h"
 #include "c2r/core/error.h"
 #include "c2r/core/rng.h"
+#include "c2r/routing/routing.h"
 #include "c2r/trace/trace_chunks.h"
 
 namespace c2r {
@@ -20,16 +22,46 @@ std::uint64_t hash_of(std::span<const std::uint16_t> key) {
 
 }  // namespace
 
+void check_token_sets(const TokenSets& sets) {
+  C2R_REQUIRE(0 <= sets.num_experts && sets.num_experts <= kMaxExperts &&
+                  sets.top_k() <= kMaxTopK && std::ssize(sets.multiplicity) == sets.num_sets(),
+              kInvalidArgument,
+              "token sets are [{}, {}] of {} experts with {} multiplicities, but must be "
+              "[num_sets, up to {}] of up to {} experts with one multiplicity a set",
+              sets.num_sets(), sets.top_k(), sets.num_experts, sets.multiplicity.size(), kMaxTopK,
+              kMaxExperts);
+  std::int64_t num_left = sets.num_tokens;
+  for (std::int64_t set = 0; set < sets.num_sets(); ++set) {
+    const std::int64_t multiplicity = at(sets.multiplicity, set);
+    C2R_REQUIRE(1 <= multiplicity && multiplicity <= num_left, kInvalidArgument,
+                "token set {} has the multiplicity {}, but must have at least 1, and all sets "
+                "together no more than the {} tokens",
+                set, multiplicity, sets.num_tokens);
+    num_left -= multiplicity;
+    std::int32_t last = -1;
+    for (const ExpertId e : sets.experts.row(set)) {
+      const auto expert = static_cast<std::int32_t>(e);
+      const bool is_next = last < expert && expert < sets.num_experts;
+      C2R_REQUIRE(is_next || e == kNoExpert, kInvalidArgument,
+                  "token set {} names expert {}, but must name experts below {}, ascending, then "
+                  "-1",
+                  set, expert, sets.num_experts);
+      last = e == kNoExpert ? sets.num_experts : expert;
+    }
+  }
+}
+
 TokenSetBuilder::TokenSetBuilder(std::int32_t num_experts, std::int32_t top_k)
     : num_experts_(num_experts), top_k_(top_k), table_(1024, -1) {
-  C2R_REQUIRE(1 <= top_k && top_k <= num_experts && num_experts < kNoKey, kInvalidArgument,
-              "token sets need 1 <= top_k <= num_experts < {}, not top_k {} of {} experts", kNoKey,
-              top_k, num_experts);
+  C2R_REQUIRE(1 <= top_k && top_k <= num_experts && top_k <= kMaxTopK && num_experts <= kMaxExperts,
+              kInvalidArgument,
+              "token sets need 1 <= top_k <= num_experts, top_k up to {} and num_experts up to {}, "
+              "not top_k {} of {} experts",
+              kMaxTopK, kMaxExperts, top_k, num_experts);
 }
 
 void TokenSetBuilder::add(MatrixView<const ExpertId> topk_idx) {
-  C2R_REQUIRE(topk_idx.cols() == top_k_, kInvalidArgument,
-              "the tokens have {} choices, but the sets are for top-{}", topk_idx.cols(), top_k_);
+  check_topk_idx(topk_idx, num_experts_, top_k_);
   std::vector<std::uint16_t> key(static_cast<std::size_t>(top_k_));
   for (std::int64_t t = 0; t < topk_idx.rows(); ++t) {
     ++num_tokens_;
@@ -37,13 +69,8 @@ void TokenSetBuilder::add(MatrixView<const ExpertId> topk_idx) {
     for (const ExpertId e : topk_idx.row(t)) {
       if (e == kNoExpert) continue;
       const auto id = static_cast<std::int32_t>(e);
-      C2R_REQUIRE(0 <= id && id < num_experts_, kInvalidArgument,
-                  "token {} chose expert {}, but the layer has experts 0 to {}", t, id,
-                  num_experts_ - 1);
       std::size_t at = size++;  // insertion sort: keys are short
       for (; at > 0 && key[at - 1] > id; --at) key[at] = key[at - 1];
-      C2R_REQUIRE(at == 0 || key[at - 1] != id, kInvalidArgument, "token {} chose expert {} twice",
-                  t, id);
       key[at] = static_cast<std::uint16_t>(id);
     }
     if (size == 0) continue;
@@ -118,22 +145,6 @@ TokenSets collect_token_sets(const Trace& trace, std::int64_t layer,
     builder.add(trace.topk_idx(layer, piece.begin, piece.end));
   }
   return builder.finish();
-}
-
-TokenSets token_sets_from_pairs(const CollaborationMatrix& counts) {
-  TokenSets sets{.num_experts = static_cast<std::int32_t>(counts.rows())};
-  std::vector<ExpertId> pairs;
-  for (std::int32_t a = 0; a < sets.num_experts; ++a) {
-    for (std::int32_t b = a + 1; b < sets.num_experts; ++b) {
-      if (counts(a, b) == 0) continue;
-      pairs.insert(pairs.end(), {ExpertId{a}, ExpertId{b}});
-      sets.multiplicity.push_back(counts(a, b));
-      sets.num_tokens += counts(a, b);
-    }
-  }
-  sets.experts = {std::ssize(sets.multiplicity), 2};
-  std::ranges::copy(pairs, sets.experts.all().begin());
-  return sets;
 }
 
 std::vector<std::int64_t> expert_loads(const TokenSets& sets) {

@@ -7,7 +7,6 @@
 #include <span>
 #include <vector>
 
-#include "c2r/collaboration/collaboration.h"
 #include "c2r/core/ids.h"
 #include "c2r/core/matrix.h"
 #include "c2r/trace/sequence_split.h"
@@ -27,14 +26,23 @@ struct TokenSets {
   bool operator==(const TokenSets&) const = default;
 };
 
+/// Checks sets that a program made itself: experts in range and ascending in each row, as many
+/// multiplicities as rows, each at least 1, and no more tokens in the sets than num_tokens. Rows
+/// that are equal or in another order are no error: they only cost time.
+/// @throws Error(kInvalidArgument), naming the set
+///
+/// Cost: one pass over the sets.
+void check_token_sets(const TokenSets& sets);
+
 /// Collects token sets batch by batch. The result does not depend on the order of the tokens.
 class TokenSetBuilder {
  public:
-  /// @throws Error(kInvalidArgument) unless 1 <= `top_k` <= `num_experts` <= kMaxExperts
+  /// @throws Error(kInvalidArgument) unless 1 <= `top_k` <= `num_experts`, with at most kMaxTopK
+  ///         choices and kMaxExperts experts (routing.h)
   TokenSetBuilder(std::int32_t num_experts, std::int32_t top_k);
 
   /// Adds `topk_idx` [n, top_k]; kNoExpert is skipped.
-  /// @throws Error(kInvalidArgument) if an id is out of range or a token names an expert twice
+  /// @throws Error(kInvalidArgument) as check_topk_idx(); then nothing has been added
   ///
   /// Cost: one hash look-up a token; memory grows with the number of distinct sets.
   void add(MatrixView<const ExpertId> topk_idx);
@@ -56,10 +64,6 @@ class TokenSetBuilder {
 /// @throws Error(kInvalidFile) if the trace holds an invalid choice there
 TokenSets collect_token_sets(const Trace& trace, std::int64_t layer,
                              std::span<const TokenRange> ranges);
-
-/// The sets behind pair counts of a top-2 router, where each pair is one set: exact.
-/// @param counts symmetric; the diagonal is ignored
-TokenSets token_sets_from_pairs(const CollaborationMatrix& counts);
 
 /// The (token, expert) choices that each expert receives. [num_experts]
 std::vector<std::int64_t> expert_loads(const TokenSets& sets);

@@ -55,8 +55,7 @@ PlacementObjective objective_of(const PlanGoal& goal, const Cluster& cluster) {
   objective.max_copy_cost = goal.max_copies;
   objective.imbalance_weight = goal.imbalance_weight;
   if (goal.minimize == Goal::kTime) {
-    objective.layer_time = {.cluster = cluster,
-                            .format = {.hidden = goal.hidden},
+    objective.layer_time = {.format = {.hidden = goal.hidden},
                             .flop_per_choice = flop_of_gated_mlp(goal.hidden, goal.intermediate),
                             .overlap = goal.overlap};
   }

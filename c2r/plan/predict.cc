@@ -53,7 +53,8 @@ WaterfallStep step_of(std::string name, const RoutedTokens& tokens,
   for (const Reach& reach : reach_of_layers) {
     step.volumes.push_back(volume_of(reach, request.copy_mode));
     if (request.layer_time) {
-      times.push_back(predict_layer_time(step.volumes.back(), *request.layer_time));
+      times.push_back(
+          predict_layer_time(step.volumes.back(), request.reach.cluster, *request.layer_time));
     }
   }
   step.prediction = make_prediction(step.volumes, times);

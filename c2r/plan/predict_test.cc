@@ -110,8 +110,7 @@ TEST(PredictWaterfall, EndsWithTheConstraint) {
   const RoutedTokens constrained{.trace = &trace, .ranges = {{0, 1}}, .name = "constrained"};
   const PredictRequest request{
       .reach = {.cluster = plan.cluster},
-      .layer_time =
-          LayerTimeOptions{.cluster = plan.cluster, .format = {.hidden = 1}, .flop_per_choice = 1}};
+      .layer_time = LayerTimeOptions{.format = {.hidden = 1}, .flop_per_choice = 1}};
   const auto steps = predict_waterfall(plan, all, &constrained, request, 1, progress);
   ASSERT_EQ(names_of(steps), (Names{"per-expert", "deduplication", "placement", "constraint"}));
   EXPECT_EQ(steps[3].prediction.trace, "constrained");

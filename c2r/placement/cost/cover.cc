@@ -1,3 +1,4 @@
+// The smallest cover of a token's experts by ranks: branch and bound over sets of ranks as bits.
 #include "c2r/placement/cost/cover.h"
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 
 #include "c2r/core/at.h"
 #include "c2r/core/error.h"
+#include "c2r/routing/routing.h"
 
 namespace c2r {
 namespace {
@@ -86,7 +88,8 @@ void CoverSolver::solve(std::span<const std::uint16_t> experts, std::span<const 
 }
 
 void CoverSolver::set_token(std::span<const std::uint16_t> experts) {
-  C2R_ASSERT(experts.size() <= std::size_t{kMaxHosts});
+  C2R_REQUIRE(std::ssize(experts) <= kMaxTopK, kInvalidArgument,
+              "a token has {} experts, but at most {} can be served", experts.size(), kMaxTopK);
   if (bits_of_expert_.empty()) number_hosts(experts);
   hosts_.clear(), choices_.clear(), covers_.clear();
   RankSet used = 0;  // no choice: visited in every cover

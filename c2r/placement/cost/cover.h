@@ -33,7 +33,7 @@ class CoverSolver {
   /// cover is the smallest. 8 experts with 3 hosts each, or 12 with 2, have at most
   /// 3^0 + ... + 3^7 = 3280 and 2^0 + ... + 2^11 = 4095 partial covers.
   ///
-  /// @param experts [k <= kMaxHosts], distinct, each of which has a host
+  /// @param experts [k <= kMaxTopK], distinct, each of which has a host
   /// @param loads of every rank
   /// @param home_node the node whose copies are cheap, or kNoNode
   ///
@@ -44,6 +44,7 @@ class CoverSolver {
 
   /// solve() in two steps, for a token that is served from several homes: which covers are the
   /// smallest depends on its hosts alone. choose() costs O(k) for each of them.
+  /// @throws Error(kInvalidArgument), as solve(), if there are more than kMaxTopK experts
   void set_token(std::span<const std::uint16_t> experts);
   void choose(std::span<const std::int64_t> loads, std::span<std::uint16_t> served_by,
               std::int32_t home_node = kNoNode);

@@ -1,3 +1,4 @@
+// The size of the smallest cover alone, by branch and bound over hosts as bits of one word.
 #include "c2r/placement/cost/cover_size.h"
 
 #include <algorithm>
@@ -30,7 +31,7 @@ void CoverCounter::flip(std::int32_t expert, std::int32_t rank) {
 }
 
 CoverSize CoverCounter::count(std::span<const std::uint16_t> experts) {
-  C2R_ASSERT(experts.size() < open_.size());
+  C2R_ASSERT(experts.size() <= open_.size());
   RankSet used = 0;  // no choice: visited in every cover
   for (const std::uint16_t e : experts) used |= only_[e];
   num_open_ = 0;

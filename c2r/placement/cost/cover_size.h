@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "c2r/placement/cluster.h"
+#include "c2r/routing/routing.h"
 
 namespace c2r {
 
@@ -46,7 +47,8 @@ class CoverCounter {
   /// Adds `rank` to the hosts of `expert`, or takes it away.
   void flip(std::int32_t expert, std::int32_t rank);
 
-  /// The size of the cover that CoverSolver chooses for `experts`, each of which has a host. After
+  /// The size of the cover that CoverSolver chooses for `experts`, at most kMaxTopK, each of which
+  /// has a host. After
   /// kMaxSteps partial covers the best so far is taken.
   CoverSize count(std::span<const std::uint16_t> experts);
   /// The distinct ranks and nodes of `ranks`.
@@ -61,7 +63,7 @@ class CoverCounter {
   bool has_one_node_ = true;
   std::vector<RankSet> ranks_of_node_of_;  // [ep_size], the ranks in the same node
   std::vector<RankSet> hosts_, only_;      // [num_experts]; the host if it is the only one, else 0
-  std::array<RankSet, 256> open_{};        // hosts of the experts that have a choice
+  std::array<RankSet, kMaxTopK> open_{};   // hosts of the experts that have a choice
   std::size_t num_open_ = 0;
   CoverSize best_;
   std::int32_t steps_ = 0;

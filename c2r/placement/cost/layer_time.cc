@@ -1,3 +1,4 @@
+// The layer-time model: the slowest rank's experts and the busiest link, each way.
 #include "c2r/placement/cost/layer_time.h"
 
 #include <algorithm>
@@ -33,9 +34,8 @@ double link_s(std::int64_t copies, double bytes_per_copy, const Link& link) {
 
 // The slowest link in one direction of time; reversing every copy swaps sent and received, whose
 // maximum this is, so that dispatch and combine differ in bytes only.
-double slowest_link_s(const Volume& volume, const LayerTimeOptions& options,
+double slowest_link_s(const Volume& volume, const Cluster& cluster, const LayerTimeOptions& options,
                       std::int64_t element_bytes) {
-  const Cluster& cluster = options.cluster;
   const auto ep_size = static_cast<std::size_t>(cluster.ep_size());
   std::vector<RankTraffic> sent(ep_size), received(ep_size);
   for (std::int32_t src = 0; src < cluster.ep_size(); ++src) {
@@ -59,13 +59,15 @@ double slowest_link_s(const Volume& volume, const LayerTimeOptions& options,
   return slowest;
 }
 
-void check_options(const Volume& volume, const LayerTimeOptions& options) {
-  check_cluster(options.cluster);
+void check_options(const Volume& volume, const Cluster& cluster, const LayerTimeOptions& options) {
+  check_cluster(cluster);
   check_copy_format(options.format);
-  C2R_REQUIRE(volume.link_copies.rows() == options.cluster.ep_size(), kInvalidArgument,
-              "the volume is of {} ranks, but the cluster has {}", volume.link_copies.rows(),
-              options.cluster.ep_size());
-  C2R_REQUIRE(options.cluster.device_flop_per_s.has_value(), kInvalidArgument,
+  C2R_REQUIRE(volume.link_copies.rows() == cluster.ep_size() &&
+                  volume.link_copies.cols() == cluster.ep_size() &&
+                  std::ssize(volume.choices) == cluster.ep_size(),
+              kInvalidArgument, "the volume is of {} ranks, but the cluster has {}",
+              volume.link_copies.rows(), cluster.ep_size());
+  C2R_REQUIRE(cluster.device_flop_per_s.has_value(), kInvalidArgument,
               "predicting a layer's time needs the cluster's device_flop_per_s");
   C2R_REQUIRE(std::isfinite(options.flop_per_choice) && options.flop_per_choice > 0,
               kInvalidArgument, "flop_per_choice is {}, but must be positive",
@@ -88,15 +90,17 @@ double flop_of_gated_mlp(std::int64_t hidden, std::int64_t intermediate) {
   return 6.0 * static_cast<double>(hidden) * static_cast<double>(intermediate);
 }
 
-PredictedLayerTime predict_layer_time(const Volume& volume, const LayerTimeOptions& options) {
-  check_options(volume, options);
+PredictedLayerTime predict_layer_time(const Volume& volume, const Cluster& cluster,
+                                      const LayerTimeOptions& options) {
+  check_options(volume, cluster, options);
   const auto busiest = std::ranges::max_element(volume.choices);
   const double choices = static_cast<double>(*busiest) * batch_scale(volume, options);
   PredictedLayerTime time{
-      .predicted_compute_s = choices * options.flop_per_choice / *options.cluster.device_flop_per_s,
+      .predicted_compute_s = choices * options.flop_per_choice / *cluster.device_flop_per_s,
       .predicted_dispatch_s =
-          slowest_link_s(volume, options, options.format.dispatch_element_bytes),
-      .predicted_combine_s = slowest_link_s(volume, options, options.format.combine_element_bytes),
+          slowest_link_s(volume, cluster, options, options.format.dispatch_element_bytes),
+      .predicted_combine_s =
+          slowest_link_s(volume, cluster, options, options.format.combine_element_bytes),
       .slowest_compute_rank = RankId{static_cast<std::int32_t>(busiest - volume.choices.begin())}};
   const double communication = time.predicted_dispatch_s + time.predicted_combine_s;
   time.predicted_total_s = options.overlap == Overlap::kAdded

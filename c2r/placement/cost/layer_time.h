@@ -22,7 +22,6 @@ std::string_view name_of(Overlap overlap);
 Overlap parse_overlap(std::string_view name);
 
 struct LayerTimeOptions {
-  Cluster cluster;  // needs device_flop_per_s
   CopyFormat format;
   double flop_per_choice = 0;  // of one expert on one token: flop_of_gated_mlp()
   Overlap overlap = Overlap::kAdded;
@@ -53,8 +52,10 @@ struct PredictedLayerTime {
 /// Fractions of copies, from uniform homes, count as such. Launches, the router, and congestion
 /// beyond a rank's own links are not in it.
 ///
-/// @param volume in the same cluster
+/// @param volume [ep_size, ep_size] links, in `cluster`
+/// @param cluster needs device_flop_per_s
 /// @throws Error(kInvalidArgument) if the cluster is another, or an option is missing or not valid
-PredictedLayerTime predict_layer_time(const Volume& volume, const LayerTimeOptions& options);
+PredictedLayerTime predict_layer_time(const Volume& volume, const Cluster& cluster,
+                                      const LayerTimeOptions& options);
 
 }  // namespace c2r

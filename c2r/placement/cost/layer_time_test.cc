@@ -20,17 +20,17 @@ Volume small_volume() {
 }
 
 // Powers of two, so that every sum below is exact.
+const Cluster kCluster = {.num_nodes = 2,
+                          .ranks_per_node = 2,
+                          .intra_node = {.bandwidth_bytes_per_s = 64, .latency_s = 1},
+                          .inter_node = {.bandwidth_bytes_per_s = 16, .latency_s = 2},
+                          .device_flop_per_s = 8.0};
 const LayerTimeOptions kOptions = {
-    .cluster = {.num_nodes = 2,
-                .ranks_per_node = 2,
-                .intra_node = {.bandwidth_bytes_per_s = 64, .latency_s = 1},
-                .inter_node = {.bandwidth_bytes_per_s = 16, .latency_s = 2},
-                .device_flop_per_s = 8.0},
     .format = {.hidden = 8, .dispatch_element_bytes = 2, .combine_element_bytes = 4},
     .flop_per_choice = 4};
 
 TEST(LayerTime, IsTheSlowestRankAndTheSlowestLink) {
-  const PredictedLayerTime time = predict_layer_time(small_volume(), kOptions);
+  const PredictedLayerTime time = predict_layer_time(small_volume(), kCluster, kOptions);
   EXPECT_EQ(time.predicted_compute_s, 20 * 4 / 8.0);
   EXPECT_EQ(time.slowest_compute_rank, RankId{1});
   // A copy is 16 bytes there: intra 160 / 64 + 1 = 3.5, inter 64 / 16 + 2 = 6.
@@ -41,23 +41,24 @@ TEST(LayerTime, IsTheSlowestRankAndTheSlowestLink) {
 
   LayerTimeOptions overlapped = kOptions;
   overlapped.overlap = Overlap::kOverlapped;
-  EXPECT_EQ(predict_layer_time(small_volume(), overlapped).predicted_total_s, 16);
+  EXPECT_EQ(predict_layer_time(small_volume(), kCluster, overlapped).predicted_total_s, 16);
   overlapped.flop_per_choice = 8;
-  EXPECT_EQ(predict_layer_time(small_volume(), overlapped).predicted_total_s, 20);
+  EXPECT_EQ(predict_layer_time(small_volume(), kCluster, overlapped).predicted_total_s, 20);
 }
 
 TEST(LayerTime, AddsWhatARankReceivesFromAllOthers) {
   Volume volume{.link_copies = {4, 4}, .choices = {0, 0, 0, 0}};
   volume.link_copies(0, 2) = volume.link_copies(1, 2) = 4;
-  EXPECT_EQ(predict_layer_time(volume, kOptions).predicted_dispatch_s, 8 * 16 / 16.0 + 2);
+  EXPECT_EQ(predict_layer_time(volume, kCluster, kOptions).predicted_dispatch_s, 8 * 16 / 16.0 + 2);
 }
 
 TEST(LayerTime, OfAnIdleLayerIsZeroAndOfAFractionAFraction) {
-  EXPECT_EQ(predict_layer_time({.link_copies = {4, 4}, .choices = {0, 0, 0, 0}}, kOptions),
-            PredictedLayerTime{});
+  EXPECT_EQ(
+      predict_layer_time({.link_copies = {4, 4}, .choices = {0, 0, 0, 0}}, kCluster, kOptions),
+      PredictedLayerTime{});
   Volume volume = small_volume();
   volume.denominator = 2;
-  const PredictedLayerTime half = predict_layer_time(volume, kOptions);
+  const PredictedLayerTime half = predict_layer_time(volume, kCluster, kOptions);
   EXPECT_EQ(half.predicted_compute_s, 5);
   EXPECT_EQ(half.predicted_dispatch_s, 2 * 16 / 16.0 + 2);
 }
@@ -65,13 +66,13 @@ TEST(LayerTime, OfAnIdleLayerIsZeroAndOfAFractionAFraction) {
 TEST(LayerTime, OfAnotherBatchIsInProportion) {
   LayerTimeOptions options = kOptions;
   options.batch_tokens = 40;  // the volume is of 20
-  const PredictedLayerTime twice = predict_layer_time(small_volume(), options);
+  const PredictedLayerTime twice = predict_layer_time(small_volume(), kCluster, options);
   EXPECT_EQ(twice.predicted_compute_s, 20);
   EXPECT_EQ(twice.predicted_dispatch_s, 8 * 16 / 16.0 + 2);
   EXPECT_EQ(twice.predicted_combine_s, 8 * 32 / 16.0 + 2);
   options.batch_tokens = 20;
-  EXPECT_EQ(predict_layer_time(small_volume(), options),
-            predict_layer_time(small_volume(), kOptions));
+  EXPECT_EQ(predict_layer_time(small_volume(), kCluster, options),
+            predict_layer_time(small_volume(), kCluster, kOptions));
 }
 
 TEST(LayerTime, CountsAGatedExpert) {
@@ -79,17 +80,17 @@ TEST(LayerTime, CountsAGatedExpert) {
 }
 
 TEST(LayerTime, NeedsTheDevicesRateAndTheRightCluster) {
-  LayerTimeOptions options = kOptions;
-  options.cluster.device_flop_per_s.reset();
-  EXPECT_EQ(error_of([&] { predict_layer_time(small_volume(), options); }),
+  Cluster cluster = kCluster;
+  cluster.device_flop_per_s.reset();
+  EXPECT_EQ(error_of([&] { predict_layer_time(small_volume(), cluster, kOptions); }),
             "predicting a layer's time needs the cluster's device_flop_per_s");
-  options = kOptions;
-  options.cluster.num_nodes = 4;
-  EXPECT_EQ(error_of([&] { predict_layer_time(small_volume(), options); }),
+  cluster = kCluster;
+  cluster.num_nodes = 4;
+  EXPECT_EQ(error_of([&] { predict_layer_time(small_volume(), cluster, kOptions); }),
             "the volume is of 4 ranks, but the cluster has 8");
-  options = kOptions;
+  LayerTimeOptions options = kOptions;
   options.flop_per_choice = 0;
-  EXPECT_EQ(error_of([&] { predict_layer_time(small_volume(), options); }),
+  EXPECT_EQ(error_of([&] { predict_layer_time(small_volume(), kCluster, options); }),
             "flop_per_choice is 0, but must be positive");
   EXPECT_EQ(parse_overlap(name_of(Overlap::kOverlapped)), Overlap::kOverlapped);
   EXPECT_EQ(error_of([] { parse_overlap("max"); }), "overlap is added or overlapped; not 'max'");

@@ -1,3 +1,4 @@
+// Counts which ranks and nodes serve the tokens of a trace, or of a batch in memory.
 #include "c2r/placement/cost/reach.h"
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include "c2r/core/enum_names.h"
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
+#include "c2r/routing/routing.h"
 #include "c2r/trace/trace_chunks.h"
 
 namespace c2r {
@@ -88,6 +90,10 @@ std::vector<RankId> homes_of_sequences(std::span<const std::int64_t> sequence_st
   auto range = ranges.begin();
   for (std::size_t s = 0; s < sequence_starts.size(); ++s) {
     const std::int64_t start = sequence_starts[s];
+    const std::int64_t least = s == 0 ? 0 : sequence_starts[s - 1];
+    C2R_REQUIRE(least <= start && start <= num_tokens, kInvalidArgument,
+                "sequence {} starts at token {}, but must start in [{}, {}]", s, start, least,
+                num_tokens);
     while (range != ranges.end() && range->end <= start) ++range;
     const bool is_inside = range != ranges.end() && range->begin <= start;
     const bool is_last = s + 1 == sequence_starts.size();
@@ -124,6 +130,15 @@ void ReachCounter::serve(MatrixView<const ExpertId> topk_idx, std::span<const Ra
   C2R_REQUIRE((reach_.homes == Homes::kSequences ? topk_idx.rows() : 0) == std::ssize(homes),
               kInvalidArgument, "{} home ranks were given for {} tokens, with homes {}",
               homes.size(), topk_idx.rows(), name_of(reach_.homes));
+  C2R_REQUIRE(topk_idx.cols() <= kMaxTopK, kInvalidArgument,
+              "tokens have {} choices, but at most {} can be served", topk_idx.cols(), kMaxTopK);
+  check_topk_idx(topk_idx, static_cast<std::int32_t>(reach_.choices_of_expert.rows()),
+                 topk_idx.cols());
+  const auto stray =
+      std::ranges::find_if(homes, [&](RankId home) { return index(home) >= last_on_rank_.size(); });
+  C2R_REQUIRE(stray == homes.end(), kInvalidArgument,
+              "token {} lives on rank {}, but the cluster has ranks 0 to {}", stray - homes.begin(),
+              static_cast<std::int32_t>(*stray), last_on_rank_.size() - 1);
   served_by_.resize(static_cast<std::size_t>(topk_idx.cols()));
   for (std::int64_t t = 0; t < topk_idx.rows(); ++t, ++next_token_) {
     const auto experts = topk_idx.row(t);
@@ -217,6 +232,13 @@ std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> r
 }
 
 Placement keep_main_slots(const Placement& placement, const Reach& reach) {
+  C2R_REQUIRE(reach.choices_of_expert.rows() == placement.num_experts &&
+                  reach.choices_of_expert.cols() == placement.ep_size(),
+              kInvalidArgument,
+              "the counts are of {} experts on {} ranks, but the placement is of {} on {}",
+              reach.choices_of_expert.rows(), reach.choices_of_expert.cols(), placement.num_experts,
+              placement.ep_size());
+  check_slots(placement);
   const auto hosts_of = ranks_of_experts(placement);
   Placement kept = placement;
   for (std::int32_t rank = 0; rank < kept.ep_size(); ++rank) {

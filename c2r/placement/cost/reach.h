@@ -34,8 +34,10 @@ Homes parse_homes(std::string_view name);
 /// The home rank of each token under Homes::kSequences. [num_tokens] The sequences that begin in
 /// `ranges` are dealt to the ranks in turn, from rank 0 on, and so are the others: every other
 /// sequence of a trace must not all live on every other rank.
-/// @param sequence_starts ascending; tokens before the first start, or without any, live on rank 0
+/// @param sequence_starts ascending, up to num_tokens; tokens before the first start, or without
+///        any, live on rank 0
 /// @param ranges ascending and disjoint
+/// @throws Error(kInvalidArgument), naming the sequence, if the starts do not ascend
 std::vector<RankId> homes_of_sequences(std::span<const std::int64_t> sequence_starts,
                                        std::int64_t num_tokens, std::int32_t ep_size,
                                        std::span<const TokenRange> ranges);
@@ -71,9 +73,11 @@ class ReachCounter {
   /// @throws Error(kInvalidArgument) if the placement is not valid or not for the cluster
   ReachCounter(const Placement& placement, const ReachOptions& options);
 
-  /// Adds the next tokens. @param topk_idx [num_tokens, top_k], checked; kNoExpert is skipped
+  /// Adds the next tokens.
+  /// @param topk_idx [num_tokens, up to kMaxTopK]; kNoExpert is skipped
   /// @param homes [num_tokens] for Homes::kSequences, else empty
-  /// @throws Error(kInvalidArgument) if `homes` has another length
+  /// @throws Error(kInvalidArgument) if a choice is not valid (check_topk_idx()), or if `homes` has
+  ///         another length or names a rank that is not in the cluster; then nothing is counted
   ///
   /// Cost: one ReplicaChooser::choose() a token; for Homes::kUniform ep_size of them, or as many as
   /// there are homes that are not alike (ReplicaChooser::num_alike_homes()).
@@ -132,6 +136,7 @@ Reach reach_from_pairs(const CollaborationMatrix& counts, std::int64_t num_token
 /// `placement` with one slot for each expert: the one that served most of its choices, of equals on
 /// the lowest rank. The other slots are empty.
 /// @param reach of this placement
+/// @throws Error(kInvalidArgument) if it is of another number of experts or ranks
 Placement keep_main_slots(const Placement& placement, const Reach& reach);
 
 /// Choices served by each rank; divide by `denominator`. [ep_size]

@@ -1,3 +1,4 @@
+// The replica rules: which host serves each of a token's experts.
 #include "c2r/placement/cost/replica_rule.h"
 
 #include <algorithm>

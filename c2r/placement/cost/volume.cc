@@ -1,3 +1,4 @@
+// Copies on each link, by copy mode, from the ranks and nodes that tokens reach.
 #include "c2r/placement/cost/volume.h"
 
 #include "c2r/core/at.h"

@@ -10,7 +10,7 @@ namespace c2r {
 namespace {
 
 // `result` has its copies, loads and their bounds already.
-void add_value(const SetIndex& index, const ReplicaState& state,
+void add_value(const SetIndex& index, const Cluster& cluster, const ReplicaState& state,
                const PlacementObjective& objective, const LeastCounts& least,
                OptimizedPlacement& result) {
   switch (objective.goal) {
@@ -24,8 +24,8 @@ void add_value(const SetIndex& index, const ReplicaState& state,
       result.value_bound = result.imbalance_bound;
       break;
     case Goal::kTime:
-      result.value = predicted_s(index, state, *objective.layer_time);
-      result.value_bound = predicted_s_bound(index, least, *objective.layer_time);
+      result.value = predicted_s(index, cluster, state, *objective.layer_time);
+      result.value_bound = predicted_s_bound(index, cluster, least, *objective.layer_time);
       break;
   }
 }
@@ -74,7 +74,7 @@ OptimizedPlacement measure_state(const SetIndex& index, const CopyBounds& bounds
   result.copy_cost_bound =
       per_token(energy.rank_cost * least.rank_copies + energy.node_cost * least.node_copies);
   result.imbalance_bound = least.busiest_load / energy.mean_load;
-  add_value(index, state, objective, least, result);
+  add_value(index, cluster, state, objective, least, result);
   result.is_proved_optimal =
       result.meets_bounds && result.value <= result.value_bound * (1 + kRounding);
   return result;

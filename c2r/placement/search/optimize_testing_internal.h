@@ -28,6 +28,23 @@ inline TokenSets random_sets(std::int32_t num_experts, std::int32_t top_k, int n
                                .seed = seed});
 }
 
+// The sets behind pair counts of a top-2 router, where each pair is one set: exact.
+inline TokenSets token_sets_from_pairs(const Matrix<std::int64_t>& counts) {
+  TokenSets sets{.num_experts = static_cast<std::int32_t>(counts.rows())};
+  std::vector<ExpertId> pairs;
+  for (std::int32_t a = 0; a < sets.num_experts; ++a) {
+    for (std::int32_t b = a + 1; b < sets.num_experts; ++b) {
+      if (counts(a, b) == 0) continue;
+      pairs.insert(pairs.end(), {ExpertId{a}, ExpertId{b}});
+      sets.multiplicity.push_back(counts(a, b));
+      sets.num_tokens += counts(a, b);
+    }
+  }
+  sets.experts = {std::ssize(sets.multiplicity), 2};
+  std::ranges::copy(pairs, sets.experts.all().begin());
+  return sets;
+}
+
 // The definition: the distinct groups of each token's experts.
 inline std::int64_t copies_of(const TokenSets& sets, const std::vector<std::int32_t>& group_of) {
   std::int64_t copies = 0;

@@ -1,3 +1,4 @@
+// Predicts a layer's time from the sets' ranks as the search serves them.
 #include "c2r/placement/search/predicted_time.h"
 
 #include <algorithm>
@@ -17,8 +18,8 @@ struct Counts {
   std::vector<std::int64_t> choices, tokens_on_rank, tokens_on_node;
 };
 
-double time_of(const Counts& counts, std::int64_t num_tokens, const LayerTimeOptions& options) {
-  const Cluster& cluster = options.cluster;
+double time_of(const Counts& counts, std::int64_t num_tokens, const Cluster& cluster,
+               const LayerTimeOptions& options) {
   const std::int64_t ep_size = cluster.ep_size();
   Reach reach{.cluster = cluster,
               .denominator = ep_size,
@@ -31,15 +32,14 @@ double time_of(const Counts& counts, std::int64_t num_tokens, const LayerTimeOpt
     std::ranges::copy(counts.tokens_on_rank, reach.tokens_on_rank.row(home).begin());
     std::ranges::copy(counts.tokens_on_node, reach.tokens_on_node.row(home).begin());
   }
-  return predict_layer_time(volume_of(reach, default_copy_mode(cluster)), options)
+  return predict_layer_time(volume_of(reach, default_copy_mode(cluster)), cluster, options)
       .predicted_total_s;
 }
 
 }  // namespace
 
-double predicted_s(const SetIndex& index, const ReplicaState& state,
+double predicted_s(const SetIndex& index, const Cluster& cluster, const ReplicaState& state,
                    const LayerTimeOptions& options) {
-  const Cluster& cluster = options.cluster;
   const auto loads = state.loads();
   Counts counts{.choices = {loads.begin(), loads.end()},
                 .tokens_on_rank = std::vector<std::int64_t>(std::size_t(cluster.ep_size())),
@@ -50,20 +50,20 @@ double predicted_s(const SetIndex& index, const ReplicaState& state,
         [&](auto rank) { at(counts.tokens_on_rank, rank) += index.weight(set); },
         [&](auto node) { at(counts.tokens_on_node, node) += index.weight(set); });
   }
-  return time_of(counts, index.total_weight(), options);
+  return time_of(counts, index.total_weight(), cluster, options);
 }
 
-double predicted_s_bound(const SetIndex& index, const LeastCounts& least,
+double predicted_s_bound(const SetIndex& index, const Cluster& cluster, const LeastCounts& least,
                          const LayerTimeOptions& options) {
   const auto even = [](double total, std::int32_t num_parts) {
     const auto part = static_cast<std::int64_t>(std::floor(total / num_parts));
     return std::vector<std::int64_t>(static_cast<std::size_t>(num_parts), part);
   };
-  const std::int32_t ep_size = options.cluster.ep_size();
+  const std::int32_t ep_size = cluster.ep_size();
   return time_of({.choices = even(least.busiest_load * ep_size, ep_size),
                   .tokens_on_rank = even(least.rank_copies, ep_size),
-                  .tokens_on_node = even(least.node_copies, options.cluster.num_nodes)},
-                 index.total_weight(), options);
+                  .tokens_on_node = even(least.node_copies, cluster.num_nodes)},
+                 index.total_weight(), cluster, options);
 }
 
 }  // namespace c2r

@@ -8,7 +8,7 @@ namespace c2r {
 
 /// predict_layer_time() of all tokens as one batch from uniform homes, sent as default_copy_mode()
 /// says; replicas as `state` chooses them. Cost: one pass over the sets.
-double predicted_s(const SetIndex& index, const ReplicaState& state,
+double predicted_s(const SetIndex& index, const Cluster& cluster, const ReplicaState& state,
                    const LayerTimeOptions& options);
 
 /// No placement is predicted faster whose copies and loads are at least these: the time if they
@@ -16,7 +16,7 @@ double predicted_s(const SetIndex& index, const ReplicaState& state,
 struct LeastCounts {
   double rank_copies = 0, node_copies = 0, busiest_load = 0;
 };
-double predicted_s_bound(const SetIndex& index, const LeastCounts& least,
+double predicted_s_bound(const SetIndex& index, const Cluster& cluster, const LeastCounts& least,
                          const LayerTimeOptions& options);
 
 }  // namespace c2r

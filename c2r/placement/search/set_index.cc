@@ -1,8 +1,10 @@
+// Copies token sets into compact rows and lists the sets of each expert.
 #include "c2r/placement/search/set_index.h"
 
 #include <numeric>
 
 #include "c2r/core/error.h"
+#include "c2r/routing/routing.h"
 
 namespace c2r {
 
@@ -17,8 +19,7 @@ SetIndex::SetIndex(const TokenSets& sets)
   C2R_REQUIRE(sets.num_experts <= 1 << 16, kUnsupported,
               "placements can be optimized up to {} experts or slots, not {}", 1 << 16,
               sets.num_experts);
-  C2R_REQUIRE(sets.top_k() <= 255, kUnsupported,
-              "placements can be optimized up to top-255, not {}", sets.top_k());
+  C2R_ASSERT(sets.top_k() <= kMaxTopK);
   total_weight_ = std::accumulate(weights_.begin(), weights_.end(), std::int64_t{0});
   num_choices_ = std::accumulate(loads_.begin(), loads_.end(), std::int64_t{0});
   for (std::size_t set = 0; set < weights_.size(); ++set) {

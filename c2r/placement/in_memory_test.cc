@@ -1,0 +1,189 @@
+// What a program may hand over wrongly in memory is refused with an error that names it. In each
+// test the first values are right and a later one is not.
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <vector>
+
+#include "c2r/core/testing.h"
+#include "c2r/placement/cost/reach.h"
+#include "c2r/placement/optimize.h"
+#include "c2r/placement/testing_internal.h"
+#include "c2r/routing/routing.h"
+#include "c2r/trace/trace.h"
+
+namespace c2r {
+namespace {
+
+using testing::error_of;
+using testing::make_placement;
+
+// [num_tokens, top_k] with the experts 0, 1, 2, ... in every token.
+Matrix<ExpertId> first_experts(std::int64_t num_tokens, std::int32_t top_k) {
+  Matrix<ExpertId> topk_idx(num_tokens, top_k);
+  for (std::int64_t t = 0; t < num_tokens; ++t) {
+    for (std::int32_t k = 0; k < top_k; ++k) topk_idx(t, k) = ExpertId{k};
+  }
+  return topk_idx;
+}
+
+TEST(InMemory, CountersRefuseAChoiceThatIsNone) {
+  const Cluster two{.ranks_per_node = 2};
+  ReachCounter counter(place_contiguous(4, 2), {.cluster = two});
+  const Reach nothing = counter.finish();
+  auto tokens = first_experts(3, 2);
+  tokens(1, 1) = ExpertId{900};
+  EXPECT_EQ(error_of([&] { counter.add(tokens, {}); }),
+            "token 1 names expert 900 in column 1, but there are 4 experts, and -1 for none");
+  EXPECT_EQ(error_of([&] { counter.serve_before(tokens, {}); }),
+            "token 1 names expert 900 in column 1, but there are 4 experts, and -1 for none");
+  tokens(1, 1) = ExpertId{0};
+  EXPECT_EQ(error_of([&] { counter.add(tokens, {}); }),
+            "token 1 names expert 0 twice, in columns 0 and 1");
+  EXPECT_EQ(counter.finish(), nothing);
+
+  TokenSetBuilder builder(4, 2);
+  tokens(1, 1) = ExpertId{-2};
+  EXPECT_EQ(error_of([&] { builder.add(tokens); }),
+            "token 1 names expert -2 in column 1, but there are 4 experts, and -1 for none");
+  EXPECT_EQ(builder.finish().num_tokens, 0);
+}
+
+TEST(InMemory, CountersRefuseAHomeThatIsNone) {
+  ReachCounter counter(place_contiguous(4, 2),
+                       {.cluster = {.ranks_per_node = 2}, .homes = Homes::kSequences});
+  for (const int wrong : {2, -1}) {
+    const std::vector homes = {RankId{0}, RankId{1}, RankId{wrong}};
+    EXPECT_EQ(error_of([&] { counter.add(first_experts(3, 2), homes); }),
+              fmt::format("token 2 lives on rank {}, but the cluster has ranks 0 to 1", wrong));
+  }
+  const std::vector<std::int64_t> descending = {0, 3, 2}, beyond = {0, 3, 6};
+  const std::vector<TokenRange> all = {{0, 5}};
+  EXPECT_EQ(error_of([&] { homes_of_sequences(descending, 5, 2, all); }),
+            "sequence 2 starts at token 2, but must start in [3, 5]");
+  EXPECT_EQ(error_of([&] { homes_of_sequences(beyond, 5, 2, all); }),
+            "sequence 2 starts at token 6, but must start in [3, 5]");
+}
+
+// Every expert on both ranks of 40, so that the cover has something to choose.
+TEST(InMemory, OneLimitOnTheChoicesOfAToken) {
+  const Cluster two{.ranks_per_node = 2};
+  std::vector<std::int32_t> all(40);
+  std::iota(all.begin(), all.end(), 0);
+  const Placement everywhere = placement_of_ranks(40, std::vector{all, all});
+  ReachCounter counter(everywhere, {.cluster = two, .rule = ReplicaRule::kFewestRanks});
+  counter.add(first_experts(2, kMaxTopK), {});
+  EXPECT_EQ(counter.finish().choices_on_rank(0, 0), kMaxTopK);
+  EXPECT_EQ(error_of([&] { counter.add(first_experts(2, kMaxTopK + 1), {}); }),
+            "tokens have 33 choices, but at most 32 can be served");
+
+  ReplicaChooser chooser(everywhere, two, ReplicaRule::kFewestRanks, 0);
+  std::vector<RankId> served_by(kMaxTopK + 1);
+  EXPECT_EQ(error_of([&] {
+              chooser.choose(first_experts(1, kMaxTopK + 1).row(0), RankId{0}, 0, served_by);
+            }),
+            "a token has 33 experts, but at most 32 can be served");
+
+  TokenSetBuilder builder(40, kMaxTopK);
+  builder.add(first_experts(2, kMaxTopK));
+  const auto met = measure_placement(builder.finish(), two, {}, everywhere);
+  EXPECT_EQ(met.copies_per_token, 1);
+  EXPECT_EQ(error_of([] { TokenSetBuilder(40, kMaxTopK + 1); }),
+            "token sets need 1 <= top_k <= num_experts, top_k up to 32 and num_experts up to 1024, "
+            "not top_k 33 of 40 experts");
+  const TokenSets wide{.num_experts = 40,
+                       .num_tokens = 1,
+                       .experts = first_experts(1, kMaxTopK + 1),
+                       .multiplicity = {1}};
+  EXPECT_EQ(error_of([&] { optimize_placement(wide, two, {}, {}); }),
+            "token sets are [1, 33] of 40 experts with 1 multiplicities, but must be [num_sets, up "
+            "to 32] of up to 1024 experts with one multiplicity a set");
+}
+
+TEST(InMemory, OptimizerRefusesTokenSetsThatAreNone) {
+  const Cluster two{.ranks_per_node = 2};
+  const TokenSets good{
+      .num_experts = 4, .num_tokens = 5, .experts = first_experts(2, 3), .multiplicity = {2, 3}};
+  EXPECT_EQ(error_of([&] { check_token_sets(good); }), "no error");
+  const auto error = [&](const TokenSets& sets) {
+    const std::string message = error_of([&] { optimize_placement(sets, two, {}, {}); });
+    EXPECT_EQ(error_of([&] { measure_placement(sets, two, {}, place_contiguous(4, 2)); }), message);
+    EXPECT_EQ(error_of([&] { pareto_front(sets, two, {}, {}, 2); }), message);
+    return message;
+  };
+  TokenSets sets = good;
+  sets.experts(1, 2) = ExpertId{4};
+  EXPECT_EQ(error(sets),
+            "token set 1 names expert 4, but must name experts below 4, ascending, then -1");
+  sets.experts(1, 2) = ExpertId{1};
+  EXPECT_EQ(error(sets),
+            "token set 1 names expert 1, but must name experts below 4, ascending, then -1");
+  sets.experts(1, 0) = sets.experts(1, 1) = kNoExpert;
+  EXPECT_EQ(error(sets),
+            "token set 1 names expert 1, but must name experts below 4, ascending, then -1");
+  sets = good;
+  sets.multiplicity[1] = 4;
+  EXPECT_EQ(error(sets),
+            "token set 1 has the multiplicity 4, but must have at least 1, and all sets together "
+            "no more than the 5 tokens");
+  sets.multiplicity.pop_back();
+  EXPECT_EQ(error(sets),
+            "token sets are [2, 3] of 4 experts with 1 multiplicities, but must be [num_sets, up "
+            "to 32] of up to 1024 experts with one multiplicity a set");
+}
+
+TEST(InMemory, MainSlotsAreThoseOfTheCountedPlacement) {
+  ReachCounter counter(place_contiguous(4, 2), {.cluster = {.ranks_per_node = 2}});
+  const Reach reach = counter.finish();
+  EXPECT_EQ(error_of([&] { keep_main_slots(place_contiguous(6, 2), reach); }),
+            "the counts are of 4 experts on 2 ranks, but the placement is of 6 on 2");
+}
+
+// The cluster is the one that the experts are placed on: the time of 8 ranks, whatever else the
+// objective says.
+TEST(InMemory, TimesAreOfTheClusterThatIsPlacedOn) {
+  const Cluster eight{.ranks_per_node = 8, .device_flop_per_s = 1e12};
+  TokenSetBuilder builder(16, 2);
+  builder.add(first_experts(3, 2));
+  const PlacementObjective objective{
+      .goal = Goal::kTime,
+      .layer_time = LayerTimeOptions{.format = {.hidden = 8}, .flop_per_choice = 1}};
+  const auto fastest = optimize_placement(builder.finish(), eight, objective, {.effort = 1e-3});
+  EXPECT_EQ(fastest.placement.ep_size(), 8);
+  EXPECT_GE(fastest.value, fastest.value_bound);
+  Cluster without_rate = eight;
+  without_rate.device_flop_per_s.reset();
+  EXPECT_EQ(error_of([&] { optimize_placement(builder.finish(), without_rate, objective, {}); }),
+            "predicting a layer's time needs the cluster's device_flop_per_s");
+  const Cluster no_ranks{.num_nodes = 0};
+  EXPECT_NE(error_of([&] { optimize_placement(builder.finish(), no_ranks, {}, {}); }), "no error");
+}
+
+class LastUpdate final : public Progress {
+ public:
+  void update(std::int64_t done, std::int64_t total) override { done_ = done, total_ = total; }
+  std::int64_t done_ = 0, total_ = 0;
+};
+
+// A layer takes microseconds, so that any of eight threads is the last one.
+TEST(InMemory, CountingEndsWithItsTotal) {
+  const auto path = testing::temporary_path("t.safetensors");
+  TraceHeader header{.num_experts = 4, .top_k = 2};
+  for (int layer = 0; layer < 40; ++layer) header.layer_indices.push_back(layer);
+  TraceWriter writer(path, header, false);
+  const auto tokens = first_experts(1, 2);
+  for (int layer = 0; layer < 40; ++layer) writer.append(layer, tokens.all(), {}, "test");
+  writer.finish();
+  const Trace trace(path);
+  const std::vector<Placement> placements(40, place_contiguous(4, 2));
+  for (int run = 0; run < 50; ++run) {
+    LastUpdate progress;
+    count_reach(trace, ranges_of(trace, SequencePart::kAll), placements,
+                {.cluster = {.ranks_per_node = 2}}, 8, progress);
+    EXPECT_EQ(progress.done_, 40) << "run " << run;
+    EXPECT_EQ(progress.total_, 40);
+  }
+}
+
+}  // namespace
+}  // namespace c2r
