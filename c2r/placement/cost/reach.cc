@@ -72,6 +72,16 @@ std::vector<TokenRange> outside(std::span<const TokenRange> ranges, std::int64_t
   return others;
 }
 
+void check_sequence_starts(std::span<const std::int64_t> starts, std::int64_t num_tokens) {
+  std::int64_t least = 0;
+  for (std::size_t s = 0; s < starts.size(); ++s) {
+    C2R_REQUIRE(least <= starts[s] && starts[s] <= num_tokens, kInvalidArgument,
+                "sequence {} starts at token {}, but must start in [{}, {}]", s, starts[s], least,
+                num_tokens);
+    least = starts[s];
+  }
+}
+
 }  // namespace
 
 std::string_view name_of(Homes homes) {
@@ -85,15 +95,12 @@ Homes parse_homes(std::string_view name) {
 std::vector<RankId> homes_of_sequences(std::span<const std::int64_t> sequence_starts,
                                        std::int64_t num_tokens, std::int32_t ep_size,
                                        std::span<const TokenRange> ranges) {
+  check_sequence_starts(sequence_starts, num_tokens);
   std::vector<RankId> homes(static_cast<std::size_t>(num_tokens), RankId{0});
   std::int32_t num_inside = 0, num_outside = 0;
   auto range = ranges.begin();
   for (std::size_t s = 0; s < sequence_starts.size(); ++s) {
     const std::int64_t start = sequence_starts[s];
-    const std::int64_t least = s == 0 ? 0 : sequence_starts[s - 1];
-    C2R_REQUIRE(least <= start && start <= num_tokens, kInvalidArgument,
-                "sequence {} starts at token {}, but must start in [{}, {}]", s, start, least,
-                num_tokens);
     while (range != ranges.end() && range->end <= start) ++range;
     const bool is_inside = range != ranges.end() && range->begin <= start;
     const bool is_last = s + 1 == sequence_starts.size();
