@@ -59,7 +59,7 @@ struct Prediction {
   std::string trace;               // what was counted
   std::int64_t num_tokens = 0;
   CopyMode copy_mode = CopyMode::kPerRank;
-  ReplicaRule replica_rule = ReplicaRule::kLocalFirst;
+  ReplicaRule replica_rule = ReplicaRule::kFewestRanks;
   Homes homes = Homes::kUniform;
   bool is_exact = true;                  // false: from pair counts, so copies are at least these
   std::vector<double> copies_per_token;  // [num_layers], Volume::copies_to_experts()

@@ -44,7 +44,7 @@ std::vector<RankId> homes_of_sequences(std::span<const std::int64_t> sequence_st
 
 struct ReachOptions {
   Cluster cluster;
-  ReplicaRule rule = ReplicaRule::kLocalFirst;
+  ReplicaRule rule = ReplicaRule::kFewestRanks;
   std::uint64_t seed = 0;  // of the rule
   Homes homes = Homes::kUniform;
 };
@@ -53,7 +53,7 @@ struct ReachOptions {
 /// token is counted once from each of the ep_size homes, so that the expectation is exact.
 struct Reach {
   Cluster cluster;
-  ReplicaRule rule = ReplicaRule::kLocalFirst;
+  ReplicaRule rule = ReplicaRule::kFewestRanks;
   Homes homes = Homes::kUniform;
   bool has_replicas = false;  // without, the rule makes no difference
   bool is_exact = true;       // false: tokens_on_* are lower bounds, see reach_from_pairs()

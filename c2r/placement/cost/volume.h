@@ -36,7 +36,7 @@ CopyMode default_copy_mode(const Cluster& cluster);
 /// Copies in one layer. All counts are to be divided by `denominator`, see Reach; per_token() does.
 struct Volume {
   CopyMode mode = CopyMode::kPerRank;
-  ReplicaRule rule = ReplicaRule::kLocalFirst;
+  ReplicaRule rule = ReplicaRule::kFewestRanks;
   Homes homes = Homes::kUniform;
   bool has_replicas = false;
   bool is_exact = true;  // false: from pair counts, so copies are at least these

@@ -104,6 +104,19 @@ TEST(Volume, CountsAWorkedExample) {
   EXPECT_EQ(combine_bytes(per_rank, format).total_bytes(), 800);
 }
 
+// Without a rule, the library predicts what the optimizer counts.
+TEST(Volume, IsOfTheOptimizersRuleWhereNothingElseIsSaid) {
+  const Placement placement = make_placement(3, {{0, 1}, {1, 2}, {2, 0}});
+  const auto tokens = choices_of({{0, 1}, {1, 2}, {0, 2}, {2, 0}});
+  const Cluster three = {.ranks_per_node = 3};
+  TokenSetBuilder sets(3, 2);
+  sets.add(tokens);
+  const Volume volume =
+      volume_of(reach_of(tokens, placement, {.cluster = three}), CopyMode::kPerRank);
+  EXPECT_EQ(volume.per_token(volume.total_copies()), 1);
+  EXPECT_EQ(measure_placement(sets.finish(), three, {}, placement).copies_per_token, 1);
+}
+
 TEST(Volume, IsPerNodeWhereNodesHaveFastLinksInside) {
   EXPECT_EQ(default_copy_mode({.num_nodes = 2, .ranks_per_node = 4}), CopyMode::kPerNode);
   EXPECT_EQ(default_copy_mode({.num_nodes = 1, .ranks_per_node = 4}), CopyMode::kPerRank);
@@ -226,7 +239,7 @@ TEST(Volume, FromPairsIsALabelledLowerBoundWhereTopKIsMore) {
     const RandomCase c = random_case(seed, 3 + int(seed % 4), 0);
     CollaborationMatrix counts(c.placement.num_experts, c.placement.num_experts);
     add_collaboration(c.topk_idx, counts);
-    const ReachOptions options = {.cluster = c.cluster};
+    const ReachOptions options = {.cluster = c.cluster, .rule = ReplicaRule::kLocalFirst};
     const Reach exact = reach_of(c.topk_idx, c.placement, options);
     const Reach estimate = reach_from_pairs(counts, c.topk_idx.rows(),
                                             std::int32_t(c.topk_idx.cols()), c.placement, options);
