@@ -1,3 +1,4 @@
+// Reads, checks and writes the description of a cluster.
 #include "c2r/placement/cluster.h"
 
 #include <cmath>

@@ -1,9 +1,11 @@
 // The optimizer on real routing: what it is known to reach must not get lost.
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <iterator>
 #include <numeric>
 #include <span>
+#include <utility>
 
 #include "c2r/core/at.h"
 #include "c2r/core/testing.h"
@@ -44,17 +46,17 @@ constexpr Case kCases[] = {
 };
 constexpr std::size_t kNumCases = kIsSlow ? 2 : std::size(kCases);
 
-Reached fit_and_measure(const Trace& trace, const Case& problem,
+Reached fit_and_measure(const Trace& trace, const Cluster& cluster,
+                        const PlacementObjective& objective, std::int32_t redundant_slots_per_rank,
                         const std::vector<std::int64_t>& layers) {
-  const Cluster cluster{.ranks_per_node = problem.ep_size};
-  const PlacementObjective objective{.max_imbalance = problem.max_imbalance};
   const auto sets = [&](std::int64_t layer, SequencePart part) {
     return collect_token_sets(trace, layer, ranges_of(trace, part));
   };
   NoProgress progress;
   const auto fitted = optimize_placements(
       std::ssize(layers), [&](std::int64_t i) { return sets(at(layers, i), SequencePart::kEven); },
-      cluster, objective, {.num_threads = 2}, progress);
+      cluster, objective, {.redundant_slots_per_rank = redundant_slots_per_rank, .num_threads = 2},
+      progress);
   Reached mean;
   for (std::size_t i = 0; i < layers.size(); ++i) {
     EXPECT_TRUE(fitted[i].meets_bounds) << "layer " << layers[i];
@@ -66,9 +68,7 @@ Reached fit_and_measure(const Trace& trace, const Case& problem,
   return mean;
 }
 
-TEST(OptimizeOnRealData, KeepsWhatItReachesOnGptOss) {
-  const auto ids = real_data("traces/gpt-oss-20b/expert_ids_u8.npy.xz");
-  C2R_SKIP_WITHOUT(ids);
+Trace import_gpt_oss(const std::filesystem::path& ids) {
   const auto path = testing::temporary_path("trace.safetensors");
   import_file({.format = "npy",
                .inputs = {ids},
@@ -76,7 +76,13 @@ TEST(OptimizeOnRealData, KeepsWhatItReachesOnGptOss) {
                .model = "gpt-oss-20b",
                .num_experts = 32,
                .sequences = real_data("traces/gpt-oss-20b/sequences.csv")});
-  const Trace trace(path);
+  return Trace(path);
+}
+
+TEST(OptimizeOnRealData, KeepsWhatItReachesOnGptOss) {
+  const auto ids = real_data("traces/gpt-oss-20b/expert_ids_u8.npy.xz");
+  C2R_SKIP_WITHOUT(ids);
+  const Trace trace = import_gpt_oss(ids);
   std::vector<std::int64_t> layers = {0, 8, 16};
   if (!kIsSlow) {
     layers.resize(24);
@@ -86,7 +92,29 @@ TEST(OptimizeOnRealData, KeepsWhatItReachesOnGptOss) {
     SCOPED_TRACE(::testing::Message()
                  << problem.ep_size << " ranks, bound " << problem.max_imbalance.value_or(0));
     const Reached bar = kIsSlow ? problem.layers_0_8_16 : problem.all_layers;
-    const Reached reached = fit_and_measure(trace, problem, layers);
+    const Reached reached = fit_and_measure(trace, {.ranks_per_node = problem.ep_size},
+                                            {.max_imbalance = problem.max_imbalance}, 0, layers);
+    EXPECT_LE(reached.copies, bar.copies);
+    EXPECT_LE(reached.imbalance, bar.imbalance);
+  }
+}
+
+// Layers 0, 8 and 16 with one redundant slot a rank, within 1.1. The search has 2.378 copies
+// at 1.143 on 8 ranks and 2.565 at 1.128 on 2 nodes of 4; without the annealing of replicas it
+// has 2.499 and 2.649.
+TEST(OptimizeOnRealData, KeepsWhatReplicasReachOnGptOss) {
+  const auto ids = real_data("traces/gpt-oss-20b/expert_ids_u8.npy.xz");
+  C2R_SKIP_WITHOUT(ids);
+  const Trace trace = import_gpt_oss(ids);
+  const std::pair<Cluster, Reached> cases[] = {
+      {{.ranks_per_node = 8}, {2.41, 1.20}},
+      {{.num_nodes = 2, .ranks_per_node = 4}, {2.60, 1.15}},
+  };
+  for (const auto& [cluster, bar] : cases) {
+    SCOPED_TRACE(::testing::Message() << cluster.num_nodes << " nodes");
+    PlacementObjective objective = objective_for(cluster);
+    objective.max_imbalance = 1.1;
+    const Reached reached = fit_and_measure(trace, cluster, objective, 1, {0, 8, 16});
     EXPECT_LE(reached.copies, bar.copies);
     EXPECT_LE(reached.imbalance, bar.imbalance);
   }

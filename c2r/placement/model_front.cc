@@ -1,3 +1,4 @@
+// Walks along the convex hulls of the layers' fronts, the cheapest move first.
 #include "c2r/placement/model_front.h"
 
 #include <algorithm>

@@ -163,14 +163,11 @@ std::vector<OptimizedPlacement> optimize_placements(
   std::mutex mutex;
   std::int64_t num_started = 0, num_done = 0;
   parallel_for(num_layers, options.num_threads, [&](std::int64_t layer, int) {
-    SearchLimits limits = all;
-    if (all.deadline) {  // an equal share of what is left for each layer still to come
+    const SearchLimits limits = [&] {
       const std::lock_guard lock(mutex);
-      const auto now = std::chrono::steady_clock::now();
-      const auto rounds =
-          (num_layers - num_started++ + options.num_threads - 1) / options.num_threads;
-      limits.deadline = std::min(*all.deadline, now + (*all.deadline - now) / rounds);
-    }
+      return all.share_of_one(std::chrono::steady_clock::now(), num_layers - num_started++,
+                              options.num_threads);
+    }();
     at(results, layer) = solve_or_sketch(load_layer(layer), cluster, objective, options, limits);
     const std::lock_guard lock(mutex);
     progress.update(++num_done, num_layers);

@@ -22,6 +22,7 @@
 #include "c2r/io/file.h"
 #include "c2r/placement/search/optimize_testing_internal.h"
 #include "c2r/placement/search/partition_level.h"
+#include "c2r/placement/search/search_energy.h"
 #include "c2r/placement/search/set_index.h"
 #include "c2r/placement/testing_internal.h"
 
@@ -274,6 +275,21 @@ TEST(Optimize, SketchesTheLayersThatItCameTooLateFor) {
     EXPECT_LT(result.copy_cost, 0.99 * contiguous.copy_cost);
     EXPECT_TRUE(result.is_cut_short);
   }
+}
+
+// 24 layers on 2 threads are 12 rounds: the first layer gets a twelfth of the time, the last all
+// that is left.
+TEST(SearchLimits, GivesEveryLayerAnEqualShareOfTheTimeThatIsLeft) {
+  using std::chrono::seconds;
+  const std::chrono::steady_clock::time_point now(seconds(100));
+  const std::atomic<bool> stop = false;
+  const SearchLimits all{.deadline = now + seconds(60), .stop = &stop};
+  EXPECT_EQ(all.share_of_one(now, 24, 2).deadline, now + seconds(5));
+  EXPECT_EQ(all.share_of_one(now + seconds(20), 9, 2).deadline, now + seconds(28));
+  EXPECT_EQ(all.share_of_one(now + seconds(50), 1, 2).deadline, now + seconds(60));
+  EXPECT_EQ(all.share_of_one(now + seconds(70), 4, 2).deadline, now + seconds(60)) << "in the past";
+  EXPECT_EQ(all.share_of_one(now, 24, 2).stop, &stop);
+  EXPECT_FALSE(SearchLimits{}.share_of_one(now, 24, 2).deadline);
 }
 
 TEST(Optimize, TakesNoEffortAndNoTimeForTooMuch) {

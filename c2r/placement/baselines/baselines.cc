@@ -1,3 +1,4 @@
+// The table of baselines, and those that are a few lines long.
 #include "c2r/placement/baselines/baselines.h"
 
 #include <fmt/format.h>
@@ -60,8 +61,8 @@ bool holds(std::span<const ExpertId> rank, ExpertId expert) {
   return std::ranges::find(rank, expert) != rank.end();
 }
 
-// Deals `order` to the ranks in turn, every expert once; then each spare slot takes what `next`
-// offers until it is an expert that the rank lacks.
+// Deals `order` to the ranks in turn, every expert once; then each redundant slot takes the
+// first expert of `next` that the rank lacks.
 template <class Next>
 Placement deal(const BaselineProblem& problem, std::span<const std::int32_t> order, Next next) {
   const std::int32_t ep_size = problem.cluster.ep_size();
@@ -70,8 +71,8 @@ Placement deal(const BaselineProblem& problem, std::span<const std::int32_t> ord
   for (std::int32_t slot = 0; slot < problem.num_slots(); ++slot) {
     const std::int64_t rank = slot % ep_size, position = slot / ep_size;
     const auto held = placement.slots.row(rank).first(static_cast<std::size_t>(position));
-    const bool is_spare = slot >= problem.num_experts();
-    ExpertId expert{is_spare ? next() : at(order, slot)};
+    const bool is_redundant = slot >= problem.num_experts();
+    ExpertId expert{is_redundant ? next() : at(order, slot)};
     while (holds(held, expert)) expert = ExpertId{next()};
     placement.slots(rank, position) = expert;
   }

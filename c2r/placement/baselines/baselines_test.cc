@@ -89,6 +89,46 @@ TEST(Baselines, EplbHoldsNoExpertTwiceOnARank) {
             make_placement(4, {{0, 1, 3}, {0, 2, 1}}));
 }
 
+// 2 nodes of 2 ranks of 2 slots. EPLB gives expert 0 three replicas and expert 3 two, and packs
+// 0 4 | 0 1 || 0 2 | 3 3: the second 3 (load 45 a replica) is exchanged within its node, for 2
+// (load 30), although 4 in the other node has 40.
+TEST(Baselines, EplbRepairsWithinTheNodeWhereItCan) {
+  const Cluster cluster = {.num_nodes = 2, .ranks_per_node = 2};
+  CollaborationMatrix counts(5, 5);
+  const int loads[] = {200, 30, 30, 90, 40};
+  for (std::int64_t e = 0; e < 5; ++e) counts(e, e) = loads[e];
+  EXPECT_EQ(place_baseline("eplb", {.counts = counts, .cluster = cluster, .slots_per_rank = 2}),
+            make_placement(5, {{0, 4}, {0, 1}, {0, 3}, {3, 2}}));
+}
+
+// EPLB packs 3 4 | 0 4 || 2 2 | 2 1. Rank 3, the only other one in the node, has expert 2 already,
+// so the second 2 (load 200 / 3) goes to the other node, for 0 (load 80, the nearest).
+TEST(Baselines, EplbRepairsAcrossNodesWhereItMust) {
+  const Cluster cluster = {.num_nodes = 2, .ranks_per_node = 2};
+  CollaborationMatrix counts(5, 5);
+  const int loads[] = {80, 50, 200, 90, 100};
+  for (std::int64_t e = 0; e < 5; ++e) counts(e, e) = loads[e];
+  EXPECT_EQ(place_baseline("eplb", {.counts = counts, .cluster = cluster, .slots_per_rank = 2}),
+            make_placement(5, {{3, 4}, {2, 4}, {2, 0}, {2, 1}}));
+}
+
+// Experts 0 to 4 work together, and so do 5 to 7. Groups of 4 on average may have 3 to 5 experts,
+// so both groups are possible. The two redundant slots of rank 1 go to the hottest experts of rank
+// 0.
+TEST(Baselines, GraceMakesGroupsOfUnequalSize) {
+  CollaborationMatrix counts(8, 8);
+  for (std::int64_t a = 0; a < 8; ++a) {
+    for (std::int64_t b = 0; b < 8; ++b) {
+      if (a != b) counts(a, b) = (a < 5) == (b < 5) ? 50 : 1;
+    }
+  }
+  const int loads[] = {100, 60, 10, 10, 10, 10, 10, 10};
+  for (std::int64_t e = 0; e < 8; ++e) counts(e, e) = loads[e];
+  const BaselineProblem problem = {.counts = counts, .cluster = kTwoRanks, .slots_per_rank = 5};
+  EXPECT_EQ(place_baseline("grace", problem),
+            make_placement(8, {{0, 1, 2, 3, 4}, {5, 6, 7, 0, 1}}));
+}
+
 TEST(Baselines, PlaceEveryExpertOnRandomProblems) {
   for (unsigned seed = 0; seed < 80; ++seed) {
     std::mt19937_64 rng(seed);

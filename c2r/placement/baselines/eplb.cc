@@ -1,3 +1,4 @@
+// EPLB: replicates the experts with the highest load per replica and packs slots evenly.
 #include "c2r/placement/baselines/eplb.h"
 
 #include <algorithm>

@@ -15,7 +15,8 @@ namespace {
 
 using Experts = std::vector<std::int32_t>;
 
-GroupSizes graceful_sizes(std::size_t num_items, std::int32_t num_groups, std::int32_t capacity) {
+// At most kGraceNonUniformity of the mean from it, and within the slots.
+GroupSizes group_sizes(std::size_t num_items, std::int32_t num_groups, std::int32_t capacity) {
   const double mean = static_cast<double>(num_items) / num_groups;
   const auto most = static_cast<std::int32_t>(std::floor(mean * (1 + kGraceNonUniformity)));
   const auto least = static_cast<std::int32_t>(std::ceil(mean * (1 - kGraceNonUniformity)));
@@ -34,7 +35,7 @@ std::vector<Experts> split(MatrixView<const std::int64_t> counts, const Experts&
     }
   }
   const auto group_of =
-      group_by_affinity(affinity, graceful_sizes(experts.size(), num_groups, capacity));
+      group_by_affinity(affinity, group_sizes(experts.size(), num_groups, capacity));
   std::vector<Experts> groups(static_cast<std::size_t>(num_groups));
   for (std::size_t i = 0; i < experts.size(); ++i) {
     at(groups, group_of[i]).push_back(experts[i]);
@@ -90,8 +91,8 @@ std::vector<std::size_t> ranks_by_load(const Replicas& replicas) {
 }
 
 // The hottest expert of the most loaded rank goes to the least loaded rank that can take it; where
-// none can, the next hottest, then the next rank. A spare slot can always be filled, because a rank
-// with one lacks an expert, which some rank has.
+// none can, the next hottest, then the next rank. A redundant slot can always be filled: a rank
+// with one lacks an expert, and some other rank has it.
 void add_one_replica(Replicas& replicas) {
   const auto order = ranks_by_load(replicas);
   for (const std::size_t busy : order) {

@@ -1,3 +1,4 @@
+// Normalised spectral clustering with sizes that are bounded from both sides.
 #include "c2r/placement/baselines/spectral.h"
 
 #include <Eigen/Eigenvalues>

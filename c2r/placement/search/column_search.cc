@@ -1,3 +1,11 @@
+// Set partitioning over columns: lists them, prices experts, then branches over what is left.
+//
+// Outline of search_columns():
+//   1. ColumnLister lists every column within max_load with its copies.
+//   2. Prices improves a lower bound by subgradient steps on the price of each expert, and drops
+//      columns that no better placement can hold.
+//   3. ColumnBranch searches the remaining columns depth first and proves the optimum, or gives up
+//      after max_steps.
 #include "c2r/placement/search/column_search.h"
 
 #include <algorithm>
@@ -137,7 +145,7 @@ class Prices {
   const std::vector<Column>& columns() const { return columns_; }
 
   void improve(const SearchLimits& limits) {
-    constexpr int kSteps = 600, kPatience = 12, kStepsToDrop = 5;
+    constexpr int kSteps = 600, kMaxStepsWithoutGain = 12, kStepsToDrop = 5;
     double scale = 1;
     int since_better = 0;
     for (int step = 0; step < kSteps && scale > 1e-3 && !limits.reached(); ++step) {
@@ -152,7 +160,7 @@ class Prices {
       }
       if (best_ > known_ - 1) return;
       if (step % kStepsToDrop == kStepsToDrop - 1) drop_columns();
-      if (++since_better > kPatience)
+      if (++since_better > kMaxStepsWithoutGain)
         scale /= 2, since_better = 0, price_ = best_price_, evaluate();
       move(scale);
     }

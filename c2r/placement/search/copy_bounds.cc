@@ -1,3 +1,4 @@
+// Lower bounds on copies and imbalance, each with its proof.
 #include "c2r/placement/search/copy_bounds.h"
 
 #include <algorithm>

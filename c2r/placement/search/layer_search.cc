@@ -1,3 +1,18 @@
+// The search for one layer: which steps run, in which order, and how much effort each one gets.
+//
+// Outline of LayerSearch::run():
+//   1. Index the token sets; fix ranks to nodes where groups of experts must stay together.
+//   2. Start with contiguous experts. With more groups than nodes, first place groups on nodes, as
+//   a
+//      problem of its own whose experts are the groups.
+//   3. best_partition(): anneal one slot an expert, on tokens or, where tokens are too many
+//      (is_large()), on pair counts with a short annealing on tokens after it. On several nodes
+//      both ways are tried, nodes first and then ranks, or all at once; the better one stays.
+//   4. finish_by_columns(): without redundant slots and where columns are few, find the optimum.
+//   5. filled(): give redundant slots to replicas, greedily (replica_fill.h).
+//   6. search_replicas(): anneal slots and replicas together (replica_search.h).
+//   7. measure_state(): count the result anew, with its bounds.
+// Steps 3 and 6 share the effort by partition_work(), pairs_work(), refine_work(), replica_work().
 #include "c2r/placement/search/layer_search.h"
 
 #include <algorithm>
@@ -23,7 +38,6 @@
 namespace c2r {
 namespace {
 
-// The search for one layer, step by step.
 class LayerSearch {
  public:
   LayerSearch(const TokenSets& sets, const Cluster& cluster, const PlacementObjective& objective,
@@ -59,7 +73,7 @@ class LayerSearch {
   }
 
  private:
-  // Settled.
+  // Returns a state whose loads are settled.
   ReplicaState search(const PlacementObjective& objective) {
     std::vector<std::int32_t> rank_of = first_assignment();
     if (!index_is_empty()) rank_of = best_partition(rank_of);
@@ -79,7 +93,8 @@ class LayerSearch {
     return measure_state(index_, bounds_, sets_.num_tokens, problem_.cluster, objective, state);
   }
 
-  // Not where all that is minimized is at its bound, as with every expert on every rank.
+  // False where everything that is minimized has reached its bound, for example because every rank
+  // holds every expert.
   bool can_improve(const OptimizedPlacement& met) const {
     const bool has_least_copies = met.copy_cost <= met.copy_cost_bound * (1 + kRounding);
     const bool is_balanced = problem_.energy.imbalance_scale == 0 ||
@@ -110,7 +125,7 @@ class LayerSearch {
     }
   }
 
-  // Contiguous; with groups, those that collaborate in one node.
+  // Contiguous experts; with more groups than nodes, groups that are chosen together share a node.
   std::vector<std::int32_t> first_assignment() const {
     const std::int32_t base = problem_.num_items / problem_.cluster.ep_size();
     std::vector<std::int32_t> rank_of(std::size_t(problem_.num_items));
@@ -130,7 +145,8 @@ class LayerSearch {
     return rank_of;
   }
 
-  // The groups as experts of a problem whose ranks are the nodes. Few sets of groups differ.
+  // Places the groups: they are the experts of a problem whose ranks are the nodes. It has few
+  // distinct sets.
   std::vector<std::int32_t> nodes_of_groups(std::int32_t group_size) const {
     const std::int32_t num_groups = *options_.num_groups;
     std::map<std::vector<ExpertId>, std::int64_t> tokens_of;
@@ -160,26 +176,27 @@ class LayerSearch {
     return nodes;
   }
 
-  // No effort is too large: what would not be done in a month is endless.
+  // Caps the work, so that an infinite effort fits an integer: 10^15 takes longer than a month.
   std::int64_t effort_times(double work) const {
     constexpr double kEndless = 1e15;
     return static_cast<std::int64_t>(std::min(options_.effort * work, kEndless));
   }
-  // A small problem needs less than `work`: 2000 times every exchange of two slots.
+  // At most `work`; a small problem needs no more than 2000 tries of every exchange of two slots.
   std::int64_t work_for(double work, std::int32_t num_slots) const {
     const double slots = num_slots, sets_per_slot = num_set_choices() / slots;
     return effort_times(std::min(work, 2000 * slots * slots * (1 + 2 * sets_per_slot)));
   }
-  // Measured: four times more improves gpt-oss-20b by 0.1 %. Columns need less: they finish the
-  // job.
+  // Four times as much improves gpt-oss-20b by 0.1 % (measured). The search over columns needs a
+  // start only, hence less.
   std::int64_t partition_work() const {
     return work_for(takes_columns() ? 1e6 : 7e6, problem_.num_items);
   }
-  // Hot annealing from anywhere needs some 50 accepted swaps of each item, each visiting its sets.
+  // Annealing from an arbitrary start needs some 50 accepted swaps of each item, and each swap
+  // visits the sets of its items.
   bool is_large() const {
     return 50.0 * problem_.num_items * (1 + 4 * num_set_choices() / index_.num_experts()) > 7e6;
   }
-  // What problems with so many tokens that pairs stand for them afford on pairs, and on tokens.
+  // The work of a large problem on pair counts, and on tokens after that.
   std::int64_t pairs_work() const {
     return effort_times(std::max(7.5e5, 3e3 * problem_.num_items));
   }
@@ -209,7 +226,7 @@ class LayerSearch {
     return problem.energy.quality(total, cost.loads);
   }
 
-  // Nodes first and jointly, if both are possible, else jointly: whichever wins.
+  // Tries nodes first and all ranks at once, where there are nodes; the better one is returned.
   std::vector<std::int32_t> best_partition(const std::vector<std::int32_t>& start) {
     const bool needs_seed = is_large();
     if (needs_seed) pairs_ = pair_counts(index_, problem_.num_items);
@@ -222,9 +239,9 @@ class LayerSearch {
       if (quality(problem_, split) < quality(problem_, jointly)) jointly = std::move(split);
     }
     if (!needs_seed) return jointly;
-    // Where slots are free, tokens come in later, in slot_search.h.
+    // With redundant slots, slot_search.h looks at tokens later.
     auto by_tokens = has_free_slots() ? std::move(jointly) : refined(std::move(jointly));
-    // Pairs may have left a start that tokens prefer.
+    // By tokens, the start may be better than what pair counts led to.
     return quality(problem_, start) < quality(problem_, by_tokens) ? start : by_tokens;
   }
 
@@ -246,7 +263,7 @@ class LayerSearch {
     return anneal_pairs(problem, pairs_, effort, limits_, start);
   }
 
-  // Token by token, warm: the seed is not to be lost.
+  // Anneals on tokens from a low temperature, so that the start by pair counts is not destroyed.
   std::vector<std::int32_t> refined(std::vector<std::int32_t> rank_of) const {
     const PartitionEffort effort{.work = refine_work(),
                                  .start_temperature = 0.004,
@@ -261,7 +278,7 @@ class LayerSearch {
     PartitionEffort effort{.work = work, .start_penalty = 0.1, .seed = options_.seed};
     auto rank_of = anneal_partition(problem, effort, limits_, start);
     if (quality(problem, rank_of).violation == 0) return rank_of;
-    effort.start_penalty = 1;  // the bound is tight: hold it from the beginning
+    effort.start_penalty = 1;  // the bound is tight: the full penalty from the beginning
     auto tight = anneal_partition(problem, effort, limits_, start);
     return quality(problem, tight) < quality(problem, rank_of) ? tight : rank_of;
   }

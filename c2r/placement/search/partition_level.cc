@@ -1,3 +1,4 @@
+// Keeps the two tables of partition_level.h exact while items change places.
 #include "c2r/placement/search/partition_level.h"
 
 #include <algorithm>

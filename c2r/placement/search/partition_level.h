@@ -1,12 +1,17 @@
-// The cost of a partition of experts into groups (ranks, or nodes), kept under swaps.
+// The copies of a partition of experts into groups (ranks or nodes), kept exact under swaps.
 //
 // Copies at a level = sum over tokens of the distinct groups of its experts: the connectivity
 // metric of hypergraph partitioning. What it takes to know the effect of each of the O(E^2) swaps
 // in O(1):
 //   alone(e, g)      tokens of e whose other experts are all outside group g
 //   alone_with(a, b) tokens of a and b in which a is the only expert of its own group
-// Moving e from group A to B changes the copies by alone(e, B) - alone(e, A); when b leaves B for A
-// at the same time, the tokens of both that had b alone in B are missed by alone(a, B).
+// Moving a from its group A to B changes the copies by alone(a, B) - alone(a, A). If b moves from B
+// to A at the same time, alone(a, B) misses the tokens of both in which b was the only expert of B,
+// which b now leaves. So exchanging a and b changes the copies by
+//   delta(a, b) = alone(a, B) - alone(a, A) + alone_with(b, a)
+//               + alone(b, A) - alone(b, B) + alone_with(a, b)
+// On pair counts p, with to(e, g) the sum of p(e, x) over the experts x of group g, it is
+//   delta(a, b) = to(a, A) - to(a, B) + to(b, B) - to(b, A) + 2 p(a, b)
 #pragma once
 
 #include <cstdint>

@@ -1,3 +1,18 @@
+// Simulated annealing over swaps of two items, on exact copies or on pair counts.
+//
+// Outline of Annealer::run(): until the work is done or a limit is reached,
+//   1. cool: the temperature falls geometrically and the load penalty rises to its full height;
+//   2. draw two items a and b on different ranks of one domain, neither beside its twin afterwards;
+//   3. judge the swap in constant time. With A and B the ranks of a and b,
+//        change = copy_scale x (rank_cost x delta_ranks(a, b) + node_cost x delta_nodes(a, b))
+//               + cost_penalty x (growth of max(0, cost - max_cost))
+//               + load_penalty x (growth of max(0, load(A) - max_load) + max(0, load(B) -
+//               max_load))
+//               + imbalance_scale x (growth of the largest load) / mean_load
+//      where load(A) grows by load(b) - load(a), load(B) falls by as much, and both deltas are
+//      swap_delta() of partition_level.h;
+//   4. make the swap if change <= 0, else with the probability exp(-change / temperature);
+//   5. keep the assignment if its Quality is the best so far.
 #include "c2r/placement/search/partition_search.h"
 
 #include <algorithm>
@@ -53,7 +68,7 @@ class Annealer {
         const double progress = static_cast<double>(work) / static_cast<double>(effort.work);
         temperature = scale * effort.start_temperature * std::exp(fall * progress);
         load_penalty_ = problem_.energy.load_penalty * std::pow(effort.start_penalty, 1 - progress);
-        // often enough to cool smoothly and to stop within a millisecond
+        // This is often enough to cool smoothly and to stop within a millisecond.
         next_check = work + std::clamp<std::int64_t>(effort.work / 2048, 1, 65536);
       }
       const std::int32_t a = random.below(problem_.num_items);
@@ -65,7 +80,7 @@ class Annealer {
     return best_;
   }
 
-  // Where the search stands now.
+  // The assignment that the search has reached.
   std::vector<std::int32_t> rank_of() const {
     std::vector<std::int32_t> ranks(static_cast<std::size_t>(problem_.num_items));
     for (std::int32_t item = 0; item < problem_.num_items; ++item) {
@@ -88,14 +103,14 @@ class Annealer {
 
   bool is_allowed(std::int32_t a, std::int32_t b) const {
     const std::int32_t rank_a = ranks_.group_of(a), rank_b = ranks_.group_of(b);
-    const bool is_void = std::min(a, b) >= problem_.index->num_experts();  // two free slots
+    const bool is_void = std::min(a, b) >= problem_.index->num_experts();  // two empty items
     return !is_void && rank_a != rank_b &&
            at(problem_.domain_of_rank, rank_a) == at(problem_.domain_of_rank, rank_b) &&
            (problem_.twins.empty() || (is_apart(a, rank_b) && is_apart(b, rank_a)));
   }
 
-  // Whether the twins of `item` let it move to `rank`: they are not there, and together they are on
-  // no fewer nodes afterwards.
+  // Whether `item` may move to `rank`: none of its twins is there, and the item and its twins are
+  // on no fewer nodes afterwards.
   bool is_apart(std::int32_t item, std::int32_t rank) const {
     const Cluster& cluster = problem_.cluster;
     const std::int32_t from = cluster.node_of(RankId{ranks_.group_of(item)});
@@ -110,7 +125,8 @@ class Annealer {
     return from == to || stays_in_from || !is_in_to;
   }
 
-  // The change of the energy with its penalties; infinite if the swap is void or not allowed.
+  // The change of the energy and its penalties, as in the outline. Infinite if the swap is not
+  // allowed.
   double swap_change(std::int32_t a, std::int32_t b) {
     if (!is_allowed(a, b)) return std::numeric_limits<double>::infinity();
     const auto rank_a = std::size_t(ranks_.group_of(a)), rank_b = std::size_t(ranks_.group_of(b));

@@ -1,3 +1,20 @@
+// Greedy choice of replicas: one replica after another, the one that gains most.
+//
+// Outline of ReplicaFill::run():
+//   1. Serve every token set by the first host of each of its experts; count for every expert e,
+//   rank
+//      r and node n
+//        rank_gain(e, r)  tokens that would visit one rank less if r hosted e: e is the only expert
+//                         that their rank serves, and they visit r already
+//        node_gain(e, n)  the same of nodes.
+//   2. Among all experts e and ranks r with an empty slot, take the largest
+//        gain(e, r) = rank_cost x rank_gain(e, r) + node_cost x node_gain(e, node of r)
+//                   + load_penalty x (excess(first host of e) + excess(r), before less after)
+//      where the tokens that save a rank or a node move from the first host to r, and excess(r) =
+//      max(0, load(r) - max_load). Replicas go to nodes without one first.
+//   3. Move these tokens to the replica; update the gains from their sets alone. Repeat from 2
+//   until
+//      no slot is empty.
 #include "c2r/placement/search/replica_fill.h"
 
 #include <algorithm>
@@ -85,13 +102,13 @@ class ReplicaFill {
   double excess(std::int32_t rank, std::int64_t change) const {
     return std::max(0.0, static_cast<double>(at(loads_, rank) + change) - energy_.max_load);
   }
-  // The expert and the rank with room for it that gain most; of equals, those of the lowest rank,
-  // then the lowest expert. -1 if nothing is allowed.
+  // The expert and the rank with an empty slot whose gain is largest; of equals, those of the
+  // lowest rank, then the lowest expert. -1 if nothing is allowed.
   std::pair<std::int32_t, std::int32_t> best_addition(std::size_t capacity) const {
     std::int32_t best_expert = -1, best_rank = -1;
     double best_gain = -std::numeric_limits<double>::infinity();
     for (std::int32_t e = 0; e < index_.num_experts(); ++e) {
-      // What a replica takes off its first host's excess, at most.
+      // The most that a replica can take from the excess of its first host.
       const double relief = energy_.load_penalty * excess(at(hosts_, e)[0], 0);
       for (std::int32_t rank = 0; rank < cluster_.ep_size(); ++rank) {
         if (copies_saved(e, rank) + relief < best_gain) continue;
@@ -105,8 +122,7 @@ class ReplicaFill {
     return {best_expert, best_rank};
   }
 
-  // The copies saved, and the excess of loads as far as those tokens move it: at least as many as
-  // the larger gain, from the first host.
+  // gain(e, r) of the outline. At least as many tokens move as the larger of both gains.
   double gain_of(std::int32_t expert, std::int32_t rank) const {
     const std::int64_t moved =
         std::max(rank_gain_(expert, rank), node_gain_(expert, node_of(rank)));
@@ -116,8 +132,8 @@ class ReplicaFill {
                (excess(rank, 0) - excess(rank, moved) + excess(from, 0) - excess(from, -moved));
   }
 
-  // Adds or takes away what a set says: an expert that is alone on its rank, or node, could as well
-  // be served on any other one that the token visits.
+  // Adds to the gains, or with sign -1 subtracts, what one set contributes: an expert that is alone
+  // on its rank (node) could be served by any other rank (node) that the token visits.
   void count(std::int64_t set, std::int64_t sign) {
     const auto experts = index_.experts(set);
     const std::int64_t weight = sign * index_.weight(set);
@@ -157,7 +173,7 @@ class ReplicaFill {
            num_at(node_of(to)) > 0;
   }
 
-  // Tokens that the replica saves a rank or a node move to it.
+  // Adds the replica; tokens that visit one rank or one node less with it move to it.
   void add(std::int32_t expert, std::int32_t rank) {
     at(experts_of_rank_, rank).push_back(expert);
     at(hosts_, expert).push_back(rank);

@@ -1,3 +1,20 @@
+// Annealing of a placement with replicas, in rounds that approach the bound on the largest load.
+//
+// Outline of ReplicaSearch::run():
+//   1. If every pair of slots can be tried a few times within the effort (can_anneal()), anneal():
+//      draw a slot; with one chance in four, if its expert has another replica, give it to a random
+//      expert; else exchange it with the slot of another rank. The change of the energy
+//        E = value(cost, loads) + violation(cost, loads)        (search_energy.h)
+//      is bounded from below by the copies alone, which cover_size.h counts; only a change that
+//      passes this test serves its tokens anew. Accept it if the growth of E is at most
+//      -temperature x log(u), u uniform in (0, 1).
+//   2. Else place_slots(): anneal where the slots are (slot_search.h); after a round that missed
+//   the
+//      bound, give a replica's slot to an expert of the busiest rank first (replicate_busiest()).
+//   3. With a bound on the load or a weight on imbalance, approach_bound() repeats 1 or 2: loads
+//   are
+//      exact only after all tokens have been served anew, so each round aims at the bound that the
+//      round before would have met. The best settled placement of all rounds is returned.
 #include "c2r/placement/search/replica_search.h"
 
 #include <algorithm>
@@ -15,11 +32,11 @@
 namespace c2r {
 namespace {
 
-// What one set costs, in units of effort (PartitionEffort).
+// The work of one set, in the unit of PartitionEffort::work.
 constexpr std::int64_t kWorkToCount = 1, kWorkToServe = 8;
 
-// Of annealing slots, until the bound is met. Loads settled some 4 % above the first aim, where
-// DeepSeek-V3's shape was measured; a lower one costs copies.
+// Rounds of place_slots() until the bound is met. On DeepSeek-V3's shape, loads settled some 4 %
+// above the first aim; a lower aim costs copies.
 constexpr int kMostRounds = 16;
 constexpr double kFirstAim = 0.98;
 
@@ -54,7 +71,7 @@ class ReplicaSearch {
         anneal_and_polish(effort_.work * round / num_rounds, round == 1 ? 0.04 : 0.012);
         return_to_best();
       });
-    } else {  // copies alone: nothing has to settle
+    } else {  // copies alone are minimized: they do not depend on settled loads
       anneal_and_polish(effort_.work, 0.04);
       return_to_best();
     }
@@ -66,7 +83,7 @@ class ReplicaSearch {
 
   Quality settled_quality() const { return asked_.quality(cost(), state_.loads()); }
 
-  // Annealing pays once every pair of slots can be tried a few times.
+  // Whether the work is enough to try every pair of slots a few times.
   bool can_anneal() const {
     const std::int64_t num_slots = std::ssize(state_.placement().slots.all());
     const std::int64_t sets_per_move = std::max<std::int64_t>(1, 2 * sets_per_expert_);
@@ -76,7 +93,7 @@ class ReplicaSearch {
   // Loads are settled only when all tokens have been served anew, and then differ from those that a
   // search tracks, to either side. So a bound is approached in rounds, each searching against the
   // bound that would have been just met before.
-  // `search` leaves a settled state, and so does this: the best.
+  // `search` leaves a settled state; approach_bound() leaves the best settled state.
   void approach_bound(int num_rounds, const std::function<void(int round)>& search) {
     ReplicaState best = state_;
     auto best_quality = settled_quality();
@@ -94,7 +111,7 @@ class ReplicaSearch {
     state_ = std::move(best);
   }
 
-  // No tighter than halfway to perfect balance.
+  // Sets the bound of the next round, no tighter than halfway to perfect balance.
   void aim_at(double max_load) {
     energy_.max_load = std::max(max_load, (asked_.mean_load + asked_.max_load) / 2);
   }
@@ -107,7 +124,8 @@ class ReplicaSearch {
     polish(work_until);
   }
 
-  // Where slots are; after a round that missed the bound, also what they hold, and cooler.
+  // Anneals where the slots are. After a round that missed the bound, also changes what they hold
+  // and starts at a lower temperature.
   void place_slots(int round) {
     if (round > 1) replicate_busiest();
     const PartitionEffort effort{.work = effort_.work / (round == 1 ? 2 : 4),
@@ -119,8 +137,8 @@ class ReplicaSearch {
     state_ = ReplicaState(index_, cluster_, placement, is_fixed_to_nodes_);
   }
 
-  // An expert of the busiest rank takes the place of a replica elsewhere, on the least busy rank
-  // where that helps: what moving slots cannot do where one of them is too busy.
+  // An expert of the busiest rank replaces a replica of another rank, the least busy one where that
+  // helps. Moving slots alone cannot help where one slot is too busy.
   void replicate_busiest() {
     constexpr int kMostTried = 32;
     const auto& slots = state_.placement().slots;
@@ -141,12 +159,12 @@ class ReplicaSearch {
   }
 
   double cost() const { return energy_.cost(state_.rank_copies(), state_.node_copies()); }
-  // Value and penalties in one number.
+  // E of the outline.
   double energy() const {
     return energy_.value(cost(), state_.loads()) + energy_.violation(cost(), state_.loads());
   }
 
-  // Of any loads.
+  // The least energy that a placement with this cost can have, whatever its loads.
   double least_energy(double cost) const {
     return energy_.copy_scale * cost + energy_.imbalance_scale +
            energy_.cost_penalty * std::max(0.0, cost - energy_.max_cost);

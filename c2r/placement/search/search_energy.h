@@ -58,6 +58,15 @@ struct SearchLimits {
   std::optional<std::chrono::steady_clock::time_point> deadline;
   const std::atomic<bool>* stop = nullptr;
 
+  /// The limits of the next search: an equal part of the time that is left at `now`.
+  /// @param num_left searches not begun yet, this one included; `num_threads` run at a time
+  SearchLimits share_of_one(std::chrono::steady_clock::time_point now, std::int64_t num_left,
+                            std::int64_t num_threads) const {
+    if (!deadline) return *this;
+    const std::int64_t num_rounds = (num_left + num_threads - 1) / num_threads;
+    return {.deadline = std::min(*deadline, now + (*deadline - now) / num_rounds), .stop = stop};
+  }
+
   bool reached() const {
     return (stop != nullptr && stop->load(std::memory_order_relaxed)) ||
            (deadline && std::chrono::steady_clock::now() >= *deadline);

@@ -1,3 +1,4 @@
+// Turns the slots of a placement into the experts of a partition problem and anneals that.
 #include "c2r/placement/search/slot_search.h"
 
 #include <algorithm>
@@ -9,7 +10,8 @@
 namespace c2r {
 namespace {
 
-// The tokens' choices of slots, numbered rank by rank. Sets stay apart: the rows need no order.
+// The token sets with the slots that serve them instead of experts; slots are numbered rank by
+// rank. Rows are neither sorted nor merged: SetIndex needs neither.
 TokenSets served_slots(const SetIndex& index, const ReplicaState& state) {
   const auto& slots = state.placement().slots;
   Matrix<std::int32_t> slot_of(index.num_experts(), slots.rows());
@@ -39,7 +41,7 @@ TokenSets served_slots(const SetIndex& index, const ReplicaState& state) {
   return served;
 }
 
-// Every slot is an item, on the rank where it is now.
+// Every slot is an item; the other slots of its expert are its twins.
 PartitionProblem slots_as_items(const SetIndex& served, const Cluster& cluster,
                                 const SearchEnergy& energy, bool is_fixed_to_nodes,
                                 const Placement& placement) {
