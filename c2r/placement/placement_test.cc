@@ -25,7 +25,9 @@ TEST(Placement, SaysWhichRankOrExpertDoesNotFit) {
               placement_of_ranks(4, std::vector<std::vector<std::int32_t>>{{0, 1}, {2, 3}, {1}});
             }),
             "rank 2 holds 1 experts, but rank 0 holds 2: every rank needs as many");
-  EXPECT_EQ(error_of([] { rank_of(testing::make_placement(3, {{0, 1}, {2, 1}})); }),
+  EXPECT_EQ(error_of([] {
+              rank_of(testing::make_placement(3, {{0, 1}, {2, 1}}));
+            }),
             "expert 1 is on 2 ranks, but only placements without replicas have one rank an expert");
 }
 
