@@ -6,10 +6,13 @@ import warnings as _warnings
 
 import numpy as np
 
-from c2r import _c2r, _progress
+from c2r import _progress
 from c2r._c2r import CollaborationStatistics, Plan, RoutingPolicy, Trace, TraceHeader, TraceWriter, route
+from c2r._c2r import compare as _compare
 from c2r._c2r import count_collaboration as _count_collaboration
+from c2r._c2r import make_plan as _make_plan
 from c2r._c2r import read_statistics as load_statistics
+from c2r._c2r import simulate as _simulate
 
 __all__ = [
     "CollaborationStatistics",
@@ -138,7 +141,7 @@ def plan(
     }
     trace = _trace(trace_or_arrays, num_experts)
     with _progress.shown(progress, "placing experts") as report:
-        made, messages = _c2r.make_plan(trace, _cluster(cluster), options, report)
+        made, messages = _make_plan(trace, _cluster(cluster), options, report)
     for message in messages:
         _warnings.warn(message, stacklevel=2)
     return made
@@ -180,7 +183,7 @@ def simulate(
     options = {"on": on, "copy_mode": copy_mode, "replica_rule": replica_rule, "homes": homes, "hidden": hidden,
                "seed": seed, "num_threads": num_threads}  # fmt: skip
     with _progress.shown(progress, "simulating") as report:
-        return json.loads(_c2r.simulate(plan, trace, other, options, report))
+        return json.loads(_simulate(plan, trace, other, options, report))
 
 
 def compare(
@@ -219,7 +222,7 @@ def compare(
                "redundant_slots": redundant_slots, "copy_mode": copy_mode, "hidden": hidden, "seed": seed,
                "num_threads": num_threads}  # fmt: skip
     with _progress.shown(progress, "comparing") as report:
-        text = _c2r.compare(
+        text = _compare(
             _trace(trace_or_arrays, num_experts), named, "" if cluster is None else _cluster(cluster), options, report
         )
     return json.loads(text)
