@@ -59,15 +59,20 @@ def test_gradients_are_those_of_the_rule(family):
     model, lists = random_model(family), random_lists(5)
     constraint = c2r.hf.constrain(model, lists)
     router = constraint.routers[1].module
+    parameters = list(router.parameters()) if family != "llama_moe" else list(router.gate_network.parameters())
     x = torch.randn(11, 32, generator=torch.Generator().manual_seed(1), requires_grad=True)
     factors = torch.randn(11, TOP_K, generator=torch.Generator().manual_seed(2))
     (router(x)[1] * factors).sum().backward()
-    found = x.grad.clone(), router.weight.grad.clone()
-    x.grad, router.weight.grad = None, None
-    logits = torch.nn.functional.linear(x, router.weight, getattr(router, "bias", None))
+    found = [leaf.grad.clone() for leaf in (x, *parameters)]
+    for leaf in (x, *parameters):
+        leaf.grad = None
+    if family == "llama_moe":
+        logits = torch.tanh(x @ parameters[0].T) @ parameters[1].T
+    else:
+        logits = torch.nn.functional.linear(x, router.weight, getattr(router, "bias", None))
     rows = [weigh_by_definition(row, choose_by_definition(row, lists[1], TOP_K), family) for row in logits]
     (torch.stack(rows) * factors).sum().backward()
-    for gradient, expected in zip(found, (x.grad, router.weight.grad), strict=True):
+    for gradient, expected in zip(found, [leaf.grad for leaf in (x, *parameters)], strict=True):
         torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-6 * float(expected.abs().max()))
 
 

@@ -3,6 +3,7 @@
 constrain        collaboration-constrained routing in a model, by hooks
 profile          a routing trace of what a model chooses for texts
 permute          experts in the order of a placement
+llama_moe        LLaMA-MoE as a model of transformers 5; import c2r.hf.llama_moe registers it
 expert_parallel  one row for each token and rank, as an ep_implementation
 """
 

@@ -69,6 +69,8 @@ class Constraint:
         ]
         self._before = {key: getattr(model.config, key, None) for key in _CONFIG_KEYS}
         self._coefficient = getattr(model, "router_aux_loss_coef", None)
+        for router, mask in zip(routers, self._masks, strict=True):
+            self._give_mask(router, mask)
         # prepend: whoever records a router's output records the constrained one.
         self._hooks = [
             router.module.register_forward_hook(self._hook_of(at), prepend=True) for at, router in enumerate(routers)
@@ -86,6 +88,8 @@ class Constraint:
         if not self._hooks:
             return
         self._hooks = []
+        for router in self.routers:
+            self._give_mask(router, None)
         CONSTRAINED.pop(self.model, None)
         for key, value in self._before.items():
             delattr(self.model.config, key) if value is None else setattr(self.model.config, key, value)
@@ -104,6 +108,12 @@ class Constraint:
                                    "without the constraint: load the model without use_kernels and without other "
                                    "replacements of its MoE blocks")  # fmt: skip
 
+    @staticmethod
+    def _give_mask(router: Router, mask: Tensor | None) -> None:
+        """To a router whose own balance loss asks what a token may choose."""
+        if hasattr(router.module, "collaborators"):
+            router.module.collaborators = mask
+
     def _hook_of(self, at: int):
         router = self.routers[at]
 
@@ -111,6 +121,7 @@ class Constraint:
             logits = output[0]
             if self._masks[at].device != logits.device:
                 self._masks[at] = self._masks[at].to(logits.device)
+                self._give_mask(router, self._masks[at])
             topk_idx = select(logits, self._masks[at], router.top_k)
             self.topk_idx[at] = topk_idx
             return logits, router.weights(logits, topk_idx), topk_idx
@@ -121,6 +132,8 @@ class Constraint:
         if not torch.compiler.is_compiling():
             self.check()
         if getattr(output, "aux_loss", None) is None or getattr(output, "router_logits", None) is None:
+            return output
+        if getattr(model, "balances_real_choice", False):  # c2r.hf.llama_moe
             return output
         given = inspect.signature(model.forward).bind_partial(*args, **kwargs).arguments
         output.aux_loss = balance_loss(
