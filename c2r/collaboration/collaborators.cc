@@ -42,6 +42,14 @@ Matrix<ExpertId> top_collaborators(const CollaborationMatrix& counts, std::int32
   return lists;
 }
 
+std::vector<Matrix<ExpertId>> collaborators_of_layers(std::span<const CollaborationMatrix> counts,
+                                                      std::int32_t top_t) {
+  std::vector<Matrix<ExpertId>> lists;
+  lists.reserve(counts.size());
+  for (const CollaborationMatrix& layer : counts) lists.push_back(top_collaborators(layer, top_t));
+  return lists;
+}
+
 std::int32_t least_top_t(std::int32_t top_k) {
   return std::max(top_k - 1, 1);
 }

@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "c2r/collaboration/collaboration.h"
 #include "c2r/core/ids.h"
@@ -26,6 +27,11 @@ Matrix<ExpertId> rank_collaborators(const CollaborationMatrix& counts);
 /// @returns [num_experts, top_t], best first
 /// @throws Error(kInvalidArgument) if top_t is not in [1, num_experts - 1]
 Matrix<ExpertId> top_collaborators(const CollaborationMatrix& counts, std::int32_t top_t);
+
+/// top_collaborators() of each layer.
+/// @returns [num_layers]
+std::vector<Matrix<ExpertId>> collaborators_of_layers(std::span<const CollaborationMatrix> counts,
+                                                      std::int32_t top_t);
 
 /// The least T with which a token can choose top_k experts: max(1, top_k - 1).
 std::int32_t least_top_t(std::int32_t top_k);

@@ -11,6 +11,7 @@
 #include "c2r/io/file.h"
 #include "c2r/io/json.h"
 #include "c2r/io/safetensors.h"
+#include "c2r/model/collaborator_config.h"
 
 namespace c2r {
 namespace {
@@ -62,13 +63,7 @@ void use_lists_of(const Plan& plan, Json& json) {
   json["top_t"] = *plan.top_t;
   Json& layers = json["collaborative_list"] = Json::array();
   for (const PlanLayer& layer : plan.layers) {
-    Json lists = Json::array();
-    for (std::int64_t e = 0; e < layer.collaborators.rows(); ++e) {
-      Json list = Json::array();
-      for (const ExpertId other : layer.collaborators.row(e)) list.push_back(index(other));
-      lists.push_back(std::move(list));
-    }
-    layers.push_back(std::move(lists));
+    layers.push_back(lists_to_json(layer.collaborators));
   }
 }
 
