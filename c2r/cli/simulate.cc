@@ -84,7 +84,7 @@ void simulate(const SimulateOptions& options) {
   }
   std::cout << prediction_table(predictions_of(steps), cluster, format);
   for (const PlanInput& input : plan.provenance.inputs) {
-    if (input.role == "trace") std::cout << "the plan was fitted on " << input.name << "\n";
+    if (input.role == "trace") std::cout << "the plan was fitted on " << input.text() << "\n";
   }
 }
 

@@ -200,22 +200,37 @@ void read_experts(ConfigReader& reader, ModelConfig& config) {
   read_routing_scale(reader, config);
 }
 
+// T of a layer: `top_t`, or the length of its lists where all of them are shorter.
+std::int32_t top_t_of_layer(const Json::array_t& rows, std::int32_t top_t,
+                            const std::string& place) {
+  const auto length = [&](const Json& row) {
+    return std::ssize(json_array(row, "an expert's list", place));
+  };
+  const auto shortest = std::ranges::min_element(rows, {}, length);
+  if (length(*shortest) >= top_t) return top_t;
+  const auto longest = std::ranges::max_element(rows, {}, length);
+  C2R_REQUIRE(length(*longest) == length(*shortest), kInvalidFile,
+              "{}: the list of expert {} has {} entries, but top_t is {}", place,
+              shortest - rows.begin(), length(*shortest), top_t);
+  return static_cast<std::int32_t>(length(*shortest));
+}
+
 CollaborationConstraint read_constraint(const Json& lists, std::int32_t top_t,
                                         const ModelConfig& config, const std::string& place) {
   const auto& rows = json_array(lists, "a layer's lists", place);
   C2R_REQUIRE(std::ssize(rows) == config.num_experts, kInvalidFile,
               "{}: has lists for {} experts, but the model has {}", place, rows.size(),
               config.num_experts);
-  CollaborationConstraint constraint{.top_t = top_t, .collaborators = {config.num_experts, top_t}};
+  CollaborationConstraint constraint{.top_t = top_t_of_layer(rows, top_t, place)};
+  constraint.collaborators = {config.num_experts, constraint.top_t};
   for (std::int64_t e = 0; e < config.num_experts; ++e) {
     const auto& row = json_array(rows[static_cast<std::size_t>(e)], "an expert's list", place);
-    C2R_REQUIRE(std::ssize(row) >= top_t, kInvalidFile,
-                "{}: the list of expert {} has {} entries, but top_t is {}", place, e, row.size(),
-                top_t);
     for (std::size_t i = 0; i < row.size(); ++i) {  // those that are not used must be experts, too
       const auto id = json_integer(row[i], 0, config.num_experts - 1, "a collaborator", place);
       const auto rank = static_cast<std::int64_t>(i);
-      if (rank < top_t) constraint.collaborators(e, rank) = ExpertId{static_cast<int>(id)};
+      if (rank < constraint.top_t) {
+        constraint.collaborators(e, rank) = ExpertId{static_cast<int>(id)};
+      }
     }
   }
   return constraint;
@@ -238,6 +253,10 @@ void read_constraints(ConfigReader& reader, ModelConfig& config) {
     const auto place = fmt::format("{}, collaborative_list, layer {}", reader.place(), layer);
     config.constraints.push_back(read_constraint(layers[layer], top_t, config, place));
   }
+  const auto largest = std::ranges::max(config.constraints, {}, &CollaborationConstraint::top_t);
+  C2R_REQUIRE(largest.top_t == top_t, kInvalidFile,
+              "{}: top_t is {}, but the longest lists of collaborative_list have {} entries",
+              reader.place(), top_t, largest.top_t);
 }
 
 // Checked here, so that the message names the file.
@@ -288,7 +307,8 @@ bool apply_plan(const Plan& plan, std::string_view place, ModelConfig& config) {
   const bool had_lists = !config.constraints.empty();
   config.constraints.clear();
   for (const PlanLayer& layer : plan.layers) {
-    config.constraints.push_back({.top_t = *plan.top_t, .collaborators = layer.collaborators});
+    config.constraints.push_back({.top_t = static_cast<std::int32_t>(layer.collaborators.cols()),
+                                  .collaborators = layer.collaborators});
   }
   check_policies(config, place);
   return had_lists;

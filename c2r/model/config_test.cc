@@ -130,6 +130,26 @@ TEST(Config, ListsOfAPlanTakeThePlaceOfTheConfigs) {
             "plan.json: the plan is for 4 experts and top-3, but the model has 4 and top-2");
 }
 
+// In the second layer the lists are shorter: top_t is the largest T.
+TEST(Config, TakesShorterListsOfALayerForItsT) {
+  Json json = llama_moe_with_top_t();
+  json["top_t"] = 2;
+  json["collaborative_list"] =
+      Json::array({{{1, 2, 0}, {0, 3, 1}, {3, 1, 2}, {2, 0, 3}}, {{3}, {2}, {1}, {0}}});
+  const ModelConfig config = parse_config(json, "config.json");
+  EXPECT_EQ(config.constraints[0].top_t, 2);
+  EXPECT_EQ(config.constraints[1].top_t, 1);
+  EXPECT_EQ(config.constraints[1].collaborators(0, 0), ExpertId{3});
+  json["collaborative_list"][1][2] = Json::array({1, 0});
+  EXPECT_EQ(error_of([&] { (void)parse_config(json, "config.json"); }),
+            "config.json, collaborative_list, layer 1: the list of expert 0 has 1 entries, but "
+            "top_t is 2");
+  json["collaborative_list"][1][2] = Json::array({1});
+  json["collaborative_list"][0] = json["collaborative_list"][1];
+  EXPECT_EQ(error_of([&] { (void)parse_config(json, "config.json"); }),
+            "config.json: top_t is 2, but the longest lists of collaborative_list have 1 entries");
+}
+
 TEST(Config, EveryEntryOfACollaboratorListIsAnExpert) {
   Json json = llama_moe_with_top_t();
   for (const Json& entry : {Json(4), Json(-1), Json(1.5), Json("x"), Json(nullptr)}) {

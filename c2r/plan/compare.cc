@@ -23,6 +23,7 @@ struct Comparing {
   const CompareRequest& request;
   Progress& progress;
   std::vector<TokenRange> ranges_on, ranges_fit;
+  std::string trace_hash;
 
   const Cluster& cluster() const { return request.predict.reach.cluster; }
   std::int32_t least_slots_per_rank() const {
@@ -123,33 +124,25 @@ struct FittedTokens {
   bool is_by_name = false;   // the plan says only what the trace was called
 };
 
-// The part at the end of "TRACE, PART", as make_plan() writes it.
-std::optional<SequencePart> part_of(const std::string& name) {
-  for (const SequencePart part : {SequencePart::kAll, SequencePart::kEven, SequencePart::kOdd,
-                                  SequencePart::kFirstHalf, SequencePart::kSecondHalf}) {
-    if (name.ends_with(fmt::format(", {}", name_of(part)))) return part;
-  }
-  return std::nullopt;
+bool is_same_trace(const PlanInput& input, const Trace& trace, std::string_view hash) {
+  if (!input.hash.empty()) return input.hash == hash;
+  return std::filesystem::path(input.name).filename() ==
+         std::filesystem::path(trace.path()).filename();
 }
 
 // What the plan says of the tokens that it was fitted on. Of another trace we know nothing.
 FittedTokens fitted_on(const Plan& plan, const Comparing& with) {
-  const std::string& trace = with.trace.path();
+  std::string names;
   for (const PlanInput& input : plan.provenance.inputs) {
     if (input.role != "trace") continue;
-    const auto part = part_of(input.name);
-    if (!part) return {.name = input.name};
-    const std::string same_name =
-        fmt::format("{}, {}", std::filesystem::path(trace).filename().string(), name_of(*part));
-    const bool is_by_name = input.hash.empty();
-    const bool is_same = is_by_name ? std::filesystem::path(input.name).filename() == same_name
-                                    : input.hash == content_hash(with.trace);
-    if (!is_same) return {.name = input.name};
-    return {.name = std::string(name_of(*part)),
-            .is_reported = overlap(*part, with.request.on),
-            .is_by_name = is_by_name};
+    if (input.part && is_same_trace(input, with.trace, with.trace_hash)) {
+      return {.name = std::string(name_of(*input.part)),
+              .is_reported = overlap(*input.part, with.request.on),
+              .is_by_name = input.hash.empty()};
+    }
+    names += (names.empty() ? "" : "; ") + input.text();
   }
-  return {.name = "unknown"};
+  return {.name = names.empty() ? "unknown" : names};
 }
 
 void add_plans(std::span<const NamedPlan> plans, const Comparing& with, Comparison& comparison) {
@@ -173,8 +166,9 @@ void add_plans(std::span<const NamedPlan> plans, const Comparing& with, Comparis
   }
 }
 
-// A short search proves what a long one would: the bound is of the tokens, not of what is found.
-double copies_bound(const Comparing& with, std::int32_t slots_per_rank) {
+// A bound on the copies of each layer with so many slots. A short search proves what a long one
+// would: the bound is of the tokens, not of what is found. [num_layers]
+std::vector<double> copies_bounds(const Comparing& with, std::int32_t slots_per_rank) {
   std::vector<double> bounds;
   with.progress.begin("bounding copies");
   for (const OptimizedPlacement& layer : optimize_placements(
@@ -187,11 +181,11 @@ double copies_bound(const Comparing& with, std::int32_t slots_per_rank) {
            with.progress)) {
     bounds.push_back(layer.copy_cost_bound);
   }
-  return mean_over_layers(bounds);
+  return bounds;
 }
 
 void predict_entries(const Comparing& with, Comparison& comparison) {
-  std::map<std::int32_t, double> bounds;  // by slots per rank
+  std::map<std::int32_t, std::vector<double>> bounds;  // by slots per rank
   for (ComparisonEntry& entry : comparison.entries) {
     with.progress.begin("counting " + entry.name);
     entry.prediction = predict(with.trace, with.ranges_on, entry.placements, with.request.predict,
@@ -199,9 +193,13 @@ void predict_entries(const Comparing& with, Comparison& comparison) {
     entry.prediction.placement = entry.name;
     entry.prediction.trace = fmt::format("{}, {}", with.trace.path(), name_of(with.request.on));
     if (!with.request.bounds_copies) continue;
-    const std::int32_t slots = entry.placements[0].slots_per_rank();
-    if (!bounds.contains(slots)) bounds[slots] = copies_bound(with, slots);
-    entry.copies_bound = bounds[slots];
+    std::vector<double> of_entry;
+    for (const Placement& placement : entry.placements) {
+      const std::int32_t slots = placement.slots_per_rank();
+      if (!bounds.contains(slots)) bounds[slots] = copies_bounds(with, slots);
+      of_entry.push_back(bounds[slots][of_entry.size()]);
+    }
+    entry.copies_bound = mean_over_layers(of_entry);
   }
 }
 
@@ -214,7 +212,8 @@ Comparison compare(const Trace& trace, std::span<const NamedPlan> plans,
                        .request = request,
                        .progress = progress,
                        .ranges_on = tokens_of(trace, request.on),
-                       .ranges_fit = tokens_of(trace, request.fit)};
+                       .ranges_fit = tokens_of(trace, request.fit),
+                       .trace_hash = content_hash(trace)};
   Comparison comparison;
   add_baselines(with, comparison);
   add_plans(plans, with, comparison);
@@ -230,7 +229,10 @@ Plan front_plan(const Trace& trace, const ComparisonEntry& entry, const CompareR
                  {.c2r_version = version_text(),
                   .method = "optimize, " + entry.name,
                   .seed = request.seed,
-                  .inputs = {{"trace", trace.path() + ", " + entry.fitted_on, content_hash(trace)}},
+                  .inputs = {{.role = "trace",
+                              .name = trace.path(),
+                              .hash = content_hash(trace),
+                              .part = request.fit}},
                   .options = {{"fit", entry.fitted_on},
                               {"redundant_slots", double(request.redundant_slots_per_rank)},
                               {"pareto", double(request.num_front_points.value_or(0))},

@@ -49,10 +49,10 @@ std::vector<CollaborationMatrix> count_pairs(const PlanTokens& tokens, const Pla
   return counts;
 }
 
-void add_lists(std::span<const CollaborationMatrix> counts, std::int32_t top_t, Plan& plan) {
+void add_lists(std::vector<Matrix<ExpertId>> lists, std::int32_t top_t, Plan& plan) {
   plan.top_t = top_t;
   for (std::size_t layer = 0; layer < plan.layers.size(); ++layer) {
-    plan.layers[layer].collaborators = top_collaborators(counts[layer], top_t);
+    plan.layers[layer].collaborators = std::move(lists[layer]);
   }
 }
 
@@ -182,7 +182,8 @@ MadePlan make_plan_of(const PlanTokens& tokens, const PlanRequest& request,
     placements = by_baseline(tokens, request, progress);
   }
   made.plan = plan_of(header, request.cluster, std::move(placements), std::move(provenance));
-  if (request.top_t) add_lists(pairs, *request.top_t, made.plan);
+  if (request.top_t)
+    add_lists(collaborators_of_layers(pairs, *request.top_t), *request.top_t, made.plan);
   add_predictions(tokens, request, progress, made.plan);
   if (made.search)
     made.search->contiguous = compare_with_contiguous(tokens, *made.search, made.plan);
@@ -210,17 +211,18 @@ MadePlan make_plan(const Trace& trace, const PlanRequest& request, SequencePart 
       .reported = {.trace = &trace,
                    .ranges = tokens_of(trace, other_part(fit)),
                    .name = reported_tokens_name(trace.path(), fit)},
-      .input = {"trace", trace.path() + ", " + fit_name, content_hash(trace)},
+      .input = {.role = "trace", .name = trace.path(), .hash = content_hash(trace), .part = fit},
       .fit = fit_name};
   return make_plan_of(tokens, request, hooks);
 }
 
 MadePlan make_plan(const ModelTokenSets& fitted, const PlanRequest& request,
                    const ModelTokenSets* reported, const PlanHooks& hooks) {
-  PlanTokens tokens{.fitted = tokens_of(fitted),
-                    .reported = tokens_of(reported != nullptr ? *reported : fitted),
-                    .input = {"token sets", fitted.name, content_hash(fitted)},
-                    .fit = std::string(name_of(SequencePart::kAll))};
+  PlanTokens tokens{
+      .fitted = tokens_of(fitted),
+      .reported = tokens_of(reported != nullptr ? *reported : fitted),
+      .input = {.role = "token sets", .name = fitted.name, .hash = content_hash(fitted)},
+      .fit = std::string(name_of(SequencePart::kAll))};
   if (reported == nullptr) {
     tokens.reported.name = reported_tokens_name(fitted.name, SequencePart::kAll);
   }

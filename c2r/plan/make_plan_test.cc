@@ -96,7 +96,7 @@ TEST(MakePlan, PlacesAWorkedExample) {
   EXPECT_EQ(made.plan.predictions[1].copies_per_token[0], 2);
   EXPECT_EQ(made.plan.predictions[2].copies_per_token[0], 1);
   EXPECT_EQ(made.plan.predictions[2].trace, "memory, all (the fitted ones)");
-  EXPECT_EQ(made.plan.provenance.inputs[0].name, "memory, all");
+  EXPECT_EQ(made.plan.provenance.inputs[0].text(), "memory, all");
   EXPECT_EQ(made.plan.provenance.ended_by, "work");
   ASSERT_TRUE(made.search);
   EXPECT_EQ(made.search->mean_value, 1);

@@ -1,3 +1,4 @@
+// Plans: what must agree in one, and how it is read from and written to a file.
 #include "c2r/plan/plan.h"
 
 #include <algorithm>
@@ -6,6 +7,7 @@
 
 #include "c2r/collaboration/metrics.h"
 #include "c2r/core/error.h"
+#include "c2r/core/shown.h"
 #include "c2r/io/file.h"
 #include "c2r/io/safetensors.h"
 #include "c2r/routing/routing.h"
@@ -13,12 +15,24 @@
 namespace c2r {
 namespace {
 
+// The least and the largest T of lists that a layer can have.
+std::int32_t least_t(const Plan& plan) {
+  return std::max(1, plan.top_k - 1);
+}
+
 void check_collaborators(const Plan& plan, const PlanLayer& layer) {
-  const std::int64_t rows = plan.top_t ? plan.num_experts : 0, cols = plan.top_t.value_or(0);
-  C2R_REQUIRE(layer.collaborators.rows() == rows && layer.collaborators.cols() == cols,
-              kInvalidArgument, "layer {} has {} x {} collaborators, but top_t asks for {} x {}",
-              layer.layer_index, layer.collaborators.rows(), layer.collaborators.cols(), rows,
-              cols);
+  const std::int64_t rows = layer.collaborators.rows(), top_t = layer.collaborators.cols();
+  if (!plan.top_t) {
+    C2R_REQUIRE(rows == 0 && top_t == 0, kInvalidArgument,
+                "layer {} has {} x {} collaborators, but the plan has no top_t", layer.layer_index,
+                rows, top_t);
+    return;
+  }
+  C2R_REQUIRE(rows == plan.num_experts && least_t(plan) <= top_t && top_t < plan.num_experts,
+              kInvalidArgument,
+              "layer {} has {} x {} collaborators, but top_t asks for {} lists of {} to {}",
+              layer.layer_index, rows, top_t, plan.num_experts, least_t(plan),
+              plan.num_experts - 1);
   for (std::int64_t e = 0; e < rows; ++e) {
     const auto list = layer.collaborators.row(e);
     for (auto entry = list.begin(); entry != list.end(); ++entry) {
@@ -49,6 +63,58 @@ void check_layer(const Plan& plan, const PlanLayer& layer) {
   check_collaborators(plan, layer);
 }
 
+void check_top_t_is_largest(const Plan& plan) {
+  if (!plan.top_t) return;
+  std::int64_t largest = 0;
+  for (const PlanLayer& layer : plan.layers) {
+    largest = std::max(largest, layer.collaborators.cols());
+  }
+  C2R_REQUIRE(*plan.top_t == largest, kInvalidArgument,
+              "top_t is {}, but the longest lists have {} collaborators", *plan.top_t, largest);
+}
+
+bool is_content_hash(std::string_view text) {
+  return text.size() == 16 && text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+}
+
+void check_signature(const Plan& plan, const HomeSignature& signature) {
+  C2R_REQUIRE(std::ranges::count(plan.layers, signature.layer_index, &PlanLayer::layer_index) == 1,
+              kInvalidArgument, "the signature is of layer {}, which the plan does not have",
+              signature.layer_index);
+  C2R_REQUIRE(signature.num_tokens >= 1, kInvalidArgument,
+              "the signature looks at {} tokens, but must look at 1 or more", signature.num_tokens);
+  const Matrix<double>& weights = signature.weights;
+  C2R_REQUIRE(weights.rows() == plan.cluster.ep_size() && weights.cols() == plan.num_experts,
+              kInvalidArgument,
+              "the signature has {} x {} weights, but the plan has {} ranks and {} experts",
+              weights.rows(), weights.cols(), plan.cluster.ep_size(), plan.num_experts);
+  for (const double weight : weights.all()) {
+    C2R_REQUIRE(std::isfinite(weight), kInvalidArgument,
+                "the signature has the weight {}, but weights are finite", weight);
+  }
+}
+
+void check_homes(const Plan& plan, const PlanHomes& homes) {
+  C2R_REQUIRE(!homes.sequences.empty() || homes.signature, kInvalidArgument,
+              "the homes have neither sequences nor a signature");
+  for (const auto& [hash, ranks] : homes.sequences) {
+    C2R_REQUIRE(is_content_hash(hash), kInvalidArgument,
+                "homes of sequences have the trace_hash '{}', which is not 16 hexadecimal digits",
+                shown(hash));
+    C2R_REQUIRE(std::ranges::count(homes.sequences, hash, &SequenceHomes::trace_hash) == 1,
+                kInvalidArgument, "the homes name the trace {} twice", hash);
+    C2R_REQUIRE(!ranks.empty(), kInvalidArgument, "the homes of the trace {} are of no sequence",
+                hash);
+    for (const RankId rank : ranks) {
+      const auto home = static_cast<std::int32_t>(rank);
+      C2R_REQUIRE(0 <= home && home < plan.cluster.ep_size(), kInvalidArgument,
+                  "a sequence of the trace {} has its home on rank {}, but there are ranks 0 to {}",
+                  hash, home, plan.cluster.ep_size() - 1);
+    }
+  }
+  if (homes.signature) check_signature(plan, *homes.signature);
+}
+
 void check_prediction(const Plan& plan, const Prediction& prediction) {
   const auto check_column = [&](std::string_view name, const std::vector<double>& column) {
     C2R_REQUIRE(std::ssize(column) == plan.num_layers(), kInvalidArgument,
@@ -61,9 +127,16 @@ void check_prediction(const Plan& plan, const Prediction& prediction) {
   };
   C2R_REQUIRE(prediction.num_tokens >= 0, kInvalidArgument, "a prediction is of {} tokens",
               prediction.num_tokens);
-  check_column("copies_per_token", prediction.copies_per_token);
-  check_column("wire_copies_per_token", prediction.wire_copies_per_token);
-  check_column("inter_node_copies_per_token", prediction.inter_node_copies_per_token);
+  const bool knows_copies = prediction.has_copies() || !prediction.wire_copies_per_token.empty() ||
+                            !prediction.inter_node_copies_per_token.empty() ||
+                            !prediction.predicted_layer_time_s.empty();
+  if (knows_copies) {  // then all of them
+    check_column("copies_per_token", prediction.copies_per_token);
+    check_column("wire_copies_per_token", prediction.wire_copies_per_token);
+    check_column("inter_node_copies_per_token", prediction.inter_node_copies_per_token);
+  }
+  C2R_REQUIRE(prediction.homes != Homes::kSignature || (plan.homes && plan.homes->signature),
+              kInvalidArgument, "a prediction has homes by signature, but the plan has none");
   check_column("imbalance", prediction.imbalance);
   if (!prediction.predicted_layer_time_s.empty()) {
     check_column("predicted_layer_time_s", prediction.predicted_layer_time_s);
@@ -71,6 +144,11 @@ void check_prediction(const Plan& plan, const Prediction& prediction) {
 }
 
 void check_provenance(const Provenance& provenance) {
+  for (const PlanInput& input : provenance.inputs) {
+    C2R_REQUIRE(!input.part || input.role == "trace", kInvalidArgument,
+                "the input '{}' has the part {}, but only traces have parts", shown(input.name),
+                name_of(*input.part));
+  }
   C2R_REQUIRE(provenance.seed <= INT64_MAX, kInvalidArgument,
               "the seed is {}, but JSON numbers end at 2^63 - 1", provenance.seed);
   for (const auto& [name, value] : provenance.options) {
@@ -83,6 +161,28 @@ void check_provenance(const Provenance& provenance) {
 }
 
 }  // namespace
+
+std::string PlanInput::text() const {
+  return part ? fmt::format("{}, {}", name, name_of(*part)) : name;
+}
+
+RankId home_of(const HomeSignature& signature, MatrixView<const ExpertId> topk_idx) {
+  const std::int64_t num_tokens = std::min(signature.num_tokens, topk_idx.rows());
+  const MatrixView<const ExpertId> first = topk_idx.rows(0, num_tokens);
+  const auto num_experts = static_cast<std::int32_t>(signature.weights.cols());
+  check_topk_idx(first, num_experts, topk_idx.cols());
+  std::vector<double> scores(static_cast<std::size_t>(signature.weights.rows()));
+  for (std::int64_t t = 0; t < num_tokens; ++t) {
+    for (const ExpertId e : first.row(t)) {
+      if (e == kNoExpert) continue;
+      for (std::size_t rank = 0; rank < scores.size(); ++rank) {
+        scores[rank] += signature.weights(std::int64_t(rank), static_cast<std::int64_t>(e));
+      }
+    }
+  }
+  const auto best = std::ranges::max_element(scores);
+  return RankId{static_cast<std::int32_t>(best - scores.begin())};
+}
 
 Plan plan_of(const TraceHeader& header, const Cluster& cluster, std::vector<Placement> placements,
              Provenance provenance) {
@@ -106,10 +206,6 @@ void check_plan(const Plan& plan) {
   C2R_REQUIRE(1 <= plan.top_k && plan.top_k <= std::min(kMaxTopK, plan.num_experts),
               kInvalidArgument, "top_k is {}, but must be in [1, {}]", plan.top_k,
               std::min(kMaxTopK, plan.num_experts));
-  C2R_REQUIRE(
-      !plan.top_t || (std::max(1, plan.top_k - 1) <= *plan.top_t && *plan.top_t < plan.num_experts),
-      kInvalidArgument, "top_t is {}, but must be in [{}, {}] for top_k {}", plan.top_t.value_or(0),
-      std::max(1, plan.top_k - 1), plan.num_experts - 1, plan.top_k);
   check_cluster(plan.cluster);
   C2R_REQUIRE(!plan.layers.empty() && plan.layers.size() <= kMaxLayers, kInvalidArgument,
               "a plan has {} layers, but must have from 1 to {}", plan.layers.size(), kMaxLayers);
@@ -120,6 +216,8 @@ void check_plan(const Plan& plan) {
                 "layer_index {} must be in [{}, {}]: layers ascend", layer, least, kMaxLayerIndex);
     check_layer(plan, plan.layers[l]);
   }
+  check_top_t_is_largest(plan);
+  if (plan.homes) check_homes(plan, *plan.homes);
   for (const Prediction& prediction : plan.predictions) check_prediction(plan, prediction);
   check_provenance(plan.provenance);
 }

@@ -1,26 +1,34 @@
 // The plan: what was decided for each MoE layer of a model, why, and what it should give.
 //
 // Everything downstream (simulation, export, running, fine-tuning, the report) reads only this. As
-// a file it is JSON of version 2, checked strictly: an unknown version or key is an error. (Version
-// 1 lacks the provenance's options and ended_by, and is read too.) The same plan is always written
-// as the same bytes; nothing in it depends on when or where it was made.
-//   {"format": "c2r-plan", "version": 2,
+// a file it is JSON of version 3, checked strictly: an unknown version or key is an error. Versions
+// 1 and 2 are read, too; docs/formats.md says what they lack. The same plan is always written as
+// the same bytes; nothing in it depends on when or where it was made.
+//   {"format": "c2r-plan", "version": 3,
 //    "model": "...", "num_experts": 60, "top_k": 4,
-//    "top_t": 30,                                   optional: collaboration-constrained routing
+//    "top_t": 30,                                   optional: the largest T of a layer's lists
 //    "cluster": {...},                              as placement/cluster.h reads it
 //    "layers": [{"layer_index": 0,                  the model's own index of the layer
-//                "slots": [[...], ...],             [ep_size][slots_per_rank] experts
-//                "collaborators": [[...], ...]}],   [num_experts][top_t], if and only if top_t
+//                "slots": [[...], ...],             [ep_size][slots_per_rank] experts; layers may
+//                                                   have different numbers of slots
+//                "collaborators": [[...], ...]}],   [num_experts][T], if and only if top_t; layers
+//                                                   may have different T
+//    "homes": {                                     optional; one of its keys or both
+//      "sequences": [{"trace_hash": "0123456789abcdef", "ranks": [...]}],       [num_sequences]
+//      "signature": {"layer_index": 0, "num_tokens": 64,
+//                    "weights": [[...], ...]}},     [ep_size][num_experts]
 //    "predictions": [{"placement": "plan", "trace": "...", "num_tokens": 1000,
 //                     "copy_mode": "per-rank", "replica_rule": "local-first", "homes": "uniform",
 //                     "is_exact": true,
-//                     "copies_per_token": [...],    [num_layers], and so the other columns
+//                     "copies_per_token": [...],    [num_layers], and so the other columns; the
+//                                                   three of copies are optional, together
 //                     "wire_copies_per_token": [...], "inter_node_copies_per_token": [...],
 //                     "imbalance": [...],
-//                     "predicted_layer_time_s": [...]}],   optional
+//                     "predicted_layer_time_s": [...]}],   optional, only with copies
 //    "provenance": {"c2r_version": "...", "method": "...", "seed": 0,
-//                   "inputs": [{"role": "trace", "name": "...",
-//                               "hash": "0123456789abcdef"}],     optional: of the file's content
+//                   "inputs": [{"role": "trace", "name": "...",   of a trace one for each file
+//                               "part": "even",                  optional: its sequences
+//                               "hash": "0123456789abcdef"}],    optional: of the file's content
 //                   "options": {"minimize": "copies", "max_imbalance": 1.1, ...},   optional
 //                   "ended_by": "work"}}          optional: of a search
 #pragma once
@@ -39,16 +47,17 @@
 #include "c2r/placement/cost/layer_time.h"
 #include "c2r/placement/cost/volume.h"
 #include "c2r/placement/placement.h"
+#include "c2r/trace/sequence_split.h"
 #include "c2r/trace/trace.h"
 
 namespace c2r {
 
-inline constexpr std::int32_t kPlanVersion = 2;
+inline constexpr std::int32_t kPlanVersion = 3;
 
 struct PlanLayer {
   std::int32_t layer_index = 0;  // the model's own index: dense layers count
   Placement placement;
-  Matrix<ExpertId> collaborators;  // [num_experts, top_t], best first; [0, 0] without top_t
+  Matrix<ExpertId> collaborators;  // [num_experts, T], best first; [0, 0] without Plan::top_t
 
   bool operator==(const PlanLayer&) const = default;
 };
@@ -61,20 +70,59 @@ struct Prediction {
   CopyMode copy_mode = CopyMode::kPerRank;
   ReplicaRule replica_rule = ReplicaRule::kFewestRanks;
   Homes homes = Homes::kUniform;
-  bool is_exact = true;                  // false: from pair counts, so copies are at least these
-  std::vector<double> copies_per_token;  // [num_layers], Volume::copies_to_experts()
+  bool is_exact = true;  // false: from pair counts, so copies are at least these
+  // Empty, all three, where copies are unknown: only loads were counted.
+  std::vector<double> copies_per_token;             // [num_layers], Volume::copies_to_experts()
   std::vector<double> wire_copies_per_token;        // [num_layers]
   std::vector<double> inter_node_copies_per_token;  // [num_layers]
   std::vector<double> imbalance;                    // [num_layers], of choices over ranks
   std::vector<double> predicted_layer_time_s;       // [num_layers] or empty
 
+  bool has_copies() const { return !copies_per_token.empty(); }
   bool operator==(const Prediction&) const = default;
 };
+
+/// The home ranks of the sequences of one trace.
+struct SequenceHomes {
+  std::string trace_hash;     // content_hash() of the trace, 16 hexadecimal digits
+  std::vector<RankId> ranks;  // [num_sequences], in the order of the trace
+
+  bool operator==(const SequenceHomes&) const = default;
+};
+
+/// Assigns home ranks to sequences by the experts that their first tokens choose: home_of().
+struct HomeSignature {
+  std::int32_t layer_index = 0;  // whose choices are looked at: of one of the plan's layers
+  std::int64_t num_tokens = 0;   // of a sequence, from its beginning; at least 1
+  Matrix<double> weights;        // [ep_size, num_experts], what a choice says for a rank
+
+  bool operator==(const HomeSignature&) const = default;
+};
+
+/// Where tokens are to live, chosen together with the placement.
+struct PlanHomes {
+  std::vector<SequenceHomes> sequences;    // of known traces
+  std::optional<HomeSignature> signature;  // for new sequences
+
+  bool operator==(const PlanHomes&) const = default;
+};
+
+/// The home of a sequence: the rank with the largest sum of weights over the choices of its first
+/// `signature.num_tokens` tokens; of equals the lowest.
+/// @param topk_idx the sequence's choices in the signature's layer, from its first token on; as
+/// many
+///        tokens as there are if they are fewer. [num_tokens, top_k]
+/// @throws Error(kInvalidArgument) if a choice is neither an expert of the signature nor kNoExpert
+RankId home_of(const HomeSignature& signature, MatrixView<const ExpertId> topk_idx);
 
 struct PlanInput {
   std::string role;  // "trace", "statistics", "cluster"
   std::string name;
   std::string hash = {};  // of what was in the file, to know it under another name; may be empty
+  std::optional<SequencePart> part = {};  // of a trace: the sequences that were read
+
+  /// "NAME, PART", or the name alone.
+  std::string text() const;
 
   bool operator==(const PlanInput&) const = default;
 };
@@ -104,9 +152,10 @@ struct Provenance {
 struct Plan {
   std::string model;
   std::int32_t num_experts = 0, top_k = 0;
-  std::optional<std::int32_t> top_t;
+  std::optional<std::int32_t> top_t;  // the largest T of the layers' lists
   Cluster cluster;
   std::vector<PlanLayer> layers;  // [num_layers], layer_index ascending
+  std::optional<PlanHomes> homes;
   std::vector<Prediction> predictions;
   Provenance provenance;
 
@@ -119,8 +168,9 @@ Plan plan_of(const TraceHeader& header, const Cluster& cluster, std::vector<Plac
              Provenance provenance);
 
 /// Checks that the parts agree: every placement is valid and for the plan's experts and cluster,
-/// collaborators are there as top_t says, columns are as long as there are layers, and numbers are
-/// finite. @throws Error(kInvalidArgument), naming the layer or the field
+/// collaborators are there as top_t says, homes are ranks of the cluster, columns are as long as
+/// there are layers, and numbers are finite.
+/// @throws Error(kInvalidArgument), naming the layer or the field
 void check_plan(const Plan& plan);
 
 /// Columns of a prediction from one volume a layer, all of the same mode, rule and homes.

@@ -13,6 +13,22 @@ namespace {
 
 constexpr std::string_view kPlanFormat = "c2r-plan";
 
+Json homes_to_json(const PlanHomes& homes) {
+  Json json = Json::object();
+  for (const auto& [hash, ranks] : homes.sequences) {
+    Json ids = Json::array();
+    for (const RankId rank : ranks) ids.push_back(static_cast<std::int32_t>(rank));
+    json["sequences"].push_back({{"trace_hash", hash}, {"ranks", std::move(ids)}});
+  }
+  if (!homes.signature) return json;
+  const auto& [layer_index, num_tokens, weights] = *homes.signature;
+  Json rows = Json::array();
+  for (std::int64_t r = 0; r < weights.rows(); ++r) rows.push_back(weights.row(r));
+  json["signature"] = {
+      {"layer_index", layer_index}, {"num_tokens", num_tokens}, {"weights", std::move(rows)}};
+  return json;
+}
+
 Json matrix_to_json(const Matrix<ExpertId>& matrix) {
   Json rows = Json::array();
   for (std::int64_t r = 0; r < matrix.rows(); ++r) {
@@ -37,19 +53,22 @@ Json prediction_to_json(const Prediction& p) {
                {"copy_mode", name_of(p.copy_mode)},
                {"replica_rule", name_of(p.replica_rule)},
                {"homes", name_of(p.homes)},
-               {"is_exact", p.is_exact},
-               {"copies_per_token", p.copies_per_token},
-               {"wire_copies_per_token", p.wire_copies_per_token},
-               {"inter_node_copies_per_token", p.inter_node_copies_per_token},
-               {"imbalance", p.imbalance}};
+               {"is_exact", p.is_exact}};
+  if (p.has_copies()) {
+    json["copies_per_token"] = p.copies_per_token;
+    json["wire_copies_per_token"] = p.wire_copies_per_token;
+    json["inter_node_copies_per_token"] = p.inter_node_copies_per_token;
+  }
+  json["imbalance"] = p.imbalance;
   if (!p.predicted_layer_time_s.empty()) json["predicted_layer_time_s"] = p.predicted_layer_time_s;
   return json;
 }
 
 Json provenance_to_json(const Provenance& provenance) {
   Json inputs = Json::array();
-  for (const auto& [role, name, hash] : provenance.inputs) {
+  for (const auto& [role, name, hash, part] : provenance.inputs) {
     inputs.push_back({{"role", role}, {"name", name}});
+    if (part) inputs.back()["part"] = name_of(*part);
     if (!hash.empty()) inputs.back()["hash"] = hash;
   }
   Json json = {{"c2r_version", provenance.c2r_version},
@@ -89,9 +108,23 @@ void write_value(const Json& value, std::size_t indent, std::string& out) {
   out += value.is_object() ? '}' : ']';
 }
 
+// Before version 3 the part of a trace stood at the end of its name: "TRACE, PART".
+void split_part(PlanInput& input) {
+  if (input.role != "trace") return;
+  for (const SequencePart part : {SequencePart::kAll, SequencePart::kEven, SequencePart::kOdd,
+                                  SequencePart::kFirstHalf, SequencePart::kSecondHalf}) {
+    const std::string suffix = fmt::format(", {}", name_of(part));
+    if (!input.name.ends_with(suffix)) continue;
+    input.part = part;
+    input.name.resize(input.name.size() - suffix.size());
+    return;
+  }
+}
+
 // Where a value is and how to complain about it.
 struct Reader {
   std::string_view place;
+  std::int64_t version = kPlanVersion;  // of the file, see check_format()
 
   std::int32_t int32(const Json& object, std::string_view key, std::int32_t min) const {
     return static_cast<std::int32_t>(
@@ -105,6 +138,11 @@ struct Reader {
   }
   const Json::array_t& array(const Json& object, std::string_view key) const {
     return json_array(json_at(object, key, place), key, place);
+  }
+  std::vector<double> optional_column(const Json& object, std::string_view key) const {
+    const bool is_optional = version >= 3;
+    if (is_optional && !object.contains(key)) return {};
+    return column(object, key);
   }
   std::vector<double> column(const Json& object, std::string_view key) const {
     std::vector<double> values;
@@ -151,17 +189,18 @@ struct Reader {
                      "is_exact", "copies_per_token", "wire_copies_per_token",
                      "inter_node_copies_per_token", "imbalance", "predicted_layer_time_s"},
                     "a prediction", place);
-    Prediction p{.placement = text(json, "placement"),
-                 .trace = text(json, "trace"),
-                 .num_tokens = count(json, "num_tokens"),
-                 .copy_mode = parse_copy_mode(text(json, "copy_mode")),
-                 .replica_rule = parse_replica_rule(text(json, "replica_rule")),
-                 .homes = parse_homes(text(json, "homes")),
-                 .is_exact = json_boolean(json_at(json, "is_exact", place), "is_exact", place),
-                 .copies_per_token = column(json, "copies_per_token"),
-                 .wire_copies_per_token = column(json, "wire_copies_per_token"),
-                 .inter_node_copies_per_token = column(json, "inter_node_copies_per_token"),
-                 .imbalance = column(json, "imbalance")};
+    Prediction p{
+        .placement = text(json, "placement"),
+        .trace = text(json, "trace"),
+        .num_tokens = count(json, "num_tokens"),
+        .copy_mode = parse_copy_mode(text(json, "copy_mode")),
+        .replica_rule = parse_replica_rule(text(json, "replica_rule")),
+        .homes = parse_homes(text(json, "homes")),
+        .is_exact = json_boolean(json_at(json, "is_exact", place), "is_exact", place),
+        .copies_per_token = optional_column(json, "copies_per_token"),
+        .wire_copies_per_token = optional_column(json, "wire_copies_per_token"),
+        .inter_node_copies_per_token = optional_column(json, "inter_node_copies_per_token"),
+        .imbalance = column(json, "imbalance")};
     if (json.contains("predicted_layer_time_s")) {
       p.predicted_layer_time_s = column(json, "predicted_layer_time_s");
     }
@@ -174,14 +213,60 @@ struct Reader {
     Provenance result{.c2r_version = text(json, "c2r_version"),
                       .method = text(json, "method"),
                       .seed = static_cast<std::uint64_t>(count(json, "seed"))};
-    for (const Json& input : array(json, "inputs")) {
-      json_check_keys(input, {"role", "name", "hash"}, "an input", place);
-      result.inputs.push_back({.role = text(input, "role"), .name = text(input, "name")});
-      if (input.contains("hash")) result.inputs.back().hash = text(input, "hash");
-    }
+    for (const Json& input : array(json, "inputs")) result.inputs.push_back(input_of(input));
     if (json.contains("options")) result.options = options(json["options"]);
     if (json.contains("ended_by")) result.ended_by = text(json, "ended_by");
     return result;
+  }
+
+  PlanInput input_of(const Json& json) const {
+    PlanInput input{.role = text(json, "role"), .name = text(json, "name")};
+    if (json.contains("hash")) input.hash = text(json, "hash");
+    if (version < 3) {
+      json_check_keys(json, {"role", "name", "hash"}, "an input", place);
+      split_part(input);
+      return input;
+    }
+    json_check_keys(json, {"role", "name", "part", "hash"}, "an input", place);
+    if (json.contains("part")) input.part = parse_sequence_part(text(json, "part"));
+    return input;
+  }
+
+  std::optional<PlanHomes> homes(const Json& json, std::int32_t num_experts) const {
+    json_check_keys(json, {"sequences", "signature"}, "homes", place);
+    PlanHomes homes;
+    if (json.contains("sequences")) {
+      for (const Json& sequences : array(json, "sequences")) {
+        json_check_keys(sequences, {"trace_hash", "ranks"}, "homes of sequences", place);
+        homes.sequences.push_back({.trace_hash = text(sequences, "trace_hash")});
+        for (const Json& rank : array(sequences, "ranks")) {
+          homes.sequences.back().ranks.push_back(RankId{static_cast<std::int32_t>(
+              json_integer(rank, 0, kMaxRanks - 1, "a rank of homes", place))});
+        }
+      }
+    }
+    if (json.contains("signature")) homes.signature = signature(json["signature"], num_experts);
+    return homes;
+  }
+
+  HomeSignature signature(const Json& json, std::int32_t num_experts) const {
+    json_check_keys(json, {"layer_index", "num_tokens", "weights"}, "a signature", place);
+    HomeSignature signature{.layer_index = int32(json, "layer_index", 0),
+                            .num_tokens = count(json, "num_tokens")};
+    const auto& rows = array(json, "weights");
+    for (const Json& row : rows) {  // before memory is asked for
+      C2R_REQUIRE(std::ssize(json_array(row, "weights", place)) == num_experts, kInvalidFile,
+                  "{}: the signature's weights have a row of {}, but there are {} experts", place,
+                  row.size(), num_experts);
+    }
+    signature.weights = {std::ssize(rows), num_experts};
+    auto out = signature.weights.all().begin();
+    for (const Json& row : rows) {
+      for (const Json& weight : row) {
+        *out++ = json_number(weight, std::numeric_limits<double>::lowest(), "a weight", place);
+      }
+    }
+    return signature;
   }
 
   std::vector<PlanOption> options(const Json& json) const {
@@ -199,7 +284,7 @@ struct Reader {
 };
 
 // Before any other key is looked at: another version may have other keys.
-void check_format(const Json& json, const Reader& reader) {
+std::int64_t read_version(const Json& json, const Reader& reader) {
   const std::string format = reader.text(json, "format");
   C2R_REQUIRE(format == kPlanFormat, kInvalidFile, "{}: the format is '{}', not '{}'", reader.place,
               shown(format), kPlanFormat);
@@ -207,14 +292,32 @@ void check_format(const Json& json, const Reader& reader) {
   C2R_REQUIRE(1 <= version && version <= kPlanVersion, kInvalidFile,
               "{}: the plan has version {}, but this program reads versions 1 to {}", reader.place,
               version, kPlanVersion);
+  return version;
+}
+
+// Before version 3 all layers had the same T.
+void check_same_t(const Plan& plan, const Reader& reader) {
+  for (const PlanLayer& layer : plan.layers) {
+    C2R_REQUIRE(layer.collaborators.cols() == plan.top_t.value_or(0), kInvalidFile,
+                "{}: layer {} has lists of {} collaborators, but top_t is {}, and layers of a plan "
+                "of version {} have the same",
+                reader.place, layer.layer_index, layer.collaborators.cols(), plan.top_t.value_or(0),
+                reader.version);
+  }
 }
 
 Plan plan_from_json(const Json& json, const Reader& reader) {
-  check_format(json, reader);
-  json_check_keys(json,
-                  {"format", "version", "model", "num_experts", "top_k", "top_t", "cluster",
-                   "layers", "predictions", "provenance"},
-                  "the plan", reader.place);
+  if (reader.version < 3) {
+    json_check_keys(json,
+                    {"format", "version", "model", "num_experts", "top_k", "top_t", "cluster",
+                     "layers", "predictions", "provenance"},
+                    "the plan", reader.place);
+  } else {
+    json_check_keys(json,
+                    {"format", "version", "model", "num_experts", "top_k", "top_t", "cluster",
+                     "layers", "homes", "predictions", "provenance"},
+                    "the plan", reader.place);
+  }
   Plan plan{
       .model = reader.text(json, "model"),
       .num_experts = static_cast<std::int32_t>(json_integer(
@@ -225,6 +328,8 @@ Plan plan_from_json(const Json& json, const Reader& reader) {
   for (const Json& layer : reader.array(json, "layers")) {
     plan.layers.push_back(reader.layer(layer, plan.num_experts));
   }
+  if (reader.version < 3) check_same_t(plan, reader);
+  if (json.contains("homes")) plan.homes = reader.homes(json["homes"], plan.num_experts);
   for (const Json& prediction : reader.array(json, "predictions")) {
     plan.predictions.push_back(reader.prediction(prediction));
   }
@@ -246,6 +351,7 @@ std::string plan_to_text(const Plan& plan) {
   json["cluster"] = cluster_to_json(plan.cluster);
   json["layers"] = Json::array();
   for (const PlanLayer& layer : plan.layers) json["layers"].push_back(layer_to_json(layer));
+  if (plan.homes) json["homes"] = homes_to_json(*plan.homes);
   json["predictions"] = Json::array();
   for (const Prediction& p : plan.predictions) json["predictions"].push_back(prediction_to_json(p));
   json["provenance"] = provenance_to_json(plan.provenance);
@@ -257,7 +363,9 @@ std::string plan_to_text(const Plan& plan) {
 Plan parse_plan(std::string_view text, std::string_view place) {
   const Json json = parse_json(text, place);
   try {
-    return plan_from_json(json, {.place = place});
+    Reader reader{.place = place};
+    reader.version = read_version(json, reader);
+    return plan_from_json(json, reader);
   } catch (const Error& e) {
     // The checks that a program's own plan goes through, too, do not know the file.
     if (e.code() != ErrorCode::kInvalidArgument) throw;

@@ -34,13 +34,41 @@ inline Plan small_plan() {
                            .wire_copies_per_token = {0.55, 0.75},
                            .inter_node_copies_per_token = {0, 0},
                            .imbalance = {1, 1.25}}},
-          .provenance = {
-              .c2r_version = "0.1.0",
-              .method = "affinity",
-              .seed = 7,
-              .inputs = {{.role = "trace", .name = "t.safetensors", .hash = "0123456789abcdef"}},
-              .options = {{"fit", "even"}, {"max_imbalance", 1.1}},
-              .ended_by = "interrupt"}};
+          .provenance = {.c2r_version = "0.1.0",
+                         .method = "affinity",
+                         .seed = 7,
+                         .inputs = {{.role = "trace",
+                                     .name = "t.safetensors",
+                                     .hash = "0123456789abcdef",
+                                     .part = SequencePart::kEven}},
+                         .options = {{"fit", "even"}, {"max_imbalance", 1.1}},
+                         .ended_by = "interrupt"}};
+}
+
+/// small_plan() with what version 3 brought: layers with different T and slots, homes, two input
+/// traces, and a prediction whose copies are unknown.
+inline Plan full_plan() {
+  Plan plan = small_plan();
+  plan.top_t = 2;
+  plan.layers[1].placement = make_placement(4, {{0, 1, 2}, {2, 3, 0}});
+  plan.layers[1].collaborators = Matrix<ExpertId>(4, 2);
+  for (std::int32_t e = 0; e < 4; ++e) {
+    plan.layers[1].collaborators(e, 0) = ExpertId{(e + 1) % 4};
+    plan.layers[1].collaborators(e, 1) = ExpertId{(e + 2) % 4};
+  }
+  Matrix<double> weights(2, 4);
+  weights(0, 0) = weights(0, 1) = weights(1, 2) = 1;
+  weights(1, 3) = 0.5;
+  plan.homes = {
+      .sequences = {{.trace_hash = "0123456789abcdef", .ranks = {RankId{0}, RankId{1}, RankId{1}}}},
+      .signature = HomeSignature{.layer_index = 3, .num_tokens = 2, .weights = std::move(weights)}};
+  plan.predictions.push_back({.placement = "placement",
+                              .trace = "u.safetensors",
+                              .num_tokens = 4,
+                              .homes = Homes::kSignature,
+                              .imbalance = {1.5, 1}});
+  plan.provenance.inputs.push_back({.role = "trace", .name = "u.safetensors"});
+  return plan;
 }
 
 /// Layers with gaps between them, replicas where they fit, up to 2 x 4 ranks; no predictions.

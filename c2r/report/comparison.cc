@@ -18,6 +18,24 @@ std::string percent(double share) {
   return fmt::format("{:.1f} %", 100 * share);
 }
 
+// "8", or "8-9" where layers have different numbers.
+std::string slots_text(const ComparisonEntry& entry) {
+  const auto [least, most] =
+      std::ranges::minmax_element(entry.placements, {}, &Placement::slots_per_rank);
+  if (least->slots_per_rank() == most->slots_per_rank()) {
+    return std::to_string(least->slots_per_rank());
+  }
+  return fmt::format("{}-{}", least->slots_per_rank(), most->slots_per_rank());
+}
+
+// A number, or an array where layers have different ones.
+Json slots_json(const ComparisonEntry& entry) {
+  Json slots = Json::array();
+  for (const Placement& placement : entry.placements) slots.push_back(placement.slots_per_rank());
+  const bool are_equal = std::ranges::count(slots, slots[0]) == std::ssize(slots);
+  return are_equal ? slots[0] : slots;
+}
+
 Row header_row(const ComparisonEntry& first, const Cluster& cluster, bool has_format) {
   Row row = {"placement",   "fitted on", "slots/rank", "copies/token",
              "on the wire", "saved",     "imbalance"};
@@ -34,7 +52,7 @@ Row row_of(const ComparisonEntry& first, const ComparisonEntry& entry, const Clu
   Row row = {
       entry.name,
       entry.fitted_on + (entry.is_by_name ? ", by name" : "") + (entry.is_fitted ? " *" : ""),
-      std::to_string(entry.placements[0].slots_per_rank()),
+      slots_text(entry),
       fmt::format("{:.3f}", mean_over_layers(p.copies_per_token)),
       fmt::format("{:.3f}", mean_over_layers(p.wire_copies_per_token)),
       saved_text(link_cost_per_token(p, cluster), link_cost_per_token(first.prediction, cluster)),
@@ -89,7 +107,7 @@ Json comparison_json(const Comparison& comparison, const Cluster& cluster,
                  {"kind", entry.kind},
                  {"fitted_on", entry.fitted_on},
                  {"is_fitted", entry.is_fitted},
-                 {"slots_per_rank", entry.placements[0].slots_per_rank()}};
+                 {"slots_per_rank", slots_json(entry)}};
     if (entry.copies_bound) json["copies_bound"] = *entry.copies_bound;
     Json numbers = predictions_json({&entry.prediction, 1}, format)[0];
     numbers.erase("step");

@@ -17,7 +17,8 @@ namespace c2r {
 namespace {
 
 constexpr EnumName<Homes> kHomes[] = {{Homes::kSequences, "sequences"},
-                                      {Homes::kUniform, "uniform"}};
+                                      {Homes::kUniform, "uniform"},
+                                      {Homes::kSignature, "signature"}};
 
 Reach empty_reach(const Placement& placement, const ReplicaChooser& chooser,
                   const ReachOptions& options, std::int64_t num_homes) {
@@ -118,6 +119,8 @@ ReachCounter::ReachCounter(const Placement& placement, const ReachOptions& optio
       num_alike_homes_(options.homes == Homes::kUniform ? chooser_.num_alike_homes() : 1),
       last_on_rank_(static_cast<std::size_t>(options.cluster.ep_size())),
       last_on_node_(static_cast<std::size_t>(options.cluster.num_nodes)) {
+  C2R_REQUIRE(options.homes != Homes::kSignature, kUnsupported,
+              "homes by a plan's signature cannot be counted; take uniform or sequences");
   for (std::int32_t rank = 0; rank < options.cluster.ep_size(); ++rank) {
     node_of_rank_.push_back(options.cluster.node_of(RankId{rank}));
   }

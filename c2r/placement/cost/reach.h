@@ -24,9 +24,10 @@ namespace c2r {
 enum class Homes {
   kSequences,  // data parallel: all tokens of a sequence live on one rank; ranks take turns
   kUniform,    // every token is equally likely to live on each rank: the expectation
+  kSignature,  // as a plan's signature assigns sequences; not counted by this library
 };
 
-/// "sequences", "uniform".
+/// "sequences", "uniform", "signature".
 std::string_view name_of(Homes homes);
 /// @throws Error(kInvalidArgument), listing the names
 Homes parse_homes(std::string_view name);

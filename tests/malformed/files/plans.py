@@ -10,10 +10,13 @@ PREDICTION = {"placement": "plan", "trace": "t", "num_tokens": 10, "copy_mode": 
               "inter_node_copies_per_token": [0, 0], "imbalance": [1, 1.2]}
 PROVENANCE = {"c2r_version": "0.1.0", "method": "affinity", "seed": 7,
               "inputs": [{"role": "trace", "name": "t"}]}
-PLAN = {"format": "c2r-plan", "version": 1, "model": "m", "num_experts": 4, "top_k": 2, "top_t": 1,
+PLAN = {"format": "c2r-plan", "version": 3, "model": "m", "num_experts": 4, "top_k": 2, "top_t": 1,
         "cluster": {"num_nodes": 1, "ranks_per_node": 2},
         "layers": [LAYER, {**LAYER, "layer_index": 3}], "predictions": [PREDICTION],
         "provenance": PROVENANCE}
+SEQUENCES = {"trace_hash": "0123456789abcdef", "ranks": [0, 1]}
+SIGNATURE = {"layer_index": 3, "num_tokens": 2, "weights": [[1, 1, 0, 0], [0, 0, 1, 0.5]]}
+HOMES = {"sequences": [SEQUENCES], "signature": SIGNATURE}
 CLUSTER = {"num_nodes": 2, "ranks_per_node": 4,
            "intra_node": {"bandwidth_bytes_per_s": 1e11, "latency_s": 1e-6}}
 
@@ -38,7 +41,8 @@ def broken_plans(write):
     write("plan/an_array", json.dumps([PLAN]))
     write("plan/format_missing", plan(without_key="format"))
     write("plan/format_of_two_lines", plan(format="c2r\n\x1b[31m"))
-    write("plan/version_3", plan(version=3, shiny=True))
+    write("plan/version_4", plan(version=4, shiny=True))
+    write("plan/homes_of_version_2", plan(version=2, homes=HOMES))
     write("plan/key_unknown", plan(shiny=True))
     write("plan/provenance_missing", plan(without_key="provenance"))
     write("plan/num_experts_0", plan(num_experts=0))
@@ -65,8 +69,17 @@ def broken_plans(write):
     write("plan/prediction_of_an_unknown_mode", plan(prediction={"copy_mode": "by\npost"}))
     write("plan/prediction_is_exact_1", plan(prediction={"is_exact": 1}))
     write("plan/prediction_of_minus_1_tokens", plan(prediction={"num_tokens": -1}))
+    write("plan/prediction_of_some_copies", json.dumps(
+        {**PLAN, "predictions": [without(PREDICTION, "copies_per_token")]}))
+    write("plan/home_on_no_rank", plan(homes={"sequences": [{**SEQUENCES, "ranks": [0, 2]}]}))
+    write("plan/homes_without_a_hash", plan(homes={"sequences": [{**SEQUENCES, "trace_hash": "t"}]}))
+    write("plan/homes_empty", plan(homes={}))
+    write("plan/signature_of_3_experts", plan(homes={"signature": {**SIGNATURE, "weights": [[1, 0, 0]]}}))
+    write("plan/signature_of_another_layer", plan(homes={"signature": {**SIGNATURE, "layer_index": 2}}))
     write("plan/seed_negative", plan(provenance={"seed": -1}))
     write("plan/input_without_name", plan(provenance={"inputs": [{"role": "trace"}]}))
+    write("plan/input_of_an_unknown_part",
+          plan(provenance={"inputs": [{"role": "trace", "name": "t", "part": "third"}]}))
 
 
 def broken_clusters(write):
@@ -92,6 +105,8 @@ def write_broken(write):
 
 def write_well_formed(write):
     write("plan/1", json.dumps(PLAN))
+    write("plan/version_1", plan(version=1))
+    write("plan/with_homes", plan(homes=HOMES))
     write("plan/without_lists", json.dumps(
         without({**PLAN, "layers": [without(LAYER, "collaborators")],
                  "predictions": []}, "top_t")))
