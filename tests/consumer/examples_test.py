@@ -4,6 +4,7 @@
   examples_test.py WORK CXX C2R [MPIEXEC]    WORK/prefix: an installed c2r, CXX: its compiler,
                                              C2R: its program
 """
+import json
 import pathlib
 import re
 import subprocess
@@ -79,6 +80,45 @@ class Examples(unittest.TestCase):
         for command in ranks:
             with self.subTest(command=command):
                 self.assertEqual(self.run_command(*command), said)
+
+    def test_plan_from_arrays_gives_what_the_program_gives(self):
+        self.make_trace()
+        self.run_command(C2R, "plan", "trace.safetensors", "--cluster", "1x8", "-o", "program.json")
+        self.run_command(BUILD / "plan_from_arrays", "trace.safetensors", "arrays.json")
+        plans = [json.loads((self.folder / name).read_text()) for name in ("program.json", "arrays.json")]
+        self.assertEqual([plan["provenance"]["inputs"][0].pop("name") for plan in plans],
+                         ["trace.safetensors", "memory"])
+        for plan in plans:
+            plan["provenance"]["inputs"][0].pop("hash")
+            for prediction in plan["predictions"]:
+                prediction.pop("trace")
+        self.assertEqual(*plans)
+
+    def test_compare_plans_says_what_compare_says(self):
+        self.make_trace()
+        said = self.run_command(BUILD / "compare_plans", "trace.safetensors")
+        self.run_command(C2R, "plan", "trace.safetensors", "--cluster", "1x4", "--fit", "even", "-o", "p.json")
+        table = self.run_command(C2R, "compare", "trace.safetensors", "p.json", "--on", "odd",
+                                 "--baselines", "contiguous,eplb")
+        rows = re.findall(r"^(contiguous|eplb|p\.json) .* ([0-9.]+) +[0-9.]+ +[0-9.-]+ % +[0-9.]+$", table,
+                          re.M)
+        self.assertEqual(len(rows), 3, table)
+        self.assertEqual(said.replace("plan ", "p.json "),
+                         "".join(f"{name} {copies}\n" for name, copies in rows))
+
+    def test_route_with_c2r_keeps_to_the_lists(self):
+        self.make_trace()
+        self.run_command(C2R, "plan", "trace.safetensors", "--cluster", "1x4", "--top-t", "3", "-o", "p.json")
+        lists = json.loads((self.folder / "p.json").read_text())["layers"][0]["collaborators"]
+        said = self.run_command(BUILD / "route_with_c2r", "p.json")
+        tokens = [[int(e) for e in line.split()] for line in said.splitlines()]
+        self.assertEqual([token[0] for token in tokens], list(range(8)))
+        for token in tokens:  # the others are the highest ids among the lists of the first
+            best = sorted(lists[token[0]], reverse=True)
+            self.assertEqual(token[1:], best[:len(token) - 1])
+        self.assertIn("make it with --top-t", self.run_command(
+            C2R, "plan", "trace.safetensors", "--cluster", "1x4", "-o", "p.json") and self.run_command(
+            BUILD / "route_with_c2r", "p.json", status=1))
 
     def test_snippets_of_documents_are_lines_of_a_program(self):
         programs = [lines_of(path.read_text()) for path in
