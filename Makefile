@@ -30,7 +30,7 @@ check-torch: ## the tests of training/ and of c2r.torch; downloads PyTorch (3.2 
 	@python=$$(tools/setup_torch.sh) && "$$python" -m ruff check -q --no-cache training python && \
 	  "$$python" -m ruff format -q --no-cache --check training python && \
 	  "$$python" -m pytest -q -p no:cacheprovider training && \
-	  PYTHONPATH=python "$$python" -m pytest -q -p no:cacheprovider python/tests
+	  PYTHONPATH=python "$$python" -m pytest -q -rs -p no:cacheprovider --ignore=python/tests/library python/tests
 
 bench: build ## every benchmark
 	@tools/bench.sh
