@@ -1,4 +1,4 @@
-// Looks up the names of an enumeration's values, and lists them for error messages.
+// The error message for a name that no enumerator has.
 #include "c2r/core/enum_names.h"
 
 #include <fmt/format.h>

@@ -1,4 +1,4 @@
-// The names of an enumeration's values, for options, files and tables: one table for both ways.
+// Tables of the names of enumerators, from which names are both printed and parsed.
 #pragma once
 
 #include <algorithm>
@@ -15,18 +15,20 @@ struct EnumName {
   std::string_view name;
 };
 
-/// Throws Error(kInvalidArgument): "a copy mode is per-rank or per-node; not 'per-token'".
-/// @param subject how the message begins, verb included: "a copy mode is"
+/// @param subject the begin of the message, verb included: "a copy mode is"
+/// @throws Error(kInvalidArgument), always: "a copy mode is per-rank or per-node; not 'per-token'"
 [[noreturn]] void refuse_name(std::string_view subject, std::span<const std::string_view> names,
                               std::string_view name);
 
-/// The name of `value`, which must be in the table.
+/// @param value must be in the table
+/// @returns its name
 template <class Enum, std::size_t N>
 constexpr std::string_view name_in(const EnumName<Enum> (&table)[N], Enum value) {
   return std::ranges::find(table, value, &EnumName<Enum>::value)->name;
 }
 
-/// The value called `name`. @throws as refuse_name() if there is none
+/// @returns the value called `name`
+/// @throws as refuse_name() if there is none
 template <class Enum, std::size_t N>
 Enum parse_in(const EnumName<Enum> (&table)[N], std::string_view subject, std::string_view name) {
   const auto* const found = std::ranges::find(table, name, &EnumName<Enum>::name);

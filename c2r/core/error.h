@@ -10,8 +10,8 @@ namespace c2r {
 
 enum class ErrorCode { kInvalidArgument, kInvalidFile, kUnsupported, kTransport, kTimeout };
 
-/// Thrown for what a caller, a file or a peer got wrong; the CLI and the bindings translate it
-/// once. A bug of our own is C2R_ASSERT's business and never becomes an Error.
+/// The exception for what a caller, a file or a peer got wrong. The CLI and the bindings translate
+/// it in one place. Bugs of c2r itself are found by C2R_ASSERT and never become an Error.
 class Error : public std::runtime_error {
  public:
   Error(ErrorCode code, const std::string& what) : std::runtime_error(what), code_(code) {}
@@ -21,7 +21,7 @@ class Error : public std::runtime_error {
   ErrorCode code_;
 };
 
-/// What the last system call that failed says, from errno.
+/// @returns the message of the last system call that failed, from errno
 std::string last_system_error();
 
 [[noreturn]] void abort_on_bug(const char* expr, const char* file, int line);

@@ -1,4 +1,4 @@
-// What tells two things apart that were meant to be the same. Not for those who mean to deceive.
+// 64-bit hash that detects accidental differences; not cryptographic.
 #pragma once
 
 #include <algorithm>
@@ -11,17 +11,18 @@
 
 namespace c2r {
 
-/// A hash of what was added, in its order. The same on every machine of one byte order.
+/// Hashes a sequence of values. Machines of the same byte order compute the same hash.
 class Fingerprint {
  public:
   explicit Fingerprint(std::uint64_t start = 0) : hash_(start) {}
 
-  /// An integer or an enumerator.
+  /// Adds an integer or an enumerator.
   template <class T>
   void add(T value) {
     hash_ = mix_bits(hash_ + static_cast<std::uint64_t>(value));
   }
-  /// Eight at a time, the last filled up with zeros: add their number where it may differ.
+  /// Adds bytes, eight at a time; the last eight are padded with zeros. Callers whose number of
+  /// bytes may differ add that number, too.
   void add_bytes(std::span<const std::byte> bytes) {
     while (!bytes.empty()) {
       std::uint64_t word = 0;

@@ -20,7 +20,7 @@ class Matrix {
   std::int64_t rows() const { return rows_; }
   std::int64_t cols() const { return cols_; }
 
-  /// Gives it another shape; what it holds is unspecified then. Keeps its memory when it shrinks.
+  /// Changes the shape. All elements are unspecified afterwards. Shrinking keeps the memory.
   void reshape(std::int64_t rows, std::int64_t cols) {
     rows_ = rows, cols_ = cols;
     data_.resize(static_cast<std::size_t>(rows * cols));
@@ -53,7 +53,8 @@ class Matrix {
   std::vector<T> data_;
 };
 
-/// Rows of somebody else's memory; valid no longer than it. `T` may be const.
+/// A row-major matrix in memory that another object owns, and no longer valid than that memory. `T`
+/// may be const.
 template <class T>
 class MatrixView {
  public:

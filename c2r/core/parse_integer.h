@@ -1,4 +1,4 @@
-// Integers in the text of names, keys and options.
+// Parses decimal integers in names, keys and options.
 #pragma once
 
 #include <charconv>
@@ -8,7 +8,8 @@
 
 namespace c2r {
 
-/// The whole of `text` as a decimal integer; nothing if it is anything else or does not fit.
+/// @returns the whole of `text` as a decimal integer; nothing if it is anything else or does not
+/// fit
 inline std::optional<std::int64_t> parse_integer(std::string_view text) {
   std::int64_t value = 0;
   const char* const last = text.data() + text.size();

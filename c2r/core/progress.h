@@ -1,4 +1,4 @@
-// How long work tells its caller how far it is. The library never prints; the CLI draws a line.
+// Interface through which long work reports its progress. The library never prints.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ class Progress {
   virtual void update(std::int64_t done, std::int64_t total) = 0;
 };
 
-/// Ignores what it is told; for callers that show none.
+/// Ignores all updates; for callers that show no progress.
 class NoProgress final : public Progress {
  public:
   void update(std::int64_t, std::int64_t) override {}

@@ -1,4 +1,4 @@
-// Random numbers that are the same on every platform: the std:: distributions are not.
+// Random numbers that are the same on every platform, unlike those of the std:: distributions.
 #pragma once
 
 #include <cstddef>
@@ -11,8 +11,8 @@
 
 namespace c2r {
 
-/// Scatters the bits of `x` (the finalizer of SplitMix64): a hash for a choice that must depend
-/// on its coordinates alone, not on how many choices were made before it.
+/// A hash of `x`, the finalizer of SplitMix64. For random choices that must depend on their
+/// coordinates alone, not on the number of choices before them.
 constexpr std::uint64_t mix_bits(std::uint64_t x) {
   x += 0x9e3779b97f4a7c15u;
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -20,7 +20,8 @@ constexpr std::uint64_t mix_bits(std::uint64_t x) {
   return x ^ (x >> 31);
 }
 
-/// An integer in [0, n), each equally likely. `n` must be positive.
+/// @param n positive
+/// @returns an integer in [0, n); each is equally likely
 inline std::uint64_t uniform_below(std::uint64_t n, std::mt19937_64& rng) {
   C2R_ASSERT(n > 0);
   // Draws beyond the last multiple of n would favour the small remainders.
@@ -30,7 +31,7 @@ inline std::uint64_t uniform_below(std::uint64_t n, std::mt19937_64& rng) {
   return draw % n;
 }
 
-/// Puts `items` in an order of which each is equally likely (Fisher-Yates).
+/// Shuffles `items`, so that every order is equally likely (Fisher-Yates).
 template <class T>
 void shuffle(std::span<T> items, std::mt19937_64& rng) {
   for (std::size_t last = items.size(); last > 1; --last) {

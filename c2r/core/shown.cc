@@ -1,4 +1,4 @@
-// Escapes and shortens text of files for messages.
+// Escapes and shortens text for error messages.
 #include "c2r/core/shown.h"
 
 #include <fmt/core.h>

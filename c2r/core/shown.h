@@ -1,4 +1,4 @@
-// How text that came from a file is put into a message.
+// Escapes and shortens text from files and users for error messages.
 #pragma once
 
 #include <cstddef>
@@ -7,8 +7,8 @@
 
 namespace c2r {
 
-/// `text` made fit for one line of a terminal: control characters and bytes that are not ASCII are
-/// escaped as in C, and what is longer than `max_chars` ends in "...".
+/// @returns `text` for one line of a terminal: control characters and bytes that are not ASCII are
+///          escaped as in C, and text longer than `max_chars` is cut and ends in "..."
 std::string shown(std::string_view text, std::size_t max_chars = 60);
 
 }  // namespace c2r

@@ -1,4 +1,4 @@
-// Decodes UTF-8 and replaces what is invalid, as the Unicode Standard recommends.
+// Decodes UTF-8 by the table of valid byte sequences in the Unicode standard.
 #include "c2r/core/utf8.h"
 
 #include <cstdint>
@@ -7,16 +7,16 @@
 namespace c2r {
 namespace {
 
-// What may follow a lead byte: how many bytes the character has, and the range of its second
-// (Unicode 16, table 3-7). The others are 0x80 to 0xBF.
+// What a lead byte says about its character: the number of bytes, and the range of the second byte
+// (Unicode 16, table 3-7). Later bytes are in [0x80, 0xBF].
 struct Lead {
-  std::size_t num_bytes = 0;  // 0: no lead byte
+  std::size_t num_bytes = 0;  // 0: the byte is no lead byte
   unsigned char second_min = 0x80, second_max = 0xBF;
 };
 
 constexpr Lead lead_of(unsigned char byte) {
   if (byte < 0x80) return {.num_bytes = 1};
-  if (byte < 0xC2) return {};  // a continuation, or an overlong form
+  if (byte < 0xC2) return {};  // a continuation byte, or the lead byte of an overlong form
   if (byte < 0xE0) return {.num_bytes = 2};
   if (byte == 0xE0) return {.num_bytes = 3, .second_min = 0xA0};  // below: overlong
   if (byte == 0xED) return {.num_bytes = 3, .second_max = 0x9F};  // above: surrogates
@@ -27,7 +27,7 @@ constexpr Lead lead_of(unsigned char byte) {
   return {};
 }
 
-// The length of the ASCII text that `text` begins with, rounded down to whole words.
+// The number of ASCII characters at the begin of `text`, rounded down to a multiple of 8.
 std::size_t ascii_words(std::string_view text) {
   std::size_t at = 0;
   for (std::uint64_t word = 0; at + sizeof(word) <= text.size(); at += sizeof(word)) {

@@ -1,4 +1,4 @@
-// UTF-8 that may be broken: where its characters end, and what replaces what is none.
+// Decoding of UTF-8 that may be invalid: where characters end, and U+FFFD for invalid bytes.
 #pragma once
 
 #include <cstddef>
@@ -7,13 +7,13 @@
 
 namespace c2r {
 
-/// U+FFFD, which stands for bytes that are no character.
+/// U+FFFD in UTF-8. It replaces bytes that are no character.
 inline constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";
 
 enum class Utf8Kind {
   kCharacter,  // a whole, valid character
-  kBroken,     // bytes that begin no character: replaced by one U+FFFD
-  kCutOff,     // the text ends within a character that is valid so far
+  kBroken,     // bytes that no character begins with; one U+FFFD replaces them
+  kCutOff,     // the text ends within a character whose bytes are valid so far
 };
 
 struct Utf8Unit {
@@ -21,14 +21,18 @@ struct Utf8Unit {
   Utf8Kind kind = Utf8Kind::kBroken;
 };
 
-/// The first character of `text`, which must not be empty, or else the longest beginning of a
-/// character ("maximal subpart": Unicode 16, section 3.9, and the WHATWG decoder; also what Python
-/// and Rust replace by one U+FFFD). Surrogates and overlong forms are broken. O(1).
+/// @param text not empty
+/// @returns the first character of `text`; if there is none, the longest sequence of bytes that
+///          begins a character ("maximal subpart": Unicode 16, section 3.9, and the WHATWG decoder;
+///          Python and Rust replace it by one U+FFFD, too). Surrogates and overlong forms are
+///          broken.
+/// Cost: O(1).
 Utf8Unit first_utf8_unit(std::string_view text);
 
 bool is_valid_utf8(std::string_view text);
 
-/// `text` with each broken or cut off unit replaced by U+FFFD. O(text).
+/// @returns `text` with each broken or cut off unit replaced by U+FFFD
+/// Cost: O(text.size()).
 std::string replace_broken_utf8(std::string_view text);
 
 }  // namespace c2r
