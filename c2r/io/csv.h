@@ -1,5 +1,5 @@
-// Comma-separated values as in RFC 4180: fields may be quoted, and then hold commas, line breaks
-// and, doubled, quotes. https://www.rfc-editor.org/rfc/rfc4180
+// Reader of comma-separated values as in RFC 4180. A quoted field may contain commas, line breaks,
+// and quotes, which are doubled. https://www.rfc-editor.org/rfc/rfc4180
 #pragma once
 
 #include <cstdint>
@@ -18,23 +18,25 @@ class CsvReader {
   /// @throws Error(kInvalidFile) if the text is empty or its header is broken
   CsvReader(std::string_view text, std::string_view path);
 
-  /// The position of the header's field `name`.
+  /// @returns the position of the column that the header calls `name`
   /// @throws Error(kInvalidFile) if there is none, or more than one
   std::size_t column(std::string_view name) const;
 
-  /// Moves to the next row; false at the end.
+  /// Moves to the next row.
+  /// @returns false if there are no more rows
   /// @throws Error(kInvalidFile), naming path and line, if a row has a stray or missing quote or
   ///         another number of fields than the header
   bool next();
 
-  /// A field of the current row, unquoted.
+  /// @param column in [0, number of columns), as column() returns it
+  /// @returns a field of the current row, without its quotes
   const std::string& field(std::size_t column) const { return fields_[column]; }
 
-  /// A field of the current row as an integer in [min, max].
+  /// @returns a field of the current row as an integer in [min, max]
   /// @throws Error(kInvalidFile) if it is anything else
   std::int64_t integer(std::size_t column, std::int64_t min, std::int64_t max) const;
 
-  /// "PATH:LINE" of the current row's first line, counted from 1.
+  /// @returns "PATH:LINE", where LINE is the first line of the current row, counted from 1
   std::string place() const;
 
  private:

@@ -1,3 +1,4 @@
+// The table of tensor dtypes, and the sizes and shapes of tensors.
 #include "c2r/io/dtype.h"
 
 #include <algorithm>

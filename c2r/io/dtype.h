@@ -1,4 +1,4 @@
-// The element types of tensors in files, and the sizes of tensors.
+// The element types of tensors in files (dtypes), and the sizes of tensors.
 #pragma once
 
 #include <cstdint>
@@ -13,11 +13,14 @@ namespace c2r {
 
 enum class Dtype { kBool, kU8, kI8, kU16, kI16, kF16, kBf16, kU32, kI32, kF32, kU64, kI64, kF64 };
 
-std::string_view dtype_name(Dtype dtype);  // as safetensors spells it: "U8", "BF16", ...
+/// @returns the name in safetensors: "U8", "BF16", ...
+std::string_view dtype_name(Dtype dtype);
+/// @returns the dtype of that name; nothing if there is none
 std::optional<Dtype> dtype_of_name(std::string_view name);
+/// @returns the bytes of one element
 std::int64_t dtype_bytes(Dtype dtype);
 
-/// The dtype whose elements are of C++ type T, if there is one.
+/// The dtype whose elements have the C++ type T, if there is one.
 template <class T>
 inline constexpr std::optional<Dtype> kDtypeOf = std::nullopt;
 template <>
@@ -33,12 +36,13 @@ inline constexpr std::optional<Dtype> kDtypeOf<std::int64_t> = Dtype::kI64;
 template <>
 inline constexpr std::optional<Dtype> kDtypeOf<float> = Dtype::kF32;
 
-/// The element type of a dtype of floats that are read as f32; nothing for F64 and for integers.
+/// @returns the element type of F32, F16 and BF16; nothing for other dtypes
 std::optional<ElementType> element_type_of(Dtype dtype);
 
-/// Bytes of a tensor; nothing if an extent is negative or the product does not fit.
+/// @returns the bytes of a tensor; nothing if an extent is negative or the product does not fit
 std::optional<std::int64_t> tensor_bytes(std::span<const std::int64_t> shape, Dtype dtype);
 
-std::string shape_text(std::span<const std::int64_t> shape);  // "[3, 4]"; -1 is shown as "any"
+/// @returns the shape for messages: "[3, 4]"; an extent of -1 is "any"
+std::string shape_text(std::span<const std::int64_t> shape);
 
 }  // namespace c2r

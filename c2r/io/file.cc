@@ -1,4 +1,4 @@
-// Maps, reads, decompresses and atomically writes whole files.
+// Whole files by the system calls of Linux: mmap to read, a temporary file and rename to write.
 #include "c2r/io/file.h"
 
 #include <fcntl.h>
@@ -18,7 +18,7 @@
 namespace c2r {
 namespace {
 
-// What `xz -9` needs is 65 MiB. A file may claim any dictionary, which liblzma would allocate.
+// `xz -9` needs 65 MiB. Without a limit, liblzma allocates whatever dictionary a file claims.
 constexpr std::uint64_t kMaxXzMemoryBytes = 256 << 20;
 
 std::string_view xz_problem(lzma_ret status) {
@@ -45,7 +45,7 @@ Bytes decompress_xz(std::span<const std::byte> compressed, const std::filesystem
     ~End() { lzma_end(stream); }
   } const end{&stream};
 
-  // While it grows, the old and the new memory are there.
+  // While the output grows, its old and its new memory exist together.
   const std::int64_t most = available_bytes().value_or(INT64_MAX) / 3;
   Bytes out;
   Bytes chunk(1 << 20, {});
@@ -66,7 +66,7 @@ Bytes decompress_xz(std::span<const std::byte> compressed, const std::filesystem
   }
 }
 
-// Where a file goes that is written to `path`: where a link leads, if anything is there or not.
+// The path that a file written to `path` gets: the target of the links, whether or not it exists.
 std::filesystem::path followed(const std::filesystem::path& path) {
   constexpr int kMaxLinks = 40;  // as Linux
   std::filesystem::path place = path;
@@ -89,7 +89,7 @@ bool path_exists(const std::filesystem::path& path) {
 }
 
 std::filesystem::path temporary_beside(const std::filesystem::path& path) {
-  static std::atomic<int> count = 0;  // two threads may write the same path; the last rename wins
+  static std::atomic<int> count = 0;  // two threads may write one path; the last rename wins
   return path.parent_path() /
          fmt::format(".{}.{}.{}.tmp", path.filename().string(), ::getpid(), ++count);
 }

@@ -1,4 +1,4 @@
-// Whole files: mapped or read into memory, and written so that a reader never sees half of one.
+// Whole files: mapped, read into memory, or written so that no reader sees a half-written file.
 #pragma once
 
 #include <cstddef>
@@ -11,18 +11,18 @@
 
 namespace c2r {
 
-/// Whether there is anything at `path`; links are followed.
+/// @returns whether a file or folder exists at `path`; links are followed
 /// @throws Error(kInvalidFile) if the system cannot tell: a name is too long, links lead in a
 ///         circle, or a folder may not be searched
 bool path_exists(const std::filesystem::path& path);
 
-/// A name beside `path` for what is made there before it gets its place: hidden, and another one at
-/// each call. A process of the same number that was killed may have left something under it.
+/// @returns the name of a hidden temporary file in the folder of `path`, another one at each call.
+///          A killed process with the same process id may have left a file of that name.
 std::filesystem::path temporary_beside(const std::filesystem::path& path);
 
 /// A file mapped read-only. The bytes stay valid, and the address fixed, while this object lives,
-/// also after it was moved. If another process truncates the file meanwhile, reading past its new
-/// end raises SIGBUS: replace files by renaming, as AtomicFile does.
+/// also after it was moved. If another process truncates the file in the meantime, reading past the
+/// new end raises SIGBUS; therefore replace files by renaming, as AtomicFile does.
 class MappedFile {
  public:
   /// @throws Error(kInvalidFile) if it cannot be opened or is not a regular file
@@ -41,12 +41,12 @@ class MappedFile {
 /// @throws Error(kInvalidFile) if it cannot be read, or its xz stream is broken or cut off
 std::vector<std::byte> read_file(const std::filesystem::path& path);
 
-/// As read_file(), as text. The file is in memory once, and mapped.
+/// As read_file(), as text. The text is in memory once; the file is also mapped during the call.
 std::string read_text_file(const std::filesystem::path& path);
 
-/// A file under construction, invisible at `path` until commit(). It is written beside its final
-/// place, under a name that begins with a dot, and removed if it is destroyed uncommitted. Where
-/// `path` is a link, the place is where it leads; a file that is there passes its mode on.
+/// A file that appears at `path` only with commit(). Until then it is written to a temporary file
+/// in the same folder, which the destructor removes if commit() was not called. If `path` is a
+/// link, the file that it leads to is replaced. A file that is replaced passes on its mode.
 class AtomicFile {
  public:
   /// @throws Error(kInvalidFile) if the folder does not exist or cannot be written to
@@ -59,7 +59,7 @@ class AtomicFile {
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
 
-  /// What was written so far.
+  /// @returns the bytes written so far
   std::int64_t num_bytes() const { return num_bytes_; }
 
   /// Flushes to the disk and renames to the final path, replacing what was there.
@@ -72,7 +72,8 @@ class AtomicFile {
   std::int64_t num_bytes_ = 0;
 };
 
-/// Writes a whole text file through AtomicFile. @throws Error(kInvalidFile) as it does
+/// Writes a whole text file through AtomicFile.
+/// @throws as AtomicFile
 void write_text_file(const std::filesystem::path& path, std::string_view text);
 
 }  // namespace c2r

@@ -1,4 +1,4 @@
-// A file opened for reading, which is closed at the end of the scope.
+// A file descriptor for reading that is closed at the end of its scope.
 #pragma once
 
 #include <fcntl.h>
@@ -7,8 +7,8 @@
 namespace c2r {
 
 struct FileDescriptor {
-  /// Leaves `fd` at -1, and errno set, if the file cannot be opened. Does not wait for who writes
-  /// into a pipe.
+  /// Leaves `fd` at -1 and errno set if the file cannot be opened. Opening a pipe does not wait for
+  /// its writer.
   explicit FileDescriptor(const char* path) : fd(::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {}
   FileDescriptor(const FileDescriptor&) = delete;
   FileDescriptor& operator=(const FileDescriptor&) = delete;

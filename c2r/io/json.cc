@@ -1,4 +1,4 @@
-// Parses JSON that may be hostile, and reads values with errors that name their place.
+// Parses JSON with nlohmann's parser and a builder of our own, and checks the types of values.
 #include "c2r/io/json.h"
 
 #include <fmt/format.h>

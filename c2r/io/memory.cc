@@ -1,4 +1,4 @@
-// Reads from /proc what memory this process has and uses.
+// Reads the memory use of the process and of the machine from /proc.
 #include "c2r/io/memory.h"
 
 #include <unistd.h>
@@ -15,7 +15,7 @@
 namespace c2r {
 namespace {
 
-// The bytes of a line "KEY:   123 kB" of a file of /proc.
+// The number of bytes in a line "KEY:   123 kB" of a file in /proc.
 std::optional<std::int64_t> read_kilobytes(const std::string& path, std::string_view key) {
   std::ifstream file(path);
   for (std::string line; std::getline(file, line);) {

@@ -1,4 +1,5 @@
-// What memory this process has and uses. Nothing is known where /proc does not say it.
+// The memory that this process uses and the machine has left. Where /proc does not tell, functions
+// return nothing.
 #pragma once
 
 #include <cstddef>
@@ -8,16 +9,18 @@
 
 namespace c2r {
 
-/// Bytes of physical memory that the process's pages take, files that it maps included.
+/// @returns the bytes of physical memory that the pages of this process take, mapped files included
 std::optional<std::int64_t> resident_bytes();
 
-/// The same of the pages of `memory`, say a mapped file: those that this process has touched, or
-/// that the kernel has mapped beside them (up to 64 KiB around). Whole pages.
+/// @param memory for example a mapped file
+/// @returns the bytes of the pages of `memory` that are in physical memory: pages that this process
+///          has read or written, and pages that the kernel has mapped around them (up to 64 KiB)
 /// Cost: reads 8 bytes for each page of `memory`.
 std::optional<std::int64_t> resident_bytes(std::span<const std::byte> memory);
 
-/// Bytes of the machine that could be used without swapping: what is free, and files that can be
-/// dropped. The limit of a container (cgroup) may be lower and is not looked at.
+/// @returns the bytes that the machine could provide without swapping: free memory, and cached
+///          files that can be dropped. The limit of a container (cgroup) may be lower; it is not
+///          considered.
 std::optional<std::int64_t> available_bytes();
 
 }  // namespace c2r

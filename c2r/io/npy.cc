@@ -1,4 +1,4 @@
-// Reads NumPy's .npy files: their header, a Python dict, and the size of their data.
+// Parses the header of .npy files and reads single elements.
 #include "c2r/io/npy.h"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// NumPy's .npy files: a magic string, a header written as a Python dict, then the elements.
+// Reads NumPy's .npy files: a magic string, a header that is a Python dict, then the elements.
 // https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 #pragma once
 
@@ -14,25 +14,26 @@
 
 namespace c2r {
 
-/// An array in the bytes of somebody else, row-major and little-endian, not aligned.
+/// An array in memory that another object owns: row-major, little-endian, not aligned.
 struct NpyView {
   Dtype dtype = Dtype::kU8;
   std::vector<std::int64_t> shape;
-  std::span<const std::byte> bytes;  // as many as shape and dtype say
+  std::span<const std::byte> bytes;  // product of shape x dtype_bytes(dtype)
 
   std::int64_t num_elements() const { return std::ssize(bytes) / dtype_bytes(dtype); }
 };
 
 /// Reads versions 1 to 3 with the dtypes b1, u1, i1, u2, i2, i4, i8, f2, f4 and f8. Allocates
 /// nothing but the shape.
-/// @param place what the bytes are, for messages: a file's path
+/// @param place names the bytes in messages: the path of the file
 /// @throws Error(kInvalidFile) if the header is not as numpy writes it or the file is not exactly
 ///         as long as it says; Error(kUnsupported) for Fortran order, big-endian and other dtypes
 NpyView parse_npy(std::span<const std::byte> file, std::string_view place);
 
-/// A .npy file, or .npy.xz, in memory.
+/// A .npy or .npy.xz file, read into memory.
 class NpyFile {
  public:
+  /// @throws as read_file() and parse_npy()
   explicit NpyFile(const std::filesystem::path& path);
   NpyFile(NpyFile&&) = default;
   NpyFile& operator=(NpyFile&&) = default;

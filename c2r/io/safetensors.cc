@@ -1,4 +1,4 @@
-// Reads and writes safetensors files, checking every offset before it is used.
+// Parses and checks the header of safetensors files, and writes such files.
 #include "c2r/io/safetensors.h"
 
 #include <algorithm>

@@ -1,5 +1,5 @@
-// safetensors files: an 8-byte header length, a JSON header, then the tensors' bytes.
-// https://github.com/huggingface/safetensors#format
+// Reads and writes safetensors files: the header's length in 8 bytes, a JSON header, then the
+// tensors. https://github.com/huggingface/safetensors#format
 #pragma once
 
 #include <cstddef>
@@ -17,14 +17,15 @@
 
 namespace c2r {
 
-/// One tensor of an open file. The bytes belong to the file, row-major and little-endian.
+/// One tensor of an open file, row-major and little-endian. The bytes belong to the file.
 struct TensorView {
   Dtype dtype = Dtype::kU8;
   std::vector<std::int64_t> shape;
   std::span<const std::byte> bytes;
 };
 
-/// Whether the file begins like a safetensors file, for messages about files that should be others.
+/// @returns whether the file begins like a safetensors file, for messages about files of the wrong
+///          format
 /// @throws Error(kInvalidFile) if it cannot be read
 bool is_safetensors(const std::filesystem::path& path);
 
@@ -40,16 +41,17 @@ class SafetensorsFile {
   /// The header's `__metadata__`; empty if there is none.
   const std::map<std::string, std::string, std::less<>>& metadata() const { return metadata_; }
 
-  /// The whole file as it is mapped.
+  /// @returns the whole file, mapped
   std::span<const std::byte> bytes() const { return file_.bytes(); }
 
   bool has(std::string_view name) const { return tensors_.contains(name); }
 
+  /// @returns the tensor `name`, valid while this object lives
   /// @throws Error(kInvalidFile) if there is no such tensor
   const TensorView& tensor(std::string_view name) const;
 
-  /// The tensor's elements, if it has this dtype and shape; -1 in `shape` accepts any extent.
-  /// Aligned to the dtype's size.
+  /// @param shape the expected shape; an extent of -1 accepts any
+  /// @returns the elements of the tensor `name`, aligned to the size of T
   /// @throws Error(kInvalidFile) if it is absent, misaligned, or has another dtype or shape
   template <class T>
   std::span<const T> elements(std::string_view name, std::span<const std::int64_t> shape) const {
@@ -58,11 +60,12 @@ class SafetensorsFile {
     return {reinterpret_cast<const T*>(bytes.data()), bytes.size() / sizeof(T)};
   }
 
-  /// As elements(), for dtypes without a C++ type.
+  /// As elements(), for a dtype that is known at run time only.
   std::span<const std::byte> checked_bytes(std::string_view name, Dtype dtype,
                                            std::span<const std::int64_t> shape) const;
 
-  /// metadata()[key]. @throws Error(kInvalidFile) if it is absent
+  /// @returns metadata()[key]
+  /// @throws Error(kInvalidFile) if it is absent
   const std::string& metadata_at(std::string_view key) const;
 
  private:
@@ -72,8 +75,8 @@ class SafetensorsFile {
   std::map<std::string, std::string, std::less<>> metadata_;
 };
 
-/// A tensor to be written. `write` appends exactly shape x dtype bytes to the file, in any number
-/// of pieces; it is called once.
+/// A tensor to be written. `write` is called once and appends exactly shape x dtype bytes to the
+/// file, with any number of calls.
 struct TensorToWrite {
   std::string name;
   Dtype dtype = Dtype::kU8;
@@ -81,7 +84,7 @@ struct TensorToWrite {
   std::function<void(AtomicFile&)> write;
 };
 
-/// Elements that outlive the call to write_safetensors(), with their shape.
+/// @param elements must outlive the call to write_safetensors()
 template <class T>
 TensorToWrite tensor_of(std::string name, std::vector<std::int64_t> shape,
                         std::span<const T> elements) {
@@ -90,9 +93,9 @@ TensorToWrite tensor_of(std::string name, std::vector<std::int64_t> shape,
           [elements](AtomicFile& file) { file.write(std::as_bytes(elements)); }};
 }
 
-/// Writes a safetensors file in one piece. Tensors are stored in the order given, the wider
-/// dtypes first, so that every tensor is aligned to its dtype; same arguments, same bytes. What is
-/// not UTF-8 in a name or the metadata becomes U+FFFD.
+/// Writes a safetensors file through AtomicFile. Tensors are stored in the order given, but wider
+/// dtypes first, so that every tensor is aligned to its dtype. The same arguments give the same
+/// bytes. Invalid UTF-8 in a name or in the metadata becomes U+FFFD.
 /// @throws Error(kInvalidArgument) if two tensors have one name, or `write` appends another number
 ///         of bytes; Error(kInvalidFile) if the file cannot be written
 void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWrite> tensors,
