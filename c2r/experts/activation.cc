@@ -1,3 +1,4 @@
+// SiLU and softmax with vectors, compiled once for each instruction set by Highway.
 #include "c2r/experts/activation.h"
 
 #include <algorithm>
@@ -17,8 +18,8 @@ namespace c2r::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 using Floats = hn::ScalableTag<float>;
 
-// Calls `step` with the address of each vector of `values`. The last may be a copy of what is left,
-// filled up with `rest`, whose first values are copied back.
+// Calls `step` with the address of each vector of `values`. If the last vector is not full, `step`
+// gets a copy of it that is padded with `rest`, and the values are copied back.
 template <class Step>
 HWY_INLINE void for_each_vector(float* values, std::size_t size, float rest, const Step& step) {
   const Floats d;
@@ -35,7 +36,7 @@ HWY_INLINE void for_each_vector(float* values, std::size_t size, float rest, con
 HWY_INLINE void silu_multiply_vector(float* gate, const float* up) {
   const Floats d;
   const auto x = hn::LoadU(d, gate);
-  // Highway's exp ends at 104, where it is infinite and silu zero.
+  // Highway's exp is defined up to 104. From there on exp is infinite and silu is zero.
   const auto exponent = hn::Min(hn::Neg(x), hn::Set(d, 104.0f));
   const auto silu = hn::Div(x, hn::Add(hn::Set(d, 1.0f), hn::Exp(d, exponent)));
   hn::StoreU(hn::Mul(silu, hn::LoadU(d, up)), d, gate);

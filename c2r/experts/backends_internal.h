@@ -1,4 +1,4 @@
-// The functions of each GEMM backend, for the table in grouped_gemm.cc.
+// Declares the functions of each GEMM backend for the table in grouped_gemm.cc.
 #pragma once
 
 #include "c2r/experts/grouped_gemm.h"

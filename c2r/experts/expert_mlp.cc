@@ -1,3 +1,4 @@
+// Computes the MLPs of many experts with two calls of GroupedGemm, and the same by the formula.
 #include "c2r/experts/expert_mlp.h"
 
 #include <algorithm>

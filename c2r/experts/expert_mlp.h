@@ -1,4 +1,4 @@
-// The experts of a layer: each a gated MLP, each with its own rows.
+// The experts of a layer: gated MLPs, each of which computes its own rows.
 #pragma once
 
 #include <span>
@@ -8,7 +8,8 @@
 
 namespace c2r {
 
-/// down(silu(gate(x)) * up(x)). Experts of one call may differ in their intermediate size.
+/// The weights of one expert, which computes down(silu(gate(x)) * up(x)). The experts of one call
+/// may differ in their intermediate size.
 struct ExpertWeights {
   RowsView gate, up;  // [intermediate, hidden]
   RowsView down;      // [hidden, intermediate]
@@ -18,7 +19,7 @@ struct ExpertWeights {
   std::int64_t num_bytes() const { return gate.num_bytes() + up.num_bytes() + down.num_bytes(); }
 };
 
-/// The rows that one expert computes. Nothing is dropped: there is no capacity.
+/// The rows that one expert computes. There is no capacity limit, so no row is dropped.
 struct ExpertRows {
   const ExpertWeights* expert = nullptr;
   MatrixView<const float> x;  // [num_rows, hidden]; num_rows may be 0
@@ -28,15 +29,15 @@ struct ExpertRows {
   std::span<const std::int32_t> row_index = {};
 };
 
-/// Computes rows of experts, and keeps the memory between calls: two floats a row and value of the
-/// intermediate size.
+/// Computes rows of experts. Memory, kept between calls: 2 x intermediate floats for each row.
 class ExpertMlps {
  public:
   /// @param gemm must outlive this object
   explicit ExpertMlps(GroupedGemm& gemm) : gemm_(&gemm) {}
 
-  /// @throws Error(kInvalidArgument) if shapes do not agree
-  /// Cost: 6 hidden intermediate FLOPs a row; reads the weights of every expert that has rows.
+  /// @throws Error(kInvalidArgument) if shapes do not agree or an expert is null
+  /// Cost: 6 x hidden x intermediate FLOPs for each row; reads the weights of each expert with
+  /// rows.
   void run(std::span<const ExpertRows> groups);
 
  private:
@@ -44,12 +45,15 @@ class ExpertMlps {
   std::vector<float> gate_, up_;  // [num_rows of all groups, their intermediate]
 };
 
-/// sum += weight * out, as a token's outputs are added up.
+/// sum += weight * out, as the outputs of a token's experts are added.
+/// @throws Error(kInvalidArgument) if `out` and `sum` differ in size
 inline void add_weighted(std::span<const float> out, float weight, std::span<float> sum) {
   for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += weight * out[i];
 }
 
-/// ExpertMlps::run() by the formula, value by value, with sums in double: what it is compared with.
+/// The reference of ExpertMlps::run(): computes value by value, by the formula, with sums in
+/// double.
+/// @throws as ExpertMlps::run()
 void run_experts_reference(std::span<const ExpertRows> groups);
 
 }  // namespace c2r

@@ -1,4 +1,4 @@
-// bf16 products with VDPBF16PS, 32 at a time (Intel from Cooper Lake, AMD from Zen 4).
+// Backend with bf16 products by VDPBF16PS, 32 at a time (Intel from Cooper Lake, AMD from Zen 4).
 //
 // Written with intrinsics, because Debian's Highway has no such operation, and with a target
 // attribute on each function, because a flag for the file would also compile functions of the
@@ -50,7 +50,8 @@ C2R_AVX512_BF16 inline __m128 add_lanes(__m512 a, __m512 b, __m512 c, __m512 d) 
   return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
 }
 
-// One panel of kRows packed rows by kOutputs outputs, from output `first` of the block.
+// Multiplies one panel of kRows packed rows by kOutputs outputs, from output `first` of the block
+// on.
 template <int kRows, int kOutputs>
 C2R_AVX512_BF16 void multiply_tile(const GemmBlock& block, const std::byte* x, std::int64_t first,
                                    float* out) {

@@ -1,4 +1,4 @@
-// The definition of a product, in the order of the formula, with double sums.
+// Reference backend: computes each product by its definition, with sums in double.
 #include <cstring>
 #include <vector>
 

@@ -1,6 +1,6 @@
-// f32 products with whatever vectors the processor has; weights are widened as they are read.
-// Highway compiles what is between HWY_BEFORE_NAMESPACE and HWY_AFTER_NAMESPACE once per
-// instruction set and picks one at run time.
+// Backend with f32 products in the widest vectors of the processor; weights are converted to f32
+// when they are read. Highway compiles what is between HWY_BEFORE_NAMESPACE and HWY_AFTER_NAMESPACE
+// once per instruction set and picks one at run time.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -24,7 +24,8 @@ using Sums = hn::Vec<Floats>;
 constexpr int kTileOutputs = HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM ? 6 : 3;
 
 // A panel of 4 rows and 1024 inputs takes half of a first-level cache of 32 KiB, and stays there
-// while the weights of a group of outputs pass by. What a tile has summed by then waits in memory.
+// while it is multiplied by the weights of kGroupOutputs outputs. Between two chunks of inputs the
+// sums of a tile are kept in memory.
 constexpr std::int64_t kChunkInputs = 1024;
 constexpr std::int64_t kGroupOutputs = 48;
 
@@ -74,11 +75,11 @@ struct Chunk {
   std::int64_t begin, end;
 };
 
-// Adds the products of whole vectors of inputs. Every loop over the sums is unrolled, or they would
-// not stay in registers. With kPrefetches the next tile's weights, or what lies there, are asked
-// for meanwhile: a row is about a page, and processors start anew on each page to foresee what is
-// read. That made products of a row or two 1.3 times faster, and would make those of many rows
-// slower.
+// Adds the products of whole vectors of inputs. Every loop over the sums is unrolled, because they
+// would not stay in registers otherwise. With kPrefetches the addresses of the next tile's weights
+// are prefetched: a row of weights is about as long as a page, and hardware prefetchers stop at the
+// end of a page. This made products of one or two rows 1.3 times faster; products of many rows,
+// whose weights are in a cache, become slower.
 template <int kRows, int kOutputs, bool kPrefetches, class Weight>
 HWY_INLINE void add_products(const Weight* w, std::int64_t stride, const float* x,
                              std::int64_t num_inputs, Sums* sums) {
@@ -103,9 +104,9 @@ HWY_INLINE void add_products(const Weight* w, std::int64_t stride, const float* 
   }
 }
 
-// One panel of kRows packed rows by kOutputs outputs, from output `first` of the block. After the
-// last chunk the sums are written to the block's `out`, before it to `partial`, from where the next
-// chunk goes on with them.
+// Multiplies one panel of kRows packed rows by kOutputs outputs, from output `first` of the block
+// on. The sums of the last chunk are written to the block's `out`; those of earlier chunks are
+// written to `partial`, with which the next chunk begins.
 template <int kRows, int kOutputs, bool kPrefetches, class Weight>
 void multiply_tile(const GemmBlock& block, const Chunk& chunk, std::int64_t first, float* partial,
                    float* out) {
@@ -127,7 +128,7 @@ void multiply_tile(const GemmBlock& block, const Chunk& chunk, std::int64_t firs
     for (int i = 0; i < kSums; ++i) hn::StoreU(sums[i], d, partial + i * step);
     return;
   }
-  if (whole_end < num_inputs) {  // a copy, with zeros at the end, of what the rows have left
+  if (whole_end < num_inputs) {  // a copy of the last weights of each row, padded with zeros
     Weight rest[kOutputs * 16] = {};
     for (int n = 0; n < kOutputs; ++n) {
       std::copy_n(w + n * stride + whole_end, num_inputs - whole_end, rest + n * 16);
@@ -145,7 +146,7 @@ void multiply_tile(const GemmBlock& block, const Chunk& chunk, std::int64_t firs
   }
 }
 
-// One panel by the outputs [first, last), at most kGroupOutputs.
+// Multiplies one panel by the outputs [first, last), at most kGroupOutputs.
 template <int kRows, bool kPrefetches, class Weight>
 void multiply_panel(const GemmBlock& block, std::int64_t row, std::int64_t first,
                     std::int64_t last) {
@@ -153,7 +154,7 @@ void multiply_panel(const GemmBlock& block, std::int64_t row, std::int64_t first
   const std::int64_t row_floats = (num_inputs + lanes() - 1) / lanes() * lanes();
   const float* const x = reinterpret_cast<const float*>(block.x) + row * row_floats;
   float* const out = block.out + row * block.out_stride;
-  // Weights that are used for one panel only come from memory, best in long runs.
+  // Weights of a block with a single panel come from memory, which is fastest in long runs.
   const std::int64_t chunk_inputs = block.num_rows <= kPanelRows ? num_inputs : kChunkInputs;
   float partial[kGroupOutputs * kPanelRows * 16];
   std::int64_t begin = 0;

@@ -1,3 +1,4 @@
+// Chooses a backend for each product, cuts the products into tasks, and runs the tasks on a pool.
 #include "c2r/experts/grouped_gemm.h"
 
 #include <algorithm>
@@ -9,8 +10,8 @@
 namespace c2r {
 namespace {
 
-// A block of packed rows, and a block of weights, each stay in a second-level cache of 1 MiB (or
-// two of them in 512 KiB) while they are multiplied with each other.
+// A block of packed rows and a block of weights stay together in a second-level cache of 512 KiB or
+// more while they are multiplied.
 constexpr std::int64_t kBlockBytes = 256 << 10;
 constexpr std::int64_t kAlignBytes = 64;
 
@@ -75,7 +76,7 @@ const GemmBackend& choose_gemm_backend(ElementType weights, Arithmetic arithmeti
             name.empty() ? "" : fmt::format("'{}' ", name), reasons.empty() ? "unknown" : reasons);
 }
 
-// A group with what was decided for it.
+// A group with its backend and its blocks.
 struct GroupedGemm::Planned {
   GemmGroup group;
   const GemmBackend* backend = nullptr;
@@ -170,7 +171,7 @@ void GroupedGemm::run(std::span<const GemmGroup> groups) {
   pool_->run(planned.back().first_task + planned.back().num_tasks(), [&](std::int64_t task, int) {
     const auto after = std::ranges::upper_bound(planned, task, {}, &Planned::first_task);
     const Planned& p = *std::prev(after);
-    // Threads that work side by side multiply the same weights with different rows.
+    // Consecutive tasks, which run at the same time, multiply the same weights by different rows.
     const std::int64_t block = task - p.first_task;
     const std::int64_t row = block % p.row_blocks() * p.rows_per_block;
     const std::int64_t output = block / p.row_blocks() * p.outputs_per_block;

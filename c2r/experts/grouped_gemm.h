@@ -1,15 +1,15 @@
-// Many matrix products at once, each of a few rows with its own weights: the experts of a layer,
-// but also the projections of attention.
+// Grouped GEMM: many matrix products in one call, each of some rows with weights of their own. It
+// computes the experts of a layer and the projections of attention.
 //
-// Weights are used where they lie, as the checkpoint stores them: a row of inputs for each output.
-// Products are dot products along that row, so nothing is packed or copied but the activations,
-// and a model needs its weights once. A tile of 4 rows by 6 outputs stays in registers, as in any
-// GEMM; its lanes are added once, at the end of the row. What that gives beside oneDNN, which packs
-// weights, is measured by experts_bench.cc.
+// Weights are read in place, in the layout of checkpoints: one row of inputs for each output. An
+// output is a dot product along that row, so only the activations are packed, and a model keeps one
+// copy of its weights. As in any GEMM, the sums of a tile of 4 rows by 6 outputs stay in registers;
+// the lanes of a sum are added once, at the end of the row. experts_bench.cc compares the speed
+// with oneDNN, which packs the weights.
 //
-// Each output is computed in one order of additions, which depends on the backend and on nothing
-// else: not on the other rows of the batch, nor on threads. So a token's results are the same bits
-// in a batch, in a chunk of a prompt or alone. Other processors may round differently.
+// The order of the additions of an output depends on the backend only, neither on the other rows of
+// the batch nor on threads. So the result of a token is the same bits in a batch, in a chunk of a
+// prompt and alone. Other processors may round differently.
 #pragma once
 
 #include <cstdint>
@@ -24,9 +24,9 @@
 
 namespace c2r {
 
-/// What is multiplied. kF32: activations as they are, weights widened. kBf16: bf16 weights by
-/// activations that are rounded to bf16, where the processor can do that; otherwise, and for
-/// weights of another type, as kF32. Sums are f32 in both.
+/// The types of the factors. kF32: activations and weights are multiplied in f32. kBf16: bf16
+/// weights are multiplied by activations that are rounded to bf16, if the processor has such
+/// instructions; without them, and for weights of other types, as kF32. Sums are f32 in both.
 enum class Arithmetic { kF32, kBf16 };
 
 /// out = x weight^T + bias.
@@ -45,7 +45,7 @@ struct GemmGroup {
   }
 };
 
-/// A block of one product: a row of `x` is packed as the backend wants it.
+/// A block of one product. The rows of `x` are packed in the layout of the backend.
 struct GemmBlock {
   const std::byte* x = nullptr;  // `num_rows` packed rows
   std::int64_t num_rows = 0;
@@ -58,43 +58,45 @@ struct GemmBlock {
 /// One way to compute a product. Rows are packed in panels of kPanelRows.
 struct GemmBackend {
   std::string_view name;
-  /// Empty if it can do this on this machine, else the reason.
+  /// @returns why this machine cannot compute such a product with this backend; empty if it can
   std::string (*why_not)(ElementType weights, Arithmetic arithmetic);
   std::int64_t (*packed_row_bytes)(std::int64_t num_inputs);
-  /// Packs up to kPanelRows rows of num_inputs floats each into rows.size() x packed_row_bytes.
+  /// Packs up to kPanelRows rows of num_inputs floats each into
+  /// rows.size() x packed_row_bytes(num_inputs) bytes.
   void (*pack)(std::span<const float* const> rows, std::int64_t num_inputs, std::byte* packed);
   void (*multiply)(const GemmBlock& block);
 };
 
 inline constexpr std::int64_t kPanelRows = 4;
 
-/// Every backend of this build, fastest first; the last one is the reference.
+/// @returns the backends of this build, fastest first; the last is the reference
 std::span<const GemmBackend> gemm_backends();
 
-/// The first backend that can do it, or the one called `name` if that is not empty.
-/// @throws Error(kUnsupported) with each backend's reason if there is none
+/// @returns the first backend that can compute such products, or the one called `name` if that is
+///          not empty
+/// @throws Error(kUnsupported), with the reason of each backend, if there is none
 const GemmBackend& choose_gemm_backend(ElementType weights, Arithmetic arithmetic,
                                        std::string_view name = {});
 
-/// Runs groups on a pool of threads, and keeps the memory for packed rows between calls.
+/// Computes groups on a pool of threads, and keeps the memory of packed rows between calls.
 class GroupedGemm {
  public:
-  /// @param backend forces one by name; empty: the fastest for each group
+  /// @param backend the name of the one to use; empty: the fastest for each group
   /// @param pool must outlive this object
   GroupedGemm(Arithmetic arithmetic, ThreadPool& pool, std::string_view backend = {});
 
   Arithmetic arithmetic() const { return arithmetic_; }
   ThreadPool& pool() const { return *pool_; }
 
-  /// Computes all groups. Work is handed out in blocks of weights of some 256 KiB across the
-  /// groups, so that many small groups and a single large one both use all threads. Groups that
-  /// follow each other and have the same rows share them packed. Rows are gathered while they are
-  /// packed, so a `row_index` costs nothing.
+  /// Computes all groups. A task is a block of weights of some 256 KiB of any group, so that both
+  /// many small groups and a single large group use all threads. Consecutive groups with the same
+  /// rows share the packed rows. Rows are gathered while they are packed, so a `row_index` costs
+  /// nothing.
   ///
   /// @throws Error(kInvalidArgument) if shapes do not agree, or a row_index is not in [0, x.rows())
   ///
-  /// Cost: 2 num_rows num_inputs num_outputs FLOPs a group; reads the weights of each group once
-  /// for every 256 KiB of packed rows; memory: the packed rows, kept for the next call.
+  /// Cost: 2 x num_rows x num_inputs x num_outputs FLOPs for each group; reads the weights of a
+  /// group once for every 256 KiB of packed rows. Memory: the packed rows, kept for the next call.
   void run(std::span<const GemmGroup> groups);
 
  private:

@@ -21,8 +21,8 @@ inline Matrix<float> random_matrix(std::int64_t rows, std::int64_t cols, std::mt
   return m;
 }
 
-/// Owns what a RowsView shows. Rows are `gap` elements further apart than they are long, and the
-/// gaps hold NaN, so that who reads them is found out.
+/// Random weights and a view of them. Between two rows are `gap` elements of NaN, so that a kernel
+/// that reads beyond a row gives NaN.
 struct RandomWeights {
   RandomWeights(std::int64_t num_outputs, std::int64_t num_inputs, ElementType type,
                 std::mt19937& rng, std::int64_t gap = 0)
