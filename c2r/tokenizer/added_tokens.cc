@@ -1,3 +1,4 @@
+// Finds added tokens in a text by binary search among the sorted tokens.
 #include "c2r/tokenizer/added_tokens.h"
 
 #include <algorithm>
@@ -15,12 +16,12 @@ AddedTokens::AddedTokens(std::vector<AddedToken> tokens) : tokens_(std::move(tok
   }
 }
 
-// Narrows the sorted tokens to those that share more and more bytes with the text.
+// Narrows the range of sorted tokens byte by byte to those that agree with the text so far.
 const AddedToken* AddedTokens::longest_at(std::string_view text) const {
   const AddedToken* longest = nullptr;
   auto begin = tokens_.begin(), end = tokens_.end();
   for (std::size_t depth = 0; depth < text.size(); ++depth) {
-    const auto byte_at = [&](const AddedToken& token) {  // those that end here come first
+    const auto byte_at = [&](const AddedToken& token) {  // tokens that end here sort first
       return depth < token.content.size() ? static_cast<unsigned char>(token.content[depth]) : -1;
     };
     const auto byte = static_cast<unsigned char>(text[depth]);

@@ -1,3 +1,5 @@
+// Byte-pair encoding over a linked list of symbols, by a scan for short pieces and by a heap for
+// long ones.
 #include "c2r/tokenizer/bpe.h"
 
 #include <algorithm>
@@ -13,7 +15,7 @@ namespace {
 
 constexpr std::int32_t kNoMerge = std::numeric_limits<std::int32_t>::max();
 
-// Up to this many symbols, looking at all of them for each merge is faster than a heap.
+// Up to this number of symbols, a scan over all of them for each merge is faster than a heap.
 constexpr std::size_t kShortPiece = 48;
 
 // Orders by rank, then by position.
@@ -31,7 +33,7 @@ Bpe::Bpe(BpeModel model)
   for (const BpeMerge& merge : model_.merges) {
     merges_.set(merge.left, merge.right, merge.rank, merge.merged);
   }
-  model_.merges = {};  // merges_ has them
+  model_.merges = {};  // merges_ holds them now
 
   Scratch scratch;
   std::vector<TokenId> ids;
@@ -60,13 +62,13 @@ void Bpe::append_merged(std::string_view piece, Scratch& scratch, std::vector<To
   } else {
     merge_long(scratch);
   }
-  // Merging goes into the left symbol, so the first one is never merged away.
+  // A merge is stored in the left symbol, so the first symbol always stays.
   for (std::int32_t at = 0; at >= 0; at = symbols[std::size_t(at)].next) {
     ids.push_back(symbols[std::size_t(at)].id);
   }
 }
 
-// The symbols that merging begins with, linked, each with its merge.
+// Makes the linked list of symbols that merging begins with, each with the merge it may take.
 void Bpe::start_symbols(std::string_view piece, std::vector<Symbol>& symbols) const {
   symbols.clear();
   if (model_.is_byte_level) {
@@ -114,7 +116,7 @@ void Bpe::find_merge(std::vector<Symbol>& symbols, std::int32_t at) const {
   symbol.merged = merge->merged;
 }
 
-// Merges symbol `at` with its next one and finds the merges of the two new neighbourhoods.
+// Merges symbol `at` with the next one, and finds the merges of the two new pairs of neighbours.
 void Bpe::merge_with_next(std::vector<Symbol>& symbols, std::int32_t at) const {
   Symbol& symbol = symbols[std::size_t(at)];
   Symbol& merged_away = symbols[std::size_t(symbol.next)];
@@ -134,8 +136,8 @@ void Bpe::merge_short(std::vector<Symbol>& symbols) const {
   }
 }
 
-// As merge_short(), with a heap. An entry is out of date, and skipped, if its symbol has another
-// rank by now.
+// As merge_short(), with a heap. An entry whose symbol has another rank by now is out of date and
+// skipped.
 void Bpe::merge_long(Scratch& scratch) const {
   auto& symbols = scratch.symbols;
   auto& heap = scratch.heap;

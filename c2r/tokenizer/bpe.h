@@ -1,4 +1,5 @@
-// Byte-pair encoding: a piece of text to token ids, by merging neighbours in the order learnt.
+// Byte-pair encoding: turns a piece of text into token ids by merging neighbours in the learnt
+// order.
 #pragma once
 
 #include <array>
@@ -13,57 +14,59 @@
 
 namespace c2r {
 
-/// One learnt merge: where `left` stands before `right`, both become `merged`. Merges of lower
-/// rank go first; among equal ranks the leftmost.
+/// One learnt merge: `left` and a following `right` become `merged`. The merge of lowest rank is
+/// done first; of equal ranks, the leftmost.
 struct BpeMerge {
   TokenId left{}, right{}, merged{};
   std::int32_t rank = 0;  // at least 0
 };
 
-/// What an encoder is made of. Read from tokenizer.json or tokenizer.model.
+/// The parameters of an encoder, as read from tokenizer.json or tokenizer.model.
 struct BpeModel {
-  /// What each token stands for, by id: bytes of UTF-8, whole characters or not. Empty: the text
-  /// never becomes this token, as for added tokens and unused ids. No two are the same.
+  /// The text of each token, by id: bytes of UTF-8, which need not be whole characters. Empty for
+  /// ids that no text is encoded to, such as added tokens and unused ids. No two texts are equal.
   std::vector<std::string> tokens;
   std::vector<BpeMerge> merges;
   /// The token of each single byte; kNoToken where there is none.
   std::array<TokenId, 256> byte_tokens{};
-  bool is_byte_level = false;   // merging begins with bytes; else with characters
-  bool ignores_merges = false;  // a piece that is a token is that token, whatever merging says
-  /// What becomes of a character that is no token, if not all its bytes have one.
+  bool is_byte_level = false;   // merging begins with bytes; otherwise with characters
+  bool ignores_merges = false;  // a piece equal to a token becomes it, whatever merging gives
+  /// The token of a character that is no token itself and has a byte without a token.
   std::optional<TokenId> unknown;
-  bool fuses_unknown = false;  // several in a row become one
+  bool fuses_unknown = false;  // several unknown characters in a row become one token
 };
 
 /// Encodes pieces. Immutable, so threads may share one; each brings its own Scratch.
 ///
 /// Merging follows Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units"
 /// (2016), section 3.2: of all neighbours that have a merge, the one of lowest rank is merged,
-/// until none has. A piece that is a token by itself, the usual case, is looked up instead: the
-/// constructor finds out for which tokens merging gives the same.
+/// until no neighbours have one. A piece that is itself a token, the usual case, is looked up
+/// instead if merging gives the same token; the constructor finds out for which tokens that is so.
 class Bpe {
  public:
   struct Symbol {
     TokenId id{};
     std::int32_t rank = 0;            // of the merge with the next symbol; kNoMerge if none
-    TokenId merged{};                 // what that merge gives
+    TokenId merged{};                 // the result of that merge
     std::int32_t prev = 0, next = 0;  // neighbours; -1 at the ends
   };
   struct Scratch {
     std::vector<Symbol> symbols;
-    std::vector<std::uint64_t> heap;  // rank and position of candidates
+    std::vector<std::uint64_t> heap;  // rank and position of possible merges
   };
 
   /// Cost: encodes every token once, some 0.1 s for 150,000 tokens.
   explicit Bpe(BpeModel model);
 
-  /// Appends the ids of `piece`, valid UTF-8. A byte or character without a token, where there is
-  /// no unknown token either, gives nothing, as in Hugging Face's tokenizers.
+  /// Appends the ids of `piece`, valid UTF-8. A byte or character without a token is left out if
+  /// there is no unknown token, as in Hugging Face's tokenizers.
+  ///
+  /// @throws Error(kInvalidArgument) if the piece has 2^31 characters or more
   ///
   /// Cost: O(1) for a piece that is a token, else O(n log n) for n symbols.
   void encode(std::string_view piece, Scratch& scratch, std::vector<TokenId>& ids) const;
 
-  /// The token that stands for exactly `text`, or kNoToken.
+  /// @returns the token whose text is `text`, or kNoToken
   TokenId find(std::string_view text) const { return token_ids_.find(model_.tokens, text); }
 
  private:
@@ -78,7 +81,7 @@ class Bpe {
   BpeModel model_;
   TokenTable token_ids_;
   MergeTable merges_;
-  std::vector<bool> is_whole_;  // by id: a piece that is this token becomes it
+  std::vector<bool> is_whole_;  // by id: whether a piece equal to this token becomes it
 };
 
 }  // namespace c2r

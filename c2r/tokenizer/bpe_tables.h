@@ -1,5 +1,5 @@
-// The two look-ups that encoding spends its time in: hash tables of one flat array each, which is
-// half the time of std::unordered_map here.
+// The two hash tables in which encoding spends its time. Each is one flat array with open
+// addressing, which takes half the time of std::unordered_map here.
 #pragma once
 
 #include <bit>
@@ -15,7 +15,7 @@ namespace c2r {
 
 inline constexpr TokenId kNoToken{-1};
 
-/// Merges by the two tokens they join.
+/// Finds merges by their two tokens.
 class MergeTable {
  public:
   struct Merge {
@@ -27,7 +27,7 @@ class MergeTable {
   explicit MergeTable(std::size_t max_merges)
       : slots_(std::bit_ceil(2 * max_merges + 1)), mask_(slots_.size() - 1) {}
 
-  /// Adds a merge, in place of an older one of the same tokens.
+  /// Adds a merge, or replaces the merge of the same two tokens. At most `max_merges` are added.
   void set(TokenId left, TokenId right, std::int32_t rank, TokenId merged) {
     const std::uint64_t key = key_of(left, right);
     slots_[slot_of(key)] = {.key = key, .rank = rank, .merged = merged};
@@ -45,7 +45,7 @@ class MergeTable {
   static std::uint64_t key_of(TokenId left, TokenId right) {
     return std::uint64_t{index(left)} << 32 | index(right);
   }
-  // The slot that has the key, or the empty one where it would be.
+  // The slot that has the key, or the empty slot in which it belongs.
   std::size_t slot_of(std::uint64_t key) const {
     const std::uint64_t mixed = key * 0x9E3779B97F4A7C15u;  // 2^64 / golden ratio
     std::size_t slot = (mixed ^ mixed >> 32) & mask_;
@@ -57,10 +57,10 @@ class MergeTable {
   std::size_t mask_;
 };
 
-/// Tokens by their text, which stays where it is.
+/// Finds tokens by their texts, which it does not own.
 class TokenTable {
  public:
-  /// Empty texts are left out. `texts` must outlive the table and not change.
+  /// @param texts by id; empty texts are left out. Must outlive the table and not change.
   explicit TokenTable(const std::vector<std::string>& texts)
       : slots_(std::bit_ceil(2 * texts.size() + 1)), mask_(slots_.size() - 1) {
     for (std::size_t id = 0; id < texts.size(); ++id) {
@@ -70,7 +70,8 @@ class TokenTable {
     }
   }
 
-  /// @param texts as given to the constructor  @returns kNoToken if no token has this text
+  /// @param texts as given to the constructor
+  /// @returns the token with this text; kNoToken if there is none
   TokenId find(const std::vector<std::string>& texts, std::string_view text) const {
     return slots_[slot_of(texts, text, hash_of(text))].id;
   }

@@ -1,4 +1,4 @@
-// Oniguruma's syntax to PCRE2's: what of it we know to mean the same.
+// Translates patterns from Oniguruma's syntax to PCRE2's, as far as an equivalent is known.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -14,8 +14,9 @@
 namespace c2r {
 namespace {
 
-// Unicode's general categories, on which both libraries agree, but for what is newer than PCRE2.
-// Not among them: Mn and Mc, between which U+1171E moved, and C, which shrinks with every version.
+// The general categories of Unicode on which both libraries agree, except for characters newer than
+// PCRE2. Mn and Mc are left out because U+1171E moved from one to the other, and C because every
+// version of Unicode takes characters out of it.
 constexpr auto kCategories = std::to_array<std::string_view>(
     {"L",  "Ll", "Lm", "Lo", "Lt", "Lu", "M",  "Me", "N",  "Nd", "Nl", "No", "P",  "Pc", "Pd",
      "Pe", "Pf", "Pi", "Po", "Ps", "S",  "Sc", "Sk", "Sm", "So", "Z",  "Zl", "Zp", "Zs"});
@@ -78,7 +79,7 @@ class Translator {
     if (rest_.size() < 2) refuse(1);
     const char c = rest_[1];
     if (c == 's' || c == 'S') {
-      // PCRE2's \s has U+180E too, which Unicode took from the white space in version 6.3.
+      // PCRE2's \s matches U+180E, too, which is no white space since Unicode 6.3.
       take(2);
       out_ += c == 's' ? "\\p{wspace}" : "\\P{wspace}";
     } else if (c == 'd' || c == 'D') {
@@ -106,7 +107,7 @@ class Translator {
     put_property(is_han ? "sc:Han" : name, name, is_negated, is_in_class, end + 1);
   }
 
-  // The property as a class, with the characters that PCRE2 does not know to have it.
+  // Writes the property as a class to which newer characters with that property are added.
   void put_property(std::string_view name_in_pcre2, std::string_view name, bool is_negated,
                     bool is_in_class, std::size_t length) {
     if (is_negated && is_in_class) refuse(length);  // a class cannot leave out from what it adds
@@ -142,8 +143,8 @@ class Translator {
     refuse(4);  // a lookbehind, a name, or options that PCRE2 scopes differently
   }
 
-  // Only words and sets of ASCII letters, as in (?i:'s|'t|'re), and none of the letter pairs that
-  // Oniguruma also finds in one character, such as ss in the German sharp s.
+  // Supports only words and sets of ASCII letters, as in (?i:'s|'t|'re), without the pairs of
+  // letters that Oniguruma also matches with one character, such as ss with the German sharp s.
   void caseless_group() {
     const std::size_t end = rest_.find(')');
     std::string inner(rest_.substr(4, end - 4));

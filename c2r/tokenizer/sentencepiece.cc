@@ -1,6 +1,6 @@
-// Reads tokenizer.model of SentencePiece: a protocol buffer, sentencepiece_model.proto. Only BPE
-// models that leave the text as it is are read, as those of LLaMA, Mistral and their descendants;
-// what else a model may ask for is refused by name.
+// Reads tokenizer.model of SentencePiece, a protocol buffer (sentencepiece_model.proto). Only BPE
+// models that do not normalize the text are supported, such as those of LLaMA and Mistral; other
+// settings are refused with an error that names them.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -17,7 +17,8 @@
 namespace c2r {
 namespace {
 
-// Longer ones would take long to cut in two everywhere; real ones have some dozens.
+// Finding the merges of a piece takes time quadratic in its length. Real pieces have some dozen
+// bytes.
 constexpr std::size_t kMaxPieceBytes = 1024;
 
 // One field of a message: a number, or bytes.
@@ -161,7 +162,8 @@ void check_settings(const Settings& settings, std::string_view place) {
   refuse(!settings.escapes_spaces, "normalizer_spec.escape_whitespaces", false);
 }
 
-// SentencePiece also joins characters that are no pieces by themselves; training makes none such.
+// SentencePiece also merges characters that are no pieces themselves; trained models have no such
+// pieces, so they are refused.
 template <class Find>
 void check_characters(std::string_view text, std::string_view place, const Find& find) {
   for (std::string_view rest = text; !rest.empty();) {
@@ -173,8 +175,9 @@ void check_characters(std::string_view text, std::string_view place, const Find&
   }
 }
 
-// SentencePiece joins two neighbours whenever that gives a piece, the best score first, then from
-// the left (bpe_model.cc): every way to cut a piece in two is a merge, ranked by its score.
+// SentencePiece merges two neighbours whenever the result is a piece, by descending score, then
+// from the left (its bpe_model.cc). So each way to cut a piece into two pieces is a merge, and the
+// merges are ranked by the piece's score.
 std::vector<BpeMerge> merges_of(const std::vector<ModelPiece>& pieces, const Vocabulary& vocabulary,
                                 std::string_view place) {
   std::vector<float> scores;
@@ -207,7 +210,7 @@ std::vector<BpeMerge> merges_of(const std::vector<ModelPiece>& pieces, const Voc
   return merges;
 }
 
-// What each piece is in the text, and how it is decoded.
+// Adds the text of a piece to the model, and the text that its id is decoded to.
 void add_piece(const ModelPiece& piece, TokenId id, std::string_view place, TokenizerSpec& spec) {
   std::string text;  // what the text has for it
   DecodedToken decoded{.bytes = replace_all(piece.text, kMetaspace, " ")};

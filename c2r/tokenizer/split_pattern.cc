@@ -1,3 +1,4 @@
+// Matches split patterns with PCRE2.
 #include "c2r/tokenizer/split_pattern.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -59,7 +60,7 @@ SplitPattern::SplitPattern(std::string_view pattern, std::string_view place)
   pcre2_pattern_info(compiled_->code.get(), PCRE2_INFO_MATCHEMPTY, &matches_empty);
   C2R_REQUIRE(matches_empty == 0, kUnsupported, "{}: the pattern '{}' matches the empty text",
               place, compiled_->shown_pattern);
-  // Without a compiler for this processor, PCRE2 interprets: slower, the same matches.
+  // Where PCRE2 has no JIT compiler for the processor it interprets: slower, with the same matches.
   (void)pcre2_jit_compile(compiled_->code.get(), PCRE2_JIT_COMPLETE);
 }
 

@@ -1,4 +1,4 @@
-// Cuts text into pieces where a regular expression matches, as tokenizer.json asks for.
+// The regular expressions by which tokenizer.json cuts a text into pieces.
 #pragma once
 
 #include <cstddef>
@@ -9,16 +9,16 @@
 
 namespace c2r {
 
-/// A compiled pattern. Immutable, so threads may share one; each brings its own Matcher.
+/// A compiled pattern. Immutable, so threads may share one; each thread has its own Matcher.
 ///
-/// tokenizer.json has patterns in Oniguruma's Ruby syntax, and we match with PCRE2. What means the
-/// same in both is accepted, what can be said otherwise is translated (`translated_pattern`), and
-/// everything else is refused, so that no pattern cuts differently.
+/// Patterns in tokenizer.json have Oniguruma's Ruby syntax, but PCRE2 matches them. Syntax with the
+/// same meaning in both is accepted, syntax with an equivalent in PCRE2 is translated (see
+/// translated_pattern()), and all other syntax is refused, so that no pattern matches differently.
 class SplitPattern {
  public:
-  /// @param place where the pattern is from, for messages
-  /// @throws Error(kUnsupported) for syntax that we do not translate, Error(kInvalidFile) for a
-  ///         pattern that is wrong; both name the pattern
+  /// @param place the file of the pattern, for messages
+  /// @throws Error(kUnsupported) for syntax that is refused, Error(kInvalidFile) for a pattern that
+  ///         is wrong; both name the pattern
   SplitPattern(std::string_view pattern, std::string_view place);
   SplitPattern(SplitPattern&&) noexcept;
   SplitPattern& operator=(SplitPattern&&) noexcept;
@@ -28,7 +28,7 @@ class SplitPattern {
     std::size_t begin = 0, end = 0;
   };
 
-  /// The state of matching one text, to be used by one thread. Must not outlive its pattern.
+  /// Searches matches; used by one thread. Must not outlive its pattern.
   class Matcher {
    public:
     explicit Matcher(const SplitPattern& pattern);
@@ -36,7 +36,10 @@ class SplitPattern {
     Matcher& operator=(Matcher&&) noexcept;
     ~Matcher();
 
-    /// The first match in `text`, valid UTF-8, that begins at `from` or later. Never empty.
+    /// @param text valid UTF-8, which is not checked
+    /// @param from the begin of a character
+    /// @returns the first match that begins at `from` or later, which is not empty; nothing if
+    ///          there is none
     /// @throws Error(kUnsupported) if the pattern needs more steps or memory than PCRE2 allows
     std::optional<Match> next(std::string_view text, std::size_t from);
 
@@ -50,7 +53,9 @@ class SplitPattern {
   std::unique_ptr<Compiled> compiled_;
 };
 
-/// `pattern`, in Oniguruma's syntax, in PCRE2's. @throws as the constructor of SplitPattern
+/// @param pattern in the syntax of Oniguruma
+/// @returns the pattern in the syntax of PCRE2
+/// @throws as the constructor of SplitPattern
 std::string translated_pattern(std::string_view pattern, std::string_view place);
 
 }  // namespace c2r

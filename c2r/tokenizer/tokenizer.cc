@@ -1,3 +1,4 @@
+// Carries out a TokenizerSpec: encodes texts step by step, and decodes ids one by one.
 #include "c2r/tokenizer/tokenizer.h"
 
 #include <algorithm>
@@ -38,8 +39,8 @@ std::string with_metaspace(std::string_view text, const Metaspace& metaspace, bo
   return out;
 }
 
-// Whether kMetaspace is a token, and the others have it at their beginning only, if at all. Then
-// nothing merges across a place where kMetaspace follows something else: text can be cut there.
+// Whether kMetaspace is a token and occurs in the other tokens at their begin only. Then no merge
+// crosses a position where kMetaspace follows another character, so the text can be cut there.
 bool begins_words(const BpeModel& model) {
   const bool has_metaspace = std::ranges::find(model.tokens, kMetaspace) != model.tokens.end();
   return has_metaspace && std::ranges::all_of(model.tokens, [](std::string_view token) {
@@ -48,7 +49,7 @@ bool begins_words(const BpeModel& model) {
          });
 }
 
-// The end of the first word of `text`: where kMetaspace follows something else.
+// The end of the first word of `text`, where kMetaspace follows another character.
 std::size_t first_word_end(std::string_view text) {
   std::size_t at = 0;
   while (text.substr(at).starts_with(kMetaspace)) at += kMetaspace.size();
@@ -80,7 +81,7 @@ struct Tokenizer::Impl {
     return tokens;
   }
 
-  TokenizerSpec spec;  // but for the model, which moved into bpe
+  TokenizerSpec spec;  // without the model, which was moved into bpe
   bool is_byte_level, cuts_at_words;
   AddedTokens raw_tokens, normalized_tokens, user_defined;
   Bpe bpe;
@@ -88,7 +89,7 @@ struct Tokenizer::Impl {
 
 namespace {
 
-// Encodes one text; holds what that needs.
+// Encodes one text, with the matchers and the scratch memory for that.
 template <class Impl>
 class Encoder {
  public:
@@ -104,7 +105,7 @@ class Encoder {
   }
 
  private:
-  // Appends the tokens that `text` spells out, and calls `body` on what is between them.
+  // Appends the tokens whose texts occur in `text`, and calls `body` with the text between them.
   template <class Body>
   void for_text_between(const AddedTokens& tokens, std::string_view text, const Body& body) {
     for (const TextSection& section : tokens.sections(text)) {
@@ -125,7 +126,7 @@ class Encoder {
     });
   }
 
-  // Applies the splits from number `level` on.
+  // Applies the splits from the `level`-th on.
   void cut(std::string_view piece, std::size_t level) {
     if (level == matchers_.size()) return encode_piece(piece);
     std::size_t at = 0;
@@ -213,7 +214,7 @@ std::string Tokenizer::Stream::finish() {
                                        : take_bytes());
 }
 
-// What a later token cannot change: all but a character that is cut off.
+// Takes the bytes that later tokens cannot change: all but a last character that is cut off.
 std::string Tokenizer::Stream::take_characters() {
   std::size_t whole = 0;
   while (whole < held_.size()) {
@@ -226,8 +227,8 @@ std::string Tokenizer::Stream::take_characters() {
   return text;
 }
 
-// Bytes of characters that are no tokens come one token each. If a run of them is not all
-// characters, each byte of it becomes one U+FFFD: the rule of tokenizers' ByteFallback.
+// Takes the run of fallback bytes that is held back. If the run is not valid UTF-8, each of its
+// bytes becomes one U+FFFD: the rule of ByteFallback in Hugging Face's tokenizers.
 std::string Tokenizer::Stream::take_bytes() {
   std::string run = std::exchange(held_, {});
   if (is_valid_utf8(run)) return run;
@@ -236,7 +237,7 @@ std::string Tokenizer::Stream::take_bytes() {
   return text;
 }
 
-// `text`, without the space that encoding put before the first word.
+// Removes the space that encoding puts before the first word, if `text` begins the output.
 std::string Tokenizer::Stream::at_start(std::string text) {
   if (text.empty()) return text;
   const bool is_start = std::exchange(is_at_start_, false);

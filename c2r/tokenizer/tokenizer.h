@@ -1,4 +1,4 @@
-// Text to token ids and back, exactly as Hugging Face's tokenizers do it.
+// Turns text into token ids and back, exactly as Hugging Face's tokenizers do.
 #pragma once
 
 #include <cstdint>
@@ -13,16 +13,16 @@
 
 namespace c2r {
 
-/// What encode() does besides the text: models are trained with, say, a token before each text.
+/// Whether encode() adds the tokens that a model expects around each text, such as <s> before it.
 enum class Template {
-  kApply,  // add the tokens that the tokenizer's files put around a text
+  kApply,  // adds the tokens that the tokenizer's files ask for
   kNone,
 };
 
-/// What decode() does with special tokens, like <|endoftext|>.
+/// Whether decode() keeps the text of special tokens, such as <|endoftext|>.
 enum class SpecialTokens { kKeep, kSkip };
 
-struct TokenizerSpec;  // what the files ask for
+struct TokenizerSpec;  // see tokenizer_spec.h
 
 /// A model's tokenizer. Immutable: threads may share one.
 ///
@@ -33,13 +33,14 @@ class Tokenizer {
   struct Impl;
 
  public:
-  /// Reads the tokenizer of a checkpoint's folder: `tokenizer.json` if it has one (byte-level BPE,
-  /// or BPE with byte fallback as LLaMA's), else `tokenizer.model` (SentencePiece BPE). Which
-  /// tokens surround a text is taken from `tokenizer_config.json` too, where that is what
-  /// transformers does. docs/tokenizers.md says what is supported and what is ignored.
+  /// Reads the tokenizer of a checkpoint's folder: `tokenizer.json` if it exists (byte-level BPE,
+  /// or BPE with byte fallback as in LLaMA), otherwise `tokenizer.model` (SentencePiece BPE). The
+  /// tokens around a text also depend on `tokenizer_config.json`, in the cases in which
+  /// transformers reads them from there. docs/tokenizers.md says what is supported and what is
+  /// ignored.
   ///
   /// @throws Error(kInvalidFile) for files that are missing or broken, Error(kUnsupported) for a
-  ///         setting that c2r does not have, with the file, the key and the value
+  ///         setting that c2r does not support; it names the file, the key and the value
   /// Cost: some 0.5 s for 150,000 tokens, and 40 MB.
   static Tokenizer load(const std::filesystem::path& folder);
 
@@ -48,26 +49,29 @@ class Tokenizer {
   Tokenizer& operator=(Tokenizer&&) noexcept;
   ~Tokenizer();
 
-  /// The ids of `text`. Broken UTF-8 is replaced by U+FFFD first, one for each maximal subpart, as
-  /// Python's `errors="replace"` does. Special tokens that the text spells out become special
-  /// tokens. Cost: O(text), some 20 MB/s; memory in proportion to the longest stretch that the
-  /// pre-tokenizer leaves in one piece.
+  /// @param text any bytes. Invalid UTF-8 is replaced by U+FFFD first, one for each maximal
+  ///        subpart, as by Python's `errors="replace"`. The texts of added tokens become those
+  ///        tokens.
+  /// @returns the ids of `text`
   /// @throws Error(kUnsupported) if a pattern of the tokenizer takes too long on this text,
   ///         Error(kInvalidArgument) if the pre-tokenizer leaves 2^31 characters in one piece
+  /// Cost: O(text.size()), some 20 MB/s; memory in proportion to the longest piece that the
+  /// pre-tokenizer leaves.
   std::vector<TokenId> encode(std::string_view text, Template applied = Template::kApply) const;
 
-  /// The text of `ids`; what is no UTF-8 becomes U+FFFD. Undoes encode() up to normalization.
-  /// An id that is no token, such as a row that only pads a model's embedding, has no text.
+  /// The reverse of encode(), up to normalization.
+  /// @returns the text of `ids`; invalid UTF-8 becomes U+FFFD. Ids from vocab_size() on, such as
+  ///          rows that pad a model's embedding, have no text.
   /// @throws Error(kInvalidArgument) for a negative id
   std::string decode(std::span<const TokenId> ids, SpecialTokens special) const;
 
-  /// One more than the largest id. A model's embedding may have more rows, to pad it.
+  /// @returns the largest id plus 1. The embedding of a model may be padded to more rows.
   std::int64_t vocab_size() const;
 
-  /// Decodes tokens one by one, for text that appears while it is generated: the texts of all
-  /// push() and of finish() together are decode() of all ids. A push holds back what a later token
-  /// may complete, so it returns whole characters only, and possibly none.
-  /// Must not outlive the tokenizer, which may be moved meanwhile.
+  /// Decodes tokens one by one, for text that is shown while it is generated. The results of all
+  /// calls of push() and of finish(), joined, are decode() of all ids. push() holds back the bytes
+  /// of a character that later tokens may complete, so it returns whole characters, possibly none.
+  /// Must not outlive the tokenizer, which may be moved.
   class Stream {
    public:
     Stream(const Tokenizer& tokenizer, SpecialTokens special);
@@ -82,7 +86,7 @@ class Tokenizer {
 
     const Impl* impl_;
     SpecialTokens special_;
-    std::string held_;  // bytes of tokens that are not text yet
+    std::string held_;  // bytes that are held back
     bool is_at_start_ = true;
   };
 

@@ -1,4 +1,4 @@
-// Reads what tokenizer_config.json says about special tokens, as transformers does.
+// Reads the special tokens of tokenizer_config.json, as transformers does.
 #include <fmt/format.h>
 
 #include <unordered_map>
@@ -12,7 +12,7 @@
 namespace c2r {
 namespace {
 
-// A token in the config is its text, or an object with its flags.
+// A token in the config is a string, its text, or an object with its text and flags.
 AddedToken read_token(const Json& json, const std::string& what, const std::string& place) {
   if (json.is_string()) return {.content = json.get<std::string>(), .is_special = true};
   const auto flag = [&](const char* key) { return json_flag(json, key, false, what, place); };
@@ -24,7 +24,7 @@ AddedToken read_token(const Json& json, const std::string& what, const std::stri
           .is_special = json_flag(json, "special", true, what, place)};
 }
 
-// The tokens that the model's own files have, and those that the config adds.
+// The tokens of tokenizer.json or tokenizer.model, and those that the config adds.
 class KnownTokens {
  public:
   explicit KnownTokens(TokenizerSpec& spec) : spec_(spec) {
@@ -78,7 +78,7 @@ void add_tokens_by_id(const Json& json, const std::string& place, KnownTokens& t
   }
 }
 
-// The token of `key`, as bos_token, made an added token if it was none.
+// Returns the token of a key such as bos_token, and makes it an added token if it was none.
 std::optional<TokenId> read_role(const Json& config, const char* key, const std::string& place,
                                  KnownTokens& tokens) {
   const Json& json = json_or_null(config, key);
@@ -92,7 +92,8 @@ std::optional<TokenId> read_role(const Json& config, const char* key, const std:
   return id;
 }
 
-// What surrounds a text. Where the config says nothing, tokenizer.json does, or LLaMA's default.
+// Reads the tokens around a text. If the config does not name them, those of tokenizer.json or the
+// default of LLaMA stay.
 void set_template(const Json& config, std::optional<TokenId> bos, std::optional<TokenId> eos,
                   bool is_sentencepiece, const std::string& place, TokenizerSpec& spec) {
   const bool is_explicit = config.contains("add_bos_token") || config.contains("add_eos_token");

@@ -1,4 +1,5 @@
-// Reads tokenizer.json: its vocabulary and tokens here, its steps in tokenizer_json_steps.cc.
+// Reads the vocabulary, merges and added tokens of tokenizer.json; tokenizer_json_steps.cc reads
+// the other steps.
 #include <fmt/format.h>
 
 #include <utility>
@@ -65,7 +66,7 @@ std::vector<BpeMerge> read_merges(const Json& model, const Vocabulary& vocabular
   return merges;
 }
 
-// The texts that merging finds, and the tokens of single bytes.
+// Fills the texts that merging may give, and the tokens of single bytes.
 void set_tokens(const Vocabulary& vocabulary, bool has_byte_fallback, const std::string& place,
                 BpeModel& model) {
   model.byte_tokens.fill(kNoToken);
@@ -75,7 +76,7 @@ void set_tokens(const Vocabulary& vocabulary, bool has_byte_fallback, const std:
     if (!model.is_byte_level) {
       model.tokens[id] = text;
       const auto byte = has_byte_fallback ? fallback_byte(text) : std::nullopt;
-      // Hugging Face looks for capital digits only.
+      // Hugging Face's tokenizers look for capital hexadecimal digits only.
       if (byte && text == fmt::format("<0x{:02X}>", *byte))
         model.byte_tokens[*byte] = TokenId(static_cast<std::int32_t>(id));
     } else if (const auto bytes = bytes_of_byte_level(text)) {

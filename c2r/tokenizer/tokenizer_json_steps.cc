@@ -1,3 +1,4 @@
+// Reads the normalizer, pre-tokenizer, post-processor and decoder of tokenizer.json.
 #include "c2r/tokenizer/tokenizer_json_steps.h"
 
 #include <fmt/format.h>
@@ -10,7 +11,7 @@
 namespace c2r {
 namespace {
 
-// What ByteLevel cuts text with: the pattern of GPT-2.
+// The pattern of GPT-2, by which the step ByteLevel cuts text.
 constexpr std::string_view kGpt2Pattern =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
@@ -26,7 +27,7 @@ std::string type_of(const Json& step, std::string_view what, const std::string& 
             shown(type), known);
 }
 
-// Each step splits what those before it have left. Real tokenizers have up to a dozen.
+// Each step splits the pieces of the steps before it. Real tokenizers have up to a dozen steps.
 constexpr std::size_t kMaxSteps = 64;
 
 // Calls `body` on a step, or on each step of a Sequence, whose list has the name `list_key`.
@@ -45,7 +46,7 @@ void for_steps(const Json& json, const char* list_key, std::string_view what,
   }
 }
 
-// The value of {"String": "..."} or {"Regex": "..."}, whichever `kind` is.
+// The value of {"String": "..."} or {"Regex": "..."}, depending on `kind`.
 const std::string& pattern_of(const Json& step, const char* kind, std::string_view what,
                               const std::string& place) {
   const Json& pattern = json_at(step, "pattern", place);
@@ -68,7 +69,7 @@ void read_split(const Json& step, std::string_view what, const std::string& plac
   json_check_keys(step, {"type", "pattern", "behavior", "invert"}, what, place);
   const std::string& behavior = json_string(json_at(step, "behavior", place), what, place);
   const bool is_inverted = json_flag(step, "invert", false, what, place);
-  // Inverted, what is "removed" is what lies between the matches.
+  // With invert, "Removed" removes the text between the matches.
   const bool drops_gaps = behavior == "Removed" && is_inverted;
   C2R_REQUIRE(drops_gaps || behavior == "Isolated", kUnsupported,
               "{}: {} has the behavior '{}' with invert {}, but c2r supports only Isolated, and "
@@ -149,7 +150,7 @@ void read_template(const Json& step, std::string_view what, const Vocabulary& vo
   C2R_REQUIRE(is_after_text, kInvalidFile, "{}: {}.single leaves out the text", place, what);
 }
 
-// The steps that undo Metaspace and byte fallback, in the only order in which they occur.
+// Reads the steps that undo Metaspace and byte fallback, which must have the one usual order.
 void read_fallback_decoder(const Json& json, const std::string& place, TokenizerSpec& spec) {
   std::vector<std::string> types;
   for_steps(json, "decoders", "decoder", place, [&](const Json& step, std::string_view what) {

@@ -1,4 +1,4 @@
-// The steps around the model in tokenizer.json, and how its settings are checked.
+// Readers of the steps before and after the model in tokenizer.json, and checks of its settings.
 #pragma once
 
 #include <initializer_list>
@@ -11,21 +11,22 @@
 
 namespace c2r {
 
-/// Each fills its part of `spec` from its key of tokenizer.json, which may be null.
+/// Each of the four fills its part of `spec` from the value of its key, which may be null.
 /// @throws Error(kUnsupported) or Error(kInvalidFile), naming the key and its value
 void read_normalizer(const Json& json, const std::string& place, TokenizerSpec& spec);
 /// @returns whether the model is byte-level
 bool read_pre_tokenizer(const Json& json, const std::string& place, TokenizerSpec& spec);
 void read_post_processor(const Json& json, const Vocabulary& vocabulary, const std::string& place,
                          TokenizerSpec& spec);
-/// Needs the model and the added tokens.
+/// Reads the model and the added tokens of `spec`, which must be filled before.
 void read_decoder(const Json& json, const Vocabulary& vocabulary, const std::string& place,
                   TokenizerSpec& spec);
 
-/// `object[key]`, or null if it is absent.
+/// @returns object[key], or null if it is absent
 const Json& json_or_null(const Json& object, const char* key);
 
-/// `object[key]` as true or false; `otherwise` if it is absent or null.
+/// @returns object[key] as true or false; `otherwise` if it is absent or null
+/// @throws Error(kInvalidFile) if it is anything else
 bool json_flag(const Json& object, const char* key, bool otherwise, std::string_view what,
                const std::string& place);
 

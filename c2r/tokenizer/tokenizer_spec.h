@@ -1,5 +1,5 @@
-// What a tokenizer's files ask for, whichever format they have: the readers fill it, Tokenizer
-// carries it out.
+// The description of a tokenizer, independent of the format of its files. The readers of files fill
+// it, and Tokenizer carries it out.
 #pragma once
 
 #include <filesystem>
@@ -16,11 +16,11 @@
 
 namespace c2r {
 
-/// Ids are below this, so that a file of a few bytes cannot ask for gigabytes. The largest
-/// vocabularies in use have 262,144 tokens.
+/// All ids are below this limit, because memory grows with the largest id: a file of a few bytes
+/// could ask for gigabytes otherwise. The largest vocabularies in use have 262,144 tokens.
 inline constexpr std::int64_t kMaxVocabSize = 1 << 20;
 
-/// U+2581, which stands for a space in vocabularies of SentencePiece.
+/// U+2581, which replaces the space in vocabularies of SentencePiece.
 inline constexpr std::string_view kMetaspace = "\xE2\x96\x81";
 
 struct Prepend {
@@ -31,23 +31,24 @@ struct Replace {
 };
 using Normalizer = std::variant<NormalForm, Prepend, Replace>;
 
-/// Puts kMetaspace in place of spaces, and before the text.
+/// Replaces spaces by kMetaspace, and puts one before the text.
 struct Metaspace {
-  enum class Prefix { kAlways, kFirst, kNever };  // kFirst: only at the very beginning
+  enum class Prefix { kAlways, kFirst, kNever };  // kFirst: only at the begin of the whole text
   Prefix prefix = Prefix::kAlways;
-  bool prefixes_twice = false;  // also where the text begins with a space already
+  bool prefixes_twice = false;  // also before a text that begins with a space
 };
 
 struct Split {
   SplitPattern pattern;
-  bool keeps_gaps = true;  // what lies between matches is a piece too; else it is dropped
+  bool keeps_gaps = true;  // whether text between matches becomes pieces or is dropped
 };
 
-/// How one id becomes text.
+/// The text of one id.
 struct DecodedToken {
   std::string bytes;
   bool is_special = false;
-  bool is_fallback_byte = false;  // one byte of a character that is no token, as <0xE4>
+  bool is_fallback_byte =
+      false;  // a token such as <0xE4>: one byte of a character that is no token
 };
 
 struct TokenizerSpec {
@@ -55,21 +56,24 @@ struct TokenizerSpec {
   std::vector<AddedToken> added_tokens;
   std::vector<DecodedToken> decoded;  // [vocab_size]
 
-  // In the order in which they are applied to what lies between added tokens.
+  // In the order in which they are applied to the text between added tokens.
   std::vector<Normalizer> normalizers;
   std::optional<Metaspace> metaspace;
-  std::vector<AddedToken> user_defined;  // SentencePiece's: found after all this, as added tokens
+  std::vector<AddedToken> user_defined;  // of SentencePiece: searched after normalizing
   std::vector<Split> splits;
 
   std::vector<TokenId> prefix, suffix;  // around each text
-  bool strips_leading_space = false;    // decoding drops the space that encoding put first
+  bool strips_leading_space = false;    // decoding removes a space before the first word
 };
 
+/// Both read the file of one format.
+/// @throws Error(kInvalidFile), Error(kUnsupported), naming the key or the piece
 TokenizerSpec read_tokenizer_json(const std::filesystem::path& path);
 TokenizerSpec read_sentencepiece(const std::filesystem::path& path);
 
-/// Changes `spec` as `tokenizer_config.json` asks for, in the way of transformers' LlamaTokenizer
-/// if the tokenizer is a `tokenizer.model`.
+/// Applies `tokenizer_config.json` to `spec`, as transformers does: in the way of its
+/// LlamaTokenizer if the tokenizer was read from `tokenizer.model`.
+/// @throws Error(kInvalidFile), Error(kUnsupported), naming the key
 void apply_tokenizer_config(const std::filesystem::path& path, bool is_sentencepiece,
                             TokenizerSpec& spec);
 

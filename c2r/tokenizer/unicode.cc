@@ -1,3 +1,4 @@
+// Properties of characters and normal forms of text, by utf8proc.
 #include "c2r/tokenizer/unicode.h"
 
 #include <utf8proc.h>
@@ -62,14 +63,15 @@ bool is_space(utf8proc_int32_t c) {
          c == 0x3000;
 }
 
-// Below, a character is the same in both forms, and composes with none before it: U+00A0 is the
-// first with a compatible one, and U+0300 the first mark.
+// Whether normalizing may change a character with this first byte. Characters before U+00A0, the
+// first one with a compatibility decomposition, and for NFC before U+0300, the first mark, never
+// change.
 bool may_change(char c, NormalForm form) {
   return static_cast<unsigned char>(c) >= (form == NormalForm::kNfc ? 0xCC : 0xC2);
 }
 
-// Whether the character is left alone by both forms, whatever surrounds it: it has no
-// decomposition, is no mark, and composes with nothing.
+// Whether both forms leave the character as it is in any text: it has no decomposition, is no mark,
+// and composes with no other character.
 bool is_inert(utf8proc_int32_t c) {
   const bool is_hangul = (0x1100 <= c && c <= 0x11FF) || (0xAC00 <= c && c <= 0xD7A3);
   const utf8proc_property_t& property = *utf8proc_get_property(c);
@@ -98,7 +100,8 @@ void append_normalized_plainly(std::string_view text, NormalForm form, std::stri
 }
 
 void append_normalized(std::string_view text, NormalForm form, std::string& out) {
-  std::size_t done = 0, previous = 0;  // what is in `out`; where the last character began
+  std::size_t done = 0;      // the bytes of `text` that are in `out`
+  std::size_t previous = 0;  // the begin of the last character
   // The bytes of the character at `at` if normalizing may change it, else 0.
   const auto changing = [&](std::size_t at) -> std::size_t {
     if (at == text.size() || !may_change(text[at], form)) return 0;
@@ -108,7 +111,7 @@ void append_normalized(std::string_view text, NormalForm form, std::string& out)
   for (std::size_t at = 0; at < text.size();) {
     std::size_t end = at;
     while (const std::size_t num_bytes = changing(end)) end += num_bytes;
-    if (end > at) {  // with the character before, which may be the base of a mark
+    if (end > at) {  // normalizes from the character before on, which may be the base of a mark
       out += text.substr(done, previous - done);
       append_normalized_plainly(text.substr(previous, end - previous), form, out);
       done = at = end;

@@ -1,4 +1,4 @@
-// What tokenizers ask about characters.
+// Unicode for tokenizers: normal forms, and which characters are letters or white space.
 #pragma once
 
 #include <string>
@@ -8,20 +8,25 @@ namespace c2r {
 
 enum class NormalForm { kNfc, kNfkc };
 
-/// Appends `text`, valid UTF-8, in this normal form of Unicode: the plain way, and the same with
-/// only those stretches normalized that may change. Cost: O(text), some 30 and 500 MB/s.
+/// Both append `text`, valid UTF-8, in a normal form of Unicode. append_normalized_plainly() is the
+/// reference; append_normalized() normalizes only the ranges of the text that may change.
+/// @throws Error(kInvalidArgument) if invalid UTF-8 is met
+/// Cost: O(text.size()), some 30 and 500 MB/s.
 void append_normalized_plainly(std::string_view text, NormalForm form, std::string& out);
 void append_normalized(std::string_view text, NormalForm form, std::string& out);
 
-/// `text` with each `from`, which must not be empty, replaced by `to`.
+/// @returns `text` with each `from` replaced by `to`
+/// @throws Error(kInvalidArgument) if `from` is empty
 std::string replace_all(std::string_view text, std::string_view from, std::string_view to);
 
-/// Whether `text` begins (ends) with a letter, mark, digit, connector or joiner: what the regular
-/// expression \w matches (Unicode technical standard 18, annex C).
+/// @returns whether `text` begins (ends) with a letter, mark, digit, connector or joiner, which the
+///          regular expression \w matches (Unicode technical standard 18, annex C)
+/// @throws Error(kInvalidArgument) if the text does not begin (end) with valid UTF-8
 bool begins_with_word(std::string_view text);
 bool ends_with_word(std::string_view text);
 
-/// The bytes of white space that `text` begins (ends) with.
+/// @returns the number of bytes of white space at the begin (end) of `text`
+/// @throws as begins_with_word()
 std::size_t leading_space_bytes(std::string_view text);
 std::size_t trailing_space_bytes(std::string_view text);
 

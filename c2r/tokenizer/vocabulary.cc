@@ -1,3 +1,4 @@
+// The byte-level alphabet, fallback bytes, and the table of tokens by id and by text.
 #include "c2r/tokenizer/vocabulary.h"
 
 #include <utf8proc.h>
@@ -11,8 +12,8 @@
 namespace c2r {
 namespace {
 
-// The byte of each character of the alphabet, by code point; -1: none. Printable bytes stand for
-// themselves, the others follow from U+0100 on, in order.
+// The byte of each character of the alphabet, by code point; -1: no byte. Printable bytes are
+// written as themselves, the other bytes, in order, as the characters from U+0100 on.
 constexpr std::array<std::int16_t, 0x144> byte_level_alphabet() {
   std::array<std::int16_t, 0x144> bytes{};
   for (auto& byte : bytes) byte = -1;

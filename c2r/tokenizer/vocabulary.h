@@ -1,4 +1,4 @@
-// Tokens by id and by text while a tokenizer's file is read.
+// The tokens of a tokenizer's file by id and by text, while it is read.
 #pragma once
 
 #include <cstddef>
@@ -11,24 +11,27 @@
 
 namespace c2r {
 
-/// The byte-level alphabet of GPT-2: each byte is written as one printable character, so that
-/// tokens are text in JSON. @returns the bytes that `token` stands for, or nothing if it has
-/// characters that are not in the alphabet, as only added tokens may
+/// Decodes the byte-level alphabet of GPT-2, which writes each byte as one printable character, so
+/// that tokens are text in JSON.
+/// @returns the bytes that `token` stands for; nothing if it has characters that are not in the
+///          alphabet, as only added tokens may
 std::optional<std::string> bytes_of_byte_level(std::string_view token);
 
-/// The byte that a token like <0xE4> stands for, if it is one.
+/// @returns the byte that a token like <0xE4> stands for; nothing for other tokens
 std::optional<unsigned char> fallback_byte(std::string_view token);
 
-/// The tokens as a file spells them, each of which has one id.
+/// A one-to-one table of token ids and texts, as the file spells them.
 class Vocabulary {
  public:
   explicit Vocabulary(std::string place) : place_(std::move(place)) {}
 
-  /// @throws Error(kInvalidFile) if the id or the text has been added with another partner already
+  /// @throws Error(kInvalidFile) if the id has another text already, or the text another id
   void add(std::string_view text, TokenId id);
 
   std::optional<TokenId> find(std::string_view text) const;
-  /// As find(). @throws Error(kInvalidFile), with `what` wants it, if there is no such token
+  /// As find().
+  /// @param what the key that names the token, for the message
+  /// @throws Error(kInvalidFile) if there is no such token
   TokenId at(std::string_view text, std::string_view what) const;
 
   std::size_t size() const { return texts_.size(); }  // one more than the largest id
