@@ -1,3 +1,4 @@
+// Grouped-query attention with rotary positions: projections, the KV cache, and attention by head.
 #include "c2r/model/attention.h"
 
 #include <algorithm>
@@ -11,16 +12,18 @@
 namespace c2r {
 namespace {
 
-// Queries of one task. Their scores with all positions, in f32, should stay in the caches.
+// The queries of one task. Their f32 scores with all positions should fit in the processor's
+// caches.
 constexpr std::int64_t kQueriesPerTask = 32;
 
-// Positions rotate pairs (i, i + head_dim / 2) of a head by position / theta^(2 i / head_dim):
-// RoFormer, arXiv 2104.09864, in the halves' order of Hugging Face checkpoints.
+// Rotary position embedding (RoFormer, arXiv 2104.09864): the pair (i, i + head_dim / 2) of a head
+// is rotated by the angle position / theta^(2 i / head_dim). Hugging Face checkpoints pair elements
+// so.
 struct Rotation {
   std::vector<float> cosines, sines;  // [head_dim / 2]
 };
 
-// Angles are f32 products, as there.
+// Angles are products in f32, as in Hugging Face transformers.
 Rotation rotation_of(std::int64_t position, std::span<const float> inverse_frequencies) {
   Rotation rotation;
   for (const float frequency : inverse_frequencies) {
@@ -102,7 +105,7 @@ void KvCache::store(std::int64_t layer, std::int64_t kv_head, std::int64_t posit
   }
 }
 
-// Some queries of one segment, with all heads that share one KV head.
+// Some queries of one segment, for all heads that share one KV head.
 struct Attention::HeadTask {
   const Segment* segment = nullptr;
   std::int64_t kv_head = 0;
@@ -156,7 +159,7 @@ void Attention::prepare_row(const AttentionWeights& weights, std::int64_t row,
   }
 }
 
-// scores = queries keys^T / sqrt(head_dim); outputs = softmax(scores) values. The query heads of a
+// scores = queries keys^T / sqrt(head_dim); outputs = softmax(scores) values. All query heads of a
 // KV head are rows of the same two products.
 void Attention::attend(const HeadTask& task, std::int64_t layer, Scratch& scratch) {
   const Segment& segment = *task.segment;
@@ -164,7 +167,7 @@ void Attention::attend(const HeadTask& task, std::int64_t layer, Scratch& scratc
   const std::int64_t heads_per_kv = config_.num_heads / config_.num_kv_heads;
   const std::int64_t first_row = segment.first_row + task.first_query;
   const std::int64_t first_position = segment.cache->num_tokens() + task.first_query;
-  const std::int64_t num_positions = first_position + task.num_queries;  // that any of them sees
+  const std::int64_t num_positions = first_position + task.num_queries;  // of the last query
   const std::int64_t num_rows = task.num_queries * heads_per_kv;
   scratch.queries.resize(static_cast<std::size_t>(num_rows * head_dim));
   scratch.scores.resize(static_cast<std::size_t>(num_rows * num_positions));
@@ -173,7 +176,7 @@ void Attention::attend(const HeadTask& task, std::int64_t layer, Scratch& scratc
   const MatrixView scores(scratch.scores.data(), num_rows, num_positions);
   const MatrixView outputs(scratch.outputs.data(), num_rows, head_dim);
 
-  // The values of a token's `heads_per_kv` heads lie side by side.
+  // The `heads_per_kv` heads of a token are adjacent in its row.
   const auto begin = static_cast<std::size_t>(task.kv_head * heads_per_kv * head_dim);
   const auto count = static_cast<std::size_t>(heads_per_kv * head_dim);
   const auto scale = static_cast<float>(1 / std::sqrt(static_cast<double>(head_dim)));
@@ -213,7 +216,7 @@ void Attention::run(const AttentionWeights& weights, std::int64_t layer,
       {.x = inputs, .weight = weights.v, .bias = weights.v_bias, .out = v_}};
   gemm_.run(projections);
 
-  // Together, because a segment of a text that grows is one token.
+  // One task for each token of all segments: in generation each segment is a single token.
   std::vector<std::pair<const Segment*, std::int64_t>> tokens;
   for (const Segment& segment : segments) {
     for (std::int64_t t = 0; t < segment.num_tokens; ++t) tokens.emplace_back(&segment, t);
@@ -229,7 +232,7 @@ void Attention::run(const AttentionWeights& weights, std::int64_t layer,
   });
   std::vector<HeadTask> tasks;
   for (const Segment& segment : segments) {
-    // The last queries see most: handed out first, they do not delay the end.
+    // The last queries attend to the most positions and take longest, so they are started first.
     for (std::int64_t block = (segment.num_tokens - 1) / kQueriesPerTask; block >= 0; --block) {
       const std::int64_t first = block * kQueriesPerTask;
       for (std::int64_t head = 0; head < config_.num_kv_heads; ++head) {

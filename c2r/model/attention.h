@@ -18,20 +18,22 @@ void check_length(std::int64_t num_tokens, const ModelConfig& config);
 /// @throws Error(kInvalidArgument) if a token is not in [0, vocab_size)
 void check_tokens(std::span<const TokenId> tokens, const ModelConfig& config);
 
-/// The keys and values of one sequence in all layers. Keys are stored as the rows of a matrix
-/// whose product with queries are the scores, values as the rows of one whose product with
-/// probabilities is the output, so that both are products as of weights.
+/// The keys and values of one sequence in all layers. Both are stored as weights of GroupedGemm:
+/// keys [num_positions, head_dim], whose product with queries gives scores, and values [head_dim,
+/// num_positions], whose product with probabilities gives the output.
 class KvCache {
  public:
-  /// Memory: 2 num_layers num_kv_heads head_dim capacity values, of bf16 for Arithmetic::kBf16 and
-  /// of f32 otherwise.
+  /// @param capacity the largest number of tokens
+  /// Memory: 2 x num_layers x num_kv_heads x head_dim x capacity elements, of bf16 for
+  /// Arithmetic::kBf16 and of f32 for Arithmetic::kF32.
   /// @throws as check_length()
   KvCache(const ModelConfig& config, Arithmetic arithmetic, std::int64_t capacity);
 
   std::int64_t capacity() const { return capacity_; }
-  /// Tokens that are in it, which is the position of the next.
+  /// @returns the number of tokens in the cache, which is the position of the next token
   std::int64_t num_tokens() const { return num_tokens_; }
-  /// Forgets the tokens from position `num_tokens` on.
+  /// Removes the tokens from position `num_tokens` on.
+  /// @throws Error(kInvalidArgument) unless 0 <= num_tokens <= num_tokens()
   void truncate(std::int64_t num_tokens);
 
  private:
@@ -52,7 +54,7 @@ class KvCache {
   std::vector<std::byte> values_;  // [num_layers][num_kv_heads][head_dim][capacity]
 };
 
-/// Consecutive new tokens of one sequence, at rows [first_row, first_row + num_tokens) of a batch.
+/// New tokens of one sequence, which are the rows [first_row, first_row + num_tokens) of a batch.
 struct Segment {
   KvCache* cache = nullptr;
   std::int64_t first_row = 0, num_tokens = 0;
@@ -60,13 +62,14 @@ struct Segment {
 
 class Attention {
  public:
-  /// Both must outlive this object.
+  /// @param config,gemm must outlive this object
   Attention(const ModelConfig& config, GroupedGemm& gemm);
   ~Attention();
 
-  /// Adds the segments' tokens to their caches in `layer`, without counting them yet, and
-  /// overwrites `x` [num_rows, hidden], the normalized inputs, with the layer's outputs.
-  /// A token sees its sequence up to itself.
+  /// Computes the attention of one layer. A token attends to the tokens of its sequence up to
+  /// itself. The keys and values of the new tokens are stored in the caches, whose num_tokens()
+  /// stays as it is, so that the next layer begins at the same position.
+  /// @param x [num_rows, hidden], the normalized inputs; overwritten with the outputs
   void run(const AttentionWeights& weights, std::int64_t layer, std::span<const Segment> segments,
            MatrixView<float> x);
 
@@ -80,7 +83,7 @@ class Attention {
   GroupedGemm& gemm_;
   std::vector<float> inverse_frequencies_;         // [head_dim / 2]
   Matrix<float> q_, k_, v_;                        // [num_rows, heads * head_dim]
-  std::vector<std::unique_ptr<Scratch>> scratch_;  // of each thread
+  std::vector<std::unique_ptr<Scratch>> scratch_;  // [num_threads]
 };
 
 /// out = x / sqrt(mean(x^2) + eps) * weight, in place.

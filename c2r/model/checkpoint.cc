@@ -1,3 +1,4 @@
+// Opens the shards of a checkpoint and finds tensors in them.
 #include "c2r/model/checkpoint.h"
 
 #include <algorithm>
@@ -48,7 +49,7 @@ void Checkpoint::read_index(const std::filesystem::path& folder,
   std::map<std::string, std::size_t> shard_of_file;
   for (const auto& [name, file] : map.items()) {
     const std::string& shard = json_string(file, "a file of weight_map", place);
-    // A name with a folder in it could lead anywhere.
+    // A name with a folder in it could lead to any file of the machine.
     C2R_REQUIRE(std::filesystem::path(shard).filename() == shard && !shard.empty() &&
                     !shard.starts_with('.'),
                 kInvalidFile, "{}: weight_map names '{}', which is not a file of the folder", place,

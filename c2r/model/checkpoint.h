@@ -1,5 +1,5 @@
-// The tensors of a checkpoint folder: model.safetensors, or the shards that
-// model.safetensors.index.json names. They are mapped, not read.
+// The tensors of a checkpoint folder, from model.safetensors or from the shards that
+// model.safetensors.index.json names. Files are mapped; pages are read when they are used.
 #pragma once
 
 #include <cstdint>
@@ -23,21 +23,24 @@ class Checkpoint {
   ///         is in two shards, or the index and the shards disagree
   explicit Checkpoint(const std::filesystem::path& folder);
 
-  /// The tensor `name`, [num_outputs, num_inputs], of f32, f16 or bf16. Valid while this lives.
+  /// @returns the tensor `name`, [num_outputs, num_inputs], of f32, f16 or bf16; valid while this
+  ///          object lives
   /// @throws Error(kInvalidFile), naming file, tensor and what is wrong
   RowsView matrix(const std::string& name, std::int64_t num_outputs, std::int64_t num_inputs);
 
-  /// The tensor `name`, [size], as floats.
+  /// @returns the tensor `name`, [size], converted to floats
+  /// @throws as matrix()
   std::vector<float> vector(const std::string& name, std::int64_t size);
 
-  /// Checks that every tensor was asked for, but those whose names end in one of `unused`.
+  /// Checks that every tensor was asked for, except those whose names end in one of `unused`.
   /// @throws Error(kInvalidFile), naming the first one
   void check_all_used(std::span<const std::string_view> unused) const;
 
-  /// A tensor as it is stored. @throws Error(kInvalidFile) if there is none
+  /// @returns a tensor as it is stored
+  /// @throws Error(kInvalidFile) if there is none
   const TensorView& tensor(std::string_view name) const;
 
-  /// Of all tensors, used or not.
+  /// @returns the bytes of all tensors, used or not
   std::int64_t num_bytes() const;
   const std::vector<SafetensorsFile>& shards() const { return shards_; }
 

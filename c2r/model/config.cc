@@ -1,3 +1,4 @@
+// Reads config.json, key by key, and checks that the values agree with each other.
 #include "c2r/model/config.h"
 
 #include <algorithm>
@@ -19,7 +20,7 @@ constexpr RequiredValue kRequired[] = {{"hidden_act", "\"silu\""},
                                        {"mlp_bias", "false"},
                                        {"add_weight_norm", "false"}};
 
-// {"rope_type": "default"} and the like say that there is no scaling.
+// Values such as {"rope_type": "default"} mean that positions are not scaled.
 void check_rope_type(const Json& rope, std::string_view key, std::string_view place) {
   for (const auto* const name : {"rope_type", "type"}) {
     const auto type = rope.is_object() ? rope.find(name) : rope.end();
@@ -48,7 +49,7 @@ void read_rope(ConfigReader& reader, ModelConfig& config) {
   }
 }
 
-// A window that is switched off may still have a length.
+// The length of a sliding window counts only if the window is switched on.
 void check_window(ConfigReader& reader, std::int64_t max_positions) {
   const bool is_off = !reader.boolean_or("use_sliding_window", true);
   const Json* const window = reader.find("sliding_window");
@@ -135,7 +136,7 @@ void read_moe_layers(ConfigReader& reader, ModelConfig& config) {
   config.dense_intermediate = has_dense ? dense : 0;
 }
 
-// Sizes of sliced experts: [num_layers][num_experts], or equal parts.
+// The sizes of sliced experts: [num_layers][num_experts], or equal parts of the whole.
 void read_slices(ConfigReader& reader, std::int64_t all, ModelConfig& config) {
   const Json* const sizes = reader.find("size_experts");
   if (sizes == nullptr) {
@@ -162,7 +163,7 @@ void read_slices(ConfigReader& reader, std::int64_t all, ModelConfig& config) {
   }
 }
 
-// One number for all layers, or one each.
+// One number for all layers, or one number for each layer.
 void read_routing_scale(ConfigReader& reader, ModelConfig& config) {
   config.routing_scale.assign(config.moe_layers.size(), 1.0f);
   const Json* const scale = config.family->is_sliced ? reader.find("score_scale_factor") : nullptr;
@@ -225,7 +226,7 @@ CollaborationConstraint read_constraint(const Json& lists, std::int32_t top_t,
   constraint.collaborators = {config.num_experts, constraint.top_t};
   for (std::int64_t e = 0; e < config.num_experts; ++e) {
     const auto& row = json_array(rows[static_cast<std::size_t>(e)], "an expert's list", place);
-    for (std::size_t i = 0; i < row.size(); ++i) {  // those that are not used must be experts, too
+    for (std::size_t i = 0; i < row.size(); ++i) {  // entries beyond top_t must be experts, too
       const auto id = json_integer(row[i], 0, config.num_experts - 1, "a collaborator", place);
       const auto rank = static_cast<std::int64_t>(i);
       if (rank < constraint.top_t) {
@@ -259,7 +260,7 @@ void read_constraints(ConfigReader& reader, ModelConfig& config) {
               reader.place(), top_t, largest.top_t);
 }
 
-// Checked here, so that the message names the file.
+// Checks the policies here, where messages can name the file.
 void check_policies(const ModelConfig& config, std::string_view place) {
   for (std::int64_t layer = 0; layer < config.num_moe_layers(); ++layer) {
     try {

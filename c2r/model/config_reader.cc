@@ -1,3 +1,4 @@
+// Reads single keys of config.json and reports keys that were not read.
 #include "c2r/model/config_reader.h"
 
 #include <algorithm>
@@ -8,8 +9,8 @@
 namespace c2r {
 namespace {
 
-// Where the model came from, how it was trained, and defaults of generating: nothing that a
-// forward pass reads.
+// Keys about the origin of the model, its training and the defaults of generation, which no forward
+// pass reads.
 constexpr std::string_view kIgnored[] = {"_name_or_path",
                                          "architectures",
                                          "attention_dropout",

@@ -1,4 +1,4 @@
-// Reads the keys of a config.json and keeps account of those that were not read.
+// Reads the keys of a config.json and records which keys were read.
 #pragma once
 
 #include <cstdint>
@@ -14,14 +14,18 @@ namespace c2r {
 
 class ConfigReader {
  public:
-  /// Both must outlive this object. @throws Error(kInvalidFile) if `json` is not an object
+  /// @param json,place must outlive this object
+  /// @throws Error(kInvalidFile) if `json` is not an object
   ConfigReader(const Json& json, std::string_view place);
 
   std::string_view place() const { return place_; }
 
-  /// The value of a key; null if it is absent or null. Counts as read.
+  /// Records the key as read.
+  /// @returns the value of a key; nullptr if it is absent or null
   const Json* find(std::string_view key);
 
+  /// The functions below read one key. Those with `_or` return `value` if the key is absent or
+  /// null.
   /// @throws Error(kInvalidFile) if the key is absent or the value is not in the range
   std::int64_t integer(std::string_view key, std::int64_t min, std::int64_t max);
   std::int64_t integer_or(std::string_view key, std::int64_t min, std::int64_t max,
@@ -30,11 +34,12 @@ class ConfigReader {
   bool boolean(std::string_view key);
   bool boolean_or(std::string_view key, bool value);
 
-  /// Checks that each key, where it is there and not null, has the one value that we can run.
+  /// Checks that each of these keys is absent or null or has the one value that is supported.
   /// @throws Error(kUnsupported), naming key and value
   void require(std::span<const RequiredValue> required);
 
-  /// Checks that every key was read or is ignored, or is null or false.
+  /// Checks that every key was read, is in `ignored` or in the list of keys without influence, or
+  /// is null or false.
   /// @throws Error(kUnsupported), naming the key
   void finish(std::span<const std::string_view> ignored);
 

@@ -1,3 +1,4 @@
+// Runs the layers of a decoder on a batch.
 #include "c2r/model/decoder.h"
 
 #include <algorithm>

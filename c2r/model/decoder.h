@@ -1,4 +1,4 @@
-// A decoder: embeddings, layers of attention and experts, logits. One for all families.
+// The decoder of all model families: embeddings, layers of attention and experts, logits.
 #pragma once
 
 #include <cstdint>
@@ -20,16 +20,17 @@ namespace c2r {
 /// New tokens of one sequence.
 struct SequenceSlice {
   KvCache* cache = nullptr;
-  std::span<const TokenId> tokens;  // at least one, each below vocab_size
+  std::span<const TokenId> tokens;  // at least one, each in [0, vocab_size)
 };
 
-/// Sees the routing of each MoE layer in turn; rows are the batch's tokens.
+/// Called with the routing of each MoE layer in turn. The rows are the tokens of the batch.
 using RoutingObserver = std::function<void(std::int64_t moe_layer, const Routing& routing)>;
 
 class Decoder {
  public:
   /// @param config,weights,pool must outlive this object
-  /// @param experts compute what tokens choose, and must outlive this object; null: this process
+  /// @param experts computes the routed experts and must outlive this object; null: this process
+  /// does
   Decoder(const ModelConfig& config, const ModelWeights& weights, Arithmetic arithmetic,
           ThreadPool& pool, RoutedExperts* experts = nullptr);
   Decoder(const Decoder&) = delete;
@@ -38,17 +39,22 @@ class Decoder {
   const ModelConfig& config() const { return config_; }
   Arithmetic arithmetic() const { return gemm_.arithmetic(); }
 
-  /// Appends the tokens to their caches; without any it does what expert-parallel ranks do together
-  /// all the same. A token's result depends on its sequence alone: the same
-  /// bits in any batch and however the sequence is cut into slices.
-  /// @returns [num_tokens of all slices, hidden], the normalized last states, valid until the next
-  ///          call
-  /// @throws Error(kInvalidArgument) if a token is out of range or a cache too small; no cache has
-  ///         changed then
+  /// Computes the new tokens of a batch and appends them to their caches. The result of a token
+  /// depends on its sequence alone: it is the same bits in any batch and for any division of the
+  /// sequence into slices. With experts on several ranks this is collective, and an empty batch
+  /// takes part, too.
+  /// @returns [num_tokens of all slices, hidden], the normalized last hidden states, valid until
+  ///          the next call
+  /// @throws Error(kInvalidArgument) if a token is out of range, or if a cache is missing, too
+  ///         small, in two slices, or made for another model or arithmetic; no cache has changed
+  ///         then
   MatrixView<const float> forward(std::span<const SequenceSlice> batch,
                                   const RoutingObserver& observer = {});
 
-  /// The logits of some last states. @param states [num_rows, hidden] @param out [num_rows, vocab]
+  /// Computes logits.
+  /// @param states [num_rows, hidden], rows that forward() returned
+  /// @param out [num_rows, vocab_size]
+  /// @throws Error(kInvalidArgument) if shapes do not agree
   void logits(MatrixView<const float> states, MatrixView<float> out);
 
  private:
@@ -64,7 +70,7 @@ class Decoder {
   Attention attention_;
   std::vector<Router> routers_;  // [num_moe_layers]
   Matrix<float> residual_;       // [num_tokens, hidden]
-  Matrix<float> normalized_;     // [num_tokens, hidden], what a block reads and then writes
+  Matrix<float> normalized_;     // [num_tokens, hidden], input and then output of a block
 };
 
 }  // namespace c2r

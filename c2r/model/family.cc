@@ -1,3 +1,4 @@
+// The table of model families, and of families that are known but not supported.
 #include "c2r/model/family.h"
 
 #include <algorithm>
@@ -21,7 +22,8 @@ constexpr RequiredValue kLlamaMoeRequired[] = {{"gate_type", "\"TopKBalancedNois
                                                {"gate_use_softmax", "true"},
                                                {"calculator_type", "\"UniversalCalculator\""},
                                                {"multiply_gate_scores", "true"}};
-// Training noise and balance, and the capacity of a calculator that is not ours.
+// Keys of noise and balance losses in training, and of the capacity of experts, which c2r does not
+// limit.
 constexpr std::string_view kLlamaMoeIgnored[] = {"gates",
                                                  "gate_add_noise",
                                                  "gate_balance_loss_weight",
@@ -46,7 +48,7 @@ constexpr Family kFamilies[] = {
      .norm_topk = NormTopk::kNever,
      .gate = GateKind::kTanhMlp,
      .is_sliced = true,
-     .default_rope_theta = "10000",  // what its published code has built in
+     .default_rope_theta = "10000",  // the constant in its published code
      .required = kLlamaMoeRequired,
      .ignored = kLlamaMoeIgnored,
      .gate_noise = "mlp.gate.weight_noise.weight"},
@@ -87,7 +89,7 @@ constexpr Family kFamilies[] = {
      .has_dense_layers = true},
 };
 
-// Families that people will try, and what is missing.
+// Families that are known, and the feature that each needs and c2r lacks.
 struct Missing {
   std::string_view model_type, reason;
 };

@@ -1,4 +1,4 @@
-// What differs between families of models, as data. docs/models.md says how to add one.
+// The differences between model families, as data. docs/models.md says how to add a family.
 #pragma once
 
 #include <span>
@@ -20,13 +20,13 @@ enum class QkNorm { kNone, kPerHead, kWholeWidth };
 /// Whether a token's weights are divided by their sum.
 enum class NormTopk { kNever, kAlways, kFromConfig };
 
-/// Names in the checkpoint, below "model.layers.N."; "{}" is the expert.
+/// Names of tensors in the checkpoint, after "model.layers.N."; "{}" stands for the expert.
 struct MoeTensorNames {
-  std::string_view gate, second_gate;  // the second of kTanhMlp only
+  std::string_view gate, second_gate;  // second_gate: for GateKind::kTanhMlp only
   std::string_view expert_gate, expert_up, expert_down;
 };
 
-/// A key of config.json and the one value, as JSON, that we can run.
+/// A key of config.json and its one supported value, as JSON.
 struct RequiredValue {
   std::string_view key, value;
 };
@@ -34,7 +34,7 @@ struct RequiredValue {
 struct Family {
   std::string_view model_type;  // in config.json
   std::string_view name;
-  // Keys of config.json that families spell differently.
+  // Keys of config.json whose names differ between families.
   std::string_view num_experts_key, top_k_key, intermediate_key;
   MoeTensorNames tensors;
   Scoring scoring = Scoring::kSoftmax;
@@ -42,20 +42,21 @@ struct Family {
   GateKind gate = GateKind::kLinear;
   QkNorm qk_norm = QkNorm::kNone;
   bool has_qkv_bias = false;
-  bool has_shared_expert = false;       // beside the routed ones, weighted by sigmoid(W x)
-  bool has_dense_layers = false;        // decoder_sparse_step and mlp_only_layers are read
-  bool is_sliced = false;               // intermediate_key is all experts' together; size_experts
-  std::string_view default_rope_theta;  // for a config without; empty: it must say
-  std::span<const RequiredValue> required;    // beside those of every family
+  bool has_shared_expert = false;       // in addition, weighted by sigmoid(W x)
+  bool has_dense_layers = false;        // whether decoder_sparse_step and mlp_only_layers are read
+  bool is_sliced = false;               // intermediate_key is the sum over experts; size_experts
+  std::string_view default_rope_theta;  // if the config has none; empty: the key is required
+  std::span<const RequiredValue> required;    // in addition to those of every family
   std::span<const std::string_view> ignored;  // keys without influence on results
-  // A tensor of training, as MoeTensorNames: not read, but it has a row for each expert.
+  // Name, as in MoeTensorNames, of a tensor that only training uses, with a row for each expert.
   std::string_view gate_noise;
 };
 
 std::span<const Family> families();
 
-/// @param place what names the model type, for the message
-/// @throws Error(kUnsupported), naming the type and the families there are
+/// @param place the file that has the model type, for the message
+/// @returns the family of a model type
+/// @throws Error(kUnsupported), naming the type and the supported families
 const Family& find_family(std::string_view model_type, std::string_view place);
 
 }  // namespace c2r

@@ -1,3 +1,4 @@
+// Opens the files of a model folder in order.
 #include "c2r/model/model.h"
 
 #include "c2r/core/error.h"

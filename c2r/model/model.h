@@ -1,4 +1,4 @@
-// A model folder, opened: config.json, the checkpoint, and the weights in it.
+// An opened model folder: its config.json, its checkpoint, and its weights.
 #pragma once
 
 #include <filesystem>
@@ -12,11 +12,12 @@
 
 namespace c2r {
 
-/// Opening maps the weights and reads none of them: pages come in as they are used, and the kernel
-/// may drop them again. Memory: the weights once, as page cache, and nothing else.
+/// Opening maps the weights without reading them: pages are read when they are used, and the kernel
+/// may drop them again. Memory: the weights once, as page cache.
 class Model {
  public:
-  /// @param plan a plan whose collaborator lists, if it has some, replace the config's; empty: none
+  /// @param plan the file of a plan whose collaborator lists, if any, replace those of the config;
+  ///        empty: no plan
   /// @throws Error(kInvalidFile), Error(kUnsupported), naming the file and the key or tensor
   explicit Model(const std::filesystem::path& folder, const std::filesystem::path& plan = {});
 
@@ -24,9 +25,9 @@ class Model {
   const ModelConfig& config() const { return *config_; }
   const ModelWeights& weights() const { return *weights_; }
   const Checkpoint& checkpoint() const { return *checkpoint_; }
-  /// The plan that the model was opened with. @returns null if there is none
+  /// @returns the plan that the model was opened with; null if there is none
   const Plan* plan() const { return plan_ ? &*plan_ : nullptr; }
-  /// Whether the plan's lists took the place of some in the config.
+  /// @returns whether lists of the plan replaced lists of the config
   bool has_replaced_lists() const { return has_replaced_lists_; }
 
  private:

@@ -1,3 +1,4 @@
+// Computes one MoE layer: the gate and the shared expert here, the routed experts in RoutedExperts.
 #include "c2r/model/moe_layer.h"
 
 #include <cmath>

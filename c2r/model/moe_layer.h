@@ -1,4 +1,4 @@
-// One MoE layer: gate and route, the chosen experts, the shared expert.
+// One MoE layer: gate, routing, routed experts, and shared expert.
 #pragma once
 
 #include "c2r/core/matrix.h"
@@ -9,17 +9,19 @@
 
 namespace c2r {
 
-/// Computes MoE layers and keeps the memory between calls: a row of the shared expert a token.
+/// Computes MoE layers. Memory, kept between calls: hidden + 1 floats for each token, if there is a
+/// shared expert.
 class MoeLayer {
  public:
-  /// @param gemm,experts must outlive this object. Gates are computed in f32, whatever the
-  /// arithmetic.
+  /// @param gemm,experts must outlive this object. Gates are computed in f32 with any arithmetic of
+  ///        `gemm`.
   MoeLayer(GroupedGemm& gemm, RoutedExperts& experts);
 
-  /// Adds to each row of `sum` what the `moe_layer`-th layer gives for the row of `x`, as
-  /// reference_moe() does: the routed experts, then the shared expert.
-  /// @param x [num_tokens, hidden], normalized @param sum [num_tokens, hidden], not `x`
-  /// @returns what was chosen
+  /// Adds the output of the `moe_layer`-th MoE layer for each row of `x` to the same row of `sum`,
+  /// as reference_moe() does: first the routed experts, then the shared expert.
+  /// @param x [num_tokens, hidden], normalized
+  /// @param sum [num_tokens, hidden], another matrix than `x`
+  /// @returns the routing of the tokens
   /// @throws Error(kInvalidArgument) if a logit is not finite
   Routing run(std::int64_t moe_layer, const MoeWeights& weights, const Router& router,
               MatrixView<const float> x, MatrixView<float> sum);
@@ -29,8 +31,8 @@ class MoeLayer {
 
   RoutedExperts* experts_;
   GroupedGemm exact_gemm_;
-  Matrix<float> shared_;       // [num_tokens, hidden], or none
-  Matrix<float> shared_gate_;  // [num_tokens, 1], or none
+  Matrix<float> shared_;       // [num_tokens, hidden], outputs of the shared expert, if any
+  Matrix<float> shared_gate_;  // [num_tokens, 1], its gate before the sigmoid, if any
 };
 
 }  // namespace c2r

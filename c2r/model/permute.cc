@@ -1,3 +1,4 @@
+// Rewrites the tensors and the config of a checkpoint for another order of the experts.
 #include "c2r/model/permute.h"
 
 #include <fmt/core.h>
@@ -18,9 +19,9 @@ namespace {
 
 using Order = std::vector<std::size_t>;  // new expert -> old expert
 
-// What changes in a checkpoint.
+// The tensors of a checkpoint that change.
 struct Changes {
-  std::map<std::string, std::string, std::less<>> sources;  // new tensor -> the old one it holds
+  std::map<std::string, std::string, std::less<>> sources;  // new name -> old name
   std::map<std::string, Order, std::less<>> row_orders;     // tensors with a row for each expert
 };
 
@@ -49,7 +50,7 @@ void add_layer(const ModelConfig& config, std::int32_t layer, const Order& order
           prefix + fmt::format(fmt::runtime(pattern), order[e]);
     }
   }
-  // The rows of the last matrix of the gate are the experts.
+  // The last matrix of the gate has one row for each expert.
   const bool has_second = config.family->gate == GateKind::kTanhMlp;
   changes.row_orders[prefix + std::string(has_second ? names.second_gate : names.gate)] = order;
   if (!config.family->gate_noise.empty()) {
@@ -57,7 +58,7 @@ void add_layer(const ModelConfig& config, std::int32_t layer, const Order& order
   }
 }
 
-// The lists of a plan, as config.json has them, take the place of those that it may have.
+// Replaces the collaborator lists of config.json by those of the plan.
 void use_lists_of(const Plan& plan, Json& json) {
   if (!plan.top_t) return;
   json["top_t"] = *plan.top_t;
@@ -67,7 +68,7 @@ void use_lists_of(const Plan& plan, Json& json) {
   }
 }
 
-// Sizes and collaborator lists follow their experts; collaborators get their new ids.
+// Reorders sizes and collaborator lists as their experts, and gives collaborators their new ids.
 void permute_config(const ModelConfig& config, std::span<const Order> orders, Json& json) {
   for (std::size_t l = 0; l < orders.size(); ++l) {
     const Order& order = orders[l];
@@ -96,7 +97,7 @@ void write_rows(const TensorView& view, const Order& order, AtomicFile& file) {
   for (const std::size_t row : order) file.write(view.bytes.subspan(row * row_bytes, row_bytes));
 }
 
-// Bytes of tensors that are written, and that there are.
+// The bytes of tensors written so far, and in all.
 struct BytesDone {
   Progress& progress;
   std::int64_t done = 0, total = 0;
@@ -131,13 +132,13 @@ void write_shard(const Checkpoint& checkpoint, const SafetensorsFile& shard, con
   write_safetensors(path, std::move(tensors), {shard.metadata().begin(), shard.metadata().end()});
 }
 
-// What is no file with tensors.
+// Copies the files that hold no tensors.
 void copy_other_files(const std::filesystem::path& from, const std::filesystem::path& to) {
   std::error_code error;
   for (std::filesystem::directory_iterator entry(from, error), end; !error && entry != end;
        entry.increment(error)) {
     const auto& path = entry->path();
-    std::error_code ignored;  // a link to nothing is no file
+    std::error_code ignored;  // a link without a target is skipped
     if (!entry->is_regular_file(ignored) || path.extension() == ".safetensors") continue;
     std::filesystem::copy_file(path, to / path.filename(), error);
     C2R_REQUIRE(!error, kInvalidFile, "cannot copy '{}': {}", path.string(), error.message());
@@ -146,14 +147,14 @@ void copy_other_files(const std::filesystem::path& from, const std::filesystem::
               error.message());
 }
 
-// A folder under construction, removed unless it was renamed to its place.
+// A temporary folder, which is removed unless it was renamed to its final path.
 class NewFolder {
  public:
   explicit NewFolder(std::filesystem::path path) : path_(std::move(path)) {
     if (path_.filename().empty()) path_ = path_.parent_path();  // "folder/"
     C2R_REQUIRE(!path_exists(path_), kInvalidArgument, "'{}' exists already", path_.string());
     std::error_code error;
-    do {  // false without an error: it is there
+    do {  // false without an error: the folder exists already
       temporary_ = temporary_beside(path_);
     } while (!std::filesystem::create_directory(temporary_, error) && !error);
     C2R_REQUIRE(!error, kInvalidFile, "cannot make the folder '{}': {}", path_.string(),
@@ -205,7 +206,7 @@ void permute_checkpoint(const Model& model, const Plan& plan, std::string_view p
   }
   copy_other_files(model.folder(), folder.path());
   write_text_file(folder.path() / "config.json", json_text(json, 1) + "\n");
-  (void)Model(folder.path());  // whatever was wrong with the old one would have been said
+  (void)Model(folder.path());  // checks the new model; the old one was checked when it was opened
   folder.commit();
 }
 

@@ -1,7 +1,7 @@
-// Rewriting a checkpoint so that its experts stand in the order of a placement.
+// Rewrites a checkpoint with its experts in the order of a placement.
 //
-// An engine that gives rank r the r-th part of the experts, in order, then has the plan's
-// placement without knowing of it: Megatron-Core, MegaBlocks, vLLM without EPLB.
+// Engines that give rank r the r-th contiguous part of the experts then have the placement of the
+// plan without support for plans: Megatron-Core, MegaBlocks, vLLM without EPLB.
 #pragma once
 
 #include <filesystem>
@@ -13,16 +13,17 @@
 
 namespace c2r {
 
-/// Writes the model to the new folder `output`, with expert `e` of the plan's slot `s` (counted
-/// over all ranks) as expert `s`: tensors of experts change names, rows of the gate, sizes and
-/// collaborator lists in config.json change places, everything else is copied. Lists of the plan,
-/// if it has some, become the config's. The new model computes the same as `model` with that plan;
-/// sums over a token's experts keep their order.
+/// Writes the model to the new folder `output`. The expert in slot `s` of the plan, counted over
+/// all ranks, becomes expert `s`: tensors of experts get new names; rows of the gate, and sizes and
+/// collaborator lists in config.json, get a new order; everything else is copied. If the plan has
+/// collaborator lists, they replace those of the config. The new model computes the same as `model`
+/// with that plan, and sums over a token's experts keep their order.
 ///
-/// @param place names the plan in messages
+/// @param place the file of the plan, for messages
 /// @param progress counts bytes of tensors
 /// @throws Error(kInvalidFile) if the plan is for another model, or if a layer has replicas;
-///         Error(kInvalidArgument) if `output` exists. Nothing is left at `output` then.
+///         Error(kInvalidArgument) if `output` exists. After an error there is nothing new at
+///         `output`.
 /// Cost: reads and writes every byte once; memory does not grow with the model.
 void permute_checkpoint(const Model& model, const Plan& plan, std::string_view place,
                         const std::filesystem::path& output, Progress& progress);

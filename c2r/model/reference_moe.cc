@@ -1,3 +1,4 @@
+// The MoE layer by its definition, value by value, with sums in double.
 #include "c2r/model/reference_moe.h"
 
 #include <algorithm>
@@ -38,7 +39,7 @@ Vector gate(const MoeWeights& w, const Vector& x) {
   return multiply(w.second_gate, logits);
 }
 
-// The best expert, and the best others among its candidates; ties go to the lower expert.
+// The best expert, then the best experts among its candidates; ties go to the lower id.
 std::vector<std::size_t> choose(const Vector& logits, const RoutingPolicy& policy) {
   std::vector<std::size_t> order(logits.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
@@ -56,7 +57,7 @@ std::vector<std::size_t> choose(const Vector& logits, const RoutingPolicy& polic
   return order;
 }
 
-// The weights of the chosen: softmax over all experts or over the chosen, as the policy says.
+// The weights of the chosen experts: softmax over all or over the chosen, depending on the policy.
 Vector weigh(const Vector& logits, const std::vector<std::size_t>& chosen,
              const RoutingPolicy& policy) {
   double all = 0, sum = 0;

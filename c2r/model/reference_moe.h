@@ -1,4 +1,4 @@
-// A whole MoE layer, naively, in one file: start here.
+// The reference of an MoE layer: the whole layer by its definition, in one file.
 #pragma once
 
 #include "c2r/core/matrix.h"
@@ -7,8 +7,8 @@
 
 namespace c2r {
 
-/// What the layer adds to each token: gate, choice, experts, weighted sum, shared expert; token by
-/// token, value by value, with sums in double. The decoder's layer is compared with this.
+/// Computes gate, choice, experts, weighted sum and shared expert token by token and value by
+/// value, with sums in double. Tests compare the layer of the decoder with this.
 /// @param x [num_tokens, hidden], normalized
 Matrix<float> reference_moe(const MoeWeights& weights, const RoutingPolicy& policy,
                             MatrixView<const float> x);

@@ -1,3 +1,4 @@
+// Finds all tensors of a decoder in a checkpoint by their names and shapes.
 #include "c2r/model/weights.h"
 
 #include <fmt/core.h>
@@ -98,8 +99,8 @@ ModelWeights find_weights(const ModelConfig& config, Checkpoint& checkpoint) {
   weights.output = config.has_tied_embeddings
                        ? weights.embeddings
                        : checkpoint.matrix("lm_head.weight", config.vocab_size, config.hidden);
-  // Old checkpoints store RoPE's frequencies, which follow from rope_theta; some store the output
-  // projection although it is tied.
+  // Old checkpoints store the frequencies of rotary positions, which follow from rope_theta. Some
+  // store the output projection although it is tied to the embeddings.
   std::vector<std::string_view> unused = {".rotary_emb.inv_freq"};
   if (!config.family->gate_noise.empty()) unused.push_back(config.family->gate_noise);
   if (config.has_tied_embeddings) unused.emplace_back("lm_head.weight");

@@ -1,4 +1,4 @@
-// The weights of a decoder, by the names of its family.
+// The weights of a decoder, found in a checkpoint by the tensor names of its family.
 #pragma once
 
 #include <optional>
@@ -14,34 +14,34 @@ struct AttentionWeights {
   RowsView q;                                 // [num_heads * head_dim, hidden]
   RowsView k, v;                              // [num_kv_heads * head_dim, hidden]
   RowsView o;                                 // [hidden, num_heads * head_dim]
-  std::vector<float> q_bias, k_bias, v_bias;  // empty without biases
-  std::vector<float> q_norm, k_norm;          // [head_dim], or of the whole width; empty without
+  std::vector<float> q_bias, k_bias, v_bias;  // empty if the family has no biases
+  std::vector<float> q_norm, k_norm;  // [head_dim] or [width of q or k]; empty without norms
 };
 
 struct MoeWeights {
   RowsView gate;         // [num_experts, hidden]
-  RowsView second_gate;  // [num_experts, num_experts]; no data unless GateKind::kTanhMlp
+  RowsView second_gate;  // [num_experts, num_experts]; empty unless GateKind::kTanhMlp
   std::vector<ExpertWeights> experts;   // [num_experts]
-  std::optional<ExpertWeights> shared;  // computes every token
+  std::optional<ExpertWeights> shared;  // the expert that computes every token
   RowsView shared_gate;                 // [1, hidden]
 };
 
 struct LayerWeights {
   std::vector<float> input_norm, post_attention_norm;  // [hidden]
   AttentionWeights attention;
-  std::optional<MoeWeights> moe;  // or
-  ExpertWeights dense;            // one MLP for every token
+  std::optional<MoeWeights> moe;  // of an MoE layer
+  ExpertWeights dense;            // the MLP of a layer without `moe`
 };
 
-/// Views into a checkpoint, which must outlive them.
+/// Views of a checkpoint, which must outlive them.
 struct ModelWeights {
   RowsView embeddings, output;    // [vocab_size, hidden]
   std::vector<float> final_norm;  // [hidden]
   std::vector<LayerWeights> layers;
 };
 
-/// Finds and checks every tensor of the model.
-/// @throws Error(kInvalidFile) if one is missing, has another type or shape, or is left over
+/// Finds and checks all tensors of the model.
+/// @throws Error(kInvalidFile) if a tensor is missing, has another type or shape, or is not used
 ModelWeights find_weights(const ModelConfig& config, Checkpoint& checkpoint);
 
 }  // namespace c2r
