@@ -1,3 +1,4 @@
+// Writes an Analysis as JSON, as a table and as heat maps.
 #include "c2r/report/analysis.h"
 
 #include <algorithm>
@@ -40,7 +41,7 @@ Json layer_json(const Analysis& analysis, std::size_t layer) {
   return json;
 }
 
-// The cells that a layer's row and the row of means have in common.
+// The cells that the row of a layer and the row of means have in common.
 std::vector<std::string> cells(const std::string& name, double imbalance, double busiest_share,
                                const std::optional<CollaboratorMetrics>& m) {
   std::vector<std::string> row = {name, fmt::format("{:.2f}", imbalance),

@@ -1,4 +1,4 @@
-// The result of `c2r analyze`, for programs and for people.
+// The result of `c2r analyze` as JSON for programs, and as tables and heat maps for people.
 #pragma once
 
 #include <string>
@@ -15,22 +15,25 @@ namespace c2r {
 struct Analysis {
   CollaborationStatistics statistics;
   ModelMetrics metrics;
-  std::vector<FanOutOfSplit> fan_out;  // empty where it cannot be known
+  std::vector<FanOutOfSplit> fan_out;  // empty if statistics do not determine it
 };
 
-/// Every number of the analysis, with the names of collaboration/metrics.h; keys and order are
-/// stable. Metrics that do not exist (an expert without collaborators) are null.
+/// @returns all numbers of the analysis, under the names of collaboration/metrics.h. The keys and
+///          their order are stable. A metric that is undefined, as for an expert without
+///          collaborators, is null.
 Json analysis_json(const Analysis& analysis);
 
-/// One line a layer and a line of means.
+/// @returns a table with one line for each layer and a line of means
 std::string analysis_table(const Analysis& analysis);
 
-/// The layer whose experts are most specialized; 0 if none has collaborators.
+/// @returns the layer whose experts are most specialized; 0 if no expert has collaborators
 std::int64_t most_specialized_layer(const ModelMetrics& metrics);
 
-/// Row e of the picture: how the choices made together with expert e split over the other experts,
-/// rows and columns in order_by_collaboration(). With a line that says so, and the order itself.
-/// @param max_cells rows and columns at most: of more experts, neighbours are averaged
+/// Draws a heat map with a legend and the order of the experts. Row e shows the shares of the other
+/// experts in the choices made together with expert e. Rows and columns are in the order of
+/// order_by_collaboration().
+/// @param max_cells the largest number of rows and columns; of more experts, neighbours are
+/// averaged
 std::string collaboration_heat_map(const CollaborationStatistics& statistics, std::int64_t layer,
                                    std::int64_t max_cells, bool has_color);
 

@@ -1,3 +1,4 @@
+// Averages a matrix to fewer cells and draws it with blocks or colours.
 #include "c2r/report/heat_map.h"
 
 #include <algorithm>
@@ -9,7 +10,7 @@
 namespace c2r {
 namespace {
 
-// A level in [0, num_levels): 0 for nothing to see, the last for `full` and more.
+// The level of a value in [0, num_levels): 0 is drawn blank, the last level is for `full` and more.
 std::size_t level_of(double value, double full, std::size_t num_levels) {
   const double last = static_cast<double>(num_levels - 1);
   return static_cast<std::size_t>(std::lround(std::clamp(value / full, 0.0, 1.0) * last));
@@ -21,7 +22,8 @@ std::string shaded_cell(double value, double full) {
 }
 
 std::string colored_cell(double value, double full) {
-  // From the terminal palette's near black over blue and magenta to yellow: dark is little.
+  // Colours of the terminal's palette from near black for small values over blue and magenta to
+  // yellow.
   static constexpr int kColors[] = {233, 17, 18, 54, 90, 126, 162, 198, 203, 208, 214, 220, 226};
   return fmt::format("\x1b[48;5;{}m  ", kColors[level_of(value, full, std::size(kColors))]);
 }

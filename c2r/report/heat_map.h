@@ -1,4 +1,4 @@
-// A matrix of shares as a picture in the terminal.
+// Draws a matrix of shares as a heat map for the terminal.
 #pragma once
 
 #include <string>
@@ -7,12 +7,16 @@
 
 namespace c2r {
 
-/// `values` [n, n] with at most `max_cells` rows and columns: each the mean of what falls into it.
+/// @param values [n, n]
+/// @returns a matrix with at most `max_cells` rows and columns, each element the mean of the
+///          elements that it stands for
 Matrix<double> average_cells(MatrixView<const double> values, std::int64_t max_cells);
 
-/// Draws `values` [n, n], one line a row and two characters a cell, from 0 (blank) to `full`
-/// (solid); larger values are solid too. Lines end in a newline and have no trailing blanks.
-/// @param has_color 256-colour escape codes; otherwise five shades of block characters
+/// Draws each row as a line, with two characters for each element: from blank for 0 to solid for
+/// `full` and more. Lines end in a newline and have no trailing blanks.
+/// @param values [n, n]
+/// @param has_color whether to use 256-colour escape codes instead of five shades of block
+/// characters
 /// @throws Error(kInvalidArgument) if `full` is not positive
 std::string render_heat_map(MatrixView<const double> values, double full, bool has_color);
 

@@ -1,3 +1,4 @@
+// Lays out tables with aligned columns.
 #include "c2r/report/table.h"
 
 #include <algorithm>

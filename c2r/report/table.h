@@ -1,4 +1,4 @@
-// Tables for people: columns aligned, numbers to the right.
+// Text tables with aligned columns.
 #pragma once
 
 #include <string>
@@ -6,9 +6,10 @@
 
 namespace c2r {
 
-/// Lays out rows of cells in columns two blanks apart. The first row is the header. A column is
-/// aligned to the right, but for the first, which names the row. Widths count code points, so
-/// that "%" and "±" take one place each. Lines end in a newline and have no trailing blanks.
+/// @param rows the first row is the header, the first cell of a row its name
+/// @returns the rows with columns two blanks apart. All columns but the first are aligned to the
+///          right. Widths count code points, so that "±" has the width 1. Lines end in a newline
+///          and have no trailing blanks.
 /// @throws Error(kInvalidArgument) if the rows have different numbers of cells
 std::string render_table(const std::vector<std::vector<std::string>>& rows);
 
