@@ -80,6 +80,12 @@ void BasicRowsView<Byte>::check_size(std::size_t size) const {
               "rows [{}, {}] of {} do not fill {} bytes", rows_, cols_, name_of(type_), size);
 }
 
+template <class Byte>
+void BasicRowsView<Byte>::refuse_access(std::int64_t r, std::size_t num_values) const {
+  C2R_THROW(kInvalidArgument, "row {} of {} values was asked for, but there are rows [{}, {}]", r,
+            num_values, rows_, cols_);
+}
+
 template class BasicRowsView<const std::byte>;
 template class BasicRowsView<std::byte>;
 

@@ -57,8 +57,8 @@ void from_f32(std::span<const float> from, ElementType type, std::byte* to);
 /// sum[i] += weight * element i of `from`, each operation rounded to f32. `from` is as in to_f32().
 void add_weighted(const std::byte* from, ElementType type, float weight, std::span<float> sum);
 
-/// Rows of elements in memory of somebody else: [rows, cols], row-major. `Byte` is std::byte or
-/// const std::byte. Valid no longer than the memory.
+/// Rows of elements, [rows, cols], row-major, in memory that another object owns. `Byte` is
+/// std::byte or const std::byte. Valid no longer than the memory.
 template <class Byte>
 class BasicRowsView {
  public:
@@ -90,7 +90,7 @@ class BasicRowsView {
   /// Elements from the begin of a row to that of the next.
   std::int64_t stride() const { return stride_; }
   std::int64_t row_bytes() const { return cols_ * element_bytes(type_); }
-  /// Of all elements, without what lies between rows.
+  /// @returns the bytes of all elements, without the gaps between rows
   std::int64_t num_bytes() const { return rows_ * row_bytes(); }
 
   Byte* row(std::int64_t r) const {
@@ -108,24 +108,31 @@ class BasicRowsView {
     return {data_, static_cast<std::size_t>(num_bytes())};
   }
 
-  /// As to_f32(). @param to [cols]
+  /// As to_f32(), add_weighted() and from_f32().
+  /// @param r in [0, rows)
+  /// @param to,sum,from [cols]
+  /// @throws Error(kInvalidArgument) if there is no such row, or it has another length
   void read_row(std::int64_t r, std::span<float> to) const {
-    C2R_ASSERT(std::ssize(to) == cols_);
+    check_access(r, to.size());
     to_f32(row(r), type_, to);
   }
-  /// As add_weighted(). @param sum [cols]
   void add_row_to(std::int64_t r, float weight, std::span<float> sum) const {
-    C2R_ASSERT(std::ssize(sum) == cols_);
+    check_access(r, sum.size());
     add_weighted(row(r), type_, weight, sum);
   }
-  /// As from_f32(). @param from [cols]
   void write_row(std::int64_t r, std::span<const float> from) const
       requires(!std::is_const_v<Byte>) {
-    C2R_ASSERT(std::ssize(from) == cols_);
+    check_access(r, from.size());
     from_f32(from, type_, row(r));
   }
 
  private:
+  void check_access(std::int64_t r, std::size_t num_values) const {
+    if (r < 0 || r >= rows_ || num_values != static_cast<std::size_t>(cols_)) {
+      refuse_access(r, num_values);
+    }
+  }
+  [[noreturn]] void refuse_access(std::int64_t r, std::size_t num_values) const;
   void check_size(std::size_t size) const;
 
   Byte* data_ = nullptr;

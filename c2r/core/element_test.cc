@@ -126,6 +126,20 @@ TEST(RowsView, ReadsAndWritesRowsThatLieApart) {
   EXPECT_EQ(row, std::vector<float>({13, 24}));
 }
 
+TEST(RowsView, ARowOutOfRangeOrOfAnotherLengthIsRefused) {
+  std::vector<std::byte> bytes(24);
+  const MutableRowsView rows(std::span(bytes), ElementType::kBf16, 3, 4);
+  std::vector<float> four(4), five(5);
+  EXPECT_EQ(error_of([&] {
+              for (const std::int64_t r : {0, 2, 3}) rows.read_row(r, four);
+            }),
+            "row 3 of 4 values was asked for, but there are rows [3, 4]");
+  EXPECT_EQ(error_of([&] { rows.add_row_to(-1, 1, four); }),
+            "row -1 of 4 values was asked for, but there are rows [3, 4]");
+  EXPECT_EQ(error_of([&] { rows.write_row(1, five); }),
+            "row 1 of 5 values was asked for, but there are rows [3, 4]");
+}
+
 TEST(RowsView, MustFillItsBytes) {
   std::vector<std::byte> bytes(24);
   const std::span<const std::byte> all = bytes;

@@ -10,20 +10,27 @@
 
 namespace c2r {
 
+/// @returns rows x cols
+/// @throws Error(kInvalidArgument) if one is negative, or the product does not fit 63 bits
+std::size_t num_elements(std::int64_t rows, std::int64_t cols);
+
+/// A dense row-major matrix, [rows, cols].
 template <class T>
 class Matrix {
  public:
   Matrix() = default;
+  /// @throws as num_elements()
   Matrix(std::int64_t rows, std::int64_t cols, T fill = T{})
-      : rows_(rows), cols_(cols), data_(static_cast<std::size_t>(rows * cols), fill) {}
+      : rows_(rows), cols_(cols), data_(num_elements(rows, cols), fill) {}
 
   std::int64_t rows() const { return rows_; }
   std::int64_t cols() const { return cols_; }
 
   /// Changes the shape. All elements are unspecified afterwards. Shrinking keeps the memory.
+  /// @throws as num_elements()
   void reshape(std::int64_t rows, std::int64_t cols) {
+    data_.resize(num_elements(rows, cols));
     rows_ = rows, cols_ = cols;
-    data_.resize(static_cast<std::size_t>(rows * cols));
   }
 
   T& operator()(std::int64_t r, std::int64_t c) { return data_[offset(r, c)]; }

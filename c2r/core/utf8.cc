@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "c2r/core/error.h"
+
 namespace c2r {
 namespace {
 
@@ -40,6 +42,7 @@ std::size_t ascii_words(std::string_view text) {
 }  // namespace
 
 Utf8Unit first_utf8_unit(std::string_view text) {
+  C2R_REQUIRE(!text.empty(), kInvalidArgument, "an empty text has no first character");
   const Lead lead = lead_of(static_cast<unsigned char>(text[0]));
   if (lead.num_bytes == 0) return {.num_bytes = 1, .kind = Utf8Kind::kBroken};
   for (std::size_t i = 1; i < lead.num_bytes; ++i) {

@@ -21,11 +21,11 @@ struct Utf8Unit {
   Utf8Kind kind = Utf8Kind::kBroken;
 };
 
-/// @param text not empty
 /// @returns the first character of `text`; if there is none, the longest sequence of bytes that
 ///          begins a character ("maximal subpart": Unicode 16, section 3.9, and the WHATWG decoder;
 ///          Python and Rust replace it by one U+FFFD, too). Surrogates and overlong forms are
 ///          broken.
+/// @throws Error(kInvalidArgument) if `text` is empty
 /// Cost: O(1).
 Utf8Unit first_utf8_unit(std::string_view text);
 

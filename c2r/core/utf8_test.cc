@@ -5,6 +5,8 @@
 
 #include <random>
 
+#include "c2r/core/testing.h"
+
 namespace c2r {
 namespace {
 
@@ -58,6 +60,11 @@ TEST(Utf8, ReplacesWhatTheStandardReplaces) {
   EXPECT_EQ(replace_broken_utf8("\xE1\x80\xE2\xF0\x91\x92\xF1\xBF\x41"), r + r + r + r + "A");
   EXPECT_EQ(replace_broken_utf8("caf\xC3"), "caf" + r);  // cut off
   EXPECT_EQ(replace_broken_utf8(""), "");
+}
+
+TEST(Utf8, AnEmptyTextHasNoFirstCharacter) {
+  EXPECT_EQ(testing::error_of([] { (void)first_utf8_unit(""); }),
+            "an empty text has no first character");
 }
 
 TEST(Utf8, IsValidWhereNothingIsReplaced) {
