@@ -32,6 +32,12 @@ bool CsvReader::next() {
   return true;
 }
 
+const std::string& CsvReader::field(std::size_t column) const {
+  C2R_REQUIRE(column < fields_.size(), kInvalidArgument,
+              "{}: column {} was asked for, but there are {}", place(), column, fields_.size());
+  return fields_[column];
+}
+
 std::int64_t CsvReader::integer(std::size_t column, std::int64_t min, std::int64_t max) const {
   const std::string& text = field(column);
   const auto value = parse_integer(text);

@@ -30,7 +30,8 @@ class CsvReader {
 
   /// @param column in [0, number of columns), as column() returns it
   /// @returns a field of the current row, without its quotes
-  const std::string& field(std::size_t column) const { return fields_[column]; }
+  /// @throws Error(kInvalidArgument) if there is no such column
+  const std::string& field(std::size_t column) const;
 
   /// @returns a field of the current row as an integer in [min, max]
   /// @throws Error(kInvalidFile) if it is anything else

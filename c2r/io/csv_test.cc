@@ -80,6 +80,11 @@ TEST(CsvReader, NamesAWrongColumnOrNumber) {
   EXPECT_EQ(error_of([&] { (void)csv.integer(1, 0, 6); }),
             "a.csv:2: b is 'x', but must be an integer in [0, 6]");
   EXPECT_NE(error_of([&] { (void)csv.integer(2, 0, 6); }), "no error");
+  EXPECT_EQ(csv.field(2), "99999999999999999999");
+  EXPECT_EQ(error_of([&] { (void)csv.field(3); }),
+            "a.csv:2: column 3 was asked for, but there are 3");
+  EXPECT_EQ(error_of([&] { (void)csv.integer(3, 0, 6); }),
+            "a.csv:2: column 3 was asked for, but there are 3");
 }
 
 }  // namespace

@@ -152,8 +152,12 @@ AtomicFile::~AtomicFile() {
   ::unlink(temporary_.c_str());
 }
 
+void AtomicFile::check_open() const {
+  C2R_REQUIRE(fd_ >= 0, kInvalidArgument, "'{}' was committed already", path_.string());
+}
+
 void AtomicFile::write(std::span<const std::byte> bytes) {
-  C2R_ASSERT(fd_ >= 0);
+  check_open();
   while (!bytes.empty()) {
     const ssize_t written = ::write(fd_, bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR) continue;
@@ -165,7 +169,7 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
 }
 
 void AtomicFile::commit() {
-  C2R_ASSERT(fd_ >= 0);
+  check_open();
   C2R_REQUIRE(::fsync(fd_) == 0 && ::rename(temporary_.c_str(), place_.c_str()) == 0, kInvalidFile,
               "cannot write '{}': {}", path_.string(), last_system_error());
   ::close(std::exchange(fd_, -1));

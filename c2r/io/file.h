@@ -55,7 +55,8 @@ class AtomicFile {
   AtomicFile& operator=(const AtomicFile&) = delete;
   ~AtomicFile();
 
-  /// @throws Error(kInvalidFile) if the disk is full or failing
+  /// @throws Error(kInvalidFile) if the disk is full or failing, Error(kInvalidArgument) after
+  ///         commit()
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
 
@@ -63,10 +64,12 @@ class AtomicFile {
   std::int64_t num_bytes() const { return num_bytes_; }
 
   /// Flushes to the disk and renames to the final path, replacing what was there.
-  /// @throws Error(kInvalidFile) if the system cannot
+  /// @throws as write()
   void commit();
 
  private:
+  void check_open() const;
+
   std::filesystem::path path_, place_, temporary_;
   int fd_ = -1;
   std::int64_t num_bytes_ = 0;

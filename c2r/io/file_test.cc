@@ -53,6 +53,9 @@ TEST(AtomicFile, AppearsWhenCommitted) {
   file.commit();
   EXPECT_EQ(read_text_file(path), "one two");
   EXPECT_EQ(num_files(path.parent_path()), 1);
+  const std::string message = fmt::format("'{}' was committed already", path.string());
+  EXPECT_EQ(error_of([&] { file.write("three"); }), message);
+  EXPECT_EQ(error_of([&] { file.commit(); }), message);
 }
 
 TEST(AtomicFile, LeavesNothingBehindWhenNotCommitted) {

@@ -153,9 +153,18 @@ class HeaderParser {
   std::size_t at_ = 0;
 };
 
+void check_element(const NpyView& array, std::int64_t i) {
+  C2R_REQUIRE(0 <= i && i < array.num_elements(), kInvalidArgument,
+              "element {} was asked for of an array of {}", i, array.num_elements());
+}
+
+[[noreturn]] void refuse_dtype(const NpyView& array, std::string_view wanted) {
+  C2R_THROW(kInvalidArgument, "an array of {} was read as one of {}", dtype_name(array.dtype),
+            wanted);
+}
+
 template <class T>
 T load(const NpyView& array, std::int64_t i) {
-  C2R_ASSERT(0 <= i && i < array.num_elements());
   T value;
   std::memcpy(&value, array.bytes.data() + i * std::int64_t{sizeof(T)}, sizeof(T));
   return value;
@@ -210,6 +219,7 @@ bool is_integer(Dtype dtype) {
 }
 
 std::int64_t integer_at(const NpyView& array, std::int64_t i) {
+  check_element(array, i);
   switch (array.dtype) {
     case Dtype::kU8:
       return load<std::uint8_t>(array, i);
@@ -221,18 +231,19 @@ std::int64_t integer_at(const NpyView& array, std::int64_t i) {
       return load<std::int16_t>(array, i);
     case Dtype::kI32:
       return load<std::int32_t>(array, i);
-    default:
-      C2R_ASSERT(array.dtype == Dtype::kI64);
+    case Dtype::kI64:
       return load<std::int64_t>(array, i);
+    default:
+      refuse_dtype(array, "integers");
   }
 }
 
 float float_at(const NpyView& array, std::int64_t i) {
+  check_element(array, i);
   if (const auto type = element_type_of(array.dtype)) {
-    C2R_ASSERT(0 <= i && i < array.num_elements());
     return load_element(array.bytes.data(), *type, i);
   }
-  C2R_ASSERT(array.dtype == Dtype::kF64);
+  if (array.dtype != Dtype::kF64) refuse_dtype(array, "floats");
   return static_cast<float>(load<double>(array, i));
 }
 

@@ -47,13 +47,15 @@ class NpyFile {
   NpyView array_;  // of bytes_, which stay where they are when this object is moved
 };
 
-/// Whether the dtype is read by integer_at().
+/// @returns whether integer_at() reads the dtype
 bool is_integer(Dtype dtype);
 
-/// Element `i`, counted row-major, of an array of integers. @throws nothing: check the dtype first
+/// @returns element `i`, counted row-major, of an array of integers
+/// @throws Error(kInvalidArgument) if there is no such element, or the dtype is not is_integer()
 std::int64_t integer_at(const NpyView& array, std::int64_t i);
 
-/// Element `i` of an array of f2, f4 or f8, rounded to float.
+/// @returns element `i` of an array of f2, f4 or f8, rounded to float
+/// @throws Error(kInvalidArgument) if there is no such element, or the dtype is another
 float float_at(const NpyView& array, std::int64_t i);
 
 }  // namespace c2r

@@ -123,6 +123,23 @@ TEST(NpyFile, StaysValidWhenMoved) {
   EXPECT_EQ(integer_at(second.array(), 2), 3);
 }
 
+TEST(Npy, ElementsThatAreNotThereAreRefused) {
+  const std::string ids = npy(header_of("<u2", "(2,)"), std::string("\1\0\2\0", 4));
+  const NpyView array = parse_npy(std::as_bytes(std::span(ids)), "a.npy");
+  EXPECT_EQ(error_of([&] {
+              for (const std::int64_t i : {0, 1, 2}) (void)integer_at(array, i);
+            }),
+            "element 2 was asked for of an array of 2");
+  EXPECT_EQ(error_of([&] { (void)float_at(array, -1); }),
+            "element -1 was asked for of an array of 2");
+  EXPECT_EQ(error_of([&] { (void)float_at(array, 1); }),
+            "an array of U16 was read as one of floats");
+  const std::string weights = npy(header_of("<f4", "(1,)"), std::string(4, '\0'));
+  EXPECT_EQ(
+      error_of([&] { (void)integer_at(parse_npy(std::as_bytes(std::span(weights)), "a.npy"), 0); }),
+      "an array of F32 was read as one of integers");
+}
+
 TEST(NpyOnRealData, ReadsCollaborationMatrices) {
   const auto path = real_data("c2r-official/llama_moe_3_5b_2_8_base_i64.npy");
   C2R_SKIP_WITHOUT(path);

@@ -154,7 +154,10 @@ void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWr
   for (const TensorToWrite& tensor : tensors) {
     C2R_REQUIRE(!header.contains(tensor.name), kInvalidArgument, "{}: two tensors are called '{}'",
                 path.string(), tensor.name);
-    const std::int64_t end = offset + tensor_bytes(tensor.shape, tensor.dtype).value();
+    const auto num_bytes = tensor_bytes(tensor.shape, tensor.dtype);
+    C2R_REQUIRE(num_bytes.has_value(), kInvalidArgument, "{}: tensor '{}' cannot have the shape {}",
+                path.string(), tensor.name, shape_text(tensor.shape));
+    const std::int64_t end = offset + *num_bytes;
     header[tensor.name] = {{"dtype", dtype_name(tensor.dtype)},
                            {"shape", tensor.shape},
                            {"data_offsets", {offset, end}}};

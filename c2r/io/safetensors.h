@@ -96,8 +96,8 @@ TensorToWrite tensor_of(std::string name, std::vector<std::int64_t> shape,
 /// Writes a safetensors file through AtomicFile. Tensors are stored in the order given, but wider
 /// dtypes first, so that every tensor is aligned to its dtype. The same arguments give the same
 /// bytes. Invalid UTF-8 in a name or in the metadata becomes U+FFFD.
-/// @throws Error(kInvalidArgument) if two tensors have one name, or `write` appends another number
-///         of bytes; Error(kInvalidFile) if the file cannot be written
+/// @throws Error(kInvalidArgument) if two tensors have one name, a shape is impossible, or `write`
+///         appends another number of bytes; Error(kInvalidFile) if the file cannot be written
 void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWrite> tensors,
                        const std::map<std::string, std::string>& metadata);
 

@@ -110,6 +110,17 @@ TEST(Safetensors, AccessorsSayWhatTheFileHasInstead) {
   EXPECT_EQ(error_of([&] { (void)file.metadata_at("x"); }), name + ": the metadata has no 'x'");
 }
 
+TEST(Safetensors, RefusesToWriteAnImpossibleShape) {
+  const auto path = temporary_path("test.safetensors");
+  const auto nothing = [](AtomicFile&) {};
+  EXPECT_EQ(error_of([&] {
+              write_safetensors(
+                  path, {{"a", Dtype::kU8, {0}, nothing}, {"b", Dtype::kU8, {2, -1}, nothing}}, {});
+            }),
+            path.string() + ": tensor 'b' cannot have the shape [2, any]");
+  EXPECT_FALSE(std::filesystem::exists(path));
+}
+
 TEST(Safetensors, RefusesToReadMisalignedElements) {
   const auto path = safetensors_of(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
                                    R"("b":{"dtype":"I32","shape":[1],"data_offsets":[1,5]}})",
