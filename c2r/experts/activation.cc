@@ -12,6 +12,8 @@
 #include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 
+#include "c2r/core/error.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace c2r::HWY_NAMESPACE {
 
@@ -82,6 +84,8 @@ HWY_EXPORT(silu_multiply_all);
 HWY_EXPORT(softmax_all);
 
 void silu_multiply(std::span<float> gate, std::span<const float> up) {
+  C2R_REQUIRE(gate.size() == up.size(), kInvalidArgument,
+              "{} gate values cannot be multiplied by {} values", gate.size(), up.size());
   HWY_DYNAMIC_DISPATCH(silu_multiply_all)(gate.data(), up.data(), gate.size());
 }
 

@@ -8,10 +8,37 @@
 #include "c2r/experts/activation.h"
 
 namespace c2r {
+namespace {
+
+void check_expert_rows(const ExpertRows& group) {
+  C2R_REQUIRE(group.expert != nullptr, kInvalidArgument, "{} rows have no expert",
+              group.out.rows());
+  const auto& [gate, up, down] = *group.expert;
+  C2R_REQUIRE(down.cols() == gate.rows(), kInvalidArgument,
+              "an expert's gate has {} outputs, but its down projection {} inputs", gate.rows(),
+              down.cols());
+  C2R_REQUIRE(up.rows() == gate.rows() && up.cols() == gate.cols(), kInvalidArgument,
+              "an expert's gate is [{}, {}], but its up projection [{}, {}]", gate.rows(),
+              gate.cols(), up.rows(), up.cols());
+  const std::int64_t num_rows =
+      group.row_index.empty() ? group.x.rows() : std::ssize(group.row_index);
+  C2R_REQUIRE(num_rows == group.out.rows() && group.x.cols() == gate.cols() &&
+                  group.out.cols() == down.rows(),
+              kInvalidArgument,
+              "an expert of hidden size {} cannot compute rows [{}, {}] into rows [{}, {}]",
+              gate.cols(), num_rows, group.x.cols(), group.out.rows(), group.out.cols());
+  for (const std::int32_t row : group.row_index) {
+    C2R_REQUIRE(0 <= row && row < group.x.rows(), kInvalidArgument,
+                "a row index names row {}, but x has {} rows", row, group.x.rows());
+  }
+}
+
+}  // namespace
 
 void ExpertMlps::run(std::span<const ExpertRows> groups) {
   std::int64_t num_values = 0;
   for (const ExpertRows& group : groups) {
+    check_expert_rows(group);
     num_values += group.out.rows() * group.expert->intermediate();
   }
   if (std::ssize(gate_) < num_values) {
@@ -22,9 +49,6 @@ void ExpertMlps::run(std::span<const ExpertRows> groups) {
   std::vector<GemmGroup> inner, outer;
   std::int64_t offset = 0;
   for (const auto& [expert, x, out, row_index] : groups) {
-    C2R_REQUIRE(expert->down.cols() == expert->intermediate(), kInvalidArgument,
-                "an expert's gate has {} outputs, but its down projection {} inputs",
-                expert->intermediate(), expert->down.cols());
     const MatrixView gate(gate_.data() + offset, out.rows(), expert->intermediate());
     const MatrixView up(up_.data() + offset, out.rows(), expert->intermediate());
     inner.push_back({.x = x, .row_index = row_index, .weight = expert->gate, .out = gate});
@@ -53,7 +77,9 @@ void run_experts_reference(std::span<const ExpertRows> groups) {
     for (std::size_t i = 0; i < x.size(); ++i) sum += double{weights[i]} * double{x[i]};
     return sum;
   };
-  for (const auto& [expert, x, out, row_index] : groups) {
+  for (const ExpertRows& group : groups) {
+    check_expert_rows(group);
+    const auto& [expert, x, out, row_index] = group;
     std::vector<float> inner(static_cast<std::size_t>(expert->intermediate()));
     for (std::int64_t row = 0; row < out.rows(); ++row) {
       const auto input = x.row(row_index.empty() ? row : row_index[static_cast<std::size_t>(row)]);

@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "c2r/core/error.h"
 #include "c2r/experts/grouped_gemm.h"
 
 namespace c2r {
@@ -48,6 +49,8 @@ class ExpertMlps {
 /// sum += weight * out, as the outputs of a token's experts are added.
 /// @throws Error(kInvalidArgument) if `out` and `sum` differ in size
 inline void add_weighted(std::span<const float> out, float weight, std::span<float> sum) {
+  C2R_REQUIRE(out.size() == sum.size(), kInvalidArgument, "{} outputs cannot be added to {} sums",
+              out.size(), sum.size());
   for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += weight * out[i];
 }
 

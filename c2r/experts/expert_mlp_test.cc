@@ -152,19 +152,45 @@ TEST(ExpertMlps, NoRowsAreNoWork) {
   ExpertMlps(gemm).run({});
 }
 
-TEST(ExpertMlps, AnExpertWhosePartsDoNotFitIsRefused) {
+// The groups' second one is wrong.
+TEST(ExpertMlps, GroupsThatDoNotFitTheirExpertAreRefused) {
   std::mt19937 rng(1);
-  Experts made = random_experts(2, 8, 8, ElementType::kF32, rng);
-  made.experts[0].down = made.experts[1].down;
-  const Matrix<float> x(1, 8);
-  Matrix<float> out(1, 8);
-  ThreadPool pool(1);
-  GroupedGemm gemm(Arithmetic::kF32, pool);
-  const ExpertRows group{made.experts.data(), x, out};
-  EXPECT_EQ(error_of([&] {
-              ExpertMlps(gemm).run({&group, 1});
-            }),
+  const Experts made = random_experts(3, 8, 8, ElementType::kF32, rng);
+  const Matrix<float> x(2, 8), wide(2, 9);
+  Matrix<float> out(2, 8), long_out(3, 8);
+  const auto message = [&](const ExpertRows& second) {
+    const ExpertRows groups[] = {{made.experts.data(), x, out}, second};
+    ThreadPool pool(1);
+    GroupedGemm gemm(Arithmetic::kF32, pool);
+    const std::string error = error_of([&] { ExpertMlps(gemm).run(groups); });
+    EXPECT_EQ(error_of([&] { run_experts_reference(groups); }), error);
+    return error;
+  };
+  ExpertWeights broken = made.experts[0];
+  broken.down = made.experts[1].down;
+  EXPECT_EQ(message({&broken, x, out}),
             "an expert's gate has 8 outputs, but its down projection 9 inputs");
+  broken = made.experts[0];
+  broken.up = made.experts[2].up;
+  EXPECT_EQ(message({&broken, x, out}),
+            "an expert's gate is [8, 8], but its up projection [10, 8]");
+  EXPECT_EQ(message({nullptr, x, out}), "2 rows have no expert");
+  EXPECT_EQ(message({&made.experts[1], wide, out}),
+            "an expert of hidden size 8 cannot compute rows [2, 9] into rows [2, 8]");
+  EXPECT_EQ(message({&made.experts[1], x, long_out}),
+            "an expert of hidden size 8 cannot compute rows [2, 8] into rows [3, 8]");
+  const std::vector<std::int32_t> three = {0, 1, 1}, beyond = {1, 2};
+  EXPECT_EQ(message({&made.experts[1], x, out, three}),
+            "an expert of hidden size 8 cannot compute rows [3, 8] into rows [2, 8]");
+  EXPECT_EQ(message({&made.experts[1], x, out, beyond}),
+            "a row index names row 2, but x has 2 rows");
+}
+
+TEST(ExpertMlps, ValuesOfDifferentLengthsAreRefused) {
+  std::vector<float> three(3), four(4);
+  EXPECT_EQ(error_of([&] { silu_multiply(four, three); }),
+            "4 gate values cannot be multiplied by 3 values");
+  EXPECT_EQ(error_of([&] { add_weighted(three, 1, four); }), "3 outputs cannot be added to 4 sums");
 }
 
 }  // namespace
