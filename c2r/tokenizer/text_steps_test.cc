@@ -105,6 +105,18 @@ TEST(NormalForm, ComposesAndLeavesTheRest) {
   EXPECT_EQ(out, "fi 1\u20442");
 }
 
+TEST(NormalForm, TextThatIsNotUtf8IsRefused) {
+  std::string out;
+  EXPECT_EQ(error_of([&] { append_normalized("ab\xff", NormalForm::kNfc, out); }),
+            "the text '\\xff' is not valid UTF-8");
+  EXPECT_EQ(error_of([] { (void)ends_with_word("ab\xff"); }),
+            "the text '\\xff' is not valid UTF-8");
+  EXPECT_EQ(error_of([] { (void)leading_space_bytes("  \xc3"); }),
+            "the text '\\xc3' is not valid UTF-8");
+  EXPECT_EQ(error_of([] { (void)replace_all("text", "", "x"); }),
+            "the empty text cannot be replaced by 'x'");
+}
+
 TEST(NormalForm, MatchesThePlainWay) {
   const char* const parts[] = {
       "a",      "é", "e",      "\u0301", "\u0323", "\u0302", "\u1100", "\u1161", "\u11a8", "각",

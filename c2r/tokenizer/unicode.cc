@@ -9,6 +9,7 @@
 #include <new>
 
 #include "c2r/core/error.h"
+#include "c2r/core/shown.h"
 #include "c2r/core/utf8.h"
 
 namespace c2r {
@@ -22,9 +23,11 @@ struct Character {
 
 Character first_character(std::string_view text) {
   Character character;
-  character.num_bytes = static_cast<std::size_t>(
+  const utf8proc_ssize_t num_bytes =
       utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-                       static_cast<utf8proc_ssize_t>(text.size()), &character.code_point));
+                       static_cast<utf8proc_ssize_t>(text.size()), &character.code_point);
+  C2R_REQUIRE(num_bytes > 0, kInvalidArgument, "the text '{}' is not valid UTF-8", shown(text));
+  character.num_bytes = static_cast<std::size_t>(num_bytes);
   return character;
 }
 
@@ -123,6 +126,8 @@ void append_normalized(std::string_view text, NormalForm form, std::string& out)
 }
 
 std::string replace_all(std::string_view text, std::string_view from, std::string_view to) {
+  C2R_REQUIRE(!from.empty(), kInvalidArgument, "the empty text cannot be replaced by '{}'",
+              shown(to));
   std::string out;
   out.reserve(text.size());
   for (std::size_t at = 0;;) {
