@@ -79,8 +79,15 @@ KvCache::KvCache(const ModelConfig& config, Arithmetic arithmetic, std::int64_t 
   values_.resize(bytes);
 }
 
+bool KvCache::is_for(const ModelConfig& config) const {
+  const std::int64_t num_bytes = head_begin(config.num_layers, 0) * element_bytes(type_);
+  return num_kv_heads_ == config.num_kv_heads && head_dim_ == config.head_dim &&
+         std::ssize(keys_) == num_bytes;
+}
+
 void KvCache::truncate(std::int64_t num_tokens) {
-  C2R_ASSERT(0 <= num_tokens && num_tokens <= num_tokens_);
+  C2R_REQUIRE(0 <= num_tokens && num_tokens <= num_tokens_, kInvalidArgument,
+              "a cache of {} tokens cannot be cut to {}", num_tokens_, num_tokens);
   num_tokens_ = num_tokens;
 }
 

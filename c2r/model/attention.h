@@ -29,6 +29,8 @@ class KvCache {
   /// @throws as check_length()
   KvCache(const ModelConfig& config, Arithmetic arithmetic, std::int64_t capacity);
 
+  /// @returns whether the cache is for models of these dimensions
+  bool is_for(const ModelConfig& config) const;
   std::int64_t capacity() const { return capacity_; }
   /// @returns the number of tokens in the cache, which is the position of the next token
   std::int64_t num_tokens() const { return num_tokens_; }

@@ -316,6 +316,8 @@ bool apply_plan(const Plan& plan, std::string_view place, ModelConfig& config) {
 }
 
 RoutingPolicy routing_policy(const ModelConfig& config, std::int64_t moe_layer) {
+  C2R_REQUIRE(0 <= moe_layer && moe_layer < config.num_moe_layers(), kInvalidArgument,
+              "there is no MoE layer {} in a model with {}", moe_layer, config.num_moe_layers());
   RoutingPolicy policy{.scoring = config.family->scoring,
                        .top_k = config.top_k,
                        .norm_topk_prob = config.norm_topk_prob,

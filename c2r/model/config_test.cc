@@ -78,6 +78,17 @@ TEST(Config, ARopeOfTransformers5IsTheSame) {
   EXPECT_EQ(parse_config(json, "config.json").rope_theta, 5e5);
 }
 
+TEST(Config, ALayerThatIsNotThereHasNoPolicy) {
+  ModelConfig config;
+  config.family = &families()[0];
+  config.moe_layers = {0, 2};
+  config.routing_scale = {1, 1};
+  EXPECT_EQ(error_of([&] {
+              for (const std::int64_t layer : {0, 1, 2}) (void)routing_policy(config, layer);
+            }),
+            "there is no MoE layer 2 in a model with 2");
+}
+
 TEST(Config, UnknownKeysAreRefusedUnlessTheyAreOff) {
   Json json = qwen2();
   json["shiny_new_norm"] = nullptr;

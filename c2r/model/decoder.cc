@@ -17,13 +17,21 @@ std::vector<Router> make_routers(const ModelConfig& config) {
 }
 
 void check_batch(std::span<const SequenceSlice> batch, const ModelConfig& config) {
+  std::vector<const KvCache*> caches;
   for (const auto& [cache, tokens] : batch) {
+    C2R_REQUIRE(cache != nullptr && cache->is_for(config), kInvalidArgument,
+                "sequence {} of the batch has {}", caches.size(),
+                cache == nullptr ? "no cache" : "the cache of another model");
+    caches.push_back(cache);
     C2R_REQUIRE(!tokens.empty(), kInvalidArgument, "a sequence of the batch has no new token");
     C2R_REQUIRE(cache->num_tokens() + std::ssize(tokens) <= cache->capacity(), kInvalidArgument,
                 "{} new tokens do not fit a cache with {} of {} in use", tokens.size(),
                 cache->num_tokens(), cache->capacity());
     check_tokens(tokens, config);
   }
+  std::ranges::sort(caches);
+  C2R_REQUIRE(std::ranges::adjacent_find(caches) == caches.end(), kInvalidArgument,
+              "two sequences of the batch have the same cache");
 }
 
 void add(std::span<const float> from, std::span<float> to) {

@@ -46,8 +46,7 @@ class Decoder {
   /// @returns [num_tokens of all slices, hidden], the normalized last hidden states, valid until
   ///          the next call
   /// @throws Error(kInvalidArgument) if a token is out of range, or if a cache is missing, too
-  ///         small, in two slices, or made for another model or arithmetic; no cache has changed
-  ///         then
+  ///         small, in two slices, or made for another model; no cache has changed then
   MatrixView<const float> forward(std::span<const SequenceSlice> batch,
                                   const RoutingObserver& observer = {});
 

@@ -103,6 +103,32 @@ TEST_P(Golden, LogitsAreThoseOfTheOtherImplementation) {
   }
 }
 
+// The second sequence of each batch is wrong; the first one's cache must not change.
+TEST_P(Golden, ABatchWithAWrongSequenceIsRefused) {
+  Decoder decoder = this->decoder();
+  ModelConfig shallow = config_;
+  --shallow.num_layers;
+  KvCache cache(config_, Arithmetic::kF32, 128), small(config_, Arithmetic::kF32, 2);
+  KvCache of_another(shallow, Arithmetic::kF32, 128), other(config_, Arithmetic::kF32, 128);
+  const Tokens two = {TokenId{1}, TokenId{2}}, three = {TokenId{1}, TokenId{2}, TokenId{3}};
+  const Tokens wrong = {TokenId{1}, TokenId{-1}};
+  const auto error = [&](KvCache* second, const Tokens& tokens) {
+    const SequenceSlice batch[] = {{&cache, two}, {second, tokens}};
+    const std::string message = testing::error_of([&] { (void)decoder.forward(batch); });
+    EXPECT_EQ(cache.num_tokens(), 0);
+    return message;
+  };
+  EXPECT_EQ(error(nullptr, two), "sequence 1 of the batch has no cache");
+  EXPECT_EQ(error(&of_another, two), "sequence 1 of the batch has the cache of another model");
+  EXPECT_EQ(error(&cache, two), "two sequences of the batch have the same cache");
+  EXPECT_EQ(error(&small, three), "3 new tokens do not fit a cache with 0 of 2 in use");
+  EXPECT_EQ(error(&other, {}), "a sequence of the batch has no new token");
+  EXPECT_EQ(error(&other, wrong),
+            fmt::format("token -1 is not in the vocabulary of {}", config_.vocab_size));
+  EXPECT_EQ(testing::error_of([&] { cache.truncate(1); }),
+            "a cache of 0 tokens cannot be cut to 1");
+}
+
 TEST_P(Golden, GreedyTextIsIdentical) {
   Decoder decoder = this->decoder();
   KvCache cache(config_, Arithmetic::kF32, 128);

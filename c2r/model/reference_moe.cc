@@ -12,7 +12,7 @@ namespace {
 using Vector = std::vector<double>;
 
 Vector multiply(const RowsView& w, const Vector& x) {
-  Vector out(static_cast<std::size_t>(w.rows()));
+  Vector out(static_cast<std::size_t>(w.rows()));  // read_row() checks the size of x
   std::vector<float> row(x.size());
   for (std::size_t o = 0; o < out.size(); ++o) {
     w.read_row(static_cast<std::int64_t>(o), row);
