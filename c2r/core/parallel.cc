@@ -1,4 +1,4 @@
-// Runs independent tasks on threads: ThreadPool and parallel_for().
+// A pool of threads that take tasks in order from one counter.
 #include "c2r/core/parallel.h"
 
 #include <sched.h>
@@ -45,7 +45,7 @@ class Tasks {
     }
   }
 
-  /// Once no thread works on them any more.
+  /// To be called when no thread works on the tasks any more.
   void rethrow() const {
     if (error_) std::rethrow_exception(error_);
   }
@@ -157,7 +157,7 @@ void ThreadPool::run(std::int64_t num_tasks, const Body& body) {
   tasks.work(0);
   {
     std::unique_lock lock(state_->mutex);
-    state_->tasks = nullptr;  // who has not woken up by now is not waited for
+    state_->tasks = nullptr;  // helpers that have not joined yet are skipped
     state_->is_done.wait(lock, [&] { return state_->num_joined == 0; });
   }
   tasks.rethrow();

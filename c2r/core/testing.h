@@ -1,4 +1,4 @@
-// What tests of several modules share. Not installed, not part of the library.
+// Helpers that tests of several modules share. Not installed and not part of the library.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -34,7 +34,7 @@ inline const std::filesystem::path& temporary_folder() {
   return folder.path;
 }
 
-/// A file name of this test's own, in a folder of its own.
+/// @returns a path in a folder that belongs to the running test alone
 inline std::filesystem::path temporary_path(const std::string& name) {
   const auto* const test = ::testing::UnitTest::GetInstance()->current_test_info();
   std::string folder = std::string(test->test_suite_name()) + "." + test->name();
@@ -44,7 +44,8 @@ inline std::filesystem::path temporary_path(const std::string& name) {
   return path;
 }
 
-/// A file of this test's own with `text` in it.
+/// Writes `text` to a file of the running test.
+/// @returns its path
 inline std::filesystem::path text_file(const std::string& name, std::string_view text) {
   auto path = temporary_path(name);
   std::ofstream out(path, std::ios::binary);
@@ -53,7 +54,7 @@ inline std::filesystem::path text_file(const std::string& name, std::string_view
   return path;
 }
 
-/// As temporary_path(), in a folder that holds nothing else, whatever an earlier run left there.
+/// As temporary_path(), but removes first what an earlier run may have left in the folder.
 inline std::filesystem::path path_in_empty_folder(const std::string& name) {
   auto path = temporary_path(name);
   std::filesystem::remove_all(path.parent_path());
@@ -65,7 +66,7 @@ inline std::int64_t num_files(const std::filesystem::path& folder) {
   return std::distance(std::filesystem::directory_iterator(folder), {});
 }
 
-/// The message of the Error that `call` throws, or "no error".
+/// @returns the message of the Error that `call` throws, or "no error"
 template <class Call>
 std::string error_of(const Call& call) {
   try {
@@ -76,7 +77,7 @@ std::string error_of(const Call& call) {
   return "no error";
 }
 
-/// Lets this process have no more than `limit` of a resource, until it is destroyed.
+/// Limits a resource of this process to `limit` until it is destroyed.
 class ResourceLimit {
  public:
   ResourceLimit(__rlimit_resource resource, rlim_t limit) : resource_(resource) {
@@ -93,9 +94,9 @@ class ResourceLimit {
   rlimit before_{};
 };
 
-/// Lets this process start a few threads more and then none, until it is destroyed: their stacks
-/// are large, and there is address space for four. What is left over is plenty for anything else.
-/// Not with sanitizers, which need all addresses.
+/// Limits the number of threads that this process can start to a few until it is destroyed: their
+/// stacks are large, and there is address space for four. The rest of the address space is plenty
+/// for other memory. Does not work with sanitizers, which need all addresses.
 class RoomForFewThreads {
  public:
   RoomForFewThreads()
@@ -128,7 +129,7 @@ class RoomForFewThreads {
   pthread_attr_t before_{};
 };
 
-/// A file of the real data, for a suite named ...OnRealData.
+/// @returns the path of a file of the real data, for a test suite named ...OnRealData
 inline std::filesystem::path real_data(const std::string& name) {
   return std::filesystem::path(C2R_DATA_DIR) / name;
 }

@@ -1,9 +1,9 @@
-// The experts of one layer of real models, with random weights, beside what the machine can do:
-// bf16 products by oneDNN on a large square (where it is installed) and reading memory.
+// Times the experts of one layer in the shapes of real models, with random weights, and the bounds
+// of the machine: large products by oneDNN, where it is installed, and reading memory.
 //
-// flop/s counts 6 hidden intermediate per row. weight_bytes/s counts the weights of experts that
-// have rows, once; what is read again for further blocks of rows is left out. Weights of some
-// hundred MB are used in turn, so they come from memory, not from a cache.
+// flop/s counts 6 x hidden x intermediate FLOPs for each row. weight_bytes/s counts the weights of
+// experts with rows once, without repeated reads for further blocks of rows. The benchmark cycles
+// through weights of some hundred MB, so they come from memory, not from a cache.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -34,7 +34,7 @@ constexpr std::int64_t num_weights(const Problem& p) {
   return p.num_experts * 3 * p.hidden * p.intermediate;
 }
 
-// bf16 numbers of magnitude 2^-7 to 2^-6 with random signs and digits, enough for any problem.
+// Random bf16 weights of magnitude 2^-7 to 2^-6, as many as the largest problem needs.
 const std::vector<std::uint16_t>& random_weights() {
   static const std::vector<std::uint16_t> weights = [] {
     const auto size = std::ranges::max(kProblems | std::views::transform(num_weights));
@@ -87,7 +87,7 @@ struct Layer {
   std::int64_t weight_bytes = 0;
 };
 
-// The first row of the first busy expert, against the reference.
+// Compares the first row of the first expert with rows with the reference.
 bool is_right(const Layer& layer) {
   const auto busy =
       std::ranges::find_if(layer.groups, [](const ExpertRows& g) { return g.x.rows() > 0; });
@@ -123,7 +123,7 @@ BENCHMARK(BM_Experts)
     ->ArgsProduct({{0, 1, 2}, {1, 8, 512}})
     ->UseRealTime();
 
-// Asks for what comes two pages later: processors by themselves foresee reads within a page only.
+// Prefetches two pages ahead, because hardware prefetchers stop at the end of a page.
 std::uint64_t sum_from_memory(std::span<const std::uint64_t> part) {
   constexpr std::size_t kLine = 8, kAhead = 1024;
   std::uint64_t sum = 0;
@@ -134,7 +134,7 @@ std::uint64_t sum_from_memory(std::span<const std::uint64_t> part) {
   return sum;
 }
 
-// The bound of decoding: every processor sums its part of 512 MiB.
+// The bound of decoding: each processor reads and sums its part of 512 MiB.
 void BM_MemoryRead(benchmark::State& state) {
   const std::vector<std::uint64_t> memory(std::size_t{64} << 20, 1);
   ThreadPool pool(default_num_threads());
@@ -155,8 +155,8 @@ void BM_MemoryRead(benchmark::State& state) {
 BENCHMARK(BM_MemoryRead)->UseRealTime();
 
 #ifdef C2R_HAVE_ONEDNN
-// The bound of prompts: weights packed as oneDNN likes them, f32 out, [m, 4096, 4096]. bf16 needs a
-// processor that has it; where there is none, f32 is the bound of both.
+// The bound of prompts: products [m, 4096, 4096] by oneDNN, with weights in its packed format and
+// f32 outputs. On processors without bf16 instructions, f32 is the bound of both types.
 void BM_OneDnn(benchmark::State& state, dnnl::memory::data_type type) {
   using dnnl::memory;
   const std::int64_t n = 4096, m = state.range(0);
@@ -172,7 +172,8 @@ void BM_OneDnn(benchmark::State& state, dnnl::memory::data_type type) {
     return state.SetLabel("oneDNN cannot do this on this processor");
   }
   const dnnl::matmul multiply(problem);
-  // Zeros would multiply as fast, but heat less: every number is 1 + 2^-7, so every sum is known.
+  // Zeros would be multiplied as fast, but with less power. All numbers are 1 + 2^-7, so each sum
+  // is known.
   const auto filled = [&](const memory::desc& d) {
     memory made(d, engine);
     if (type == memory::data_type::bf16) {

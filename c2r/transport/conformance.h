@@ -1,4 +1,4 @@
-// What every transport must do. Each transport's own test file instantiates this suite.
+// The test suite that every transport must pass. The test file of each transport instantiates it.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -23,8 +23,9 @@ namespace c2r {
 
 struct TransportCase {
   std::string name;             // of the test: letters, digits and underscores
-  std::int32_t num_ranks_here;  // that run in this process: all of them, or 1 under mpirun
-  // Calls `body` once per rank here, with transports of this timeout; rethrows what a body threw.
+  std::int32_t num_ranks_here;  // the ranks of this process: all ranks, or 1 under mpirun
+  // Calls `body` once for each rank of this process, with transports of this timeout, and rethrows
+  // the exception of a body.
   std::function<void(std::chrono::milliseconds timeout,
                      const std::function<void(Transport&)>& body)>
       run;
@@ -34,7 +35,7 @@ struct TransportCase {
 
 class TransportConformance : public ::testing::TestWithParam<TransportCase> {
  protected:
-  // For what succeeds; long, because the machine may be busy.
+  // For tests in which no wait times out; long, because the machine may be busy.
   static void run(const std::function<void(Transport&)>& body) {
     std::atomic<std::int32_t> num_ranks_done = 0;
     GetParam().run(std::chrono::seconds(60), [&](Transport& t) {
@@ -45,7 +46,7 @@ class TransportConformance : public ::testing::TestWithParam<TransportCase> {
     EXPECT_EQ(num_ranks_done, GetParam().num_ranks_here);
   }
 
-  // The messages with which the ranks here fail, if all of them do.
+  // The messages with which the ranks of this process fail, if all of them do.
   static std::vector<std::string> failures(const std::function<void(Transport&)>& body) {
     std::mutex mutex;
     std::vector<std::string> messages;
@@ -67,8 +68,8 @@ class TransportConformance : public ::testing::TestWithParam<TransportCase> {
 
 using Bytes = std::vector<std::byte>;
 
-// `size` bytes that name their sender, receiver, exchange and position, so that no mix-up passes by
-// coincidence.
+// `size` bytes that encode their sender, receiver, exchange and position, so that no two parts are
+// equal by coincidence.
 inline Bytes marked(std::int64_t src, std::int64_t dst, std::int64_t exchange, std::int64_t size) {
   Bytes bytes(static_cast<std::size_t>(size));
   const std::size_t seed = static_cast<std::size_t>(src * 131 + dst * 31 + exchange * 17 + 1);
@@ -133,13 +134,13 @@ TEST_P(TransportConformance, FinishesWhilePolledWithoutWaiting) {
     while (!marked.exchange().done()) std::this_thread::yield();
     marked.check();
     EXPECT_TRUE(marked.exchange().done());
-    marked.exchange().wait();  // of what is done returns at once
+    marked.exchange().wait();  // returns at once, because the exchange is done
   });
 }
 
 TEST_P(TransportConformance, KeepsExchangesInFlightApart) {
   run([](Transport& t) {
-    // Small and large ones alternate, since many libraries carry them in different ways.
+    // Small and large parts alternate, because many libraries send them in different ways.
     std::vector<std::unique_ptr<MarkedExchange>> in_flight;
     for (std::int64_t id = 0; id < 24; ++id) {
       const auto size = [id](std::int64_t src, std::int64_t dst) {
@@ -173,7 +174,7 @@ TEST_P(TransportConformance, MatchesPartsBetweenTwoRanksInTheirOrder) {
 
 TEST_P(TransportConformance, CarriesPartsOfManyMegabytes) {
   run([](Transport& t) {
-    // Over every limit of a transport's own messages, and a multiple of none.
+    // Larger than the limits of all transports for one message, and a multiple of none of them.
     const auto size = [&](std::int64_t src, std::int64_t dst) {
       return dst == (src + 1) % t.ep_size() ? 20'000'007 + src : 0;
     };
@@ -274,10 +275,10 @@ TEST_P(TransportConformance, RefusesARankThatDoesNotExist) {
   });
 }
 
-// What follows fails, and does so on every rank.
+// In the tests below every rank must fail.
 
 TEST_P(TransportConformance, FailsEverywhereWhenSizesDisagree) {
-  const std::size_t piece = std::size_t{8} << 20;  // where MPI cuts
+  const std::size_t piece = std::size_t{8} << 20;  // the size of one message of the MPI transport
   struct Case {
     std::size_t num_sent, num_expected;
   };
@@ -326,7 +327,7 @@ TEST_P(TransportConformance, FailsEverywhereWhenLabelsDisagree) {
 
 TEST_P(TransportConformance, NamesALatePeer) {
   failures([](Transport& t) {
-    // Nobody sends anything: rank 0 waits for the last rank, the others for rank 0.
+    // No rank sends: rank 0 waits for the last rank, and the other ranks wait for rank 0.
     Bytes received(64);
     const RankId awaited{index(t.rank()) == 0 ? t.ep_size() - 1 : 0};
     const std::vector<Incoming> recv{{awaited, received}};
@@ -362,12 +363,12 @@ TEST_P(TransportConformance, LeavesTheMemoryOfAnExchangeThatWasGivenUp) {
     const std::vector<Outgoing> send{{RankId{0}, sent}};
     if (t.rank() == RankId{t.ep_size() - 1}) sending = t.start(send, {}, "given up");
     if (t.rank() == RankId{0}) {
-      // What the last rank sends, sooner or later, must not land in freed memory.
+      // The part of the last rank must not be written to freed memory when it arrives.
       Bytes received(1000);
       const std::vector<Incoming> recv{{RankId{t.ep_size() - 1}, received}};
       (void)t.start({}, recv, "given up");
     }
-    barrier(t, "layer 3 dispatch");  // which rank 0 can start no more
+    barrier(t, "layer 3 dispatch");  // fails, because rank 0 cannot start it any more
   });
 }
 

@@ -1,4 +1,5 @@
-// How an exchange and a group of ranks in one process grow with the number of ranks.
+// Measures how the times of an exchange and of a group in one process grow with the number of
+// ranks.
 #include <benchmark/benchmark.h>
 
 #include <vector>
@@ -10,7 +11,8 @@
 namespace c2r {
 namespace {
 
-// A group that starts, meets once and ends: a thread a rank, a channel a pair.
+// Starts a group, meets in one barrier and ends it: one thread for each rank, one channel for each
+// pair.
 void BM_RunInProcess(benchmark::State& state) {
   const auto ep_size = std::int32_t(state.range(0));
   for (auto _ : state) run_in_process(ep_size, [](Transport& t) { barrier(t, "all are there"); });
@@ -20,8 +22,8 @@ void BM_RunInProcess(benchmark::State& state) {
 }
 BENCHMARK(BM_RunInProcess)->ArgName("ep_size")->RangeMultiplier(2)->Range(1, 64)->UseRealTime();
 
-// 64 exchanges of 4 KiB between all pairs, in a group that is there already; the time of the group
-// itself, above, is included.
+// 64 exchanges of 4 KiB between all pairs. The time to start the group, measured above, is
+// included.
 void BM_AllToAll(benchmark::State& state) {
   const auto ep_size = std::int32_t(state.range(0));
   constexpr std::size_t kPartBytes = 4096;
