@@ -128,7 +128,8 @@ TEST(RowsView, ReadsAndWritesRowsThatLieApart) {
 
 TEST(RowsView, ARowOutOfRangeOrOfAnotherLengthIsRefused) {
   std::vector<std::byte> bytes(24);
-  const MutableRowsView rows(std::span(bytes), ElementType::kBf16, 3, 4);
+  const std::span<std::byte> all = bytes;
+  const MutableRowsView rows(all, ElementType::kBf16, 3, 4);
   std::vector<float> four(4), five(5);
   EXPECT_EQ(error_of([&] {
               for (const std::int64_t r : {0, 2, 3}) rows.read_row(r, four);

@@ -16,6 +16,25 @@ namespace {
 // caches.
 constexpr std::int64_t kQueriesPerTask = 32;
 
+void check_segments(std::span<const Segment> segments, std::int64_t layer, std::int64_t num_rows,
+                    const ModelConfig& config) {
+  C2R_REQUIRE(0 <= layer && layer < config.num_layers, kInvalidArgument,
+              "there is no layer {} in a model with {}", layer, config.num_layers);
+  for (std::size_t s = 0; s < segments.size(); ++s) {
+    const auto& [cache, first_row, num_tokens] = segments[s];
+    C2R_REQUIRE(cache != nullptr && cache->is_for(config), kInvalidArgument,
+                "segment {} has no cache of this model", s);
+    C2R_REQUIRE(
+        0 <= first_row && 0 <= num_tokens && num_tokens <= num_rows - first_row &&
+            num_tokens <= cache->capacity() - cache->num_tokens(),
+        kInvalidArgument,
+        "segment {} has rows [{}, {} + {}), but there are {} rows, and {} of {} positions of "
+        "its cache are free",
+        s, first_row, first_row, num_tokens, num_rows, cache->capacity() - cache->num_tokens(),
+        cache->capacity());
+  }
+}
+
 // Rotary position embedding (RoFormer, arXiv 2104.09864): the pair (i, i + head_dim / 2) of a head
 // is rotated by the angle position / theta^(2 i / head_dim). Hugging Face checkpoints pair elements
 // so.
@@ -46,6 +65,8 @@ void rotate(std::span<float> head, const Rotation& rotation) {
 }  // namespace
 
 void rms_norm(std::span<float> x, std::span<const float> weight, float eps) {
+  C2R_REQUIRE(x.size() == weight.size(), kInvalidArgument,
+              "{} values cannot be normalized with {} weights", x.size(), weight.size());
   double squares = 0;
   for (const float v : x) squares += double{v} * double{v};
   const auto scale =
@@ -213,6 +234,7 @@ void Attention::attend(const HeadTask& task, std::int64_t layer, Scratch& scratc
 
 void Attention::run(const AttentionWeights& weights, std::int64_t layer,
                     std::span<const Segment> segments, MatrixView<float> x) {
+  check_segments(segments, layer, x.rows(), config_);
   const MatrixView<const float> inputs(x.data(), x.rows(), x.cols());
   q_.reshape(x.rows(), weights.q.rows());
   k_.reshape(x.rows(), weights.k.rows());

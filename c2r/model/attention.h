@@ -72,6 +72,8 @@ class Attention {
   /// itself. The keys and values of the new tokens are stored in the caches, whose num_tokens()
   /// stays as it is, so that the next layer begins at the same position.
   /// @param x [num_rows, hidden], the normalized inputs; overwritten with the outputs
+  /// @throws Error(kInvalidArgument) if a segment does not fit `x` or its cache, or shapes do not
+  ///         agree
   void run(const AttentionWeights& weights, std::int64_t layer, std::span<const Segment> segments,
            MatrixView<float> x);
 
@@ -88,7 +90,8 @@ class Attention {
   std::vector<std::unique_ptr<Scratch>> scratch_;  // [num_threads]
 };
 
-/// out = x / sqrt(mean(x^2) + eps) * weight, in place.
+/// Root mean square normalization in place: x = x / sqrt(mean(x^2) + eps) * weight.
+/// @throws Error(kInvalidArgument) if `x` and `weight` differ in size
 void rms_norm(std::span<float> x, std::span<const float> weight, float eps);
 
 }  // namespace c2r

@@ -129,6 +129,32 @@ TEST_P(Golden, ABatchWithAWrongSequenceIsRefused) {
             "a cache of 0 tokens cannot be cut to 1");
 }
 
+TEST_P(Golden, AttentionRefusesSegmentsThatDoNotFit) {
+  GroupedGemm gemm(Arithmetic::kF32, pool_);
+  Attention attention(config_, gemm);
+  KvCache cache(config_, Arithmetic::kF32, 128), small(config_, Arithmetic::kF32, 2);
+  Matrix<float> x(4, config_.hidden);
+  const auto error = [&](const Segment& second, std::int64_t layer = 0) {
+    const Segment segments[] = {{&cache, 0, 1}, second};
+    return testing::error_of(
+        [&] { attention.run(model_.weights().layers[0].attention, layer, segments, x); });
+  };
+  EXPECT_EQ(error({nullptr, 1, 3}), "segment 1 has no cache of this model");
+  EXPECT_EQ(
+      error({&small, 1, 3}),
+      "segment 1 has rows [1, 1 + 3), but there are 4 rows, and 2 of 2 positions of its cache "
+      "are free");
+  EXPECT_EQ(
+      error({&small, 3, 2}),
+      "segment 1 has rows [3, 3 + 2), but there are 4 rows, and 2 of 2 positions of its cache "
+      "are free");
+  EXPECT_EQ(error({&small, 1, 1}, config_.num_layers),
+            fmt::format("there is no layer {0} in a model with {0}", config_.num_layers));
+  std::vector<float> three(3), four(4);
+  EXPECT_EQ(testing::error_of([&] { rms_norm(four, three, 1e-5F); }),
+            "4 values cannot be normalized with 3 weights");
+}
+
 TEST_P(Golden, GreedyTextIsIdentical) {
   Decoder decoder = this->decoder();
   KvCache cache(config_, Arithmetic::kF32, 128);
