@@ -14,6 +14,12 @@ constexpr RankId kRoot{0};
 
 }  // namespace
 
+void check_whole_values(std::size_t num_bytes, std::size_t value_bytes) {
+  C2R_REQUIRE(num_bytes % value_bytes == 0, kTransport,
+              "{} bytes were received where values of {} bytes are expected", num_bytes,
+              value_bytes);
+}
+
 void all_reduce(Transport& transport, std::span<std::int64_t> values, Reduction reduction,
                 std::string label) {
   const auto all = all_gather<std::int64_t>(transport, values, std::move(label));

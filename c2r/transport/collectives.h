@@ -1,4 +1,4 @@
-// Small collectives over any Transport: every rank of the group calls them, in the same order.
+// Small collectives over any Transport. Every rank of the group calls them, in the same order.
 #pragma once
 
 #include <cstddef>
@@ -15,13 +15,14 @@
 
 namespace c2r {
 
-/// What each rank gave, as the rows of [ep_size, mine.size()], which is the same size on every
-/// rank. Ends with every rank, so it is a barrier, too.
+/// Collective: every rank calls it, with the same number of values. It is a barrier, too, because
+/// no rank returns before all ranks have called it.
 ///
-/// Every rank sends its values to every other: ep_size - 1 messages. That is one latency, and
-/// whoever waits, waits for the rank that is missing itself, where a tree would make it wait for a
-/// rank that waits for another. For a few values, not for gradients.
+/// Cost: ep_size - 1 messages from each rank, and one latency. Every rank sends its values to every
+/// other rank, so an error names the rank that is missing; in a tree it would name a rank that
+/// itself waits for another. Meant for a few values, not for gradients.
 ///
+/// @returns the values of all ranks, [ep_size, mine.size()]
 /// @throws as Exchange::wait()
 template <class T>
 Matrix<T> all_gather(Transport& transport, std::span<const T> mine, std::string label) {
@@ -39,41 +40,52 @@ Matrix<T> all_gather(Transport& transport, std::span<const T> mine, std::string 
 
 enum class Reduction { kSum, kMax };
 
-/// Replaces each value by its sum or maximum over all ranks. "Did anybody fail?" is the maximum of
-/// a 0 or 1. `values` has the same length on every rank.
+/// Replaces each value by its sum or maximum over all ranks. The maximum of a 0 or 1 tells whether
+/// any rank has failed. Collective: every rank calls it, with the same number of values.
 ///
-/// Cost, @throws: as all_gather()
+/// Cost: as all_gather().
+/// @throws as all_gather()
 void all_reduce(Transport& transport, std::span<std::int64_t> values, Reduction reduction,
                 std::string label);
 
-/// Returns when every rank has called it. ep_size - 1 messages of 1 byte.
+/// Returns when every rank has called it. Collective.
+/// Cost: ep_size - 1 messages of 1 byte from each rank.
 /// @throws as Exchange::wait()
 void barrier(Transport& transport, std::string label);
 
-/// Rank 0 gives each rank its part, of any size. @returns this rank's
-/// @param parts [ep_size] on rank 0; elsewhere ignored
-/// @throws Error(kInvalidArgument) on rank 0 if there is not one part for each rank
-/// Cost: two exchanges, of 8 bytes and of the part, from rank 0 to each.
-/// @throws as Exchange::wait()
+/// Rank 0 sends each rank its part, which may have any size. Collective.
+/// @param parts [ep_size] on rank 0; ignored on the other ranks
+/// @returns the part of this rank
+/// @throws Error(kInvalidArgument) on rank 0 if there is not one part for each rank, and as
+///         Exchange::wait()
+/// Cost: two exchanges from rank 0 to each rank: 8 bytes, and the part.
 std::vector<std::byte> scatter_bytes(Transport& transport,
                                      std::span<const std::vector<std::byte>> parts,
                                      const std::string& label);
 
-/// The reverse. @returns on rank 0 what each rank gave [ep_size], elsewhere nothing
+/// The reverse of scatter_bytes(): each rank sends its part to rank 0. Collective.
+/// @returns on rank 0 the parts of all ranks, [ep_size]; nothing on the other ranks
+/// Cost: two exchanges from each rank to rank 0: 8 bytes, and the part.
+/// @throws as Exchange::wait()
 std::vector<std::vector<std::byte>> gather_bytes(Transport& transport,
                                                  std::span<const std::byte> part,
                                                  const std::string& label);
 
-/// Bytes of another rank as the values that they were.
+/// @throws Error(kTransport) if `num_bytes` is no multiple of `value_bytes`
+void check_whole_values(std::size_t num_bytes, std::size_t value_bytes);
+
+/// Reads bytes that another rank has sent as values of type T.
+/// @throws Error(kTransport) if the bytes are not a whole number of values
 template <class T>
 std::vector<T> values_of(std::span<const std::byte> bytes) {
   static_assert(std::is_trivially_copyable_v<T>);
+  check_whole_values(bytes.size(), sizeof(T));
   std::vector<T> values(bytes.size() / sizeof(T));
   if (!values.empty()) std::memcpy(values.data(), bytes.data(), values.size() * sizeof(T));
   return values;
 }
 
-/// The same for values. A rank of another byte order or another T is not our peer.
+/// As scatter_bytes() and gather_bytes(), with parts of values. All ranks have the same byte order.
 template <class T>
 std::vector<T> scatter(Transport& transport, std::span<const std::vector<T>> parts,
                        const std::string& label) {

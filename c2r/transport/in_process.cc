@@ -24,10 +24,10 @@ class InProcessExchange;
 struct Monitor {
   std::mutex mutex;
   std::condition_variable changed;
-  std::string failure;  // of another rank; empty while there is none
+  std::string failure;  // of another rank; empty as long as no rank has failed
 };
 
-// A part in a channel: `idx` is its place in its exchange's list.
+// A part in a channel. `idx` is its position in the list of its exchange.
 struct SendPost {
   InProcessExchange* owner;
   std::size_t idx;
@@ -63,7 +63,7 @@ class Group {
     return channels_[index(src) * monitors_.size() + index(dst)];
   }
 
-  // Rank `rank` ended with `failure`, which `what` describes. The first one is kept.
+  // Records that rank `rank` ended with `failure`, which `what` describes. Only the first is kept.
   void fail(RankId rank, std::exception_ptr failure, const std::string& what) {
     {
       const std::lock_guard lock(mutex_);
@@ -100,9 +100,9 @@ class InProcessExchange final : public Exchange {
  private:
   // Both need the monitor's mutex.
   std::vector<OpenPart> open_parts() const;
-  bool is_done();  // throws if it never will be
+  bool is_done();  // throws if a part has failed
 
-  // Pairs what is started at both ends of a channel; needs the channel's mutex.
+  // Copies the parts that both ranks of a channel have started. The caller holds its mutex.
   static void match(Channel& channel);
   void finish(std::size_t idx, std::string mismatch);
   [[noreturn]] void fail(const std::string& what);
@@ -138,7 +138,7 @@ void InProcessExchange::post(std::span<const Outgoing> send, std::span<const Inc
   }
   num_open_ = std::size_t(std::ranges::count(is_open_, true));
 
-  // From the first post on, other threads finish parts.
+  // Once the first part is in a channel, other threads may change is_open_.
   const std::vector<bool> is_on_the_wire = is_open_;
   for (std::size_t idx = 0; idx < recv.size(); ++idx) {
     if (!is_on_the_wire[idx]) continue;
@@ -185,9 +185,9 @@ void InProcessExchange::finish(std::size_t idx, std::string mismatch) {
   --num_open_;
   last_move_ = StandstillTimer::Clock::now();
   if (mismatch_.empty()) mismatch_ = std::move(mismatch);
-  // Not for each part: a rank that waits for 64 would wake 64 times.
+  // Only the last part notifies: a rank that waits for 64 parts would wake 64 times otherwise.
   if (num_open_ == 0 || !mismatch_.empty()) monitor.changed.notify_all();
-  // Once the mutex is free, the owner may destroy this exchange.
+  // As soon as the mutex is free, the owner may destroy this exchange.
 }
 
 InProcessExchange::~InProcessExchange() {
@@ -273,7 +273,7 @@ class InProcessTransport final : public Transport {
   Group& group_;
   const RankId rank_;
   Traffic sent_;
-  std::string failure_;  // why nothing can be started any more; empty while it can
+  std::string failure_;  // why no exchange can be started any more; empty as long as one can
 };
 
 void run_rank(Group& group, RankId rank, const std::function<void(Transport&)>& body) {

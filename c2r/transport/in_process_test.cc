@@ -97,6 +97,13 @@ TEST(Scatter, RefusesMoreOrFewerPartsThanRanks) {
   EXPECT_EQ(error(4), "rank 0: deal: rank 0 has parts for 4 ranks, but there are 3");
 }
 
+TEST(ValuesOf, RefusesBytesThatAreNoWholeValues) {
+  const std::vector<std::byte> bytes(7);
+  EXPECT_EQ(values_of<std::int16_t>(std::span(bytes).first(6)).size(), 3U);
+  EXPECT_EQ(error_of([&] { (void)values_of<std::int16_t>(bytes); }),
+            "7 bytes were received where values of 2 bytes are expected");
+}
+
 TEST(RunInProcess, PassesOtherExceptionsOn) {
   EXPECT_THROW(run_in_process(2,
                               [](Transport& t) {

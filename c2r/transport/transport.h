@@ -1,23 +1,24 @@
-// How ranks exchange bytes. Knows nothing of tokens or experts.
+// The interface through which ranks exchange bytes. It knows nothing of tokens or experts.
 //
 // There is one primitive: start() sends parts of memory to some ranks and receives parts from some,
-// and returns an Exchange that finishes by itself while the caller computes and polls:
+// and returns an Exchange, which makes progress while the caller computes and polls:
 //
 //   auto rows = transport.start(to_send, to_receive, "layer 3 dispatch");
 //   while (!rows->done()) compute_a_little();   // or rows->wait()
 //
 // Several exchanges may be in flight, so a chunk travels while another is computed. An exchange
-// inside a node, or between the ranks with the same place in their nodes, names only those ranks;
-// the others need not know of it. Barrier and all-reduce are in collectives.h.
+// within a node, or between the ranks of the same position in their nodes, involves only the ranks
+// that it names; no other rank takes part. Barrier and all-reduce are in collectives.h.
 //
 // Between two ranks parts are matched in the order in which they were started, within one exchange
-// in the order of the list; parts of 0 bytes are not sent and match nothing. So both ends must
-// start what they exchange with each other in the same order, with the same sizes and the same
-// label; where they do not, the receiver throws.
+// in the order of the list; parts of 0 bytes are not sent and match nothing. So both ranks must
+// start the exchanges between them in the same order, with the same sizes and the same labels;
+// otherwise the receiver throws.
 //
-// A wait in which nothing arrives or leaves for the timeout throws, and says whom it waited for. A
-// failed transport stays failed: there is no way back for a group that has lost a rank. To end all
-// ranks when one fails is the work of what started them: run_in_process(), run_mpi().
+// A wait during which no part arrives or leaves for the timeout throws an error that names the
+// ranks it waited for. A failed transport stays failed, because a group that has lost a rank cannot
+// go on. run_in_process() and run_mpi(), which start the ranks, also end all of them when one
+// fails.
 //
 // To add a transport: docs/adding_a_transport.md.
 #pragma once
@@ -43,16 +44,16 @@ struct Incoming {
   std::span<std::byte> bytes;
 };
 
-/// What this rank has sent over the wire, to each rank; its own entries stay 0.
+/// What this rank has sent over the wire to each rank. The entries of this rank itself are 0.
 struct Traffic {
   std::vector<std::int64_t> num_messages;  // [ep_size], parts that are not empty
   std::vector<std::int64_t> num_bytes;     // [ep_size], of those parts; no headers
 };
 
-/// Parts on their way. Destroying an exchange before done() or wait() has said that it is done
-/// leaves its memory alone from then on, and makes the transport a failed one. Over MPI, parts that
-/// were matched already may still come: there, whoever gives up an exchange must end the process
-/// before it uses the memory for something else, as run_mpi() does.
+/// Sends and receives in progress. An exchange that is destroyed before done() or wait() has
+/// reported its end does not touch the memory afterwards, and the transport counts as failed. Over
+/// MPI, parts that are matched already may still arrive: a program that abandons an exchange there
+/// must end the process before it reuses the memory, as run_mpi() does.
 class Exchange {
  public:
   Exchange() = default;
@@ -60,15 +61,16 @@ class Exchange {
   Exchange& operator=(const Exchange&) = delete;
   virtual ~Exchange() = default;
 
-  /// Moves what can be moved, without waiting; true when all parts have arrived and all sent memory
-  /// may be reused. A transport may progress only in here and in wait(), so poll every millisecond.
-  /// @throws as wait() does, but for the timeout
+  /// Makes what progress is possible without waiting. Some transports make progress only in done()
+  /// and wait(), so call it every millisecond.
+  /// @returns whether all parts have arrived and all sent memory may be reused
+  /// @throws as wait(), except for the timeout
   [[nodiscard]] virtual bool done() = 0;
 
   /// Returns when done.
-  /// @throws Error(kTimeout) if no part came or went for the transport's timeout,
-  ///         Error(kTransport) if a peer failed or sent something else than was expected;
-  ///         each begins with the label and names the ranks waited for
+  /// @throws Error(kTimeout) if no part arrived or left for the transport's timeout,
+  ///         Error(kTransport) if a peer failed or sent something else than was expected; both
+  ///         begin with the label and name the ranks that were waited for
   virtual void wait() = 0;
 };
 
@@ -83,20 +85,20 @@ class Transport {
   virtual RankId rank() const = 0;
   virtual std::int32_t ep_size() const = 0;
 
-  /// Starts to send and receive. The memory, not the lists, is borrowed until the exchange is done.
-  /// Parts for this rank itself are copied at once to those that the same call expects from it, and
-  /// are no traffic.
+  /// Starts to send and receive. The memory of the parts, but not the two lists, is borrowed until
+  /// the exchange is done. Parts for this rank itself are copied at once to those that the same
+  /// call expects from it, and are no traffic.
   ///
-  /// Cost: a message for each part that is not empty and goes to another rank.
+  /// Cost: one message for each part that is not empty and goes to another rank.
   ///
-  /// @param label what this is for, in messages: "layer 3 dispatch"; the same at both ends
+  /// @param label the purpose, for messages: "layer 3 dispatch"; the same on both ranks
   /// @throws Error(kInvalidArgument) if a rank is not in [0, ep_size),
   ///         Error(kTransport) if the transport has failed, or own parts disagree
   [[nodiscard]] virtual std::unique_ptr<Exchange> start(std::span<const Outgoing> send,
                                                         std::span<const Incoming> recv,
                                                         std::string label) = 0;
 
-  /// All that was started so far.
+  /// @returns what was started so far
   virtual const Traffic& sent() const = 0;
 };
 
