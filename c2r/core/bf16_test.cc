@@ -1,3 +1,4 @@
+// Checks bf16 rounding against its definition, for all values and at its edges.
 #include "c2r/core/bf16.h"
 
 #include <gtest/gtest.h>

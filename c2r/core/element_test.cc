@@ -1,3 +1,4 @@
+// Checks conversions of elements and rows, and the bounds of views of rows.
 #include "c2r/core/element.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Checks f16 conversion against its definition, for all values and at its edges.
 #include "c2r/core/half.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Checks the layout and the shapes of matrices and their views.
 #include "c2r/core/matrix.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Checks the CPU experts, forward and backward, against exact experts and finite differences.
 #include "c2r/experts/expert_compute.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Compares expert MLPs and activations with their formulas, and checks their errors.
 #include "c2r/experts/expert_mlp.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Compares each GEMM backend with the definition of a product.
 #include "c2r/experts/grouped_gemm.h"
 
 #include <gtest/gtest.h>

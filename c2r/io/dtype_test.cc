@@ -1,3 +1,4 @@
+// Checks the table of dtypes.
 #include "c2r/io/dtype.h"
 
 #include <gtest/gtest.h>

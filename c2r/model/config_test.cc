@@ -1,3 +1,4 @@
+// Reads good and bad configs and plans.
 #include "c2r/model/config.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Compares experts on several ranks with those of one process.
 #include "c2r/model/expert_parallel.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Compares the MoE layer of the decoder with its reference.
 #include "c2r/model/moe_layer.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Permutes the experts of checkpoints and compares the models before and after.
 #include "c2r/model/permute.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Checks the JSON, the table and the heat map of an analysis of known numbers.
 #include "c2r/report/analysis.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Checks averaged cells and drawn heat maps.
 #include "c2r/report/heat_map.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Checks the layout of tables.
 #include "c2r/report/table.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Compares byte-pair encoding with a plain implementation of its definition.
 #include "c2r/tokenizer/bpe.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Compares whole tokenizers with the ids and texts of golden files.
 #include "c2r/tokenizer/tokenizer.h"
 
 #include <gtest/gtest.h>

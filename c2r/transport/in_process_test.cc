@@ -1,3 +1,4 @@
+// Runs the conformance suite on ranks that are threads, and tests their failures.
 #include "c2r/transport/in_process.h"
 
 #include "c2r/core/testing.h"

@@ -12,9 +12,8 @@ MOST_FILES = 30  # of a folder of c2r/, without tests and benchmarks
 CROWDED = {"c2r/cli"}  # one file a command
 # Folders some of whose sources do not open with a sentence yet; others may not fall back.
 UNTITLED = {f"c2r/{folder}" for folder in (
-    "bench", "cli", "collaboration", "core", "dispatch", "engine", "experts", "import", "io", "model",
-    "placement", "placement/baselines", "placement/cost", "placement/search", "plan", "plan/engines",
-    "report", "routing", "tokenizer", "trace", "transport", "transport/mpi")}
+    "bench", "cli", "collaboration", "dispatch", "engine", "import", "placement", "placement/baselines",
+    "placement/cost", "placement/search", "plan", "plan/engines", "routing", "trace", "transport/mpi")}
 TEST = re.compile(r"_(test|bench)\.cc$|_test\.py$|testing\w*\.h$")
 OPENING = {  # suffix -> how the first lines look
     ".cc": r"// \S", ".h": r"// \S", ".cmake": r"# \S",
