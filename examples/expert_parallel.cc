@@ -12,7 +12,7 @@
 #include "c2r/dispatch/dispatch.h"
 #include "c2r/dispatch/pipeline.h"
 #ifdef C2R_HAVE_MPI
-#include "c2r/transport/mpi/mpi_transport.h"
+#include "c2r/transport/mpi/run_mpi.h"
 #else
 #include "c2r/transport/in_process.h"
 #endif

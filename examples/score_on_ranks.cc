@@ -6,7 +6,7 @@
 #include <c2r/engine/session.h>
 #include <c2r/transport/in_process.h>
 #ifdef C2R_HAVE_MPI
-#include <c2r/transport/mpi/mpi_transport.h>
+#include <c2r/transport/mpi/run_mpi.h>
 #endif
 
 #include <chrono>

@@ -12,7 +12,7 @@
 #include "c2r/placement/cluster.h"
 #include "c2r/transport/in_process.h"
 #ifdef C2R_HAVE_MPI
-#include "c2r/transport/mpi/mpi_transport.h"
+#include "c2r/transport/mpi/run_mpi.h"
 #endif
 
 namespace c2r::cli {

@@ -123,7 +123,8 @@ class BasicRowsView {
   void write_row(std::int64_t r, std::span<const float> from) const
       requires(!std::is_const_v<Byte>) {
     check_access(r, from.size());
-    from_f32(from, type_, row(r));
+    // clang 14 instantiates this for const rows, too, where the class is instantiated as a whole.
+    if constexpr (!std::is_const_v<Byte>) from_f32(from, type_, row(r));
   }
 
  private:

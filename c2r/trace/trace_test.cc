@@ -263,11 +263,11 @@ TEST(Trace, RefusesTokensAndLayersThatItDoesNotHave) {
   struct Case {
     std::int64_t begin, end;
   };
-  for (const auto& [begin, end] : {Case{2, 4}, Case{4, 4}, Case{2, 1}, Case{-1, 2}}) {
+  for (const Case& bad : {Case{2, 4}, Case{4, 4}, Case{2, 1}, Case{-1, 2}}) {
     const std::string expected = fmt::format("{}: tokens [{}, {}) are not a range of its 3 tokens",
-                                             path.string(), begin, end);
-    EXPECT_EQ(error_of([&] { (void)trace.topk_idx(0, begin, end); }), expected);
-    EXPECT_EQ(error_of([&] { (void)trace.topk_weights(0, begin, end); }), expected);
+                                             path.string(), bad.begin, bad.end);
+    EXPECT_EQ(error_of([&] { (void)trace.topk_idx(0, bad.begin, bad.end); }), expected);
+    EXPECT_EQ(error_of([&] { (void)trace.topk_weights(0, bad.begin, bad.end); }), expected);
   }
   for (const std::int64_t layer : {-1, 1}) {
     const std::string expected = fmt::format("{}: layer {} is not in [0, 0]", path.string(), layer);

@@ -13,7 +13,7 @@
 #include "c2r/core/error.h"
 #include "c2r/engine/profile.h"
 #include "c2r/engine/session.h"
-#include "c2r/transport/mpi/mpi_transport.h"
+#include "c2r/transport/mpi/run_mpi.h"
 
 namespace {
 

@@ -4,7 +4,7 @@
 #include <cstdio>
 
 #include "c2r/dispatch/testing_internal.h"
-#include "c2r/transport/mpi/mpi_transport.h"
+#include "c2r/transport/mpi/run_mpi.h"
 
 namespace c2r {
 namespace {

@@ -19,7 +19,7 @@
 
 #include "c2r/core/error.h"
 #include "c2r/transport/collectives.h"
-#include "c2r/transport/mpi/mpi_transport.h"
+#include "c2r/transport/mpi/run_mpi.h"
 
 namespace c2r {
 namespace {

@@ -4,16 +4,14 @@
 //
 //   const auto transport = c2r::make_mpi_transport(comm, std::chrono::seconds(60));
 //
-// For a program that has not, run_mpi() does the rest: it starts and ends MPI, and ends all ranks
-// when one fails.
+// For a program that has not, run_mpi() of c2r/transport/mpi/run_mpi.h does the rest: it starts and
+// ends MPI, and ends all ranks when one fails.
 #pragma once
 
 #include <mpi.h>
 
 #include <chrono>
-#include <functional>
 #include <memory>
-#include <string>
 
 #include "c2r/transport/transport.h"
 
@@ -39,25 +37,5 @@ namespace c2r {
 /// @throws Error(kTimeout) if not all ranks have come within the timeout
 /// Cost: one communicator for the life of the process.
 std::unique_ptr<Transport> make_mpi_transport(MPI_Comm comm, std::chrono::milliseconds timeout);
-
-/// Makes this process a rank of MPI_COMM_WORLD for as long as `body` runs; every process calls it.
-/// The ranks end together: this returns when every body has returned.
-///
-/// If MPI is not initialized, this initializes and finalizes it, which a process can do once in its
-/// life. A program that has initialized MPI finalizes it, too.
-///
-/// If `body` throws, `report` is given one line that begins with "rank N: ", and then MPI_Abort
-/// ends all ranks, this one among them, with exit status 1. While `body` runs, SIGINT and SIGTERM
-/// (which mpirun sends to all when one has died, or on Ctrl-C) make the wait that is under way, or
-/// the next one, throw; so every rank can tell whom it waited for.
-///
-/// Parts of more than 8 MiB travel in pieces. A wait keeps one processor busy for a millisecond,
-/// then polls every 50 us.
-///
-/// @param timeout of each wait, the last one for all to end included
-/// @throws Error(kInvalidArgument) if `timeout` is not positive,
-/// @throws Error(kUnsupported) if MPI does not allow this rank to have threads of its own
-void run_mpi(const std::function<void(Transport&)>& body, std::chrono::milliseconds timeout,
-             const std::function<void(const std::string& line)>& report);
 
 }  // namespace c2r

@@ -1,5 +1,7 @@
 // Runs a body as a rank of MPI_COMM_WORLD: starts MPI unless it runs, and ends all ranks if one
 // fails.
+#include "c2r/transport/mpi/run_mpi.h"
+
 #include <mpi.h>
 #include <unistd.h>
 
