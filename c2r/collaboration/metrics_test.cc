@@ -125,6 +125,25 @@ TEST(OrderByCollaboration, TurnsClustersSoThatNeighboursMeet) {
   EXPECT_EQ(order, chain);
 }
 
+// Every expert is chosen by 100 tokens, expert 4 by 400; so its similarity is the count / 200, that
+// of the others the count / 100. Merges, with the average over all pairs of the two clusters:
+//   {0} {1}        0.9
+//   {0 1} {4}      (0.4 + 0.8) / 2 = 0.6; {0 1} {2} has (0 + 0.8) / 2 = 0.4
+//   {0 1 4} {2}    (0 + 0.8 + 0) / 3 = 0.267; {0 1 4} {3} has (0.2 + 0 + 0.4) / 3 = 0.2
+//   {0 1 4 2} {3}  at 0, whose similarity to 3 is 0.2; at 2 it is 0
+// Clusters that count alike whatever their sizes have 0.2 and 0.25 in the third step, and would
+// join 3 before 2. The largest, the least and plain counts instead of cosines give other orders,
+// too.
+TEST(OrderByCollaboration, JoinsByTheAverageOverAllPairs) {
+  CollaborationMatrix counts(5, 5);
+  for (std::int64_t e = 0; e < 5; ++e) counts(e, e) = e == 4 ? 400 : 100;
+  const auto link = [&](int a, int b, std::int64_t n) { counts(a, b) = counts(b, a) = n; };
+  link(0, 1, 90), link(1, 2, 80), link(0, 3, 20), link(0, 4, 80), link(1, 4, 160), link(3, 4, 80);
+  const std::vector<ExpertId> expected = {ExpertId{2}, ExpertId{4}, ExpertId{1}, ExpertId{0},
+                                          ExpertId{3}};
+  EXPECT_EQ(order_by_collaboration(counts), expected);
+}
+
 // In a chain only neighbours work together, so there is one right order, and its reverse.
 TEST(OrderByCollaboration, RecoversAnyChain) {
   for (unsigned seed = 0; seed < 50; ++seed) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <limits>
 #include <mutex>
 #include <thread>
 
@@ -34,6 +35,7 @@ TEST(RowType, HasANameThatParsesBack) {
 }
 
 // 2 ranks with 2 experts each, two tokens at rank 0: t0 -> {0, 2, 3}, t1 -> {2}. Worked by hand.
+// The weights of the masked choices of t1 have no effect, not even one that is not a number.
 TEST(Dispatch, DoesAWorkedExample) {
   const Placement placement = make_placement(4, {{1, 0}, {2, 3}});
   run_in_process(2, [&](Transport& transport) {
@@ -45,6 +47,7 @@ TEST(Dispatch, DoesAWorkedExample) {
       idx(0, 0) = ExpertId{0}, idx(0, 1) = ExpertId{3}, idx(0, 2) = ExpertId{2};
       idx(1, 0) = ExpertId{2};
       weights(0, 0) = 1, weights(0, 1) = 2, weights(0, 2) = 3, weights(1, 0) = 4;
+      weights(1, 1) = 1000, weights(1, 2) = std::numeric_limits<float>::quiet_NaN();
       x(0, 0) = 1.00390625F, x(1, 0) = 8;  // 1 + 2^-8 has no bf16 and rounds to 1
     }
     ThreadPool pool(2);

@@ -121,6 +121,42 @@ TEST(Plan, TakesItsPredictionFromVolumes) {
             "a prediction needs a volume and none or one time a layer, not 2 and 1");
 }
 
+// One copy mode, rule, choice of homes and number of tokens for all layers; the slots may differ
+// from layer to layer. The last of three layers differs.
+TEST(Plan, RefusesAPredictionFromMixedVolumes) {
+  const std::vector<ExpertId> topk_idx = {ExpertId{0}, ExpertId{1}, ExpertId{0}, ExpertId{2}};
+  const std::vector<RankId> homes = {RankId{0}, RankId{1}};
+  const auto volume = [&](const Placement& placement, std::int64_t num_tokens, CopyMode mode,
+                          const ReachOptions& options) {
+    ReachCounter counter(placement, options);
+    const bool has_homes = options.homes == Homes::kSequences;
+    counter.add(
+        MatrixView<const ExpertId>(topk_idx.data(), num_tokens, 2),
+        has_homes ? std::span(homes).first(std::size_t(num_tokens)) : std::span<const RankId>());
+    return volume_of(counter.finish(), mode);
+  };
+  const Placement contiguous = place_contiguous(4, 2);
+  const Placement with_replicas = testing::make_placement(4, {{0, 1, 2}, {2, 3, 0}});
+  const ReachOptions options = {.cluster = {.ranks_per_node = 2}};
+  ReachOptions other_rule = options, other_homes = options;
+  other_rule.rule = ReplicaRule::kLocalFirst;
+  other_homes.homes = Homes::kSequences;
+  const Volume first = volume(contiguous, 2, CopyMode::kPerRank, options);
+  for (const Volume& other : {volume(contiguous, 2, CopyMode::kPerExpert, options),
+                              volume(contiguous, 2, CopyMode::kPerRank, other_rule),
+                              volume(contiguous, 2, CopyMode::kPerRank, other_homes),
+                              volume(contiguous, 1, CopyMode::kPerRank, options)}) {
+    EXPECT_EQ(error_of([&] {
+                make_prediction(std::vector{first, first, other}, {});
+              }),
+              "the volumes of a prediction differ in mode, rule, homes or tokens");
+  }
+  // With the replicas, both tokens find all their experts on one rank.
+  const auto mixed_slots = make_prediction(
+      std::vector{first, volume(with_replicas, 2, CopyMode::kPerRank, options)}, {});
+  EXPECT_EQ(mixed_slots.copies_per_token, (std::vector{1.5, 1.0}));
+}
+
 // Each line replaces the first occurrence of `from` in the small plan's text.
 TEST(Plan, SaysWhatIsWrongWithAFile) {
   struct Case {

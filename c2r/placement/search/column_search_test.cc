@@ -46,6 +46,20 @@ TEST(ColumnSearch, RespectsTheLargestLoad) {
   EXPECT_LE(result.imbalance, 1.02);
 }
 
+// 8 experts in ranks of 2 have 28 columns: a limit of 27 leaves the search out, and with it the
+// proof. What annealing found stays.
+TEST(ColumnSearch, IsLeftOutAboveTheLimitOnColumns) {
+  const TokenSets sets = random_sets(8, 3, 300, 1);
+  EXPECT_EQ(num_columns(8, 2), 28);
+  const auto listed = optimize_placement(sets, flat(4), {}, {.max_columns = 28});
+  const auto declined = optimize_placement(sets, flat(4), {}, {.max_columns = 27});
+  EXPECT_TRUE(listed.is_proved_optimal);
+  EXPECT_FALSE(declined.is_proved_optimal);
+  EXPECT_FALSE(declined.is_cut_short);
+  EXPECT_LT(declined.value_bound, listed.value_bound);
+  EXPECT_NEAR(declined.value, listed.value, 1e-12);
+}
+
 TEST(ColumnSearch, BoundsNothingIfItMayNotList) {
   const TokenSets sets = random_sets(8, 3, 300, 1);
   const SetIndex index(sets);
