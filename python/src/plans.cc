@@ -191,7 +191,7 @@ nb::list slots(const Plan& plan) {
   return layers;
 }
 
-nb::object collaborators(const Plan& plan) {
+nb::object collaborators_of(const Plan& plan) {
   if (!plan.top_t) return nb::none();
   nb::list layers;
   for (const PlanLayer& layer : plan.layers) layers.append(to_numpy(layer.collaborators));
@@ -235,7 +235,7 @@ void add_plans(nb::module_& module) {
       .def_prop_ro("num_layers", &Plan::num_layers)
       .def_prop_ro("layer_indices", &layer_indices)
       .def("slots", &slots)
-      .def("collaborators", &collaborators)
+      .def("collaborators", &collaborators_of)
       .def("export", &export_to, nb::arg("target"), nb::arg("path"), nb::kw_only(),
            nb::arg("num_hidden_layers") = nb::none(), nb::arg("backend") = "")
       .def("__eq__", [](const Plan& a, const Plan& b) { return a == b; });
