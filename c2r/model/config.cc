@@ -178,10 +178,17 @@ void read_routing_scale(ConfigReader& reader, ModelConfig& config) {
   }
 }
 
+// transformers 5 writes Qwen3-MoE's number under Mixtral's name.
+std::string_view num_experts_key(ConfigReader& reader, const Family& family) {
+  constexpr std::string_view kOther = "num_local_experts";
+  if (reader.find(family.num_experts_key) != nullptr) return family.num_experts_key;
+  return reader.find(kOther) != nullptr ? kOther : family.num_experts_key;
+}
+
 void read_experts(ConfigReader& reader, ModelConfig& config) {
   const Family& family = *config.family;
   config.num_experts =
-      static_cast<std::int32_t>(reader.integer(family.num_experts_key, 1, kMaxExperts));
+      static_cast<std::int32_t>(reader.integer(num_experts_key(reader, family), 1, kMaxExperts));
   config.top_k = static_cast<std::int32_t>(
       reader.integer(family.top_k_key, 1, std::min(kMaxTopK, config.num_experts)));
   config.norm_topk_prob = family.norm_topk == NormTopk::kFromConfig

@@ -90,6 +90,21 @@ TEST(Config, ALayerThatIsNotThereHasNoPolicy) {
             "there is no MoE layer 2 in a model with 2");
 }
 
+TEST(Config, ANumberOfExpertsAsTransformers5WritesItIsTheSame) {
+  Json json = qwen2();
+  json["model_type"] = "qwen3_moe";
+  json.erase("shared_expert_intermediate_size");
+  json.erase("num_experts");
+  EXPECT_EQ(error_of([&] { (void)parse_config(json, "config.json"); }),
+            "config.json: the key 'num_experts' is missing");
+  json["num_local_experts"] = 4;
+  EXPECT_EQ(parse_config(json, "config.json").num_experts, 4);
+  json["num_experts"] = 3;
+  EXPECT_EQ(error_of([&] { (void)parse_config(json, "config.json"); }),
+            "config.json: the key 'num_local_experts' (value 4) is not known; remove it if it has "
+            "no influence on the results");
+}
+
 TEST(Config, UnknownKeysAreRefusedUnlessTheyAreOff) {
   Json json = qwen2();
   json["shiny_new_norm"] = nullptr;
