@@ -26,11 +26,13 @@ check-long: ## what takes longer: each file and header alone, assertions, fuzzer
 	@tools/setup.sh check
 	@tools/check.py --long
 
-check-torch: ## the tests of training/ and of c2r.torch; downloads PyTorch (3.2 GB) the first time
+check-torch: ## the tests of training/, c2r.torch and c2r.hf; downloads PyTorch (3.2 GB) the first time
+	@tools/setup.sh python
 	@python=$$(tools/setup_torch.sh) && "$$python" -m ruff check -q --no-cache training python && \
 	  "$$python" -m ruff format -q --no-cache --check training python && \
 	  "$$python" -m pytest -q -p no:cacheprovider training && \
-	  PYTHONPATH=python "$$python" -m pytest -q -rs -p no:cacheprovider --ignore=python/tests/library python/tests
+	  "$$python" -m pip install -q --no-deps . && \
+	  "$$python" -m pytest -q -rs -p no:cacheprovider --ignore=python/tests/library python/tests
 
 bench: build ## every benchmark
 	@tools/bench.sh
