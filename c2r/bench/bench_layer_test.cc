@@ -1,3 +1,4 @@
+// Tests of the benchmark of one layer: that it checks its variants, and what it refuses.
 #include "c2r/bench/bench_layer.h"
 
 #include <gtest/gtest.h>

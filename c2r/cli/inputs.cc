@@ -1,3 +1,4 @@
+// Reads the traces and statistics that a command is given.
 #include "c2r/cli/inputs.h"
 
 #include "c2r/cli/progress_line.h"

@@ -1,3 +1,4 @@
+// Checks and writes the output file of a command.
 #include "c2r/cli/output.h"
 
 #include <unistd.h>

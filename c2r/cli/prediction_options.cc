@@ -1,3 +1,4 @@
+// The options of the commands that predict, and the request that they make.
 #include "c2r/cli/prediction_options.h"
 
 #include "c2r/cli/app.h"

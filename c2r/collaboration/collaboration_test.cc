@@ -1,3 +1,5 @@
+// Tests of pair counts: a worked example, the definition on random choices, files, and what is
+// refused.
 #include "c2r/collaboration/collaboration.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Tests of collaborator lists: their order, their checks, and those that are too short.
 #include "c2r/collaboration/collaborators.h"
 
 #include <gtest/gtest.h>

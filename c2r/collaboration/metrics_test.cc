@@ -1,3 +1,4 @@
+// Tests of the metrics of collaboration and of the order of experts, against worked examples.
 #include "c2r/collaboration/metrics.h"
 
 #include <gtest/gtest.h>

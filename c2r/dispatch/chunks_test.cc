@@ -1,3 +1,4 @@
+// Tests of how many chunks a batch is cut into.
 #include "c2r/dispatch/chunks.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,5 @@
+// Tests of dispatch and combine against the reference, in every copy mode, and of the bytes on
+// the wire.
 #include "c2r/dispatch/dispatch.h"
 
 #include <gtest/gtest.h>

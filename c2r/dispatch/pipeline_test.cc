@@ -1,3 +1,4 @@
+// Tests that a batch in chunks gives the results of a batch in one piece.
 #include "c2r/dispatch/pipeline.h"
 
 #include <gtest/gtest.h>

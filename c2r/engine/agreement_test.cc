@@ -1,3 +1,4 @@
+// Tests that ranks notice when one runs another model, plan or options.
 #include "c2r/engine/agreement.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Tests of how work items are distributed over ranks.
 #include "c2r/engine/distribute.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,5 @@
+// Tests of the memory that ranks are predicted to need, and of the refusal where it is too
+// little.
 #include "c2r/engine/memory.h"
 
 #include <gtest/gtest.h>

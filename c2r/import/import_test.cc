@@ -1,3 +1,4 @@
+// Tests of every import format: worked examples, and the message of every refusal.
 #include "c2r/import/import.h"
 
 #include <gtest/gtest.h>

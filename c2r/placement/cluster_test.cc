@@ -1,3 +1,4 @@
+// Tests of clusters as text and as JSON, and what is refused.
 #include "c2r/placement/cluster.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Tests that the Pareto front of a model is made of the best mixes of its layers.
 #include "c2r/placement/model_front.h"
 
 #include <gtest/gtest.h>

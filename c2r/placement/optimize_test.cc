@@ -1,3 +1,4 @@
+// Tests of the optimizer: optima where all placements can be enumerated, invariants elsewhere.
 #include "c2r/placement/optimize.h"
 
 #include <gtest/gtest.h>

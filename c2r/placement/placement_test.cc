@@ -1,3 +1,4 @@
+// Tests of placements: their invariants, and the conversions between slots and ranks.
 #include "c2r/placement/placement.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Tests of comparisons: which entries there are, what they are fitted on, and what is refused.
 #include "c2r/plan/compare.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Tests of plans made from traces, token sets and arrays, and what a request may not ask.
 #include "c2r/plan/make_plan.h"
 
 #include <gtest/gtest.h>

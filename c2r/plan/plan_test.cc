@@ -1,3 +1,4 @@
+// Tests of the plan file: round trips, older versions, and the message of every refusal.
 #include "c2r/plan/plan.h"
 
 #include <gtest/gtest.h>

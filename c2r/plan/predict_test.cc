@@ -1,3 +1,4 @@
+// Tests of predictions: a worked waterfall, and predictions from pair counts.
 #include "c2r/plan/predict.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,5 @@
+// Tests of the exponential function: its error, its special values, and equal bits on every
+// target.
 #include <gtest/gtest.h>
 
 #include <algorithm>

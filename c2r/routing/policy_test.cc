@@ -1,3 +1,4 @@
+// Tests of routing policies: worked examples, ties, and the message of every refusal.
 #include "c2r/routing/policy.h"
 
 #include <gtest/gtest.h>

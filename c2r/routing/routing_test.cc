@@ -1,3 +1,4 @@
+// Tests of the check of choices in memory.
 #include "c2r/routing/routing.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Tests of the parts that a trace is split into.
 #include "c2r/trace/sequence_split.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,5 @@
+// Tests of traces: round trips through a file and through memory, and the message of every
+// refusal.
 #include "c2r/trace/trace.h"
 
 #include <gtest/gtest.h>

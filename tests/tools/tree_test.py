@@ -10,10 +10,6 @@ FOLDERS = ("c2r", "cmake", "examples", "tests", "tools")
 MOST_LINES = 420
 MOST_FILES = 30  # of a folder of c2r/, without tests and benchmarks
 CROWDED = {"c2r/cli"}  # one file a command
-# Folders some of whose sources do not open with a sentence yet; others may not fall back.
-UNTITLED = {f"c2r/{folder}" for folder in (
-    "bench", "cli", "collaboration", "dispatch", "engine", "import", "placement", "placement/baselines",
-    "placement/cost", "placement/search", "plan", "plan/engines", "routing", "trace", "transport/mpi")}
 TEST = re.compile(r"_(test|bench)\.cc$|_test\.py$|testing\w*\.h$")
 OPENING = {  # suffix -> how the first lines look
     ".cc": r"// \S", ".h": r"// \S", ".cmake": r"# \S",
@@ -31,7 +27,6 @@ def files():
 class Tree(unittest.TestCase):
     def test_a_source_opens_with_a_sentence_that_says_what_it_is_for(self):
         silent = [str(path.relative_to(ROOT)) for path in files() if path.suffix in OPENING
-                  and not (path.suffix == ".cc" and str(path.parent.relative_to(ROOT)) in UNTITLED)
                   and path.stat().st_size > 0 and not re.match(OPENING[path.suffix], path.read_text())]
         self.assertEqual(silent, [])
 

@@ -1,3 +1,4 @@
+// Tests of the baselines: worked examples, and the reason that each gives where it declines.
 #include "c2r/placement/baselines/baselines.h"
 
 #include <gtest/gtest.h>

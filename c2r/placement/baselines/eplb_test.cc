@@ -1,3 +1,4 @@
+// Tests of the EPLB baseline against results of its published algorithm.
 #include "c2r/placement/baselines/eplb.h"
 
 #include <gtest/gtest.h>

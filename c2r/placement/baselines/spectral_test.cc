@@ -1,3 +1,4 @@
+// Tests of spectral clustering on graphs whose clusters are known.
 #include "c2r/placement/baselines/spectral.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Tests of the predicted time of a layer against times that are computed by hand.
 #include "c2r/placement/cost/layer_time.h"
 
 #include <gtest/gtest.h>

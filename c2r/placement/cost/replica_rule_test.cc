@@ -1,3 +1,4 @@
+// Tests of the replica rules against their definitions, by brute force.
 #include "c2r/placement/cost/replica_rule.h"
 
 #include <gtest/gtest.h>

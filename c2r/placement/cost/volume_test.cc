@@ -1,3 +1,4 @@
+// Tests of reach and volume against their definitions on random cases.
 #include "c2r/placement/cost/volume.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Tests of the proof of optimality against enumeration.
 #include "c2r/placement/search/column_search.h"
 
 #include <gtest/gtest.h>

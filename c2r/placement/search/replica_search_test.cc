@@ -1,3 +1,5 @@
+// Tests that costs and loads tracked by the replica search equal recounted ones after every
+// move.
 #include "c2r/placement/search/replica_search.h"
 
 #include <gtest/gtest.h>

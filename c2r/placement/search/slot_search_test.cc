@@ -1,3 +1,4 @@
+// Tests of the search for slots on problems whose best placement is known.
 #include "c2r/placement/search/slot_search.h"
 
 #include <gtest/gtest.h>

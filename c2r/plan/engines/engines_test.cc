@@ -1,3 +1,4 @@
+// Tests of the table of engines and of the readers of their placement files.
 #include <gtest/gtest.h>
 
 #include <string>

@@ -1,3 +1,4 @@
+// Tests of exported placements: worked examples of every form, and the warnings.
 #include "c2r/plan/engines/export.h"
 
 #include <gtest/gtest.h>
