@@ -40,6 +40,8 @@ foreach(module ${modules})
     if(library STREQUAL "MPI::MPI_CXX")
       list(APPEND flags ${MPI_CXX_LIBRARIES})
       list(TRANSFORM MPI_CXX_INCLUDE_DIRS PREPEND -I OUTPUT_VARIABLE cflags)
+      # The C interface is enough; that of C++ is not free of warnings.
+      list(APPEND cflags -DOMPI_SKIP_MPICXX -DMPICH_SKIP_MPICXX)
     elseif(pkg_config MATCHES "^-")
       list(APPEND flags ${pkg_config})
     else()

@@ -141,17 +141,23 @@ void check_top_t_option(const PlanOptions& options, const TraceHeader& header) {
               "--top-t {} is not in [{}, {}]", top_t, least, header.num_experts - 1);
 }
 
+// The library's words, but with this command's name of the option.
+void print_warning(std::string message) {
+  constexpr std::string_view field = "a smaller top_t", option = "a smaller --top-t";
+  if (const auto at = message.find(field); at != std::string::npos) {
+    message.replace(at, field.size(), option);
+  }
+  std::cerr << "warning: " << message << "\n";
+}
+
 MadePlan make(const PlanOptions& options) {
   const SequencePart fit = parse_sequence_part(options.fit);
   const Trace trace(options.trace);
   check_top_t_option(options, trace.header());
   const StopOnInterrupt interrupt;
   ProgressLine progress("counting");
-  return make_plan(
-      trace, plan_request_of(options, read_cluster(options.cluster)), fit,
-      {.progress = &progress, .stop = &should_stop, .warn = [](const std::string& message) {
-         std::cerr << "warning: " << message << "\n";
-       }});
+  return make_plan(trace, plan_request_of(options, read_cluster(options.cluster)), fit,
+                   {.progress = &progress, .stop = &should_stop, .warn = print_warning});
 }
 
 }  // namespace

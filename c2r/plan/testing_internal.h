@@ -30,6 +30,7 @@ inline Plan small_plan() {
                       .collaborators = lists({1, 0, 3, 2})}},
           .predictions = {{.trace = "t.safetensors",
                            .num_tokens = 10,
+                           .replica_rule = ReplicaRule::kLocalFirst,
                            .copies_per_token = {1.1, 1.5},
                            .wire_copies_per_token = {0.55, 0.75},
                            .inter_node_copies_per_token = {0, 0},
@@ -65,6 +66,7 @@ inline Plan full_plan() {
   plan.predictions.push_back({.placement = "placement",
                               .trace = "u.safetensors",
                               .num_tokens = 4,
+                              .replica_rule = ReplicaRule::kLocalFirst,
                               .homes = Homes::kSignature,
                               .imbalance = {1.5, 1}});
   plan.provenance.inputs.push_back({.role = "trace", .name = "u.safetensors"});

@@ -32,7 +32,8 @@ TOP_LEVEL = {path.name for path in ROOT.iterdir()}
 
 
 def named_paths(text):
-    """(path, line number) of each link and each path-like `code`."""
+    """(path, line number) of each link and each path-like `code`, outside of fenced blocks."""
+    text = re.sub(r"^```.*?^```", lambda block: "\n" * block[0].count("\n"), text, flags=re.M | re.S)
     for number, line in enumerate(text.splitlines(), 1):
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", line):
             yield target, number, True
