@@ -16,7 +16,6 @@ namespace c2r {
 namespace {
 
 using testing::error_of;
-using testing::make_placement;
 
 // [num_tokens, top_k] with the experts 0, 1, 2, ... in every token.
 Matrix<ExpertId> first_experts(std::int64_t num_tokens, std::int32_t top_k) {

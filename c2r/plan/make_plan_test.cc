@@ -13,7 +13,6 @@ namespace c2r {
 namespace {
 
 using testing::error_of;
-using testing::make_placement;
 
 Matrix<ExpertId> rows_of(std::initializer_list<std::initializer_list<int>> rows) {
   Matrix<ExpertId> matrix(std::ssize(rows), std::ssize(*rows.begin()));
