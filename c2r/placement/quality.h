@@ -11,7 +11,8 @@ struct Quality {
   double violation = 0;  // 0 within the bounds, else the excess in the unit of the search's energy
   double value = 0;      // copies, imbalance or seconds, by the goal; or a search's energy
 
-  auto operator<=>(const Quality&) const = default;
+  // clang-tidy 14 takes the 0 of the generated comparison for a pointer.
+  auto operator<=>(const Quality&) const = default;  // NOLINT(modernize-use-nullptr)
 };
 
 }  // namespace c2r

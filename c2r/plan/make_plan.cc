@@ -124,7 +124,7 @@ Provenance provenance_of(const PlanTokens& tokens, const PlanRequest& request) {
 }
 
 SearchReport report_of(internal::FoundPlacements found, const PlanGoal& goal) {
-  SearchReport report{.objective = std::move(found.objective), .layers = std::move(found.layers)};
+  SearchReport report{.objective = found.objective, .layers = std::move(found.layers)};
   if (goal.bound_on == BoundOn::kUnseen) {
     report.unseen_max_imbalance = goal.max_imbalance.value_or(kDefaultMaxImbalance);
   }

@@ -20,7 +20,7 @@ void check_map_shape(const MapShape& shape) {
   C2R_REQUIRE(1 <= shape.ep_size && shape.ep_size <= kMaxRanks, kInvalidArgument,
               "ep_size is {}, but must be in [1, {}]", shape.ep_size, kMaxRanks);
   const std::vector<std::int32_t>& layers = shape.layer_indices;
-  C2R_REQUIRE(1 <= layers.size() && layers.size() <= kMaxLayers, kInvalidArgument,
+  C2R_REQUIRE(!layers.empty() && layers.size() <= kMaxLayers, kInvalidArgument,
               "there are {} MoE layers, but must be 1 to {}", layers.size(), kMaxLayers);
   const bool ascend = std::ranges::adjacent_find(layers, std::greater_equal{}) == layers.end();
   C2R_REQUIRE(ascend && layers.front() >= 0 && layers.back() <= kMaxLayerIndex, kInvalidArgument,

@@ -1,6 +1,6 @@
 // The transport over MPI: each part is a few messages, and each exchange a list of MPI requests.
 //
-// A part travels in pieces of at most kMaxPieceBytes, under a tag that is a hash of
+// A part travels in pieces of at most kMaxMessageBytes, under a tag that is a hash of
 // its label and size. So a part that is not the expected one is not received, but for one in 32,768
 // whose hash of 15 bits is the same: Open MPI 4.1 writes beyond the end of a buffer that is too
 // short for a message from shared memory. It is found when the wait for the expected one has taken
@@ -22,7 +22,7 @@
 namespace c2r {
 namespace {
 
-constexpr std::int64_t kMaxPieceBytes = std::int64_t{8} << 20;
+constexpr std::int64_t kMaxMessageBytes = std::int64_t{8} << 20;
 
 void check(int result, const char* call) {
   if (result == MPI_SUCCESS) return;
@@ -102,7 +102,7 @@ class MpiExchange final : public Exchange {
 template <class T, class Post>
 void for_each_piece(std::span<T> bytes, const Post& post) {
   while (!bytes.empty()) {
-    const auto size = std::min(bytes.size(), std::size_t(kMaxPieceBytes));
+    const auto size = std::min(bytes.size(), std::size_t(kMaxMessageBytes));
     post(bytes.first(size));
     bytes = bytes.subspan(size);
   }
