@@ -240,11 +240,11 @@ void add_plans(nb::module_& module) {
            nb::arg("num_hidden_layers") = nb::none(), nb::arg("backend") = "")
       .def("__eq__", [](const Plan& a, const Plan& b) { return a == b; });
   module.def("make_plan", &make, nb::arg("trace"), nb::arg("cluster"), nb::arg("options"),
-             nb::arg("progress"));
+             nb::arg("progress").none());
   module.def("simulate", &simulate, nb::arg("plan"), nb::arg("trace"),
-             nb::arg("constrained").none(), nb::arg("options"), nb::arg("progress"));
+             nb::arg("constrained").none(), nb::arg("options"), nb::arg("progress").none());
   module.def("compare", &compare_plans, nb::arg("trace"), nb::arg("plans"), nb::arg("cluster"),
-             nb::arg("options"), nb::arg("progress"));
+             nb::arg("options"), nb::arg("progress").none());
 }
 
 }  // namespace c2r::python

@@ -1,0 +1,125 @@
+"""Plans from Python: the same as the command line's, and what is refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import c2r
+
+
+def clustered(num_tokens=1200, num_experts=16, top_k=3, num_layers=2, seed=0):
+    """Tokens that choose mostly within one of four groups of experts that are not neighbours."""
+    rng = np.random.default_rng(seed)
+    group = rng.integers(0, 4, num_tokens)
+    layers = []
+    for _ in range(num_layers):
+        score = rng.random((num_tokens, num_experts)) + 0.6 * (np.arange(num_experts) % 4 == group[:, None])
+        layers.append(np.argsort(-score, axis=1)[:, :top_k].astype(np.int32))
+    return layers
+
+
+@pytest.fixture
+def trace(tmp_path):
+    header = c2r.TraceHeader(num_experts=16, top_k=3, layer_indices=[0, 1], model="m")
+    writer = c2r.TraceWriter(tmp_path / "t.safetensors", header)
+    for start in range(0, 1200, 300):
+        writer.start_sequence()
+        for layer, ids in enumerate(clustered()):
+            writer.append(layer, ids[start : start + 300])
+    writer.finish()
+    return c2r.Trace(tmp_path / "t.safetensors")
+
+
+def run(tmp_path, *words):
+    command = [sys.executable, "-m", "c2r", *map(str, words)]
+    return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+
+def without_names(plan):
+    plan = json.loads(plan)
+    plan["provenance"].pop("c2r_version")
+    for entry in [*plan["provenance"]["inputs"], *plan["predictions"]]:
+        entry.pop("name", None), entry.pop("trace", None)
+    return plan
+
+
+def test_a_plan_is_that_of_the_command_line(tmp_path, trace):
+    plan = c2r.plan(trace, "1x4", fit="even", top_t=5, redundant_slots=1, max_imbalance=1.2)
+    run(tmp_path, "plan", "t.safetensors", "--cluster", "1x4", "--fit", "even", "--top-t", 5, "--redundant-slots", 1,
+        "--max-imbalance", 1.2, "-o", "p.json")  # fmt: skip
+    assert without_names(plan.to_text()) == without_names((tmp_path / "p.json").read_text())
+    assert [layer.shape for layer in plan.slots()] == [(4, 5), (4, 5)]
+    assert [layer.shape for layer in plan.collaborators()] == [(16, 5), (16, 5)]
+    plan.save(tmp_path / "q.json")
+    assert c2r.Plan.load(tmp_path / "q.json") == plan
+
+
+def copies_by_definition(layers, slots):
+    """Mean distinct ranks of a token, over layers."""
+    means = []
+    for ids, layer in zip(layers, slots, strict=True):
+        rank = {expert: r for r, row in enumerate(layer.tolist()) for expert in row}
+        means.append(np.mean([len({rank[e] for e in token}) for token in ids.tolist()]))
+    return means
+
+
+def test_arrays_need_no_file_and_copies_are_counted_as_defined():
+    layers = clustered()
+    plan = c2r.plan(layers, "1x4", num_experts=16)
+    steps = c2r.simulate(plan, layers, num_experts=16, hidden=64)
+    found = next(step for step in steps if step["step"] == "placement")
+    np.testing.assert_allclose(found["copies_per_token"], copies_by_definition(layers, plan.slots()), rtol=1e-12)
+    assert np.mean(found["copies_per_token"]) < np.mean(steps[0]["copies_per_token"])
+
+
+def test_a_simulation_is_that_of_the_command_line(tmp_path, trace):
+    plan = c2r.plan(trace, "2x2", fit="even")
+    plan.save(tmp_path / "p.json")
+    theirs = json.loads(run(tmp_path, "simulate", "p.json", "t.safetensors", "--on", "odd", "--json", "--hidden", 64))
+    ours = c2r.simulate(plan, trace, on="odd", hidden=64)
+    for step in [*ours, *theirs["steps"]]:
+        step.pop("trace")
+    assert ours == theirs["steps"]
+
+
+def test_a_comparison_has_the_plans_and_the_baselines(trace):
+    plan = c2r.plan(trace, "1x4", fit="even")
+    compared = c2r.compare(trace, {"ours": plan}, on="odd", baselines=["contiguous", "eplb"])
+    assert [entry["placement"] for entry in compared["placements"]] == ["contiguous", "eplb", "ours"]
+
+
+def test_an_export_says_how_it_is_loaded(tmp_path, trace):
+    plan = c2r.plan(trace, "1x4")
+    warnings, usage = plan.export("sglang", tmp_path / "map.json")
+    assert "--init-expert-location" in usage and any("--ep-dispatch-algorithm" in text for text in warnings)
+    assert json.loads((tmp_path / "map.json").read_text()).keys() == {"physical_to_logical_map"}
+    with pytest.raises(ValueError, match=r"must end in \.json"):
+        plan.export("sglang", tmp_path / "map.txt")
+
+
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        ({"cluster": "1y4"}, "1y4"),
+        ({"method": "guess"}, "a method is .*; not 'guess'"),
+        ({"minimize": "heat"}, "not 'heat'"),
+        ({"top_t": 16}, "top_t"),
+        ({"fit": "best"}, "not 'best'"),
+        ({"num_threads": -1}, "num_threads is -1"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(trace, options, says):
+    with pytest.raises(ValueError, match=says):
+        c2r.plan(trace, **{"cluster": "1x4", **options})
+
+
+def test_ctrl_c_ends_a_search(trace):
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        c2r.plan(trace, "1x4", effort=1e9, redundant_slots=1)
