@@ -25,7 +25,7 @@ from transformers.models.mixtral import modeling_mixtral as mixtral
 from transformers.utils import can_return_tuple
 from transformers.utils.output_capturing import OutputRecorder
 
-from c2r.torch.routing import Routing, importance_loss, select, weigh
+from c2r.torch.routing import Routing, cv_squared, importance_loss, select, weigh
 
 _REQUIRED = {
     "hidden_act": "silu", "gate_type": "TopKBalancedNoisyGate", "gate_network": "mlp", "gate_use_softmax": True,
@@ -121,11 +121,6 @@ class LlamaMoeConfig(PreTrainedConfig):
                                  "1 are supported")  # fmt: skip
 
 
-def _cv_squared(x: Tensor) -> Tensor:
-    """The squared coefficient of variation of x [num_experts]; 0 if all are equal."""
-    return x.var() / (x.mean() ** 2 + 1e-10)
-
-
 def _load(logits: Tensor, noisy: Tensor, std: Tensor, topk_idx: Tensor, allowed: Tensor | None) -> Tensor:
     """The smooth load of each expert, [num_experts]: the sum over tokens of P(it is chosen | fresh noise on it alone).
 
@@ -186,7 +181,7 @@ class LlamaMoeRouter(nn.Module):
             return loss
         allowed = None if self.collaborators is None else self.collaborators[topk_idx[:, 0]]
         clean = self.gate_network(hidden_states).float()
-        return loss + _cv_squared(_load(clean, logits, self._noise_std(hidden_states), topk_idx, allowed))
+        return loss + cv_squared(_load(clean, logits, self._noise_std(hidden_states), topk_idx, allowed))
 
     def permuted(self) -> list[nn.Parameter]:
         """Parameters of which row e belongs to expert e."""

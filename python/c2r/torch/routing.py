@@ -172,6 +172,11 @@ def switch_loss(routing: Routing) -> Tensor:
     return num_experts * (share * probabilities.sum(0) / max(num_tokens, 1)).sum()
 
 
+def cv_squared(x: Tensor) -> Tensor:
+    """The squared coefficient of variation of x [num_experts]: variance / mean^2; 0 if all are equal."""
+    return x.var() / (x.mean() ** 2 + 1e-10)
+
+
 def importance_loss(routing: Routing) -> Tensor:
     """cv^2 of the importance, the sum of the weights that each expert got: variance / mean^2. A float32 scalar.
 
@@ -184,4 +189,4 @@ def importance_loss(routing: Routing) -> Tensor:
     experts = torch.arange(routing.logits.shape[1], device=routing.topk_idx.device)
     is_chosen = routing.topk_idx.unsqueeze(-1) == experts  # [num_tokens, top_k, num_experts]
     importance = (is_chosen * routing.topk_weights.float().unsqueeze(-1)).sum((0, 1))
-    return importance.var() / (importance.mean() ** 2 + 1e-10)
+    return cv_squared(importance)
