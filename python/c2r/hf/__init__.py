@@ -14,8 +14,8 @@ from c2r.hf.profile import profile
 __all__ = ["Constraint", "balance_loss", "constrain", "permute", "profile", "register"]
 
 
-def register(num_chunks: int = 1) -> None:
+def register(num_chunks: int = 1, ranks_per_node: int | None = None) -> None:
     """See c2r.hf.expert_parallel.register()."""
     from c2r.hf.expert_parallel import register as register_expert_parallel
 
-    register_expert_parallel(num_chunks)
+    register_expert_parallel(num_chunks, ranks_per_node)

@@ -11,9 +11,10 @@ experts and router rows in the checkpoint. Under activation checkpointing pass
 
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from transformers.distributed.expert_parallel import EPImplementation, EPImplementationInterface
@@ -21,10 +22,10 @@ from transformers.distributed.expert_parallel import EPImplementation, EPImpleme
 from c2r.torch.experts import expand, sum_pairs
 from c2r.torch.handle import Handle, make_handles
 from c2r.torch.moe import run_chunks
-from c2r.torch.placement import contiguous, make_groups, make_placement
+from c2r.torch.placement import Groups, contiguous, make_groups, make_placement
 from c2r.torch.recompute import decide
 
-NAMES = {"c2r": "per-rank", "c2r_per_expert": "per-expert"}
+NAMES = {"c2r": "per-rank", "c2r_per_expert": "per-expert", "c2r_per_node": "per-node"}
 
 
 class C2rExpertParallel(EPImplementation):
@@ -33,11 +34,21 @@ class C2rExpertParallel(EPImplementation):
     Ranks of a tensor-parallel group hold the same batch: each sends its slice of it, as AllToAllEP does.
     """
 
-    def __init__(self, experts, ep_mesh, tp_mesh, *, copies: str, num_chunks: int, numbers: Iterator[int]) -> None:
+    def __init__(
+        self,
+        experts,
+        ep_mesh,
+        tp_mesh,
+        *,
+        copies: str,
+        num_chunks: int,
+        numbers: Iterator[int],
+        groups_of: Callable[[dist.ProcessGroup], Groups],
+    ) -> None:
         super().__init__(experts, ep_mesh, tp_mesh)
         self.copies, self.num_chunks = copies, num_chunks
         self.layer = f"experts {next(numbers)}"
-        self.groups = make_groups(ep_mesh.get_group())
+        self.groups = groups_of(ep_mesh.get_group())
         ep_size = self.groups.ep_size
         self.placement = make_placement(contiguous(self.num_local_experts * ep_size, ep_size), ep_size)
 
@@ -84,17 +95,30 @@ class C2rExpertParallel(EPImplementation):
         return sum_pairs(out[:num_pairs], pairs)
 
 
-def register(num_chunks: int = 1) -> None:
-    """Registers with transformers: ep_implementation="c2r", one row for each token and rank, and "c2r_per_expert", one
-    for each token and expert, the baseline with the same counters.
+def register(num_chunks: int = 1, ranks_per_node: int | None = None) -> None:
+    """Registers with transformers: ep_implementation="c2r", one row for each token and rank; "c2r_per_expert", one for
+    each token and expert, the baseline with the same counters; and, if ranks_per_node is given, "c2r_per_node", one for
+    each token and node, which a relay there forwards to ranks of its node.
 
     num_chunks: parts that a batch is cut into; one travels while another is computed.
+    ranks_per_node: rank r is on node r // ranks_per_node. "c2r_per_node" needs an ep_size of all processes.
 
     Layers are named "experts 0", "experts 1", ... in c2r.torch.traffic(), in the order in which they are loaded since
     register() was called.
     """
+
+    @functools.cache  # groups of nodes are made once, for all layers
+    def groups_of_nodes(group: dist.ProcessGroup) -> Groups:
+        return make_groups(group, ranks_per_node)
+
     for name, copies in NAMES.items():
+        if copies == "per-node" and ranks_per_node is None:
+            continue
         implementation = functools.partial(
-            C2rExpertParallel, copies=copies, num_chunks=num_chunks, numbers=itertools.count()
+            C2rExpertParallel,
+            copies=copies,
+            num_chunks=num_chunks,
+            numbers=itertools.count(),
+            groups_of=groups_of_nodes if copies == "per-node" else make_groups,
         )
         EPImplementationInterface.register(name, implementation)
