@@ -190,7 +190,7 @@ void Runner::check_results() const {
   constexpr std::int64_t kTokens = 4;
   const std::int64_t hidden = batch_.x.cols(), top_k = batch_.topk_idx.cols();
   const double bound = 2 * double(top_k) * 0x1p-24 +
-                       (variant_.dispatch.row_type == RowType::kBf16 ? 2.01 * 0x1p-8 : 0);
+                       (variant_.dispatch.row_type == ElementType::kBf16 ? 2.01 * 0x1p-8 : 0);
   Matrix<float> y(1, hidden);
   for (std::int64_t t = 0; t < std::min(kTokens, batch_.x.rows()); ++t) {
     std::vector<double> sum(static_cast<std::size_t>(hidden)), m = sum;

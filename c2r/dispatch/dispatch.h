@@ -42,11 +42,11 @@
 #include <string_view>
 #include <vector>
 
+#include "c2r/core/element.h"
 #include "c2r/core/ids.h"
 #include "c2r/core/matrix.h"
 #include "c2r/core/parallel.h"
 #include "c2r/dispatch/row_mover.h"
-#include "c2r/dispatch/row_type.h"
 #include "c2r/placement/cluster.h"
 #include "c2r/placement/cost/replica_rule.h"
 #include "c2r/placement/cost/volume.h"
@@ -55,12 +55,16 @@
 
 namespace c2r {
 
+/// @returns the element type of rows on the wire that is called `name`, "f32" or "bf16"
+/// @throws Error(kInvalidArgument), which lists the names
+ElementType parse_row_type(std::string_view name);
+
 struct DispatchOptions {
   Cluster cluster;
   CopyMode mode = CopyMode::kPerRank;  // not kAllGather
   ReplicaRule rule = ReplicaRule::kFewestRanks;
-  std::uint64_t seed = 0;  // of the rule
-  RowType row_type = RowType::kBf16;
+  std::uint64_t seed = 0;                     // of the rule
+  ElementType row_type = ElementType::kBf16;  // of rows that cross the wire
   /// False, in per-rank mode only: a rank returns a row for each choice, as in per-expert mode, and
   /// the home rank adds them in the order of choice. To measure how many bytes the sums save.
   bool sums_before_return = true;

@@ -75,7 +75,7 @@ void run_round(Transport& transport, Handle& handle, const TokenBatch& batch, Tu
   turns.take([&] { handle.finish_combine(sum); });
 }
 
-void BM_MoveRows(benchmark::State& state, CopyMode mode, RowType type, int num_threads) {
+void BM_MoveRows(benchmark::State& state, CopyMode mode, ElementType type, int num_threads) {
   const DispatchOptions options{
       .cluster = {.num_nodes = 2, .ranks_per_node = kNumRanks / 2}, .mode = mode, .row_type = type};
   const Placement placement = place_contiguous(kNumExperts, kNumRanks);
@@ -128,7 +128,7 @@ void BM_MoveRows(benchmark::State& state, CopyMode mode, RowType type, int num_t
 
 const bool kRegistered = [] {
   for (const CopyMode mode : {CopyMode::kPerExpert, CopyMode::kPerRank, CopyMode::kPerNode}) {
-    for (const RowType type : {RowType::kBf16, RowType::kF32}) {
+    for (const ElementType type : {ElementType::kBf16, ElementType::kF32}) {
       for (const int num_threads : {1, 2}) {
         benchmark::RegisterBenchmark(
             fmt::format("move_rows/{}/{}/threads:{}", name_of(mode), name_of(type), num_threads)

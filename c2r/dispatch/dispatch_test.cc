@@ -29,8 +29,8 @@ void check(const ExchangeProblem& problem) {
                  [&](Transport& transport) { testing::run_rank(transport, problem, expected); });
 }
 
-TEST(RowType, HasANameThatParsesBack) {
-  for (const auto type : {RowType::kF32, RowType::kBf16}) {
+TEST(ParseRowType, KnowsTheNamesOfRowsOnTheWire) {
+  for (const auto type : {ElementType::kF32, ElementType::kBf16}) {
     EXPECT_EQ(parse_row_type(name_of(type)), type);
   }
   EXPECT_EQ(error_of([] { parse_row_type("fp8"); }), "a row type is f32 or bf16; not 'fp8'");
@@ -146,7 +146,8 @@ TEST(Dispatch, IsCloseToOneProcess) {
     SCOPED_TRACE(testing::to_string(options));
     const ExchangeProblem problem = random_problem(options, 5);
     const auto sums = testing::expected_sums(problem);
-    const bool is_exact = options.mode == CopyMode::kPerExpert && options.row_type == RowType::kF32;
+    const bool is_exact =
+        options.mode == CopyMode::kPerExpert && options.row_type == ElementType::kF32;
     for (std::size_t r = 0; r < problem.batches.size(); ++r) {
       const TokenBatch& batch = problem.batches[r];
       for (std::int64_t t = 0; t < batch.x.rows(); ++t) {
@@ -168,7 +169,7 @@ TEST(Dispatch, IsCloseToOneProcess) {
           const float bf16 = 1.01F * (2 * 0x1p-8F * m[c] + 0x1p-8F * rounded_in[c]);
           EXPECT_TRUE(!is_exact || actual == sum[c]) << actual << " for " << sum[c];
           EXPECT_LE(std::abs(actual - sum[c]),
-                    f32 + (options.row_type == RowType::kBf16 ? bf16 : 0.0F));
+                    f32 + (options.row_type != ElementType::kF32 ? bf16 : 0.0F));
         }
       }
     }
@@ -324,7 +325,7 @@ TEST(Dispatch, RefusesOptionsThatDoNotFit) {
       "tokens are sent per-expert, per-rank or per-node; not all-gather");
   const std::string message = error_of([&] {
     run_in_process(2, [&](Transport& transport) {
-      const auto type = transport.rank() == RankId{0} ? RowType::kF32 : RowType::kBf16;
+      const auto type = transport.rank() == RankId{0} ? ElementType::kF32 : ElementType::kBf16;
       ThreadPool own_pool(1);
       Dispatcher dispatcher(transport, own_pool, placement, {.cluster = {1, 2}, .row_type = type});
       dispatcher.make_handle({}, {}, 0, "layer 3");
@@ -340,6 +341,7 @@ TEST(Dispatch, RefusesChoicesThatAreNotValidAndCallsOutOfOrder) {
     Dispatcher dispatcher(transport, pool, place_contiguous(4, 1), {.cluster = {}});
     Matrix<ExpertId> idx(2, 2, kNoExpert);
     const Matrix<float> weights(2, 2), other(2, 3);
+    idx(0, 0) = ExpertId{2}, idx(0, 1) = ExpertId{1};  // valid
     const auto error = [&](MatrixView<const float> given) {
       return error_of([&] { dispatcher.make_handle(idx, given, 0, "layer 3"); });
     };
@@ -350,7 +352,9 @@ TEST(Dispatch, RefusesChoicesThatAreNotValidAndCallsOutOfOrder) {
     EXPECT_EQ(error(weights), "layer 3: token 1 chose expert -2, but there are 4");
     idx(1, 0) = idx(1, 1) = ExpertId{2};
     EXPECT_EQ(error(weights), "layer 3: token 1 chose expert 2 twice");
-    idx(1, 0) = kNoExpert;
+    EXPECT_EQ(error_of([&] { dispatcher.make_handles(idx, weights, 0, 2, "layer 3"); }),
+              "layer 3: token 1 chose expert 2 twice");
+    idx(0, 0) = idx(0, 1) = idx(1, 0) = kNoExpert;
     EXPECT_EQ(error_of([&] { dispatcher.make_handles(idx, weights, 0, 0, "layer 3"); }),
               "layer 3: num_chunks is 0, but must be positive");
 

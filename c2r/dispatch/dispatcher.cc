@@ -1,4 +1,4 @@
-// The public face of dispatch: dispatchers, their handles, and the names of row types.
+// The public face of dispatch: dispatchers, their handles, and the names of rows on the wire.
 #include <utility>
 
 #include "c2r/core/enum_names.h"
@@ -8,20 +8,13 @@
 namespace c2r {
 namespace {
 
-constexpr EnumName<RowType> kRowTypes[] = {{RowType::kF32, "f32"}, {RowType::kBf16, "bf16"}};
+constexpr EnumName<ElementType> kRowTypes[] = {{ElementType::kF32, "f32"},
+                                               {ElementType::kBf16, "bf16"}};
 
 }  // namespace
 
-std::string_view name_of(RowType type) {
-  return name_in(kRowTypes, type);
-}
-
-RowType parse_row_type(std::string_view name) {
+ElementType parse_row_type(std::string_view name) {
   return parse_in(kRowTypes, "a row type is", name);
-}
-
-std::int64_t element_bytes(RowType type) {
-  return type == RowType::kF32 ? 4 : 2;
 }
 
 Handle::Handle(std::unique_ptr<HandleState> state) : state_(std::move(state)) {}

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <deque>
 #include <functional>
 #include <limits>
@@ -14,7 +13,6 @@
 #include <utility>
 #include <vector>
 
-#include "c2r/core/bf16.h"
 #include "c2r/dispatch/row_mover.h"
 
 namespace c2r::testing {
@@ -82,7 +80,7 @@ struct FakeMoverOptions {
 // The rows of one way in the device's memory, as floats that the row type holds; tasks keep them
 // alive.
 struct DeviceRows {
-  DeviceRows(std::shared_ptr<const RowPlan> of_plan, RowType row_type, RowWay of_way,
+  DeviceRows(std::shared_ptr<const RowPlan> of_plan, ElementType row_type, RowWay of_way,
              std::int64_t hidden)
       : plan(std::move(of_plan)), type(row_type), way(of_way) {
     const bool moves_choices = way == RowWay::kCombine && plan->returns_choices;
@@ -99,9 +97,11 @@ struct DeviceRows {
     const auto& offsets = there ? send_offsets : recv_offsets;
     const std::int64_t own = row - offsets[me];
     const bool stays = own >= 0 && row < offsets[me + 1];
-    std::ranges::transform(from, (there ? sent : received).row(row).begin(), [&](float v) {
-      return stays || type == RowType::kF32 ? v : to_float(to_bf16(v));
-    });
+    const std::span<float> to = (there ? sent : received).row(row);
+    std::vector<std::byte> stored(from.size() * sizeof(float));
+    const ElementType to_type = stays ? ElementType::kF32 : type;
+    from_f32(from, to_type, stored.data());
+    to_f32(stored.data(), to_type, to);
     if (!stays) return;
     const std::int64_t arrives_at = (there ? recv_offsets : send_offsets)[me] + own;
     std::ranges::copy(from, (there ? received : sent).row(arrives_at).begin());
@@ -129,7 +129,7 @@ struct DeviceRows {
   }
 
   const std::shared_ptr<const RowPlan> plan;
-  const RowType type;
+  const ElementType type;
   const RowWay way;
   std::vector<std::int64_t> send_offsets, recv_offsets;
   Matrix<float> sent, received;
@@ -205,17 +205,10 @@ class StagedExchange final : public Exchange {
   // Between the device's rows and the bytes of the wire.
   static void copy(DeviceRows& rows, Part& part, bool to_bytes) {
     Matrix<float>& side = part.is_sent_side ? rows.sent : rows.received;
-    const std::int64_t hidden = side.cols();
-    for (std::int64_t i = 0; i < part.num_rows * hidden; ++i) {
-      float& value = side(part.first_row + i / hidden, i % hidden);
-      const auto move = [&](auto stored, const auto& to_stored, const auto& to_value) {
-        std::byte* const at = part.bytes.data() + i * std::int64_t{sizeof stored};
-        if (to_bytes) stored = to_stored(value), std::memcpy(at, &stored, sizeof stored);
-        if (!to_bytes) std::memcpy(&stored, at, sizeof stored), value = to_value(stored);
-      };
-      const auto same = [](float v) { return v; };
-      if (rows.type == RowType::kF32) move(float{}, same, same);
-      if (rows.type == RowType::kBf16) move(Bf16{}, to_bf16, [](Bf16 v) { return to_float(v); });
+    const MutableRowsView stored(part.bytes, rows.type, part.num_rows, side.cols());
+    for (std::int64_t r = 0; r < part.num_rows; ++r) {
+      const std::span<float> values = side.row(part.first_row + r);
+      to_bytes ? stored.write_row(r, values) : stored.read_row(r, values);
     }
   }
   // Enqueues what brings the bytes into the device's memory, once.
@@ -241,7 +234,7 @@ class StagedExchange final : public Exchange {
 class FakeMovingRows final : public MovingRows {
  public:
   FakeMovingRows(Transport& transport, FakeDevice& device, const FakeMoverOptions& options,
-                 const RowPlan& plan, RowType type)
+                 const RowPlan& plan, ElementType type)
       : transport_(transport),
         device_(device),
         options_(options),
@@ -319,7 +312,7 @@ class FakeMovingRows final : public MovingRows {
   FakeDevice& device_;
   const FakeMoverOptions options_;
   const std::shared_ptr<const RowPlan> plan_;
-  const RowType type_;
+  const ElementType type_;
   std::shared_ptr<DeviceRows> rows_;
 };
 
@@ -327,7 +320,7 @@ class FakeMover final : public RowMover {
  public:
   FakeMover(Transport& transport, FakeDevice& device, const FakeMoverOptions& options)
       : transport_(transport), device_(device), options_(options) {}
-  std::unique_ptr<MovingRows> prepare(const RowPlan& plan, RowType type) override {
+  std::unique_ptr<MovingRows> prepare(const RowPlan& plan, ElementType type) override {
     return std::make_unique<FakeMovingRows>(transport_, device_, options_, plan, type);
   }
 

@@ -25,7 +25,8 @@ std::vector<RowPlan> DispatcherState::make_plans(MatrixView<const ExpertId> topk
   return make_row_plans(transport, table, topk_idx, topk_weights, first_token, num_chunks, label);
 }
 
-HandleState::HandleState(DispatcherState& dispatcher, RowPlan plan, RowType type, std::string label)
+HandleState::HandleState(DispatcherState& dispatcher, RowPlan plan, ElementType type,
+                         std::string label)
     : dispatcher_(dispatcher),
       plan_(std::move(plan)),
       label_(std::move(label)),
@@ -153,7 +154,7 @@ void HandleState::finish_combine(MatrixView<float> sum) {
 }
 
 std::unique_ptr<HandleState> HandleState::of_choices() const {
-  return std::make_unique<HandleState>(dispatcher_, choice_plan(plan_), RowType::kF32,
+  return std::make_unique<HandleState>(dispatcher_, choice_plan(plan_), ElementType::kF32,
                                        label_ + " choices");
 }
 

@@ -63,7 +63,7 @@ class DispatcherState {
 
 class HandleState {
  public:
-  HandleState(DispatcherState& dispatcher, RowPlan plan, RowType type, std::string label);
+  HandleState(DispatcherState& dispatcher, RowPlan plan, ElementType type, std::string label);
   HandleState(const HandleState&) = delete;
   HandleState& operator=(const HandleState&) = delete;
   ~HandleState();

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "c2r/dispatch/buffers_internal.h"
-#include "c2r/dispatch/rows_internal.h"
 
 namespace c2r {
 namespace {
@@ -15,11 +14,11 @@ namespace {
 // The rows of one side, sent or received. Those that stay on their rank are one buffer for both
 // sides, in f32; all others lie one after the other, so that the rows of each peer do.
 struct RowStore {
-  WireRows wire, own;
+  MutableRowsView wire, own;
   std::int64_t own_begin = 0, own_end = 0;  // numbers of the rows that stay
 
   struct Place {
-    const WireRows* rows;
+    const MutableRowsView* rows;
     std::int64_t r;
   };
   Place place(std::int64_t row) const {
@@ -29,22 +28,22 @@ struct RowStore {
   }
   void encode(std::span<const float> from, std::int64_t row) const {
     const auto [rows, r] = place(row);
-    encode_row(from, *rows, r);
+    rows->write_row(r, from);
   }
   void decode(std::int64_t row, std::span<float> to) const {
     const auto [rows, r] = place(row);
-    decode_row(*rows, r, to);
+    rows->read_row(r, to);
   }
   void add(std::int64_t row, float weight, std::span<float> sum) const {
     const auto [rows, r] = place(row);
-    add_row(*rows, r, weight, sum);
+    rows->add_row_to(r, weight, sum);
   }
 };
 
 class HostMovingRows final : public MovingRows {
  public:
   HostMovingRows(Transport& transport, ThreadPool& pool, BufferPool& buffers, const RowPlan& plan,
-                 RowType type)
+                 ElementType type)
       : transport_(transport), pool_(pool), buffers_(buffers), plan_(plan), type_(type) {}
 
   void begin(RowWay way, std::int64_t hidden) override;
@@ -62,6 +61,9 @@ class HostMovingRows final : public MovingRows {
   void for_each_row(std::int64_t num_rows, const Body& body);
   template <class Body>
   void for_each_received(RowPart part, const Body& body);
+  static void scale_row(std::span<const float> row, float weight, std::span<float> to) {
+    for (std::size_t c = 0; c < to.size(); ++c) to[c] = weight * row[c];
+  }
   std::span<float> scratch(int thread) {
     return std::span(scratch_).subspan(std::size_t(thread) * std::size_t(hidden_),
                                        std::size_t(hidden_));
@@ -74,7 +76,7 @@ class HostMovingRows final : public MovingRows {
   ThreadPool& pool_;
   BufferPool& buffers_;
   const RowPlan& plan_;
-  const RowType type_;
+  const ElementType type_;
 
   RowWay way_ = RowWay::kDispatch;
   std::int64_t hidden_ = 0;
@@ -111,14 +113,13 @@ void HostMovingRows::for_each_received(RowPart part, const Body& body) {
 
 RowStore HostMovingRows::lay_out(std::span<const std::int64_t> offsets, Buffer& buffer) {
   const std::size_t me = index(plan_.rank);
-  RowStore store{.wire = {.type = type_, .hidden = hidden_},
-                 .own = {.data = own_buffer_.data.get(), .type = RowType::kF32, .hidden = hidden_},
-                 .own_begin = offsets[me],
-                 .own_end = offsets[me + 1]};
-  const std::int64_t num_on_the_wire = offsets.back() - (store.own_end - store.own_begin);
-  buffer = buffers_.take(num_on_the_wire * store.wire.row_bytes());
-  store.wire.data = buffer.data.get();
-  return store;
+  const std::int64_t num_own = offsets[me + 1] - offsets[me];
+  const std::int64_t num_on_the_wire = offsets.back() - num_own;
+  buffer = buffers_.take(num_on_the_wire * hidden_ * element_bytes(type_));
+  return {.wire = {buffer.data.get(), type_, num_on_the_wire, hidden_, hidden_},
+          .own = {own_buffer_.data.get(), ElementType::kF32, num_own, hidden_, hidden_},
+          .own_begin = offsets[me],
+          .own_end = offsets[me + 1]};
 }
 
 void HostMovingRows::begin(RowWay way, std::int64_t hidden) {
@@ -129,7 +130,7 @@ void HostMovingRows::begin(RowWay way, std::int64_t hidden) {
   recv_offsets_ = moves_choices ? plan_.recv_choice_offsets : plan_.recv_offsets;
   const std::size_t me = index(plan_.rank);
   own_buffer_ = buffers_.take((send_offsets_[me + 1] - send_offsets_[me]) * hidden *
-                              element_bytes(RowType::kF32));
+                              element_bytes(ElementType::kF32));
   sent_ = lay_out(send_offsets_, send_buffer_);
   received_ = lay_out(recv_offsets_, recv_buffer_);
   scratch_.resize(std::size_t(pool_.num_threads()) * std::size_t(hidden));
@@ -191,7 +192,7 @@ void HostMovingRows::reduce(RowPart part, MatrixView<const float> rows, const Ro
     }
     scale_row(row(begin), weight(begin), sum);
     for (std::int64_t choice = begin + 1; choice < end; ++choice) {
-      add_row(row(choice), weight(choice), sum);
+      add_weighted(std::as_bytes(row(choice)).data(), ElementType::kF32, weight(choice), sum);
     }
     received_.encode(sum, copy);
   });
@@ -227,7 +228,7 @@ std::span<std::byte> HostMovingRows::part_of(const RowStore& store,
   const auto begin = offsets[index(peer)], end = offsets[index(peer) + 1];
   if (begin == end) return {};
   const auto [rows, r] = store.place(begin);
-  return {rows->row(r), std::size_t((end - begin) * rows->row_bytes())};
+  return rows->rows(r, r + end - begin).bytes();
 }
 
 std::unique_ptr<Exchange> HostMovingRows::exchange(std::span<const RankId> peers,
@@ -250,7 +251,7 @@ HostRowMover::HostRowMover(Transport& transport, ThreadPool& pool)
     : transport_(transport), pool_(pool), buffers_(std::make_unique<BufferPool>()) {}
 HostRowMover::~HostRowMover() = default;
 
-std::unique_ptr<MovingRows> HostRowMover::prepare(const RowPlan& plan, RowType type) {
+std::unique_ptr<MovingRows> HostRowMover::prepare(const RowPlan& plan, ElementType type) {
   return std::make_unique<HostMovingRows>(transport_, pool_, *buffers_, plan, type);
 }
 

@@ -23,7 +23,7 @@ class HostRowMover final : public RowMover {
   HostRowMover(Transport& transport, ThreadPool& pool);
   ~HostRowMover() override;
 
-  std::unique_ptr<MovingRows> prepare(const RowPlan& plan, RowType type) override;
+  std::unique_ptr<MovingRows> prepare(const RowPlan& plan, ElementType type) override;
 
  private:
   Transport& transport_;

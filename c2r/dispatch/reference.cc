@@ -1,7 +1,9 @@
 // The reference of dispatch, experts and combine, token by token and choice by choice.
 #include "c2r/dispatch/reference.h"
 
-#include "c2r/core/bf16.h"
+#include <array>
+
+#include "c2r/core/element.h"
 
 namespace c2r {
 namespace {
@@ -9,9 +11,12 @@ namespace {
 using Row = std::vector<float>;
 
 // What arrives at `dst`.
-Row travel(Row row, RankId src, RankId dst, RowType type) {
-  if (src != dst && type == RowType::kBf16) {
-    for (float& v : row) v = to_float(to_bf16(v));
+Row travel(Row row, RankId src, RankId dst, ElementType type) {
+  if (src == dst) return row;
+  std::array<std::byte, 4> stored{};
+  for (float& v : row) {
+    store_element(stored.data(), type, 0, v);
+    v = load_element(stored.data(), type, 0);
   }
   return row;
 }

@@ -17,10 +17,10 @@
 #include <span>
 #include <string>
 
+#include "c2r/core/element.h"
 #include "c2r/core/ids.h"
 #include "c2r/core/matrix.h"
 #include "c2r/dispatch/row_plan.h"
-#include "c2r/dispatch/row_type.h"
 #include "c2r/transport/transport.h"
 
 namespace c2r {
@@ -83,7 +83,7 @@ class RowMover {
 
   /// @param plan must outlive what is returned; a device uploads it here
   /// @param type of rows that cross the wire
-  virtual std::unique_ptr<MovingRows> prepare(const RowPlan& plan, RowType type) = 0;
+  virtual std::unique_ptr<MovingRows> prepare(const RowPlan& plan, ElementType type) = 0;
 };
 
 }  // namespace c2r

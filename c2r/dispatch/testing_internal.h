@@ -175,11 +175,12 @@ inline std::vector<Matrix<float>> expected_sums(const ExchangeProblem& problem) 
 inline std::vector<DispatchOptions> all_options(const Cluster& cluster) {
   std::vector<DispatchOptions> all{
       {.cluster = cluster, .sums_before_return = false},
+      {.cluster = cluster, .row_type = ElementType::kF16},
       {.cluster = cluster, .mode = CopyMode::kPerExpert, .separates_own = false}};
   for (const auto mode : {CopyMode::kPerExpert, CopyMode::kPerRank, CopyMode::kPerNode}) {
     for (const auto rule :
          {ReplicaRule::kFewestRanks, ReplicaRule::kLocalFirst, ReplicaRule::kRandom}) {
-      for (const auto type : {RowType::kF32, RowType::kBf16}) {
+      for (const auto type : {ElementType::kF32, ElementType::kBf16}) {
         all.push_back({.cluster = cluster, .mode = mode, .rule = rule, .row_type = type});
       }
     }

@@ -97,7 +97,7 @@ TEST(CheckSameRun, TellsOtherOptions) {
   expect_error([](OwnRun& run) { run.arithmetic = Arithmetic::kBf16; }, message);
   expect_error([](OwnRun& run) { run.options.num_chunks = 2; }, message);
   expect_error([](OwnRun& run) { run.options.dispatch.mode = CopyMode::kPerExpert; }, message);
-  expect_error([](OwnRun& run) { run.options.dispatch.row_type = RowType::kF32; }, message);
+  expect_error([](OwnRun& run) { run.options.dispatch.row_type = ElementType::kF32; }, message);
 }
 
 // Runs a step that fails on `failing` of three ranks, and a collective afterwards. The message of

@@ -22,8 +22,8 @@ class Ranks : public ::testing::TestWithParam<Cluster> {
   }
 
   // Random placements with replicas.
-  static ExpertParallelOptions options(const ModelConfig& config, CopyMode mode, RowType row_type,
-                                       std::uint64_t seed) {
+  static ExpertParallelOptions options(const ModelConfig& config, CopyMode mode,
+                                       ElementType row_type, std::uint64_t seed) {
     std::mt19937_64 rng(seed);
     ExpertParallelOptions options{
         .dispatch = {.cluster = GetParam(), .mode = mode, .row_type = row_type},
@@ -93,7 +93,7 @@ TEST_P(Ranks, WriteTheTraceOfOneProcessByteForByte) {
     (void)profile(engine, one_by_one(sequences), one, progress);
     ProfileRequest many = one;
     many.output = testing::temporary_path("many");
-    run(model, options(model.config(), CopyMode::kPerExpert, RowType::kF32, 1), [&](Engine& e) {
+    run(model, options(model.config(), CopyMode::kPerExpert, ElementType::kF32, 1), [&](Engine& e) {
       NoProgress silent;
       const auto result = profile(e, on_first_rank(e, sequences), many, silent);
       EXPECT_EQ(result.num_tokens, e.is_first_rank() ? 79 : 0);
@@ -119,15 +119,16 @@ TEST_P(Ranks, ScoreAsOneProcessInTheOrderOfRequests) {
   for (const Score& score : expected) num_scored += score.num_tokens;
   for (std::uint64_t seed = 0; seed < 4; ++seed) {
     std::vector<Score> got;
-    run(model, options(model.config(), CopyMode::kPerExpert, RowType::kF32, seed), [&](Engine& e) {
-      NoProgress silent;
-      const auto on_score = [&](const Score& score) {
-        ASSERT_TRUE(e.is_first_rank());
-        got.push_back(score);
-      };
-      const Score total = score_all(e, on_first_rank(e, requests), on_score, silent);
-      EXPECT_EQ(total.num_tokens, e.is_first_rank() ? num_scored : 0);
-    });
+    run(model, options(model.config(), CopyMode::kPerExpert, ElementType::kF32, seed),
+        [&](Engine& e) {
+          NoProgress silent;
+          const auto on_score = [&](const Score& score) {
+            ASSERT_TRUE(e.is_first_rank());
+            got.push_back(score);
+          };
+          const Score total = score_all(e, on_first_rank(e, requests), on_score, silent);
+          EXPECT_EQ(total.num_tokens, e.is_first_rank() ? num_scored : 0);
+        });
     EXPECT_EQ(got, expected);
   }
 }
@@ -152,7 +153,7 @@ TEST_P(Ranks, ScoreNearlyAsOneProcessWithRowsOfBf16) {
     for (const CopyMode mode : {CopyMode::kPerExpert, CopyMode::kPerRank, CopyMode::kPerNode}) {
       SCOPED_TRACE(fmt::format("{}, {}", family, name_of(mode)));
       std::size_t next = 0;
-      run(model, options(model.config(), mode, RowType::kBf16, 1), [&](Engine& e) {
+      run(model, options(model.config(), mode, ElementType::kBf16, 1), [&](Engine& e) {
         NoProgress silent;
         const auto on_score = [&](const Score& score) {
           const Score& one = expected[next++];
@@ -177,7 +178,7 @@ TEST_P(Ranks, GenerateTheGreedyTextInEveryMode) {
     std::uint64_t seed = 0;
     for (const CopyMode mode : {CopyMode::kPerExpert, CopyMode::kPerRank, CopyMode::kPerNode}) {
       SCOPED_TRACE(fmt::format("{}, {}", family, name_of(mode)));
-      run(model, options(model.config(), mode, RowType::kF32, seed++), [&](Engine& e) {
+      run(model, options(model.config(), mode, ElementType::kF32, seed++), [&](Engine& e) {
         Tokens seen;
         const Tokens text = generate(e, {.prompt = prompt, .max_new_tokens = 64},
                                      [&](TokenId token) { seen.push_back(token); });
@@ -197,7 +198,7 @@ TEST_P(Ranks, GenerateManyTextsTogether) {
   }
   Engine engine(model, kEngine);
   const auto expected = generate_all(engine, requests, 3);
-  run(model, options(model.config(), CopyMode::kPerExpert, RowType::kF32, 1), [&](Engine& e) {
+  run(model, options(model.config(), CopyMode::kPerExpert, ElementType::kF32, 1), [&](Engine& e) {
     const auto texts = generate_all(e, requests, 3);
     if (e.is_first_rank()) {
       EXPECT_EQ(texts, expected);
@@ -213,14 +214,15 @@ TEST_P(Ranks, FailTogether) {
   const auto path = testing::path_in_empty_folder("trace");
   // Whoever the second sequence is dealt to fails; the others wait for it.
   const std::string failing = GetParam().ep_size() == 1 ? "rank 0" : "rank 1";
-  EXPECT_EQ(
-      testing::error_of([&] {
-        run(model, options(model.config(), CopyMode::kPerRank, RowType::kF32, 1), [&](Engine& e) {
-          NoProgress progress;
-          (void)profile(e, on_first_rank(e, sequences), {.output = path, .window = 8}, progress);
-        });
-      }),
-      failing + ": token 64 is not in the vocabulary of 64");
+  EXPECT_EQ(testing::error_of([&] {
+              run(model, options(model.config(), CopyMode::kPerRank, ElementType::kF32, 1),
+                  [&](Engine& e) {
+                    NoProgress progress;
+                    (void)profile(e, on_first_rank(e, sequences), {.output = path, .window = 8},
+                                  progress);
+                  });
+            }),
+            failing + ": token 64 is not in the vocabulary of 64");
   EXPECT_EQ(testing::num_files(path.parent_path()), 0);
 }
 

@@ -36,7 +36,8 @@ ExpertParallelOptions expert_parallel_options(const SessionOptions& options, con
               options.plan.string(), cluster.ep_size(), ep_size, cluster.ep_size(), ep_size);
   const TraceHeader header{
       .num_experts = config.num_experts, .top_k = config.top_k, .layer_indices = config.moe_layers};
-  const RowType row_type = options.arithmetic == Arithmetic::kBf16 ? RowType::kBf16 : RowType::kF32;
+  const ElementType row_type =
+      options.arithmetic == Arithmetic::kBf16 ? ElementType::kBf16 : ElementType::kF32;
   return {
       .placements = plan != nullptr ? placements_of(*plan) : contiguous_placements(header, cluster),
       .dispatch = {.cluster = cluster,

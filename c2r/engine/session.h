@@ -34,7 +34,7 @@ struct SessionOptions {
 
   // The rest is for several ranks.
   std::optional<CopyMode> copy_mode;       // none: default_copy_mode() of the plan's cluster
-  std::optional<RowType> row_type;         // none: as `arithmetic`
+  std::optional<ElementType> row_type;     // none: as `arithmetic`
   std::optional<std::int32_t> num_chunks;  // of a pass; none: chosen for each pass
   // Memory of this machine for the weights of its ranks. None: what Linux says is available, and
   // nothing is checked where it does not say.

@@ -94,16 +94,14 @@ KvCache::KvCache(const ModelConfig& config, Arithmetic arithmetic, std::int64_t 
       head_dim_(config.head_dim),
       capacity_(capacity) {
   check_length(capacity, config);
-  const auto bytes =
-      static_cast<std::size_t>(head_begin(config.num_layers, 0) * element_bytes(type_));
+  const auto bytes = static_cast<std::size_t>(head_begin(config.num_layers, 0));
   keys_.resize(bytes);
   values_.resize(bytes);
 }
 
 bool KvCache::is_for(const ModelConfig& config) const {
-  const std::int64_t num_bytes = head_begin(config.num_layers, 0) * element_bytes(type_);
   return num_kv_heads_ == config.num_kv_heads && head_dim_ == config.head_dim &&
-         std::ssize(keys_) == num_bytes;
+         std::ssize(keys_) == head_begin(config.num_layers, 0);
 }
 
 void KvCache::truncate(std::int64_t num_tokens) {
@@ -112,24 +110,12 @@ void KvCache::truncate(std::int64_t num_tokens) {
   num_tokens_ = num_tokens;
 }
 
-RowsView KvCache::keys(std::int64_t layer, std::int64_t kv_head, std::int64_t num_positions) const {
-  return {keys_.data() + head_begin(layer, kv_head) * element_bytes(type_), type_, num_positions,
-          head_dim_, head_dim_};
-}
-
-RowsView KvCache::values(std::int64_t layer, std::int64_t kv_head,
-                         std::int64_t num_positions) const {
-  return {values_.data() + head_begin(layer, kv_head) * element_bytes(type_), type_, head_dim_,
-          num_positions, capacity_};
-}
-
 void KvCache::store(std::int64_t layer, std::int64_t kv_head, std::int64_t position,
-                    const float* key, const float* value) {
-  C2R_ASSERT(position < capacity_);
-  const std::int64_t begin = head_begin(layer, kv_head);
+                    std::span<const float> key, std::span<const float> value) {
+  keys(layer, kv_head).write_row(position, key);
+  const MutableRowsView columns = values(layer, kv_head);
   for (std::int64_t d = 0; d < head_dim_; ++d) {
-    store_element(keys_.data(), type_, begin + position * head_dim_ + d, key[d]);
-    store_element(values_.data(), type_, begin + d * capacity_ + position, value[d]);
+    store_element(columns.row(d), type_, position, value[static_cast<std::size_t>(d)]);
   }
 }
 
@@ -214,7 +200,7 @@ void Attention::attend(const HeadTask& task, std::int64_t layer, Scratch& scratc
                            [scale](float v) { return v * scale; });
   }
   const GemmGroup score{.x = {queries.data(), num_rows, head_dim},
-                        .weight = segment.cache->keys(layer, task.kv_head, num_positions),
+                        .weight = segment.cache->keys(layer, task.kv_head).rows(0, num_positions),
                         .out = scores};
   scratch.gemm.run({&score, 1});
   for (std::int64_t row = 0; row < num_rows; ++row) {
@@ -222,9 +208,11 @@ void Attention::attend(const HeadTask& task, std::int64_t layer, Scratch& scratc
     softmax(scores.row(row).first(static_cast<std::size_t>(num_seen)));
     std::ranges::fill(scores.row(row).subspan(static_cast<std::size_t>(num_seen)), 0.0f);
   }
-  const GemmGroup output{.x = {scores.data(), num_rows, num_positions},
-                         .weight = segment.cache->values(layer, task.kv_head, num_positions),
-                         .out = outputs};
+  const MutableRowsView values = segment.cache->values(layer, task.kv_head);
+  const GemmGroup output{
+      .x = {scores.data(), num_rows, num_positions},
+      .weight = {values.data(), values.type(), head_dim, num_positions, values.stride()},
+      .out = outputs};
   scratch.gemm.run({&output, 1});
   for (std::int64_t t = 0; t < task.num_queries; ++t) {
     std::copy_n(outputs.row(t * heads_per_kv).data(), count,
@@ -250,13 +238,15 @@ void Attention::run(const AttentionWeights& weights, std::int64_t layer,
   for (const Segment& segment : segments) {
     for (std::int64_t t = 0; t < segment.num_tokens; ++t) tokens.emplace_back(&segment, t);
   }
+  const auto head_dim = static_cast<std::size_t>(config_.head_dim);
   gemm_.pool().run(std::ssize(tokens), [&](std::int64_t task, int) {
     const auto [segment, t] = tokens[static_cast<std::size_t>(task)];
     const std::int64_t row = segment->first_row + t, position = segment->cache->num_tokens() + t;
     prepare_row(weights, row, position);
     for (std::int64_t head = 0; head < config_.num_kv_heads; ++head) {
-      segment->cache->store(layer, head, position, &k_(row, head * config_.head_dim),
-                            &v_(row, head * config_.head_dim));
+      const auto first = static_cast<std::size_t>(head * config_.head_dim);
+      segment->cache->store(layer, head, position, k_.row(row).subspan(first, head_dim),
+                            v_.row(row).subspan(first, head_dim));
     }
   });
   std::vector<HeadTask> tasks;

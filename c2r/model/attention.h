@@ -42,12 +42,17 @@ class KvCache {
   friend class Attention;
   friend class Decoder;
 
-  RowsView keys(std::int64_t layer, std::int64_t kv_head, std::int64_t num_positions) const;
-  RowsView values(std::int64_t layer, std::int64_t kv_head, std::int64_t num_positions) const;
-  void store(std::int64_t layer, std::int64_t kv_head, std::int64_t position, const float* key,
-             const float* value);
-  std::int64_t head_begin(std::int64_t layer, std::int64_t kv_head) const {
-    return (layer * num_kv_heads_ + kv_head) * head_dim_ * capacity_;
+  // The keys, [capacity, head_dim], and the values, [head_dim, capacity], of one head.
+  MutableRowsView keys(std::int64_t layer, std::int64_t kv_head) {
+    return {keys_.data() + head_begin(layer, kv_head), type_, capacity_, head_dim_, head_dim_};
+  }
+  MutableRowsView values(std::int64_t layer, std::int64_t kv_head) {
+    return {values_.data() + head_begin(layer, kv_head), type_, head_dim_, capacity_, capacity_};
+  }
+  void store(std::int64_t layer, std::int64_t kv_head, std::int64_t position,
+             std::span<const float> key, std::span<const float> value);
+  std::int64_t head_begin(std::int64_t layer, std::int64_t kv_head) const {  // in bytes
+    return (layer * num_kv_heads_ + kv_head) * head_dim_ * capacity_ * element_bytes(type_);
   }
 
   ElementType type_;

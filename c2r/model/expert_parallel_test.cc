@@ -72,10 +72,10 @@ class ExpertParallelLayers : public ::testing::TestWithParam<Cluster> {
   }
 
   static void for_each_problem(const Model& model, const std::vector<CopyMode>& modes,
-                               const std::vector<RowType>& types,
+                               const std::vector<ElementType>& types,
                                const std::function<void(Problem&)>& check) {
     for (const CopyMode mode : modes) {
-      for (const RowType type : types) {
+      for (const ElementType type : types) {
         for (std::uint64_t seed = 0; seed < 6; ++seed) {
           SCOPED_TRACE(fmt::format("{}, {}, seed {}", name_of(mode), name_of(type), seed));
           Problem problem = random_problem(
@@ -95,7 +95,7 @@ TEST_P(ExpertParallelLayers, GiveTheBitsOfOneProcessWhereTheOrderOfSumsIsTheSame
     GroupedGemm gemm(Arithmetic::kF32, pool);
     LocalExperts experts(gemm);
     MoeLayer layer(gemm, experts);
-    for_each_problem(model, {CopyMode::kPerExpert}, {RowType::kF32}, [&](Problem& problem) {
+    for_each_problem(model, {CopyMode::kPerExpert}, {ElementType::kF32}, [&](Problem& problem) {
       const auto got = run_on_ranks(model, problem);
       for (std::size_t rank = 0; rank < got.size(); ++rank) {
         const Matrix<float>& x = problem.batches[rank].x;
@@ -119,7 +119,7 @@ TEST_P(ExpertParallelLayers, GiveTheBitsOfTheReferenceInEveryMode) {
     ExpertMlps mlps(gemm);
     for_each_problem(
         model, {CopyMode::kPerExpert, CopyMode::kPerRank, CopyMode::kPerNode},
-        {RowType::kF32, RowType::kBf16}, [&](Problem& problem) {
+        {ElementType::kF32, ElementType::kBf16}, [&](Problem& problem) {
           const MoeWeights& moe = *model.weights().layers[std::size_t(problem.layer_idx)].moe;
           for (TokenBatch& batch : problem.batches) {
             // The routing of the tokens, as a layer that computes nothing returns it.

@@ -268,7 +268,7 @@ class LayerGradientsOn : public ::testing::TestWithParam<Cluster> {};
 
 TEST_P(LayerGradientsOn, AreThoseOfTheNaiveLayer) {
   for (const DispatchOptions& options : testing::all_options(GetParam())) {
-    if (options.row_type != RowType::kF32) continue;
+    if (options.row_type != ElementType::kF32) continue;
     for (std::uint64_t seed = 0; seed < 4; ++seed) {
       SCOPED_TRACE(fmt::format("{}, seed {}", testing::to_string(options), seed));
       check_gradients(GradientProblem(options, seed));
@@ -289,7 +289,8 @@ INSTANTIATE_TEST_SUITE_P(Clusters, LayerGradientsOn,
 // the third derivative, below 100 here, and by rounding, some 1e-15 / h.
 TEST(NaiveLayer, HasTheGradientsOfFiniteDifferences) {
   constexpr double kStep = 1e-4;
-  const GradientProblem problem({.cluster = {.ranks_per_node = 2}, .row_type = RowType::kF32}, 7);
+  const GradientProblem problem({.cluster = {.ranks_per_node = 2}, .row_type = ElementType::kF32},
+                                7);
   ExactLayer layer = problem.layer(false);
   const ExactGradients gradients = naive_gradients(layer);
   const auto loss = [&] {
