@@ -37,18 +37,13 @@ void check_choices(const RoutingTable& table, MatrixView<const ExpertId> topk_id
   C2R_REQUIRE(topk_idx.rows() * std::max<std::int64_t>(1, topk_idx.cols()) <=
                   std::numeric_limits<std::int32_t>::max(),
               kInvalidArgument, "{}: {} tokens in one batch are too many", label, topk_idx.rows());
-  for (std::int64_t t = 0; t < topk_idx.rows(); ++t) {
-    const auto experts = topk_idx.row(t);
-    for (std::size_t k = 0; k < experts.size(); ++k) {
-      if (experts[k] == kNoExpert) continue;
-      C2R_REQUIRE(index(experts[k]) < std::size_t(table.num_experts), kInvalidArgument,
-                  "{}: token {} chose expert {}, but there are {}", label, t,
-                  std::int32_t(experts[k]), table.num_experts);
-      C2R_REQUIRE(std::ranges::find(experts.first(k), experts[k]) == experts.begin() + long(k),
-                  kInvalidArgument, "{}: token {} chose expert {} twice", label, t,
-                  std::int32_t(experts[k]));
-    }
-  }
+  const auto invalid = find_invalid_choice(topk_idx, table.num_experts);
+  if (!invalid) return;
+  C2R_REQUIRE(invalid->first_column, kInvalidArgument,
+              "{}: token {} chose expert {}, but there are {}", label, invalid->token,
+              invalid->expert, table.num_experts);
+  C2R_THROW(kInvalidArgument, "{}: token {} chose expert {} twice", label, invalid->token,
+            invalid->expert);
 }
 
 // [num_tokens, top_k], kNoRank where there is no choice.
