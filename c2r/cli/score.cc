@@ -22,6 +22,7 @@ struct ScoreOptions {
   SequenceFiles files;
   std::string pairs;
   std::int64_t window = 1024;
+  std::optional<std::int64_t> rolling;
   bool is_json = false;
 };
 
@@ -33,9 +34,14 @@ NextRequest next_request(const ScoreOptions& options, OpenModel& open) {
     return [pairs] { return pairs->next(); };
   }
   check_sequence_files(options.files);
-  const auto windows = std::make_shared<WindowRequests>(
-      options.files, open.encoder, std::min(options.window, open.model.config().max_positions),
-      read_text_input);
+  const std::int64_t window = std::min(options.window, open.model.config().max_positions);
+  if (options.rolling) {
+    const auto windows = std::make_shared<RollingRequests>(options.files, open.encoder, window,
+                                                           *options.rolling, read_text_input);
+    return [windows] { return windows->next(); };
+  }
+  const auto windows =
+      std::make_shared<WindowRequests>(options.files, open.encoder, window, read_text_input);
   return [windows] { return windows->next(); };
 }
 
@@ -79,6 +85,8 @@ Work prepare_score(const ScoreOptions& options, OpenModel& open) {
   const bool has_files = !options.files.texts.empty() || !options.files.tokens.empty();
   C2R_REQUIRE(has_files == options.pairs.empty(), kInvalidArgument,
               "give --text, --tokens or both, or else --pairs");
+  C2R_REQUIRE(has_files || !options.rolling, kInvalidArgument,
+              "--rolling is for --text and --tokens; --pairs has windows of its own");
   NextRequest next;
   if (open.is_first_rank()) next = next_request(options, open);
   return [&options, &open, next = std::move(next)] {
@@ -97,13 +105,23 @@ void add_score(CLI::App& app) {
       ->add_option(
           "--pairs", options->pairs,
           "a file with one {\"context\": ..., \"continuation\": ...} a line, texts or token "
-          "ids, of which the continuation is scored; - is standard input")
+          "ids, of which the continuation is scored as lm-evaluation-harness does: spaces at the "
+          "end of the context belong to it, an empty context is the tokenizer's bos_token or else "
+          "eos_token, and contexts that are too long are cut on the left; - is standard input")
       ->type_name("FILE");
   command
       ->add_option("--window", options->window,
                    "longer texts are cut into pieces of so many tokens, whose first is not scored")
       ->check(in_range(2, 1 << 24))
       ->capture_default_str()
+      ->type_name("N");
+  command
+      ->add_option(
+          "--rolling", options->rolling,
+          "score every token of a text once, the first ones after the tokenizer's bos_token "
+          "or else eos_token: windows of --window tokens overlap so that each later token "
+          "has at least N before it; 1 is what lm-evaluation-harness does")
+      ->check(in_range(1, 1 << 24))
       ->type_name("N");
   command->add_flag("--json", options->is_json,
                     "print one JSON object for each piece or pair, in their order, see below");

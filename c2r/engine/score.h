@@ -31,6 +31,7 @@ struct ScoreRequest {
 
   /// Whether a token is scored. A request of no or one token has nothing to score.
   bool has_scored_tokens() const { return first_scored < std::ssize(tokens); }
+  bool operator==(const ScoreRequest&) const = default;
 };
 
 /// What score() and score_all() check first.

@@ -37,6 +37,25 @@ class WindowRequests {
   Windows windows_;
 };
 
+/// The windows of the sequences of files that score each token once, see RollingWindows.
+class RollingRequests {
+ public:
+  /// @param files,encoder must outlive this object
+  /// @param max_inputs,min_context as RollingWindows()
+  /// @throws as SequenceReader(), RollingWindows() and TextEncoder::first_token()
+  RollingRequests(const SequenceFiles& files, TextEncoder& encoder, std::int64_t max_inputs,
+                  std::int64_t min_context, const TextReader& read = read_utf8_file);
+
+  /// @returns the next window, or nothing at the end. An empty sequence gives a request without
+  ///          tokens.
+  /// @throws as SequenceReader::next()
+  std::optional<PlacedScoreRequest> next();
+
+ private:
+  SequenceReader sequences_;
+  RollingWindows windows_;
+};
+
 /// The continuations of {"context": ..., "continuation": ...} in a file of JSON lines, texts or
 /// arrays of token ids.
 class PairRequests {
@@ -56,10 +75,15 @@ class PairRequests {
   JsonLines lines_;
 };
 
-/// The request of one pair. Spaces between two texts belong to the continuation, as in
-/// lm-evaluation-harness: tokens begin with their space.
+/// The request of one pair, as lm-evaluation-harness makes it:
+/// - Spaces between two texts belong to the continuation. The model is given the tokens of the
+///   context, and then those tokens of both texts together that come after as many.
+/// - Before an empty context stands TextEncoder::first_token(), unless the continuation begins with
+///   it; then only the rest of the continuation is scored.
+/// - Of a context that is too long for the model, the first tokens are left out.
 /// @param place of the pair, for messages
-/// @throws Error(kInvalidFile) if a key is missing or unknown, or one of the two has no token
+/// @throws Error(kInvalidFile) if a key is missing or unknown, or the continuation has no token or
+///         is too long for the model
 ScoreRequest parse_pair(const Json& pair, TextEncoder& encoder, const std::string& place);
 
 }  // namespace c2r

@@ -52,6 +52,16 @@ const Tokenizer& TextEncoder::tokenizer() {
   return *tokenizer_;
 }
 
+TokenId TextEncoder::first_token() {
+  const auto token = tokenizer().first_token();
+  C2R_REQUIRE(
+      token, kInvalidFile,
+      "{}: tokenizer_config.json names neither bos_token nor eos_token, one of which has to "
+      "stand before a text whose first token is scored",
+      folder_.string());
+  return *token;
+}
+
 std::vector<TokenId> TextEncoder::tokens_of(const Json& value, std::string_view place) {
   if (value.is_string()) return tokenizer().encode(value.get_ref<const std::string&>());
   std::vector<TokenId> ids;

@@ -43,6 +43,12 @@ class TextEncoder {
   /// @throws Error(kInvalidFile) if it has more tokens than the model; as Tokenizer::load()
   const Tokenizer& tokenizer();
 
+  /// Tokenizer::first_token() of the model's tokenizer.
+  /// @throws Error(kInvalidFile) if the tokenizer has none; as tokenizer()
+  TokenId first_token();
+
+  const ModelConfig& config() const { return config_; }
+
   /// The tokens of a JSON value: of a string its tokens, of an array of integers these as ids.
   /// @param place of the value, for messages
   /// @throws Error(kInvalidFile) if it is neither, or an id is not in [0, vocab_size)

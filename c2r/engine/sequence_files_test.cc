@@ -91,6 +91,55 @@ TEST_F(Files, GivePairsWhoseContinuationBeginsWithItsSpace) {
   EXPECT_FALSE(requests.next());
 }
 
+// What lm-evaluation-harness 0.4.13 gives a model for these, by its TemplateLM.loglikelihood().
+TEST_F(Files, GivePairsThatAreEncodedAsTheHarnessDoes) {
+  const auto request = [&](const std::string& context, const std::string& continuation) {
+    return parse_pair(Json{{"context", context}, {"continuation", continuation}}, encoder_, "pair");
+  };
+  // A token of both texts together spans the border: the context is encoded alone.
+  const ScoreRequest mid_word = request("The ci", "ty begins at the river");
+  const Tokens context = encoded("The ci"), whole = encoded("The city begins at the river");
+  Tokens expected = context;
+  expected.insert(expected.end(), whole.begin() + std::ssize(context), whole.end());
+  ASSERT_NE(expected, whole);
+  EXPECT_EQ(mid_word.tokens, expected);
+  EXPECT_EQ(mid_word.first_scored, std::ssize(context));
+  // U+00A0 and U+3000 are spaces, too.
+  EXPECT_EQ(request("The\u00A0\u3000 ", "city").first_scored, std::ssize(encoded("The")));
+  // Token 0 is eos_token, and there is no bos_token.
+  const ScoreRequest empty = request("", "begins");
+  EXPECT_EQ(empty.first_scored, 1);
+  EXPECT_EQ(empty.tokens.front(), TokenId{0});
+  EXPECT_EQ((Tokens{empty.tokens.begin() + 1, empty.tokens.end()}), encoded("begins"));
+  EXPECT_EQ(request("", "<|endoftext|>begins"), empty);
+  EXPECT_EQ(request(" \n", "begins").tokens.front(), TokenId{0});
+}
+
+TEST_F(Files, GivePairsWhoseContextIsCutOnTheLeft) {
+  const std::int64_t positions = model_.config().max_positions;
+  Json ids = Json::array();
+  for (std::int64_t t = 0; t < positions + 5; ++t) ids.push_back(t);
+  const auto request =
+      parse_pair(Json{{"context", ids}, {"continuation", {7, 8}}}, encoder_, "pair");
+  EXPECT_EQ(std::ssize(request.tokens), positions + 1);
+  EXPECT_EQ(request.first_scored, positions - 1);
+  EXPECT_EQ(request.tokens.front(), TokenId{6});
+  EXPECT_EQ(request.tokens.back(), TokenId{8});
+}
+
+TEST_F(Files, GiveRollingWindowsThatScoreEachTokenOnce) {
+  const SequenceFiles files{.tokens = {file("c.jsonl", "[1, 2, 3]\n[]\n")}};
+  RollingRequests requests(files, encoder_, 2, 1);
+  const auto first = requests.next(), second = requests.next(), empty = requests.next();
+  ASSERT_TRUE(first && second && empty);
+  EXPECT_EQ(first->request, (ScoreRequest{.tokens = {TokenId{0}, TokenId{1}, TokenId{2}}}));
+  EXPECT_EQ(second->request,
+            (ScoreRequest{.tokens = {TokenId{1}, TokenId{2}, TokenId{3}}, .first_scored = 2}));
+  EXPECT_EQ(second->window_idx, 1);
+  EXPECT_EQ(empty->place.line, 2);
+  EXPECT_FALSE(empty->request.has_scored_tokens());
+}
+
 TEST_F(Files, GivePromptsAndTheRequestsToContinueThem) {
   const auto path = file("prompts.jsonl", "\"Hello\"\n\n[1, 2]\n");
   const auto prompts = read_prompts(path, encoder_);

@@ -32,4 +32,39 @@ std::optional<Window> Windows::next() {
   return Window{.tokens = {tokens.begin(), tokens.end()}, .window_idx = window_idx_++};
 }
 
+RollingWindows::RollingWindows(NextSequence next, TokenId first_token, std::int64_t max_inputs,
+                               std::int64_t min_context)
+    : next_(std::move(next)),
+      first_token_(first_token),
+      max_inputs_(max_inputs),
+      min_context_(min_context) {
+  C2R_REQUIRE(
+      1 <= min_context && min_context <= max_inputs, kInvalidArgument,
+      "each token is to have {} tokens before it, but that must be in [1, {}], the tokens of "
+      "a window",
+      min_context, max_inputs);
+}
+
+std::optional<RollingWindow> RollingWindows::next() {
+  if (num_scored_ == std::ssize(sequence_)) {  // all but the first token, which is not scored
+    auto sequence = next_();
+    if (!sequence) return std::nullopt;
+    if (sequence->empty()) return RollingWindow{};
+    sequence->insert(sequence->begin(), first_token_);
+    sequence_ = std::move(*sequence);
+    num_scored_ = 1;
+    window_idx_ = 0;
+  }
+  // The first window has one token of context, which is all there is.
+  const std::int64_t most = num_scored_ == 1 ? max_inputs_ : max_inputs_ - min_context_ + 1;
+  const std::int64_t count = std::min(std::ssize(sequence_) - num_scored_, most);
+  const std::int64_t end = num_scored_ + count;
+  const std::int64_t begin = std::max<std::int64_t>(0, end - max_inputs_ - 1);
+  RollingWindow window{.tokens = {sequence_.begin() + begin, sequence_.begin() + end},
+                       .first_scored = num_scored_ - begin,
+                       .window_idx = window_idx_++};
+  num_scored_ = end;
+  return window;
+}
+
 }  // namespace c2r

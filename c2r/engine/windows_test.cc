@@ -57,5 +57,41 @@ TEST(Windows, RefuseSizesOutOfRange) {
             "max_tokens is -1, but must be at least 0");
 }
 
+void expect_next(RollingWindows& windows, const Tokens& tokens, std::int64_t first_scored,
+                 std::int64_t window_idx) {
+  const auto window = windows.next();
+  ASSERT_TRUE(window.has_value());
+  EXPECT_EQ(window->tokens, tokens);
+  EXPECT_EQ(window->first_scored, first_scored);
+  EXPECT_EQ(window->window_idx, window_idx);
+}
+
+Tokens with_first(Tokens tokens) {
+  tokens.insert(tokens.begin(), TokenId{99});
+  return tokens;
+}
+
+TEST(RollingWindows, ScoreEachTokenOnceAndFillTheLastWindow) {
+  RollingWindows windows(some_sequences_to_cut(), TokenId{99}, 3, 1);
+  expect_next(windows, with_first(tokens_from(0, 3)), 1, 0);  // scores 0 to 2
+  expect_next(windows, tokens_from(1, 4), 2, 1);              // scores 3 and 4
+  expect_next(windows, {}, 1, 0);
+  expect_next(windows, with_first(tokens_from(10, 2)), 1, 0);
+  EXPECT_FALSE(windows.next());
+}
+
+TEST(RollingWindows, GiveEachTokenTheContextThatWasAskedFor) {
+  RollingWindows windows(some_sequences_to_cut(), TokenId{99}, 3, 3);
+  expect_next(windows, with_first(tokens_from(0, 3)), 1, 0);
+  expect_next(windows, tokens_from(0, 4), 3, 1);  // scores 3 alone
+  expect_next(windows, tokens_from(1, 4), 3, 2);
+}
+
+TEST(RollingWindows, RefuseContextThatNoWindowHas) {
+  EXPECT_EQ(testing::error_of([] { RollingWindows(some_sequences_to_cut(), TokenId{0}, 3, 4); }),
+            "each token is to have 4 tokens before it, but that must be in [1, 3], the tokens of a "
+            "window");
+}
+
 }  // namespace
 }  // namespace c2r

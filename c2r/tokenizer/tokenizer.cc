@@ -249,4 +249,8 @@ std::int64_t Tokenizer::vocab_size() const {
   return std::ssize(impl_->spec.decoded);
 }
 
+std::optional<TokenId> Tokenizer::first_token() const {
+  return impl_->spec.first_token;
+}
+
 }  // namespace c2r

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -67,6 +68,10 @@ class Tokenizer {
 
   /// @returns the largest id plus 1. The embedding of a model may be padded to more rows.
   std::int64_t vocab_size() const;
+
+  /// The token that stands before a text whose first token is to be predicted.
+  /// @returns bos_token of tokenizer_config.json, or else its eos_token; nothing if it has neither
+  std::optional<TokenId> first_token() const;
 
   /// Decodes tokens one by one, for text that is shown while it is generated. The results of all
   /// calls of push() and of finish(), joined, are decode() of all ids. push() holds back the bytes

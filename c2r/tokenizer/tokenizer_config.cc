@@ -127,6 +127,7 @@ void apply_tokenizer_config(const std::filesystem::path& path, bool is_sentencep
   const auto eos = read_role(config, "eos_token", place, tokens);
   (void)read_role(config, "unk_token", place, tokens);
   set_template(config, bos, eos, is_sentencepiece, place, spec);
+  spec.first_token = bos ? bos : eos;
   if (!is_sentencepiece) return;
   if (!json_flag(config, "add_prefix_space", true, "the config", place)) {
     spec.metaspace->prefix = Metaspace::Prefix::kNever;

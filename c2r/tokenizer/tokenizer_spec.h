@@ -64,6 +64,7 @@ struct TokenizerSpec {
 
   std::vector<TokenId> prefix, suffix;  // around each text
   bool strips_leading_space = false;    // decoding removes a space before the first word
+  std::optional<TokenId> first_token;   // bos_token of tokenizer_config.json, or else eos_token
 };
 
 /// Both read the file of one format.

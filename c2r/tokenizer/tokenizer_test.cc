@@ -160,6 +160,13 @@ TEST(TokenizerConfig, DecidesAboutTheTemplateWhereItMentionsIt) {
               }).ends_with("bos_token is '<x>', which the tokenizer does not have"));
 }
 
+TEST(TokenizerConfig, NamesTheTokenBeforeATextWhoseFirstTokenIsPredicted) {
+  const auto first = [](const char* config) { return with_config("llama3", config).first_token(); };
+  EXPECT_EQ(first(R"({"eos_token": "<|eos|>", "bos_token": "<|bos|>"})"), TokenId{0});
+  EXPECT_EQ(first(R"({"eos_token": "<|eos|>"})"), TokenId{1});
+  EXPECT_EQ(first("{}"), std::nullopt);
+}
+
 TEST(TokenizerConfig, AddsTokens) {
   const auto load = [](const char* id) {
     return with_config("llama3", std::string(R"({"added_tokens_decoder": {")") + id +

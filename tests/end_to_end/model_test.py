@@ -191,6 +191,25 @@ class Models(CommandLine):
         score = json.loads(self.succeed("score", "model", "--pairs", "pairs.jsonl", "--json"))
         self.assertEqual(score["num_tokens"], count[1] - count[0])
 
+    def test_rolling_windows_score_every_token_once(self):
+        (self.folder / "rows.jsonl").write_text("[1, 2, 3, 4, 5]\n")
+        config = json.loads((self.folder / "model" / "tokenizer_config.json").read_text())
+        words = json.loads((self.folder / "model" / "tokenizer.json").read_text())["added_tokens"]
+        first = next(word["id"] for word in words if word["content"] == (config.get("bos_token") or config["eos_token"]))
+        ids = [first, 1, 2, 3, 4, 5]
+        windows = [(ids[:4], 1), (ids[2:6], 2)]  # of 3 tokens and the one that they predict
+        pairs = [{"context": tokens[:first], "continuation": tokens[first:]} for tokens, first in windows]
+        (self.folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+        rolling, by_pair = ([json.loads(line) for line in self.succeed("score", "model", *words, "--json").splitlines()]
+                            for words in (["--tokens", "rows.jsonl", "--window", "3", "--rolling", "1"],
+                                          ["--pairs", "pairs.jsonl"]))
+        self.assertEqual([s["num_tokens"] for s in rolling], [3, 2])
+        self.assertEqual([s["log_likelihood"] for s in rolling], [s["log_likelihood"] for s in by_pair])
+        self.fails_with(2, "c2r score: --rolling is for --text and --tokens; --pairs has windows of its own",
+                        "score", "model", "--pairs", "pairs.jsonl", "--rolling", "1")
+        self.fails_with(2, "c2r score: each token is to have 9 tokens before it, but that must be in [1, 3], the tokens "
+                           "of a window", "score", "model", "--tokens", "rows.jsonl", "--window", "3", "--rolling", "9")
+
     def test_generated_text_is_what_its_ids_decode_to(self):
         (self.folder / "hello.txt").write_text("Hello")
         (self.folder / "prompts.jsonl").write_text('"Hello"\n')
