@@ -160,11 +160,12 @@ class LlamaMoeRouter(nn.Module):
             nn.Linear(self.num_experts, self.num_experts, bias=False),
         )
         self.weight_noise = nn.Linear(hidden, self.num_experts, bias=False) if config.gate_add_noise else None
+        self.adds_noise = True  # False: in training as elsewhere
         self.collaborators: Tensor | None = None  # bool [E, E], of c2r.hf.constrain(), for the balance loss
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits = self.gate_network(hidden_states)
-        if self.training and self.weight_noise is not None:
+        if self._is_noisy():
             logits = logits.float()
             logits = logits + torch.randn_like(logits) * self._noise_std(hidden_states)
         topk_idx = select(logits, None, self.top_k)
@@ -177,7 +178,7 @@ class LlamaMoeRouter(nn.Module):
         scalar. Source: Shazeer et al. (arXiv 1701.06538), equations 6 to 11.
         """
         loss = importance_loss(Routing(logits, topk_idx, weights))
-        if not self.training or self.weight_noise is None or self.top_k == self.num_experts:
+        if not self._is_noisy() or self.top_k == self.num_experts:
             return loss
         allowed = None if self.collaborators is None else self.collaborators[topk_idx[:, 0]]
         clean = self.gate_network(hidden_states).float()
@@ -187,6 +188,9 @@ class LlamaMoeRouter(nn.Module):
         """Parameters of which row e belongs to expert e."""
         noise = [] if self.weight_noise is None else [self.weight_noise.weight]
         return [self.gate_network[2].weight, *noise]
+
+    def _is_noisy(self) -> bool:
+        return self.training and self.adds_noise and self.weight_noise is not None
 
     def _noise_std(self, hidden_states: Tensor) -> Tensor:
         return F.softplus(self.weight_noise(hidden_states).float()) + self.noise_epsilon
