@@ -7,7 +7,9 @@
 #include <string>
 
 #include "c2r/collaboration/collaboration.h"
+#include "c2r/core/shown.h"
 #include "c2r/import/import.h"
+#include "c2r/import/torch/torch_file_internal.h"
 #include "c2r/io/csv.h"
 #include "c2r/io/file.h"
 #include "c2r/io/json.h"
@@ -56,6 +58,17 @@ inline void load_placement(const std::filesystem::path& path) {
   (void)read_placements(file, text.substr(std::min(end + 1, text.size())), shape, path.native());
 }
 
+/// Whatever torch.save() wrote, and each tensor of a dict.
+inline void load_torch(const std::filesystem::path& path) {
+  const torch::TorchFile file(path);
+  if (file.root().kind != torch::Kind::kDict) return;
+  for (const std::string_view key : file.keys(file.root(), "the file")) {
+    const torch::Value* const value = file.find(file.root(), key, "the file");
+    if (value == nullptr || value->kind != torch::Kind::kTensor) continue;
+    (void)file.tensor(*value, shown(key));
+  }
+}
+
 /// "import_npy", "sglang_loads", "coactivation"
 inline std::string loader_of(const ImportFormat& format) {
   std::string name = format.name;
@@ -81,13 +94,18 @@ inline void load(const std::string& loader, const std::filesystem::path& path,
   if (loader == "cluster") return void(cluster_from_json(read_json_file(path), path.native()));
   if (loader == "placement") return load_placement(path);
   if (loader == "model") return void(Model(path));
+  if (loader == "torch") return load_torch(path);
   for (const ImportFormat& format : import_formats()) {
     if (loader != loader_of(format)) continue;
     ImportRequest request{.format = format.name, .inputs = {path}, .output = output};
-    if (format.makes == ImportKind::kTrace) request.num_experts = 4;
+    if (format.makes != ImportKind::kStatistics) request.num_experts = 4;
     if (format.name == "sglang") request.num_hidden_layers = 1;
-    const bool is_told_top_k = format.makes == ImportKind::kStatistics || format.name == "sglang";
+    const bool is_told_top_k = format.makes != ImportKind::kTrace || format.name == "sglang";
     if (is_told_top_k) request.top_k = 2;
+    if (format.makes == ImportKind::kPlan) {
+      request.layer_indices = {1, 3};
+      request.cluster = Cluster{.num_nodes = 1, .ranks_per_node = 2};
+    }
     if (format.makes == ImportKind::kStatistics) return void(import_statistics(request));
     return void(import_file(request));
   }

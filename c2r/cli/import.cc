@@ -77,14 +77,6 @@ void print_result(const ImportResult& result, const ImportOptions& options) {
                                result.slots_per_rank, options.request.cluster->ep_size());
       break;
   }
-  if (result.num_skipped_tokens > 0) {
-    std::cout << fmt::format("left out: {} prefix-cached tokens, whose experts are not known\n",
-                             result.num_skipped_tokens);
-  }
-  if (result.num_skipped_records > 0) {
-    std::cout << fmt::format("left out: {} records of multi-token prediction layers\n",
-                             result.num_skipped_records);
-  }
 }
 
 void run_import(ImportOptions& options) {
@@ -103,13 +95,17 @@ void run_import(ImportOptions& options) {
   if (options.num_hidden_layers > 0) request.num_hidden_layers = options.num_hidden_layers;
   if (!options.cluster.empty()) request.cluster = read_cluster(options.cluster);
   ImportResult result;
+  std::vector<std::string> notes;
   {
     ProgressLine progress("importing");
     request.progress = &progress;
+    request.notes = &notes;
     result = import_file(request);
     request.progress = nullptr;
+    request.notes = nullptr;
   }
   print_result(result, options);
+  for (const std::string& note : notes) std::cout << note << '\n';
 }
 
 std::string lines_of(ImportKind makes, int width) {
@@ -122,9 +118,10 @@ std::string lines_of(ImportKind makes, int width) {
 }
 
 std::string formats_text() {
-  return "Formats that become a trace; they need --num-experts, and sglang also "
-         "--num-hidden-layers and\n"
-         "--top-k where no expert_ids_schema says them:\n" +
+  return "Formats that become a trace; they need --num-experts, but for sglang-recorder, and "
+         "sglang "
+         "also\n"
+         "--num-hidden-layers and --top-k where no expert_ids_schema says them:\n" +
          lines_of(ImportKind::kTrace, 20) +
          "Formats that become a statistics file; they need --top-k, but for "
          "tensorrt-llm-loads:\n" +

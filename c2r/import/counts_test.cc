@@ -78,7 +78,7 @@ TEST(ImportSglangLoads, RefusesCountsThatNoTokensHave) {
   EXPECT_EQ(error_of_counts("[[1,1]]", 3), ": top_k is 3, but must be in [1, 2]");
   const auto path = text_file("counts.json", R"({"logical_count":[[1,1]]})");
   EXPECT_EQ(error_of_request({.format = "sglang-loads", .inputs = {path}}),
-            "format sglang-loads takes one input, and needs --top-k");
+            "format sglang-loads needs --top-k");
   EXPECT_EQ(
       error_of_request({.format = "sglang-loads", .inputs = {path}, .num_experts = 3, .top_k = 1}),
       ": holds counts of 2 experts, but --num-experts is 3");

@@ -9,6 +9,8 @@
 #include "c2r/core/error.h"
 #include "c2r/core/shown.h"
 #include "c2r/import/formats_internal.h"
+#include "c2r/import/torch/sglang_map_internal.h"
+#include "c2r/import/torch/torch_file_internal.h"
 #include "c2r/io/file.h"
 #include "c2r/routing/routing.h"
 
@@ -47,6 +49,8 @@ std::vector<ImportFormat> all_formats() {
                                        import_rows::moe_beyond(),
                                        import_rows::vllm(),
                                        import_rows::sglang(),
+                                       import_rows::sglang_recorder(),
+                                       import_rows::flame_moe(),
                                        import_rows::sglang_loads(),
                                        import_rows::tensorrt_llm_loads(),
                                        import_rows::coactivation()};
@@ -117,13 +121,23 @@ CollaborationStatistics statistics_of(const ImportFormat& format, const ImportRe
   return statistics;
 }
 
+// The bytes of a placement file. SGLang's may be a file of torch.save(); then the same as JSON.
+std::string placement_text(const ImportFormat& format, const ImportRequest& request) {
+  const auto& path = request.inputs[0];
+  if (!torch::is_zip(path)) return read_text_file(path);
+  C2R_REQUIRE(format.placement_file->name == "sglang", kInvalidFile,
+              "{}: is a zip archive, such as torch.save() writes, but {} are {}", path.string(),
+              format.name, format.summary);
+  return torch::sglang_map_text(path);
+}
+
 Plan plan_of_file(const ImportFormat& format, const ImportRequest& request) {
   const TraceHeader header{.model = request.model,
                            .num_experts = request.num_experts,
                            .top_k = *request.top_k,
                            .layer_indices = request.layer_indices};
   const std::string input = request.inputs[0].string();
-  auto placements = read_placements(*format.placement_file, read_text_file(request.inputs[0]),
+  auto placements = read_placements(*format.placement_file, placement_text(format, request),
                                     {.num_experts = header.num_experts,
                                      .ep_size = request.cluster->ep_size(),
                                      .layer_indices = header.layer_indices},
@@ -156,6 +170,16 @@ ImportResult write_imported_plan(const ImportFormat& format, const ImportRequest
 }
 
 }  // namespace
+
+void for_each_input(const ImportRequest& request,
+                    const std::function<void(const std::filesystem::path&)>& read) {
+  std::int64_t num_done = 0;
+  for (const auto& path : request.inputs) {
+    read(path);
+    if (request.progress == nullptr) continue;
+    request.progress->update(++num_done, std::ssize(request.inputs));
+  }
+}
 
 std::span<const ImportFormat> import_formats() {
   static const std::vector<ImportFormat> formats = all_formats();

@@ -4,9 +4,10 @@
 // made of it: a routing trace (c2r/trace/trace.h), collaboration statistics
 // (c2r/collaboration/collaboration.h) or a plan (c2r/plan/plan.h).
 //
-// Every format must hold logical expert ids, counted from 0; one that may hold physical slot ids
-// (SGLang's per_token dumps) is not read. Inputs whose names end in `.xz` are decompressed. One
-// input file is in memory at a time; a trace that is being made is not.
+// Expert ids of a trace are logical, counted from 0; slots, which SGLang's recorder names, become
+// the experts in them. Inputs whose names end in `.xz` are decompressed, but for files of
+// torch.save(), which are mapped; what those say is never executed. One input file is in memory at
+// a time; a trace that is being made is not.
 //
 // A trace is made of:
 // clang-format off
@@ -18,6 +19,8 @@
 // | moe-beyond      | model layers in a column                | none               | an input file    |
 // | vllm            | MoE layers only, counted from 0         | -1 = prefix-cached | a choice         |
 // | sglang          | all hidden layers, or as a schema says  | 0 = dense layer    | a response       |
+// | sglang-recorder | all hidden layers                       | -1 = other rank's  | one of a prefill |
+// | flame-moe       | model layers, each a folder             | none               | a file           |
 // clang-format on
 // Statistics are made of sglang-loads and tensorrt-llm-loads, which hold loads only and no pairs,
 // and of coactivation, which holds pairs; the loads that it leaves out follow from them. A plan is
@@ -61,6 +64,8 @@ struct ImportRequest {
   std::optional<Cluster> cluster;                 // that a placement is for
   std::string c2r_version;                        // noted in the provenance of a plan; may be empty
   Progress* progress = nullptr;  // told of tokens (npy) or inputs done; may be null
+  // Gets a sentence for each thing that was left out of the output or assumed; may be null.
+  std::vector<std::string>* notes = nullptr;
 };
 
 /// What is made of a format.
@@ -82,7 +87,7 @@ struct ImportResult {
   TraceHeader header;
   std::int64_t num_tokens = 0;           // of a trace; of statistics, the most of a layer
   std::int64_t num_sequences = 0;        // of a trace
-  std::int64_t num_skipped_tokens = 0;   // vllm: prefix-cached, of unknown routing
+  std::int64_t num_skipped_tokens = 0;   // of unknown routing; the notes say why
   std::int64_t num_skipped_records = 0;  // megatron: of multi-token prediction layers
   bool has_pairs = false;                // of statistics
   std::int32_t slots_per_rank = 0;       // of a plan, in its first layer
@@ -116,7 +121,7 @@ const ImportFormat* find_import_format(std::string_view name);
 /// @throws Error(kInvalidFile), naming file, layer and token, for what is wrong with an input; then
 ///         no output appears, and an older one stays as it was
 ///
-/// Cost: each input is read once, by megatron twice.
+/// Cost: each input is read once, by megatron and sglang-recorder twice.
 ImportResult import_file(const ImportRequest& request);
 
 /// Imports statistics into memory. Loads and pairs must be counts that tokens of top_k distinct

@@ -288,7 +288,8 @@ TEST(ImportFormats, AreNamedAsDocumented) {
                                                                    : plans;
     names += format.name + " ";
   }
-  EXPECT_EQ(traces, "npy megatron orders-in-chaos moe-beyond vllm sglang ");
+  EXPECT_EQ(traces,
+            "npy megatron orders-in-chaos moe-beyond vllm sglang sglang-recorder flame-moe ");
   EXPECT_EQ(statistics, "sglang-loads tensorrt-llm-loads coactivation ");
   EXPECT_EQ(plans,
             "sglang-placement tensorrt-llm-placement vllm-41141-placement vllm-49572-placement "

@@ -112,6 +112,10 @@ ImportResult write_megatron_trace(const ImportRequest& request) {
   });
   ImportResult result = builder.finish();
   result.num_skipped_records = num_skipped;
+  if (num_skipped > 0) {
+    add_note(request,
+             fmt::format("left out: {} records of multi-token prediction layers", num_skipped));
+  }
   return result;
 }
 

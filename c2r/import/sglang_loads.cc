@@ -1,13 +1,15 @@
 // SGLang's `logical_count` [num_steps, num_layers, num_experts], or without the steps, which are
-// added up: an object with that key, made from the `.pt` file of the recorder's modes stat and
-// stat_approx as docs/formats.md shows. The layer axis has all layers of the model; those without
-// any token are dense and left out. A layer's tokens are its loads' sum over top_k.
+// added up: the `.pt` files of the recorder in any mode (c2r/import/torch/recorder_internal.h), or
+// an object with that key as JSON. Several inputs are added up. The layer axis has all layers of
+// the model; those without any token are dense and left out. A layer's tokens are its loads' sum
+// over top_k.
 #include <algorithm>
 #include <map>
 
 #include "c2r/core/error.h"
 #include "c2r/import/counts_internal.h"
 #include "c2r/import/formats_internal.h"
+#include "c2r/import/torch/recorder_internal.h"
 #include "c2r/io/json.h"
 #include "c2r/routing/routing.h"
 
@@ -40,19 +42,26 @@ void add_step(const Json& step, const std::string& place, std::vector<Loads>& la
   }
 }
 
-CollaborationStatistics read_sglang_loads(const ImportRequest& request) {
-  const std::string path = request.inputs[0].string();
-  const Json json = read_json_file(request.inputs[0]);
+// Adds the counts of a JSON file to `all`.
+void add_json(const std::filesystem::path& input, std::vector<Loads>& all) {
+  const std::string path = input.string();
+  const Json json = read_json_file(input);
   const auto& outer = json_array(json_at(json, "logical_count", path), "logical_count", path);
   const bool has_steps =
       !outer.empty() && outer[0].is_array() && !outer[0].empty() && outer[0][0].is_array();
+  if (!has_steps) return add_step(json["logical_count"], path, all);
+  for (std::size_t step = 0; step < outer.size(); ++step) {
+    add_step(outer[step], fmt::format("{}, step {}", path, step), all);
+  }
+}
+
+CollaborationStatistics read_sglang_loads(const ImportRequest& request) {
+  const std::string path = request.inputs[0].string();
   std::vector<Loads> all;
-  if (has_steps) {
-    for (std::size_t step = 0; step < outer.size(); ++step) {
-      add_step(outer[step], fmt::format("{}, step {}", path, step), all);
-    }
+  if (torch::is_zip(request.inputs[0])) {
+    all = torch::read_recorder_loads(request);
   } else {
-    add_step(json["logical_count"], path, all);
+    for_each_input(request, [&](const auto& input) { add_json(input, all); });
   }
   std::map<std::int32_t, Loads> layers;
   for (std::size_t layer = 0; layer < all.size(); ++layer) {
@@ -73,13 +82,13 @@ CollaborationStatistics read_sglang_loads(const ImportRequest& request) {
 }  // namespace
 
 ImportFormat import_rows::sglang_loads() {
-  return {.name = "sglang-loads",
-          .summary = "SGLang's logical_count as JSON: loads without pairs",
-          .makes = ImportKind::kStatistics,
-          .needs = {ImportField::kTopK},
-          .uses = {ImportField::kNumExperts, ImportField::kLayerIndices},
-          .takes_many_inputs = false,
-          .statistics = read_sglang_loads};
+  return {
+      .name = "sglang-loads",
+      .summary = "SGLang's recorder, any mode, .pt or logical_count as JSON: loads without pairs",
+      .makes = ImportKind::kStatistics,
+      .needs = {ImportField::kTopK},
+      .uses = {ImportField::kNumExperts, ImportField::kLayerIndices},
+      .statistics = read_sglang_loads};
 }
 
 }  // namespace c2r

@@ -24,16 +24,6 @@ std::string TokenPlace::text() const {
   return fmt::format("{}, layer {}, token {}", file, layer, token);
 }
 
-void for_each_input(const ImportRequest& request,
-                    const std::function<void(const std::filesystem::path&)>& read) {
-  std::int64_t num_done = 0;
-  for (const auto& path : request.inputs) {
-    read(path);
-    if (request.progress == nullptr) continue;
-    request.progress->update(++num_done, std::ssize(request.inputs));
-  }
-}
-
 std::vector<std::int32_t> TraceBuilder::layer_indices_of(std::size_t num_layers,
                                                          std::string_view place) const {
   C2R_REQUIRE(1 <= num_layers && num_layers <= kMaxLayers, kInvalidFile,

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -20,10 +19,6 @@ struct TokenPlace {
 
   std::string text() const;  // "FILE, layer 3, token 7"
 };
-
-/// Calls `read` for each input in turn and tells the request's progress how many are done.
-void for_each_input(const ImportRequest& request,
-                    const std::function<void(const std::filesystem::path& path)>& read);
 
 /// The choices of consecutive tokens of one sequence.
 struct SequenceChoices {

@@ -44,6 +44,11 @@ class VllmImporter {
   ImportResult finish() {
     ImportResult result = builder_.finish();
     result.num_skipped_tokens = num_skipped_;
+    if (num_skipped_ > 0) {
+      add_note(builder_.request(),
+               fmt::format("left out: {} prefix-cached tokens, whose experts are not known",
+                           num_skipped_));
+    }
     return result;
   }
 

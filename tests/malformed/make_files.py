@@ -10,9 +10,9 @@ broken; the fuzzers start from both.
 import pathlib
 import sys
 
-from files import containers, imports, loads, models, placements, plans, tokenizers, traces
+from files import containers, imports, loads, models, placements, plans, tokenizers, torch_files, traces
 
-SUBJECTS = [containers, traces, imports, loads, tokenizers, models, plans, placements]
+SUBJECTS = [containers, traces, imports, loads, tokenizers, models, plans, placements, torch_files]
 
 
 def writer(folder):
