@@ -9,21 +9,24 @@ a TypeError and never converted silently. What a caller got wrong is a ValueErro
 OSError, with the words of the C++ library.
 """
 
+import importlib.util as _importlib_util
+
 __version__ = "0.1.0"
 
-try:
+if _importlib_util.find_spec("c2r._c2r") is not None:
     from c2r._numpy import *
-except ModuleNotFoundError as missing:
-    if missing.name != "c2r._c2r":
-        raise
-    # A source tree, in which c2r.torch and c2r.hf work without the extension module.
+else:  # a source tree, in which c2r.torch and c2r.hf work without the extension module
 
     def __getattr__(name: str) -> object:
         raise AttributeError(f"c2r.{name} needs the extension module, which is not built here: pip install .")
 
 
 def traffic() -> list:
-    """Rows and bytes that this process has sent, see c2r.torch.traffic(). Needs PyTorch."""
+    """Rows and bytes that this process has sent in c2r.torch and c2r.hf. Needs PyTorch.
+
+    Returns:
+      A list of c2r.torch.Sent, one for each layer, step and peer, as c2r.torch.traffic() gives it.
+    """
     from c2r.torch import traffic as traffic_of_torch
 
     return traffic_of_torch()

@@ -3,16 +3,23 @@
 import json
 import os
 import warnings as _warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from c2r import _progress
-from c2r._c2r import CollaborationStatistics, Plan, RoutingPolicy, Trace, TraceHeader, TraceWriter, route
-from c2r._c2r import compare as _compare
-from c2r._c2r import count_collaboration as _count_collaboration
-from c2r._c2r import make_plan as _make_plan
-from c2r._c2r import read_statistics as load_statistics
-from c2r._c2r import simulate as _simulate
+from c2r import _c2r, _progress
+from c2r._c2r import (
+    CollaborationStatistics,
+    Plan,
+    RoutingPolicy,
+    Trace,
+    TraceHeader,
+    TraceWriter,
+    load_statistics,
+    route,
+)
 
 __all__ = [
     "CollaborationStatistics",
@@ -24,14 +31,20 @@ __all__ = [
     "collaborators",
     "compare",
     "count_collaboration",
+    "import_file",
     "load_statistics",
     "plan",
     "route",
     "simulate",
 ]
 
+_Path = str | os.PathLike[str]
+_TraceOrArrays = Trace | _Path | Sequence[NDArray[np.int32]]
+_Cluster = str | os.PathLike[str] | dict[str, Any]
+_Progress = bool | Callable[[int, int], object] | None
 
-def _trace(trace_or_arrays, num_experts):
+
+def _trace(trace_or_arrays: _TraceOrArrays, num_experts: int | None) -> Trace:
     """A trace, of a trace, a path, or one int32 array [num_tokens, top_k] a layer."""
     if isinstance(trace_or_arrays, Trace):
         return trace_or_arrays
@@ -45,11 +58,11 @@ def _trace(trace_or_arrays, num_experts):
     return Trace(header, layers)
 
 
-def _cluster(cluster):
+def _cluster_text(cluster: _Cluster) -> str:
     return json.dumps(cluster) if isinstance(cluster, dict) else os.fspath(cluster)
 
 
-def count_collaboration(trace, *, num_threads=0, progress=False):
+def count_collaboration(trace: Trace, *, num_threads: int = 0, progress: _Progress = False) -> CollaborationStatistics:
     """Counts how often experts were chosen together, in every layer of a trace.
 
     Args:
@@ -62,12 +75,18 @@ def count_collaboration(trace, *, num_threads=0, progress=False):
 
     Raises:
       OSError: the trace holds an invalid choice; the message names layer and token.
+      ValueError: num_threads is negative.
+
+    >>> header = c2r.TraceHeader(num_experts=3, top_k=2, layer_indices=[0])
+    >>> trace = c2r.Trace(header, [np.array([[0, 1], [0, 1], [0, 2]], np.int32)])
+    >>> c2r.count_collaboration(trace).coactivation(0).tolist()
+    [[3, 2, 1], [2, 2, 0], [1, 0, 1]]
     """
     with _progress.shown(progress, "counting") as report:
-        return _count_collaboration(trace, num_threads=num_threads, progress=report)
+        return _c2r.count_collaboration(trace, num_threads=num_threads, progress=report)
 
 
-def collaborators(statistics, top_t):
+def collaborators(statistics: CollaborationStatistics, top_t: int) -> NDArray[np.int32]:
     """The Top-T lists that constrain routing (C2R, arXiv 2504.01337).
 
     Row e of a layer ranks the experts that were chosen together with e, most often first; equal counts go to
@@ -82,33 +101,38 @@ def collaborators(statistics, top_t):
 
     Raises:
       ValueError: ``top_t`` is out of range, or the statistics hold loads only.
+
+    >>> header = c2r.TraceHeader(num_experts=3, top_k=2, layer_indices=[0])
+    >>> trace = c2r.Trace(header, [np.array([[0, 1], [0, 1], [0, 2]], np.int32)])
+    >>> c2r.collaborators(c2r.count_collaboration(trace), top_t=1).tolist()
+    [[[1], [0], [0]]]
     """
     return np.stack([statistics.collaborators(layer, top_t) for layer in range(statistics.num_layers)])
 
 
 def plan(
-    trace_or_arrays,
-    cluster,
+    trace_or_arrays: _TraceOrArrays,
+    cluster: _Cluster,
     *,
-    num_experts=None,
-    fit="all",
-    method="optimize",
-    redundant_slots=0,
-    top_t=None,
-    minimize="copies",
-    max_imbalance=None,
-    imbalance_weight=0.0,
-    bound_on="fitted",
-    max_copies=None,
-    hidden=0,
-    intermediate=0,
-    num_groups=None,
-    seed=0,
-    effort=1.0,
-    seconds=None,
-    num_threads=0,
-    progress=False,
-):
+    num_experts: int | None = None,
+    fit: str = "all",
+    method: str = "optimize",
+    redundant_slots: int = 0,
+    top_t: int | None = None,
+    minimize: str = "copies",
+    max_imbalance: float | None = None,
+    imbalance_weight: float = 0.0,
+    bound_on: str = "fitted",
+    max_copies: float | None = None,
+    hidden: int = 0,
+    intermediate: int = 0,
+    num_groups: int | None = None,
+    seed: int = 0,
+    effort: float = 1.0,
+    seconds: float | None = None,
+    num_threads: int = 0,
+    progress: _Progress = False,
+) -> Plan:
     """Places the experts of every layer so that tokens reach few ranks and ranks are loaded alike: `c2r plan`.
 
     Args:
@@ -133,6 +157,11 @@ def plan(
     Raises:
       ValueError: options contradict each other or do not fit the model; OSError: the trace is broken.
       What does not prevent a plan is a UserWarning.
+
+    >>> together = [np.array([[0, 2], [0, 2], [1, 3], [1, 3]], np.int32)]
+    >>> plan = c2r.plan(together, "1x2", num_experts=4)
+    >>> sorted(sorted(experts) for experts in plan.slots()[0].tolist())
+    [[0, 2], [1, 3]]
     """
     options = {
         key: value
@@ -141,27 +170,27 @@ def plan(
     }
     trace = _trace(trace_or_arrays, num_experts)
     with _progress.shown(progress, "placing experts") as report:
-        made, messages = _make_plan(trace, _cluster(cluster), options, report)
+        made, messages = _c2r.make_plan(trace, _cluster_text(cluster), options, report)
     for message in messages:
         _warnings.warn(message, stacklevel=2)
     return made
 
 
 def simulate(
-    plan,
-    trace_or_arrays,
+    plan: Plan,
+    trace_or_arrays: _TraceOrArrays,
     *,
-    constrained=None,
-    num_experts=None,
-    on="all",
-    copy_mode=None,
-    replica_rule=None,
-    homes=None,
-    hidden=0,
-    seed=0,
-    num_threads=0,
-    progress=False,
-):
+    constrained: _TraceOrArrays | None = None,
+    num_experts: int | None = None,
+    on: str = "all",
+    copy_mode: str | None = None,
+    replica_rule: str | None = None,
+    homes: str | None = None,
+    hidden: int = 0,
+    seed: int = 0,
+    num_threads: int = 0,
+    progress: _Progress = False,
+) -> list[dict[str, Any]]:
     """What a plan saves on the tokens of a trace, step by step: `c2r simulate`.
 
     Args:
@@ -177,32 +206,41 @@ def simulate(
     Returns:
       A list of dicts, one for each step: per-expert, deduplication, placement, replicas, constraint; of each the
       numbers per layer and the exact counts, as ``c2r simulate --json`` has them.
+
+    Raises:
+      ValueError: a name is unknown, or the plan is of another model than the trace; OSError: the trace is broken.
+
+    >>> together = [np.array([[0, 2], [0, 2], [1, 3], [1, 3]], np.int32)]
+    >>> plan = c2r.plan(together, "1x2", num_experts=4)
+    >>> steps = c2r.simulate(plan, together, num_experts=4)
+    >>> {step["step"]: step["copies_per_token"] for step in steps}
+    {'per-expert': [2.0], 'deduplication': [2.0], 'placement': [1.0]}
     """
     trace = _trace(trace_or_arrays, num_experts)
     other = None if constrained is None else _trace(constrained, num_experts)
     options = {"on": on, "copy_mode": copy_mode, "replica_rule": replica_rule, "homes": homes, "hidden": hidden,
                "seed": seed, "num_threads": num_threads}  # fmt: skip
     with _progress.shown(progress, "simulating") as report:
-        return json.loads(_simulate(plan, trace, other, options, report))
+        return json.loads(_c2r.simulate(plan, trace, other, options, report))
 
 
 def compare(
-    trace_or_arrays,
-    plans=(),
+    trace_or_arrays: _TraceOrArrays,
+    plans: Mapping[str, Plan] | Sequence[Plan] = (),
     *,
-    cluster=None,
-    num_experts=None,
-    on="all",
-    fit=None,
-    baselines=("contiguous", "eplb"),
-    front_points=None,
-    redundant_slots=0,
-    copy_mode=None,
-    hidden=0,
-    seed=0,
-    num_threads=0,
-    progress=False,
-):
+    cluster: _Cluster | None = None,
+    num_experts: int | None = None,
+    on: str = "all",
+    fit: str | None = None,
+    baselines: Sequence[str] = ("contiguous", "eplb"),
+    front_points: int | None = None,
+    redundant_slots: int = 0,
+    copy_mode: str | None = None,
+    hidden: int = 0,
+    seed: int = 0,
+    num_threads: int = 0,
+    progress: _Progress = False,
+) -> dict[str, Any]:
     """Sets plans beside baselines, counted on the same tokens: `c2r compare`.
 
     Args:
@@ -214,6 +252,16 @@ def compare(
 
     Returns:
       A dict with "cluster", "placements" and "left_out", as ``c2r compare --json`` has them.
+
+    Raises:
+      ValueError: a name is unknown, a plan is of another model than the trace, or nothing says what the cluster is;
+      OSError: the trace is broken.
+
+    >>> together = [np.array([[0, 2], [0, 2], [1, 3], [1, 3]], np.int32)]
+    >>> plan = c2r.plan(together, "1x2", num_experts=4)
+    >>> compared = c2r.compare(together, {"ours": plan}, num_experts=4, fit="all", baselines=["contiguous"])
+    >>> [entry["placement"] for entry in compared["placements"]]
+    ['contiguous', 'ours']
     """
     named = list(plans.items()) if isinstance(plans, dict) else [(f"plan {at}", one) for at, one in enumerate(plans)]
     if cluster is None and not named:
@@ -222,7 +270,90 @@ def compare(
                "redundant_slots": redundant_slots, "copy_mode": copy_mode, "hidden": hidden, "seed": seed,
                "num_threads": num_threads}  # fmt: skip
     with _progress.shown(progress, "comparing") as report:
-        text = _compare(
-            _trace(trace_or_arrays, num_experts), named, "" if cluster is None else _cluster(cluster), options, report
+        text = _c2r.compare(
+            _trace(trace_or_arrays, num_experts),
+            named,
+            "" if cluster is None else _cluster_text(cluster),
+            options,
+            report,
         )
     return json.loads(text)
+
+
+def import_file(
+    inputs: _Path | Sequence[_Path],
+    format: str,
+    output: _Path | None = None,
+    *,
+    model: str = "",
+    num_experts: int | None = None,
+    top_k: int | None = None,
+    layer_indices: Sequence[int] | None = None,
+    num_hidden_layers: int | None = None,
+    weights: _Path | None = None,
+    sequences: _Path | None = None,
+    cluster: _Cluster | None = None,
+    progress: _Progress = False,
+) -> Trace | CollaborationStatistics | Plan:
+    """Reads what other programs record of routing, and where they place experts: ``c2r import``, and parquet.
+
+    Args:
+      inputs: a path, or the paths in the order of their tokens in the trace; text and npy files also as .xz.
+      format: of a trace: npy, megatron, orders-in-chaos, moe-beyond, vllm, sglang, sglang-recorder, flame-moe, parquet;
+        of statistics: sglang-loads, tensorrt-llm-loads, coactivation; of a plan: NAME-placement for each target NAME of
+        :meth:`Plan.export`. docs/formats.md says what each holds; parquet is either one file ``layer_NN.parquet`` a layer
+        with ``indices`` and perhaps ``scores``, lists for each token, or a table with ``layer``, ``token``, ``expert``
+        and perhaps ``weight`` and ``sequence``, one row a choice.
+      output: the file to write; a trace needs one, statistics and plans are made in memory without it.
+      model: the model's name, kept in the file.
+      num_experts: routed experts of a layer; traces and placements need it.
+      top_k: experts of a token; placements and most statistics need it, elsewhere it is a check.
+      layer_indices: the model's own index of each MoE layer, where the input does not say; placements need it.
+      num_hidden_layers: sglang: all layers of the model, dense ones too.
+      weights: npy: a file with the weights of the choices.
+      sequences: npy: a CSV file with ``row_start`` and ``n_tokens`` of each sequence.
+      cluster: placements: as in :func:`plan`.
+      progress: True shows a bar; or a callable of (done, total).
+
+    Returns:
+      :class:`Trace`, :class:`CollaborationStatistics` or :class:`Plan`, as the format says.
+
+    Raises:
+      ImportError: parquet without pyarrow.
+      OSError: an input is broken; the message names file, layer and token, and no output appears.
+      ValueError: the format is unknown, or something is missing that it needs or given that it does not use.
+      What was left out or assumed is a UserWarning.
+
+    >>> np.save("ids.npy", np.array([[[0, 1]], [[2, 3]]], np.uint8))  # [num_tokens, num_layers, top_k]
+    >>> c2r.import_file("ids.npy", "npy", "ids.safetensors", num_experts=4).topk_idx(0).tolist()
+    [[0, 1], [2, 3]]
+    """
+    paths = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+    with _progress.shown(progress, "importing") as report:
+        if format == "parquet":
+            return _import_parquet(
+                paths, output, {"num_hidden_layers": num_hidden_layers, "weights": weights, "sequences": sequences,
+                "cluster": cluster}, model=model, num_experts=num_experts, top_k=top_k,
+                layer_indices=None if layer_indices is None else list(layer_indices), progress=report
+            )  # fmt: skip
+        options = {"model": model, "num_experts": num_experts, "top_k": top_k,
+                   "layer_indices": None if layer_indices is None else list(layer_indices),
+                   "num_hidden_layers": num_hidden_layers, "weights": weights, "sequences": sequences,
+                   "cluster": None if cluster is None else _cluster_text(cluster)}  # fmt: skip
+        made, messages = _c2r.import_file(format, paths, output, options, report)
+    for message in messages:
+        _warnings.warn(message, stacklevel=2)
+    return made
+
+
+def _import_parquet(
+    paths: list[_Path], output: _Path | None, unused: dict[str, object], *, num_experts: int | None, **options: Any
+) -> Trace:
+    from c2r._parquet import import_parquet
+
+    for name, value in unused.items():
+        if value is not None:
+            raise ValueError(f"{name} is not for format parquet")
+    if output is None or num_experts is None or not paths:
+        raise ValueError("format parquet needs inputs, output and num_experts")
+    return import_parquet(paths, output, num_experts=num_experts, **options)

@@ -1,15 +1,12 @@
 // Collaboration statistics for Python.
 #include "c2r/collaboration/collaboration.h"
 
-#include <nanobind/stl/filesystem.h>
-#include <nanobind/stl/vector.h>
-
 #include <algorithm>
 
 #include "c2r/collaboration/collaborators.h"
 #include "c2r/collaboration/metrics.h"
 #include "c2r/core/error.h"
-#include "c2r/core/parallel.h"
+#include "python/src/arguments.h"
 #include "python/src/arrays.h"
 #include "python/src/bindings.h"
 #include "python/src/released.h"
@@ -18,33 +15,30 @@ namespace c2r::python {
 namespace {
 
 CollaborationStatistics count(const Trace& trace, int num_threads, const nb::object& progress) {
-  C2R_REQUIRE(num_threads >= 0, kInvalidArgument, "num_threads is {}, but must not be negative",
-              num_threads);
+  const int used_threads = threads_of(num_threads);
   return released(progress, [&](const Running& running) {
-    return count_collaboration(trace, num_threads > 0 ? num_threads : default_num_threads(),
-                               running.progress);
+    return count_collaboration(trace, used_threads, running.progress);
   });
 }
 
+using CountArray = nb::ndarray<nb::numpy, const std::int64_t>;
+
 // The counts of a layer in place; the array keeps the statistics alive.
-nb::object coactivation(nb::handle self, std::int64_t layer) {
+CountArray coactivation(nb::handle self, std::int64_t layer) {
   const auto& statistics = nb::cast<const CollaborationStatistics&>(self);
-  C2R_REQUIRE(0 <= layer && layer < statistics.num_layers(), kInvalidArgument,
-              "the statistics have layers 0 to {}, not {}", statistics.num_layers() - 1, layer);
+  check_layer(layer, statistics.num_layers(), "this CollaborationStatistics");
   const CollaborationMatrix& counts = statistics.coactivation[static_cast<std::size_t>(layer)];
   const auto size = static_cast<std::size_t>(counts.rows());
-  return nb::cast(
-      nb::ndarray<nb::numpy, const std::int64_t>(counts.all().data(), {size, size}, self));
+  return CountArray(counts.all().data(), {size, size}, self);
 }
 
-nb::object num_tokens(const CollaborationStatistics& statistics) {
-  return nb::cast(to_numpy(statistics.num_tokens));
+nb::ndarray<nb::numpy, std::int64_t> num_tokens(const CollaborationStatistics& statistics) {
+  return to_numpy(statistics.num_tokens);
 }
 
-nb::object collaborators(const CollaborationStatistics& statistics, std::int64_t layer,
-                         std::int32_t top_t) {
-  C2R_REQUIRE(0 <= layer && layer < statistics.num_layers(), kInvalidArgument,
-              "the statistics have layers 0 to {}, not {}", statistics.num_layers() - 1, layer);
+nb::ndarray<nb::numpy, std::int32_t> collaborators(const CollaborationStatistics& statistics,
+                                                   std::int64_t layer, std::int32_t top_t) {
+  check_layer(layer, statistics.num_layers(), "this CollaborationStatistics");
   C2R_REQUIRE(statistics.has_pairs, kInvalidArgument,
               "these statistics hold loads only; collaborators need counts of pairs");
   const Matrix<ExpertId> ranked =
@@ -56,27 +50,97 @@ nb::object collaborators(const CollaborationStatistics& statistics, std::int64_t
   for (std::int64_t e = 0; e < ranked.rows(); ++e) {
     std::ranges::copy_n(ranked.row(e).begin(), top_t, lists.row(e).begin());
   }
-  return nb::cast(to_numpy(std::move(lists)));
+  return to_numpy(std::move(lists));
 }
+
+constexpr char kStatisticsDoc[] =
+    R"(How often experts were chosen together: exact counts for each MoE layer. :func:`count_collaboration` makes it.
+
+The diagonal of a layer's counts is the load of each expert in tokens. Statistics of engines that record loads only
+have nothing else (``has_pairs`` is False).
+
+Source: the collaboration matrix of C2R (arXiv 2504.01337).
+
+>>> header = c2r.TraceHeader(num_experts=3, top_k=2, layer_indices=[0])
+>>> trace = c2r.Trace(header, [np.array([[0, 1], [0, 1], [0, 2]], np.int32)])
+>>> statistics = c2r.count_collaboration(trace)
+>>> statistics.coactivation(0).tolist()
+[[3, 2, 1], [2, 2, 0], [1, 0, 1]])";
+
+constexpr char kCoactivationDoc[] = R"(The counts of a layer, without a copy.
+
+Args:
+  layer: in [0, num_layers), the position of the layer and not the model's own index.
+
+Returns:
+  int64 [num_experts, num_experts], read-only: entry (a, b) counts the tokens that chose both; the diagonal is the load.
+
+Raises:
+  ValueError: there is no such layer.)";
+
+constexpr char kCollaboratorsDoc[] = R"(The Top-T list of each expert of a layer.
+
+Args:
+  layer: in [0, num_layers).
+  top_t: the length of a list, in [1, num_experts - 1].
+
+Returns:
+  int32 [num_experts, top_t]: the experts that were chosen together with e, most often first; equal counts go to the
+  lower expert.
+
+Raises:
+  ValueError: the layer or top_t is out of range, or there are loads only.)";
 
 }  // namespace
 
 void add_collaboration(nb::module_& module) {
-  nb::class_<CollaborationStatistics>(module, "CollaborationStatistics")
-      .def_ro("header", &CollaborationStatistics::header)
-      .def_ro("has_pairs", &CollaborationStatistics::has_pairs)
-      .def_prop_ro("num_layers", &CollaborationStatistics::num_layers)
-      .def_prop_ro("num_tokens", &num_tokens)
-      .def("coactivation", &coactivation, nb::arg("layer"))
-      .def("collaborators", &collaborators, nb::arg("layer"), nb::arg("top_t"))
-      .def("merge", [](CollaborationStatistics& self,
-                       const CollaborationStatistics& other) { merge(other, self); })
-      .def("save", [](const CollaborationStatistics& self, const std::filesystem::path& path) {
-        write_statistics(self, path);
-      });
+  nb::class_<CollaborationStatistics>(module, "CollaborationStatistics", kStatisticsDoc)
+      .def_ro("header", &CollaborationStatistics::header,
+              "What the counts say about the model, a :class:`TraceHeader`.")
+      .def_ro("has_pairs", &CollaborationStatistics::has_pairs,
+              "Whether pairs were counted, and not loads only.")
+      .def_prop_ro("num_layers", &CollaborationStatistics::num_layers, "MoE layers.")
+      .def_prop_ro("num_tokens", &num_tokens, nb::rv_policy::automatic,
+                   "The tokens that were counted, int64 [num_layers].")
+      .def("coactivation", &coactivation, nb::arg("layer"), kCoactivationDoc)
+      .def("collaborators", &collaborators, nb::arg("layer"), nb::arg("top_t"), kCollaboratorsDoc)
+      .def(
+          "merge",
+          [](CollaborationStatistics& self, const CollaborationStatistics& other) {
+            merge(other, self);
+          },
+          nb::arg("other"), R"(Adds the counts of another trace of the same model.
+
+Args:
+  other: :class:`CollaborationStatistics`.
+
+Raises:
+  ValueError: the models differ, or only one has pairs.)")
+      .def(
+          "save",
+          [](const CollaborationStatistics& self, const std::filesystem::path& path) {
+            write_statistics(self, path);
+          },
+          nb::arg("path"),
+          R"(Writes a statistics file, which ``c2r analyze`` and :func:`load_statistics` read.
+
+Args:
+  path: the file.
+
+Raises:
+  OSError: it cannot be written.)");
   module.def("count_collaboration", &count, nb::arg("trace"), nb::kw_only(),
              nb::arg("num_threads") = 0, nb::arg("progress") = nb::none());
-  module.def("read_statistics", &read_statistics, nb::arg("path"));
+  module.def("load_statistics", &read_statistics, nb::arg("path"), R"(Reads a statistics file.
+
+Args:
+  path: a file that ``c2r analyze -o`` or :meth:`CollaborationStatistics.save` has written.
+
+Returns:
+  :class:`CollaborationStatistics`.
+
+Raises:
+  OSError: the file cannot be read, or no tokens could have such counts.)");
 }
 
 }  // namespace c2r::python

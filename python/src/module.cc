@@ -44,4 +44,5 @@ NB_MODULE(_c2r, module) {
   c2r::python::add_routing(module);
   c2r::python::add_collaboration(module);
   c2r::python::add_plans(module);
+  c2r::python::add_imports(module);
 }

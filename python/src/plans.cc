@@ -1,18 +1,13 @@
 // Plans for Python: making, reading, predicting, comparing and exporting them.
-#include <nanobind/stl/filesystem.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/vector.h>
 
-#include <algorithm>
 #include <filesystem>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "c2r/core/error.h"
-#include "c2r/core/parallel.h"
 #include "c2r/io/file.h"
 #include "c2r/io/json.h"
 #include "c2r/plan/compare.h"
@@ -23,6 +18,7 @@
 #include "c2r/plan/predict.h"
 #include "c2r/report/comparison.h"
 #include "c2r/report/predictions.h"
+#include "python/src/arguments.h"
 #include "python/src/arrays.h"
 #include "python/src/bindings.h"
 #include "python/src/released.h"
@@ -30,42 +26,10 @@
 namespace c2r::python {
 namespace {
 
-// `2x4`, the path of a JSON file, or the JSON itself.
-Cluster cluster_of(const std::string& text) {
-  if (!text.starts_with("{")) return read_cluster(text);
-  return cluster_from_json(parse_json(text, "cluster"), "cluster");
-}
-
-int threads_of(int num_threads) {
-  C2R_REQUIRE(num_threads >= 0, kInvalidArgument, "num_threads is {}, but must not be negative",
-              num_threads);
-  return num_threads > 0 ? num_threads : default_num_threads();
-}
-
-// Keyword arguments that both ways of making a plan take.
 struct PlanArguments {
   PlanRequest request;
   SequencePart fit = SequencePart::kAll;
 };
-
-template <class T>
-void take(const nb::dict& options, const char* name, T& field) {
-  if (!options.contains(name) || options[name].is_none()) return;
-  field = nb::cast<T>(options[name]);
-}
-
-template <class T>
-void take(const nb::dict& options, const char* name, std::optional<T>& field) {
-  if (!options.contains(name) || options[name].is_none()) return;
-  field = nb::cast<T>(options[name]);
-}
-
-template <class Enum, class Parse>
-void take_name(const nb::dict& options, const char* name, Parse parse, Enum& field) {
-  std::string text;
-  take(options, name, text);
-  if (!text.empty()) field = parse(text);
-}
 
 // The package's plan() names and types them; here they only change their form.
 PlanArguments plan_arguments(const std::string& cluster, const nb::dict& options) {
@@ -185,16 +149,18 @@ std::string compare_plans(const Trace& trace,
   });
 }
 
-nb::list slots(const Plan& plan) {
-  nb::list layers;
-  for (const PlanLayer& layer : plan.layers) layers.append(to_numpy(layer.placement.slots));
+using SlotsOfLayer = nb::ndarray<nb::numpy, std::int32_t>;  // [rows, columns]
+
+std::vector<SlotsOfLayer> slots(const Plan& plan) {
+  std::vector<SlotsOfLayer> layers;
+  for (const PlanLayer& layer : plan.layers) layers.push_back(to_numpy(layer.placement.slots));
   return layers;
 }
 
-nb::object collaborators_of(const Plan& plan) {
-  if (!plan.top_t) return nb::none();
-  nb::list layers;
-  for (const PlanLayer& layer : plan.layers) layers.append(to_numpy(layer.collaborators));
+std::optional<std::vector<SlotsOfLayer>> collaborators_of(const Plan& plan) {
+  if (!plan.top_t) return std::nullopt;
+  std::vector<SlotsOfLayer> layers;
+  for (const PlanLayer& layer : plan.layers) layers.push_back(to_numpy(layer.collaborators));
   return layers;
 }
 
@@ -204,41 +170,123 @@ std::vector<std::int32_t> layer_indices(const Plan& plan) {
   return indices;
 }
 
-// The warnings, and how the engine is told to load the file.
-std::pair<std::vector<std::string>, std::string> export_to(
-    const Plan& plan, const std::string& target, const std::filesystem::path& path,
-    std::optional<std::int32_t> num_hidden_layers, const std::string& backend) {
+// @returns how the engine is told to load the file; what it would not say is a Python warning
+std::string export_to(const Plan& plan, const std::string& target,
+                      const std::filesystem::path& path,
+                      std::optional<std::int32_t> num_hidden_layers, const std::string& backend) {
   const ExportTarget found = find_export_target(target);
   C2R_REQUIRE(path.native().ends_with(found.file.suffix), kInvalidArgument,
               "'{}' must end in {}, by which {} knows the form of the file", path.native(),
               found.file.suffix, target);
+  C2R_REQUIRE(!num_hidden_layers || found.file.has_hidden_layer_rows, kInvalidArgument,
+              "num_hidden_layers makes no difference to {}, only to sglang", target);
   const Export file =
       export_plan(found, plan, {.num_hidden_layers = num_hidden_layers, .backend = backend});
   write_text_file(path, file.bytes);
-  return {file.warnings, found.file.usage(plan, path.native())};
+  for (const std::string& warning : file.warnings) {
+    if (PyErr_WarnEx(PyExc_UserWarning, warning.c_str(), 1) != 0) throw nb::python_error();
+  }
+  return export_usage(found, plan, path.native());
+}
+
+constexpr char kPlanDoc[] =
+    R"(Where every expert is: made by :func:`plan`, read by everything else. The file is JSON, docs/formats.md.
+
+Plans are equal (``==``) if all that a file would say is.
+
+>>> arrays = [np.array([[0, 2], [0, 2], [1, 3], [1, 3]], np.int32)]
+>>> plan = c2r.plan(arrays, "1x2", num_experts=4)
+>>> sorted(sorted(experts) for experts in plan.slots()[0].tolist())
+[[0, 2], [1, 3]]
+>>> plan.save("plan.json")
+>>> c2r.Plan.load("plan.json") == plan
+True)";
+
+constexpr char kExportDoc[] =
+    R"(Writes the placement as another engine loads it: ``c2r export``. The file is read back and compared first.
+
+Args:
+  target: sglang, tensorrt-llm, vllm-41141, vllm-49572, vllm-ascend, omni-infer, eplb or permutation.
+  path: the file; it must end as the engine expects, such as .json.
+  num_hidden_layers: sglang: all layers of the model, dense ones too.
+  backend: the engine's all-to-all backend, such as deepep_low_latency: warns of what placement cannot save with it.
+
+Returns:
+  How the engine is told to load the file, a line of text.
+
+Raises:
+  OSError: the file cannot be written.
+  ValueError: the target is unknown, the path ends otherwise, or the engine cannot express the plan, such as replicas in
+    a permutation.
+  What the engine would not say is a UserWarning.
+
+>>> import warnings
+>>> warnings.simplefilter("ignore")
+>>> plan = c2r.plan([np.array([[0, 2], [1, 3]], np.int32)], "1x2", num_experts=4)
+>>> plan.export("sglang", "map.json").split()[-3:]
+['map.json', '--ep-dispatch-algorithm', 'static'])";
+
+void add_plan_class(nb::module_& module) {
+  nb::class_<Plan>(module, "Plan", kPlanDoc)
+      .def_static("load", &read_plan, nb::arg("path"), R"(Reads a plan file.
+
+Args:
+  path: a file that ``c2r plan`` or :meth:`save` has written.
+
+Returns:
+  :class:`Plan`.
+
+Raises:
+  OSError: the file cannot be read, or has another version or an unknown key.)")
+      .def_static(
+          "from_text", [](const std::string& text) { return parse_plan(text, "plan"); },
+          nb::arg("text"), R"(A plan of its JSON.
+
+Args:
+  text: as :meth:`to_text` gives it.
+
+Returns:
+  :class:`Plan`.
+
+Raises:
+  OSError: the text is no plan.)")
+      .def("save", &write_plan, nb::arg("path"), R"(Writes the plan as a file, whole or not at all.
+
+Args:
+  path: the file.
+
+Raises:
+  OSError: it cannot be written.)")
+      .def("to_text", &plan_to_text, R"(The JSON that :meth:`save` writes.
+
+Returns:
+  str.)")
+      .def_ro("model", &Plan::model, "The model's name; may be empty.")
+      .def_ro("num_experts", &Plan::num_experts, "Routed experts of a layer.")
+      .def_ro("top_k", &Plan::top_k, "Experts that a token chooses.")
+      .def_prop_ro(
+          "ep_size", [](const Plan& plan) { return plan.cluster.ep_size(); },
+          "Ranks that the experts are spread over.")
+      .def_prop_ro("num_layers", &Plan::num_layers, "MoE layers.")
+      .def_prop_ro("layer_indices", &layer_indices,
+                   "The model's own index of each MoE layer, ascending: [num_layers].")
+      .def("slots", &slots, R"(The experts that each rank holds, copied.
+
+Returns:
+  For each layer int32 [ep_size, slots_per_rank]; an expert that is there twice has replicas, -1 is an empty slot.)")
+      .def("collaborators", &collaborators_of, R"(The lists that constrain routing, copied.
+
+Returns:
+  For each layer int32 [num_experts, T of the layer], best first; None if the plan has none.)")
+      .def("export", &export_to, nb::arg("target"), nb::arg("path"), nb::kw_only(),
+           nb::arg("num_hidden_layers") = nb::none(), nb::arg("backend") = "", kExportDoc)
+      .def("__eq__", [](const Plan& a, const Plan& b) { return a == b; });
 }
 
 }  // namespace
 
 void add_plans(nb::module_& module) {
-  nb::class_<Plan>(module, "Plan")
-      .def_static("load", &read_plan, nb::arg("path"))
-      .def_static(
-          "from_text", [](const std::string& text) { return parse_plan(text, "plan"); },
-          nb::arg("text"))
-      .def("save", &write_plan, nb::arg("path"))
-      .def("to_text", &plan_to_text)
-      .def_ro("model", &Plan::model)
-      .def_ro("num_experts", &Plan::num_experts)
-      .def_ro("top_k", &Plan::top_k)
-      .def_prop_ro("ep_size", [](const Plan& plan) { return plan.cluster.ep_size(); })
-      .def_prop_ro("num_layers", &Plan::num_layers)
-      .def_prop_ro("layer_indices", &layer_indices)
-      .def("slots", &slots)
-      .def("collaborators", &collaborators_of)
-      .def("export", &export_to, nb::arg("target"), nb::arg("path"), nb::kw_only(),
-           nb::arg("num_hidden_layers") = nb::none(), nb::arg("backend") = "")
-      .def("__eq__", [](const Plan& a, const Plan& b) { return a == b; });
+  add_plan_class(module);
   module.def("make_plan", &make, nb::arg("trace"), nb::arg("cluster"), nb::arg("options"),
              nb::arg("progress").none());
   module.def("simulate", &simulate, nb::arg("plan"), nb::arg("trace"),

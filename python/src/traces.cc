@@ -1,25 +1,17 @@
 // Routing traces for Python.
-#include <nanobind/stl/filesystem.h>
 #include <nanobind/stl/optional.h>
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/vector.h>
 
 #include <filesystem>
 #include <optional>
 
 #include "c2r/core/error.h"
 #include "c2r/trace/trace.h"
+#include "python/src/arguments.h"
 #include "python/src/arrays.h"
 #include "python/src/bindings.h"
 
 namespace c2r::python {
 namespace {
-
-void check_layer(const Trace& trace, std::int64_t layer) {
-  C2R_REQUIRE(0 <= layer && layer < trace.header().num_layers(), kInvalidArgument,
-              "{} has layers 0 to {}, not {}", trace.path(), trace.header().num_layers() - 1,
-              layer);
-}
 
 // [begin, end), checked against the trace.
 std::int64_t end_of(const Trace& trace, std::int64_t begin, std::optional<std::int64_t> end) {
@@ -30,16 +22,16 @@ std::int64_t end_of(const Trace& trace, std::int64_t begin, std::optional<std::i
   return last;
 }
 
-nb::object topk_idx(const Trace& trace, std::int64_t layer, std::int64_t begin,
-                    std::optional<std::int64_t> end) {
-  check_layer(trace, layer);
-  return nb::cast(to_numpy(trace.topk_idx(layer, begin, end_of(trace, begin, end))));
+nb::ndarray<nb::numpy, std::int32_t> topk_idx(const Trace& trace, std::int64_t layer,
+                                              std::int64_t begin, std::optional<std::int64_t> end) {
+  check_layer(layer, trace.header().num_layers(), trace.path());
+  return to_numpy(trace.topk_idx(layer, begin, end_of(trace, begin, end)));
 }
 
-nb::object topk_weights(const Trace& trace, std::int64_t layer, std::int64_t begin,
-                        std::optional<std::int64_t> end) {
-  check_layer(trace, layer);
-  return nb::cast(to_numpy(trace.topk_weights(layer, begin, end_of(trace, begin, end))));
+nb::ndarray<nb::numpy, float> topk_weights(const Trace& trace, std::int64_t layer,
+                                           std::int64_t begin, std::optional<std::int64_t> end) {
+  check_layer(layer, trace.header().num_layers(), trace.path());
+  return to_numpy(trace.topk_weights(layer, begin, end_of(trace, begin, end)));
 }
 
 // A trace in memory of one array a layer.
@@ -56,7 +48,7 @@ void make_trace(Trace* self, const TraceHeader& header, const std::vector<AnyArr
 // The ids where the file is mapped; the array keeps the trace open.
 nb::object stored_topk_idx(nb::handle self, std::int64_t layer) {
   const auto& trace = nb::cast<const Trace&>(self);
-  check_layer(trace, layer);
+  check_layer(layer, trace.header().num_layers(), trace.path());
   const StoredTopkIdx stored = trace.stored_topk_idx(layer);
   const std::size_t rows = static_cast<std::size_t>(trace.num_tokens());
   const auto top_k = static_cast<std::size_t>(trace.header().top_k);
@@ -68,9 +60,9 @@ nb::object stored_topk_idx(nb::handle self, std::int64_t layer) {
       nb::ndarray<nb::numpy, const std::uint16_t>(stored.u16.data(), {rows, top_k}, self));
 }
 
-nb::object sequence_starts(const Trace& trace) {
+nb::ndarray<nb::numpy, std::int64_t> sequence_starts(const Trace& trace) {
   const auto starts = trace.sequence_starts();
-  return nb::cast(to_numpy(std::vector<std::int64_t>(starts.begin(), starts.end())));
+  return to_numpy(std::vector<std::int64_t>(starts.begin(), starts.end()));
 }
 
 void append(TraceWriter& writer, std::int64_t layer, const AnyArray& ids,
@@ -89,10 +81,22 @@ void append(TraceWriter& writer, std::int64_t layer, const AnyArray& ids,
   writer.append(layer, experts, values, place);
 }
 
-}  // namespace
+void add_header(nb::module_& module) {
+  nb::class_<TraceHeader>(module, "TraceHeader",
+                          R"(What a trace, or counts of one, say about the model.
 
-void add_traces(nb::module_& module) {
-  nb::class_<TraceHeader>(module, "TraceHeader")
+Args:
+  num_experts: routed experts of a layer, in [1, 1024].
+  top_k: experts that a token chooses, in [1, 32].
+  layer_indices: the model's own index of each MoE layer, ascending; dense layers count.
+  model: the model's name, free text.
+
+Raises:
+  TypeError: an argument is missing or has another type. The values are checked where they are used.
+
+>>> header = c2r.TraceHeader(num_experts=4, top_k=2, layer_indices=[1, 2])
+>>> header.num_layers
+2)")
       .def(
           "__init__",
           [](TraceHeader* self, std::int32_t num_experts, std::int32_t top_k,
@@ -101,35 +105,153 @@ void add_traces(nb::module_& module) {
           },
           nb::kw_only(), nb::arg("num_experts"), nb::arg("top_k"), nb::arg("layer_indices"),
           nb::arg("model") = "")
-      .def_ro("model", &TraceHeader::model)
-      .def_ro("num_experts", &TraceHeader::num_experts)
-      .def_ro("top_k", &TraceHeader::top_k)
-      .def_ro("layer_indices", &TraceHeader::layer_indices)
-      .def_prop_ro("num_layers", &TraceHeader::num_layers);
+      .def_ro("model", &TraceHeader::model, "The model's name; may be empty.")
+      .def_ro("num_experts", &TraceHeader::num_experts, "Routed experts of a layer.")
+      .def_ro("top_k", &TraceHeader::top_k, "Experts that a token chooses.")
+      .def_ro("layer_indices", &TraceHeader::layer_indices,
+              "The model's own index of each MoE layer, ascending: [num_layers].")
+      .def_prop_ro("num_layers", &TraceHeader::num_layers, "MoE layers.");
+}
 
-  nb::class_<Trace>(module, "Trace")
+constexpr char kTraceDoc[] = R"(A routing trace: which experts every token chose in every MoE layer.
+
+Made of the path of a file, which is mapped and not read into memory, or of arrays::
+
+    Trace(path)
+    Trace(header, topk_idx, sequence_starts=None, name="memory")
+
+Args:
+  path: of a trace, as ``c2r profile``, ``c2r import`` and :class:`TraceWriter` write it.
+  header: a :class:`TraceHeader`.
+  topk_idx: for each layer an int32 array [num_tokens, top_k] of expert ids; -1 is no expert. The ids are copied into
+    one or two bytes each.
+  sequence_starts: int64 [num_sequences], ascending from 0; None is one sequence.
+  name: how messages call it.
+
+Raises:
+  OSError: the file cannot be read or is no trace.
+  TypeError: an array has another type or layout; nothing is converted silently.
+  ValueError: the arrays contradict the header.
+
+>>> header = c2r.TraceHeader(num_experts=4, top_k=2, layer_indices=[0])
+>>> trace = c2r.Trace(header, [np.array([[0, 1], [2, -1]], np.int32)])
+>>> trace.num_tokens
+2
+>>> trace.topk_idx(0).tolist()
+[[0, 1], [2, -1]])";
+
+constexpr char kTopkIdxDoc[] = R"(The choices of tokens [begin, end) in a layer, copied.
+
+Args:
+  layer: in [0, num_layers), the position of the layer and not the model's own index.
+  begin, end: tokens; all of them by default.
+
+Returns:
+  int32 [end - begin, top_k], as recorded; -1 is no expert.
+
+Raises:
+  OSError: a choice is out of range or twice in its token; the message names file, layer and token.
+  ValueError: the layer or the tokens are out of range.)";
+
+void add_trace(nb::module_& module) {
+  nb::class_<Trace>(module, "Trace", kTraceDoc)
       .def(nb::init<const std::filesystem::path&>(), nb::arg("path"))
       .def("__init__", &make_trace, nb::arg("header"), nb::arg("topk_idx"),
            nb::arg("sequence_starts") = nb::none(), nb::arg("name") = "memory")
-      .def_prop_ro("path", &Trace::path)
-      .def_prop_ro("header", &Trace::header, nb::rv_policy::reference_internal)
-      .def_prop_ro("num_tokens", &Trace::num_tokens)
-      .def_prop_ro("has_weights", &Trace::has_weights)
-      .def_prop_ro("sequence_starts", &sequence_starts)
+      .def_prop_ro("path", &Trace::path, "The path of the file, or the name of a trace in memory.")
+      .def_prop_ro("header", &Trace::header, nb::rv_policy::reference_internal,
+                   "What the trace says about the model, a :class:`TraceHeader`.")
+      .def_prop_ro("num_tokens", &Trace::num_tokens, "Tokens of all sequences together.")
+      .def_prop_ro("has_weights", &Trace::has_weights, "Whether it has the weights of choices.")
+      .def_prop_ro("sequence_starts", &sequence_starts, nb::rv_policy::automatic,
+                   "The first token of each sequence, int64 [num_sequences].")
       .def("topk_idx", &topk_idx, nb::arg("layer"), nb::arg("begin") = 0,
-           nb::arg("end") = nb::none())
+           nb::arg("end") = nb::none(), kTopkIdxDoc)
       .def("topk_weights", &topk_weights, nb::arg("layer"), nb::arg("begin") = 0,
-           nb::arg("end") = nb::none())
-      .def("stored_topk_idx", &stored_topk_idx, nb::arg("layer"));
+           nb::arg("end") = nb::none(),
+           R"(The weights of the choices of tokens [begin, end) in a layer.
 
-  nb::class_<TraceWriter>(module, "TraceWriter")
+Args:
+  layer, begin, end: as in :meth:`topk_idx`.
+
+Returns:
+  float32 [end - begin, top_k], of the float16 that traces hold.
+
+Raises:
+  ValueError: the trace has no weights, or the layer or the tokens are out of range.)")
+      .def("stored_topk_idx", &stored_topk_idx, nb::arg("layer"),
+           nb::sig("def stored_topk_idx(self, layer: int) -> "
+                   "numpy.typing.NDArray[numpy.uint8 | numpy.uint16]"),
+           R"(The choices of a layer as the file holds them, without a copy and unchecked.
+
+Args:
+  layer: in [0, num_layers).
+
+Returns:
+  uint8 or uint16 [num_tokens, top_k], read-only; the largest value of the type is no expert. The array keeps the file
+  open.
+
+Raises:
+  ValueError: the layer is out of range.)");
+}
+
+constexpr char kTraceWriterDoc[] =
+    R"(Writes a trace, batch after batch, in memory that does not grow with the number of tokens.
+
+The file appears with :meth:`finish`, whole; without it nothing is left, and an older file stays as it was.
+
+Args:
+  path: the file.
+  header: a :class:`TraceHeader`.
+  has_weights: whether weights of the choices are written, too, as float16.
+
+Raises:
+  OSError: the header is not that of a model, or the folder cannot be written to.
+
+>>> header = c2r.TraceHeader(num_experts=4, top_k=2, layer_indices=[0])
+>>> writer = c2r.TraceWriter("small.safetensors", header)
+>>> writer.start_sequence()
+>>> writer.append(0, np.array([[0, 1], [2, 3]], np.int32))
+>>> writer.finish()
+>>> c2r.Trace("small.safetensors").num_tokens
+2)";
+
+void add_writer(nb::module_& module) {
+  nb::class_<TraceWriter>(module, "TraceWriter", kTraceWriterDoc)
       .def(nb::init<const std::filesystem::path&, TraceHeader, bool>(), nb::arg("path"),
            nb::arg("header"), nb::arg("has_weights") = false)
-      .def("append", &append, nb::arg("layer"), nb::arg("topk_idx").noconvert(),
-           nb::arg("topk_weights").noconvert() = nb::none(), nb::arg("place") = "topk_idx")
-      .def("start_sequence", &TraceWriter::start_sequence)
-      .def("finish", &TraceWriter::finish, nb::call_guard<nb::gil_scoped_release>())
-      .def_prop_ro("num_tokens", &TraceWriter::num_tokens);
+      .def(
+          "append", &append, nb::arg("layer"), nb::arg("topk_idx").noconvert(),
+          nb::arg("topk_weights").noconvert() = nb::none(), nb::arg("place") = "topk_idx",
+          R"(Appends the choices of tokens to a layer. Every layer gets every token, in the same order.
+
+Args:
+  layer: in [0, num_layers).
+  topk_idx: int32 [num_tokens, top_k]; -1 is no expert.
+  topk_weights: float32 [num_tokens, top_k], if and only if the writer has weights.
+  place: where the choices are from, for messages.
+
+Raises:
+  OSError: a choice is out of range or twice in its token, or the disk is full.
+  TypeError: an array has another type or layout.
+  ValueError: the layer or a shape does not fit.)")
+      .def("start_sequence", &TraceWriter::start_sequence,
+           "Says that a sequence starts with the next token that is appended to layer 0.")
+      .def("finish", &TraceWriter::finish, nb::call_guard<nb::gil_scoped_release>(),
+           R"(Writes the file.
+
+Raises:
+  OSError: layers have different numbers of tokens, or the disk is full.)")
+      .def_prop_ro("num_tokens", &TraceWriter::num_tokens,
+                   "Tokens that the first layer has so far.");
+}
+
+}  // namespace
+
+void add_traces(nb::module_& module) {
+  add_header(module);
+  add_trace(module);
+  add_writer(module);
 }
 
 }  // namespace c2r::python

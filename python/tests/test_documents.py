@@ -19,8 +19,10 @@ def run_blocks(rank: int, name: str) -> int:
     return len(blocks)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_python_md_does_what_it_says():
-    assert run_ranks(1, run_blocks, "python.md") == [4]
+    pytest.importorskip("c2r._c2r", reason="pip install . builds the extension module and the program")
+    assert run_ranks(1, run_blocks, "python.md") == [5]
 
 
 def test_huggingface_md_does_what_it_says():

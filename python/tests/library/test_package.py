@@ -2,11 +2,16 @@
 
 import subprocess
 import sys
+import threading
+import types
+import typing
 
 import numpy as np
 import pytest
 
 import c2r
+
+HEADER = c2r.TraceHeader(num_experts=8, top_k=2, layer_indices=[0], model="m")
 
 
 def random_trace(path, num_tokens=500, num_experts=16, top_k=4, num_layers=3, seed=0):
@@ -101,6 +106,108 @@ def test_another_type_or_layout_is_refused_and_not_converted(logits, says):
     with pytest.raises(TypeError, match="logits must be a C-contiguous array of float32") as error:
         c2r.route(logits, c2r.RoutingPolicy(2))
     assert says in str(error.value) and "\n" not in str(error.value)
+
+
+class OnlyDlpack:
+    """An array of another library: it offers DLPack and nothing of NumPy."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **how):
+        assert not how.get("copy")
+        return self.array.__dlpack__(**how)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+def test_arrays_of_dlpack_go_in_and_out_in_the_same_memory():
+    logits = np.random.default_rng(0).random((5, 8), np.float32)
+    policy = c2r.RoutingPolicy(
+        2, collaborators=OnlyDlpack(np.roll(np.arange(8), -1)[:, None].astype(np.int32)), top_t=1
+    )
+    expected, weights = c2r.route(logits, policy)
+    found, _ = c2r.route(OnlyDlpack(logits), policy)
+    np.testing.assert_array_equal(found, expected)
+    assert np.from_dlpack(weights).ctypes.data == weights.ctypes.data
+    with pytest.raises(TypeError, match="logits must be .* not float64"):
+        c2r.route(OnlyDlpack(logits.astype(np.float64)), policy)
+
+
+@pytest.mark.parametrize(
+    "call, says",
+    [
+        (lambda a: c2r.RoutingPolicy(2, selection_bias=a(np.float64, 8), scoring="sigmoid"), "selection_bias must be"),
+        (lambda a: c2r.RoutingPolicy(2, top_t=3, collaborators=a(np.int64, 8, 3)), "collaborators must be"),
+        (
+            lambda a: c2r.Trace(HEADER, [a(np.int64, 5, 2)]),
+            "topk_idx must be a C-contiguous array of int32 with 2 axes",
+        ),
+        (lambda a: c2r.Trace(HEADER, [a(np.int32, 4, 2)], a(np.int32, 1)), "sequence_starts must be"),
+        (lambda a: c2r.plan([a(np.uint8, 5, 2)], "1x2", num_experts=8), "topk_idx must be"),
+        (lambda a: c2r.RoutingPolicy(2.0), "incompatible function arguments"),
+        (lambda a: c2r.plan([a(np.int32, 5, 2)], "1x2", num_experts=8, seed=1.5), "seed has another type .*: 1.5"),
+        (lambda a: c2r.plan([a(np.int32, 5, 2)], "1x2", num_experts=8, fit=3), "fit has another type .*: 3"),
+    ],
+)
+def test_nothing_is_converted_silently_anywhere(call, says):
+    with pytest.raises(TypeError, match=says):
+        call(lambda dtype, *shape: np.arange(np.prod(shape), dtype=dtype).reshape(shape) % 8)
+
+
+def test_counts_are_not_copied():
+    trace = c2r.Trace(HEADER, [np.array([[0, 1], [2, 3]], np.int32)])
+    counts = c2r.count_collaboration(trace).coactivation(0)
+    assert not counts.flags.writeable and not counts.flags.owndata and counts.trace() == 4
+
+
+def test_other_threads_run_meanwhile():
+    ids = np.argsort(np.random.default_rng(0).random((4000, 32)), axis=1)[:, :4].astype(np.int32)
+    is_over, num_turns = threading.Event(), 0
+
+    def turn():
+        nonlocal num_turns
+        while not is_over.wait(0.01):
+            num_turns += 1
+
+    thread = threading.Thread(target=turn)
+    thread.start()
+    c2r.plan([ids], "1x8", num_experts=32, effort=1e9, seconds=1.0, redundant_slots=1)
+    is_over.set()
+    thread.join()
+    assert num_turns >= 10  # of some 100; none if the GIL were held
+
+
+def test_a_bar_of_tqdm_shows_progress_where_it_is_installed(tmp_path, monkeypatch):
+    class Bar:
+        made: typing.ClassVar[list] = []
+
+        def __init__(self, desc):
+            self.desc, self.n, self.total = desc, 0, None
+            self.made.append(self)
+
+        def update(self, more):
+            self.n += more
+
+        __enter__ = lambda self: self
+        __exit__ = lambda self, *error: None
+
+    random_trace(tmp_path / "t.safetensors", num_tokens=20000)
+    trace = c2r.Trace(tmp_path / "t.safetensors")
+    monkeypatch.setitem(sys.modules, "tqdm", types.ModuleType("tqdm"))
+    monkeypatch.setitem(sys.modules, "tqdm.auto", types.SimpleNamespace(tqdm=Bar))
+    c2r.count_collaboration(trace, progress=True)
+    (bar,) = Bar.made
+    assert bar.desc == "counting" and bar.n == bar.total > 0
+
+
+def test_without_tqdm_a_line_shows_progress(tmp_path, monkeypatch, capsys):
+    random_trace(tmp_path / "t.safetensors", num_tokens=20000)
+    for name in ("tqdm", "tqdm.auto"):
+        monkeypatch.setitem(sys.modules, name, None)
+    c2r.count_collaboration(c2r.Trace(tmp_path / "t.safetensors"), progress=True)
+    assert capsys.readouterr().err.endswith("counting: 100 %\n")
 
 
 def test_errors_have_the_words_of_the_library(tmp_path):

@@ -58,6 +58,10 @@ def test_a_plan_is_that_of_the_command_line(tmp_path, trace):
     assert [layer.shape for layer in plan.collaborators()] == [(16, 5), (16, 5)]
     plan.save(tmp_path / "q.json")
     assert c2r.Plan.load(tmp_path / "q.json") == plan
+    of_path = c2r.plan(
+        str(tmp_path / "t.safetensors"), "1x4", fit="even", top_t=5, redundant_slots=1, max_imbalance=1.2
+    )
+    assert of_path == plan
 
 
 def copies_by_definition(layers, slots):
@@ -96,11 +100,17 @@ def test_a_comparison_has_the_plans_and_the_baselines(trace):
 
 def test_an_export_says_how_it_is_loaded(tmp_path, trace):
     plan = c2r.plan(trace, "1x4")
-    warnings, usage = plan.export("sglang", tmp_path / "map.json")
-    assert "--init-expert-location" in usage and any("--ep-dispatch-algorithm" in text for text in warnings)
+    with pytest.warns(UserWarning, match="--ep-dispatch-algorithm"):
+        usage = plan.export("sglang", tmp_path / "map.json")
+    assert f"--init-expert-location {tmp_path / 'map.json'}" in usage
     assert json.loads((tmp_path / "map.json").read_text()).keys() == {"physical_to_logical_map"}
     with pytest.raises(ValueError, match=r"must end in \.json"):
         plan.export("sglang", tmp_path / "map.txt")
+    with pytest.raises(ValueError, match="num_hidden_layers makes no difference to vllm-49572, only to sglang"):
+        plan.export("vllm-49572", tmp_path / "other.json", num_hidden_layers=3)
+    with pytest.raises(ValueError, match="'nonsense'"):
+        plan.export("nonsense", tmp_path / "other.json")
+    assert not (tmp_path / "other.json").exists()
 
 
 @pytest.mark.parametrize(
