@@ -138,6 +138,33 @@ def test_the_balance_loss_is_of_the_real_choice(family):
     torch.testing.assert_close(out.loss, plain.loss + coefficient * ours, rtol=1e-5, atol=0)
 
 
+class Wrapper(torch.nn.Module):
+    """As peft wraps a model: it calls forward(), past the hooks of the model itself."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.base_model = model
+
+    def get_base_model(self):
+        return self.base_model
+
+    def forward(self, input_ids=None, attention_mask=None, **how):
+        return self.base_model.forward(input_ids=input_ids, attention_mask=attention_mask, **how)
+
+
+def test_a_model_that_peft_wraps_is_constrained_as_alone():
+    model, ids = random_model("qwen2_moe"), random_ids()
+    constraint = c2r.hf.constrain(model, random_lists(3))
+    alone = model(ids, labels=ids, output_router_logits=True)
+    constraint.remove()
+    wrapper = Wrapper(model)
+    assert c2r.hf.constrain(wrapper, random_lists(3)).model is model and model.config.top_t == 3
+    out = wrapper(input_ids=ids, labels=ids, output_router_logits=True)
+    assert torch.equal(out.loss, alone.loss) and torch.equal(out.aux_loss, alone.aux_loss)
+    with pytest.raises(ValueError, match="constrained already"):
+        c2r.hf.constrain(model, random_lists(3))
+
+
 def test_padding_is_left_out_of_the_balance_loss():
     model, ids = random_model("olmoe"), random_ids((1, 9))
     c2r.hf.constrain(model, random_lists(4))
@@ -236,15 +263,37 @@ def test_lists_that_do_not_fit_are_refused(lists, top_t, says):
         c2r.hf.constrain(random_model("qwen2_moe"), lists, top_t)
 
 
-def test_families_that_choose_otherwise_are_refused_by_name():
-    config = transformers.DeepseekV3Config(
-        vocab_size=31, hidden_size=16, intermediate_size=16, moe_intermediate_size=8, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=2, n_routed_experts=8, num_experts_per_tok=2, n_group=2, topk_group=1,
-        first_k_dense_replace=1, kv_lora_rank=8, q_lora_rank=8, qk_rope_head_dim=4, v_head_dim=8, qk_nope_head_dim=8,
-    )  # fmt: skip
-    model = transformers.AutoModelForCausalLM.from_config(config)
-    with pytest.raises(ValueError, match="DeepseekV3TopkRouter .*chooses within groups"):
+_GROUPED = {
+    "vocab_size": 31, "hidden_size": 16, "intermediate_size": 16, "moe_intermediate_size": 8, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 2, "n_routed_experts": 8, "num_experts_per_tok": 2, "n_group": 2,
+    "topk_group": 1, "first_k_dense_replace": 1,
+}  # fmt: skip
+_LATENT = {"kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 4, "v_head_dim": 8, "qk_nope_head_dim": 8}
+
+
+@pytest.mark.parametrize(
+    "make_config, says",
+    [
+        (lambda: transformers.DeepseekV2Config(**_GROUPED, **_LATENT), "DeepseekV2.* chooses within groups"),
+        (lambda: transformers.DeepseekV3Config(**_GROUPED, **_LATENT), "DeepseekV3.* chooses within groups"),
+        (lambda: transformers.Glm4MoeConfig(**_GROUPED, head_dim=8), "Glm4Moe.* chooses within groups"),
+    ],
+)
+def test_families_that_choose_otherwise_are_refused_by_name(make_config, says):
+    model = transformers.AutoModelForCausalLM.from_config(make_config())
+    with pytest.raises(ValueError, match=f"{type(model).__name__} cannot be constrained: of its router {says}"):
         c2r.hf.constrain(model, [])
+
+
+def test_routers_that_c2r_does_not_know_are_refused_by_name():
+    class StrangeTopKRouter(torch.nn.Linear):
+        top_k = 2
+
+    model = random_model("olmoe")
+    model.model.layers[1].mlp.gate = StrangeTopKRouter(32, NUM_EXPERTS)
+    says = r"router StrangeTopKRouter \(model.layers.1.mlp.gate\) c2r does not know how it weighs experts"
+    with pytest.raises(ValueError, match=says):
+        c2r.hf.constrain(model, random_lists(4))
     with pytest.raises(ValueError, match="Linear has no router that c2r knows"):
         c2r.hf.constrain(torch.nn.Linear(2, 2), [])
 

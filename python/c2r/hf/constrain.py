@@ -13,6 +13,7 @@ loaded without constrain() routes freely, and says nothing.
 
 import inspect
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,38 +21,29 @@ from torch import Tensor, nn
 
 from c2r.hf.lists import keep_in_config, lists_of_layers, masks_of, read_lists, top_t_of_config
 from c2r.hf.routers import Router, device_of, find_routers
-from c2r.torch.routing import select
+from c2r.torch.routing import Routing, select, switch_loss
 
 _CONFIG_KEYS = ("top_t", "collaborative_list")
 CONSTRAINED: weakref.WeakKeyDictionary[nn.Module, "Constraint"] = weakref.WeakKeyDictionary()
 
 
-def balance_loss(
-    logits: list[Tensor], topk_idx: list[Tensor], num_experts: int, attention_mask: Tensor | None = None
-) -> Tensor:
+def balance_loss(logits: Sequence[Tensor], topk_idx: Sequence[Tensor], attention_mask: Tensor | None = None) -> Tensor:
     """transformers' load_balancing_loss_func, but of the experts that were really chosen. A float32 scalar.
 
-    num_experts * sum over e of f_e P_e, where f_e is the choices of expert e and P_e the sum of its probabilities, both
-    divided by the tokens of all layers. transformers chooses again from the logits, which a constraint makes wrong.
+    top_k times c2r.torch.switch_loss() of the tokens of all layers together. transformers chooses again from the
+    logits, which a constraint makes wrong.
 
-    logits: of each layer, [num_tokens, num_experts]; topk_idx: [num_tokens, top_k].
+    logits: of each layer, [num_tokens, num_experts]; topk_idx: [num_tokens, top_k], without -1.
     attention_mask: [batch, length], 0 for padding, whose tokens are left out.
-    Source: Fedus et al. (arXiv 2101.03961), equations 4 to 6.
     """
     device = logits[0].device
-    chosen = torch.zeros(num_experts, device=device)
-    probabilities = torch.zeros(num_experts, device=device)
-    num_rows = 0.0
-    experts = torch.arange(num_experts, device=device)
-    for layer, idx in zip(logits, topk_idx, strict=True):
-        counts = torch.ones(len(layer), device=device)
-        if attention_mask is not None:
-            counts = attention_mask.reshape(-1).to(device, torch.float32)
-        is_chosen = (idx.to(device).unsqueeze(-1) == experts).sum(1).float()  # [num_tokens, num_experts]
-        chosen = chosen + (is_chosen * counts.unsqueeze(-1)).sum(0)
-        probabilities = probabilities + (layer.to(device).softmax(-1).float() * counts.unsqueeze(-1)).sum(0)
-        num_rows = num_rows + counts.sum()
-    return num_experts * (chosen / num_rows * (probabilities / num_rows)).sum()
+    of_all = Routing(
+        torch.cat([layer.to(device) for layer in logits]),
+        torch.cat([layer.to(device) for layer in topk_idx]),
+        torch.empty(0, device=device),  # the loss is not of the weights
+    )
+    is_token = None if attention_mask is None else attention_mask.reshape(-1).repeat(len(logits))
+    return topk_idx[0].shape[1] * switch_loss(of_all, is_token)
 
 
 class Constraint:
@@ -61,7 +53,10 @@ class Constraint:
     topk_idx: what each router chose in the last forward pass, [num_tokens, top_k]; None before the first
     """
 
-    def __init__(self, model: nn.Module, lists: list[list[list[int]]], routers: list[Router]) -> None:
+    def __init__(
+        self, model: nn.Module, lists: list[list[list[int]]], routers: list[Router], called: nn.Module
+    ) -> None:
+        """called: the module whose forward pass is called, the model or a wrapper of it."""
         self.model, self.lists, self.routers = model, lists, routers
         self.topk_idx: list[Tensor | None] = [None] * len(routers)
         self._masks = [
@@ -75,7 +70,7 @@ class Constraint:
         self._hooks = [
             router.module.register_forward_hook(self._hook_of(at), prepend=True) for at, router in enumerate(routers)
         ]
-        self._hooks.append(model.register_forward_hook(self._after_forward, with_kwargs=True))
+        self._hooks.append(called.register_forward_hook(self._after_forward, with_kwargs=True))
         if self._coefficient is not None:
             model.router_aux_loss_coef = 0.0  # _after_forward() adds the loss of the real choice
         keep_in_config(model, lists)
@@ -128,17 +123,15 @@ class Constraint:
 
         return constrained
 
-    def _after_forward(self, model: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
+    def _after_forward(self, called: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
         if not torch.compiler.is_compiling():
             self.check()
         if getattr(output, "aux_loss", None) is None or getattr(output, "router_logits", None) is None:
             return output
-        if getattr(model, "balances_real_choice", False):  # c2r.hf.llama_moe
+        if getattr(self.model, "balances_real_choice", False):  # c2r.hf.llama_moe
             return output
-        given = inspect.signature(model.forward).bind_partial(*args, **kwargs).arguments
-        output.aux_loss = balance_loss(
-            list(output.router_logits), self.topk_idx, self.routers[0].num_experts, given.get("attention_mask")
-        )
+        given = inspect.signature(called.forward).bind_partial(*args, **kwargs).arguments
+        output.aux_loss = balance_loss(output.router_logits, self.topk_idx, given.get("attention_mask"))
         if output.loss is not None and self._coefficient:
             output.loss = output.loss + self._coefficient * output.aux_loss.to(output.loss.device)
         return output
@@ -148,7 +141,8 @@ def constrain(model: nn.Module, lists: Any = None, top_t: Any = None) -> Constra
     """Constrains the routing of a model of transformers: a token's best expert is free, the others are the best among
     the first T collaborators of that expert (C2R, arXiv 2504.01337). Equal logits go to the lower expert.
 
-    model: Qwen2-MoE, Qwen3-MoE, OLMoE, Mixtral, gpt-oss, or LLaMA-MoE (c2r.hf.llama_moe).
+    model: Qwen2-MoE, Qwen3-MoE, OLMoE, Mixtral, gpt-oss, or LLaMA-MoE (c2r.hf.llama_moe); or peft's wrapper of it,
+        which is what has to be constrained where there is one.
     lists: the path of a plan or of what `c2r collaborators` writes; a c2r.Plan; integers [num_moe_layers, num_experts,
         at least T], best first, or such rows of which each layer has another length; None: what the model's config
         says, for a checkpoint that was saved with a constraint.
@@ -171,10 +165,13 @@ def constrain(model: nn.Module, lists: Any = None, top_t: Any = None) -> Constra
     True
     >>> constraint.remove()
     """
+    called = model
+    if callable(getattr(called, "get_base_model", None)):  # of peft, which calls the forward() of its model by itself
+        model = called.get_base_model()
     if model in CONSTRAINED:
         raise ValueError("the model is constrained already: call remove() of its constraint first")
     routers = find_routers(model)
     given = read_lists(lists, model.config)
     if top_t is None and lists is None:
         top_t = top_t_of_config(given, model.config)
-    return Constraint(model, lists_of_layers(given, routers, top_t), routers)
+    return Constraint(model, lists_of_layers(given, routers, top_t), routers, called)

@@ -152,11 +152,12 @@ class Policy:
         return weigh(logits, topk_idx, self.scoring, self.norm_topk_prob, self.scale)
 
 
-def switch_loss(routing: Routing) -> Tensor:
+def switch_loss(routing: Routing, is_token: Tensor | None = None) -> Tensor:
     """num_experts * sum over e of (share of choices that fall on e) * (mean probability of e); 1 if balanced.
 
     The choices are those that were made, under whatever constraint; probabilities are softmax over all experts. A
     float32 scalar, 0 without tokens.
+    is_token: [num_tokens], 0 or False for padding, which is left out.
     Source: Switch Transformer (arXiv 2101.03961), equations 4 to 6, with choices instead of tokens because top_k > 1.
     (transformers' load_balancing_loss_func does not divide by top_k, and chooses again without the constraint.)
 
@@ -166,10 +167,12 @@ def switch_loss(routing: Routing) -> Tensor:
     """
     probabilities = routing.logits.float().softmax(-1)
     num_tokens, num_experts = probabilities.shape
+    counts = probabilities.new_ones(num_tokens) if is_token is None else is_token.to(probabilities)
     experts = torch.arange(num_experts, device=routing.topk_idx.device)
-    choices = (routing.topk_idx.unsqueeze(-1) == experts).sum((0, 1)).float()
+    is_chosen = (routing.topk_idx.unsqueeze(-1) == experts).sum(1)  # [num_tokens, num_experts]
+    choices = counts @ is_chosen.float()
     share = choices / choices.sum().clamp(min=1)
-    return num_experts * (share * probabilities.sum(0) / max(num_tokens, 1)).sum()
+    return num_experts * (share * (counts @ probabilities)).sum() / counts.sum().clamp(min=1)
 
 
 def cv_squared(x: Tensor) -> Tensor:
