@@ -51,6 +51,14 @@ class Consumer(unittest.TestCase):
         self.assertIn("the component tokenizer needs PkgConfig::pcre2, which was not found (Debian: "
                       "libpcre2-dev)", out)
 
+    def test_pip_install_names_a_missing_debian_package(self):
+        # What pyproject.toml gives CMake; pip shows what CMake says.
+        package = ["-DC2R_BUILD_PYTHON=ON", "-DC2R_BUILD_TESTS=OFF", "-DC2R_MPI=none"]
+        for missing, debian in [("hwy", "libhwy-dev"), ("CLI11", "libcli11-dev"), ("PkgConfig", "libpcre2-dev"),
+                                ("Python", "python3-dev")]:
+            out = self.configure(ROOT, "python", *package, *without(missing), fails=True)
+            self.assertIn(f"(Debian: {debian})", out)
+
     def test_an_unknown_component_is_named_with_those_there_are(self):
         out = self.configure(HERE, "unknown", "-DCOMPONENTS=nonsense", fails=True)
         self.assertIn("there is no component 'nonsense'; c2r has core, io, ", out)
