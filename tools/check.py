@@ -106,12 +106,14 @@ def check_mpi():
 
 
 def check_python():
-    """Builds the package in a fresh environment, as `pip install .` does, and tests it without PyTorch."""
+    """Builds the package's wheel, as `pip install .` does, and tests it in a fresh environment without PyTorch."""
     run("tools/setup.sh", "python")
     environment, report = BUILD / "venv-python", BUILD / "python" / "junit.xml"
     python = environment / "bin" / "python"
     run("python3", "-m", "venv", "--clear", environment)
-    run(python, "-m", "pip", "install", "-q", ".[test]")
+    wheel = run("tools/build_wheel.sh", env={**os.environ, "PYTHON": str(python)}).strip()
+    run(python, "-m", "pip", "install", "-q", f"{wheel}[test]")
+    report.parent.mkdir(exist_ok=True)
     report.unlink(missing_ok=True)
     try:
         run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib",
