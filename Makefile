@@ -30,9 +30,9 @@ check-torch: ## the tests of training/, c2r.torch and c2r.hf; downloads PyTorch 
 	@tools/setup.sh python
 	@python=$$(tools/setup_torch.sh) && "$$python" -m ruff check -q --no-cache training python && \
 	  "$$python" -m ruff format -q --no-cache --check training python && \
-	  "$$python" -m pytest -q -p no:cacheprovider training && \
 	  wheel=$$(PYTHON=$$python tools/build_wheel.sh) && \
 	  "$$python" -m pip install -q --no-deps --force-reinstall "$$wheel" && \
+	  "$$python" -m pytest -q -p no:cacheprovider training && \
 	  "$$python" -m pytest -q -rs -p no:cacheprovider --ignore=python/tests/library python/tests
 
 bench: build ## every benchmark
