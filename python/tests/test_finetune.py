@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import lzma
+import os
 import pathlib
 import subprocess
 
 import pytest
 import torch
 from families import NUM_EXPERTS, TOP_K, VOCABULARY, random_lists, random_model
+from ranks import run_ranks
 from safetensors.torch import load_file
 
 import c2r
@@ -21,6 +23,7 @@ from c2r.finetune.settings import RECIPES, VICUNA, Template, with_values
 from c2r.hf.constrain import CONSTRAINED
 
 TOP_T = 5
+ALONE = run.Spread()
 PLAIN = Template(system="", user="{}\n", answer="{}", end="")
 
 
@@ -49,12 +52,15 @@ def examples(count=8):
     ]
 
 
-def tuned(folder, family="qwen2_moe", count=8, lists=True, penalty=None, **values):
+def tuned(
+    folder, family="qwen2_moe", count=8, lists=True, penalty=None, start=None, spread=ALONE, **values
+):  # fmt: skip
     """Trains a small model into `folder` as the command does. Returns it."""
     chosen = settings(**values)
 
     def load(checkpoint):
-        model = random_model(family) if checkpoint is None else run.load_model(checkpoint, run.Spread())
+        path = checkpoint or start
+        model = random_model(family) if path is None else run.load_model(path, spread)
         model.config.eos_token_id = 1
         if lists:
             c2r.hf.constrain(model, random_lists(TOP_T))
@@ -331,3 +337,29 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
     (tmp_path / "other" / "x").write_text("")
     with pytest.raises(ValueError, match="is not empty, and not of a run"):
         run.prepare_output(tmp_path / "other", asked, {})
+
+
+def train_spread(rank, start, folder):
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+                   "MASTER_PORT": "29531"}  # fmt: skip
+    tuned(folder, start=start, spread=run.Spread(2, 2), micro_batch=1, max_steps=3)
+
+
+def test_a_spread_model_has_the_losses_of_one_process(tmp_path):
+    """FSDP2 and expert parallelism on 2 ranks against one process: sums in another order."""
+    start = tmp_path / "start"
+    model = random_model("qwen2_moe")
+    model.config.eos_token_id = 1
+    model.save_pretrained(start)
+    run_ranks(2, train_spread, start, tmp_path / "spread", timeout_s=240)
+    tuned(tmp_path / "alone", start=start, micro_batch=1, max_steps=3)
+    logs = [trainer.read_log(tmp_path / name / "log.jsonl") for name in ("spread", "alone")]
+    for spread, alone in zip(*logs, strict=True):
+        assert spread["loss"] == pytest.approx(alone["loss"], rel=1e-4)
+        assert spread["imbalance"] == pytest.approx(alone["imbalance"], rel=0.02)
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("spread", "alone")]
+    assert weights[0].keys() == weights[1].keys()
+    begun = load_file(start / "model.safetensors")
+    for name, value in weights[1].items():
+        # Adam's steps are of the learning rate's size whatever the gradient's, so where that is nearly zero they differ.
+        assert (weights[0][name] - value).abs().mean() <= 0.1 * (value - begun[name]).abs().mean() + 1e-7, name

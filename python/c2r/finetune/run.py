@@ -94,14 +94,16 @@ def ranks_to_count(model: nn.Module, plan: pathlib.Path | None, spread: Spread) 
     return None if plan is None else ranks_of_plan(plan, routers[0].num_experts)
 
 
-def _arguments(settings: Settings, output: pathlib.Path, num_sequences: int) -> transformers.TrainingArguments:
+def _arguments(
+    settings: Settings, output: pathlib.Path, num_sequences: int, has_checkpoints: bool
+) -> transformers.TrainingArguments:
     has_gpu = torch.cuda.is_available()
     bf16 = has_gpu if settings.bf16 is None else settings.bf16
     given = {
         "output_dir": str(output / "checkpoints"), "per_device_train_batch_size": settings.micro_batch,
         "gradient_accumulation_steps": settings.accumulation(num_ranks()), "remove_unused_columns": False,
         "label_names": ["labels"], "use_cpu": not has_gpu, "bf16": bf16, "report_to": [], "disable_tqdm": True,
-        "dataloader_pin_memory": has_gpu, "save_strategy": "steps", "log_level": "error",
+        "dataloader_pin_memory": has_gpu, "save_strategy": "steps" if has_checkpoints else "no", "log_level": "error",
     }  # fmt: skip
     if settings.training.get("max_steps", 0) <= 0 and num_sequences < settings.batch:
         raise ValueError(f"a step takes batch = {settings.batch} sequences, but there are {num_sequences}; set batch "
@@ -155,19 +157,23 @@ def train(
     penalty: Penalty | None = None,
 ) -> nn.Module:  # fmt: skip
     """Trains a model that is constrained or not, from the last checkpoint in `output` on if there is one, and writes
-    model and tokenizer there when it has ended. Checkpoints are deleted then.
+    model and tokenizer there when it has ended. Checkpoints are deleted then. A sharded model has none: transformers
+    cannot save its optimizer.
 
     load: gives the model, constrained and with apply_settings(), of a checkpoint's folder or, for None, of the start
     dtype: in which weights are written; they are trained in the model's own
     ranks_of: where the experts of the model are, for the log's copies per token, as RoutingMeter takes it
     Returns the model. Raises ValueError for settings that transformers refuses, and for less data than one step takes.
     """
-    arguments = _arguments(settings, output, len(examples))
-    transformers.set_seed(arguments.seed)
+    transformers.set_seed(settings.training["seed"])
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
     checkpoint = last_checkpoint(output / "checkpoints")
     first_step = 0 if checkpoint is None else int(checkpoint.name.split("-")[1])
     model = load(checkpoint)
+    is_sharded = getattr(model, "is_distributed_loading_by_transformers", False)
+    if is_sharded:
+        say("transformers cannot save the optimizer of a sharded model, so a run that is killed begins again")
+    arguments = _arguments(settings, output, len(examples), has_checkpoints=not is_sharded)
     trainer = FinetuneTrainer(
         model=model, args=arguments, train_dataset=examples, data_collator=functools.partial(collate, padding=padding),
         meter=RoutingMeter(model, ranks_of(model)), balance_loss=settings.balance_loss, penalty=penalty,
@@ -193,7 +199,7 @@ def _save(trainer: FinetuneTrainer, tokenizer: Any, output: pathlib.Path) -> Non
     for file in sorted(whole.iterdir(), key=lambda file: file.name == "config.json"):
         if file.name != "training_args.bin":
             os.replace(file, output / file.name)
-    shutil.rmtree(output / "checkpoints")
+    shutil.rmtree(output / "checkpoints", ignore_errors=True)
 
 
 def constrain(model: nn.Module, lists: pathlib.Path | None, top_t: Any) -> str:
