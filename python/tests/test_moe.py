@@ -10,7 +10,8 @@ from reference import moe as reference_moe
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 import c2r.torch as ct
-from c2r.torch import exchange
+from c2r.torch import deferred, exchange
+from c2r.torch.deferred import DeferredExperts
 from c2r.torch.experts import expert_mlp, grouped, loop
 
 HIDDEN, INTERMEDIATE, NUM_EXPERTS = 8, 12, 8
@@ -88,7 +89,7 @@ def order_of_exchanges(rank, copies):
     events = []
     moe, x = make_moe(copies=copies, num_chunks=3), tokens_of(rank, 9).requires_grad_()
 
-    begin, compute = exchange._begin, moe._compute
+    begin, make_compute = exchange._begin, moe._make_compute
 
     def noted(*arguments):
         events.append(f"start {arguments[-1]}")
@@ -104,13 +105,24 @@ def order_of_exchanges(rank, copies):
             events.append("compute_backward")
             return gradient
 
-    def marked(rows, *rest):
-        events.append("compute")
-        return compute(Mark.apply(rows), *rest)
+    def make_marked():
+        compute = make_compute()
 
-    moe._compute, exchange._begin = marked, noted
+        def marked(rows, *rest):
+            events.append("compute")
+            return compute(Mark.apply(rows), *rest)
+
+        return marked
+
+    weight_gradient = deferred._weight_gradient
+
+    def counted(*arguments):
+        events.append(f"weights with {len(exchange._PENDING)} exchanges on their way")
+        return weight_gradient(*arguments)
+
+    moe._make_compute, exchange._begin, deferred._weight_gradient = make_marked, noted, counted
     moe(x)[0].sum().backward()
-    exchange._begin = begin
+    exchange._begin, deferred._weight_gradient = begin, weight_gradient
     return [event for event in events if "metadata" not in event]
 
 
@@ -118,6 +130,9 @@ def test_the_next_chunk_travels_while_one_is_computed_in_both_directions():
     forward = ["start dispatch", "start dispatch", "compute", "start combine", "start dispatch", "compute",
                "start combine", "compute", "start combine"]  # fmt: skip
     backward = ["start combine_backward"] * 3 + ["compute_backward", "start dispatch_backward"] * 3
+    # Rows and labels of the last two chunks: nobody waits for them before the matrices' gradients are made, at once for
+    # all chunks.
+    backward += ["weights with 4 exchanges on their way"] * 2
     for events in run_ranks(2, order_of_exchanges, "per-rank"):
         assert events == forward + backward
 
@@ -130,6 +145,7 @@ def test_relays_forward_one_chunk_while_another_is_computed():
     # Likewise: three gradients set off, 2 and 1 are forwarded before 2 is computed.
     backward = [combine] * 5 + ["compute", dispatch, combine, "compute", dispatch, dispatch, "compute"] + [dispatch] * 3
     for events in run_ranks(2, order_of_exchanges, "per-node"):
+        events = [event for event in events if not event.startswith("weights")]
         assert events == forward + [f"{event}_backward" for event in backward]
 
 
@@ -287,6 +303,30 @@ def test_grouped_products_equal_the_loop(dtype, tolerance):
         results.append((out.detach(), rows.grad, weight.grad))
     for ours, reference in zip(*results):  # at most 16 products, float32 sums rounded once
         torch.testing.assert_close(ours, reference, rtol=tolerance, atol=tolerance * 4)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2**-6)])
+@pytest.mark.parametrize("num_rows", [[9], [5, 0, 7], [0, 0]])
+def test_deferred_experts_have_the_outputs_and_gradients_of_autograd(dtype, tolerance, num_rows):
+    generator = torch.Generator().manual_seed(2)
+    matrices = [matrix.to(dtype).requires_grad_() for matrix in weights_of(torch.float64)[1:]]
+    chunks = []
+    for count in num_rows:
+        idx = torch.rand(count, NUM_EXPERTS, generator=generator).argsort(-1)[:, :3]
+        idx[torch.rand(idx.shape, generator=generator) < 0.3] = -1
+        rows, weights = torch.randn(count, HIDDEN, generator=generator), torch.rand(count, 3, generator=generator)
+        chunks.append((rows.to(dtype), idx.short(), weights * (idx >= 0), int((idx >= 0).sum())))
+    results = []
+    for experts in (DeferredExperts(*matrices), functools.partial(expert_mlp, gate_up=matrices[0], down=matrices[1])):
+        leaves = [*matrices, *(leaf.requires_grad_() for rows, _, weights, _ in chunks for leaf in (rows, weights))]
+        for leaf in leaves:
+            leaf.grad = None
+        out = torch.cat([experts(*chunk) for chunk in chunks])
+        (out * out.detach().cos()).sum().backward()
+        results.append([out.detach(), *(leaf.grad for leaf in leaves)])
+    for ours, reference in zip(*results):  # of bfloat16, autograd also rounds between chunks
+        scale = float(reference.abs().max()) if reference.numel() else 0.0
+        torch.testing.assert_close(ours, reference, rtol=tolerance, atol=tolerance * (scale + 1))
 
 
 def test_experts_of_no_rows_give_no_rows_and_zero_gradients():

@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from transformers.distributed.expert_parallel import EPImplementation, EPImplementationInterface
 
+from c2r.torch.deferred import DeferredExperts
 from c2r.torch.experts import expand, sum_pairs
 from c2r.torch.handle import Handle, make_handles
-from c2r.torch.moe import run_chunks
+from c2r.torch.moe import ExpertCompute, run_chunks
 from c2r.torch.placement import Groups, contiguous, make_groups, make_placement
 from c2r.torch.recompute import decide
 
@@ -46,7 +47,7 @@ class C2rExpertParallel(EPImplementation):
         groups_of: Callable[[dist.ProcessGroup], Groups],
     ) -> None:
         super().__init__(experts, ep_mesh, tp_mesh)
-        self.copies, self.num_chunks = copies, num_chunks
+        self.experts, self.copies, self.num_chunks = experts, copies, num_chunks
         self.layer = f"experts {next(numbers)}"
         self.groups = groups_of(ep_mesh.get_group())
         ep_size = self.groups.ep_size
@@ -63,7 +64,7 @@ class C2rExpertParallel(EPImplementation):
                 .to_local()
                 for x in (hidden_states, top_k_index, top_k_weights)
             )
-        out = run_chunks(hidden_states, top_k_weights, self._handles(top_k_index), self._compute)
+        out = run_chunks(hidden_states, top_k_weights, self._handles(top_k_index), self._make_compute)
         if self.tp_mesh.size() == 1:
             return out
         slices = DTensor.from_local(out.contiguous(), self.tp_mesh, [Shard(0)], shape=shape, stride=(shape[1], 1))
@@ -84,6 +85,19 @@ class C2rExpertParallel(EPImplementation):
             raise RuntimeError(f"{self.layer}: a recomputed router chose other experts than in the forward pass; make "
                                "the router deterministic, or do not checkpoint its layer")  # fmt: skip
         return handles
+
+    def _make_compute(self) -> ExpertCompute:
+        """transformers' experts; of its grouped products, which most families have, our form of the same products."""
+        experts = self.experts
+        is_plain = (
+            getattr(getattr(experts, "config", None), "_experts_implementation", None) == "grouped_mm"
+            and experts.has_gate
+            and not (experts.has_bias or experts.is_transposed or experts.has_post_expert_norm)
+            and not torch.is_autocast_enabled(experts.gate_up_proj.device.type)
+        )
+        if torch.compiler.is_compiling() or not is_plain:
+            return self._compute
+        return DeferredExperts(experts.gate_up_proj, experts.down_proj, experts._apply_gate)
 
     def _compute(self, rows: Tensor, local_idx: Tensor, weights: Tensor, num_pairs: int) -> Tensor:
         """transformers' own experts, each row for one expert with weight one."""

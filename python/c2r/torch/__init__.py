@@ -5,6 +5,7 @@
     handle       who sends which row where, for one batch
     dispatch     rows to their experts' ranks and sums back, with gradients
     moe          the layer, in chunks that travel while others are computed
+    deferred     experts whose weight gradients are computed while the gradients of rows travel
     recompute    activation checkpointing
     traffic      counted rows and bytes
 

@@ -1,5 +1,6 @@
 """The MoE layer, expert-parallel: route, dispatch, compute, combine, with chunks that travel while others compute."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -7,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from c2r.torch.deferred import DeferredExperts
 from c2r.torch.dispatch import (
     advance_combine,
     advance_dispatch,
@@ -26,10 +28,13 @@ from c2r.torch.routing import Policy, Routing, select
 ExpertCompute = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
-def run_chunks(x: Tensor, topk_weights: Tensor, handles: list[Handle], compute: ExpertCompute) -> Tensor:
+def run_chunks(
+    x: Tensor, topk_weights: Tensor, handles: list[Handle], make_compute: Callable[[], ExpertCompute]
+) -> Tensor:
     """dispatch, compute and combine for every chunk: others travel while one is computed. Collective.
 
     x [num_tokens, hidden], topk_weights [num_tokens, top_k], handles as make_handles() returns them.
+    make_compute: called once, when rows are on their way and before they are waited for: what DeferredExperts needs.
     Returns [num_tokens, hidden].
 
     In step n chunk n sets off, chunk n - 1 is forwarded by its relays (per-node mode only) and the chunk before is
@@ -45,6 +50,8 @@ def run_chunks(x: Tensor, topk_weights: Tensor, handles: list[Handle], compute: 
         if num_legs > 1 and 1 <= step <= len(handles):
             sending[step - 1] = advance_dispatch(sending[step - 1], handles[step - 1])
         chunk = step - num_legs
+        if chunk == 0:
+            compute = make_compute()
         if chunk >= 0:
             rows, local_idx, weights = finish_dispatch(sending[chunk], handles[chunk])
             out = compute(rows, local_idx, weights, handles[chunk].num_pairs)
@@ -163,8 +170,10 @@ class MoE(nn.Module):
         placement = self.placement._replace(rank_of_expert=self._rank_of_expert, slot_of_expert=self._slot_of_expert)
         return make_handles(topk_idx, placement, self.groups, self.copies, self.num_chunks, self.layer)
 
-    def _compute(self, rows: Tensor, local_idx: Tensor, weights: Tensor, num_pairs: int) -> Tensor:
-        return expert_mlp(rows, local_idx, weights, num_pairs, self.gate_up, self.down)
+    def _make_compute(self) -> ExpertCompute:
+        if torch.compiler.is_compiling():
+            return functools.partial(expert_mlp, gate_up=self.gate_up, down=self.down)
+        return DeferredExperts(self.gate_up, self.down)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Routing]:
         """x [..., hidden] -> the same shape, and the routing of its tokens in order, for switch_loss() and others."""
@@ -173,4 +182,4 @@ class MoE(nn.Module):
         handles = decide(lambda: self._decide(logits))
         topk_idx = torch.cat([handle.topk_idx for handle in handles])
         routing = Routing(logits, topk_idx, self.policy.weigh(logits, topk_idx))
-        return run_chunks(tokens, routing.topk_weights, handles, self._compute).view_as(x), routing
+        return run_chunks(tokens, routing.topk_weights, handles, self._make_compute).view_as(x), routing
