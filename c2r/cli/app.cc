@@ -10,6 +10,7 @@
 #include <iostream>
 #include <numeric>
 
+#include "c2r/cli/printable.h"
 #include "c2r/cli/ranks.h"
 #include "c2r/cli/run.h"
 #include "c2r/core/error.h"
@@ -131,13 +132,13 @@ int parse_and_run(CLI::App& app, int argc, const char* const* argv) {
   } catch (const CLI::RuntimeError& e) {  // what went wrong has been said
     return e.get_exit_code();
   } catch (const CLI::ParseError& e) {
-    std::cerr << usage_message(app, e) << "\n";
+    std::cerr << printable(usage_message(app, e)) << "\n";
     return kUsage;
   } catch (const Error& e) {
-    std::cerr << prefix(app) << e.what() << "\n";
+    std::cerr << printable(prefix(app) + e.what()) << "\n";
     return exit_status(e);
   } catch (const std::exception& e) {
-    std::cerr << prefix(app) << message_of(e) << "\n";
+    std::cerr << printable(prefix(app) + message_of(e)) << "\n";
     return kFailed;
   }
 }

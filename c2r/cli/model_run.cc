@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "c2r/cli/app.h"
+#include "c2r/cli/printable.h"
 #include "c2r/core/error.h"
 #include "c2r/engine/agreement.h"
 #include "c2r/engine/memory.h"
@@ -16,7 +17,7 @@ namespace c2r::cli {
 namespace {
 
 void print_line(const ModelOptions& options, const std::string& text) {
-  std::cerr << fmt::format("c2r {}: {}\n", options.command, text) << std::flush;
+  std::cerr << printable(fmt::format("c2r {}: {}", options.command, text)) + "\n" << std::flush;
 }
 
 // What one process takes from a plan.

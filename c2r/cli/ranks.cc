@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "c2r/cli/app.h"
+#include "c2r/cli/printable.h"
 #include "c2r/core/error.h"
 #include "c2r/placement/cluster.h"
 #include "c2r/transport/in_process.h"
@@ -42,7 +43,7 @@ void run_launched(std::int32_t launched, const RankOptions& options,
     std::cout.flush();
   };
   run_mpi(checked_body, std::chrono::seconds(options.timeout_s),
-          [](const std::string& line) { std::cerr << "c2r: " + line + "\n"; });
+          [](const std::string& line) { std::cerr << printable("c2r: " + line) + "\n"; });
 }
 #else
 void run_launched(std::int32_t, const RankOptions&, const std::function<void(Transport&)>&) {

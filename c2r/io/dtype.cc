@@ -62,11 +62,13 @@ std::optional<std::int64_t> tensor_bytes(std::span<const std::int64_t> shape, Dt
 }
 
 std::string shape_text(std::span<const std::int64_t> shape) {
+  constexpr std::size_t kMostShown = 8;  // a broken file may have millions
   std::string text = "[";
-  for (const std::int64_t extent : shape) {
+  for (const std::int64_t extent : shape.first(std::min(shape.size(), kMostShown))) {
     if (text.size() > 1) text += ", ";
     text += extent == -1 ? "any" : std::to_string(extent);
   }
+  if (shape.size() > kMostShown) text += ", ... " + std::to_string(shape.size()) + " extents";
   return text + "]";
 }
 

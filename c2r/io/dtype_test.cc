@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <span>
+#include <vector>
+
 namespace c2r {
 namespace {
 
@@ -27,6 +30,12 @@ TEST(Dtype, FloatsOfUpTo32BitsAreElementTypes) {
     EXPECT_EQ(element_bytes(*element), dtype_bytes(dtype));
   }
   EXPECT_EQ(num_floats, 3);
+}
+
+TEST(ShapeText, ShowsTheFirstOfManyExtents) {
+  const std::vector<std::int64_t> shape(3'000'000, 1);
+  EXPECT_EQ(shape_text(shape), "[1, 1, 1, 1, 1, 1, 1, 1, ... 3000000 extents]");
+  EXPECT_EQ(shape_text(std::span(shape).first(8)), "[1, 1, 1, 1, 1, 1, 1, 1]");
 }
 
 }  // namespace

@@ -7,19 +7,27 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <climits>
+#include <mutex>
+#include <set>
 #include <utility>
 
 #include "c2r/core/error.h"
 #include "c2r/io/file_descriptor_internal.h"
 #include "c2r/io/memory.h"
+#include "c2r/io/temporaries.h"
 
 namespace c2r {
 namespace {
 
 // `xz -9` needs 65 MiB. Without a limit, liblzma allocates whatever dictionary a file claims.
 constexpr std::uint64_t kMaxXzMemoryBytes = 256 << 20;
+
+// A file of a few megabytes could fill the memory otherwise. Our traces shrink by up to 20 times.
+constexpr std::int64_t kXzFreeBytes = 64 << 20, kMaxXzRatio = 100;
 
 std::string_view xz_problem(lzma_ret status) {
   switch (status) {
@@ -46,7 +54,9 @@ Bytes decompress_xz(std::span<const std::byte> compressed, const std::filesystem
   } const end{&stream};
 
   // While the output grows, its old and its new memory exist together.
-  const std::int64_t most = available_bytes().value_or(INT64_MAX) / 3;
+  const std::int64_t most_memory = available_bytes().value_or(INT64_MAX) / 3;
+  const std::int64_t most_ratio = kXzFreeBytes + kMaxXzRatio * std::ssize(compressed);
+  const std::int64_t most = std::min(most_memory, most_ratio);
   Bytes out;
   Bytes chunk(1 << 20, {});
   stream.next_in = reinterpret_cast<const std::uint8_t*>(compressed.data());
@@ -56,14 +66,26 @@ Bytes decompress_xz(std::span<const std::byte> compressed, const std::filesystem
     stream.avail_out = chunk.size();
     const lzma_ret status = lzma_code(&stream, LZMA_FINISH);
     const auto produced = static_cast<std::ptrdiff_t>(chunk.size() - stream.avail_out);
-    C2R_REQUIRE(std::ssize(out) + produced <= most, kInvalidFile,
-                "{}: holds more than {} MB, for which the memory that is free does not suffice",
-                path.string(), most / 1'000'000);
+    C2R_REQUIRE(std::ssize(out) + produced <= most, kInvalidFile, "{}: holds more than {} MB, {}",
+                path.string(), most / 1'000'000,
+                most_ratio < most_memory
+                    ? "over 100 times its size; decompress it yourself if that is right"
+                    : "for which the memory that is free does not suffice");
     out.insert(out.end(), chunk.begin(), chunk.begin() + produced);
     if (status == LZMA_STREAM_END) return out;
     C2R_REQUIRE(status == LZMA_OK, kInvalidFile, "{}: not a complete xz file: {}", path.string(),
                 xz_problem(status));
   }
+}
+
+struct Temporaries {
+  std::mutex mutex;
+  std::set<std::filesystem::path> paths;
+};
+
+Temporaries& temporaries() {
+  static Temporaries& all = *new Temporaries;  // never destroyed: threads may outlive statics
+  return all;
 }
 
 // The path that a file written to `path` gets: the target of the links, whether or not it exists.
@@ -90,8 +112,30 @@ bool path_exists(const std::filesystem::path& path) {
 
 std::filesystem::path temporary_beside(const std::filesystem::path& path) {
   static std::atomic<int> count = 0;  // two threads may write one path; the last rename wins
+  const std::string end = fmt::format(".{}.{}.tmp", ::getpid(), ++count);
   return path.parent_path() /
-         fmt::format(".{}.{}.{}.tmp", path.filename().string(), ::getpid(), ++count);
+         fmt::format(".{}{}", path.filename().string().substr(0, NAME_MAX - 1 - end.size()), end);
+}
+
+void add_temporary(const std::filesystem::path& path) {
+  Temporaries& all = temporaries();
+  const std::lock_guard lock(all.mutex);
+  all.paths.insert(path);
+}
+
+void forget_temporary(const std::filesystem::path& path) {
+  Temporaries& all = temporaries();
+  const std::lock_guard lock(all.mutex);
+  all.paths.erase(path);
+}
+
+void remove_temporaries() noexcept {
+  Temporaries& all = temporaries();
+  const std::lock_guard lock(all.mutex);
+  for (const auto& path : all.paths) {
+    std::error_code ignored;  // nobody is left to tell
+    std::filesystem::remove_all(path, ignored);
+  }
 }
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
@@ -138,11 +182,16 @@ AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(path), place_(
   const bool exists = ::stat(path.c_str(), &status) == 0;
   C2R_REQUIRE(!exists || S_ISREG(status.st_mode), kInvalidFile,
               "cannot write '{}': it is there and not a regular file", path.string());
-  do {
+  for (;;) {
     temporary_ = temporary_beside(place_);
+    add_temporary(temporary_);
     fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  } while (fd_ < 0 && errno == EEXIST);
-  C2R_REQUIRE(fd_ >= 0, kInvalidFile, "cannot write '{}': {}", path.string(), last_system_error());
+    if (fd_ >= 0) break;
+    const bool is_taken = errno == EEXIST;
+    const std::string problem = last_system_error();
+    forget_temporary(temporary_);
+    C2R_REQUIRE(is_taken, kInvalidFile, "cannot write '{}': {}", path.string(), problem);
+  }
   if (exists) (void)::fchmod(fd_, status.st_mode & 0777);  // a file system may have no modes
 }
 
@@ -150,6 +199,7 @@ AtomicFile::~AtomicFile() {
   if (fd_ < 0) return;
   ::close(fd_);
   ::unlink(temporary_.c_str());
+  forget_temporary(temporary_);
 }
 
 void AtomicFile::check_open() const {
@@ -173,6 +223,7 @@ void AtomicFile::commit() {
   C2R_REQUIRE(::fsync(fd_) == 0 && ::rename(temporary_.c_str(), place_.c_str()) == 0, kInvalidFile,
               "cannot write '{}': {}", path_.string(), last_system_error());
   ::close(std::exchange(fd_, -1));
+  forget_temporary(temporary_);
 }
 
 void write_text_file(const std::filesystem::path& path, std::string_view text) {

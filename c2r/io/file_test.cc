@@ -2,11 +2,14 @@
 #include "c2r/io/file.h"
 
 #include <gtest/gtest.h>
+#include <lzma.h>
 
 #include <algorithm>
+#include <climits>
 #include <utility>
 
 #include "c2r/core/testing.h"
+#include "c2r/io/temporaries.h"
 
 namespace c2r {
 namespace {
@@ -161,6 +164,17 @@ TEST(MappedFile, DoesNotWaitForWhoWritesIntoAPipe) {
             fmt::format("'{}' is not a regular file", path.string()));
 }
 
+std::string xz_of(std::string_view text) {
+  std::string out(text.size() / 8 + 1024, '\0');
+  std::size_t size = 0;
+  EXPECT_EQ(lzma_easy_buffer_encode(0, LZMA_CHECK_CRC32, nullptr,
+                                    reinterpret_cast<const std::uint8_t*>(text.data()), text.size(),
+                                    reinterpret_cast<std::uint8_t*>(out.data()), &size, out.size()),
+            LZMA_OK);
+  out.resize(size);
+  return out;
+}
+
 TEST(ReadFile, DecompressesXzByItsName) {
   const auto path = temporary_path("file.txt.xz");
   write_text_file(path, kHelloXz);
@@ -170,6 +184,18 @@ TEST(ReadFile, DecompressesXzByItsName) {
   const auto plain = temporary_path("file.txt");
   write_text_file(plain, kHelloXz);
   EXPECT_EQ(read_text_file(plain), kHelloXz);
+}
+
+// 80 MB of zeros in 12 kB.
+TEST(ReadFile, RefusesXzThatGrowsTooMuch) {
+  const auto path = temporary_path("zeros.xz");
+  write_text_file(path, xz_of(std::string(80 << 20, '\0')));
+  const std::string message = error_of([&] { (void)read_text_file(path); });
+  EXPECT_TRUE(message.starts_with(path.string() + ": holds more than 6")) << message;
+  EXPECT_TRUE(
+      message.ends_with(" MB, over 100 times its size; decompress it yourself if that is right"));
+  write_text_file(path, xz_of(std::string(60 << 20, '\0')));
+  EXPECT_EQ(read_text_file(path).size(), 60U << 20);
 }
 
 TEST(ReadFile, NoticesEveryTruncationOfAnXzFile) {
@@ -199,6 +225,25 @@ TEST(ReadFile, RefusesDictionariesThatNeedTooMuchMemory) {
   EXPECT_TRUE(error_of([&] {
                 (void)read_file(path);
               }).ends_with("not a complete xz file: its dictionary needs more than 256 MiB"));
+}
+
+TEST(AtomicFile, MayHaveTheLongestName) {
+  const auto path = temporary_path(std::string(NAME_MAX, 'n'));
+  write_text_file(path, "text");
+  EXPECT_EQ(read_text_file(path), "text");
+}
+
+TEST(Temporaries, AreRemovedWithAllThatIsInThem) {
+  const auto folder = path_in_empty_folder("x").parent_path();
+  const auto temporary = temporary_beside(folder / "model");
+  std::filesystem::create_directory(temporary);
+  add_temporary(temporary);
+  AtomicFile inside(temporary / "shard"), beside(folder / "file"), done(folder / "done");
+  done.commit();
+  EXPECT_EQ(num_files(folder), 3);
+  remove_temporaries();
+  EXPECT_EQ(num_files(folder), 1);
+  forget_temporary(temporary);
 }
 
 }  // namespace

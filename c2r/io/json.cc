@@ -18,6 +18,9 @@ namespace c2r {
 namespace {
 
 constexpr std::size_t kMaxDepth = 100;  // our files need 5; the parser's own limit is the stack
+// A value takes 16 bytes, and an array or object some 50 more, of 3 bytes of text. The largest
+// plans, dumps and tokenizers have some millions.
+constexpr std::int64_t kMaxValues = std::int64_t{1} << 25, kMaxContainers = std::int64_t{1} << 22;
 
 // Builds the value that the parser reads. nlohmann's own builder searches an object's keys for
 // each new one, which takes minutes for the header of a model with 100,000 tensors.
@@ -77,18 +80,24 @@ class Builder final : public nlohmann::json_sax<Json> {
     }
     return open_.back()->get_ref<Json::object_t&>().back().second = std::move(value);
   }
+  void count(std::int64_t& number, std::int64_t most, std::string_view what) {
+    C2R_REQUIRE(++number <= most, kInvalidFile, "{}: JSON has more than {} {}", place_, most, what);
+  }
   bool put(Json value) {
+    count(num_values_, kMaxValues, "values");
     store(std::move(value));
     return true;
   }
   bool open(Json container) {
     C2R_REQUIRE(open_.size() < kMaxDepth, kInvalidFile, "{}: JSON is nested deeper than {}", place_,
                 kMaxDepth);
+    count(num_containers_, kMaxContainers, "arrays and objects");
     open_.push_back(&store(std::move(container)));
     return true;
   }
 
   std::string_view place_;
+  std::int64_t num_values_ = 0, num_containers_ = 0;
   Json root_;
   std::vector<Json*> open_;
   std::vector<std::unordered_set<std::string>> keys_;  // of the open objects

@@ -103,5 +103,14 @@ TEST(JsonArrayAndString, NameTheKindTheyWant) {
             "a.json: name is 1, but must be a string");
 }
 
+// A file of 13 MB would take a gigabyte.
+TEST(Json, LimitsTheNumberOfArraysAndObjects) {
+  std::string text = "[";
+  for (int i = 0; i < (1 << 22); ++i) text += "[],";
+  text.back() = ']';
+  EXPECT_EQ(error_of([&] { (void)parse_json(text, "x"); }),
+            "x: JSON has more than 4194304 arrays and objects");
+}
+
 }  // namespace
 }  // namespace c2r

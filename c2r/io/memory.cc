@@ -28,14 +28,65 @@ std::optional<std::int64_t> read_kilobytes(const std::string& path, std::string_
   return std::nullopt;
 }
 
+// The number in a file of a control group; nothing for "max", which is no limit.
+std::optional<std::int64_t> read_number(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  std::int64_t number = 0;
+  if (!(file >> number)) return std::nullopt;
+  return number;
+}
+
+// What a group may still use: its limit less its use, without the cached files that the kernel can
+// drop. @param names of the files of the limit, the use and the line of cached files in memory.stat
+std::optional<std::int64_t> available_in_group(const std::filesystem::path& folder,
+                                               const std::array<const char*, 3>& names) {
+  const auto limit = read_number(folder / names[0]), used = read_number(folder / names[1]);
+  if (!limit || !used) return std::nullopt;
+  std::int64_t cached = 0;
+  std::ifstream stat(folder / "memory.stat");
+  for (std::string key, value; stat >> key >> value;) {
+    if (key == names[2]) (void)std::from_chars(value.data(), value.data() + value.size(), cached);
+  }
+  return std::max<std::int64_t>(0, *limit - std::max<std::int64_t>(0, *used - cached));
+}
+
+// The group of this process in a hierarchy, and all groups around it: each may have a limit.
+// https://docs.kernel.org/admin-guide/cgroup-v2.html, cgroup-v1/memory.html
+std::optional<std::int64_t> available_in_groups(const std::filesystem::path& root) {
+  std::optional<std::int64_t> least;
+  std::ifstream groups(root / "proc/self/cgroup");  // lines "ID:CONTROLLERS:PATH"
+  for (std::string line; std::getline(groups, line);) {
+    const auto first = line.find(':'), second = line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
+    const bool is_v2 = controllers == ",,";
+    if (!is_v2 && controllers.find(",memory,") == std::string::npos) continue;
+    const auto top = root / (is_v2 ? "sys/fs/cgroup" : "sys/fs/cgroup/memory");
+    const std::array<const char*, 3> names =
+        is_v2 ? std::array{"memory.max", "memory.current", "inactive_file"}
+              : std::array{"memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"};
+    // In a container the path may be that of the host, of which only the top is seen.
+    std::filesystem::path group = std::filesystem::path(line.substr(second + 1)).relative_path();
+    for (bool is_top = false; !is_top; group = group.parent_path()) {
+      is_top = group.empty();
+      const auto available = available_in_group(top / group, names);
+      if (available) least = std::min(least.value_or(INT64_MAX), *available);
+    }
+  }
+  return least;
+}
+
 }  // namespace
 
 std::optional<std::int64_t> resident_bytes() {
   return read_kilobytes("/proc/self/status", "VmRSS:");
 }
 
-std::optional<std::int64_t> available_bytes() {
-  return read_kilobytes("/proc/meminfo", "MemAvailable:");
+std::optional<std::int64_t> available_bytes(const std::filesystem::path& root) {
+  const auto machine = read_kilobytes((root / "proc/meminfo").string(), "MemAvailable:");
+  const auto group = available_in_groups(root);
+  if (!machine || !group) return machine ? machine : group;
+  return std::min(*machine, *group);
 }
 
 // https://docs.kernel.org/admin-guide/mm/pagemap.html: 64 bits a page, the highest says whether it

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <span>
 
@@ -18,9 +19,10 @@ std::optional<std::int64_t> resident_bytes();
 /// Cost: reads 8 bytes for each page of `memory`.
 std::optional<std::int64_t> resident_bytes(std::span<const std::byte> memory);
 
-/// @returns the bytes that the machine could provide without swapping: free memory, and cached
-///          files that can be dropped. The limit of a container (cgroup) may be lower; it is not
-///          considered.
-std::optional<std::int64_t> available_bytes();
+/// @param root of the file system that describes the machine; another one for tests
+/// @returns the bytes that this process could use without swapping: free memory, and cached files
+///          that can be dropped, within the limits of its control groups (v1 and v2), as containers
+///          and batch systems set them
+std::optional<std::int64_t> available_bytes(const std::filesystem::path& root = "/");
 
 }  // namespace c2r

@@ -12,6 +12,7 @@
 #include "c2r/io/file.h"
 #include "c2r/io/json.h"
 #include "c2r/io/safetensors.h"
+#include "c2r/io/temporaries.h"
 #include "c2r/model/collaborator_config.h"
 
 namespace c2r {
@@ -159,12 +160,14 @@ class NewFolder {
     } while (!std::filesystem::create_directory(temporary_, error) && !error);
     C2R_REQUIRE(!error, kInvalidFile, "cannot make the folder '{}': {}", path_.string(),
                 error.message());
+    add_temporary(temporary_);
   }
   NewFolder(const NewFolder&) = delete;
   NewFolder& operator=(const NewFolder&) = delete;
   ~NewFolder() {
     std::error_code ignored;
     std::filesystem::remove_all(temporary_, ignored);
+    forget_temporary(temporary_);
   }
 
   const std::filesystem::path& path() const { return temporary_; }

@@ -1,0 +1,147 @@
+// Signals are taken by a thread of their own, which may do what signal handlers must not.
+#include "c2r/cli/signals.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>  // NOLINT(modernize-deprecated-headers): <csignal> lacks sigaction
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+#include <system_error>
+#include <thread>
+
+#include "c2r/io/temporaries.h"
+
+namespace c2r::cli {
+namespace {
+
+constexpr int kEnding[] = {SIGTERM, SIGINT, SIGHUP};
+
+std::atomic<bool> has_thread = false;  // whether take_signals() runs
+std::atomic<bool> has_failed = false;  // whether the process ends with status 1
+
+sigset_t ending_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int signal : kEnding) sigaddset(&set, signal);
+  return set;
+}
+
+// Waits for a signal of ending_signals(), and ends the process.
+void take_signals() {
+  const sigset_t set = ending_signals();
+  int signal = 0;
+  while (sigwait(&set, &signal) != 0) {
+  }
+  remove_temporaries();
+  if (has_failed) _exit(1);
+  ::signal(signal, SIG_DFL);
+  pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  ::raise(signal);
+}
+
+void write_all(std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return;
+    text.remove_prefix(static_cast<std::size_t>(written));
+  }
+}
+
+// The hexadecimal number at the begin of `text`, which it is cut from.
+std::uintptr_t take_hexadecimal(std::string_view& text) {
+  std::uintptr_t value = 0;
+  while (!text.empty()) {
+    const char c = text[0];
+    const int digit = '0' <= c && c <= '9' ? c - '0' : 'a' <= c && c <= 'f' ? c - 'a' + 10 : -1;
+    if (digit < 0) break;
+    value = value * 16 + static_cast<std::uintptr_t>(digit);
+    text.remove_prefix(1);
+  }
+  return value;
+}
+
+// The file of a line "BEGIN-END PERMISSIONS OFFSET DEVICE INODE PATH" if it has the address.
+std::string_view file_at(std::string_view line, std::uintptr_t address) {
+  const std::uintptr_t begin = take_hexadecimal(line);
+  if (!line.starts_with('-')) return {};
+  line.remove_prefix(1);
+  const std::uintptr_t end = take_hexadecimal(line);
+  const auto path = line.find('/');
+  if (address < begin || end <= address || path == std::string_view::npos) return {};
+  return line.substr(path);
+}
+
+// Writes the path of the file that is mapped at an address, without what could control a terminal.
+// Reads /proc/self/maps piece by piece, as a signal handler must not allocate.
+bool write_file_at(std::uintptr_t address) {
+  static char buffer[8192];  // a line has at most PATH_MAX and 100 bytes
+  const int fd = ::open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+  std::size_t filled = 0;
+  for (;;) {
+    const ssize_t num_read = ::read(fd, buffer + filled, sizeof(buffer) - filled);
+    if (num_read <= 0) return false;
+    filled += static_cast<std::size_t>(num_read);
+    std::string_view rest(buffer, filled);
+    for (auto end = rest.find('\n'); end != std::string_view::npos; end = rest.find('\n')) {
+      const std::string_view path = file_at(rest.substr(0, end), address);
+      if (!path.empty()) {
+        for (const char& c : path) {
+          const auto byte = static_cast<unsigned char>(c);
+          write_all(byte < 0x20 || byte == 0x7f ? std::string_view("?") : std::string_view(&c, 1));
+        }
+        return true;
+      }
+      rest.remove_prefix(end + 1);
+    }
+    filled = rest.size();
+    std::memmove(buffer, rest.data(), filled);
+  }
+}
+
+void on_bus_error(int signal, siginfo_t* info, void*) {
+  static std::atomic_flag is_first = ATOMIC_FLAG_INIT;
+  if (is_first.test_and_set()) {  // another thread says it
+    for (;;) ::pause();
+  }
+  write_all("c2r: ");
+  if (!write_file_at(reinterpret_cast<std::uintptr_t>(info->si_addr))) {
+    write_all("a bus error that is not of a mapped file\n");
+    ::signal(signal, SIG_DFL);
+    return;  // to the instruction that failed, which fails again
+  }
+  write_all(
+      " has become shorter while it was read, or its disk has failed; replace files by renaming "
+      "new ones, as c2r does\n");
+  has_failed = true;
+  if (!has_thread) _exit(1);
+  ::kill(::getpid(), SIGTERM);
+  for (;;) ::pause();
+}
+
+}  // namespace
+
+void handle_signals() {
+  struct sigaction action {};
+  action.sa_sigaction = on_bus_error;
+  action.sa_flags = SA_SIGINFO;
+  sigemptyset(&action.sa_mask);
+  ::sigaction(SIGBUS, &action, nullptr);
+  ::signal(SIGXFSZ, SIG_IGN);
+
+  const sigset_t set = ending_signals();
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  try {
+    std::thread(take_signals).detach();
+    has_thread = true;
+  } catch (const std::system_error&) {  // no more threads: the signals end the process at once
+    pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  }
+}
+
+}  // namespace c2r::cli

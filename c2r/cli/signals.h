@@ -1,0 +1,17 @@
+// What the program does when a signal ends it.
+#pragma once
+
+namespace c2r::cli {
+
+/// Handles the signals that end the program, from now on and in all threads that start later:
+///  - SIGTERM, SIGINT and SIGHUP remove the temporary files and folders of the process and end it
+///  as
+///    they do by default.
+///  - SIGXFSZ is ignored, so that a write beyond the limit of a file's size fails with an error.
+///  - SIGBUS, which a mapped file raises that has become shorter, ends the process with status 1
+///  and
+///    a line that names the file.
+/// To be called once, before other threads start.
+void handle_signals();
+
+}  // namespace c2r::cli

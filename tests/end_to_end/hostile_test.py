@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Files that change or lie while c2r reads them, and signals while it writes: one line, and nothing left behind."""
+import json
+import os
+import pathlib
+import resource
+import signal
+import subprocess
+import time
+import unittest
+
+from command_line import C2R, IMPORT, CommandLine
+
+LARGE_MODEL = str(pathlib.Path(__file__).resolve().parents[2] / "models" / "nano-llama-moe")
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(0.0005)
+
+
+class Inputs(CommandLine):
+    def test_a_mapped_file_that_shrinks_is_named(self):
+        weights = self.folder / "model" / "model.safetensors"
+        with subprocess.Popen([C2R, "generate", "model", "--prompts", "-", "--max-new-tokens", "8"], cwd=self.folder, text=True,
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+            maps = pathlib.Path(f"/proc/{running.pid}/maps")
+            wait_for(lambda: str(weights) in maps.read_text())
+            time.sleep(0.5)  # the header is read
+            os.truncate(weights, 0)
+            _, said = running.communicate('"Hello"\n', timeout=60)
+        self.assertEqual((running.returncode, said), (
+            1, f"c2r: {weights.resolve()} has become shorter while it was read, or its disk has failed; replace files "
+               "by renaming new ones, as c2r does\n"))
+
+    def test_names_in_files_do_not_reach_the_terminal_raw(self):
+        (self.folder / "model" / "model.safetensors").unlink()
+        evil = "\x1b[2J\x9b31m\n\x7f.safetensors"
+        (self.folder / "model" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": evil}}))
+        done = self.run_c2r("inspect", "model")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(r"\x1b[2J\u009b31m\n\x7f.safetensors", done.stderr)
+        self.assertTrue(done.stderr[:-1].isprintable(), done.stderr)
+
+
+class Outputs(CommandLine):
+    def hidden(self):
+        return [path.name for path in self.folder.iterdir() if path.name.startswith(".")]
+
+    def prepare_large(self):
+        self.succeed("profile", LARGE_MODEL, "--text", "text.txt", "-o", "trace.safetensors")
+        self.succeed("plan", "trace.safetensors", "--cluster", "1x2", "--effort", "0.1", "-o", "plan.json")
+        return [C2R, "permute-checkpoint", LARGE_MODEL, "--plan", "plan.json", "-o", "permuted"]
+
+    def test_signals_leave_no_temporary_files(self):
+        words = self.prepare_large()
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            for _ in range(20):  # until one is still writing when the signal comes
+                with subprocess.Popen(words, cwd=self.folder, stderr=subprocess.PIPE) as running:
+                    wait_for(lambda: self.hidden() or running.poll() is not None)
+                    running.send_signal(number)
+                    running.communicate(timeout=60)
+                if running.returncode != 0:
+                    break
+                subprocess.run(["rm", "-r", self.folder / "permuted"], check=True)
+            with self.subTest(signal=number):
+                self.assertEqual(running.returncode, -number)
+                self.assertEqual(self.hidden(), [])
+                self.assertFalse((self.folder / "permuted").exists())
+
+    def test_a_limit_of_file_sizes_is_an_error(self):
+        done = subprocess.run(
+            [C2R, *IMPORT, "--sequences", "sequences.csv", "-o", "trace.safetensors"], cwd=self.folder, text=True,
+            capture_output=True, timeout=60, check=False,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)))
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r"^c2r import: .*File too large\n$")
+        self.assertEqual(self.hidden(), [])
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
