@@ -157,6 +157,15 @@ def write_llama(folder, model, config):
     return fast
 
 
+def as_transformers_5_saves(legacy):
+    """The steps that transformers 5 writes for a legacy tokenizer.model: a Replace by a pattern, and Metaspace."""
+    tokenizer = Tokenizer.from_file(str(legacy / "tokenizer.json"))
+    tokenizer.normalizer = normalizers.Sequence([
+        normalizers.Replace(" ", "▁"), normalizers.Replace(Regex(r"\A▁"), "▁▁")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(prepend_scheme="always", split=False)])
+    return tokenizer
+
+
 def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
@@ -171,6 +180,7 @@ def main():
     fast = write_llama(new, train_sentencepiece(new, user_defined_symbols=["<sub>"]),
                        {"legacy": False, "add_prefix_space": True, "add_eos_token": True})
     write_json(root / "llama_metaspace", fast.backend_tokenizer, {})
+    write_json(root / "llama_transformers_5", as_transformers_5_saves(root / "llama_json"), {})
 
 
 if __name__ == "__main__":

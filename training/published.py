@@ -65,8 +65,9 @@ def config_json(config: ModelConfig) -> dict:
 
 
 def read_config_json(path: pathlib.Path) -> ModelConfig:
-    """The inverse of config_json."""
+    """The inverse of config_json, also of a file that transformers 5 has saved, which renames some keys."""
     found = json.loads(path.read_text())
+    found = {"num_experts": found.get("num_local_experts", 0), **(found.get("rope_parameters") or {}), **found}
     family, is_qwen_moe, is_llama_moe = (
         found["model_type"], found["model_type"] == "qwen2_moe", found["model_type"] == "llama_moe"
     )  # fmt: skip
@@ -76,7 +77,7 @@ def read_config_json(path: pathlib.Path) -> ModelConfig:
         intermediate=(found["moe_intermediate_size"] if is_qwen_moe else
                       found["size_experts"][0][0] if is_llama_moe else found["intermediate_size"]),
         max_tokens=found["max_position_embeddings"], vocab_size=found["vocab_size"],
-        num_experts=found.get("num_experts", 0),
+        num_experts=found["num_experts"],
         top_k=found.get("num_experts_per_tok", found.get("num_selects", 0)),
         shared_intermediate=found.get("shared_expert_intermediate_size", 0),
         score_scale=found.get("score_scale_factor", 1.0), noise_epsilon=found.get("gate_noise_epsilon", 0.01),

@@ -4,7 +4,9 @@
 
 #include "c2r/cli/app.h"
 #include "c2r/cli/output.h"
+#include "c2r/cli/printable.h"
 #include "c2r/engine/model_sizes.h"
+#include "c2r/io/file.h"
 #include "c2r/io/json.h"
 #include "c2r/model/model.h"
 
@@ -16,8 +18,7 @@ struct InspectOptions {
   bool is_json = false;
 };
 
-Json to_json(const Model& model, const ModelSizes& sizes) {
-  const ModelConfig& c = model.config();
+Json to_json(const ModelConfig& c, const ModelSizes& sizes, bool has_weights) {
   Json json = {{"family", c.family->name},
                {"model_type", c.family->model_type},
                {"num_layers", c.num_layers},
@@ -37,12 +38,12 @@ Json to_json(const Model& model, const ModelSizes& sizes) {
                {"expert_bytes", sizes.expert_bytes},
                {"bytes_per_token", sizes.bytes_per_token},
                {"kv_bytes_per_token", sizes.kv_bytes_per_token}};
+  json["has_weights"] = has_weights;
   json["top_t"] = c.constraints.empty() ? Json(nullptr) : Json(c.constraints[0].top_t);
   return json;
 }
 
-std::string to_text(const Model& model, const ModelSizes& sizes) {
-  const ModelConfig& c = model.config();
+std::string to_text(const ModelConfig& c, const ModelSizes& sizes, bool has_weights) {
   const auto mb = [](std::int64_t bytes) { return static_cast<double>(bytes) / 1e6; };
   std::string text = fmt::format(
       "family       {} ({})\n"
@@ -69,14 +70,38 @@ std::string to_text(const Model& model, const ModelSizes& sizes) {
       "a token      reads {:.1f} MB of weights; its keys and values take {:.3f} MB in bf16\n",
       mb(sizes.weight_bytes), mb(sizes.expert_bytes), mb(sizes.bytes_per_token),
       mb(sizes.kv_bytes_per_token));
+  if (!has_weights) {
+    text += fmt::format(
+        "no weights   the folder has no *.safetensors; c2r would run this model, with weights in "
+        "{}\n",
+        c.weight_bytes == 4 ? "f32" : "bf16 or f16");
+  }
   return text;
 }
 
+void print(const InspectOptions& options, const ModelConfig& config, const ModelSizes& sizes,
+           bool has_weights) {
+  std::cout << (options.is_json ? json_text(to_json(config, sizes, has_weights), 1) + "\n"
+                                : to_text(config, sizes, has_weights));
+}
+
+// What config.json alone says.
+void inspect_config(const InspectOptions& options) {
+  ModelConfig config = read_config(options.model);
+  if (!options.plan.empty()) (void)apply_plan(read_plan(options.plan), options.plan, config);
+  print(options, config, sizes_of(config), /*has_weights=*/false);
+}
+
 void inspect(const InspectOptions& options) {
+  if (path_exists(options.model) && !has_weight_files(options.model)) {
+    inspect_config(options);
+    return;
+  }
   const Model model(options.model, options.plan);
-  const ModelSizes sizes = sizes_of(model);
-  std::cout << (options.is_json ? json_text(to_json(model, sizes), 1) + "\n"
-                                : to_text(model, sizes));
+  if (!model.checkpoint().note().empty()) {
+    std::cerr << printable("c2r inspect: " + model.checkpoint().note()) << "\n";
+  }
+  print(options, model.config(), sizes_of(model), /*has_weights=*/true);
 }
 
 }  // namespace
@@ -84,7 +109,9 @@ void inspect(const InspectOptions& options) {
 void add_inspect(CLI::App& app) {
   auto* const command = app.add_subcommand("inspect", "say what is in a model's folder");
   auto options = std::make_shared<InspectOptions>();
-  command->add_option("model", options->model, "folder with config.json and *.safetensors")
+  command
+      ->add_option("model", options->model,
+                   "folder with config.json and, if there are weights, *.safetensors")
       ->required();
   command
       ->add_option("--plan", options->plan,

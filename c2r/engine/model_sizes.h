@@ -19,4 +19,8 @@ struct ModelSizes {
 /// Cost: reads no weights.
 ModelSizes sizes_of(const Model& model);
 
+/// The same of a checkpoint that has the tensors of `config`, all of the type that config.json
+/// names, for a model whose checkpoint is not there.
+ModelSizes sizes_of(const ModelConfig& config);
+
 }  // namespace c2r

@@ -16,9 +16,10 @@ EngineOptions engine_options(const SessionOptions& options, int default_threads)
           .max_pass_tokens = options.max_pass_tokens};
 }
 
-void warn_of_replaced_lists(const SessionOptions& options, const Model& model,
-                            const WarningObserver& warn) {
-  if (!warn || !model.has_replaced_lists()) return;
+void warn_of_files(const SessionOptions& options, const Model& model, const WarningObserver& warn) {
+  if (!warn) return;
+  if (!model.checkpoint().note().empty()) warn(model.checkpoint().note());
+  if (!model.has_replaced_lists()) return;
   warn(fmt::format("the collaborator lists of {} replace those of the model's config.json",
                    options.plan.string()));
 }
@@ -49,7 +50,7 @@ ExpertParallelOptions expert_parallel_options(const SessionOptions& options, con
 Session::Session(const SessionOptions& options, const WarningObserver& warn) {
   model_.emplace(options.model, options.plan);
   engine_.emplace(*model_, engine_options(options, default_num_threads()));
-  warn_of_replaced_lists(options, *model_, warn);
+  warn_of_files(options, *model_, warn);
 }
 
 Session::Session(const SessionOptions& options, Transport& transport, const WarningObserver& warn) {
@@ -68,7 +69,7 @@ Session::Session(const SessionOptions& options, Transport& transport, const Warn
   check_same_run(transport, fingerprint);
   if (!warn || !is_first_rank()) return;
   if (model_->plan() == nullptr) warn("there is no plan, so experts are placed contiguously");
-  warn_of_replaced_lists(options, *model_, warn);
+  warn_of_files(options, *model_, warn);
 }
 
 }  // namespace c2r

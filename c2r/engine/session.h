@@ -47,7 +47,9 @@ using WarningObserver = std::function<void(const std::string& warning)>;
 class Session {
  public:
   /// All in this process, which has all experts: the plan's placements are not used.
-  /// @param warn called if the plan's collaborator lists replace those of the config
+  /// @param warn called if the plan's collaborator lists replace those of the config, and if files
+  /// of
+  ///        the folder are not used
   /// @throws as Model() and Engine()
   explicit Session(const SessionOptions& options, const WarningObserver& warn = {});
 

@@ -100,6 +100,7 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
   for (const auto& [name, entry] : header.items()) {
     if (name == "__metadata__") {
       const std::string place = path_ + ", __metadata__";
+      if (entry.is_null()) continue;  // as the official library
       C2R_REQUIRE(entry.is_object(), kInvalidFile, "{}: must be a JSON object", place);
       for (const auto& [key, value] : entry.items()) {
         metadata_.emplace(key, json_string(value, fmt::format("'{}'", shown(key)), place));
@@ -111,10 +112,18 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
   }
   check_tiling(tensors, data_bytes, path_);
   for (auto& [name, tensor] : tensors) {
-    tensor.view.bytes = data.subspan(static_cast<std::size_t>(tensor.begin),
-                                     static_cast<std::size_t>(tensor.end - tensor.begin));
+    tensor.view.bytes = aligned(data.subspan(static_cast<std::size_t>(tensor.begin),
+                                             static_cast<std::size_t>(tensor.end - tensor.begin)),
+                                tensor.view.dtype);
     tensors_.emplace(name, std::move(tensor.view));
   }
+}
+
+// Old writers did not pad the header, and then no tensor is aligned.
+std::span<const std::byte> SafetensorsFile::aligned(std::span<const std::byte> bytes, Dtype dtype) {
+  const auto address = reinterpret_cast<std::uintptr_t>(bytes.data());
+  if (address % static_cast<std::uintptr_t>(dtype_bytes(dtype)) == 0) return bytes;
+  return copies_.emplace_back(bytes.begin(), bytes.end());
 }
 
 const TensorView& SafetensorsFile::tensor(std::string_view name) const {
@@ -131,10 +140,6 @@ std::span<const std::byte> SafetensorsFile::checked_bytes(
   C2R_REQUIRE(view.dtype == dtype && fits, kInvalidFile, "{}: tensor '{}' is {} {}, not {} {}",
               path_, name, dtype_name(view.dtype), shape_text(view.shape), dtype_name(dtype),
               shape_text(shape));
-  const auto address = reinterpret_cast<std::uintptr_t>(view.bytes.data());
-  C2R_REQUIRE(view.bytes.empty() || address % static_cast<std::uintptr_t>(dtype_bytes(dtype)) == 0,
-              kInvalidFile, "{}: tensor '{}' does not start at a multiple of {} bytes", path_, name,
-              dtype_bytes(dtype));
   return view.bytes;
 }
 

@@ -30,7 +30,8 @@ struct TensorView {
 bool is_safetensors(const std::filesystem::path& path);
 
 /// A safetensors file, mapped. Opening reads and checks the whole header: sizes agree with shapes
-/// and dtypes, and the tensors fill the rest of the file without gaps or overlaps.
+/// and dtypes, and the tensors fill the rest of the file without gaps or overlaps. Tensors are used
+/// as they lie in the mapped file; one that is not aligned to its dtype is copied to memory.
 class SafetensorsFile {
  public:
   /// @throws Error(kInvalidFile), naming the file and the tensor
@@ -52,7 +53,7 @@ class SafetensorsFile {
 
   /// @param shape the expected shape; an extent of -1 accepts any
   /// @returns the elements of the tensor `name`, aligned to the size of T
-  /// @throws Error(kInvalidFile) if it is absent, misaligned, or has another dtype or shape
+  /// @throws Error(kInvalidFile) if it is absent or has another dtype or shape
   template <class T>
   std::span<const T> elements(std::string_view name, std::span<const std::int64_t> shape) const {
     static_assert(kDtypeOf<T>.has_value());
@@ -69,8 +70,11 @@ class SafetensorsFile {
   const std::string& metadata_at(std::string_view key) const;
 
  private:
+  std::span<const std::byte> aligned(std::span<const std::byte> bytes, Dtype dtype);
+
   std::string path_;
   MappedFile file_;
+  std::vector<std::vector<std::byte>> copies_;  // of tensors that are not aligned in the file
   std::map<std::string, TensorView, std::less<>> tensors_;
   std::map<std::string, std::string, std::less<>> metadata_;
 };

@@ -1,15 +1,17 @@
 // Opens the shards of a checkpoint and finds tensors in them.
 #include "c2r/model/checkpoint.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <optional>
-#include <unordered_set>
 
 #include "c2r/core/error.h"
 #include "c2r/core/shown.h"
 #include "c2r/io/file.h"
 #include "c2r/io/json.h"
+#include "c2r/model/config/unsupported.h"
 
 namespace c2r {
 namespace {
@@ -17,17 +19,54 @@ namespace {
 constexpr const char* kSingle = "model.safetensors";
 constexpr const char* kIndex = "model.safetensors.index.json";
 
+// A name with a folder in it could lead to any file of the machine.
+bool is_name_in_folder(const std::string& name) {
+  return std::filesystem::path(name).filename() == name && !name.empty() && !name.starts_with('.');
+}
+
+// Says of an index beside model.safetensors, which transformers' save_pretrained leaves behind,
+// that it is not used, and whether its shards are there.
+std::string note_of_unused_index(const std::filesystem::path& folder) {
+  const std::string used = fmt::format("{} is used, as by transformers, and not {}",
+                                       (folder / kSingle).string(), kIndex);
+  std::set<std::string> files;
+  try {
+    const Json json = read_json_file(folder / kIndex);
+    const Json& map = json_at(json, "weight_map", kIndex);
+    for (const auto& [name, file] : map.items()) {
+      files.insert(json_string(file, "a file of weight_map", kIndex));
+    }
+  } catch (const Error&) {
+    return used + ", which cannot be read";
+  }
+  const auto is_there = [&](const std::string& file) {
+    return is_name_in_folder(file) && std::filesystem::exists(folder / file);
+  };
+  if (files.empty() || !std::ranges::all_of(files, is_there)) {
+    return used + ", whose files are not all there";
+  }
+  return fmt::format("{}, whose {} files are all there ({}); remove the model that you do not mean",
+                     used, files.size(), shown(fmt::format("{}", fmt::join(files, ", ")), 200));
+}
+
 }  // namespace
 
+bool has_weight_files(const std::filesystem::path& folder) {
+  return path_exists(folder / kSingle) || path_exists(folder / kIndex) ||
+         !why_no_checkpoint(folder).empty();
+}
+
 Checkpoint::Checkpoint(const std::filesystem::path& folder) : folder_(folder.string()) {
-  if (path_exists(folder / kIndex)) {
+  const bool has_single = path_exists(folder / kSingle), has_index = path_exists(folder / kIndex);
+  C2R_REQUIRE(has_single || has_index, kInvalidFile, "{}: has neither {} nor {}{}", folder_,
+              kSingle, kIndex, why_no_checkpoint(folder));
+  if (!has_single) {
     read_index(folder, folder / kIndex);
-  } else {
-    C2R_REQUIRE(path_exists(folder / kSingle), kInvalidFile, "{}: has neither {} nor {}", folder_,
-                kSingle, kIndex);
-    shards_.emplace_back(folder / kSingle);
-    collect();
+    return;
   }
+  shards_.emplace_back(folder / kSingle);
+  collect();
+  if (has_index) note_ = note_of_unused_index(folder);
 }
 
 void Checkpoint::collect() {
@@ -49,10 +88,8 @@ void Checkpoint::read_index(const std::filesystem::path& folder,
   std::map<std::string, std::size_t> shard_of_file;
   for (const auto& [name, file] : map.items()) {
     const std::string& shard = json_string(file, "a file of weight_map", place);
-    // A name with a folder in it could lead to any file of the machine.
-    C2R_REQUIRE(std::filesystem::path(shard).filename() == shard && !shard.empty() &&
-                    !shard.starts_with('.'),
-                kInvalidFile, "{}: weight_map names '{}', which is not a file of the folder", place,
+    C2R_REQUIRE(is_name_in_folder(shard), kInvalidFile,
+                "{}: weight_map names '{}', which is not a file of the folder", place,
                 shown(shard));
     const auto [at, is_new] = shard_of_file.emplace(shard, shards_.size());
     if (is_new) shards_.emplace_back(folder / shard);
@@ -61,12 +98,6 @@ void Checkpoint::read_index(const std::filesystem::path& folder,
                 kIndex);
   }
   collect();
-  std::unordered_set<std::string_view> mapped;
-  for (const auto& [name, file] : map.get_ref<const Json::object_t&>()) mapped.insert(name);
-  for (const auto& [name, shard] : shard_of_) {
-    C2R_REQUIRE(mapped.contains(name), kInvalidFile, "{}: has the tensor '{}', which {} lacks",
-                shards_[shard].path(), shown(name), kIndex);
-  }
 }
 
 const SafetensorsFile& Checkpoint::shard_with(std::string_view name) const {

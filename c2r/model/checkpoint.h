@@ -1,5 +1,6 @@
-// The tensors of a checkpoint folder, from model.safetensors or from the shards that
-// model.safetensors.index.json names. Files are mapped; pages are read when they are used.
+// The tensors of a checkpoint folder, from model.safetensors or else, as in transformers, from the
+// shards that model.safetensors.index.json names. Files are mapped; pages are read when they are
+// used.
 #pragma once
 
 #include <cstdint>
@@ -16,11 +17,14 @@
 
 namespace c2r {
 
+/// @returns whether the folder has weights, in a format that c2r reads or in another
+bool has_weight_files(const std::filesystem::path& folder);
+
 class Checkpoint {
  public:
   /// Opens every shard and checks its header.
   /// @throws Error(kInvalidFile) if there is no checkpoint, a shard is broken or missing, a tensor
-  ///         is in two shards, or the index and the shards disagree
+  ///         is in two shards, or a shard lacks a tensor that the index says it has
   explicit Checkpoint(const std::filesystem::path& folder);
 
   /// @returns the tensor `name`, [num_outputs, num_inputs], of f32, f16 or bf16; valid while this
@@ -43,6 +47,10 @@ class Checkpoint {
   /// @returns the bytes of all tensors, used or not
   std::int64_t num_bytes() const;
   const std::vector<SafetensorsFile>& shards() const { return shards_; }
+  const std::string& folder() const { return folder_; }
+  bool has(std::string_view name) const { return shard_of_.contains(name); }
+  /// @returns one line about files of the folder that are not used; empty if there are none
+  const std::string& note() const { return note_; }
 
  private:
   struct Stored {
@@ -54,7 +62,7 @@ class Checkpoint {
   const SafetensorsFile& shard_with(std::string_view name) const;
   Stored stored(const std::string& name, std::span<const std::int64_t> shape);
 
-  std::string folder_;
+  std::string folder_, note_;
   std::vector<SafetensorsFile> shards_;
   std::map<std::string, std::size_t, std::less<>> shard_of_;  // tensor -> position in shards_
   std::set<std::string, std::less<>> used_;

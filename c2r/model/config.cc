@@ -3,111 +3,23 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "c2r/core/error.h"
 #include "c2r/core/shown.h"
-#include "c2r/model/config_reader.h"
+#include "c2r/model/config/attention_config.h"
+#include "c2r/model/config/config_reader.h"
+#include "c2r/model/config/unsupported.h"
+#include "c2r/model/generation_config.h"
 #include "c2r/routing/routing.h"
 
 namespace c2r {
 namespace {
 
-constexpr std::int64_t kMaxWidth = 1 << 20, kMaxVocab = 1 << 24, kMaxPositions = 1 << 24;
-constexpr std::int64_t kMaxHeads = 1024, kMaxHeadDim = 1024;
-
 constexpr RequiredValue kRequired[] = {{"hidden_act", "\"silu\""},
                                        {"attention_bias", "false"},
                                        {"mlp_bias", "false"},
                                        {"add_weight_norm", "false"}};
-
-// Values such as {"rope_type": "default"} mean that positions are not scaled.
-void check_rope_type(const Json& rope, std::string_view key, std::string_view place) {
-  for (const auto* const name : {"rope_type", "type"}) {
-    const auto type = rope.is_object() ? rope.find(name) : rope.end();
-    if (type == rope.end()) continue;
-    C2R_REQUIRE(*type == Json("default"), kUnsupported,
-                "{}: {} asks for the {} {}, but only 'default' is supported", place, key, name,
-                type->is_string() ? shown(type->get<std::string>()) : "?");
-    return;
-  }
-  C2R_THROW(kUnsupported, "{}: {} is not supported", place, key);
-}
-
-void read_rope(ConfigReader& reader, ModelConfig& config) {
-  if (const Json* const scaling = reader.find("rope_scaling")) {
-    check_rope_type(*scaling, "rope_scaling", reader.place());
-  }
-  if (const Json* const rope = reader.find("rope_parameters")) {  // transformers 5 and later
-    check_rope_type(*rope, "rope_parameters", reader.place());
-    json_check_keys(*rope, {"rope_type", "type", "rope_theta"}, "rope_parameters", reader.place());
-    config.rope_theta =
-        json_number(json_at(*rope, "rope_theta", reader.place()), 1, "rope_theta", reader.place());
-  } else if (!config.family->default_rope_theta.empty() && reader.find("rope_theta") == nullptr) {
-    config.rope_theta = std::stod(std::string(config.family->default_rope_theta));
-  } else {
-    config.rope_theta = reader.number("rope_theta", 1);
-  }
-}
-
-// The length of a sliding window counts only if the window is switched on.
-void check_window(ConfigReader& reader, std::int64_t max_positions) {
-  const bool is_off = !reader.boolean_or("use_sliding_window", true);
-  const Json* const window = reader.find("sliding_window");
-  if (window != nullptr && !is_off) {
-    const auto length = json_integer(*window, 0, INT64_MAX, "sliding_window", reader.place());
-    C2R_REQUIRE(length >= max_positions, kUnsupported,
-                "{}: sliding_window is {}, but attention in windows is not supported",
-                reader.place(), length);
-  }
-  const Json* const types = reader.find("layer_types");
-  if (types == nullptr) return;
-  for (const Json& type : json_array(*types, "layer_types", reader.place())) {
-    C2R_REQUIRE(type == Json("full_attention"), kUnsupported,
-                "{}: layer_types has {}, but only \"full_attention\" is supported", reader.place(),
-                shown_value(type));
-  }
-}
-
-void read_attention(ConfigReader& reader, ModelConfig& config) {
-  config.hidden = reader.integer("hidden_size", 1, kMaxWidth);
-  config.vocab_size = reader.integer("vocab_size", 1, kMaxVocab);
-  config.num_layers = static_cast<std::int32_t>(reader.integer("num_hidden_layers", 1, kMaxLayers));
-  config.max_positions = reader.integer("max_position_embeddings", 1, kMaxPositions);
-  config.num_heads = static_cast<std::int32_t>(reader.integer("num_attention_heads", 1, kMaxHeads));
-  config.num_kv_heads = static_cast<std::int32_t>(
-      reader.integer_or("num_key_value_heads", 1, config.num_heads, config.num_heads));
-  C2R_REQUIRE(config.num_heads % config.num_kv_heads == 0, kInvalidFile,
-              "{}: {} attention heads cannot share {} key-value heads evenly", reader.place(),
-              config.num_heads, config.num_kv_heads);
-  config.head_dim = reader.integer_or("head_dim", 2, kMaxHeadDim, 0);
-  if (config.head_dim == 0) {
-    C2R_REQUIRE(config.hidden % config.num_heads == 0, kInvalidFile,
-                "{}: hidden_size {} cannot be split evenly over {} heads, and head_dim is missing",
-                reader.place(), config.hidden, config.num_heads);
-    config.head_dim = config.hidden / config.num_heads;
-  }
-  C2R_REQUIRE(config.head_dim % 2 == 0, kInvalidFile,
-              "{}: head_dim is {}, but rotary embedding needs an even one", reader.place(),
-              config.head_dim);
-  config.rms_norm_eps = static_cast<float>(reader.number("rms_norm_eps", 0));
-  config.has_tied_embeddings = reader.boolean_or("tie_word_embeddings", false);
-  if (reader.find("clip_qkv") != nullptr) {
-    config.clip_qkv = static_cast<float>(reader.number("clip_qkv", 0));
-  }
-  read_rope(reader, config);
-  check_window(reader, config.max_positions);
-}
-
-void read_eos(ConfigReader& reader, ModelConfig& config) {
-  const Json* const eos = reader.find("eos_token_id");
-  if (eos == nullptr) return;
-  const auto add = [&](const Json& id) {
-    config.eos_ids.push_back(TokenId{static_cast<std::int32_t>(
-        json_integer(id, 0, config.vocab_size - 1, "eos_token_id", reader.place()))});
-  };
-  if (!eos->is_array()) return add(*eos);
-  for (const Json& id : *eos) add(id);
-}
 
 void read_moe_layers(ConfigReader& reader, ModelConfig& config) {
   std::int64_t step = 1;
@@ -178,21 +90,31 @@ void read_routing_scale(ConfigReader& reader, ModelConfig& config) {
   }
 }
 
-// transformers 5 writes Qwen3-MoE's number under Mixtral's name.
-std::string_view num_experts_key(ConfigReader& reader, const Family& family) {
-  constexpr std::string_view kOther = "num_local_experts";
-  if (reader.find(family.num_experts_key) != nullptr) return family.num_experts_key;
-  return reader.find(kOther) != nullptr ? kOther : family.num_experts_key;
+// transformers 5 writes the number of some families under the name of another family.
+std::int32_t read_num_experts(ConfigReader& reader, const Family& family) {
+  std::string_view key = family.num_experts_key;
+  for (const std::string_view other : {"num_experts", "num_local_experts"}) {
+    if (other == family.num_experts_key || reader.find(other) == nullptr) continue;
+    if (reader.find(key) == nullptr) {
+      key = other;
+    } else {
+      const std::int64_t one = reader.integer(key, 1, kMaxExperts);
+      const std::int64_t two = reader.integer(other, 1, kMaxExperts);
+      C2R_REQUIRE(one == two, kInvalidFile,
+                  "{}: {} is {}, but {} is {}; remove the one that is wrong", reader.place(), key,
+                  one, other, two);
+    }
+  }
+  return static_cast<std::int32_t>(reader.integer(key, 1, kMaxExperts));
 }
 
 void read_experts(ConfigReader& reader, ModelConfig& config) {
   const Family& family = *config.family;
-  config.num_experts =
-      static_cast<std::int32_t>(reader.integer(num_experts_key(reader, family), 1, kMaxExperts));
+  config.num_experts = read_num_experts(reader, family);
   config.top_k = static_cast<std::int32_t>(
       reader.integer(family.top_k_key, 1, std::min(kMaxTopK, config.num_experts)));
   config.norm_topk_prob = family.norm_topk == NormTopk::kFromConfig
-                              ? reader.boolean("norm_topk_prob")
+                              ? reader.boolean_or("norm_topk_prob", false)
                               : family.norm_topk == NormTopk::kAlways;
   read_moe_layers(reader, config);
   config.intermediate = {config.num_moe_layers(), config.num_experts};
@@ -289,14 +211,30 @@ ModelConfig parse_config(const Json& json, std::string_view place) {
   ModelConfig config;
   config.family =
       &find_family(json_string(json_at(json, "model_type", place), "model_type", place), place);
-  read_attention(reader, config);
-  read_eos(reader, config);
+  check_not_quantized(json, place);
+  read_attention_config(reader, config);
+  config.eos_ids = parse_eos_ids(reader.find("eos_token_id"), config.vocab_size, place);
   read_experts(reader, config);
   read_constraints(reader, config);
+  for (const char* const key : {"dtype", "torch_dtype"}) {
+    const Json* const dtype = reader.find(key);
+    if (dtype != nullptr && *dtype == Json("float32")) config.weight_bytes = 4;
+  }
   reader.require(kRequired);
   reader.require(config.family->required);
   reader.finish(config.family->ignored);
   check_policies(config, place);
+  return config;
+}
+
+ModelConfig read_config(const std::filesystem::path& folder) {
+  check_model_folder(folder);
+  const auto path = folder / "config.json";
+  ModelConfig config = parse_config(read_json_file(path), path.string());
+  if (auto generation = read_generation_config(folder, config.vocab_size)) {
+    config.eos_ids = std::move(generation->eos_ids);
+    config.unused_settings = std::move(generation->unused);
+  }
   return config;
 }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -30,6 +31,8 @@ struct ModelConfig {
   bool has_tied_embeddings = false;  // whether the output projection is the embedding matrix
   std::vector<TokenId> eos_ids;      // tokens that end a text
 
+  std::int64_t weight_bytes = 2;  // of one weight, by `dtype`; bf16 if the config does not say
+
   std::int32_t num_experts = 0, top_k = 0;
   bool norm_topk_prob = false;
   std::vector<std::int32_t> moe_layers;  // indices of the MoE layers, ascending
@@ -37,6 +40,9 @@ struct ModelConfig {
   std::vector<float> routing_scale;      // [num_moe_layers], factor of the routing weights
   std::int64_t dense_intermediate = 0;   // of dense layers; 0: no such layers
   std::int64_t shared_intermediate = 0;  // of the shared expert; 0: no shared expert
+
+  // Settings of generation_config.json that c2r does not carry out, as "key value".
+  std::vector<std::string> unused_settings;
 
   // Of collaboration-constrained routing: [num_moe_layers], or empty without constraints.
   std::vector<CollaborationConstraint> constraints;
@@ -48,6 +54,11 @@ struct ModelConfig {
 /// @param place the file of `json`, for messages
 /// @throws Error(kInvalidFile), Error(kUnsupported), naming the key, its value and the allowed ones
 ModelConfig parse_config(const Json& json, std::string_view place);
+
+/// Reads config.json of a model's folder, and generation_config.json if it exists, which then says
+/// what ends a text. The folder need not have a checkpoint.
+/// @throws as parse_config(); Error(kInvalidFile), Error(kUnsupported) if `folder` is no model's
+ModelConfig read_config(const std::filesystem::path& folder);
 
 /// Checks that `plan` is for the layers and experts of the model.
 /// @param place the file of the plan, for messages

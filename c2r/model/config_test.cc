@@ -3,7 +3,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
 #include "c2r/core/testing.h"
+#include "c2r/model/config/config_reader.h"
 
 namespace c2r {
 namespace {
@@ -99,10 +105,50 @@ TEST(Config, ANumberOfExpertsAsTransformers5WritesItIsTheSame) {
             "config.json: the key 'num_experts' is missing");
   json["num_local_experts"] = 4;
   EXPECT_EQ(parse_config(json, "config.json").num_experts, 4);
+  json["num_experts"] = 4;
+  EXPECT_EQ(parse_config(json, "config.json").num_experts, 4);
   json["num_experts"] = 3;
   EXPECT_EQ(error_of([&] { (void)parse_config(json, "config.json"); }),
-            "config.json: the key 'num_local_experts' (value 4) is not known; remove it if it has "
-            "no influence on the results");
+            "config.json: num_experts is 3, but num_local_experts is 4; remove the one that is "
+            "wrong");
+}
+
+TEST(Config, KeysOfPositionsMayStandInSeveralPlacesIfTheyAgree) {
+  Json json = qwen2();
+  json["rope_scaling"] = {{"type", "default"}, {"rope_theta", 1e6}};
+  json["rope_parameters"] = {{"rope_theta", 1e6}};
+  EXPECT_EQ(parse_config(json, "config.json").rope_theta, 1e6);
+  json.erase("rope_theta");
+  json["rope_scaling"] = nullptr;
+  json["rope_parameters"] = Json::object();
+  EXPECT_EQ(parse_config(json, "config.json").rope_theta, 10000);  // of the family
+}
+
+TEST(Config, AnEndOfTextOutsideTheVocabularyCannotBeGenerated) {
+  Json json = qwen2();
+  json["eos_token_id"] = {3, 16, -1};
+  EXPECT_EQ(parse_config(json, "config.json").eos_ids, std::vector{TokenId{3}});
+}
+
+TEST(Config, NamesAllUnknownKeysAtOnce) {
+  Json json = qwen2();
+  for (int i = 0; i < 22; ++i) json[fmt::format("key_{:02}", i)] = i;
+  const std::string message = error_of([&] { (void)parse_config(json, "config.json"); });
+  EXPECT_TRUE(message.starts_with("config.json: the keys 'key_00' (value 0), 'key_01' (value 1), "))
+      << message;
+  EXPECT_TRUE(
+      message.ends_with("'key_19' (value 19) and 2 more are not known; remove those that "
+                        "have no influence on the results"))
+      << message;
+}
+
+TEST(Config, TheDocumentListsTheKeysThatAreIgnored) {
+  std::ifstream file(std::filesystem::path(C2R_SOURCE_DIR) / "docs" / "models.md");
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  EXPECT_TRUE(std::ranges::is_sorted(ignored_config_keys()));
+  for (const std::string_view key : ignored_config_keys()) {
+    EXPECT_NE(text.find(fmt::format("`{}`", key)), std::string::npos) << key;
+  }
 }
 
 TEST(Config, UnknownKeysAreRefusedUnlessTheyAreOff) {

@@ -6,6 +6,7 @@
 
 #include "c2r/core/error.h"
 #include "c2r/core/shown.h"
+#include "c2r/model/config/unsupported.h"
 
 namespace c2r {
 namespace {
@@ -16,6 +17,10 @@ constexpr MoeTensorNames kQwenTensors = {.gate = "mlp.gate.weight",
                                          .expert_down = "mlp.experts.{}.down_proj.weight"};
 
 constexpr RequiredValue kQwen2Required[] = {{"qkv_bias", "true"}};
+
+// Published variants of Qwen3-MoE say that they have no shared expert.
+constexpr RequiredValue kQwen3Required[] = {{"shared_expert_intermediate_size", "0"},
+                                            {"use_qk_norm", "true"}};
 
 constexpr RequiredValue kLlamaMoeRequired[] = {{"gate_type", "\"TopKBalancedNoisyGate\""},
                                                {"gate_network", "\"mlp\""},
@@ -48,7 +53,6 @@ constexpr Family kFamilies[] = {
      .norm_topk = NormTopk::kNever,
      .gate = GateKind::kTanhMlp,
      .is_sliced = true,
-     .default_rope_theta = "10000",  // the constant in its published code
      .required = kLlamaMoeRequired,
      .ignored = kLlamaMoeIgnored,
      .gate_noise = "mlp.gate.weight_noise.weight"},
@@ -61,14 +65,17 @@ constexpr Family kFamilies[] = {
                  .expert_gate = "block_sparse_moe.experts.{}.w1.weight",
                  .expert_up = "block_sparse_moe.experts.{}.w3.weight",
                  .expert_down = "block_sparse_moe.experts.{}.w2.weight"},
-     .norm_topk = NormTopk::kAlways},
+     .norm_topk = NormTopk::kAlways,
+     .default_rope_theta = 1e6,
+     .default_rms_norm_eps = 1e-5F},
     {.model_type = "olmoe",
      .name = "OLMoE",
      .num_experts_key = "num_experts",
      .top_k_key = "num_experts_per_tok",
      .intermediate_key = "intermediate_size",
      .tensors = kQwenTensors,
-     .qk_norm = QkNorm::kWholeWidth},
+     .qk_norm = QkNorm::kWholeWidth,
+     .default_rms_norm_eps = 1e-5F},
     {.model_type = "qwen2_moe",
      .name = "Qwen2-MoE",
      .num_experts_key = "num_experts",
@@ -78,6 +85,7 @@ constexpr Family kFamilies[] = {
      .has_qkv_bias = true,
      .has_shared_expert = true,
      .has_dense_layers = true,
+     .has_window_switch = true,
      .required = kQwen2Required},
     {.model_type = "qwen3_moe",
      .name = "Qwen3-MoE",
@@ -86,17 +94,9 @@ constexpr Family kFamilies[] = {
      .intermediate_key = "moe_intermediate_size",
      .tensors = kQwenTensors,
      .qk_norm = QkNorm::kPerHead,
-     .has_dense_layers = true},
-};
-
-// Families that are known, and the feature that each needs and c2r lacks.
-struct Missing {
-  std::string_view model_type, reason;
-};
-constexpr Missing kMissing[] = {
-    {"deepseek_v2", "DeepSeek's multi-head latent attention"},
-    {"deepseek_v3", "DeepSeek's multi-head latent attention"},
-    {"gpt_oss", "GPT-OSS's attention sinks, sliding windows, YaRN and MXFP4 weights"},
+     .has_dense_layers = true,
+     .has_window_switch = true,
+     .required = kQwen3Required},
 };
 
 }  // namespace
@@ -108,9 +108,9 @@ std::span<const Family> families() {
 const Family& find_family(std::string_view model_type, std::string_view place) {
   const auto* const family = std::ranges::find(kFamilies, model_type, &Family::model_type);
   if (family != std::end(kFamilies)) return *family;
-  const auto* const missing = std::ranges::find(kMissing, model_type, &Missing::model_type);
-  C2R_REQUIRE(missing == std::end(kMissing), kUnsupported, "{}: model_type is '{}', but we lack {}",
-              place, model_type, missing->reason);
+  const std::string why_not = why_not_family(model_type);
+  C2R_REQUIRE(why_not.empty(), kUnsupported, "{}: model_type is '{}', which {}", place, model_type,
+              why_not);
   std::string known;
   for (const Family& f : kFamilies)
     known += (known.empty() ? "" : ", ") + std::string(f.model_type);

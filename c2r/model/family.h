@@ -42,10 +42,12 @@ struct Family {
   GateKind gate = GateKind::kLinear;
   QkNorm qk_norm = QkNorm::kNone;
   bool has_qkv_bias = false;
-  bool has_shared_expert = false;       // in addition, weighted by sigmoid(W x)
-  bool has_dense_layers = false;        // whether decoder_sparse_step and mlp_only_layers are read
-  bool is_sliced = false;               // intermediate_key is the sum over experts; size_experts
-  std::string_view default_rope_theta;  // if the config has none; empty: the key is required
+  bool has_shared_expert = false;      // in addition, weighted by sigmoid(W x)
+  bool has_dense_layers = false;       // whether decoder_sparse_step and mlp_only_layers are read
+  bool is_sliced = false;              // intermediate_key is the sum over experts; size_experts
+  bool has_window_switch = false;      // whether use_sliding_window decides about windows
+  double default_rope_theta = 10000;   // as transformers, where the config has none
+  float default_rms_norm_eps = 1e-6F;  // likewise
   std::span<const RequiredValue> required;    // in addition to those of every family
   std::span<const std::string_view> ignored;  // keys without influence on results
   // Name, as in MoeTensorNames, of a tensor that only training uses, with a row for each expert.

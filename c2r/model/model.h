@@ -1,4 +1,4 @@
-// An opened model folder: its config.json, its checkpoint, and its weights.
+// An opened model folder: its config.json, generation_config.json, its checkpoint, and its weights.
 #pragma once
 
 #include <filesystem>

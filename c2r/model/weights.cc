@@ -3,8 +3,14 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+
+#include "c2r/core/error.h"
+
 namespace c2r {
 namespace {
+
+constexpr const char* kEmbeddings = "model.embed_tokens.weight";
 
 // Finds the tensors of one layer.
 class LayerFinder {
@@ -74,12 +80,26 @@ class LayerFinder {
   std::string prefix_;
 };
 
+// Tied models may store the output projection, too, but only as a copy of the embeddings.
+RowsView output_projection(const ModelConfig& config, Checkpoint& checkpoint,
+                           const RowsView& embeddings) {
+  constexpr const char* kName = "lm_head.weight";
+  if (config.has_tied_embeddings && !checkpoint.has(kName)) return embeddings;
+  const RowsView output = checkpoint.matrix(kName, config.vocab_size, config.hidden);
+  if (!config.has_tied_embeddings) return output;
+  const TensorView &one = checkpoint.tensor(kName), &other = checkpoint.tensor(kEmbeddings);
+  C2R_REQUIRE(one.dtype == other.dtype && std::ranges::equal(one.bytes, other.bytes), kInvalidFile,
+              "{}: tie_word_embeddings is true, but {} differs from {}; correct "
+              "tie_word_embeddings in config.json, or remove the tensor",
+              checkpoint.folder(), kName, kEmbeddings);
+  return embeddings;
+}
+
 }  // namespace
 
 ModelWeights find_weights(const ModelConfig& config, Checkpoint& checkpoint) {
   ModelWeights weights;
-  weights.embeddings =
-      checkpoint.matrix("model.embed_tokens.weight", config.vocab_size, config.hidden);
+  weights.embeddings = checkpoint.matrix(kEmbeddings, config.vocab_size, config.hidden);
   std::int64_t moe_layer = 0;
   for (std::int32_t layer = 0; layer < config.num_layers; ++layer) {
     LayerFinder find(config, checkpoint, layer);
@@ -96,14 +116,10 @@ ModelWeights find_weights(const ModelConfig& config, Checkpoint& checkpoint) {
     weights.layers.push_back(std::move(w));
   }
   weights.final_norm = checkpoint.vector("model.norm.weight", config.hidden);
-  weights.output = config.has_tied_embeddings
-                       ? weights.embeddings
-                       : checkpoint.matrix("lm_head.weight", config.vocab_size, config.hidden);
-  // Old checkpoints store the frequencies of rotary positions, which follow from rope_theta. Some
-  // store the output projection although it is tied to the embeddings.
+  weights.output = output_projection(config, checkpoint, weights.embeddings);
+  // Old checkpoints store the frequencies of rotary positions, which follow from rope_theta.
   std::vector<std::string_view> unused = {".rotary_emb.inv_freq"};
   if (!config.family->gate_noise.empty()) unused.push_back(config.family->gate_noise);
-  if (config.has_tied_embeddings) unused.emplace_back("lm_head.weight");
   checkpoint.check_all_used(unused);
   return weights;
 }

@@ -22,8 +22,9 @@ std::string normalized(std::string_view text, const std::vector<Normalizer>& nor
     } else if (const auto* prepend = std::get_if<Prepend>(&step)) {
       if (!result.empty()) result.insert(0, prepend->text);
     } else {
-      const auto& replace = std::get<Replace>(step);
-      result = replace_all(result, replace.from, replace.to);
+      const auto& [from, to, is_at_start] = std::get<Replace>(step);
+      if (!is_at_start) result = replace_all(result, from, to);
+      if (is_at_start && result.starts_with(from)) result.replace(0, from.size(), to);
     }
   }
   return result;
@@ -163,8 +164,7 @@ Tokenizer Tokenizer::load(const std::filesystem::path& folder) {
   C2R_REQUIRE(has_json || path_exists(sentencepiece), kInvalidFile,
               "{}: has neither tokenizer.json nor tokenizer.model", folder.string());
   TokenizerSpec spec = has_json ? read_tokenizer_json(json) : read_sentencepiece(sentencepiece);
-  const auto config = folder / "tokenizer_config.json";
-  if (path_exists(config)) apply_tokenizer_config(config, !has_json, spec);
+  apply_tokenizer_config(folder / "tokenizer_config.json", !has_json, spec);
   return Tokenizer(std::move(spec));
 }
 

@@ -3,10 +3,12 @@
 
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 
 #include "c2r/core/error.h"
 #include "c2r/core/parse_integer.h"
 #include "c2r/core/shown.h"
+#include "c2r/io/file.h"
 #include "c2r/tokenizer/tokenizer_json_steps.h"
 
 namespace c2r {
@@ -113,14 +115,27 @@ void set_template(const Json& config, std::optional<TokenId> bos, std::optional<
   spec.suffix = tokens_of("add_eos_token", "eos_token", false, eos);
 }
 
+// The special tokens of LlamaTokenizer, for a config that does not mention them.
+void add_default_roles(const KnownTokens& tokens, Json& config) {
+  constexpr std::pair<const char*, const char*> kDefaults[] = {
+      {"bos_token", "<s>"}, {"eos_token", "</s>"}, {"unk_token", "<unk>"}};
+  for (const auto& [role, text] : kDefaults) {
+    if (!config.contains(role) && tokens.find(text)) config[role] = text;
+  }
+}
+
 }  // namespace
 
 void apply_tokenizer_config(const std::filesystem::path& path, bool is_sentencepiece,
                             TokenizerSpec& spec) {
+  const bool exists = path_exists(path);
+  if (!exists && !is_sentencepiece) return;
   const std::string place = path.string();
-  const Json config = read_json_file(path);
+  Json config = exists ? read_json_file(path) : Json::object();
   C2R_REQUIRE(config.is_object(), kInvalidFile, "{}: is not a JSON object", place);
   KnownTokens tokens(spec);
+  if (is_sentencepiece) add_default_roles(tokens, config);
+  if (!exists && !config.contains("bos_token")) config["add_bos_token"] = false;
   const Json& added = json_or_null(config, "added_tokens_decoder");
   if (!added.is_null()) add_tokens_by_id(added, place, tokens);
   const auto bos = read_role(config, "bos_token", place, tokens);

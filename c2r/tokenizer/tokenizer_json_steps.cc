@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
+#include <optional>
 
 #include "c2r/core/error.h"
 #include "c2r/core/shown.h"
@@ -56,10 +58,34 @@ const std::string& pattern_of(const Json& step, const char* kind, std::string_vi
   return json_string(pattern[kind], fmt::format("{}.pattern", what), place);
 }
 
+// The text of a pattern that matches one text at the start, as transformers 5 writes it for LLaMA's
+// old tokenizers: "\\A" and a text without ASCII punctuation, which could have another meaning.
+std::optional<std::string> text_at_start(const Json& pattern) {
+  const Json* const regex = json_find(pattern, "Regex");
+  if (pattern.size() != 1 || regex == nullptr || !regex->is_string()) return std::nullopt;
+  const std::string& text = regex->get_ref<const std::string&>();
+  const auto is_plain = [](char c) {
+    const auto byte = static_cast<unsigned char>(c);
+    return byte >= 0x80 || byte == ' ' || std::isalnum(byte) != 0;
+  };
+  if (!text.starts_with("\\A") || !std::all_of(text.begin() + 2, text.end(), is_plain)) {
+    return std::nullopt;
+  }
+  return text.substr(2);
+}
+
 Replace read_replace(const Json& step, std::string_view what, const std::string& place) {
   json_check_keys(step, {"type", "pattern", "content"}, what, place);
-  Replace replace{.from = pattern_of(step, "String", what, place),
-                  .to = json_string(json_at(step, "content", place), what, place)};
+  const Json& pattern = json_at(step, "pattern", place);
+  const auto at_start = text_at_start(pattern);
+  const bool is_string = pattern.is_object() && pattern.size() == 1 && pattern.contains("String");
+  C2R_REQUIRE(at_start || is_string, kUnsupported,
+              "{}: {}.pattern is {}, but c2r supports only a String, or a Regex of \\A and a text "
+              "without punctuation",
+              place, what, shown_value(pattern));
+  Replace replace{.from = at_start ? *at_start : pattern_of(step, "String", what, place),
+                  .to = json_string(json_at(step, "content", place), what, place),
+                  .is_at_start = at_start.has_value()};
   C2R_REQUIRE(!replace.from.empty(), kInvalidFile, "{}: {}.pattern is empty", place, what);
   return replace;
 }
@@ -157,7 +183,8 @@ void read_fallback_decoder(const Json& json, const std::string& place, Tokenizer
     types.push_back(type_of(step, what, place));
     if (types.back() == "Replace") {
       const Replace replace = read_replace(step, what, place);
-      C2R_REQUIRE(replace.from == kMetaspace && replace.to == " ", kUnsupported,
+      C2R_REQUIRE(replace.from == kMetaspace && replace.to == " " && !replace.is_at_start,
+                  kUnsupported,
                   "{}: {} replaces '{}' by '{}', but c2r supports only U+2581 by a space", place,
                   what, shown(replace.from), shown(replace.to));
     } else if (types.back() == "Strip") {

@@ -28,6 +28,7 @@ struct Prepend {
 };
 struct Replace {
   std::string from, to;
+  bool is_at_start = false;  // only where the text between added tokens begins
 };
 using Normalizer = std::variant<NormalForm, Prepend, Replace>;
 
@@ -73,7 +74,8 @@ TokenizerSpec read_tokenizer_json(const std::filesystem::path& path);
 TokenizerSpec read_sentencepiece(const std::filesystem::path& path);
 
 /// Applies `tokenizer_config.json` to `spec`, as transformers does: in the way of its
-/// LlamaTokenizer if the tokenizer was read from `tokenizer.model`.
+/// LlamaTokenizer if the tokenizer was read from `tokenizer.model`, also if there is no config.
+/// @param path the config; need not exist
 /// @throws Error(kInvalidFile), Error(kUnsupported), naming the key
 void apply_tokenizer_config(const std::filesystem::path& path, bool is_sentencepiece,
                             TokenizerSpec& spec);

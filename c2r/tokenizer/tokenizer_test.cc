@@ -167,6 +167,22 @@ TEST(TokenizerConfig, NamesTheTokenBeforeATextWhoseFirstTokenIsPredicted) {
   EXPECT_EQ(first("{}"), std::nullopt);
 }
 
+// As with LLaMA's own tokenizer_config.json, which says nothing else about them.
+TEST(TokenizerConfig, OfATokenizerModelMayBeAbsent) {
+  const auto folder = testing::temporary_path("alone") / "model";
+  std::filesystem::create_directories(folder);
+  std::filesystem::copy_file(kGolden / "llama_legacy" / "tokenizer.model",
+                             folder / "tokenizer.model");
+  const Tokenizer alone = Tokenizer::load(folder);
+  const Tokenizer with_config = Tokenizer::load(kGolden / "llama_legacy");
+  for (const char* const text : {"", "Hello, world!", " a", "<s> text </s><unk>"}) {
+    EXPECT_EQ(alone.encode(text), with_config.encode(text)) << text;
+  }
+  const auto ids = alone.encode("<s>");
+  EXPECT_EQ(ids, (std::vector{TokenId{1}, TokenId{1}}));
+  EXPECT_EQ(alone.decode(ids, SpecialTokens::kSkip), "");
+}
+
 TEST(TokenizerConfig, AddsTokens) {
   const auto load = [](const char* id) {
     return with_config("llama3", std::string(R"({"added_tokens_decoder": {")") + id +

@@ -9,6 +9,7 @@ CONFIG = {"model_type": "mixtral", "hidden_size": 4, "vocab_size": 8, "num_hidde
           "intermediate_size": 3, "hidden_act": "silu"}
 QWEN = {**without(CONFIG, "num_local_experts"), "model_type": "qwen2_moe", "num_experts": 2,
         "moe_intermediate_size": 3, "shared_expert_intermediate_size": 3, "norm_topk_prob": False}
+QWEN3 = {**without(QWEN, "shared_expert_intermediate_size"), "model_type": "qwen3_moe"}
 LLAMA_MOE = {**without(CONFIG, "num_local_experts", "num_experts_per_tok", "rope_theta"),
              "model_type": "llama_moe", "num_experts": 2, "num_selects": 1}
 LISTS = [[[1], [0]]]
@@ -32,7 +33,7 @@ def checkpoint_tensors():
     return {**shapes, **{f"model.layers.0.{name}": shape for name, shape in layer.items()}}
 
 
-def shard(shapes, dtypes={}):
+def shard(shapes, dtypes={}, fill={}):
     header, data = {}, b""
     for name, shape in shapes.items():
         dtype = dtypes.get(name, "F32")
@@ -40,7 +41,7 @@ def shard(shapes, dtypes={}):
         for extent in shape:
             size *= extent
         header[name] = tensor(dtype, shape, len(data), len(data) + size)
-        data += b"\0" * size
+        data += bytes([fill.get(name, 0)]) * size
     return safetensors(header, data)
 
 
@@ -88,17 +89,31 @@ def broken_config(write):
     write("model_config/rope_parameters_unknown", model_config(
         without_key="rope_theta",
         rope_parameters={"rope_type": "default", "rope_theta": 1e4, "factor": 2.0}))
-    write("model_config/rope_theta_missing", model_config(without_key="rope_theta"))
+    write("model_config/rope_theta_differs", model_config(
+        rope_scaling={"type": "default", "rope_theta": 5e5}))
+    write("model_config/rope_scaling_unknown", model_config(
+        rope_scaling={"type": "default", "factor": 2.0}))
+    write("model_config/rope_partial", model_config(
+        rope_parameters={"rope_type": "default", "partial_rotary_factor": 0.5}))
     write("model_config/rope_theta_nan", model_config(rope_theta=float("nan")))
     write("model_config/attention_bias", model_config(attention_bias=True))
     write("model_config/hidden_act", model_config(hidden_act="gelu"))
     write("model_config/quantization", model_config(quantization_config={"quant_method": "fp8"}))
-    write("model_config/eos_out_of_range", model_config(eos_token_id=[1, 8]))
+    write("model_config/quantization_unknown", model_config(quantization_config={"bits": 2}))
+    write("model_config/eos_not_an_integer", model_config(eos_token_id=[1, "2"]))
+    write("model_config/architecture_dense", model_config(model_type="llama"))
+    write("model_config/keys_unknown", model_config(
+        attention_logit_softcap=30.0, router_bias=True))
+    write("model_config/sliding_window_without_switch",
+          model_config(sliding_window=8, use_sliding_window=False))
 
 
 def broken_config_of_experts(write):
     write("model_config/top_k_above_num_experts", model_config(num_experts_per_tok=3))
-    write("model_config/norm_topk_prob_missing", model_config(QWEN, without_key="norm_topk_prob"))
+    write("model_config/num_experts_differ", model_config(num_experts=3))
+    write("model_config/num_experts_missing", model_config(without_key="num_local_experts"))
+    write("model_config/qwen3_shared_expert", model_config(QWEN3, shared_expert_intermediate_size=3))
+    write("model_config/qwen3_without_qk_norm", model_config(QWEN3, use_qk_norm=False))
     write("model_config/norm_topk_prob_a_number", model_config(QWEN, norm_topk_prob=1))
     write("model_config/no_qkv_bias", model_config(QWEN, qkv_bias=False))
     write("model_config/no_moe_layer", model_config(QWEN, mlp_only_layers=[0]))
@@ -127,7 +142,19 @@ def broken_config_of_experts(write):
 def broken_checkpoints(write):
     write("model/no_config/model.safetensors", shard(ALL_TENSORS))
     write("model/not_a_folder", "")
+    write("model/file.gguf", "GGUF")
+    write("model/gguf/model-q4.gguf", "GGUF")
+    write("model/adapter/adapter_config.json", "{}")
     write_model(write, "no_weights", {})
+    write_model(write, "bin", {"pytorch_model.bin": ""})
+    write_model(write, "other_name", {"consolidated.safetensors": shard(ALL_TENSORS)})
+    write_model(write, "gguf_beside_config", {"model-q4.gguf": "GGUF"})
+    write_single(write, "generation_config_a_list", shard(ALL_TENSORS))
+    write("model/generation_config_a_list/generation_config.json", "[]")
+    write_single(write, "generation_eos_text", shard(ALL_TENSORS))
+    write("model/generation_eos_text/generation_config.json", json.dumps({"eos_token_id": "</s>"}))
+    write("model/tied_but_stored/config.json", model_config(tie_word_embeddings=True))
+    write("model/tied_but_stored/model.safetensors", shard(ALL_TENSORS, fill={"lm_head.weight": 1}))
     write_single(write, "shard_truncated", shard(ALL_TENSORS)[:-1])
     write_single(write, "tensor_missing",
                  shard({n: s for n, s in ALL_TENSORS.items() if n != "model.norm.weight"}))
@@ -142,9 +169,6 @@ def broken_checkpoints(write):
         "model.safetensors.index.json": index(), "a.safetensors": shard(FIRST)})
     write_model(write, "index_names_the_wrong_shard", {
         "model.safetensors.index.json": index(lm_head__weight="b.safetensors"),
-        "a.safetensors": shard(FIRST), "b.safetensors": shard(SECOND)})
-    write_model(write, "index_lacks_a_tensor", {
-        "model.safetensors.index.json": index(lm_head__weight=None),
         "a.safetensors": shard(FIRST), "b.safetensors": shard(SECOND)})
     write_model(write, "tensor_in_two_shards", {
         "model.safetensors.index.json": index(), "a.safetensors": shard(FIRST),
@@ -166,7 +190,19 @@ def write_well_formed(write):
           model_config(LLAMA_MOE, size_experts=[[1, 2]], score_scale_factor=[4.0]))
     write("model_config/rope_parameters", model_config(
         without_key="rope_theta", rope_parameters={"rope_type": "default", "rope_theta": 1e4}))
+    write("model_config/rope_scaling_default", model_config(
+        rope_scaling={"type": "default", "rope_theta": 1e4}))
+    write("model_config/qwen3_variant", model_config(
+        QWEN3, "norm_topk_prob", num_experts=None, num_local_experts=2, use_qk_norm=True,
+        shared_expert_intermediate_size=0, sliding_window=8, eos_token_id=[1, 99]))
     write_single(write, "single", shard(ALL_TENSORS, {"lm_head.weight": "BF16"}))
+    write("model/tied/config.json", model_config(tie_word_embeddings=True))
+    write("model/tied/model.safetensors", shard(ALL_TENSORS))
+    write_model(write, "single_beside_index", {
+        "model.safetensors.index.json": index(), "model.safetensors": shard(ALL_TENSORS)})
+    write_model(write, "index_lacks_a_tensor", {
+        "model.safetensors.index.json": index(lm_head__weight=None),
+        "a.safetensors": shard(FIRST), "b.safetensors": shard(SECOND)})
     write_model(write, "sharded", {
         "model.safetensors.index.json": index(), "a.safetensors": shard(FIRST),
         "b.safetensors": shard(SECOND)})

@@ -75,10 +75,6 @@ def broken_traces(write):
     write("trace/weights_of_the_other_layer",
           trace(more=[("layers.1.topk_weights", "F16", [2, 2], b"\0" * 8)]))
     write("trace/weights_f32", trace(more=[("layers.0.topk_weights", "F32", [2, 2], b"\0" * 16)]))
-    write("trace/misaligned", safetensors(
-        {"__metadata__": {**METADATA, "num_experts": "256", "layer_indices": "[0]"},
-         "pad": tensor("U8", [1], 0, 1), "layers.0.topk_idx": tensor("U16", [1, 2], 1, 5)},
-        b"\0" * 5))
 
 
 def broken_statistics(write):

@@ -12,6 +12,11 @@
 
 namespace c2r {
 
+inline constexpr std::int64_t kMaxWidth = 1 << 20;  // of hidden states and of MLPs
+
+/// The keys of config.json without influence on the results of any family, sorted.
+std::span<const std::string_view> ignored_config_keys();
+
 class ConfigReader {
  public:
   /// @param json,place must outlive this object
@@ -40,7 +45,7 @@ class ConfigReader {
 
   /// Checks that every key was read, is in `ignored` or in the list of keys without influence, or
   /// is null or false.
-  /// @throws Error(kUnsupported), naming the key
+  /// @throws Error(kUnsupported), naming all other keys
   void finish(std::span<const std::string_view> ignored);
 
  private:
