@@ -1,15 +1,23 @@
 // `c2r generate`: a model continues a text, or many.
 #include "c2r/engine/generate.h"
 
+#include <fmt/format.h>
+
 #include <iostream>
 #include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "c2r/cli/app.h"
 #include "c2r/cli/model_options.h"
 #include "c2r/cli/model_run.h"
+#include "c2r/cli/printable.h"
 #include "c2r/cli/text_input.h"
 #include "c2r/core/error.h"
 #include "c2r/engine/prompts.h"
+#include "c2r/tokenizer/stop_texts.h"
 
 namespace c2r::cli {
 namespace {
@@ -19,14 +27,38 @@ struct GenerateOptions {
   std::string prompt, tokens, prompts;
   std::int64_t batch_size = 8;
   std::int64_t max_new_tokens = GenerateRequest{}.max_new_tokens;
+  std::vector<std::string> stops;
+  bool leaves_out_template = false;
   Sampling sampling;
 };
 
-void print_text(Engine& engine, const GenerateRequest& request, const Tokenizer& tokenizer) {
-  Tokenizer::Stream stream(tokenizer, SpecialTokens::kSkip);
-  (void)generate(engine, request,
-                 [&](TokenId token) { std::cout << stream.push(token) << std::flush; });
-  std::cout << stream.finish() << "\n";
+// The text of tokens that come one by one, up to a stop text.
+class StoppedText {
+ public:
+  StoppedText(const Tokenizer& tokenizer, const std::vector<std::string>& stops)
+      : stream_(tokenizer, SpecialTokens::kSkip), stops_(stops) {}
+
+  std::string push(TokenId token) { return stops_.push(stream_.push(token)); }
+  std::string finish() {
+    const std::string last = stops_.push(stream_.finish());
+    return last + stops_.finish();
+  }
+  bool has_stopped() const { return stops_.has_stopped(); }
+
+ private:
+  Tokenizer::Stream stream_;
+  StopTexts stops_;
+};
+
+void print_text(Engine& engine, GenerateRequest request, const Tokenizer& tokenizer,
+                const std::vector<std::string>& stops) {
+  StoppedText text(tokenizer, stops);
+  request.is_last = [&](TokenId token) {
+    std::cout << text.push(token) << std::flush;
+    return text.has_stopped();
+  };
+  (void)generate(engine, request);
+  std::cout << text.finish() << "\n";
 }
 
 void print_generated(Engine& engine, const GenerateRequest& request) {
@@ -42,6 +74,16 @@ GenerateRequest request_of(const GenerateOptions& options, std::span<const Token
   return {.prompt = prompt, .max_new_tokens = options.max_new_tokens, .sampling = options.sampling};
 }
 
+// Ends a text of tokens with the one that completes a stop text.
+void end_at_stops(const GenerateOptions& options, OpenModel& open, GenerateRequest& request) {
+  if (options.stops.empty()) return;
+  const auto text = std::make_shared<StoppedText>(open.encoder.tokenizer(), options.stops);
+  request.is_last = [text](TokenId token) {
+    (void)text->push(token);
+    return text->has_stopped();
+  };
+}
+
 // The one prompt, and what is printed of what follows.
 Work prepare_one(const GenerateOptions& options, OpenModel& open) {
   const Json value =
@@ -50,19 +92,30 @@ Work prepare_one(const GenerateOptions& options, OpenModel& open) {
   check_request(request_of(options, prompt), open.model.config());
   return [&options, &open, prompt = std::move(prompt)] {
     if (options.tokens.empty()) {
-      print_text(open.engine, request_of(options, prompt), open.encoder.tokenizer());
+      print_text(open.engine, request_of(options, prompt), open.encoder.tokenizer(), options.stops);
     } else {
-      print_generated(open.engine, request_of(options, prompt));
+      GenerateRequest request = request_of(options, prompt);
+      end_at_stops(options, open, request);
+      print_generated(open.engine, request);
     }
   };
 }
 
-void print_json(std::span<const TokenId> text, bool is_text, TextEncoder& encoder) {
+std::string text_of(std::span<const TokenId> tokens, const Tokenizer& tokenizer,
+                    const std::vector<std::string>& stops) {
+  StoppedText stopped(tokenizer, stops);
+  std::string text;
+  for (const TokenId token : tokens) text += stopped.push(token);
+  return text + stopped.finish();
+}
+
+void print_json(const GenerateOptions& options, std::span<const TokenId> tokens, bool is_text,
+                TextEncoder& encoder) {
   Json json;
   if (is_text) {
-    json["text"] = encoder.tokenizer().decode(text, SpecialTokens::kSkip);
+    json["text"] = text_of(tokens, encoder.tokenizer(), options.stops);
   } else {
-    json["tokens"] = std::vector(text.begin(), text.end());
+    json["tokens"] = std::vector(tokens.begin(), tokens.end());
   }
   std::cout << json_text(json) << "\n" << std::flush;
 }
@@ -72,14 +125,32 @@ Work prepare_many(const GenerateOptions& options, OpenModel& open) {
   // The requests borrow the prompts' tokens.
   const auto prompts = std::make_shared<const std::vector<Prompt>>(
       read_prompts(options.prompts, open.encoder, read_text_input));
-  const auto requests =
+  auto requests =
       generate_requests(*prompts, options.max_new_tokens, options.sampling, open.model.config());
-  return [&options, &open, prompts, requests] {
+  for (GenerateRequest& request : requests) end_at_stops(options, open, request);
+  return [&options, &open, prompts, requests = std::move(requests)] {
     generate_in_order(open.engine, requests, options.batch_size,
                       [&](std::size_t request, std::span<const TokenId> text) {
-                        print_json(text, (*prompts)[request].is_text, open.encoder);
+                        print_json(options, text, (*prompts)[request].is_text, open.encoder);
                       });
   };
+}
+
+// Chat models ask for draws that c2r makes only if its options say so.
+void print_unused_settings(const ModelConfig& config, const Sampling& sampling) {
+  std::vector<std::string> unused = config.unused_settings;
+  const auto is_chosen = [&](std::string_view setting) {
+    return sampling.temperature > 0 &&
+           (setting.starts_with("do_sample ") || setting.starts_with("temperature ") ||
+            setting.starts_with("top_p "));
+  };
+  std::erase_if(unused, is_chosen);
+  if (unused.empty()) return;
+  std::cerr << printable(fmt::format(
+                   "c2r generate: of generation_config.json only eos_token_id is used, not {}; see "
+                   "--temperature and --top-p",
+                   fmt::join(unused, ", ")))
+            << "\n";
 }
 
 Work prepare_generate(const GenerateOptions& options, OpenModel& open) {
@@ -88,8 +159,16 @@ Work prepare_generate(const GenerateOptions& options, OpenModel& open) {
   C2R_REQUIRE(num_given == 1, kInvalidArgument, "give one of --prompt, --tokens and --prompts");
   C2R_REQUIRE(options.sampling.top_p == 1 || options.sampling.temperature > 0, kInvalidArgument,
               "--top-p is of draws, and needs a --temperature above 0");
+  for (const std::string& stop : options.stops) {
+    C2R_REQUIRE(!stop.empty(), kInvalidArgument, "--stop must not be empty");
+  }
   if (!open.is_first_rank()) return [&] { (void)generate(open.engine, {}); };
-  return options.prompts.empty() ? prepare_one(options, open) : prepare_many(options, open);
+  if (options.leaves_out_template) open.encoder.set_template(Template::kNone);
+  Work work = options.prompts.empty() ? prepare_one(options, open) : prepare_many(options, open);
+  return [&options, &open, work = std::move(work)] {
+    print_unused_settings(open.model.config(), options.sampling);
+    work();
+  };
 }
 
 }  // namespace
@@ -119,6 +198,15 @@ void add_generate(CLI::App& app) {
       ->capture_default_str()
       ->type_name("N");
   command
+      ->add_option("--stop", options->stops,
+                   "end a text before this one, which is not printed; ids are printed up to the "
+                   "token that completes it. May be given several times")
+      ->allow_extra_args(false)
+      ->type_name("TEXT");
+  command->add_flag("--no-template", options->leaves_out_template,
+                    "leave out the tokens that the model expects around a text, as for a prompt "
+                    "that has them already");
+  command
       ->add_option("--temperature", options->sampling.temperature,
                    "0: always the likeliest token; else logits are divided by it")
       ->capture_default_str()
@@ -133,6 +221,10 @@ void add_generate(CLI::App& app) {
       ->capture_default_str()
       ->type_name("N");
   command->footer(
+      "Texts end at the tokens of eos_token_id in generation_config.json, or in config.json if "
+      "that\n"
+      "file does not exist. Chat templates are rendered by the Python package:\n"
+      "  python -m c2r generate FOLDER --chat TEXT\n"
       "Example:\n"
       "  c2r generate model --prompt Hello --max-new-tokens 8");
   command->callback([options] {

@@ -2,7 +2,11 @@
 // tools/make_tiny_models.py.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
+#include <numeric>
+#include <random>
 #include <set>
 
 #include "c2r/core/testing.h"
@@ -250,6 +254,19 @@ TEST_F(Generation, GivesEachTextOfABatchATokenInEveryPass) {
   EXPECT_EQ(order, (std::vector<std::size_t>{0, 1, 2, 0, 1, 2, 0, 1, 2, 3, 3, 3}));
 }
 
+TEST_F(Generation, EndsATextWhereTheRequestSaysSo) {
+  Engine engine = this->engine();
+  const auto whole = generate(engine, {.prompt = prompt_, .max_new_tokens = 6});
+  Tokens seen;
+  const auto part =
+      generate(engine, {.prompt = prompt_, .max_new_tokens = 6, .is_last = [&](TokenId token) {
+                          seen.push_back(token);
+                          return seen.size() == 4;
+                        }});
+  EXPECT_EQ(part, Tokens(whole.begin(), whole.begin() + 4));
+  EXPECT_EQ(seen, part);
+}
+
 TEST_F(Generation, RefusesOptionsOutOfRange) {
   Engine engine = this->engine();
   const auto error = [&](const GenerateRequest& request) {
@@ -293,6 +310,44 @@ TEST(Sample, DrawsAsOftenAsTheProbabilitiesSay) {
   const auto sharp = count({.temperature = 0.5f});  // squares: 16/22, 4/22, 1/22, 1/22
   EXPECT_NEAR(sharp[1], 8000 * 16.0 / 22, 179);
   EXPECT_EQ(count({.temperature = 0}), (std::vector<int>{0, 8000, 0, 0}));
+}
+
+// The definition: all tokens sorted, the likelier first.
+TokenId sample_by_sorting(std::span<const float> logits, const Sampling& sampling,
+                          std::mt19937_64& rng) {
+  std::vector<double> weights;
+  for (const float v : logits) {
+    weights.push_back(
+        std::exp((double{v} - double{std::ranges::max(logits)}) / double{sampling.temperature}));
+  }
+  std::vector<std::size_t> order(weights.size());
+  std::iota(order.begin(), order.end(), 0U);
+  std::ranges::stable_sort(order, std::ranges::greater{}, [&](auto t) { return weights[t]; });
+  const double wanted =
+      double{sampling.top_p} * std::accumulate(weights.begin(), weights.end(), 0.0);
+  double sum = 0;
+  std::size_t size = 0;
+  while (size < order.size() && sum < wanted) sum += weights[order[size++]];
+  double left = sum * (static_cast<double>(rng() >> 11) * 0x1p-53);
+  for (std::size_t i = 0; i < size; ++i) {
+    left -= weights[order[i]];
+    if (left < 0) return TokenId{static_cast<std::int32_t>(order[i])};
+  }
+  return TokenId{static_cast<std::int32_t>(order[size - 1])};
+}
+
+// Logits with many ties, flat ones and peaks, fewer and more than the parts that are sorted.
+TEST(Sample, DrawsWithTopPAsIfAllTokensWereSorted) {
+  std::mt19937_64 rng(7);
+  for (int round = 0; round < 400; ++round) {
+    std::vector<float> logits(1 + rng() % 2000);
+    const float spread = static_cast<float>(rng() % 4) * 3;
+    for (float& v : logits) v = spread * static_cast<float>(rng() % 8) / 8;
+    const Sampling sampling{.temperature = 0.7f,
+                            .top_p = std::array{0.01f, 0.5f, 0.9f, 0.999f}[rng() % 4]};
+    std::mt19937_64 one(rng()), other(one);
+    EXPECT_EQ(sample(logits, sampling, one), sample_by_sorting(logits, sampling, other)) << round;
+  }
 }
 
 TEST(Sample, RefusesWhatItCannotDrawFrom) {

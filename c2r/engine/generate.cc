@@ -11,20 +11,42 @@
 namespace c2r {
 namespace {
 
-// Tokens, likeliest first, of which the first few have the probability top_p together.
+// The tokens without the many unlikely ones that all together have less than half of the
+// probability beyond top_p: the nucleus has none of them.
+std::vector<std::int32_t> likely_tokens(std::span<const double> weights, double total,
+                                        double top_p) {
+  const double least = (1 - top_p) * total / (2 * static_cast<double>(weights.size()));
+  std::vector<std::int32_t> tokens;
+  for (std::size_t t = 0; t < weights.size(); ++t) {
+    if (weights[t] >= least) tokens.push_back(static_cast<std::int32_t>(t));
+  }
+  return tokens;
+}
+
+// Tokens, likeliest first, of which the first few have the probability top_p together. Sorts parts,
+// each four times as long as the one before, until they are enough.
 std::vector<std::int32_t> nucleus(std::span<const double> weights, double top_p) {
-  std::vector<std::int32_t> order(weights.size());
-  std::iota(order.begin(), order.end(), 0);
-  const double wanted = top_p * std::accumulate(weights.begin(), weights.end(), 0.0);
-  std::ranges::stable_sort(order, std::ranges::greater{},
-                           [&](std::int32_t t) { return weights[static_cast<std::size_t>(t)]; });
+  const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
+  std::vector<std::int32_t> order = likely_tokens(weights, total, top_p);
+  const auto is_before = [&](std::int32_t a, std::int32_t b) {
+    const double of_a = weights[static_cast<std::size_t>(a)];
+    const double of_b = weights[static_cast<std::size_t>(b)];
+    return of_a != of_b ? of_a > of_b : a < b;
+  };
   double sum = 0;
-  const auto end = std::ranges::find_if(order, [&](std::int32_t t) {
-    const bool is_enough = sum >= wanted;
-    sum += weights[static_cast<std::size_t>(t)];
-    return is_enough;
-  });
-  order.erase(end, order.end());
+  auto begin = order.begin();
+  for (std::ptrdiff_t length = 64; begin != order.end(); length *= 4) {
+    const auto end = begin + std::min(length, order.end() - begin);
+    if (end != order.end()) std::nth_element(begin, end, order.end(), is_before);
+    std::sort(begin, end, is_before);
+    for (; begin != end; ++begin) {
+      if (sum >= top_p * total) {
+        order.erase(begin, order.end());
+        return order;
+      }
+      sum += weights[static_cast<std::size_t>(*begin)];
+    }
+  }
   return order;
 }
 
@@ -87,7 +109,8 @@ class GenerationBatch {
       const TokenId token =
           sample(logits_.row(static_cast<std::int64_t>(i - first)), request.sampling, g.rng);
       g.text.push_back(token);
-      g.is_done = std::ssize(g.text) == request.max_new_tokens ||
+      const bool is_ended = request.is_last && request.is_last(token);
+      g.is_done = is_ended || std::ssize(g.text) == request.max_new_tokens ||
                   std::ranges::count(engine_.config().eos_ids, token) > 0;
       if (on_token_) on_token_(g.request, token, g.is_done);
       if (g.is_done) texts_[g.request] = std::move(g.text);
@@ -133,7 +156,7 @@ TokenId sample(std::span<const float> logits, const Sampling& sampling, std::mt1
 }
 
 void check_request(const GenerateRequest& request, const ModelConfig& config) {
-  const auto& [prompt, max_new_tokens, sampling] = request;
+  const auto& [prompt, max_new_tokens, sampling, is_last] = request;
   C2R_REQUIRE(!prompt.empty(), kInvalidArgument, "the prompt has no token");
   C2R_REQUIRE(max_new_tokens >= 1, kInvalidArgument, "max_new_tokens is {}, but must be at least 1",
               max_new_tokens);

@@ -22,13 +22,15 @@ struct Sampling {
 /// @throws Error(kInvalidFile) if a logit is not finite; Error(kInvalidArgument) if an option is
 /// out
 ///         of range
-/// Cost: O(n) without top_p, O(n log n) with it.
+/// Cost: O(n), and with top_p to sort the tokens that it leaves, k of them: O(n + k log k).
 TokenId sample(std::span<const float> logits, const Sampling& sampling, std::mt19937_64& rng);
 
 struct GenerateRequest {
   std::span<const TokenId> prompt;  // at least one token
   std::int64_t max_new_tokens = 128;
   Sampling sampling;
+  // Called once for each new token, in order; true ends the text with it. Empty: no such end.
+  std::function<bool(TokenId)> is_last;
 };
 
 /// What generate_all() checks first.

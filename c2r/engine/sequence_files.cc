@@ -63,7 +63,7 @@ TokenId TextEncoder::first_token() {
 }
 
 std::vector<TokenId> TextEncoder::tokens_of(const Json& value, std::string_view place) {
-  if (value.is_string()) return tokenizer().encode(value.get_ref<const std::string&>());
+  if (value.is_string()) return tokenizer().encode(value.get_ref<const std::string&>(), template_);
   std::vector<TokenId> ids;
   for (const Json& id : json_array(value, "the list of tokens", place)) {
     ids.push_back(TokenId{

@@ -40,6 +40,9 @@ class TextEncoder {
   TextEncoder(std::filesystem::path model_folder, const ModelConfig& config)
       : folder_(std::move(model_folder)), config_(config) {}
 
+  /// Chooses whether texts get the tokens that the model expects around them. They do at first.
+  void set_template(Template applied) { template_ = applied; }
+
   /// @throws Error(kInvalidFile) if it has more tokens than the model; as Tokenizer::load()
   const Tokenizer& tokenizer();
 
@@ -58,6 +61,7 @@ class TextEncoder {
   std::filesystem::path folder_;
   const ModelConfig& config_;
   std::optional<Tokenizer> tokenizer_;
+  Template template_ = Template::kApply;
 };
 
 /// Reads a file of JSON values, one a line, one at a time. Memory: the file's text.

@@ -62,15 +62,18 @@ class ShippedModels(CommandLine):
         for model in SHIPPED_MODELS:
             words = ["generate", model, "--prompt", "The old man looked at the sea and", "--dtype", "f32",
                      "--max-new-tokens", "64"]
-            alone = self.succeed(*words)
+            done = self.run_c2r(*words)
+            self.assertEqual(done.stderr, "c2r generate: of generation_config.json only eos_token_id is used, not "
+                                          "do_sample true, temperature 0.8; see --temperature and --top-p\n")
+            alone = done.stdout
             self.assertGreater(len(alone.split()), 20)
             self.succeed("profile", model, "--text", "text.txt", "-o", "trace.safetensors")
             self.succeed("plan", "trace.safetensors", "--cluster", "2x2", "--redundant-slots", "1",
                          "--effort", "0.1", "-o", "plan.json")
             for mode in ("per-expert", "per-rank", "per-node"):
                 with self.subTest(model=model, mode=mode):
-                    self.assertEqual(self.succeed(*words, "--plan", "plan.json", "--ranks", "4", "--threads", "1",
-                                                  "--copy-mode", mode), alone)
+                    self.assertEqual(self.run_c2r(*words, "--plan", "plan.json", "--ranks", "4", "--threads", "1",
+                                                  "--copy-mode", mode).stdout, alone)
 
     def test_they_have_learnt_english(self):
         english = "The old man looked at the sea and said that he would not go to the house again."
@@ -223,6 +226,52 @@ class Models(CommandLine):
         self.assertEqual(json.loads(together), {"text": text})
         alone = self.succeed(*words, "--prompt", "Hello")
         self.assertEqual(alone, text.replace("\r", "\n") + "\n")  # whose line ends were read as such
+
+    def test_a_text_ends_before_the_first_stop_text(self):
+        words = ["generate", "model", "--max-new-tokens", "60", "--temperature", "1", "--seed", "9"]
+        (self.folder / "prompts.jsonl").write_text('"Hello"\n')
+        whole = json.loads(self.succeed(*words, "--prompts", "prompts.jsonl"))["text"]
+        stop = whole[20:23]
+        before = whole[:whole.index(stop)]
+        words += ["--stop", "never there", "--stop", stop]
+        self.assertEqual(json.loads(self.succeed(*words, "--prompts", "prompts.jsonl")), {"text": before})
+        self.assertEqual(self.succeed(*words, "--prompt", "Hello"), before.replace("\r", "\n") + "\n")
+        (self.folder / "hello.txt").write_text("Hello")
+        ids = json.loads(self.succeed("tokenize", "model", "hello.txt", "--json"))["ids"]
+        generated = [int(i) for i in self.succeed(*words, "--tokens", json.dumps(ids)).split()]
+        text = text_of(generated, self.folder / "model" / "tokenizer.json")
+        self.assertTrue(text.startswith(before + stop))
+        self.assertNotIn(stop, text_of(generated[:-1], self.folder / "model" / "tokenizer.json"))
+        self.fails_with(2, "c2r generate: --stop must not be empty", *words, "--stop", "", "--prompt", "Hello")
+
+    def test_a_prompt_may_have_its_template_already(self):
+        (self.folder / "model" / "tokenizer_config.json").write_text(
+            json.dumps({"add_bos_token": True, "bos_token": json.loads(
+                (self.folder / "model" / "tokenizer.json").read_text())["added_tokens"][0]["content"]}))
+        (self.folder / "hello.txt").write_text("Hello")
+        words = ["generate", "model", "--max-new-tokens", "20", "--dtype", "f32"]
+        texts = {}
+        for template in ((), ("--no-template",)):
+            ids = json.loads(self.succeed("tokenize", "model", "hello.txt", "--json", *template))["ids"]
+            generated = self.succeed(*words, "--tokens", json.dumps(ids)).split()
+            texts[template] = text_of(map(int, generated), self.folder / "model" / "tokenizer.json")
+            self.assertEqual(self.succeed(*words, "--prompt", "Hello", *template),
+                             texts[template].replace("\r", "\n") + "\n")
+        self.assertNotEqual(*texts.values())
+
+    def test_a_folder_with_only_a_config_is_inspected(self):
+        config = self.folder / "model" / "config.json"
+        config.write_text(config.read_text().replace("{", '{"dtype": "float32",', 1))
+        whole = json.loads(self.succeed("inspect", "model", "--json"))
+        (self.folder / "model" / "model.safetensors").unlink()
+        found = json.loads(self.succeed("inspect", "model", "--json"))
+        self.assertEqual((whole.pop("has_weights"), found.pop("has_weights")), (True, False))
+        self.assertEqual(found, whole)
+        self.assertIn("no weights   the folder has no *.safetensors; c2r would run this model, with weights in ",
+                      self.succeed("inspect", "model"))
+        config.write_text(config.read_text().replace("{", '{"attention_sinks": 4,', 1))
+        self.fails_with(1, "c2r inspect: model/config.json: the key 'attention_sinks' (value 4) is not known; remove "
+                           "it if it has no influence on the results", "inspect", "model")
 
     def test_many_prompts_give_the_texts_that_each_gives_alone(self):
         prompts = ["Hello", [1, 2, 3], "Hello, world! 😀", [7], "a b c d e f"]
