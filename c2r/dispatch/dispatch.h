@@ -46,7 +46,7 @@
 #include "c2r/core/ids.h"
 #include "c2r/core/matrix.h"
 #include "c2r/core/parallel.h"
-#include "c2r/dispatch/row_mover.h"
+#include "c2r/dispatch/rows/row_mover.h"
 #include "c2r/placement/cluster.h"
 #include "c2r/placement/cost/replica_rule.h"
 #include "c2r/placement/cost/volume.h"

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "c2r/dispatch/host_row_mover.h"
-#include "c2r/dispatch/make_row_plans_internal.h"
-#include "c2r/dispatch/row_mover.h"
+#include "c2r/dispatch/rows/host_row_mover.h"
+#include "c2r/dispatch/rows/make_row_plans_internal.h"
+#include "c2r/dispatch/rows/row_mover.h"
 #include "c2r/transport/transport.h"
 
 namespace c2r {

@@ -7,9 +7,9 @@
 
 #include "c2r/core/ids.h"
 #include "c2r/core/matrix.h"
-#include "c2r/dispatch/copy_lists_internal.h"
 #include "c2r/dispatch/dispatch.h"
-#include "c2r/dispatch/row_plan.h"
+#include "c2r/dispatch/rows/copy_lists_internal.h"
+#include "c2r/dispatch/rows/row_plan.h"
 #include "c2r/placement/cost/replica_rule.h"
 
 namespace c2r {

@@ -4,8 +4,8 @@
 
 #include <cmath>
 
-#include "c2r/dispatch/fake_device_testing.h"
 #include "c2r/dispatch/pipeline_steps.h"
+#include "c2r/dispatch/rows/fake_device_testing.h"
 #include "c2r/dispatch/testing_internal.h"
 #include "c2r/transport/in_process.h"
 

@@ -7,7 +7,7 @@
 
 #include "c2r/core/error.h"
 #include "c2r/core/matrix.h"
-#include "c2r/dispatch/copy_lists_internal.h"
+#include "c2r/dispatch/rows/copy_lists_internal.h"
 #include "c2r/routing/routing.h"
 
 namespace c2r {

@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "c2r/core/testing.h"
-#include "c2r/dispatch/copy_lists_internal.h"
+#include "c2r/dispatch/rows/copy_lists_internal.h"
 #include "c2r/transport/in_process.h"
 
 namespace c2r {

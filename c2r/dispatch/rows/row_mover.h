@@ -20,7 +20,7 @@
 #include "c2r/core/element.h"
 #include "c2r/core/ids.h"
 #include "c2r/core/matrix.h"
-#include "c2r/dispatch/row_plan.h"
+#include "c2r/dispatch/rows/row_plan.h"
 #include "c2r/transport/transport.h"
 
 namespace c2r {

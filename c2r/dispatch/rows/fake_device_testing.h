@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "c2r/dispatch/row_mover.h"
+#include "c2r/dispatch/rows/row_mover.h"
 
 namespace c2r::testing {
 

@@ -6,7 +6,7 @@
 
 #include "c2r/core/error.h"
 #include "c2r/core/fingerprint.h"
-#include "c2r/dispatch/make_row_plans_internal.h"
+#include "c2r/dispatch/rows/make_row_plans_internal.h"
 #include "c2r/routing/routing.h"
 
 namespace c2r {

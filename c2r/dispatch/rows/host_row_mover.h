@@ -4,7 +4,7 @@
 #include <memory>
 
 #include "c2r/core/parallel.h"
-#include "c2r/dispatch/row_mover.h"
+#include "c2r/dispatch/rows/row_mover.h"
 #include "c2r/transport/transport.h"
 
 namespace c2r {

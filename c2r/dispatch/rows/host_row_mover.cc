@@ -1,12 +1,12 @@
 // Moves rows in host memory: each call is a loop over rows, whose results are independent, on the
 // pool, and an exchange sends the rows of each peer as they lie in the buffers.
-#include "c2r/dispatch/host_row_mover.h"
+#include "c2r/dispatch/rows/host_row_mover.h"
 
 #include <algorithm>
 #include <utility>
 #include <vector>
 
-#include "c2r/dispatch/buffers_internal.h"
+#include "c2r/dispatch/rows/buffers_internal.h"
 
 namespace c2r {
 namespace {

@@ -1,5 +1,5 @@
 // Derives the plan of single choices from the plan of a batch.
-#include "c2r/dispatch/row_plan.h"
+#include "c2r/dispatch/rows/row_plan.h"
 
 #include <numeric>
 
