@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
-#include <ranges>
 #include <vector>
 
 #include "c2r/core/rng.h"
@@ -37,7 +36,7 @@ constexpr std::int64_t num_weights(const Problem& p) {
 // Random bf16 weights of magnitude 2^-7 to 2^-6, as many as the largest problem needs.
 const std::vector<std::uint16_t>& random_weights() {
   static const std::vector<std::uint16_t> weights = [] {
-    const auto size = std::ranges::max(kProblems | std::views::transform(num_weights));
+    const auto size = num_weights(std::ranges::max(kProblems, {}, num_weights));
     std::vector<std::uint16_t> values(static_cast<std::size_t>(size));
     std::uint64_t state = 1;
     for (auto& w : values) {
@@ -90,7 +89,7 @@ struct Layer {
 // Compares the first row of the first expert with rows with the reference.
 bool is_right(const Layer& layer) {
   const auto busy =
-      std::ranges::find_if(layer.groups, [](const ExpertRows& g) { return g.x.rows() > 0; });
+      std::ranges::find_if(layer.groups, [](const ExpertRows& g) { return g.out.rows() > 0; });
   Matrix<float> expected(1, layer.x.cols());
   const ExpertRows one{busy->expert, busy->x.rows(0, 1), expected};
   run_experts_reference({&one, 1});
