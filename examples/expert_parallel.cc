@@ -24,11 +24,13 @@ constexpr std::int64_t kNumTokens = 100, kHidden = 16, kTopK = 2;
 
 // Expert e multiplies a row by e + 1; rows of slot s are [offsets[s], offsets[s + 1]).
 void compute(std::span<const c2r::ExpertId> slots, std::span<const std::int64_t> offsets,
-             c2r::MatrixView<const float> rows, c2r::MatrixView<float> out) {
+             const c2r::GatheredRows& rows, c2r::MatrixView<float> out) {
+  std::vector<float> x(kHidden);
   for (std::size_t s = 0; s < slots.size(); ++s) {
     for (std::int64_t row = offsets[s]; row < offsets[s + 1]; ++row) {
+      rows.read_row(row, x);
       for (std::int64_t c = 0; c < kHidden; ++c) {
-        out(row, c) = float(c2r::index(slots[s]) + 1) * rows(row, c);
+        out(row, c) = float(c2r::index(slots[s]) + 1) * x[std::size_t(c)];
       }
     }
   }

@@ -11,6 +11,7 @@
 #include "c2r/bench/median.h"
 #include "c2r/core/error.h"
 #include "c2r/dispatch/chunks.h"
+#include "c2r/experts/expert_compute.h"
 #include "c2r/placement/cost/reach.h"
 #include "c2r/transport/collectives.h"
 
@@ -37,21 +38,18 @@ class Compute {
       : options_(options), experts_(experts), gemm_(options.arithmetic, pool), mlps_(gemm_) {}
 
   void run_slots(std::span<const ExpertId> slots, std::span<const std::int64_t> offsets,
-                 MatrixView<const float> rows, MatrixView<float> out) {
+                 const GatheredRows& rows, MatrixView<float> out) {
     if (!options_.has_experts) {
       for (auto row = offsets.front(); row < offsets.back(); ++row) {
-        std::ranges::copy(rows.row(row), out.row(row).begin());
+        rows.read_row(row, out.row(row));
       }
       return;
     }
-    std::vector<ExpertRows> groups;
-    for (std::size_t slot = 0; slot < slots.size(); ++slot) {
-      const auto begin = offsets[slot], end = offsets[slot + 1];
-      if (begin == end) continue;
-      groups.push_back(
-          {&experts_->expert(slots[slot]), rows.rows(begin, end), out.rows(begin, end)});
+    std::vector<const ExpertWeights*> experts;
+    for (const ExpertId e : slots) {
+      experts.push_back(e == kNoExpert ? nullptr : &experts_->expert(e));
     }
-    mlps_.run(groups);
+    CpuExperts(mlps_, experts).forward(offsets, rows, out);
   }
 
   // Adds the shared expert to `sum`.
@@ -221,7 +219,7 @@ Clock::duration Runner::run_once(PipelineTimes& times) {
   if (!variant_.overlaps_shared) compute_.run_shared(batch_.x, sum_);
   const auto shared_end = Clock::now();
   const PipelineWork work{
-      .experts = [&](auto offsets, auto rows,
+      .experts = [&](auto offsets, const auto& rows,
                      auto out) { compute_.run_slots(slots_, offsets, rows, out); },
       .local_work =
           [&] {

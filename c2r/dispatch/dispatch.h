@@ -1,35 +1,40 @@
-// Sends tokens to the ranks that hold their experts, and brings the weighted results back.
+// Dispatch sends tokens to the ranks that hold their experts; combine brings the weighted results
+// back.
 //
-//   Dispatcher dispatcher(transport, pool, placement, {.cluster = cluster});  // once for each
-//   layer Handle handle = dispatcher.make_handle(idx, weights, 0, "layer 3");     // once for each
-//   batch handle.start_dispatch(x); compute_the_shared_expert();               // and handle.poll()
-//   now and then handle.dispatch_own(rows);                 // own rows of local slot s at
-//   own_offsets()[s] handle.finish_dispatch(rows);              // other ranks' at offsets()[s]
+//   Dispatcher dispatcher(transport, pool, placement, {.cluster = cluster});  // for each layer
+//   Handle handle = dispatcher.make_handle(idx, weights, 0, "layer 3");       // for each batch
+//   handle.start_dispatch(x);
+//   compute_the_shared_expert();   // and call handle.poll() now and then
+//   handle.dispatch_own(rows);     // rows of own tokens, by slot as own_offsets() says
+//   handle.finish_dispatch(rows);  // rows of other ranks' tokens, by slot as offsets() says
 //   compute_the_experts(rows, outputs);
 //   handle.start_combine(outputs);
 //   handle.combine_own(outputs);
 //   handle.finish_combine(sum);
 //
-// Rows of own tokens for own experts need no other rank: they can be computed while the other rows
-// travel, there or back.
+// Rows of own tokens for own experts need no other rank, so they can be computed while the other
+// rows travel to their experts or back. Experts that gather their rows, as GroupedGemm does, read
+// them where they were received, without a copy: dispatch_own() and finish_dispatch() without an
+// argument return them.
 //
 // Every rank makes the same calls in the same order, also with 0 tokens. A Pipeline makes these
-// calls for several chunks of a batch, so that one travels while another is computed.
+// calls for several chunks of a batch, so that one chunk travels while another is computed.
 //
-// Who gets a copy is decided by the ReplicaChooser with the own rank as home, and c2r/placement/
-// volume.h counts the same copies for each mode. A token's row goes there, per copy:
+// The ReplicaChooser decides which ranks get a copy of a token, with this rank as the token's home.
+// c2r/placement/cost/volume.h counts the same copies for each mode. A token's row is sent:
 //   per-expert   once for each choice, in the order of slots (MegaBlocks)
-//   per-rank     once for each rank that serves it, and is replicated there
-//   per-node     once for each remote node that serves it, to the relay there, which forwards it
-//                to each of its ranks that serves it; within the home node as per-rank
+//   per-rank     once to each rank that serves the token, which copies it to its experts
+//   per-node     once to each remote node that serves the token, to the relay there, which forwards
+//                it to each of its ranks that serves it; within the home node as per-rank
 // Each copy brings one row back along the same links. Sums are f32 and have a fixed order:
 //   per-expert   the home rank adds weight x row in the order of choice
-//   per-rank     the serving rank adds weight x row in the order of choice, the home rank adds
+//   per-rank     the serving rank adds weight x row in the order of choice, and the home rank adds
 //                those sums in the order of ranks
-//   per-node     the same, and a relay adds its node's sums in the order of ranks before it sends
-//                one row home; the home rank adds nodes in order, and its own node's ranks in order
-// Rows that cross the wire are rounded to the row type, there and back; rows that stay are not. So
-// f32 rows in per-expert mode give bit for bit what one process gives.
+//   per-node     as per-rank, but a relay adds the sums of its node in the order of ranks before it
+//                sends one row home; the home rank adds nodes in order, and its own node's ranks in
+//                order
+// Rows that cross the wire are rounded to the row type, in both directions; rows that stay on their
+// rank are not. So rows of f32 in per-expert mode give bit for bit what one process gives.
 //
 // docs/cost_model.md has the messages and bytes, docs/architecture.md the parts: a RowPlan says
 // which row goes where, a RowMover moves rows, a Transport carries bytes.
@@ -43,6 +48,7 @@
 #include <vector>
 
 #include "c2r/core/element.h"
+#include "c2r/core/gathered_rows.h"
 #include "c2r/core/ids.h"
 #include "c2r/core/matrix.h"
 #include "c2r/core/parallel.h"
@@ -65,21 +71,24 @@ struct DispatchOptions {
   ReplicaRule rule = ReplicaRule::kFewestRanks;
   std::uint64_t seed = 0;                     // of the rule
   ElementType row_type = ElementType::kBf16;  // of rows that cross the wire
-  /// False, in per-rank mode only: a rank returns a row for each choice, as in per-expert mode, and
-  /// the home rank adds them in the order of choice. To measure how many bytes the sums save.
+  /// If false, which is for per-rank mode only, a rank returns a row for each choice as in
+  /// per-expert mode, and the home rank adds them in the order of choice. Serves to measure how
+  /// many bytes the sums save.
   bool sums_before_return = true;
-  /// False: rows of own tokens are among the others, so that all are computed at once. To measure
-  /// what is gained by computing them while the others travel.
+  /// If false, rows of own tokens are among the others, so that all are computed at once. Serves to
+  /// measure what is gained by computing own rows while the others travel.
   bool separates_own = true;
 };
 
 class DispatcherState;
 class HandleState;
 
-/// Who sends which row where, for one batch of tokens. Serves any number of rounds of dispatch and
-/// combine, one after the other. Its dispatcher must outlive it; used by the same thread.
+/// A handle knows who sends which row where, for one batch of tokens. It serves any number of
+/// rounds of dispatch and combine, one after the other. The dispatcher must outlive its handles,
+/// and one thread uses them all.
 ///
 /// All waits throw as Exchange::wait(): the message begins with the handle's label and the phase.
+/// Calls out of order, or with matrices of another shape, throw Error(kInvalidArgument).
 class Handle {
  public:
   explicit Handle(std::unique_ptr<HandleState> state);
@@ -87,101 +96,129 @@ class Handle {
   Handle& operator=(Handle&&) noexcept;
   ~Handle();
 
-  /// Of this home rank.
+  /// @returns the number of this rank's tokens
   std::int64_t num_tokens() const;
-  /// The rows to compute here for tokens of other ranks: those of local slot s are [offsets[s],
-  /// offsets[s + 1]), by the rank that they come from, then in its order of tokens.
-  /// [slots_per_rank + 1]
+  /// @returns [slots_per_rank + 1]: the rows of local slot s for tokens of other ranks are
+  ///          [offsets[s], offsets[s + 1]), ordered by the rank that they come from, then by token
   std::span<const std::int64_t> offsets() const;
-  /// The same for tokens of this rank, which follow: own_offsets[0] is offsets().back(). None if
-  /// they are not separated, nor in per-node mode on several nodes, where some come by a relay.
+  /// @returns the same for tokens of this rank, whose rows follow: own_offsets[0] is
+  ///          offsets().back(). There are no such rows if DispatchOptions::separates_own is false,
+  ///          or in per-node mode on several nodes, where some of them come through a relay.
   std::span<const std::int64_t> own_offsets() const;
-  /// The (token, expert) choices that this rank computes.
+  /// @returns the number of (token, expert) choices that this rank computes
   std::int64_t num_rows() const { return own_offsets().back(); }
 
-  /// Starts to send. @param x [num_tokens, hidden], may be reused at once
-  /// Cost: one message for each rank that gets something; copies each row once a copy.
+  /// Starts to send the tokens' rows.
+  /// @param x [num_tokens, hidden], may be reused at once
+  /// Cost: one message for each rank that gets a row; writes each row once for each copy.
   void start_dispatch(MatrixView<const float> x);
-  /// Moves bytes of this dispatcher's exchanges without waiting. True if what this handle has
-  /// started is done, so that finishing it waits no more.
+  /// Moves bytes of this dispatcher's exchanges without waiting.
+  /// @returns whether the exchange that this handle has started is done, so that the call that
+  ///          finishes it does not wait
   bool poll();
-  /// Returns when what this handle has started has arrived and left.
+  /// Waits until the exchange that this handle has started is done.
   void wait();
-  /// Between start_dispatch() and finish_dispatch().
-  /// @param rows [num_rows, hidden], is filled as own_offsets() says
+  /// Copies the rows of this rank's tokens. To be called between start_dispatch() and
+  /// finish_dispatch().
+  /// @param rows [num_rows, hidden], of which those of own_offsets() are written
   void dispatch_own(MatrixView<float> rows);
-  /// Waits. @param rows [num_rows, hidden], is filled as offsets() says
+  /// Waits, and copies the rows of other ranks' tokens.
+  /// @param rows [num_rows, hidden], of which those of offsets() are written
   void finish_dispatch(MatrixView<float> rows);
 
-  /// Starts to send results back, weighted as the routing says.
-  /// @param rows [num_rows, hidden], as offsets() says; may be reused at once
+  /// As the two calls above without copies: they return the rows where they were received, those of
+  /// other ranks' tokens in the row type, and those of this rank's tokens in f32.
+  /// @returns [num_rows, hidden], of which the rows of own_offsets() may be read after
+  ///          dispatch_own(), and all after finish_dispatch(); valid until finish_combine(), the
+  ///          next start_dispatch(), or the end of this handle
+  GatheredRows dispatch_own();
+  GatheredRows finish_dispatch();
+
+  /// Multiplies results by the routing's weights, adds them up where the mode says so, and starts
+  /// to send them back.
+  /// @param rows [num_rows, hidden], of which those of offsets() are read; may be reused at once
   void start_combine(MatrixView<const float> rows);
   /// The same, but each row is multiplied by its own scale instead of the routing's weight. With
-  /// scales of 1 combine is the adjoint of dispatch: <dispatch(x), g> = <x, combine(g)>, but for
-  /// rounding.
+  /// scales of 1, combine is the adjoint of dispatch up to rounding: <dispatch(x), g> = <x,
+  /// combine(g)>.
   /// @param row_scale [num_rows], in the memory of the mover; borrowed until combine_own()
   void start_combine(MatrixView<const float> rows, std::span<const float> row_scale);
-  /// Between start_combine() and finish_combine().
-  /// @param rows [num_rows, hidden], as own_offsets() says; may be reused at once
+  /// The same for results of this rank's tokens, which are not sent. To be called between
+  /// start_combine() and finish_combine().
+  /// @param rows [num_rows, hidden], of which those of own_offsets() are read; may be reused at
+  ///        once
   void combine_own(MatrixView<const float> rows);
-  /// Waits, and adds each token's result to its row of `sum` [num_tokens, hidden].
+  /// Waits, and adds each token's result to its row of `sum`.
+  /// @param sum [num_tokens, hidden]
   void finish_combine(MatrixView<float> sum);
 
-  /// The weight of each row, as its token's home rank gave it to make_handle(). In mode per-expert
-  /// weights stay at home: there, this is collective, waits, and costs one exchange of 4 bytes a
-  /// choice. Elsewhere they came with the lists.
+  /// Returns the weight of each row, as its token's home rank gave it to make_handle(). In mode
+  /// per-expert weights stay at home, so there the call is collective and waits. In the other modes
+  /// the weights came with the lists.
   /// @returns [num_rows]
+  /// Cost: in mode per-expert one exchange of 4 bytes for each choice; else a copy.
   std::vector<float> row_weights() const;
-  /// The same batch with one value for each choice instead of one row for each token. Its "tokens"
-  /// are the choices of this handle's tokens, t * top_k + k; its rows are this handle's rows, and
-  /// travel in f32. So a dispatch of [num_tokens * top_k, 1] gives each row its choice's value, and
-  /// a combine of [num_rows, 1] brings one value of each row home, such as the gradient of the
-  /// choice's weight; a masked choice gets nothing. Needs no message to be made.
-  /// Its label is this handle's and "choices". Its dispatcher must outlive it, this handle need
-  /// not.
+  /// Makes a handle of the same batch with one value for each choice instead of one row for each
+  /// token. Its "tokens" are the choices of this handle's tokens, t * top_k + k; its rows are this
+  /// handle's rows, and travel in f32. So a dispatch of [num_tokens * top_k, 1] gives each row the
+  /// value of its choice, and a combine of [num_rows, 1] brings one value of each row home, such as
+  /// the gradient of the choice's weight; a masked choice gets nothing.
+  /// @returns a handle whose label is that of this one and "choices"; the dispatcher must outlive
+  ///          it, this handle need not
+  /// Cost: no message.
   Handle choices() const;
 
  private:
   std::unique_ptr<HandleState> state_;
 };
 
-/// One layer's exchange: its placement, and the replica chooser's memory of earlier tokens. Keeps
-/// the send and receive buffers between calls. Used by one thread.
+/// A dispatcher is the exchange of one layer: it knows the placement, and the loads of earlier
+/// tokens, by which replicas are chosen. It keeps send and receive buffers between calls. One
+/// thread uses it.
 class Dispatcher {
  public:
-  /// Rows are in host memory; loops over them run on `pool`.
-  /// @param transport,pool must outlive it; as many ranks as the placement and the cluster
-  /// @throws Error(kInvalidArgument) if they do not match, or if the mode is kAllGather, or
-  ///         per-node and to return rows of single choices
+  /// Makes a dispatcher for rows in host memory; loops over them run on `pool`.
+  /// @param transport,pool must outlive the dispatcher; the transport has as many ranks as the
+  ///        placement and the cluster
+  /// @throws Error(kInvalidArgument) if the numbers of ranks differ, the placement is not valid,
+  /// the
+  ///         mode is kAllGather, or sums_before_return is false in per-node mode
   Dispatcher(Transport& transport, ThreadPool& pool, const Placement& placement,
              const DispatchOptions& options);
-  /// Rows are in the memory of `mover`, which x, rows and sums of its handles show. The transport
-  /// carries the lists. @param mover must outlive it
+  /// Makes a dispatcher for rows in the memory of `mover`, which the views x, rows and sum of its
+  /// handles show. The transport carries the lists.
+  /// @param transport,mover must outlive the dispatcher
+  /// @throws as the constructor above
   Dispatcher(Transport& transport, RowMover& mover, const Placement& placement,
              const DispatchOptions& options);
-  /// Another layer between the same ranks, with the same options. They share buffers, which a model
-  /// needs once. Used by the same thread; handles of both may be under way at once.
+  /// Makes a dispatcher for another layer between the same ranks, with the same options. The two
+  /// share buffers, so a model needs them once. One thread uses both, and exchanges of both may be
+  /// under way at once.
+  /// @throws as the constructors above
   Dispatcher(const Dispatcher& other_layer, const Placement& placement);
   Dispatcher(const Dispatcher&) = delete;
   Dispatcher& operator=(const Dispatcher&) = delete;
   ~Dispatcher();
 
-  /// Tells each rank what it will get. Collective.
+  /// Tells each rank which rows it will get. Collective.
   /// @param topk_idx [num_tokens, top_k], of this rank's own tokens; distinct within a token,
   ///        kNoExpert = none. top_k <= kMaxTopK
   /// @param topk_weights [num_tokens, top_k]
   /// @param first_token the trace row of the first token, for ReplicaRule::kRandom
-  /// @param label of all messages and errors: "layer 3"
+  /// @param label begins the labels of all exchanges and errors: "layer 3"
+  /// @returns a handle, which the dispatcher must outlive
   /// @throws Error(kInvalidArgument) if a choice is not valid,
   ///         Error(kTransport) if a peer disagrees on the options or sends what is no valid list,
   ///         and as Exchange::wait()
   Handle make_handle(MatrixView<const ExpertId> topk_idx, MatrixView<const float> topk_weights,
                      std::int64_t first_token, std::string label);
 
-  /// The same for a batch in `num_chunks` runs of tokens, as equally long as possible: one handle
-  /// for each, and one exchange for all. Each token's result is that of a single handle.
-  /// Collective: as many chunks on every rank, which may be more than it has tokens.
-  /// @param label the n-th handle's is "layer 3 chunk n"
+  /// The same for a batch in `num_chunks` runs of tokens of equal length, up to one token. There is
+  /// one exchange for all chunks. Each token's result is that of a single handle. Collective: every
+  /// rank has the same number of chunks; some may be empty.
+  /// @param label the label of handle n is this one and "chunk n"
+  /// @returns one handle for each chunk
+  /// @throws as make_handle(), and Error(kInvalidArgument) if `num_chunks` is not positive
   std::vector<Handle> make_handles(MatrixView<const ExpertId> topk_idx,
                                    MatrixView<const float> topk_weights, std::int64_t first_token,
                                    std::int32_t num_chunks, const std::string& label);

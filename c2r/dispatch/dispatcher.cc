@@ -43,6 +43,12 @@ void Handle::wait() {
 void Handle::dispatch_own(MatrixView<float> rows) {
   state_->dispatch_own(rows);
 }
+GatheredRows Handle::dispatch_own() {
+  return state_->dispatch_own();
+}
+GatheredRows Handle::finish_dispatch() {
+  return state_->finish_dispatch();
+}
 void Handle::finish_dispatch(MatrixView<float> rows) {
   state_->finish_dispatch(rows);
 }

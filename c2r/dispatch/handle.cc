@@ -48,7 +48,7 @@ void HandleState::begin(Phase phase, std::int64_t hidden) {
   hidden_ = hidden;
   has_own_ = false;
   num_started_ = 0;
-  moving_->begin(phase == Phase::kDispatch ? RowWay::kDispatch : RowWay::kCombine, hidden);
+  moving_->begin(way(), hidden);
 }
 
 // The rows of the first leg are in place.
@@ -58,9 +58,13 @@ void HandleState::start_legs() {
 }
 
 void HandleState::end() {
-  moving_->end();
   for (auto& leg : legs_) leg.reset();
+  if (!(phase_ == Phase::kDispatch && keeps_received_)) moving_->end(way());
   phase_ = Phase::kIdle;
+}
+
+void HandleState::end_received() {
+  if (std::exchange(keeps_received_, false)) moving_->end(RowWay::kDispatch);
 }
 
 void HandleState::wait() {
@@ -108,13 +112,14 @@ bool HandleState::start_next_leg(bool may_wait) {
 void HandleState::start_exchange(bool is_between_nodes) {
   const RoutingTable& table = dispatcher_.table;
   const char* const what = phase_ == Phase::kDispatch ? "dispatch" : "combine";
-  const char* const way = !has_relays() ? "" : is_between_nodes ? " between nodes" : " in the node";
-  legs_[num_started_] = moving_->exchange(is_between_nodes ? table.relays : table.group,
-                                          fmt::format("{} {}{}", label_, what, way));
+  const char* const leg = !has_relays() ? "" : is_between_nodes ? " between nodes" : " in the node";
+  legs_[num_started_] = moving_->exchange(way(), is_between_nodes ? table.relays : table.group,
+                                          fmt::format("{} {}{}", label_, what, leg));
 }
 
 void HandleState::start_dispatch(MatrixView<const float> x) {
   check_rows(x.rows(), plan_.num_tokens, "x");
+  end_received();
   begin(Phase::kDispatch, x.cols());
   moving_->gather(x);
   start_legs();
@@ -123,6 +128,18 @@ void HandleState::start_dispatch(MatrixView<const float> x) {
 void HandleState::dispatch_own(MatrixView<float> rows) {
   take_own(Phase::kDispatch, rows.rows(), rows.cols());
   moving_->spread(RowPart::kOwn, rows);
+}
+
+GatheredRows HandleState::dispatch_own() {
+  take_own(Phase::kDispatch, plan_.num_rows(), hidden_);
+  return moving_->received();
+}
+
+GatheredRows HandleState::finish_dispatch() {
+  wait_for(Phase::kDispatch, hidden_);
+  keeps_received_ = true;
+  end();
+  return moving_->received();
 }
 
 void HandleState::finish_dispatch(MatrixView<float> rows) {
@@ -151,6 +168,7 @@ void HandleState::finish_combine(MatrixView<float> sum) {
   wait_for(Phase::kCombine, sum.cols());
   moving_->add_returns(!scale_.has_value(), sum);
   end();
+  end_received();
 }
 
 std::unique_ptr<HandleState> HandleState::of_choices() const {

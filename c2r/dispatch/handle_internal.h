@@ -14,24 +14,24 @@
 
 namespace c2r {
 
-/// Starts exchanges in the order in which the program asked for them, though the second leg of a
-/// way through relays has to wait for the first. Two ranks match what they exchange by its order,
-/// so the order must not depend on what happens to have arrived; everything later waits too.
+/// Starts exchanges in the order in which the program asked for them, though the second leg through
+/// relays has to wait for the first. Two ranks match their exchanges by order, so the order must
+/// not depend on which messages have arrived; all later exchanges wait, too.
 class StartQueue {
  public:
   void push(HandleState* handle) { waiting_.push_back(handle); }
   void remove(const HandleState* handle) { std::erase(waiting_, handle); }
   bool empty() const { return waiting_.empty(); }
-  /// Starts what can be started without waiting.
+  /// Starts all exchanges that can be started without waiting.
   void advance();
-  /// Starts the first, after waiting for what it needs.
+  /// Starts the first exchange, after waiting for the one that it depends on.
   void start_first();
 
  private:
   std::deque<HandleState*> waiting_;  // once for each leg to start
 };
 
-/// What the dispatchers of a model's layers have in common.
+/// The mover and the queue that the dispatchers of a model's layers share.
 struct SharedByLayers {
   explicit SharedByLayers(RowMover& used_mover) : mover(used_mover) {}
   explicit SharedByLayers(std::unique_ptr<RowMover> made_mover)
@@ -72,7 +72,9 @@ class HandleState {
 
   void start_dispatch(MatrixView<const float> x);
   void dispatch_own(MatrixView<float> rows);
+  GatheredRows dispatch_own();
   void finish_dispatch(MatrixView<float> rows);
+  GatheredRows finish_dispatch();
   void start_combine(MatrixView<const float> rows, const RowScale& scale);
   void combine_own(MatrixView<const float> rows);
   void finish_combine(MatrixView<float> sum);
@@ -82,8 +84,9 @@ class HandleState {
   std::unique_ptr<HandleState> of_choices() const;
   std::vector<float> row_weights() const;
 
-  /// Starts the next leg of what is under way, if the one before is done; else waits for it, or
-  /// returns false.
+  /// Starts the next leg of the dispatch or combine that is under way. If the leg before it is not
+  /// done, waits for it if `may_wait`.
+  /// @returns whether the leg was started
   bool start_next_leg(bool may_wait);
 
  private:
@@ -91,12 +94,14 @@ class HandleState {
 
   bool has_relays() const { return !dispatcher_.table.relays.empty(); }
   std::size_t num_legs() const { return has_relays() ? 2 : 1; }
+  RowWay way() const { return phase_ == Phase::kDispatch ? RowWay::kDispatch : RowWay::kCombine; }
   void begin(Phase phase, std::int64_t hidden);
   void check_started(Phase phase, std::int64_t hidden) const;
   void take_own(Phase phase, std::int64_t num_rows, std::int64_t hidden);
   void wait_for(Phase phase, std::int64_t hidden);
   void start_legs();
   void end();
+  void end_received();
   void start_exchange(bool is_between_nodes);
   void check_rows(std::int64_t has, std::int64_t needs, const char* what) const;
   Matrix<float> home_weights() const;
@@ -109,6 +114,7 @@ class HandleState {
   Phase phase_ = Phase::kIdle;
   std::int64_t hidden_ = 0;      // of what is under way
   bool has_own_ = false;         // whether what stays was taken from, or given to, it
+  bool keeps_received_ = false;  // rows of the last dispatch, which the caller may read
   RowScale scale_;               // of the combine that is under way
   std::size_t num_started_ = 0;  // legs
   std::array<std::unique_ptr<Exchange>, 2> legs_;  // last: they borrow the buffers of moving_

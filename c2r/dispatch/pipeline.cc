@@ -32,8 +32,7 @@ struct RunArguments {
   const PipelineWork& work;
   MatrixView<const float> x;
   MatrixView<float> sum;
-  Matrix<float>& rows;  // of the chunk that is computed
-  Matrix<float>& out;   // the same
+  Matrix<float>& out;  // of the chunk that is computed
 };
 
 // One run: step after step.
@@ -79,13 +78,12 @@ class Run {
   }
 
   void dispatch_own(std::int32_t chunk) {
-    with_.rows.reshape(handle(chunk).num_rows(), with_.x.cols());
-    with_.out.reshape(with_.rows.rows(), with_.x.cols());
-    handle(chunk).dispatch_own(with_.rows);
+    with_.out.reshape(handle(chunk).num_rows(), with_.x.cols());
+    rows_ = handle(chunk).dispatch_own();
   }
 
   void compute(std::span<const std::int64_t> offsets) {
-    polling([&] { with_.work.experts(offsets, with_.rows, with_.out); });
+    polling([&] { with_.work.experts(offsets, rows_, with_.out); });
   }
 
   // Of the chunks up to `last`: those that are back, or all.
@@ -107,6 +105,7 @@ class Run {
   const RunArguments with_;
   PipelineTimes& times_;
   Stopwatch& stopwatch_;
+  GatheredRows rows_;  // of the chunk that is computed
   std::int64_t next_token_ = 0, next_sum_ = 0;
   std::int32_t next_dispatch_ = 0;
   std::int32_t awaited_ = 0;       // the chunk after whose arrival the next may leave early
@@ -135,7 +134,7 @@ void Run::run(const PipelineStep& step) {
       awaited_ = kNone;
       return stopwatch_.add_to(times_.wait_dispatch);
     case StepKind::kFinishDispatch:
-      current.finish_dispatch(with_.rows);
+      rows_ = current.finish_dispatch();
       return stopwatch_.add_to(times_.finish_dispatch);
     case StepKind::kComputeOthers:
       compute(current.offsets());
@@ -197,7 +196,7 @@ PipelineTimes Pipeline::run(Dispatcher& dispatcher, MatrixView<const float> x,
   PipelineTimes times;
   Stopwatch stopwatch;
   Run run(dispatcher.make_handles(topk_idx, topk_weights, first_token, num_chunks_, label),
-          {.work = work, .x = x, .sum = sum, .rows = rows_, .out = out_}, times, stopwatch);
+          {.work = work, .x = x, .sum = sum, .out = out_}, times, stopwatch);
   stopwatch.add_to(times.handles);
   const Polling polling(pool_, run);
   for (const PipelineStep& step : pipeline_steps(num_chunks_)) run.run(step);

@@ -1,4 +1,5 @@
-// Dispatch, experts and combine of a layer in chunks: one travels while another is computed.
+// Runs dispatch, experts and combine of a layer in chunks: one chunk travels while another is
+// computed.
 #pragma once
 
 #include <chrono>
@@ -13,28 +14,30 @@
 
 namespace c2r {
 
-/// What a rank computes. Neither function knows of other ranks. Bytes move whenever a task of the
-/// pipeline's pool is done, so tasks should take about a millisecond.
+/// The functions that compute on a rank. Neither knows of other ranks. Bytes move whenever a task
+/// of the pipeline's pool is done, so tasks should take about a millisecond.
 struct PipelineWork {
-  /// Gives each row its result: rows of local slot s are [offsets[s], offsets[s + 1]) of `rows` and
-  /// `out`, both [num_rows, hidden]; other rows are none of its business. Called twice for each
-  /// chunk: for what comes from other ranks and for what does not, also if that is nothing.
-  std::function<void(std::span<const std::int64_t> offsets, MatrixView<const float> rows,
+  /// Writes the result of each row to `out`. Rows of local slot s are [offsets[s], offsets[s + 1])
+  /// of `rows` and `out`, both [num_rows, hidden]; other rows must not be touched. `rows` lie where
+  /// they were received, so an expert gathers them (GroupedGemm) or reads each with read_row().
+  /// Called twice for each chunk: for rows from other ranks and for own rows, also if there are
+  /// none.
+  std::function<void(std::span<const std::int64_t> offsets, const GatheredRows& rows,
                      MatrixView<float> out)>
       experts;
-  /// What needs no other rank, such as a shared expert; runs while the first chunk travels. Empty:
-  /// nothing.
+  /// Computes what needs no other rank, such as a shared expert, while the first chunk travels. May
+  /// be empty.
   std::function<void()> local_work;
 };
 
-/// Where the time of one run went, on this rank. Together they are all of it.
+/// The time of one run on this rank, by phase. The phases together are the whole run.
 struct PipelineTimes {
   using Duration = std::chrono::steady_clock::duration;
-  Duration handles{};          // who sends what to whom
+  Duration handles{};          // making the handles: who sends which row to whom
   Duration start_dispatch{};   // rows into send buffers
   Duration local_work{};       // PipelineWork::local_work
   Duration wait_dispatch{};    // for rows that have not arrived
-  Duration finish_dispatch{};  // rows to their experts
+  Duration finish_dispatch{};  // showing received rows to the experts
   Duration experts{};          // PipelineWork::experts
   Duration start_combine{};    // weighted sums into send buffers
   Duration wait_combine{};     // for results that have not arrived
@@ -53,18 +56,23 @@ inline constexpr PipelineTimes::Duration PipelineTimes::*kPipelinePhases[] = {
 /// of pipeline_steps.h; the next chunk leaves as soon as the rows of the one before have arrived.
 class Pipeline {
  public:
-  /// @param pool what PipelineWork runs on; must outlive this object
-  /// @param num_chunks the same on every rank; 1: nothing overlaps but local work and own rows
+  /// @param pool the pool on which PipelineWork computes; must outlive this object
+  /// @param num_chunks the same on every rank; with 1, only local work and own rows overlap with
+  ///        the exchange
   /// @throws Error(kInvalidArgument) if `num_chunks` is not positive
   Pipeline(ThreadPool& pool, std::int32_t num_chunks);
 
   std::int32_t num_chunks() const { return num_chunks_; }
-  /// Of later runs. @throws as the constructor
+  /// Sets the number of chunks of later runs.
+  /// @throws as the constructor
   void set_num_chunks(std::int32_t num_chunks);
 
   /// Adds each token's weighted sum of the layer's expert outputs to its row of `sum`. Collective.
   /// The result does not depend on the number of chunks.
-  /// @param x,sum [num_tokens, hidden]; the rest as Dispatcher::make_handle()
+  /// @param x,sum [num_tokens, hidden]; the other arguments are those of Dispatcher::make_handle()
+  /// @returns the time of each phase
+  /// @throws as Dispatcher::make_handle(); Error(kInvalidArgument) if `x`, `sum` and the choices
+  ///         differ in their numbers of tokens or values
   PipelineTimes run(Dispatcher& dispatcher, MatrixView<const float> x,
                     MatrixView<const ExpertId> topk_idx, MatrixView<const float> topk_weights,
                     std::int64_t first_token, const std::string& label, const PipelineWork& work,
@@ -73,7 +81,7 @@ class Pipeline {
  private:
   ThreadPool& pool_;
   std::int32_t num_chunks_ = 1;
-  Matrix<float> rows_, out_;  // [num_rows of a chunk, hidden]
+  Matrix<float> out_;  // [num_rows of a chunk, hidden]
 };
 
 }  // namespace c2r

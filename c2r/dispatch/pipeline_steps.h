@@ -1,4 +1,4 @@
-// The order in which a layer runs in chunks, as a list: chunk n + 1 travels while n is computed.
+// Lists the steps of a layer that runs in chunks: chunk n + 1 travels while chunk n is computed.
 #pragma once
 
 #include <cstdint>
@@ -27,16 +27,19 @@ struct PipelineStep {
   bool operator==(const PipelineStep&) const = default;
 };
 
-/// The steps of a layer in `num_chunks` chunks, for one thread that runs them in this order, or a
-/// stream that is given them in this order. Every rank has the same list, so ranks start what they
-/// exchange in the same order, which is how a Transport matches it: the dispatch of chunk n + 1
-/// after the combine of n - 1 and before that of n.
+/// Lists the steps of a layer in `num_chunks` chunks, for one thread that runs them in this order,
+/// or for a stream that is given them in this order. Every rank has the same list, so ranks start
+/// their exchanges in the same order, by which a Transport matches them: the dispatch of chunk n +
+/// 1 is started after the combine of chunk n - 1 and before that of chunk n.
 ///
 /// A thread that polls need not wait for its turn to start a dispatch: kStartDispatch of chunk
 /// n + 1 may run as soon as the combine of n - 1 has started and the rows of n have arrived. It is
 /// skipped later. All other steps keep their order.
 ///
-/// Of the last chunk, own rows are computed while its results travel; of others, while its rows do.
+/// The own rows of the last chunk are computed while its results travel; those of other chunks
+/// while their rows travel.
+///
+/// @returns the steps, in order
 std::vector<PipelineStep> pipeline_steps(std::int32_t num_chunks);
 
 }  // namespace c2r

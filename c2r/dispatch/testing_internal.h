@@ -77,12 +77,14 @@ inline void test_expert(ExpertId expert, std::span<const float> x, std::span<flo
 
 /// Applies each local expert to its rows.
 inline void compute_experts(const ExchangeProblem& problem, RankId rank,
-                            std::span<const std::int64_t> offsets, MatrixView<const float> in,
+                            std::span<const std::int64_t> offsets, const GatheredRows& in,
                             MatrixView<float> out) {
+  std::vector<float> x(std::size_t(in.cols()));
   for (std::size_t slot = 0; slot + 1 < offsets.size(); ++slot) {
     const ExpertId expert = problem.placement.slots(std::int64_t(index(rank)), std::int64_t(slot));
     for (std::int64_t row = offsets[slot]; row < offsets[slot + 1]; ++row) {
-      test_expert(expert, in.row(row), out.row(row));
+      in.read_row(row, x);
+      test_expert(expert, x, out.row(row));
     }
   }
 }

@@ -15,7 +15,7 @@ void CpuExperts::check(std::span<const std::int64_t> offsets) const {
   }
 }
 
-void CpuExperts::forward(std::span<const std::int64_t> offsets, MatrixView<const float> rows,
+void CpuExperts::forward(std::span<const std::int64_t> offsets, const GatheredRows& rows,
                          MatrixView<float> out) {
   check(offsets);
   std::vector<ExpertRows> groups;
@@ -27,17 +27,19 @@ void CpuExperts::forward(std::span<const std::int64_t> offsets, MatrixView<const
   mlps_.run(groups);
 }
 
-void CpuExperts::backward(std::span<const std::int64_t> offsets, MatrixView<const float> rows,
+void CpuExperts::backward(std::span<const std::int64_t> offsets, const GatheredRows& rows,
                           MatrixView<const float> dout, MatrixView<float> drows,
                           std::span<ExactExpert> dweights) {
   check(offsets);
   C2R_REQUIRE(dweights.size() == slots_.size(), kInvalidArgument,
               "there are {} slots, but gradients for {}", slots_.size(), dweights.size());
+  std::vector<float> x(static_cast<std::size_t>(rows.cols()));
   for (std::size_t slot = 0; slot < slots_.size(); ++slot) {
     if (offsets[slot] == offsets[slot + 1]) continue;
     const ExactExpert expert = exact_expert(*slots_[slot]);
     for (std::int64_t row = offsets[slot]; row < offsets[slot + 1]; ++row) {
-      const auto x = rows.row(row), dy = dout.row(row);
+      rows.read_row(row, x);
+      const auto dy = dout.row(row);
       const std::vector<double> exact_x(x.begin(), x.end()), exact_dy(dy.begin(), dy.end());
       std::vector<double> dx(x.size());
       exact_backward(expert, exact_x, exact_dy, dx, dweights[slot]);

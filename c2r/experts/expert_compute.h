@@ -17,7 +17,8 @@ namespace c2r {
 
 /// The experts in the slots of one rank. Rows of slot s are [offsets[s], offsets[s + 1]); offsets
 /// has one entry more than there are slots, and rows outside [offsets[0], offsets.back()) are left
-/// alone. All rows are [num_rows, hidden], in the memory of the device that computes.
+/// alone. All rows are [num_rows, hidden], in the memory of the device that computes; those that
+/// are only read may lie where they were received.
 class ExpertCompute {
  public:
   ExpertCompute() = default;
@@ -26,7 +27,7 @@ class ExpertCompute {
   virtual ~ExpertCompute() = default;
 
   /// Gives each row its output.
-  virtual void forward(std::span<const std::int64_t> offsets, MatrixView<const float> rows,
+  virtual void forward(std::span<const std::int64_t> offsets, const GatheredRows& rows,
                        MatrixView<float> out) = 0;
   /// Gives each row its gradient, and adds to those of the weights. Computes again what it needs of
   /// the forward pass.
@@ -34,7 +35,7 @@ class ExpertCompute {
   /// @param drows is overwritten, but for rows outside the offsets
   /// @param dweights [num_slots], of the shape of each slot's expert; slots without rows stay as
   ///        they are
-  virtual void backward(std::span<const std::int64_t> offsets, MatrixView<const float> rows,
+  virtual void backward(std::span<const std::int64_t> offsets, const GatheredRows& rows,
                         MatrixView<const float> dout, MatrixView<float> drows,
                         std::span<ExactExpert> dweights) = 0;
 };
@@ -49,10 +50,10 @@ class CpuExperts final : public ExpertCompute {
 
   /// @throws Error(kInvalidArgument) if there are not as many offsets as slots and one, or as
   ///         ExpertMlps::run()
-  void forward(std::span<const std::int64_t> offsets, MatrixView<const float> rows,
+  void forward(std::span<const std::int64_t> offsets, const GatheredRows& rows,
                MatrixView<float> out) override;
   /// @throws Error(kInvalidArgument) as forward(), and if there is not one gradient for each slot
-  void backward(std::span<const std::int64_t> offsets, MatrixView<const float> rows,
+  void backward(std::span<const std::int64_t> offsets, const GatheredRows& rows,
                 MatrixView<const float> dout, MatrixView<float> drows,
                 std::span<ExactExpert> dweights) override;
 

@@ -20,17 +20,12 @@ void check_expert_rows(const ExpertRows& group) {
   C2R_REQUIRE(up.rows() == gate.rows() && up.cols() == gate.cols(), kInvalidArgument,
               "an expert's gate is [{}, {}], but its up projection [{}, {}]", gate.rows(),
               gate.cols(), up.rows(), up.cols());
-  const std::int64_t num_rows =
-      group.row_index.empty() ? group.x.rows() : std::ssize(group.row_index);
-  C2R_REQUIRE(num_rows == group.out.rows() && group.x.cols() == gate.cols() &&
+  C2R_REQUIRE(group.x.num_rows() == group.out.rows() && group.x.cols() == gate.cols() &&
                   group.out.cols() == down.rows(),
               kInvalidArgument,
               "an expert of hidden size {} cannot compute rows [{}, {}] into rows [{}, {}]",
-              gate.cols(), num_rows, group.x.cols(), group.out.rows(), group.out.cols());
-  for (const std::int32_t row : group.row_index) {
-    C2R_REQUIRE(0 <= row && row < group.x.rows(), kInvalidArgument,
-                "a row index names row {}, but x has {} rows", row, group.x.rows());
-  }
+              gate.cols(), group.x.num_rows(), group.x.cols(), group.out.rows(), group.out.cols());
+  group.x.check();
 }
 
 }  // namespace
@@ -48,13 +43,12 @@ void ExpertMlps::run(std::span<const ExpertRows> groups) {
 
   std::vector<GemmGroup> inner, outer;
   std::int64_t offset = 0;
-  for (const auto& [expert, x, out, row_index] : groups) {
+  for (const auto& [expert, x, out] : groups) {
     const MatrixView gate(gate_.data() + offset, out.rows(), expert->intermediate());
     const MatrixView up(up_.data() + offset, out.rows(), expert->intermediate());
-    inner.push_back({.x = x, .row_index = row_index, .weight = expert->gate, .out = gate});
-    inner.push_back({.x = x, .row_index = row_index, .weight = expert->up, .out = up});
-    outer.push_back(
-        {.x = {gate.data(), gate.rows(), gate.cols()}, .weight = expert->down, .out = out});
+    inner.push_back({.x = x, .weight = expert->gate, .out = gate});
+    inner.push_back({.x = x, .weight = expert->up, .out = up});
+    outer.push_back({.x = gate, .weight = expert->down, .out = out});
     offset += out.rows() * expert->intermediate();
   }
   gemm_->run(inner);
@@ -79,10 +73,11 @@ void run_experts_reference(std::span<const ExpertRows> groups) {
   };
   for (const ExpertRows& group : groups) {
     check_expert_rows(group);
-    const auto& [expert, x, out, row_index] = group;
+    const auto& [expert, x, out] = group;
     std::vector<float> inner(static_cast<std::size_t>(expert->intermediate()));
+    std::vector<float> input(static_cast<std::size_t>(x.cols()));
     for (std::int64_t row = 0; row < out.rows(); ++row) {
-      const auto input = x.row(row_index.empty() ? row : row_index[static_cast<std::size_t>(row)]);
+      x.read_row(row, input);
       for (std::size_t i = 0; i < inner.size(); ++i) {
         const double gate = dot(expert->gate, static_cast<std::int64_t>(i), input);
         const double up = dot(expert->up, static_cast<std::int64_t>(i), input);

@@ -23,11 +23,8 @@ struct ExpertWeights {
 /// The rows that one expert computes. There is no capacity limit, so no row is dropped.
 struct ExpertRows {
   const ExpertWeights* expert = nullptr;
-  MatrixView<const float> x;  // [num_rows, hidden]; num_rows may be 0
-  MatrixView<float> out;      // [num_rows, hidden]
-  // [num_rows], or empty: row r is that of x.row(row_index[r]), so that x need not be copied for
-  // each expert. Then x has any number of rows.
-  std::span<const std::int32_t> row_index = {};
+  GatheredRows x;         // [num_rows, hidden], aligned to its elements; num_rows may be 0
+  MatrixView<float> out;  // [num_rows, hidden]
 };
 
 /// Computes rows of experts. Memory, kept between calls: 2 x intermediate floats for each row.

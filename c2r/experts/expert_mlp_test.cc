@@ -181,9 +181,9 @@ TEST(ExpertMlps, GroupsThatDoNotFitTheirExpertAreRefused) {
   EXPECT_EQ(message({&made.experts[1], x, long_out}),
             "an expert of hidden size 8 cannot compute rows [2, 8] into rows [3, 8]");
   const std::vector<std::int32_t> three = {0, 1, 1}, beyond = {1, 2};
-  EXPECT_EQ(message({&made.experts[1], x, out, three}),
+  EXPECT_EQ(message({&made.experts[1], {f32_rows(x), three}, out}),
             "an expert of hidden size 8 cannot compute rows [3, 8] into rows [2, 8]");
-  EXPECT_EQ(message({&made.experts[1], x, out, beyond}),
+  EXPECT_EQ(message({&made.experts[1], {f32_rows(x), beyond}, out}),
             "a row index names row 2, but x has 2 rows");
 }
 

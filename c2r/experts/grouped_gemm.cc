@@ -36,25 +36,21 @@ constexpr std::int64_t num_blocks(std::int64_t n, std::int64_t size) {
 void check(const GemmGroup& group) {
   const RowsView& w = group.weight;
   C2R_REQUIRE(group.x.cols() == w.cols() && group.out.cols() == w.rows() &&
-                  (!group.row_index.empty() || group.x.rows() == group.num_rows()) &&
+                  group.x.num_rows() == group.num_rows() &&
                   (group.bias.empty() || std::ssize(group.bias) == w.rows()),
               kInvalidArgument,
               "cannot multiply x [{}, {}] with weights [{}, {}] and {} biases into [{}, {}]",
-              group.x.rows(), group.x.cols(), w.rows(), w.cols(), group.bias.size(),
+              group.x.num_rows(), group.x.cols(), w.rows(), w.cols(), group.bias.size(),
               group.out.rows(), group.out.cols());
-  C2R_REQUIRE(group.row_index.empty() || std::ssize(group.row_index) == group.num_rows(),
-              kInvalidArgument, "a row index has {} entries, but the product {} rows",
-              group.row_index.size(), group.num_rows());
-  for (const std::int32_t row : group.row_index) {
-    C2R_REQUIRE(0 <= row && row < group.x.rows(), kInvalidArgument,
-                "a row index names row {}, but x has {} rows", row, group.x.rows());
-  }
+  group.x.check();
 }
 
-bool has_rows_of(const GemmGroup& group, const GemmGroup& other) {
-  return group.x.data() == other.x.data() && group.x.rows() == other.x.rows() &&
-         group.x.cols() == other.x.cols() && group.row_index.data() == other.row_index.data() &&
-         group.row_index.size() == other.row_index.size();
+// The values of a row: where they lie, if they are f32, or in `widened` [cols].
+const float* values_of_row(const GatheredRows& rows, std::int64_t r, std::span<float> widened) {
+  const auto [elements, type] = rows.row(r);
+  if (type == ElementType::kF32) return reinterpret_cast<const float*>(elements);
+  to_f32(elements, type, widened);
+  return widened.data();
 }
 
 }  // namespace
@@ -96,7 +92,7 @@ GroupedGemm::GroupedGemm(Arithmetic arithmetic, ThreadPool& pool, std::string_vi
 
 std::vector<GroupedGemm::Planned> GroupedGemm::plan(std::span<const GemmGroup> groups) {
   std::vector<Planned> planned;
-  std::int64_t num_bytes = 0, num_tasks = 0;
+  std::int64_t num_bytes = 0, num_tasks = 0, max_inputs = 0;
   for (const GemmGroup& group : groups) {
     check(group);
     if (group.num_rows() == 0 || group.weight.rows() == 0) continue;
@@ -104,7 +100,7 @@ std::vector<GroupedGemm::Planned> GroupedGemm::plan(std::span<const GemmGroup> g
                  .backend = &choose_gemm_backend(group.weight.type(), arithmetic_, backend_)};
     next.packed_row_bytes = next.backend->packed_row_bytes(group.x.cols());
     if (!planned.empty() && planned.back().backend == next.backend &&
-        has_rows_of(group, planned.back().group)) {
+        group.x.is_same_as(planned.back().group.x)) {
       next.is_packed_before = true;
       next.packed_offset = planned.back().packed_offset;
     } else {
@@ -119,11 +115,13 @@ std::vector<GroupedGemm::Planned> GroupedGemm::plan(std::span<const GemmGroup> g
         round_up(std::clamp<std::int64_t>(kBlockBytes / weight_row_bytes, 1, 1 << 16), 6);
     next.first_task = num_tasks;
     num_tasks += next.num_tasks();
+    max_inputs = std::max(max_inputs, group.x.cols());
     planned.push_back(next);
   }
   if (std::ssize(packed_) < num_bytes + kAlignBytes) {
     packed_.resize(static_cast<std::size_t>(num_bytes + kAlignBytes));
   }
+  widened_.resize(static_cast<std::size_t>(pool_->num_threads() * kPanelRows * max_inputs));
   return planned;
 }
 
@@ -141,17 +139,21 @@ void GroupedGemm::pack(std::span<const Planned> planned) {
   }
   constexpr std::int64_t kPanelsPerTask = 8;
   std::byte* const packed = packed_begin();
-  const auto pack_some = [&](std::int64_t task, int) {
+  const auto pack_some = [&](std::int64_t task, int thread) {
+    const auto per_thread = std::int64_t(widened_.size()) / pool_->num_threads();
     const std::int64_t end =
         std::min<std::int64_t>((task + 1) * kPanelsPerTask, std::ssize(panels));
     for (std::int64_t i = task * kPanelsPerTask; i < end; ++i) {
       const auto [p, row] = panels[static_cast<std::size_t>(i)];
       const std::int64_t count = std::min(kPanelRows, p->group.num_rows() - row);
       std::array<const float*, kPanelRows> rows;
+      const std::int64_t num_inputs = p->group.x.cols();
       for (std::int64_t r = 0; r < count; ++r) {
-        rows[static_cast<std::size_t>(r)] = p->group.row(row + r);
+        float* const widened = widened_.data() + thread * per_thread + r * num_inputs;
+        rows[static_cast<std::size_t>(r)] =
+            values_of_row(p->group.x, row + r, {widened, static_cast<std::size_t>(num_inputs)});
       }
-      p->backend->pack(std::span(rows).first(static_cast<std::size_t>(count)), p->group.x.cols(),
+      p->backend->pack(std::span(rows).first(static_cast<std::size_t>(count)), num_inputs,
                        packed + p->packed_offset + row * p->packed_row_bytes);
     }
   };

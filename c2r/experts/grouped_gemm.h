@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "c2r/core/element.h"
+#include "c2r/core/gathered_rows.h"
 #include "c2r/core/matrix.h"
 #include "c2r/core/parallel.h"
 
@@ -31,18 +32,12 @@ enum class Arithmetic { kF32, kBf16 };
 
 /// out = x weight^T + bias.
 struct GemmGroup {
-  MatrixView<const float> x;  // [num_rows, num_inputs]; num_rows may be 0
-  // [num_rows], or empty: row r of the product is that of x.row(row_index[r]) instead of x.row(r).
-  // Then x has any number of rows, and may be much smaller than the product.
-  std::span<const std::int32_t> row_index;
-  RowsView weight;              // [num_outputs, num_inputs], aligned to its elements
+  GatheredRows x;   // [num_rows, num_inputs], aligned to its elements; num_rows may be 0
+  RowsView weight;  // [num_outputs, num_inputs], aligned to its elements
   std::span<const float> bias;  // [num_outputs], or empty
   MatrixView<float> out;        // [num_rows, num_outputs]; overlaps nothing else of the call
 
   std::int64_t num_rows() const { return out.rows(); }
-  const float* row(std::int64_t r) const {
-    return x.row(row_index.empty() ? r : row_index[static_cast<std::size_t>(r)]).data();
-  }
 };
 
 /// A block of one product. The rows of `x` are packed in the layout of the backend.
@@ -90,10 +85,10 @@ class GroupedGemm {
 
   /// Computes all groups. A task is a block of weights of some 256 KiB of any group, so that both
   /// many small groups and a single large group use all threads. Consecutive groups with the same
-  /// rows share the packed rows. Rows are gathered while they are packed, so a `row_index` costs
-  /// nothing.
+  /// rows share the packed rows. Rows are gathered, and widened to f32, while they are packed, so
+  /// neither an index nor another element type costs a copy of the rows.
   ///
-  /// @throws Error(kInvalidArgument) if shapes do not agree, or a row_index is not in [0, x.rows())
+  /// @throws Error(kInvalidArgument) if shapes do not agree, or as GatheredRows::check()
   ///
   /// Cost: 2 x num_rows x num_inputs x num_outputs FLOPs for each group; reads the weights of a
   /// group once for every 256 KiB of packed rows. Memory: the packed rows, kept for the next call.
@@ -109,6 +104,7 @@ class GroupedGemm {
   ThreadPool* pool_;
   std::string backend_;
   std::vector<std::byte> packed_;
+  std::vector<float> widened_;  // [num_threads, kPanelRows * num_inputs]
 };
 
 }  // namespace c2r

@@ -45,17 +45,17 @@ TEST(GroupedGemm, MultipliesAWorkedExample) {
 // n products of magnitude up to |x||w| are added in f32, each step rounding by half of 2^-23 of a
 // partial sum that never exceeds their sum, and VDPBF16PS rounds twice a step and the bias once.
 void expect_close(const GemmGroup& group, bool is_rounded) {
-  std::vector<float> weights(static_cast<std::size_t>(group.weight.cols()));
+  std::vector<float> weights(static_cast<std::size_t>(group.weight.cols())), inputs = weights;
   for (std::int64_t output = 0; output < group.weight.rows(); ++output) {
     group.weight.read_row(output, weights);
     const double bias =
         group.bias.empty() ? 0.0 : double{group.bias[static_cast<std::size_t>(output)]};
-    for (std::int64_t row = 0; row < group.x.rows(); ++row) {
+    for (std::int64_t row = 0; row < group.num_rows(); ++row) {
+      group.x.read_row(row, inputs);
       double expected = bias, magnitudes = std::abs(bias);
       for (std::size_t i = 0; i < weights.size(); ++i) {
-        const float input = group.x.row(row)[i];
         const double product =
-            double{is_rounded ? to_float(to_bf16(input)) : input} * double{weights[i]};
+            double{is_rounded ? to_float(to_bf16(inputs[i])) : inputs[i]} * double{weights[i]};
         expected += product;
         magnitudes += std::abs(product);
       }
@@ -209,8 +209,7 @@ TEST(GroupedGemm, ARowIndexGathersTheRowsThatAreMultiplied) {
         }
         for (int shared = 0; shared < 2; ++shared) {  // two groups that share their rows
           const RowsView& w = weights.emplace_back(13, 70, type, rng).view;
-          groups.push_back({.x = x,
-                            .row_index = row_index,
+          groups.push_back({.x = {f32_rows(x), row_index},
                             .weight = w,
                             .out = gathered.emplace_back(rows, 13, NAN)});
           expected.push_back({.x = copy, .weight = w, .out = copied.emplace_back(rows, 13, NAN)});
@@ -225,6 +224,34 @@ TEST(GroupedGemm, ARowIndexGathersTheRowsThatAreMultiplied) {
   }
 }
 
+// Rows that arrived from other ranks, in their type on the wire, beside rows of f32: the product of
+// each is that of its values in f32.
+TEST(GroupedGemm, WidensRowsOfOtherTypesWhileItPacksThem) {
+  std::mt19937 rng(6);
+  const Matrix<float> own = random_matrix(3, 70, rng);
+  const std::vector<std::int32_t> row_index{5, 0, 7, 6, 2, 1, 5};  // 0 to 4 are stored as `type`
+  for (const ElementType type : kTypes) {
+    const RandomWeights stored(5, 70, type, rng), weights(13, 70, ElementType::kBf16, rng);
+    const GatheredRows rows(stored.view, row_index, f32_rows(own));
+    Matrix<float> widened(7, 70);
+    for (std::int64_t r = 0; r < 7; ++r) rows.read_row(r, widened.row(r));
+    for (const GemmBackend& backend : gemm_backends()) {
+      if (!backend.why_not(ElementType::kBf16, Arithmetic::kBf16).empty()) continue;
+      Matrix<float> out(7, 13, NAN), expected = out, dense(5, 13, NAN), dense_expected = dense;
+      Matrix<float> all(5, 70);
+      for (std::int64_t r = 0; r < 5; ++r) stored.view.read_row(r, all.row(r));
+      const GemmGroup groups[] = {{.x = rows, .weight = weights.view, .out = out},
+                                  {.x = widened, .weight = weights.view, .out = expected},
+                                  {.x = stored.view, .weight = weights.view, .out = dense},
+                                  {.x = all, .weight = weights.view, .out = dense_expected}};
+      ThreadPool pool(2);
+      GroupedGemm(Arithmetic::kBf16, pool, backend.name).run(groups);
+      EXPECT_EQ(out, expected) << backend.name << " " << name_of(type);
+      EXPECT_EQ(dense, dense_expected) << backend.name << " " << name_of(type);
+    }
+  }
+}
+
 TEST(GroupedGemm, RefusesARowIndexThatIsNotOfItsRows) {
   std::mt19937 rng(1);
   const RandomWeights w(4, 5, ElementType::kF32, rng);
@@ -232,12 +259,13 @@ TEST(GroupedGemm, RefusesARowIndexThatIsNotOfItsRows) {
   Matrix<float> out(2, 4);
   ThreadPool pool(1);
   const auto error = [&](const std::vector<std::int32_t>& row_index) {
-    const GemmGroup group{.x = x, .row_index = row_index, .weight = w.view, .out = out};
+    const GemmGroup group{.x = {f32_rows(x), row_index}, .weight = w.view, .out = out};
     return error_of([&] { GroupedGemm(Arithmetic::kF32, pool).run(std::span(&group, 1)); });
   };
   EXPECT_EQ(error({2, 3}), "a row index names row 3, but x has 3 rows");
   EXPECT_EQ(error({0, -1}), "a row index names row -1, but x has 3 rows");
-  EXPECT_EQ(error({0, 1, 2}), "a row index has 3 entries, but the product 2 rows");
+  EXPECT_EQ(error({0, 1, 2}),
+            "cannot multiply x [3, 5] with weights [4, 5] and 0 biases into [2, 4]");
 }
 
 TEST(GroupedGemm, ShapesThatDoNotAgreeAreRefused) {

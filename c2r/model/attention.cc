@@ -199,7 +199,7 @@ void Attention::attend(const HeadTask& task, std::int64_t layer, Scratch& scratc
     std::ranges::transform(from, queries.row(t * heads_per_kv).data(),
                            [scale](float v) { return v * scale; });
   }
-  const GemmGroup score{.x = {queries.data(), num_rows, head_dim},
+  const GemmGroup score{.x = queries,
                         .weight = segment.cache->keys(layer, task.kv_head).rows(0, num_positions),
                         .out = scores};
   scratch.gemm.run({&score, 1});
@@ -210,7 +210,7 @@ void Attention::attend(const HeadTask& task, std::int64_t layer, Scratch& scratc
   }
   const MutableRowsView values = segment.cache->values(layer, task.kv_head);
   const GemmGroup output{
-      .x = {scores.data(), num_rows, num_positions},
+      .x = scores,
       .weight = {values.data(), values.type(), head_dim, num_positions, values.stride()},
       .out = outputs};
   scratch.gemm.run({&output, 1});

@@ -5,22 +5,17 @@
 #include <fmt/core.h>
 
 #include "c2r/core/error.h"
+#include "c2r/experts/expert_compute.h"
 
 namespace c2r {
 namespace {
 
-// The rows of each slot that has any.
-std::vector<ExpertRows> groups_of(std::span<const ExpertWeights> experts,
-                                  std::span<const ExpertId> slots,
-                                  std::span<const std::int64_t> offsets,
-                                  MatrixView<const float> rows, MatrixView<float> out) {
-  std::vector<ExpertRows> groups;
-  for (std::size_t slot = 0; slot < slots.size(); ++slot) {
-    const auto begin = offsets[slot], end = offsets[slot + 1];
-    if (begin == end) continue;
-    groups.push_back({&experts[index(slots[slot])], rows.rows(begin, end), out.rows(begin, end)});
-  }
-  return groups;
+// The expert of each slot, null where a slot is empty.
+std::vector<const ExpertWeights*> experts_of(std::span<const ExpertId> slots,
+                                             std::span<const ExpertWeights> experts) {
+  std::vector<const ExpertWeights*> of_slots;
+  for (const ExpertId e : slots) of_slots.push_back(e == kNoExpert ? nullptr : &experts[index(e)]);
+  return of_slots;
 }
 
 }  // namespace
@@ -49,12 +44,11 @@ ExpertParallelExperts::ExpertParallelExperts(const ModelConfig& config, Arithmet
 
 void ExpertParallelExperts::run(const RoutedBatch& batch) {
   Layer& layer = layers_[static_cast<std::size_t>(batch.moe_layer)];
-  const PipelineWork work{
-      .experts =
-          [&](auto offsets, auto rows, auto out) {
-            mlps_.run(groups_of(batch.experts, layer.slots, offsets, rows, out));
-          },
-      .local_work = [&] { mlps_.run(batch.shared_experts); }};
+  const auto slots = experts_of(layer.slots, batch.experts);
+  CpuExperts experts(mlps_, slots);
+  const PipelineWork work{.experts = [&](auto offsets, const auto& rows,
+                                         auto out) { experts.forward(offsets, rows, out); },
+                          .local_work = [&] { mlps_.run(batch.shared_experts); }};
   times_ +=
       pipeline_.run(*layer.dispatcher, batch.x, batch.routing.topk_idx, batch.routing.topk_weights,
                     layer.num_tokens, layer.label, work, batch.sum);

@@ -136,7 +136,7 @@ TEST_P(ExpertParallelLayers, GiveTheBitsOfTheReferenceInEveryMode) {
               [&](ExpertId e, std::span<const float> x, std::span<float> y) {
                 const auto width = std::ssize(x);
                 const ExpertRows rows{
-                    &moe.experts[index(e)], {x.data(), 1, width}, {y.data(), 1, width}};
+                    &moe.experts[index(e)], MatrixView(x.data(), 1, width), {y.data(), 1, width}};
                 mlps.run({&rows, 1});
               });
           EXPECT_EQ(run_on_ranks(model, problem), expected) << family;

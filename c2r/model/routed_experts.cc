@@ -57,10 +57,9 @@ void LocalExperts::run(const RoutedBatch& batch) {
     if (begin == end) continue;
     groups.push_back(
         {.expert = &experts[e],
-         .x = x,
-         .out = MatrixView<float>(out_).rows(begin, end),
-         .row_index =
-             std::span(grouping.token_of).subspan(std::size_t(begin), std::size_t(end - begin))});
+         .x = {f32_rows(x),
+               std::span(grouping.token_of).subspan(std::size_t(begin), std::size_t(end - begin))},
+         .out = MatrixView<float>(out_).rows(begin, end)});
   }
   mlps_.run(groups);
   gemm_->pool().run(x.rows(), [&](std::int64_t t, int) {

@@ -1,4 +1,4 @@
-// Buffers that are reused between batches.
+// A pool of buffers that are reused between batches.
 #pragma once
 
 #include <algorithm>
@@ -15,10 +15,10 @@ struct Buffer {
   std::int64_t num_bytes = 0;
 };
 
-/// Buffers that wait for their next use. Holds no more of them than were in use at once.
+/// Keeps buffers for their next use. It holds no more buffers than were in use at once.
 class BufferPool {
  public:
-  /// At least `num_bytes` bytes of unspecified content.
+  /// @returns a buffer of at least `num_bytes` bytes of unspecified content
   Buffer take(std::int64_t num_bytes) {
     if (num_bytes == 0) return {};
     const auto fits = std::ranges::find_if(

@@ -25,9 +25,9 @@ struct CopyList {
   bool add(std::int32_t sent_item, std::uint16_t to_slot, float with_weight);
 };
 
-/// What all ranks must agree on before they believe each other's lists.
+/// The properties in which all ranks must agree before they use each other's lists.
 struct ListRules {
-  std::uint64_t fingerprint = 0;  // of everything that was configured
+  std::uint64_t fingerprint = 0;  // of the placement and the options
   std::int32_t num_slots = 0;     // of a receiver
 };
 
@@ -37,18 +37,18 @@ struct ListPair {
   std::span<CopyList> in;
 };
 
-/// Sends the lists of all batches to each rank of `peers`, this one among them or not, and receives
-/// theirs. Every peer calls it with its own peers and as many batches.
-/// @throws Error(kTransport), naming the rank that sent what is no valid list for `rules`
+/// Sends the lists of all batches to each rank of `peers`, which may include this rank, and
+/// receives theirs. Every peer calls it with its own peers and the same number of batches.
+/// @throws Error(kTransport), naming the rank whose list is not valid for `rules`
 ///
-/// Cost: two exchanges. To each peer 8 bytes, and 16 for each batch; then, if it gets copies, 1
-/// byte for each copy and 6 for each of its choices.
+/// Cost: two exchanges. The first sends each peer 8 bytes, and 16 for each batch; the second, to
+/// peers that get copies, 1 byte for each copy and 6 for each of its choices.
 void exchange_lists(Transport& transport, std::span<const RankId> peers, const ListRules& rules,
                     std::span<const ListPair> batches, const std::string& label);
 
 /// The same for copies of a single choice each, ordered by slot and without weights.
 ///
-/// Cost: one exchange. To each peer 8 bytes, and for each batch 8 for each of its slots.
+/// Cost: one exchange, which sends each peer 8 bytes, and for each batch 8 for each of its slots.
 void exchange_slot_counts(Transport& transport, std::span<const RankId> peers,
                           const ListRules& rules, std::span<const ListPair> batches,
                           const std::string& label);

@@ -20,9 +20,12 @@ using testing::FakeMoverOptions;
 // A layer on a device: the pipeline's steps are given to its queue, without polling.
 class DeviceLayer {
  public:
-  DeviceLayer(Transport& transport, const ExchangeProblem& problem, const FakeMoverOptions& options)
+  // @param gathers whether experts read rows where they were received
+  DeviceLayer(Transport& transport, const ExchangeProblem& problem, const FakeMoverOptions& options,
+              bool gathers = false)
       : transport_(transport),
         problem_(problem),
+        gathers_(gathers),
         batch_(problem.batches[index(transport.rank())]),
         mover_(transport, device_, options),
         dispatcher_(transport, mover_, problem.placement, problem.options),
@@ -43,7 +46,8 @@ class DeviceLayer {
     std::int64_t first = 0;
     for (const Handle& handle : handles_) {
       first_token_.push_back(std::exchange(first, first + handle.num_tokens()));
-      rows_.push_back(device_.allocate(handle.num_rows(), problem_.hidden));
+      rows_.push_back(device_.allocate(gathers_ ? 0 : handle.num_rows(), problem_.hidden));
+      received_.emplace_back();
       out_.push_back(device_.allocate(handle.num_rows(), problem_.hidden));
     }
     for (const PipelineStep& step : pipeline_steps(num_chunks)) run_step(step);
@@ -61,9 +65,9 @@ class DeviceLayer {
   }
   void compute(std::int32_t chunk, std::span<const std::int64_t> offsets) {
     const auto rows = rows_[std::size_t(chunk)], out = out_[std::size_t(chunk)];
-    device_.enqueue([this, offsets, rows, out] {
-      testing::compute_experts(problem_, transport_.rank(), offsets, read(device_.values(rows)),
-                               device_.values(out));
+    device_.enqueue([this, offsets, rows, out, received = received_[std::size_t(chunk)]] {
+      const GatheredRows in = gathers_ ? received : GatheredRows(device_.values(rows));
+      testing::compute_experts(problem_, transport_.rank(), offsets, in, device_.values(out));
     });
   }
   void run_step(const PipelineStep& step) {
@@ -75,13 +79,17 @@ class DeviceLayer {
       case StepKind::kLocalWork:
         return;
       case StepKind::kDispatchOwn:
-        return handle.dispatch_own(rows);
+        if (!gathers_) return handle.dispatch_own(rows);
+        received_[std::size_t(step.chunk)] = handle.dispatch_own();
+        return;
       case StepKind::kComputeOwn:
         return compute(step.chunk, handle.own_offsets());
       case StepKind::kWaitDispatch:
         return handle.wait();
       case StepKind::kFinishDispatch:
-        return handle.finish_dispatch(rows);
+        if (!gathers_) return handle.finish_dispatch(rows);
+        received_[std::size_t(step.chunk)] = handle.finish_dispatch();
+        return;
       case StepKind::kComputeOthers:
         return compute(step.chunk, handle.offsets());
       case StepKind::kStartCombine:
@@ -99,6 +107,7 @@ class DeviceLayer {
 
   Transport& transport_;
   const ExchangeProblem& problem_;
+  const bool gathers_;
   const TokenBatch& batch_;
   FakeDevice device_;
   FakeMover mover_;
@@ -107,6 +116,7 @@ class DeviceLayer {
   std::vector<Handle> handles_;
   std::vector<std::int64_t> first_token_;
   std::vector<MatrixView<float>> rows_, out_;  // of each chunk
+  std::vector<GatheredRows> received_;         // the same
 };
 
 class FakeDeviceOn : public ::testing::TestWithParam<Cluster> {};
@@ -119,7 +129,7 @@ TEST_P(FakeDeviceOn, GivesTheReferenceBitForBit) {
           testing::random_problem(options, std::uint64_t(200 + num_chunks));
       const auto expected = testing::expected_sums(problem);
       run_in_process(problem.options.cluster.ep_size(), [&](Transport& transport) {
-        DeviceLayer layer(transport, problem, {});
+        DeviceLayer layer(transport, problem, {}, /*gathers=*/num_chunks != 2);
         EXPECT_EQ(layer.run(num_chunks), expected[index(transport.rank())]);
         EXPECT_TRUE(layer.host_copies_are_poison());
       });

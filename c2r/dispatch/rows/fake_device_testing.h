@@ -243,8 +243,13 @@ class FakeMovingRows final : public MovingRows {
 
   void begin(RowWay way, std::int64_t hidden) override {
     rows_ = std::make_shared<DeviceRows>(plan_, type_, way, hidden);
+    if (way == RowWay::kDispatch) dispatched_ = rows_;
   }
-  void end() override { rows_.reset(); }
+  // Tasks that read the rows may still be in the queue.
+  void end(RowWay way) override {
+    auto& rows = way == RowWay::kDispatch ? dispatched_ : rows_;
+    device_.enqueue([ended = std::exchange(rows, nullptr)] {});
+  }
 
   void gather(MatrixView<const float> x) override {
     device_.enqueue([&device = device_, rows = rows_, x] {
@@ -274,6 +279,15 @@ class FakeMovingRows final : public MovingRows {
       }
     });
   }
+  GatheredRows received() override {
+    row_source_.resize(std::size_t(plan_->num_rows()));
+    for (std::int64_t copy = 0; copy < plan_->num_received(); ++copy) {
+      for (const std::int32_t row : dispatched_->rows_of(copy)) {
+        row_source_[std::size_t(row)] = std::int32_t(copy);
+      }
+    }
+    return {f32_rows(dispatched_->received), row_source_};
+  }
   void reduce(RowPart part, MatrixView<const float> from, const RowScale& scale) override {
     device_.enqueue([&device = device_, rows = rows_, part, from, scale] {
       std::span<const float> weights;
@@ -302,7 +316,8 @@ class FakeMovingRows final : public MovingRows {
       }
     });
   }
-  std::unique_ptr<Exchange> exchange(std::span<const RankId> peers, std::string label) override {
+  std::unique_ptr<Exchange> exchange(RowWay, std::span<const RankId> peers,
+                                     std::string label) override {
     if (options_.waits_before_sending) device_.synchronize();
     return std::make_unique<StagedExchange>(device_, transport_, rows_, peers, label);
   }
@@ -313,7 +328,9 @@ class FakeMovingRows final : public MovingRows {
   const FakeMoverOptions options_;
   const std::shared_ptr<const RowPlan> plan_;
   const ElementType type_;
-  std::shared_ptr<DeviceRows> rows_;
+  std::shared_ptr<DeviceRows> rows_;        // of the way that was begun last
+  std::shared_ptr<DeviceRows> dispatched_;  // of the last dispatch, until it ends
+  std::vector<std::int32_t> row_source_;    // [num_rows], of received()
 };
 
 class FakeMover final : public RowMover {

@@ -46,17 +46,31 @@ class HostMovingRows final : public MovingRows {
                  ElementType type)
       : transport_(transport), pool_(pool), buffers_(buffers), plan_(plan), type_(type) {}
 
+  ~HostMovingRows() override {
+    for (const RowWay way : {RowWay::kDispatch, RowWay::kCombine}) end(way);
+  }
+
   void begin(RowWay way, std::int64_t hidden) override;
-  void end() override;
+  void end(RowWay way) override;
   void gather(MatrixView<const float> x) override;
   void forward_relayed() override;
   void spread(RowPart part, MatrixView<float> rows) override;
+  GatheredRows received() override;
   void reduce(RowPart part, MatrixView<const float> rows, const RowScale& scale) override;
   void sum_relayed() override;
   void add_returns(bool applies_weights, MatrixView<float> sum) override;
-  std::unique_ptr<Exchange> exchange(std::span<const RankId> peers, std::string label) override;
+  std::unique_ptr<Exchange> exchange(RowWay way, std::span<const RankId> peers,
+                                     std::string label) override;
 
  private:
+  // The rows of one way, and their offsets in the plan.
+  struct WayRows {
+    std::span<const std::int64_t> send_offsets, recv_offsets;  // [ep_size + 1]
+    Buffer send_buffer, recv_buffer, own_buffer;
+    RowStore sent, received;
+  };
+
+  WayRows& rows_of_way(RowWay way) { return way == RowWay::kDispatch ? dispatch_ : combine_; }
   template <class Body>
   void for_each_row(std::int64_t num_rows, const Body& body);
   template <class Body>
@@ -70,7 +84,7 @@ class HostMovingRows final : public MovingRows {
   }
   std::span<std::byte> part_of(const RowStore& store, std::span<const std::int64_t> offsets,
                                RankId peer) const;
-  RowStore lay_out(std::span<const std::int64_t> offsets, Buffer& buffer);
+  RowStore lay_out(std::span<const std::int64_t> offsets, Buffer& buffer, const Buffer& own);
 
   Transport& transport_;
   ThreadPool& pool_;
@@ -78,12 +92,10 @@ class HostMovingRows final : public MovingRows {
   const RowPlan& plan_;
   const ElementType type_;
 
-  RowWay way_ = RowWay::kDispatch;
-  std::int64_t hidden_ = 0;
-  std::span<const std::int64_t> send_offsets_, recv_offsets_;  // of this way's rows, in the plan
-  Buffer send_buffer_, recv_buffer_, own_buffer_;
-  RowStore sent_, received_;
-  std::vector<float> scratch_;  // [num_threads, hidden]
+  std::int64_t hidden_ = 0;  // of the way that was begun last
+  WayRows dispatch_, combine_;
+  std::vector<float> scratch_;            // [num_threads, hidden]
+  std::vector<std::int32_t> row_source_;  // [num_rows], of received(); made when it is needed
 };
 
 // Calls body(row, thread) for each row, in tasks of some 64 KiB.
@@ -111,39 +123,45 @@ void HostMovingRows::for_each_received(RowPart part, const Body& body) {
                [&](std::int64_t i, int thread) { body(i < begin ? i : i + end - begin, thread); });
 }
 
-RowStore HostMovingRows::lay_out(std::span<const std::int64_t> offsets, Buffer& buffer) {
+RowStore HostMovingRows::lay_out(std::span<const std::int64_t> offsets, Buffer& buffer,
+                                 const Buffer& own) {
   const std::size_t me = index(plan_.rank);
   const std::int64_t num_own = offsets[me + 1] - offsets[me];
   const std::int64_t num_on_the_wire = offsets.back() - num_own;
   buffer = buffers_.take(num_on_the_wire * hidden_ * element_bytes(type_));
   return {.wire = {buffer.data.get(), type_, num_on_the_wire, hidden_, hidden_},
-          .own = {own_buffer_.data.get(), ElementType::kF32, num_own, hidden_, hidden_},
+          .own = {own.data.get(), ElementType::kF32, num_own, hidden_, hidden_},
           .own_begin = offsets[me],
           .own_end = offsets[me + 1]};
 }
 
 void HostMovingRows::begin(RowWay way, std::int64_t hidden) {
-  way_ = way;
   hidden_ = hidden;
+  WayRows& rows = rows_of_way(way);
   const bool moves_choices = way == RowWay::kCombine && plan_.returns_choices;
-  send_offsets_ = moves_choices ? plan_.send_choice_offsets : plan_.send_offsets;
-  recv_offsets_ = moves_choices ? plan_.recv_choice_offsets : plan_.recv_offsets;
+  rows.send_offsets = moves_choices ? plan_.send_choice_offsets : plan_.send_offsets;
+  rows.recv_offsets = moves_choices ? plan_.recv_choice_offsets : plan_.recv_offsets;
+  // Of a dispatch that is kept, only what it has received is.
+  if (way == RowWay::kCombine) buffers_.give_back(dispatch_.send_buffer);
   const std::size_t me = index(plan_.rank);
-  own_buffer_ = buffers_.take((send_offsets_[me + 1] - send_offsets_[me]) * hidden *
-                              element_bytes(ElementType::kF32));
-  sent_ = lay_out(send_offsets_, send_buffer_);
-  received_ = lay_out(recv_offsets_, recv_buffer_);
+  const std::int64_t num_own = rows.send_offsets[me + 1] - rows.send_offsets[me];
+  rows.own_buffer = buffers_.take(num_own * hidden * element_bytes(ElementType::kF32));
+  rows.sent = lay_out(rows.send_offsets, rows.send_buffer, rows.own_buffer);
+  rows.received = lay_out(rows.recv_offsets, rows.recv_buffer, rows.own_buffer);
   scratch_.resize(std::size_t(pool_.num_threads()) * std::size_t(hidden));
 }
 
-void HostMovingRows::end() {
-  for (Buffer* buffer : {&send_buffer_, &recv_buffer_, &own_buffer_}) buffers_.give_back(*buffer);
+void HostMovingRows::end(RowWay way) {
+  WayRows& rows = rows_of_way(way);
+  for (Buffer* buffer : {&rows.send_buffer, &rows.recv_buffer, &rows.own_buffer}) {
+    buffers_.give_back(*buffer);
+  }
 }
 
 void HostMovingRows::gather(MatrixView<const float> x) {
   for_each_row(plan_.num_sent(), [&](std::int64_t row, int) {
     const std::int32_t item = plan_.send_item[std::size_t(row)];
-    if (item < plan_.num_tokens) sent_.encode(x.row(item), row);
+    if (item < plan_.num_tokens) dispatch_.sent.encode(x.row(item), row);
   });
 }
 
@@ -151,8 +169,8 @@ void HostMovingRows::forward_relayed() {
   for_each_row(plan_.num_sent(), [&](std::int64_t row, int thread) {
     const std::int64_t relayed = plan_.send_item[std::size_t(row)] - plan_.num_tokens;
     if (relayed < 0) return;
-    received_.decode(plan_.relay_row[std::size_t(relayed)], scratch(thread));
-    sent_.encode(scratch(thread), row);  // exact: it was rounded before
+    dispatch_.received.decode(plan_.relay_row[std::size_t(relayed)], scratch(thread));
+    dispatch_.sent.encode(scratch(thread), row);  // exact: it was rounded before
   });
 }
 
@@ -161,9 +179,26 @@ void HostMovingRows::spread(RowPart part, MatrixView<float> rows) {
     const auto begin = plan_.choice_offsets[std::size_t(copy)],
                end = plan_.choice_offsets[std::size_t(copy) + 1];
     for (std::int64_t choice = begin; choice < end; ++choice) {
-      received_.decode(copy, rows.row(plan_.choice_row[std::size_t(choice)]));
+      dispatch_.received.decode(copy, rows.row(plan_.choice_row[std::size_t(choice)]));
     }
   });
+}
+
+// What was received on the wire comes first, then what stayed on this rank.
+GatheredRows HostMovingRows::received() {
+  const RowStore& store = dispatch_.received;
+  if (row_source_.empty()) {
+    row_source_.resize(std::size_t(plan_.num_rows()));
+    for (std::int64_t copy = 0; copy < plan_.num_received(); ++copy) {
+      const auto [rows, r] = store.place(copy);
+      const std::int64_t source = rows == &store.wire ? r : store.wire.rows() + r;
+      for (auto choice = plan_.choice_offsets[std::size_t(copy)];
+           choice < plan_.choice_offsets[std::size_t(copy) + 1]; ++choice) {
+        row_source_[std::size_t(plan_.choice_row[std::size_t(choice)])] = std::int32_t(source);
+      }
+    }
+  }
+  return {store.wire, row_source_, store.own};
 }
 
 void HostMovingRows::reduce(RowPart part, MatrixView<const float> rows, const RowScale& scale) {
@@ -185,8 +220,8 @@ void HostMovingRows::reduce(RowPart part, MatrixView<const float> rows, const Ro
     if (plan_.returns_choices || end - begin == 1) {
       for (std::int64_t choice = begin; choice < end; ++choice) {
         if (!weights.empty()) scale_row(row(choice), weight(choice), sum);
-        received_.encode(weights.empty() ? std::span<const float>(row(choice)) : sum,
-                         plan_.returns_choices ? choice : copy);
+        combine_.received.encode(weights.empty() ? std::span<const float>(row(choice)) : sum,
+                                 plan_.returns_choices ? choice : copy);
       }
       return;
     }
@@ -194,7 +229,7 @@ void HostMovingRows::reduce(RowPart part, MatrixView<const float> rows, const Ro
     for (std::int64_t choice = begin + 1; choice < end; ++choice) {
       add_weighted(std::as_bytes(row(choice)).data(), ElementType::kF32, weight(choice), sum);
     }
-    received_.encode(sum, copy);
+    combine_.received.encode(sum, copy);
   });
 }
 
@@ -204,9 +239,9 @@ void HostMovingRows::sum_relayed() {
     const std::span<float> sum = scratch(thread);
     std::ranges::fill(sum, 0.0F);
     for (auto i = plan_.return_offsets[item]; i < plan_.return_offsets[item + 1]; ++i) {
-      sent_.add(plan_.return_row[std::size_t(i)], 1, sum);
+      combine_.sent.add(plan_.return_row[std::size_t(i)], 1, sum);
     }
-    received_.encode(sum, plan_.relay_row[std::size_t(relayed)]);
+    combine_.received.encode(sum, plan_.relay_row[std::size_t(relayed)]);
   });
 }
 
@@ -216,7 +251,8 @@ void HostMovingRows::add_returns(bool applies_weights, MatrixView<float> sum) {
     const auto begin = plan_.return_offsets[std::size_t(t)],
                end = plan_.return_offsets[std::size_t(t) + 1];
     for (auto i = std::size_t(begin); i < std::size_t(end); ++i) {
-      sent_.add(plan_.return_row[i], applies_weights ? plan_.return_weight[i] : 1, sum.row(t));
+      combine_.sent.add(plan_.return_row[i], applies_weights ? plan_.return_weight[i] : 1,
+                        sum.row(t));
     }
   });
 }
@@ -231,16 +267,17 @@ std::span<std::byte> HostMovingRows::part_of(const RowStore& store,
   return rows->rows(r, r + end - begin).bytes();
 }
 
-std::unique_ptr<Exchange> HostMovingRows::exchange(std::span<const RankId> peers,
+std::unique_ptr<Exchange> HostMovingRows::exchange(RowWay way, std::span<const RankId> peers,
                                                    std::string label) {
+  const WayRows& rows = rows_of_way(way);
   std::vector<Outgoing> send;
   std::vector<Incoming> recv;
   for (const RankId peer : peers) {
     if (peer == plan_.rank) continue;
-    const auto there = part_of(sent_, send_offsets_, peer);
-    const auto back = part_of(received_, recv_offsets_, peer);
-    send.push_back({peer, way_ == RowWay::kDispatch ? there : back});
-    recv.push_back({peer, way_ == RowWay::kDispatch ? back : there});
+    const auto there = part_of(rows.sent, rows.send_offsets, peer);
+    const auto back = part_of(rows.received, rows.recv_offsets, peer);
+    send.push_back({peer, way == RowWay::kDispatch ? there : back});
+    recv.push_back({peer, way == RowWay::kDispatch ? back : there});
   }
   return transport_.start(send, recv, std::move(label));
 }

@@ -11,12 +11,13 @@ namespace c2r {
 
 class BufferPool;
 
-/// Each loop over rows runs on all threads of the pool; the bits of results do not depend on their
-/// number. A call that is made by the action of ThreadPool::set_after_task() works on the calling
-/// thread alone.
+/// Moves rows in host memory. Each loop over rows runs on all threads of the pool; the bits of
+/// results do not depend on the number of threads. A call that is made by the action of
+/// ThreadPool::set_after_task() works on the calling thread alone.
 ///
-/// Cost: gather, spread, reduce and add_returns read and write each row once for each copy or
-/// choice; memory: a row for each sent and received row, kept for the next batch.
+/// Cost: gather(), spread(), reduce() and add_returns() read and write each row once for each copy
+/// or choice; received() copies no row.
+/// Memory: a row for each sent and received row, in each direction, kept for the next batch.
 class HostRowMover final : public RowMover {
  public:
   /// @param transport,pool must outlive this object

@@ -14,27 +14,31 @@
 
 namespace c2r {
 
-/// What the handles of one dispatcher share and row plans are made of.
+/// The properties of a dispatcher from which row plans are made.
 struct RoutingTable {
   RoutingTable(const Transport& transport, const Placement& placement,
                const DispatchOptions& options);
 
   DispatchOptions options;
-  RankId rank;  // this one
+  RankId rank;  // this rank
   ReplicaChooser chooser;
   std::int32_t num_experts = 0, slots_per_rank = 0;
   Matrix<std::uint16_t> slot_of;  // [ep_size, num_experts], where the rank hosts the expert
-  std::vector<RankId> group;      // whom this rank sends to directly, itself among them: all ranks,
-                                  // or in per-node mode its node's; consecutive
-  std::vector<RankId> relays;     // per-node: this rank's peers on the other nodes, ascending
+  // The ranks that this rank sends to directly, itself included: all ranks, or in per-node mode
+  // those of its node. Consecutive.
+  std::vector<RankId> group;
+  std::vector<RankId> relays;  // per-node: this rank's peers on the other nodes, ascending
   std::uint64_t fingerprint = 0;
 
-  /// Whether rows for own tokens follow those for others: not where a relay has to bring some.
+  /// @returns whether rows for own tokens follow those for others, which they do not where a relay
+  ///          brings some of them
   bool separates_own() const { return relays.empty() && options.separates_own; }
 };
 
-/// The plan of each of `num_chunks` runs of the tokens, as equally long as possible. Collective;
-/// the conditions of Dispatcher::make_handles().
+/// Makes the plan of each of `num_chunks` runs of tokens of equal length, up to one token.
+/// Collective.
+/// @param topk_idx,topk_weights,first_token,num_chunks,label as of Dispatcher::make_handles()
+/// @throws as Dispatcher::make_handles()
 std::vector<RowPlan> make_row_plans(Transport& transport, RoutingTable& table,
                                     MatrixView<const ExpertId> topk_idx,
                                     MatrixView<const float> topk_weights, std::int64_t first_token,

@@ -4,11 +4,11 @@
 // memory. A mover of a device keeps rows in device memory and runs each call as a kernel, or as a
 // transfer between devices, on a stream; docs/architecture.md says what it has to implement.
 //
-// Calls of a mover take effect in the order in which they are made, and may return before they have
-// (a stream). So what is read or written by a call, rows of the caller among it, may be touched
-// by other work of the same stream only; HostRowMover has finished when a call returns. The caller
-// waits where bytes come from another rank: between exchange() and what reads the rows that it
-// brings there is always a done() or wait() of what exchange() has returned.
+// Calls of a mover take effect in the order in which they are made. A call may return before it has
+// taken effect, as tasks of a stream do, so the memory that a call reads or writes, which includes
+// rows of the caller, may be touched by later work of the same stream only. HostRowMover has
+// finished when a call returns. The caller waits for bytes from other ranks: after an exchange(),
+// it calls done() or wait() of the Exchange before any call that reads the rows that have come.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +18,7 @@
 #include <string>
 
 #include "c2r/core/element.h"
+#include "c2r/core/gathered_rows.h"
 #include "c2r/core/ids.h"
 #include "c2r/core/matrix.h"
 #include "c2r/dispatch/rows/row_plan.h"
@@ -25,17 +26,19 @@
 
 namespace c2r {
 
+/// The direction in which rows travel.
 enum class RowWay { kDispatch, kCombine };
 
-/// Rows for tokens of this rank, if the plan separates them, or all others.
+/// kOwn: the rows for tokens of this rank, if RowPlan::separates_own. kOthers: all other rows.
 enum class RowPart { kOwn, kOthers };
 
-/// What a caller multiplies each row by, instead of the routing's weights. [num_rows], in the
-/// mover's memory. Nothing: the routing's weights.
+/// The factors that a caller multiplies rows by instead of the routing's weights. [num_rows], in
+/// the mover's memory. None: the routing's weights are used.
 using RowScale = std::optional<std::span<const float>>;
 
-/// The rows of one plan on their way. Used by one thread, for one way at a time; views of `x`,
-/// `rows` and `sum` show memory of the mover, which nobody else dereferences.
+/// Moves the rows of one plan. One thread uses it, for one way at a time; only the rows that a
+/// dispatch has received may be kept while a combine is under way. Views of `x`, `rows` and `sum`
+/// show memory of the mover, which nobody else dereferences.
 class MovingRows {
  public:
   MovingRows() = default;
@@ -45,16 +48,24 @@ class MovingRows {
 
   /// Takes memory for the sent and received rows of one way.
   virtual void begin(RowWay way, std::int64_t hidden) = 0;
-  /// Gives it back.
-  virtual void end() = 0;
+  /// Gives the memory of a way back, if it has any.
+  virtual void end(RowWay way) = 0;
 
   /// Dispatch: writes the sent rows of this rank's tokens, rounded to the row type; rows that stay
-  /// on their rank are not rounded. @param x [num_tokens, hidden]
+  /// on their rank are not rounded.
+  /// @param x [num_tokens, hidden]
   virtual void gather(MatrixView<const float> x) = 0;
   /// Dispatch through relays: writes the sent rows of relayed items, from received rows.
   virtual void forward_relayed() = 0;
-  /// Dispatch: copies each received row of the part to its rows. @param rows [num_rows, hidden]
+  /// Dispatch: copies each received row of the part to its rows.
+  /// @param rows [num_rows, hidden]
   virtual void spread(RowPart part, MatrixView<float> rows) = 0;
+
+  /// Dispatch, for experts that need no spread(): returns the rows where they were received, in the
+  /// types in which they travelled. Rows of a part may be read when spread() of the part may be
+  /// called.
+  /// @returns [num_rows, hidden], valid until end(RowWay::kDispatch)
+  virtual GatheredRows received() = 0;
 
   /// Combine: writes what goes back for each received row of the part: the sum of scale x row over
   /// its choices, in their order, or each choice's scale x row if the plan returns choices.
@@ -67,13 +78,17 @@ class MovingRows {
   /// @param sum [num_tokens, hidden]
   virtual void add_returns(bool applies_weights, MatrixView<float> sum) = 0;
 
-  /// Starts to exchange rows with `peers`: there in a dispatch, back in a combine. This rank may
-  /// be among them, and is left out.
-  [[nodiscard]] virtual std::unique_ptr<Exchange> exchange(std::span<const RankId> peers,
+  /// Starts to exchange rows with `peers`: a dispatch sends sent rows and receives received rows, a
+  /// combine does the reverse. This rank may be among the peers, and is skipped.
+  /// @param way the one that was begun last
+  /// @returns the exchange, after whose end the rows may be read
+  [[nodiscard]] virtual std::unique_ptr<Exchange> exchange(RowWay way,
+                                                           std::span<const RankId> peers,
                                                            std::string label) = 0;
 };
 
-/// One for each rank and device. Keeps buffers between batches.
+/// Makes MovingRows, and keeps buffers between batches. There is one mover for each rank and
+/// device.
 class RowMover {
  public:
   RowMover() = default;
@@ -81,8 +96,9 @@ class RowMover {
   RowMover& operator=(const RowMover&) = delete;
   virtual ~RowMover() = default;
 
-  /// @param plan must outlive what is returned; a device uploads it here
-  /// @param type of rows that cross the wire
+  /// @param plan must outlive the object that is returned; a device uploads it here
+  /// @param type the element type of rows that cross the wire
+  /// @returns an object that moves the rows of `plan`
   virtual std::unique_ptr<MovingRows> prepare(const RowPlan& plan, ElementType type) = 0;
 };
 

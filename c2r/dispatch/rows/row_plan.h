@@ -5,12 +5,12 @@
 //   received rows  copies that come to this rank, by the rank that they come from
 //   rows           what the experts compute, one for each choice, by slot
 // A sent row carries an *item*: a token of this rank, or, in per-node mode, a copy that this rank
-// got as a relay and forwards within its node. What a rank sends to itself is numbered like the
-// rest, and is a received row of the same rank.
+// got as a relay and forwards within its node. Rows that a rank sends to itself are numbered like
+// the others, and are received rows of the same rank.
 //
 // Dispatch writes sent rows, moves them, and spreads received rows over rows. Combine goes
-// backwards: it reduces rows to one row for each received row, moves those to where the copies came
-// from, and adds what has returned to the tokens.
+// backwards: it reduces rows to one row for each received row, moves those rows to the ranks that
+// the copies came from, and adds the rows that have returned to the tokens' sums.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@
 namespace c2r {
 
 struct RowPlan {
-  RankId rank;                  // this one
+  RankId rank;                  // the rank whose plan this is
   std::int64_t num_tokens = 0;  // items [0, num_tokens) are this rank's tokens
   std::int64_t top_k = 0;
 
@@ -64,11 +64,12 @@ struct RowPlan {
   std::int64_t num_relayed() const { return std::ssize(relay_row); }
 };
 
-/// The same batch with a row for each choice instead of each token: item t * top_k + k is the k-th
-/// choice of token t, each row has one copy, and no weights. So one value of each choice goes from
-/// its home to its row, or back, along the same links.
+/// Makes a plan of the same batch with a row for each choice instead of each token: item t * top_k
+/// + k is the k-th choice of token t, each row has one copy, and there are no weights. So one value
+/// of each choice goes from its home to its row, or back, along the same links.
 ///
-/// Cost: some 40 bytes a choice.
+/// @returns a plan whose rows are numbered as those of `plan`
+/// Cost: some 40 bytes of memory for each choice.
 RowPlan choice_plan(const RowPlan& plan);
 
 }  // namespace c2r
