@@ -133,6 +133,66 @@ TEST_P(Ranks, ScoreAsOneProcessInTheOrderOfRequests) {
   }
 }
 
+// Rank 0 holds half of the experts of each layer, the last rank none, and layers differ in their
+// slots: what a rank has no expert for stays empty.
+Placement unequal_placement(std::int32_t num_experts, std::int32_t ep_size, std::int32_t layer) {
+  std::vector<std::vector<ExpertId>> ranks(static_cast<std::size_t>(ep_size));
+  const std::int32_t num_others = std::max(1, ep_size - 2);
+  for (std::int32_t e = 0; e < num_experts; ++e) {
+    const bool is_on_first = e % 2 == 0 || ep_size < 3;
+    ranks[is_on_first ? 0 : std::size_t(1 + (e / 2 + layer) % num_others)].push_back(ExpertId{e});
+  }
+  // A replica of expert 0 on rank 1.
+  if (ep_size > 2) ranks[1].push_back(ExpertId{0});
+  std::size_t num_slots = 0;
+  for (const auto& experts : ranks) num_slots = std::max(num_slots, experts.size());
+  Placement placement{.num_experts = num_experts,
+                      .slots = {ep_size, std::int64_t(num_slots) + layer, kNoExpert}};
+  for (std::size_t r = 0; r < ranks.size(); ++r) {
+    // Empty slots come first, too.
+    std::ranges::copy(ranks[r], placement.slots.row(std::int64_t(r)).begin() + layer);
+  }
+  return placement;
+}
+
+TEST_P(Ranks, ScoreAsOneProcessIfRanksAndLayersDifferInTheirSlots) {
+  for (const char* family : {"mixtral", "qwen2_moe"}) {
+    const Model model(folder(family));
+    std::vector<ScoreRequest> requests;
+    for (const Tokens& tokens : some_sequences(model.config())) requests.push_back({tokens, 1});
+    std::vector<Score> expected;
+    Engine engine(model, kEngine);
+    NoProgress progress;
+    (void)score_all(
+        engine, one_by_one(requests), [&](const Score& score) { expected.push_back(score); },
+        progress);
+    ExpertParallelOptions unequal =
+        options(model.config(), CopyMode::kPerExpert, ElementType::kF32, 1);
+    for (std::size_t layer = 0; layer < unequal.placements.size(); ++layer) {
+      unequal.placements[layer] =
+          unequal_placement(model.config().num_experts, GetParam().ep_size(), std::int32_t(layer));
+    }
+    for (const CopyMode mode : {CopyMode::kPerExpert, CopyMode::kPerRank, CopyMode::kPerNode}) {
+      SCOPED_TRACE(fmt::format("{}, {}", family, name_of(mode)));
+      unequal.dispatch.mode = mode;
+      std::vector<Score> got;
+      run(model, unequal, [&](Engine& e) {
+        NoProgress silent;
+        const auto on_score = [&](const Score& score) { got.push_back(score); };
+        (void)score_all(e, on_first_rank(e, requests), on_score, silent);
+      });
+      ASSERT_EQ(got.size(), expected.size());
+      for (std::size_t i = 0; i < got.size(); ++i) {
+        EXPECT_EQ(got[i].num_tokens, expected[i].num_tokens);
+        // The order of sums is that of one process only per expert.
+        const double bound = mode == CopyMode::kPerExpert ? 0 : 1e-4;
+        EXPECT_NEAR(got[i].log_likelihood, expected[i].log_likelihood,
+                    -bound * expected[i].log_likelihood);
+      }
+    }
+  }
+}
+
 // What travels is rounded by 2^-9 of it, there and back, in each of at most 3 layers: some 6 x 2^-9
 // of what logits are made of. These models are random, so an expert that is chosen instead of
 // another changes a token's logits wholly: twice that, and some. Rows of other tokens would change

@@ -18,14 +18,17 @@ using testing::error_of;
 const std::filesystem::path kModel =
     std::filesystem::path(C2R_SOURCE_DIR) / "tests" / "golden" / "models" / "qwen2_moe";
 
-// A plan of random placements with a replica on each of `cluster`'s ranks.
+// A plan of random placements for `cluster`, with replicas, whose layers differ in their slots.
 std::filesystem::path random_plan(const Cluster& cluster) {
   const Model model(kModel);
   const ModelConfig& config = model.config();
   std::mt19937_64 rng(4);
   std::vector<Placement> placements;
-  for (std::int64_t layer = 0; layer < config.num_moe_layers(); ++layer) {
-    placements.push_back(testing::random_placement(config.num_experts, cluster.ep_size(), 1, rng));
+  while (std::ssize(placements) < config.num_moe_layers()) {
+    auto next = testing::random_placement(config.num_experts, cluster.ep_size(), 2, rng);
+    const bool is_equal =
+        !placements.empty() && placements.back().slots_per_rank() == next.slots_per_rank();
+    if (!is_equal) placements.push_back(std::move(next));
   }
   auto path = testing::temporary_path("plan.json");
   write_plan(plan_of({.num_experts = config.num_experts,
