@@ -1,5 +1,5 @@
-// What ranks agree on before they work together: that none of them has failed, and that all are
-// about to run the same model in the same way.
+// Lets ranks agree before they work together that none of them has failed, and that all are about
+// to run the same model in the same way.
 #pragma once
 
 #include <array>
@@ -27,16 +27,19 @@ namespace c2r {
 void agree_on_errors(Transport& transport, const std::string& label,
                      const std::function<void()>& step);
 
-/// Whether an error of a collective is of the transport: other ranks may not know of it, and the
-/// group has to be ended. All other errors of agree_on_errors() are known on all ranks.
+/// Other ranks may not know of an error of the transport, so the group has to be ended after it.
+/// All other errors of agree_on_errors() are known on all ranks.
+/// @returns whether `error` is one of the transport
 bool is_transport_failure(const Error& error);
 
-/// What a rank has opened, as one hash for each part that must be the same on all ranks:
-/// config.json, weights, plan, options.
+/// One hash for each part of a run that must be the same on all ranks: config.json, weights, plan,
+/// options.
 using RunFingerprint = std::array<std::uint64_t, 4>;
 
-/// Of the weights it takes every tensor's name, type and shape, the gates, and some bytes of each
-/// tensor: enough to tell two checkpoints apart, not to find a damaged byte.
+/// Computes the hashes of what this rank has opened. The hash of the weights is that of every
+/// tensor's name, type and shape, of the gates, and of some bytes of each tensor: enough to tell
+/// two checkpoints apart, not to find a damaged byte.
+/// @returns the hashes
 /// @throws Error(kInvalidFile) if a file cannot be read
 /// Cost: reads the gates, and 256 bytes of each tensor without mapping its pages.
 RunFingerprint fingerprint_of_run(const Model& model, Arithmetic arithmetic,

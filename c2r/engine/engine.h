@@ -26,18 +26,21 @@ namespace c2r {
 struct EngineOptions {
   Arithmetic arithmetic = Arithmetic::kBf16;
   int num_threads = 1;
-  // Tokens of one forward pass. More use the weights better, up to some hundreds; memory grows
-  // with it, results are the same bits.
+  // The largest number of tokens of one forward pass. Weights are read once for a pass, so passes
+  // of up to some hundreds of tokens are faster; memory grows with the number. Results are the same
+  // bits.
   std::int64_t max_pass_tokens = 512;
 };
 
 class Engine {
  public:
-  /// All in this process. @param model must outlive this object
+  /// Makes an engine that has all experts in this process.
+  /// @param model must outlive this object
   /// @throws Error(kInvalidArgument) if an option is out of range
   Engine(const Model& model, const EngineOptions& options);
 
-  /// One rank of several. @param model,transport must outlive this object
+  /// Makes an engine that is one rank of several.
+  /// @param model,transport must outlive this object
   /// @throws Error(kInvalidArgument) if an option is out of range or a placement is for other
   ///         experts or ranks
   Engine(const Model& model, const EngineOptions& options, Transport& transport,
@@ -47,9 +50,9 @@ class Engine {
   Decoder& decoder() { return decoder_; }
   KvCache make_cache(std::int64_t capacity) const;
 
-  /// Null if all is in this process.
+  /// @returns the transport to the other ranks; null if all experts are in this process
   Transport* transport() { return transport_; }
-  /// The rank that has the input and takes the results.
+  /// @returns whether this is the rank that has the input and takes the results
   bool is_first_rank() const { return transport_ == nullptr || transport_->rank() == RankId{0}; }
 
   /// Called after each pass, with the last states of its tokens [num_tokens, hidden] and the
@@ -62,12 +65,13 @@ class Engine {
   void prefill(KvCache& cache, std::span<const TokenId> tokens, const PassObserver& on_pass = {},
                const RoutingObserver& on_routing = {});
 
-  /// One pass: appends the slices to their sequences. @returns, @throws as Decoder::forward(); on
-  ///         several ranks also throws as Exchange::wait()
+  /// Runs one pass, which appends the slices to their sequences.
+  /// @returns as Decoder::forward()
+  /// @throws as Decoder::forward(); on several ranks also as Exchange::wait()
   MatrixView<const float> forward(std::span<const SequenceSlice> batch,
                                   const RoutingObserver& on_routing = {});
 
-  /// Collective: takes part in the passes of others until no rank has tokens left.
+  /// Takes part in the passes of other ranks until no rank has tokens left. Collective.
   /// @throws as Exchange::wait()
   void finish_passes();
 

@@ -1,4 +1,4 @@
-// Continuing texts, token by token, many at once.
+// Continues texts token by token, many texts in one pass.
 #pragma once
 
 #include <cstdint>
@@ -17,11 +17,11 @@ struct Sampling {
   std::uint64_t seed = 0;
 };
 
-/// A token drawn from `logits`. Ties go to the lower token.
-/// @param logits at least one
-/// @throws Error(kInvalidFile) if a logit is not finite; Error(kInvalidArgument) if an option is
-/// out
-///         of range
+/// Draws a token. Ties go to the lower token.
+/// @param logits [vocab_size], at least one
+/// @returns the token
+/// @throws Error(kInvalidFile) if a logit is not finite
+/// @throws Error(kInvalidArgument) if an option is out of range
 /// Cost: O(n), and with top_p to sort the tokens that it leaves, k of them: O(n + k log k).
 TokenId sample(std::span<const float> logits, const Sampling& sampling, std::mt19937_64& rng);
 
@@ -33,21 +33,21 @@ struct GenerateRequest {
   std::function<bool(TokenId)> is_last;
 };
 
-/// What generate_all() checks first.
+/// Checks a request, as generate_all() does before its first pass.
 /// @throws Error(kInvalidArgument) if prompt and new tokens do not fit the model's positions, a
-/// token
-///         is not in the vocabulary, or an option is out of range
+///         token is not in the vocabulary, or an option is out of range
 void check_request(const GenerateRequest& request, const ModelConfig& config);
 
-/// Sees each new token as it is known, the one that ends a text too.
-/// @param request its position among the requests
+/// Is called with each new token as soon as it is known, also with the one that ends a text.
+/// @param request the position of the token's request among the requests
 /// @param is_last whether it ends the text
 using TokenObserver = std::function<void(std::size_t request, TokenId token, bool is_last)>;
 
-/// Continues each prompt until the model ends the text or its max_new_tokens are there.
+/// Continues each prompt until the model ends the text or the text has max_new_tokens new tokens.
 ///
-/// Up to `batch_size` texts grow together, a token each in one pass, so that weights are read once
-/// for all of them; when one ends, the next prompt takes its place. A text is the same as alone.
+/// Up to `batch_size` texts get one token each in a pass, so that weights are read once for all of
+/// them; when a text ends, the next prompt takes its place. Each text is the same as if it were
+/// generated alone.
 /// Memory: the keys and values of `batch_size` sequences.
 ///
 /// Collective: rank 0 runs the sequences and the others serve their experts to them. Only rank 0's
@@ -60,8 +60,8 @@ std::vector<std::vector<TokenId>> generate_all(Engine& engine,
                                                std::int64_t batch_size,
                                                const TokenObserver& on_token = {});
 
-/// Sees a finished text.
-/// @param request its position among the requests
+/// Is called with each finished text.
+/// @param request the position of the text's request among the requests
 using TextObserver = std::function<void(std::size_t request, std::span<const TokenId> text)>;
 
 /// As generate_all(), but calls `on_text` once for each request, in the order of requests, as soon
@@ -70,7 +70,9 @@ using TextObserver = std::function<void(std::size_t request, std::span<const Tok
 void generate_in_order(Engine& engine, std::span<const GenerateRequest> requests,
                        std::int64_t batch_size, const TextObserver& on_text);
 
-/// The same for one prompt. @returns the new tokens; none but on rank 0
+/// Continues one prompt.
+/// @returns the new tokens on rank 0; nothing on the other ranks
+/// @throws as generate_all()
 std::vector<TokenId> generate(Engine& engine, const GenerateRequest& request,
                               const std::function<void(TokenId)>& on_token = {});
 

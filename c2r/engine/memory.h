@@ -13,25 +13,30 @@
 
 namespace c2r {
 
-/// The ranks that run on this machine, this one among them, ascending. Collective.
-/// Machines are told apart by Linux's boot id. @throws as Exchange::wait()
+/// Finds the ranks that run on this machine, by Linux's boot id. Collective.
+/// @returns their ids, ascending, this rank's among them
+/// @throws as Exchange::wait()
 std::vector<RankId> ranks_of_this_machine(Transport& transport);
 
-/// The processors that this process may use, divided by the ranks of this machine that may use the
-/// same ones; at least 1. Collective. @throws as Exchange::wait()
+/// Divides the processors that this process may use by the ranks of this machine that may use the
+/// same ones. Collective.
+/// @returns at least 1
+/// @throws as Exchange::wait()
 int num_threads_of_rank(Transport& transport);
 
-/// Bytes of the weights that some ranks together need: everything but the routed experts, and the
-/// experts in their slots. What several need counts once, as ranks of one machine share its pages.
+/// Adds up the weights that some ranks of one machine need: all but the routed experts, and the
+/// experts in their slots. Weights that several ranks need count once, since the ranks share pages.
 /// @param placements [num_moe_layers]
-/// @throws Error(kInvalidArgument) if they are not for the model's layers and experts, or not for
-/// the
-///         ranks
+/// @returns bytes
+/// @throws Error(kInvalidArgument) if the placements are not for the model's layers and experts, or
+///         not for the ranks
 std::int64_t weight_bytes(const Model& model, std::span<const Placement> placements,
                           std::span<const RankId> ranks);
 
-/// @param ranks of a machine with `available_bytes` of memory for them
-/// @throws Error(kUnsupported) if it cannot hold the weights that they need
+/// Checks that a machine has memory for the weights of its ranks.
+/// @param ranks the ranks of the machine
+/// @param available_bytes memory that they may use together
+/// @throws Error(kUnsupported) if the weights need more; Error(kInvalidArgument) as weight_bytes()
 void check_memory(const Model& model, std::span<const Placement> placements,
                   std::span<const RankId> ranks, std::int64_t available_bytes);
 
@@ -40,8 +45,9 @@ struct RankMemory {
   std::optional<std::int64_t> weight_bytes;    // of which pages of the checkpoint
 };
 
-/// On rank 0 the memory of each rank now, elsewhere nothing. Collective. [ep_size]
-/// Ranks of a machine share pages, so the sum may be more than it holds.
+/// Tells rank 0 how much memory each rank uses at the moment. Collective. Ranks of a machine share
+/// pages, so their sum may be more than the machine has.
+/// @returns [ep_size] on rank 0; nothing on the other ranks
 /// @throws as Exchange::wait()
 std::vector<RankMemory> gather_memory(Transport& transport, const Model& model);
 

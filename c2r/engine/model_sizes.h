@@ -1,4 +1,4 @@
-// How many bytes a model's weights and caches take, from its config and checkpoint.
+// Computes how many bytes a model's weights and caches take, from its config and checkpoint.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +16,7 @@ struct ModelSizes {
   std::int64_t kv_bytes_per_token = 0;  // of the keys and values of one token, in bf16
 };
 
+/// @returns the sizes that the config and the shapes of the tensors give
 /// Cost: reads no weights.
 ModelSizes sizes_of(const Model& model);
 

@@ -1,4 +1,4 @@
-// Prompts from a file, and the requests to continue them.
+// Reads prompts from a file, and makes the requests to continue them.
 #pragma once
 
 #include <cstdint>
@@ -18,14 +18,16 @@ struct Prompt {
 };
 
 /// Reads a file of JSON lines, each a string or an array of token ids.
+/// @returns the prompts, in the order of the file
 /// @throws Error(kInvalidFile), naming the line; Error(kInvalidArgument) if there is no prompt;
 /// what
 ///         `read` throws
 std::vector<Prompt> read_prompts(const std::string& path, TextEncoder& encoder,
                                  const TextReader& read = read_utf8_file);
 
-/// One request for each prompt.
+/// Makes one request for each prompt.
 /// @param prompts must outlive the requests
+/// @returns the requests, in the order of the prompts
 /// @throws Error(kInvalidArgument) as check_request(), with the prompt's place in front
 std::vector<GenerateRequest> generate_requests(std::span<const Prompt> prompts,
                                                std::int64_t max_new_tokens,

@@ -1,4 +1,4 @@
-// How likely a model finds a text.
+// Computes the log-likelihood that a model gives to tokens of a text.
 #pragma once
 
 #include <cstdint>
@@ -29,19 +29,19 @@ struct ScoreRequest {
   // the first token has nothing before it.
   std::int64_t first_scored = 1;
 
-  /// Whether a token is scored. A request of no or one token has nothing to score.
+  /// @returns whether any token is scored, which none is of a request of no or one token
   bool has_scored_tokens() const { return first_scored < std::ssize(tokens); }
   bool operator==(const ScoreRequest&) const = default;
 };
 
-/// What score() and score_all() check first.
-/// @throws Error(kInvalidArgument) if a token is not in the vocabulary, there are more than the
-/// model
-///         has positions for, or `first_scored` is not in [1, tokens.size()]; without tokens 1 is
-///         allowed
+/// Checks a request, as score() and score_all() do first.
+/// @throws Error(kInvalidArgument) if a token is not in the vocabulary, there are more tokens than
+///         the model has positions, or `first_scored` is not in [1, tokens.size()]; without tokens
+///         1 is allowed
 void check_request(const ScoreRequest& request, const ModelConfig& config);
 
 /// Scores one request on this rank. Its passes are collective, see engine.h.
+/// @returns the score of the request's scored tokens
 /// @throws as check_request(); Error(kInvalidFile) if a logit is not finite; as Exchange::wait()
 Score score(Engine& engine, const ScoreRequest& request);
 
@@ -52,9 +52,9 @@ using ScoreObserver = std::function<void(const Score& score)>;
 /// those without scored tokens are not sent. Only rank 0 calls `next`, and `on_score` once for each
 /// request, in the order of requests.
 ///
-/// @param next the next request, or nothing to stop
+/// @param next returns the next request, or nothing at the end
 /// @param progress counts scored tokens; their total is not known. Used on rank 0
-/// @returns the sum of all scores on rank 0, of no tokens elsewhere
+/// @returns the sum of all scores on rank 0; on the other ranks a score of no tokens
 /// @throws as score(); what `next` throws
 Score score_all(Engine& engine, const NextScoreRequest& next, const ScoreObserver& on_score,
                 Progress& progress);

@@ -1,4 +1,4 @@
-// Score requests from files: sequences cut into windows, and pairs of a context and its
+// Reads score requests from files: sequences cut into windows, and pairs of a context and its
 // continuation.
 #pragma once
 
@@ -19,7 +19,7 @@ struct PlacedScoreRequest {
   std::int64_t window_idx = 0;  // among the windows of its sequence
 };
 
-/// The windows of the sequences of files, each scored from its second token on.
+/// Reads the windows of the sequences of files. Each window is scored from its second token on.
 class WindowRequests {
  public:
   /// @param files,encoder must outlive this object
@@ -37,7 +37,7 @@ class WindowRequests {
   Windows windows_;
 };
 
-/// The windows of the sequences of files that score each token once, see RollingWindows.
+/// Reads the windows of the sequences of files that score each token once, see RollingWindows.
 class RollingRequests {
  public:
   /// @param files,encoder must outlive this object
@@ -56,8 +56,8 @@ class RollingRequests {
   RollingWindows windows_;
 };
 
-/// The continuations of {"context": ..., "continuation": ...} in a file of JSON lines, texts or
-/// arrays of token ids.
+/// Reads pairs {"context": ..., "continuation": ...}, which are texts or arrays of token ids, from
+/// a file of JSON lines. The continuation of each pair is scored.
 class PairRequests {
  public:
   /// @param encoder must outlive this object
@@ -75,13 +75,14 @@ class PairRequests {
   JsonLines lines_;
 };
 
-/// The request of one pair, as lm-evaluation-harness makes it:
+/// Makes the request of one pair, as lm-evaluation-harness does:
 /// - Spaces between two texts belong to the continuation. The model is given the tokens of the
 ///   context, and then those tokens of both texts together that come after as many.
 /// - Before an empty context stands TextEncoder::first_token(), unless the continuation begins with
 ///   it; then only the rest of the continuation is scored.
 /// - Of a context that is too long for the model, the first tokens are left out.
-/// @param place of the pair, for messages
+/// @param place names the pair in messages
+/// @returns the request
 /// @throws Error(kInvalidFile) if a key is missing or unknown, or the continuation has no token or
 ///         is too long for the model
 ScoreRequest parse_pair(const Json& pair, TextEncoder& encoder, const std::string& place);

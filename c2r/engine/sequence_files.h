@@ -1,5 +1,5 @@
-// Token sequences from files: texts, and token ids as JSON. What models score, profile and
-// continue.
+// Reads the token sequences that a model scores, profiles or continues from files of texts and from
+// JSON files of token ids.
 #pragma once
 
 #include <cstdint>
@@ -21,14 +21,14 @@ namespace c2r {
 /// input; the library itself reads files only.
 using TextReader = std::function<std::string(const std::string& path)>;
 
-/// The text of a file, decompressed if its name ends in .xz.
+/// Reads a file of text, decompressed if its name ends in .xz.
+/// @returns its text
 /// @throws Error(kInvalidFile) if it cannot be read, or as check_utf8()
 std::string read_utf8_file(const std::string& path);
 
-/// @param name of the text, for messages
-/// @throws Error(kInvalidFile) if `text` is not UTF-8, with the place, and with what to do if
-/// another
-///         program has compressed it
+/// @param name names the text in messages
+/// @throws Error(kInvalidFile) if `text` is not UTF-8; the message has the place, and the remedy if
+///         another program has compressed the text
 void check_utf8(std::string_view text, const std::string& name);
 
 /// Turns texts into the token ids of a model. The tokenizer is loaded when it is first needed, so
@@ -46,14 +46,15 @@ class TextEncoder {
   /// @throws Error(kInvalidFile) if it has more tokens than the model; as Tokenizer::load()
   const Tokenizer& tokenizer();
 
-  /// Tokenizer::first_token() of the model's tokenizer.
+  /// @returns Tokenizer::first_token() of the model's tokenizer
   /// @throws Error(kInvalidFile) if the tokenizer has none; as tokenizer()
   TokenId first_token();
 
   const ModelConfig& config() const { return config_; }
 
-  /// The tokens of a JSON value: of a string its tokens, of an array of integers these as ids.
-  /// @param place of the value, for messages
+  /// Turns a JSON value into tokens: a string is tokenized, an array of integers is read as ids.
+  /// @param place names the value in messages
+  /// @returns the tokens
   /// @throws Error(kInvalidFile) if it is neither, or an id is not in [0, vocab_size)
   std::vector<TokenId> tokens_of(const Json& value, std::string_view place);
 
@@ -73,9 +74,9 @@ class JsonLines {
   /// @returns the next value, or nothing at the end; empty lines are skipped
   /// @throws Error(kInvalidFile) if a line is not JSON
   std::optional<Json> next();
-  /// "FILE:3", the line of the value that next() returned last.
+  /// @returns "FILE:3", the line of the value that next() returned last
   std::string place() const;
-  /// The number of that line, from 1.
+  /// @returns the number of that line, from 1
   std::int64_t line() const { return line_; }
 
  private:
@@ -106,7 +107,7 @@ class SequenceReader {
   /// @returns the next sequence, or nothing at the end
   /// @throws Error(kInvalidFile), naming the file and the line
   std::optional<std::vector<TokenId>> next();
-  /// Of the sequence that next() returned last.
+  /// @returns the place of the sequence that next() returned last
   const SequencePlace& place() const { return place_; }
 
  private:

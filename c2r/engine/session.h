@@ -41,19 +41,19 @@ struct SessionOptions {
   std::optional<std::int64_t> available_bytes;
 };
 
-/// Told in one line of what the user may not expect.
+/// Is called with one line that tells the user of something unexpected.
 using WarningObserver = std::function<void(const std::string& warning)>;
 
 class Session {
  public:
-  /// All in this process, which has all experts: the plan's placements are not used.
+  /// Opens a session in which this process has all experts; the plan's placements are not used.
   /// @param warn called if the plan's collaborator lists replace those of the config, and if files
   /// of
   ///        the folder are not used
   /// @throws as Model() and Engine()
   explicit Session(const SessionOptions& options, const WarningObserver& warn = {});
 
-  /// One rank of several. Collective.
+  /// Opens a session that is one rank of several. Collective.
   ///
   /// An error on one rank is known on all: each throws the same one, and the transport works as
   /// before, so that all ranks can end in order. Only if the transport fails, other ranks may not
@@ -72,9 +72,10 @@ class Session {
 
   const Model& model() const { return *model_; }
   Engine& engine() { return *engine_; }
-  /// Whether this is the rank that has the input and takes the results.
+  /// @returns whether this is the rank that has the input and takes the results
   bool is_first_rank() const { return engine_->is_first_rank(); }
-  /// Where experts are and how tokens travel. Without placements if all is in this process.
+  /// @returns where experts are and how tokens travel; without placements if this process has all
+  ///          experts
   const ExpertParallelOptions& expert_parallel() const { return expert_parallel_; }
 
  private:
@@ -83,9 +84,10 @@ class Session {
   std::optional<Engine> engine_;
 };
 
-/// The placements of the model's plan, or contiguous ones without a plan, with the dispatch options
-/// that `options` asks for.
+/// Combines the placements of the model's plan, or contiguous ones without a plan, with the
+/// dispatch options that `options` asks for.
 /// @param model opened with options.plan
+/// @returns the options of an Engine on ranks
 /// @throws Error(kInvalidArgument) if the plan is for another number of ranks
 ExpertParallelOptions expert_parallel_options(const SessionOptions& options, const Model& model,
                                               std::int32_t ep_size);
