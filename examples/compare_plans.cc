@@ -15,7 +15,7 @@ void compare(const c2r::Trace& trace) {
       "plan", c2r::make_plan(trace, {.cluster = cluster}, c2r::SequencePart::kEven).plan};
   c2r::NoProgress progress;
   const c2r::Comparison comparison = c2r::compare(trace, {&plan, 1},
-                                                  {.predict = {.reach = {.cluster = cluster}},
+                                                  {.predict = {.traffic = {.cluster = cluster}},
                                                    .on = c2r::SequencePart::kOdd,
                                                    .fit = c2r::SequencePart::kEven,
                                                    .baselines = {"contiguous", "eplb"}},

@@ -152,14 +152,16 @@ void Runner::check_and_count(VariantResult& result) {
 // Each rank predicts the copies of its own tokens; together they are all.
 void Runner::check_volume(const VariantResult& result) {
   const DispatchOptions& how = variant_.dispatch;
-  ReachCounter counter(
-      variant_.placement,
-      {.cluster = how.cluster, .rule = how.rule, .seed = how.seed, .homes = Homes::kSequences});
+  const TrafficModel traffic{.cluster = how.cluster,
+                             .replica_rule = how.rule,
+                             .seed = how.seed,
+                             .homes = Homes::kSequences};
+  ReachCounter counter(variant_.placement, traffic);
   counter.add(batch_.topk_idx,
               std::vector<RankId>(std::size_t(batch_.x.rows()), transport_.rank()));
   const Reach reach = counter.finish();
   const auto sum_of_ranks = [&](CopyMode mode) {
-    Matrix<std::int64_t> copies = volume_of(reach, mode).link_copies;
+    Matrix<std::int64_t> copies = volume_of(reach, with_copy_mode(traffic, mode)).link_copies;
     all_reduce(transport_, copies.all(), Reduction::kSum, "check");
     return copies;
   };

@@ -59,7 +59,7 @@ CompareRequest request_of(const CompareOptions& options, std::span<const NamedPl
       .num_threads = options.num_threads};
   if (request.baselines == std::vector<std::string>{"none"}) request.baselines.clear();
   if (options.num_front_points > 0) request.num_front_points = options.num_front_points;
-  const CopyMode mode = request.predict.copy_mode;
+  const CopyMode mode = request.predict.traffic.copy_mode;
   C2R_REQUIRE(!options.has_bound || mode == CopyMode::kPerRank || mode == CopyMode::kPerNode,
               kInvalidArgument,
               "--bound knows a bound for --copy-mode per-rank and per-node, not {}", name_of(mode));
@@ -85,7 +85,7 @@ void compare_placements(const CompareOptions& options) {
   ProgressLine progress("comparing");
   const Comparison comparison = compare(trace, plans, request, progress);
   write_front_plans(options, trace, comparison, request);
-  const Cluster& cluster = request.predict.reach.cluster;
+  const Cluster& cluster = request.predict.traffic.cluster;
   if (!options.is_json) {
     std::cout << comparison_table(comparison, cluster, format_of(options));
     return;

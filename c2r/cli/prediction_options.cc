@@ -8,13 +8,13 @@ namespace c2r::cli {
 
 PredictRequest request_of(const PredictionOptions& options, const Cluster& cluster) {
   const Overlap overlap = parse_overlap(options.overlap);
-  PredictRequest request{.reach = {.cluster = cluster,
-                                   .rule = parse_replica_rule(options.rule),
-                                   .seed = options.seed,
-                                   .homes = parse_homes(options.homes)},
-                         .copy_mode = options.copy_mode.empty()
-                                          ? default_copy_mode(cluster)
-                                          : parse_copy_mode(options.copy_mode)};
+  PredictRequest request{.traffic = {.cluster = cluster,
+                                     .copy_mode = options.copy_mode.empty()
+                                                      ? default_copy_mode(cluster)
+                                                      : parse_copy_mode(options.copy_mode),
+                                     .replica_rule = parse_replica_rule(options.rule),
+                                     .seed = options.seed,
+                                     .homes = parse_homes(options.homes)}};
   if (options.intermediate > 0) {
     C2R_REQUIRE(options.hidden > 0, kInvalidArgument, "--intermediate needs --hidden");
     C2R_REQUIRE(

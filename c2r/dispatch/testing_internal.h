@@ -91,16 +91,18 @@ inline void compute_experts(const ExchangeProblem& problem, RankId rank,
 
 /// The copies that the volume model predicts. Of all batches, each once.
 inline Volume predicted_volume(const ExchangeProblem& problem, CopyMode mode) {
-  ReachCounter counter(problem.placement, {.cluster = problem.options.cluster,
-                                           .rule = problem.options.rule,
-                                           .seed = problem.options.seed,
-                                           .homes = Homes::kSequences});
+  const TrafficModel traffic{.cluster = problem.options.cluster,
+                             .copy_mode = mode,
+                             .replica_rule = problem.options.rule,
+                             .seed = problem.options.seed,
+                             .homes = Homes::kSequences};
+  ReachCounter counter(problem.placement, traffic);
   for (std::size_t r = 0; r < problem.batches.size(); ++r) {
     const Matrix<ExpertId>& topk_idx = problem.batches[r].topk_idx;
     counter.add(topk_idx,
                 std::vector<RankId>(std::size_t(topk_idx.rows()), RankId{std::int32_t(r)}));
   }
-  return volume_of(counter.finish(), mode);
+  return volume_of(counter.finish(), traffic);
 }
 
 /// One rank's traffic since the last call, checked to be `copies(peer)` rows to each peer, in one

@@ -70,7 +70,7 @@ TEST(InMemory, OneLimitOnTheChoicesOfAToken) {
   std::vector<std::int32_t> all(40);
   std::iota(all.begin(), all.end(), 0);
   const Placement everywhere = placement_of_ranks(40, std::vector{all, all});
-  ReachCounter counter(everywhere, {.cluster = two, .rule = ReplicaRule::kFewestRanks});
+  ReachCounter counter(everywhere, {.cluster = two, .replica_rule = ReplicaRule::kFewestRanks});
   counter.add(first_experts(2, kMaxTopK), {});
   EXPECT_EQ(counter.finish().choices_on_rank(0, 0), kMaxTopK);
   EXPECT_EQ(error_of([&] { counter.add(first_experts(2, kMaxTopK + 1), {}); }),

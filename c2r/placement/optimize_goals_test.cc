@@ -92,7 +92,8 @@ TEST(Goals, PredictTheTimeThatTheVolumeModelDoes) {
   for (const Cluster& cluster : {cluster_of(1, 4), cluster_of(2, 2)}) {
     const PlacementObjective objective = fastest_on(cluster);
     const auto result = optimize_placement(sets, cluster, objective, {.effort = 0.01});
-    ReachCounter counter(result.placement, {.cluster = cluster});
+    const TrafficModel traffic = default_traffic(cluster);
+    ReachCounter counter(result.placement, traffic);
     for (std::int64_t set = 0; set < sets.num_sets(); ++set) {
       Matrix<ExpertId> tokens(at(sets.multiplicity, set), sets.top_k());
       for (std::int64_t t = 0; t < tokens.rows(); ++t) {
@@ -100,8 +101,8 @@ TEST(Goals, PredictTheTimeThatTheVolumeModelDoes) {
       }
       counter.add(tokens, {});
     }
-    const auto time = predict_layer_time(volume_of(counter.finish(), default_copy_mode(cluster)),
-                                         cluster, *objective.layer_time);
+    const auto time =
+        predict_layer_time(volume_of(counter.finish(), traffic), cluster, *objective.layer_time);
     EXPECT_DOUBLE_EQ(result.value, time.predicted_total_s);
   }
 }

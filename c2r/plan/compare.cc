@@ -25,7 +25,7 @@ struct Comparing {
   std::vector<TokenRange> ranges_on, ranges_fit;
   std::string trace_hash;
 
-  const Cluster& cluster() const { return request.predict.reach.cluster; }
+  const Cluster& cluster() const { return request.predict.traffic.cluster; }
   std::int32_t least_slots_per_rank() const {
     const std::int32_t ep_size = cluster().ep_size();
     return (trace.header().num_experts + ep_size - 1) / ep_size;
@@ -33,8 +33,8 @@ struct Comparing {
 };
 
 void check_compare_request(const CompareRequest& request) {
-  check_cluster(request.predict.reach.cluster);
-  const CopyMode mode = request.predict.copy_mode;
+  check_cluster(request.predict.traffic.cluster);
+  const CopyMode mode = request.predict.traffic.copy_mode;
   C2R_REQUIRE(!request.bounds_copies || mode == CopyMode::kPerRank || mode == CopyMode::kPerNode,
               kInvalidArgument, "copies have a bound in the modes per-rank and per-node, not in {}",
               name_of(mode));
@@ -225,7 +225,7 @@ Comparison compare(const Trace& trace, std::span<const NamedPlan> plans,
 }
 
 Plan front_plan(const Trace& trace, const ComparisonEntry& entry, const CompareRequest& request) {
-  return plan_of(trace.header(), request.predict.reach.cluster, entry.placements,
+  return plan_of(trace.header(), request.predict.traffic.cluster, entry.placements,
                  {.c2r_version = version_text(),
                   .method = "optimize, " + entry.name,
                   .seed = request.seed,

@@ -25,7 +25,7 @@ Trace crossing_sequences() {
 }
 
 CompareRequest request_on(SequencePart on, SequencePart fit) {
-  return {.predict = {.reach = {.cluster = {.ranks_per_node = 2}}}, .on = on, .fit = fit};
+  return {.predict = {.traffic = {.cluster = {.ranks_per_node = 2}}}, .on = on, .fit = fit};
 }
 
 TEST(Compare, SetsAPlanBesideBaselinesAndAFront) {
@@ -104,7 +104,7 @@ TEST(Compare, RefusesWhatCannotBeCompared) {
   EXPECT_EQ(error_with([](CompareRequest& r) { r.redundant_slots_per_rank = -1; }),
             "redundant_slots_per_rank is -1, but must be at least 0");
   EXPECT_EQ(error_with([](CompareRequest& r) {
-              r.bounds_copies = true, r.predict.copy_mode = CopyMode::kAllGather;
+              r.bounds_copies = true, r.predict.traffic.copy_mode = CopyMode::kAllGather;
             }),
             "copies have a bound in the modes per-rank and per-node, not in all-gather");
   NamedPlan plan{"p.json", make_plan(trace, {.cluster = {.ranks_per_node = 4}}).plan};

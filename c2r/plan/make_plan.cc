@@ -73,8 +73,7 @@ std::vector<Placement> by_baseline(const PlanTokens& tokens, const PlanRequest& 
 void add_predictions(const PlanTokens& tokens, const PlanRequest& request, Progress& progress,
                      Plan& plan) {
   progress.begin("predicting");
-  const PredictRequest predicted{.reach = {.cluster = request.cluster, .rule = kPlannedRule},
-                                 .copy_mode = default_copy_mode(request.cluster)};
+  const PredictRequest predicted{.traffic = default_traffic(request.cluster)};
   for (WaterfallStep& step : predict_waterfall(plan, tokens.reported, nullptr, predicted,
                                                request.num_threads, progress)) {
     plan.predictions.push_back(std::move(step.prediction));

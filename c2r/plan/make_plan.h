@@ -26,9 +26,6 @@
 
 namespace c2r {
 
-/// The replica rule of a plan's predictions: the optimizer assumes it.
-inline constexpr ReplicaRule kPlannedRule = ReplicaRule::kFewestRanks;
-
 /// The method that searches; the others are the names of baselines().
 inline constexpr std::string_view kOptimizeMethod = "optimize";
 

@@ -222,25 +222,23 @@ void check_plan(const Plan& plan) {
   check_provenance(plan.provenance);
 }
 
-Prediction make_prediction(std::span<const Volume> volumes,
+Prediction make_prediction(const TrafficModel& traffic, std::span<const Volume> volumes,
                            std::span<const PredictedLayerTime> times) {
   C2R_REQUIRE(!volumes.empty() && (times.empty() || times.size() == volumes.size()),
               kInvalidArgument,
               "a prediction needs a volume and none or one time a layer, not {} "
               "and {}",
               volumes.size(), times.size());
-  const Volume& first = volumes.front();
-  Prediction prediction{.num_tokens = first.num_tokens,
-                        .copy_mode = first.mode,
-                        .replica_rule = first.rule,
-                        .homes = first.homes};
+  Prediction prediction{.num_tokens = volumes.front().num_tokens,
+                        .copy_mode = traffic.copy_mode,
+                        .replica_rule = traffic.replica_rule,
+                        .homes = traffic.homes};
   for (const Volume& v : volumes) {
-    C2R_REQUIRE(v.mode == first.mode && v.rule == first.rule && v.homes == first.homes &&
-                    v.num_tokens == first.num_tokens,
-                kInvalidArgument,
-                "the volumes of a prediction differ in mode, rule, homes or tokens");
+    C2R_REQUIRE(v.num_tokens == prediction.num_tokens, kInvalidArgument,
+                "the layers of a prediction have {} and {} tokens, but must have the same number",
+                prediction.num_tokens, v.num_tokens);
     prediction.is_exact &= v.is_exact;
-    prediction.copies_per_token.push_back(v.per_token(v.copies_to_experts()));
+    prediction.copies_per_token.push_back(v.per_token(v.copies_to_experts));
     prediction.wire_copies_per_token.push_back(v.per_token(v.wire_copies()));
     prediction.inter_node_copies_per_token.push_back(v.per_token(v.inter_node_copies));
     prediction.imbalance.push_back(imbalance(v.choices));

@@ -72,7 +72,7 @@ struct Prediction {
   Homes homes = Homes::kUniform;
   bool is_exact = true;  // false: from pair counts, so copies are at least these
   // Empty, all three, where copies are unknown: only loads were counted.
-  std::vector<double> copies_per_token;             // [num_layers], Volume::copies_to_experts()
+  std::vector<double> copies_per_token;             // [num_layers], Volume::copies_to_experts
   std::vector<double> wire_copies_per_token;        // [num_layers]
   std::vector<double> inter_node_copies_per_token;  // [num_layers]
   std::vector<double> imbalance;                    // [num_layers], of choices over ranks
@@ -173,9 +173,13 @@ Plan plan_of(const TraceHeader& header, const Cluster& cluster, std::vector<Plac
 /// @throws Error(kInvalidArgument), naming the layer or the field
 void check_plan(const Plan& plan);
 
-/// Columns of a prediction from one volume a layer, all of the same mode, rule and homes.
+/// @param traffic under which the volumes were counted
+/// @param volumes [num_layers]
 /// @param times [num_layers], or empty
-Prediction make_prediction(std::span<const Volume> volumes,
+/// @returns a prediction without names
+/// @throws Error(kInvalidArgument) if there are no volumes, other numbers of times than of volumes,
+///         or layers of different numbers of tokens
+Prediction make_prediction(const TrafficModel& traffic, std::span<const Volume> volumes,
                            std::span<const PredictedLayerTime> times);
 
 /// The file's text. @throws as check_plan()

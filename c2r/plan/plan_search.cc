@@ -6,7 +6,7 @@
 #include "c2r/collaboration/metrics.h"
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
-#include "c2r/placement/cost/volume.h"
+#include "c2r/placement/cost/reach.h"
 #include "c2r/plan/plan_search_internal.h"
 #include "c2r/trace/trace_chunks.h"
 
@@ -81,8 +81,7 @@ class PlanSearch {
                          std::span<const TokenRange> counted) const {
     std::vector<double> met(layers.size());
     parallel_for(std::ssize(layers), request_.num_threads, [&](std::int64_t layer, int) {
-      ReachCounter counter(layers[std::size_t(layer)].placement,
-                           {.cluster = request_.cluster, .rule = kPlannedRule});
+      ReachCounter counter(layers[std::size_t(layer)].placement, default_traffic(request_.cluster));
       for (const TokenRange& piece : pieces_of(served)) {
         if (counter.has_memory()) {
           counter.serve_before(trace.topk_idx(layer, piece.begin, piece.end), {});
@@ -91,7 +90,7 @@ class PlanSearch {
       for (const TokenRange& piece : pieces_of(counted)) {
         counter.add(trace.topk_idx(layer, piece.begin, piece.end), {});
       }
-      met[std::size_t(layer)] = imbalance(volume_of(counter.finish(), CopyMode::kPerRank).choices);
+      met[std::size_t(layer)] = imbalance(rank_choices(counter.finish()));
     });
     return std::accumulate(met.begin(), met.end(), 0.0);
   }

@@ -107,54 +107,55 @@ TEST(Plan, ReadsBackWhatItWrote) {
 
 TEST(Plan, TakesItsPredictionFromVolumes) {
   const Placement placement = place_contiguous(4, 2);
-  ReachCounter counter(placement, {.cluster = {.ranks_per_node = 2}});
+  const TrafficModel traffic = {.cluster = {.ranks_per_node = 2}};
+  ReachCounter counter(placement, traffic);
   const std::vector<ExpertId> topk_idx = {ExpertId{0}, ExpertId{1}, ExpertId{0}, ExpertId{2}};
   counter.add(MatrixView<const ExpertId>(topk_idx.data(), 2, 2), {});
-  const std::vector volumes(2, volume_of(counter.finish(), CopyMode::kPerRank));
+  const std::vector volumes(2, volume_of(counter.finish(), traffic));
   const std::vector<PredictedLayerTime> times(2, {.predicted_total_s = 0.25});
-  const Prediction prediction = make_prediction(volumes, times);
+  const Prediction prediction = make_prediction(traffic, volumes, times);
   EXPECT_EQ(prediction.num_tokens, 2);
   EXPECT_EQ(prediction.copies_per_token, (std::vector{1.5, 1.5}));
   EXPECT_EQ(prediction.wire_copies_per_token, (std::vector{0.75, 0.75}));
   EXPECT_EQ(prediction.imbalance, (std::vector{1.5, 1.5}));
   EXPECT_EQ(prediction.predicted_layer_time_s, (std::vector{0.25, 0.25}));
-  EXPECT_EQ(error_of([&] { make_prediction(volumes, std::span(times).first(1)); }),
+  EXPECT_EQ(error_of([&] { make_prediction(traffic, volumes, std::span(times).first(1)); }),
             "a prediction needs a volume and none or one time a layer, not 2 and 1");
 }
 
-// One copy mode, rule, choice of homes and number of tokens for all layers; the slots may differ
-// from layer to layer. The last of three layers differs.
+TEST(Plan, NamesTheTrafficModelOfItsPrediction) {
+  const TrafficModel traffic = {.cluster = {.ranks_per_node = 2},
+                                .copy_mode = CopyMode::kPerExpert,
+                                .replica_rule = ReplicaRule::kRandom,
+                                .homes = Homes::kSequences};
+  ReachCounter counter(place_contiguous(4, 2), traffic);
+  const std::vector volumes = {volume_of(counter.finish(), traffic)};
+  const Prediction prediction = make_prediction(traffic, volumes, {});
+  EXPECT_EQ(prediction.copy_mode, CopyMode::kPerExpert);
+  EXPECT_EQ(prediction.replica_rule, ReplicaRule::kRandom);
+  EXPECT_EQ(prediction.homes, Homes::kSequences);
+}
+
+// All layers see the same tokens; the slots may differ from layer to layer. The last of three
+// layers differs.
 TEST(Plan, RefusesAPredictionFromMixedVolumes) {
   const std::vector<ExpertId> topk_idx = {ExpertId{0}, ExpertId{1}, ExpertId{0}, ExpertId{2}};
-  const std::vector<RankId> homes = {RankId{0}, RankId{1}};
-  const auto volume = [&](const Placement& placement, std::int64_t num_tokens, CopyMode mode,
-                          const ReachOptions& options) {
-    ReachCounter counter(placement, options);
-    const bool has_homes = options.homes == Homes::kSequences;
-    counter.add(
-        MatrixView<const ExpertId>(topk_idx.data(), num_tokens, 2),
-        has_homes ? std::span(homes).first(std::size_t(num_tokens)) : std::span<const RankId>());
-    return volume_of(counter.finish(), mode);
+  const TrafficModel traffic = {.cluster = {.ranks_per_node = 2}};
+  const auto volume = [&](const Placement& placement, std::int64_t num_tokens) {
+    ReachCounter counter(placement, traffic);
+    counter.add(MatrixView<const ExpertId>(topk_idx.data(), num_tokens, 2), {});
+    return volume_of(counter.finish(), traffic);
   };
   const Placement contiguous = place_contiguous(4, 2);
   const Placement with_replicas = testing::make_placement(4, {{0, 1, 2}, {2, 3, 0}});
-  const ReachOptions options = {.cluster = {.ranks_per_node = 2}};
-  ReachOptions other_rule = options, other_homes = options;
-  other_rule.rule = ReplicaRule::kLocalFirst;
-  other_homes.homes = Homes::kSequences;
-  const Volume first = volume(contiguous, 2, CopyMode::kPerRank, options);
-  for (const Volume& other : {volume(contiguous, 2, CopyMode::kPerExpert, options),
-                              volume(contiguous, 2, CopyMode::kPerRank, other_rule),
-                              volume(contiguous, 2, CopyMode::kPerRank, other_homes),
-                              volume(contiguous, 1, CopyMode::kPerRank, options)}) {
-    EXPECT_EQ(error_of([&] {
-                make_prediction(std::vector{first, first, other}, {});
-              }),
-              "the volumes of a prediction differ in mode, rule, homes or tokens");
-  }
+  const Volume first = volume(contiguous, 2);
+  EXPECT_EQ(error_of([&] {
+              make_prediction(traffic, std::vector{first, first, volume(contiguous, 1)}, {});
+            }),
+            "the layers of a prediction have 2 and 1 tokens, but must have the same number");
   // With the replicas, both tokens find all their experts on one rank.
-  const auto mixed_slots = make_prediction(
-      std::vector{first, volume(with_replicas, 2, CopyMode::kPerRank, options)}, {});
+  const auto mixed_slots =
+      make_prediction(traffic, std::vector{first, volume(with_replicas, 2)}, {});
   EXPECT_EQ(mixed_slots.copies_per_token, (std::vector{1.5, 1.0}));
 }
 

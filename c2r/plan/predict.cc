@@ -51,13 +51,13 @@ WaterfallStep step_of(std::string name, const RoutedTokens& tokens,
   WaterfallStep step;
   std::vector<PredictedLayerTime> times;
   for (const Reach& reach : reach_of_layers) {
-    step.volumes.push_back(volume_of(reach, request.copy_mode));
+    step.volumes.push_back(volume_of(reach, request.traffic));
     if (request.layer_time) {
       times.push_back(
-          predict_layer_time(step.volumes.back(), request.reach.cluster, *request.layer_time));
+          predict_layer_time(step.volumes.back(), request.traffic.cluster, *request.layer_time));
     }
   }
-  step.prediction = make_prediction(step.volumes, times);
+  step.prediction = make_prediction(request.traffic, step.volumes, times);
   step.prediction.placement = std::move(name);
   step.prediction.trace = tokens.name;
   return step;
@@ -67,7 +67,7 @@ WaterfallStep step_of(std::string name, const RoutedTokens& tokens,
 void add_plan_steps(const Plan& plan, const RoutedTokens& tokens, const PredictRequest& request,
                     int num_threads, Progress& progress, std::vector<WaterfallStep>& steps) {
   const auto planned = placements_of(plan);
-  const auto reach = reach_of(tokens, planned, request.reach, num_threads, progress);
+  const auto reach = reach_of(tokens, planned, request.traffic, num_threads, progress);
   const bool replicates = std::ranges::any_of(planned, has_replicas);  // some layers may not
   if (replicates) {
     std::vector<Placement> main_slots;
@@ -75,7 +75,7 @@ void add_plan_steps(const Plan& plan, const RoutedTokens& tokens, const PredictR
       main_slots.push_back(keep_main_slots(planned[layer], reach[layer]));
     }
     steps.push_back(step_of("placement", tokens,
-                            reach_of(tokens, main_slots, request.reach, num_threads, progress),
+                            reach_of(tokens, main_slots, request.traffic, num_threads, progress),
                             request));
   }
   steps.push_back(step_of(replicates ? "replicas" : "placement", tokens, reach, request));
@@ -109,8 +109,8 @@ Prediction predict(const Trace& trace, std::span<const TokenRange> ranges,
                    int num_threads, Progress& progress) {
   const RoutedTokens tokens{
       .trace = &trace, .ranges = {ranges.begin(), ranges.end()}, .name = trace.path()};
-  return step_of("plan", tokens, reach_of(tokens, placements, request.reach, num_threads, progress),
-                 request)
+  return step_of("plan", tokens,
+                 reach_of(tokens, placements, request.traffic, num_threads, progress), request)
       .prediction;
 }
 
@@ -120,15 +120,15 @@ std::vector<WaterfallStep> predict_waterfall(const Plan& plan, const RoutedToken
                                              Progress& progress) {
   check_fits(plan, tokens.header(), tokens.name);
   if (constrained != nullptr) check_fits(plan, constrained->header(), constrained->name);
-  const auto contiguous = contiguous_placements(tokens.header(), request.reach.cluster);
-  const auto reach = reach_of(tokens, contiguous, request.reach, num_threads, progress);
+  const auto contiguous = contiguous_placements(tokens.header(), request.traffic.cluster);
+  const auto reach = reach_of(tokens, contiguous, request.traffic, num_threads, progress);
   PredictRequest per_expert = request;
-  per_expert.copy_mode = CopyMode::kPerExpert;
+  per_expert.traffic.copy_mode = CopyMode::kPerExpert;
   std::vector<WaterfallStep> steps;
   steps.push_back(step_of("per-expert", tokens, reach, per_expert));
-  if (request.copy_mode == CopyMode::kAllGather) {
+  if (request.traffic.copy_mode == CopyMode::kAllGather) {
     steps.push_back(step_of("all-gather", tokens, reach, request));
-  } else if (request.copy_mode != CopyMode::kPerExpert) {
+  } else if (request.traffic.copy_mode != CopyMode::kPerExpert) {
     steps.push_back(step_of("deduplication", tokens, reach, request));
   }
   add_plan_steps(plan, tokens, request, num_threads, progress, steps);
@@ -139,7 +139,7 @@ std::vector<WaterfallStep> predict_waterfall(const Plan& plan, const RoutedToken
     }
     steps.push_back(
         step_of("constraint", *constrained,
-                reach_of(*constrained, placements_of(plan), request.reach, num_threads, progress),
+                reach_of(*constrained, placements_of(plan), request.traffic, num_threads, progress),
                 same_batch));
   }
   return steps;

@@ -19,8 +19,7 @@
 namespace c2r {
 
 struct PredictRequest {
-  ReachOptions reach;
-  CopyMode copy_mode = CopyMode::kPerRank;
+  TrafficModel traffic;
   std::optional<LayerTimeOptions> layer_time;  // for predicted times; a batch of all tokens if none
 };
 

@@ -57,7 +57,7 @@ TEST(PredictWaterfall, TellsWhatEachStepSaves) {
   const Plan plan = plan_with(make_placement(4, {{0, 2}, {1, 3}}));
   NoProgress progress;
   const auto steps = predict_waterfall(plan, all_of(trace), nullptr,
-                                       {.reach = {.cluster = plan.cluster}}, 1, progress);
+                                       {.traffic = {.cluster = plan.cluster}}, 1, progress);
   ASSERT_EQ(names_of(steps), (Names{"per-expert", "deduplication", "placement"}));
   EXPECT_EQ(copies(steps[0]), 2);
   EXPECT_EQ(steps[0].prediction.wire_copies_per_token[0], 1);  // half of the copies stay at home
@@ -85,7 +85,8 @@ TEST(PredictWaterfall, TellsReplicasFromPlacement) {
   Plan plan = plan_with(make_placement(4, {{0, 1}, {2, 3}}));
   plan.layers.push_back({.layer_index = 2, .placement = make_placement(4, {{0, 1, 2}, {0, 3, 1}})});
   NoProgress progress;
-  PredictRequest request{.reach = {.cluster = plan.cluster, .rule = ReplicaRule::kFewestRanks}};
+  PredictRequest request{
+      .traffic = {.cluster = plan.cluster, .replica_rule = ReplicaRule::kFewestRanks}};
   auto steps = predict_waterfall(plan, all_of(trace), nullptr, request, 1, progress);
   ASSERT_EQ(names_of(steps), (Names{"per-expert", "deduplication", "placement", "replicas"}));
   EXPECT_EQ(steps[2].prediction.copies_per_token[0], steps[3].prediction.copies_per_token[0])
@@ -93,10 +94,10 @@ TEST(PredictWaterfall, TellsReplicasFromPlacement) {
   EXPECT_EQ(steps[2].prediction.copies_per_token[1], 1.5) << "one slot of 0 serves all";
   EXPECT_EQ(steps[3].prediction.copies_per_token[1], 1);
 
-  request.copy_mode = CopyMode::kPerExpert;
+  request.traffic.copy_mode = CopyMode::kPerExpert;
   steps = predict_waterfall(plan, all_of(trace), nullptr, request, 1, progress);
   EXPECT_EQ(names_of(steps), (Names{"per-expert", "placement", "replicas"}));
-  request.copy_mode = CopyMode::kAllGather;
+  request.traffic.copy_mode = CopyMode::kAllGather;
   steps = predict_waterfall(plan, all_of(trace), nullptr, request, 1, progress);
   EXPECT_EQ(names_of(steps)[1], "all-gather");
 }
@@ -110,7 +111,7 @@ TEST(PredictWaterfall, EndsWithTheConstraint) {
   // The "constrained" recording is one token of the four: as bad, and a batch of one.
   const RoutedTokens constrained{.trace = &trace, .ranges = {{0, 1}}, .name = "constrained"};
   const PredictRequest request{
-      .reach = {.cluster = plan.cluster},
+      .traffic = {.cluster = plan.cluster},
       .layer_time = LayerTimeOptions{.format = {.hidden = 1}, .flop_per_choice = 1}};
   const auto steps = predict_waterfall(plan, all, &constrained, request, 1, progress);
   ASSERT_EQ(names_of(steps), (Names{"per-expert", "deduplication", "placement", "constraint"}));
@@ -126,7 +127,7 @@ TEST(PredictWaterfall, CountsPairsLikeTokensWhereTopKIsTwo) {
   const Plan plan = plan_with(make_placement(4, {{0, 2}, {1, 3}}));
   NoProgress progress;
   CollaborationStatistics statistics = count_collaboration(trace, 1, progress);
-  const PredictRequest request{.reach = {.cluster = plan.cluster}};
+  const PredictRequest request{.traffic = {.cluster = plan.cluster}};
   const auto expected = predict_waterfall(plan, all_of(trace), nullptr, request, 1, progress);
   const RoutedTokens pairs{.statistics = &statistics, .name = "pairs"};
   const auto found = predict_waterfall(plan, pairs, nullptr, request, 1, progress);
@@ -141,8 +142,9 @@ TEST(PredictWaterfall, CountsOnlyTheTokensAskedFor) {
   const Trace trace = crossing_pairs();
   const Plan plan = plan_with(make_placement(4, {{0, 2}, {1, 3}}));
   NoProgress progress;
-  const auto steps = predict_waterfall(plan, {.trace = &trace, .ranges = {{0, 1}}, .name = "first"},
-                                       nullptr, {.reach = {.cluster = plan.cluster}}, 1, progress);
+  const auto steps =
+      predict_waterfall(plan, {.trace = &trace, .ranges = {{0, 1}}, .name = "first"}, nullptr,
+                        {.traffic = {.cluster = plan.cluster}}, 1, progress);
   EXPECT_EQ(steps[2].prediction.num_tokens, 1);
   EXPECT_EQ(steps[2].prediction.imbalance[0], 2);  // one token, all on one of two ranks
 }
@@ -152,7 +154,7 @@ TEST(PredictWaterfall, RefusesAPlanForAnotherModel) {
   NoProgress progress;
   const auto error_with = [&](const Plan& plan) {
     return error_of([&] {
-      predict_waterfall(plan, all_of(trace), nullptr, {.reach = {.cluster = plan.cluster}}, 1,
+      predict_waterfall(plan, all_of(trace), nullptr, {.traffic = {.cluster = plan.cluster}}, 1,
                         progress);
     });
   };
@@ -188,7 +190,7 @@ TEST(PredictWaterfallOnRealData, ReproducesThePublishedConstraint) {
   const RoutedTokens constrained{.statistics = &top_2, .name = "t2"};
   NoProgress progress;
   const auto steps = predict_waterfall(plan, unconstrained, &constrained,
-                                       {.reach = {.cluster = plan.cluster}}, 1, progress);
+                                       {.traffic = {.cluster = plan.cluster}}, 1, progress);
   std::vector<double> means;
   for (const WaterfallStep& step : steps) {
     EXPECT_TRUE(step.prediction.is_exact);

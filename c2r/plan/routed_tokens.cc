@@ -29,8 +29,8 @@ CollaborationMatrix pair_counts_of_sets(const TokenSets& sets) {
 // Serves every token of the sets, kMaxChunkTokens at a time: memory does not grow with
 // multiplicities.
 Reach reach_of_sets(const TokenSets& sets, const Placement& placement,
-                    const ReachOptions& options) {
-  ReachCounter counter(placement, options);
+                    const TrafficModel& traffic) {
+  ReachCounter counter(placement, traffic);
   Matrix<ExpertId> chunk(std::min(sets.num_tokens, kMaxChunkTokens), sets.top_k());
   std::int64_t filled = 0;
   const auto append = [&](std::span<const ExpertId> experts) {
@@ -53,18 +53,18 @@ Reach reach_of_sets(const TokenSets& sets, const Placement& placement,
 
 std::vector<Reach> reach_of_all_sets(const ModelTokenSets& sets,
                                      std::span<const Placement> placements,
-                                     const ReachOptions& options, int num_threads,
+                                     const TrafficModel& traffic, int num_threads,
                                      Progress& progress) {
-  C2R_REQUIRE(options.homes == Homes::kUniform, kInvalidArgument,
+  C2R_REQUIRE(traffic.homes == Homes::kUniform, kInvalidArgument,
               "{}: token sets know no sequences, so their homes can only be uniform, not {}",
-              sets.name, name_of(options.homes));
+              sets.name, name_of(traffic.homes));
   C2R_REQUIRE(placements.size() == sets.layers.size(), kInvalidArgument,
               "there are {} placements for {} layers", placements.size(), sets.layers.size());
   std::vector<Reach> reach(placements.size());
   std::atomic<std::int64_t> num_done = 0;
   parallel_for(std::ssize(reach), num_threads, [&](std::int64_t l, int thread) {
     const auto layer = static_cast<std::size_t>(l);
-    reach[layer] = reach_of_sets(sets.layers[layer], placements[layer], options);
+    reach[layer] = reach_of_sets(sets.layers[layer], placements[layer], traffic);
     ++num_done;
     if (thread == 0) progress.update(num_done, std::ssize(reach));
   });
@@ -74,14 +74,14 @@ std::vector<Reach> reach_of_all_sets(const ModelTokenSets& sets,
 
 std::vector<Reach> reach_of_counts(const RoutedTokens& tokens,
                                    std::span<const Placement> placements,
-                                   const ReachOptions& options) {
+                                   const TrafficModel& traffic) {
   const CollaborationStatistics& statistics = *tokens.statistics;
   C2R_REQUIRE(statistics.has_pairs, kInvalidArgument,
               "{} holds loads without pairs, which say nothing about copies", tokens.name);
   std::vector<Reach> reach;
   for (std::size_t layer = 0; layer < placements.size(); ++layer) {
     reach.push_back(reach_from_pairs(statistics.coactivation[layer], statistics.num_tokens[layer],
-                                     statistics.header.top_k, placements[layer], options));
+                                     statistics.header.top_k, placements[layer], traffic));
   }
   return reach;
 }
@@ -162,14 +162,14 @@ std::vector<CollaborationMatrix> pair_counts_of(const RoutedTokens& tokens, int 
 }
 
 std::vector<Reach> reach_of(const RoutedTokens& tokens, std::span<const Placement> placements,
-                            const ReachOptions& options, int num_threads, Progress& progress) {
+                            const TrafficModel& traffic, int num_threads, Progress& progress) {
   if (tokens.trace != nullptr) {
-    return count_reach(*tokens.trace, tokens.ranges, placements, options, num_threads, progress);
+    return count_reach(*tokens.trace, tokens.ranges, placements, traffic, num_threads, progress);
   }
   if (tokens.sets != nullptr) {
-    return reach_of_all_sets(*tokens.sets, placements, options, num_threads, progress);
+    return reach_of_all_sets(*tokens.sets, placements, traffic, num_threads, progress);
   }
-  return reach_of_counts(tokens, placements, options);
+  return reach_of_counts(tokens, placements, traffic);
 }
 
 }  // namespace c2r

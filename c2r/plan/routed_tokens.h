@@ -65,6 +65,6 @@ std::vector<CollaborationMatrix> pair_counts_of(const RoutedTokens& tokens, int 
 /// Cost: count_reach() of a trace, and the same a token of token sets; reach_from_pairs() of
 /// counts.
 std::vector<Reach> reach_of(const RoutedTokens& tokens, std::span<const Placement> placements,
-                            const ReachOptions& options, int num_threads, Progress& progress);
+                            const TrafficModel& traffic, int num_threads, Progress& progress);
 
 }  // namespace c2r

@@ -94,7 +94,7 @@ Json predictions_json(std::span<const Prediction> steps, const std::optional<Cop
 Json volumes_json(std::span<const Volume> volumes, const std::optional<CopyFormat>& format) {
   Json layers = Json::array();
   for (const Volume& volume : volumes) {
-    layers.push_back({{"copies", volume.copies_to_experts()},
+    layers.push_back({{"copies", volume.copies_to_experts},
                       {"wire_copies", volume.wire_copies()},
                       {"inter_node_copies", volume.inter_node_copies},
                       {"sent", volume.sent},

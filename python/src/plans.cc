@@ -74,12 +74,11 @@ std::pair<Plan, std::vector<std::string>> make(const Trace& trace, const std::st
 }
 
 PredictRequest predict_request(const Cluster& cluster, const nb::dict& options) {
-  PredictRequest request{.reach = {.cluster = cluster, .rule = kPlannedRule},
-                         .copy_mode = default_copy_mode(cluster)};
-  take_name(options, "copy_mode", parse_copy_mode, request.copy_mode);
-  take_name(options, "replica_rule", parse_replica_rule, request.reach.rule);
-  take_name(options, "homes", parse_homes, request.reach.homes);
-  take(options, "seed", request.reach.seed);
+  PredictRequest request{.traffic = default_traffic(cluster)};
+  take_name(options, "copy_mode", parse_copy_mode, request.traffic.copy_mode);
+  take_name(options, "replica_rule", parse_replica_rule, request.traffic.replica_rule);
+  take_name(options, "homes", parse_homes, request.traffic.homes);
+  take(options, "seed", request.traffic.seed);
   return request;
 }
 

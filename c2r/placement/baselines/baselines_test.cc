@@ -202,9 +202,9 @@ double mean_copies(const std::vector<CollaborationMatrix>& layers, std::string_v
     const Cluster cluster = {.ranks_per_node = ep_size};
     const Placement placement = place_baseline(
         baseline, {.counts = counts, .cluster = cluster, .slots_per_rank = 8 / ep_size});
-    const Volume volume = volume_of(reach_from_pairs(counts, testing::tokens_of_top_2(counts), 2,
-                                                     placement, {.cluster = cluster}),
-                                    CopyMode::kPerRank);
+    const TrafficModel traffic = {.cluster = cluster};
+    const Volume volume = volume_of(
+        reach_from_pairs(counts, testing::tokens_of_top_2(counts), 2, placement, traffic), traffic);
     EXPECT_TRUE(volume.is_exact);
     sum += volume.per_token(volume.total_copies());
   }

@@ -7,7 +7,6 @@
 #include <numeric>
 
 #include "c2r/core/at.h"
-#include "c2r/core/enum_names.h"
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
 #include "c2r/routing/routing.h"
@@ -16,22 +15,13 @@
 namespace c2r {
 namespace {
 
-constexpr EnumName<Homes> kHomes[] = {{Homes::kSequences, "sequences"},
-                                      {Homes::kUniform, "uniform"},
-                                      {Homes::kSignature, "signature"}};
-
-Reach empty_reach(const Placement& placement, const ReplicaChooser& chooser,
-                  const ReachOptions& options, std::int64_t num_homes) {
-  const std::int64_t ep_size = options.cluster.ep_size();
-  return {.cluster = options.cluster,
-          .rule = options.rule,
-          .homes = options.homes,
-          .has_replicas = chooser.has_replicas(),
-          .denominator = options.homes == Homes::kUniform ? ep_size : 1,
+Reach empty_reach(const Placement& placement, const TrafficModel& traffic, std::int64_t num_homes) {
+  const std::int64_t ep_size = traffic.cluster.ep_size();
+  return {.denominator = traffic.homes == Homes::kUniform ? ep_size : 1,
           .num_tokens = std::vector<std::int64_t>(static_cast<std::size_t>(num_homes)),
           .choices_on_rank = {num_homes, ep_size},
           .tokens_on_rank = {num_homes, ep_size},
-          .tokens_on_node = {num_homes, options.cluster.num_nodes},
+          .tokens_on_node = {num_homes, traffic.cluster.num_nodes},
           .choices_of_expert = {placement.num_experts, ep_size}};
 }
 
@@ -41,7 +31,7 @@ void add_to(std::span<std::int64_t> sums, std::span<const std::int64_t> counts) 
 
 // The first of every run of `num_alike` homes gets what `alike` has for its only home.
 void add_to_first_homes(const Reach& alike, std::int64_t num_alike, Reach& reach) {
-  for (std::int64_t home = 0; home < reach.cluster.ep_size(); home += num_alike) {
+  for (std::int64_t home = 0; home < reach.tokens_on_rank.rows(); home += num_alike) {
     at(reach.num_tokens, home) += alike.num_tokens[0];
     add_to(reach.choices_on_rank.row(home), alike.choices_on_rank.row(0));
     add_to(reach.tokens_on_rank.row(home), alike.tokens_on_rank.row(0));
@@ -52,7 +42,7 @@ void add_to_first_homes(const Reach& alike, std::int64_t num_alike, Reach& reach
 
 // Every run of `num_alike` homes gets what its first one has.
 void copy_to_alike_homes(std::int64_t num_alike, Reach& reach) {
-  for (std::int64_t home = 0; home < reach.cluster.ep_size(); ++home) {
+  for (std::int64_t home = 0; home < reach.tokens_on_rank.rows(); ++home) {
     const std::int64_t first = home - home % num_alike;
     at(reach.num_tokens, home) = at(reach.num_tokens, first);
     for (auto* counts : {&reach.choices_on_rank, &reach.tokens_on_rank, &reach.tokens_on_node}) {
@@ -85,14 +75,6 @@ void check_sequence_starts(std::span<const std::int64_t> starts, std::int64_t nu
 
 }  // namespace
 
-std::string_view name_of(Homes homes) {
-  return name_in(kHomes, homes);
-}
-
-Homes parse_homes(std::string_view name) {
-  return parse_in(kHomes, "homes are", name);
-}
-
 std::vector<RankId> homes_of_sequences(std::span<const std::int64_t> sequence_starts,
                                        std::int64_t num_tokens, std::int32_t ep_size,
                                        std::span<const TokenRange> ranges) {
@@ -112,17 +94,18 @@ std::vector<RankId> homes_of_sequences(std::span<const std::int64_t> sequence_st
   return homes;
 }
 
-ReachCounter::ReachCounter(const Placement& placement, const ReachOptions& options)
-    : chooser_(placement, options.cluster, options.rule, options.seed),
-      reach_(empty_reach(placement, chooser_, options, options.cluster.ep_size())),
-      alike_(empty_reach(placement, chooser_, options, 1)),
-      num_alike_homes_(options.homes == Homes::kUniform ? chooser_.num_alike_homes() : 1),
-      last_on_rank_(static_cast<std::size_t>(options.cluster.ep_size())),
-      last_on_node_(static_cast<std::size_t>(options.cluster.num_nodes)) {
-  C2R_REQUIRE(options.homes != Homes::kSignature, kUnsupported,
+ReachCounter::ReachCounter(const Placement& placement, const TrafficModel& traffic)
+    : traffic_(traffic),
+      chooser_(placement, traffic.cluster, traffic.replica_rule, traffic.seed),
+      reach_(empty_reach(placement, traffic, traffic.cluster.ep_size())),
+      alike_(empty_reach(placement, traffic, 1)),
+      num_alike_homes_(traffic.homes == Homes::kUniform ? chooser_.num_alike_homes() : 1),
+      last_on_rank_(static_cast<std::size_t>(traffic.cluster.ep_size())),
+      last_on_node_(static_cast<std::size_t>(traffic.cluster.num_nodes)) {
+  C2R_REQUIRE(traffic.homes != Homes::kSignature, kUnsupported,
               "homes by a plan's signature cannot be counted; take uniform or sequences");
-  for (std::int32_t rank = 0; rank < options.cluster.ep_size(); ++rank) {
-    node_of_rank_.push_back(options.cluster.node_of(RankId{rank}));
+  for (std::int32_t rank = 0; rank < traffic.cluster.ep_size(); ++rank) {
+    node_of_rank_.push_back(traffic.cluster.node_of(RankId{rank}));
   }
 }
 
@@ -137,9 +120,9 @@ void ReachCounter::serve_before(MatrixView<const ExpertId> topk_idx,
 
 void ReachCounter::serve(MatrixView<const ExpertId> topk_idx, std::span<const RankId> homes,
                          bool is_counted) {
-  C2R_REQUIRE((reach_.homes == Homes::kSequences ? topk_idx.rows() : 0) == std::ssize(homes),
+  C2R_REQUIRE((traffic_.homes == Homes::kSequences ? topk_idx.rows() : 0) == std::ssize(homes),
               kInvalidArgument, "{} home ranks were given for {} tokens, with homes {}",
-              homes.size(), topk_idx.rows(), name_of(reach_.homes));
+              homes.size(), topk_idx.rows(), name_of(traffic_.homes));
   C2R_REQUIRE(topk_idx.cols() <= kMaxTopK, kInvalidArgument,
               "tokens have {} choices, but at most {} can be served", topk_idx.cols(), kMaxTopK);
   check_topk_idx(topk_idx, static_cast<std::int32_t>(reach_.choices_of_expert.rows()),
@@ -167,7 +150,7 @@ void ReachCounter::serve_uniformly(std::span<const ExpertId> experts, bool is_co
     if (is_counted) count_token(experts, RankId{0}, alike_);
     return;
   }
-  for (std::int32_t home = 0; home < reach_.cluster.ep_size(); home += num_alike_homes_) {
+  for (std::int32_t home = 0; home < traffic_.cluster.ep_size(); home += num_alike_homes_) {
     chooser_.choose(experts, RankId{home}, next_token_, served_by_);
     if (is_counted) count_token(experts, RankId{home}, reach_);
   }
@@ -201,16 +184,16 @@ Reach ReachCounter::finish() const {
 }
 
 std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> ranges,
-                               std::span<const Placement> placements, const ReachOptions& options,
+                               std::span<const Placement> placements, const TrafficModel& traffic,
                                int num_threads, Progress& progress) {
   const TraceHeader& header = trace.header();
   C2R_REQUIRE(std::ssize(placements) == header.num_layers(), kInvalidArgument,
               "there are {} placements, but the trace has {} layers", placements.size(),
               header.num_layers());
   std::vector<RankId> homes;
-  if (options.homes == Homes::kSequences) {
+  if (traffic.homes == Homes::kSequences) {
     homes = homes_of_sequences(trace.sequence_starts(), trace.num_tokens(),
-                               options.cluster.ep_size(), ranges);
+                               traffic.cluster.ep_size(), ranges);
   }
   std::vector<Reach> result(placements.size());
   std::atomic<std::int64_t> num_done = 0;
@@ -219,7 +202,7 @@ std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> r
     C2R_REQUIRE(placement.num_experts == header.num_experts, kInvalidArgument,
                 "the placement of layer {} is for {} experts, but the trace has {}", layer,
                 placement.num_experts, header.num_experts);
-    ReachCounter counter(placement, options);
+    ReachCounter counter(placement, traffic);
     const auto homes_of = [&](const TokenRange& piece) {
       return homes.empty() ? std::span<const RankId>()
                            : std::span<const RankId>(homes).subspan(

@@ -6,7 +6,6 @@
 
 #include <cstdint>
 #include <span>
-#include <string_view>
 #include <vector>
 
 #include "c2r/collaboration/collaboration.h"
@@ -14,23 +13,12 @@
 #include "c2r/core/progress.h"
 #include "c2r/placement/cluster.h"
 #include "c2r/placement/cost/replica_rule.h"
+#include "c2r/placement/cost/traffic_model.h"
 #include "c2r/placement/placement.h"
 #include "c2r/trace/sequence_split.h"
 #include "c2r/trace/trace.h"
 
 namespace c2r {
-
-/// Where tokens come from.
-enum class Homes {
-  kSequences,  // data parallel: all tokens of a sequence live on one rank; ranks take turns
-  kUniform,    // every token is equally likely to live on each rank: the expectation
-  kSignature,  // as a plan's signature assigns sequences; not counted by this library
-};
-
-/// "sequences", "uniform", "signature".
-std::string_view name_of(Homes homes);
-/// @throws Error(kInvalidArgument), listing the names
-Homes parse_homes(std::string_view name);
 
 /// The home rank of each token under Homes::kSequences. [num_tokens] The sequences that begin in
 /// `ranges` are dealt to the ranks in turn, from rank 0 on, and so are the others: every other
@@ -43,21 +31,11 @@ std::vector<RankId> homes_of_sequences(std::span<const std::int64_t> sequence_st
                                        std::int64_t num_tokens, std::int32_t ep_size,
                                        std::span<const TokenRange> ranges);
 
-struct ReachOptions {
-  Cluster cluster;
-  ReplicaRule rule = ReplicaRule::kFewestRanks;
-  std::uint64_t seed = 0;  // of the rule
-  Homes homes = Homes::kUniform;
-};
-
-/// All counts are to be divided by `denominator`: 1 for Homes::kSequences. For kUniform every
-/// token is counted once from each of the ep_size homes, so that the expectation is exact.
+/// Counts under one traffic model; its copy mode plays no part in them. All counts are to be
+/// divided by `denominator`: 1 for Homes::kSequences. For kUniform every token is counted once from
+/// each of the ep_size homes, so that the expectation is exact.
 struct Reach {
-  Cluster cluster;
-  ReplicaRule rule = ReplicaRule::kFewestRanks;
-  Homes homes = Homes::kUniform;
-  bool has_replicas = false;  // without, the rule makes no difference
-  bool is_exact = true;       // false: tokens_on_* are lower bounds, see reach_from_pairs()
+  bool is_exact = true;  // false: tokens_on_* are lower bounds, see reach_from_pairs()
   std::int64_t denominator = 1;
   std::vector<std::int64_t> num_tokens;    // [ep_size], tokens of each home rank
   Matrix<std::int64_t> choices_on_rank;    // [ep_size, ep_size], (home, rank): choices served
@@ -71,8 +49,9 @@ struct Reach {
 /// Counts the tokens of one layer, batch after batch.
 class ReachCounter {
  public:
-  /// @throws Error(kInvalidArgument) if the placement is not valid or not for the cluster
-  ReachCounter(const Placement& placement, const ReachOptions& options);
+  /// @throws Error(kInvalidArgument) if the placement is not valid or not for the cluster,
+  ///         Error(kUnsupported) for Homes::kSignature
+  ReachCounter(const Placement& placement, const TrafficModel& traffic);
 
   /// Adds the next tokens.
   /// @param topk_idx [num_tokens, up to kMaxTopK]; kNoExpert is skipped
@@ -96,6 +75,7 @@ class ReachCounter {
   void serve_uniformly(std::span<const ExpertId> experts, bool is_counted);
   void count_token(std::span<const ExpertId> experts, RankId home_rank, Reach& reach);
 
+  TrafficModel traffic_;
   ReplicaChooser chooser_;
   Reach reach_;
   Reach alike_;  // one home, which stands for all: of tokens that all homes serve alike
@@ -119,7 +99,7 @@ class ReachCounter {
 /// @throws Error(kInvalidArgument) if they are not for the trace's experts and layers,
 ///         Error(kInvalidFile) if the trace holds an invalid choice
 std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> ranges,
-                               std::span<const Placement> placements, const ReachOptions& options,
+                               std::span<const Placement> placements, const TrafficModel& traffic,
                                int num_threads, Progress& progress);
 
 /// The same for one layer from pair counts alone. Exact for top_k <= 2, where pairs are all there
@@ -132,7 +112,7 @@ std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> r
 ///
 /// Cost: O(num_experts^2), times ep_size with replicas.
 Reach reach_from_pairs(const CollaborationMatrix& counts, std::int64_t num_tokens,
-                       std::int32_t top_k, const Placement& placement, const ReachOptions& options);
+                       std::int32_t top_k, const Placement& placement, const TrafficModel& traffic);
 
 /// `placement` with one slot for each expert: the one that served most of its choices, of equals on
 /// the lowest rank. The other slots are empty.

@@ -43,13 +43,14 @@ void BM_CountReach(benchmark::State& state, ReplicaRule rule, int spare_slots) {
   Placement placement = place_contiguous(kNumExperts, cluster.ep_size());
   if (spare_slots > 0) placement = testing::random_placement(kNumExperts, 16, spare_slots, rng);
   const Matrix<ExpertId> topk_idx = uniform_choices(rng);
+  const TrafficModel traffic = {.cluster = cluster, .replica_rule = rule};
   const auto count = [&] {
-    ReachCounter counter(placement, {.cluster = cluster, .rule = rule});
+    ReachCounter counter(placement, traffic);
     counter.add(topk_idx, {});
     return counter.finish();
   };
-  const Volume volume = volume_of(count(), CopyMode::kPerRank);
-  if (!volume.has_replicas &&
+  const Volume volume = volume_of(count(), traffic);
+  if (!has_replicas(placement) &&
       volume.wire_copies() != wire_copies_by_definition(topk_idx, placement)) {
     return state.SkipWithError("the result is wrong");
   }

@@ -41,14 +41,14 @@ std::vector<Sums> sum_by_group(const CollaborationMatrix& counts,
   return sums;
 }
 
-void fill_home(const CollaborationMatrix& counts, std::span<const RankId> rank_of,
-               std::int64_t home, Reach& reach) {
+void fill_home(const CollaborationMatrix& counts, const Cluster& cluster,
+               std::span<const RankId> rank_of, std::int64_t home, Reach& reach) {
   std::vector<std::int64_t> rank(rank_of.size()), node(rank_of.size());
   for (std::size_t e = 0; e < rank.size(); ++e) {
     rank[e] = static_cast<std::int64_t>(index(rank_of[e]));
-    node[e] = reach.cluster.node_of(rank_of[e]);
+    node[e] = cluster.node_of(rank_of[e]);
   }
-  const auto by_rank = sum_by_group(counts, rank, reach.cluster.ep_size());
+  const auto by_rank = sum_by_group(counts, rank, cluster.ep_size());
   for (std::size_t r = 0; r < by_rank.size(); ++r) {
     reach.choices_on_rank(home, std::int64_t(r)) = by_rank[r].loads;
     reach.tokens_on_rank(home, std::int64_t(r)) = count_tokens(by_rank[r]);
@@ -57,7 +57,7 @@ void fill_home(const CollaborationMatrix& counts, std::span<const RankId> rank_o
     const auto expert = static_cast<std::int64_t>(e);
     reach.choices_of_expert(expert, rank[e]) += counts(expert, expert);
   }
-  const auto by_node = sum_by_group(counts, node, reach.cluster.num_nodes);
+  const auto by_node = sum_by_group(counts, node, cluster.num_nodes);
   for (std::size_t n = 0; n < by_node.size(); ++n) {
     reach.tokens_on_node(home, std::int64_t(n)) = count_tokens(by_node[n]);
   }
@@ -67,29 +67,25 @@ void fill_home(const CollaborationMatrix& counts, std::span<const RankId> rank_o
 
 Reach reach_from_pairs(const CollaborationMatrix& counts, std::int64_t num_tokens,
                        std::int32_t top_k, const Placement& placement,
-                       const ReachOptions& options) {
+                       const TrafficModel& traffic) {
   C2R_REQUIRE(counts.rows() == placement.num_experts && counts.cols() == placement.num_experts,
               kInvalidArgument, "the pair counts are of {} experts, but the placement is for {}",
               counts.rows(), placement.num_experts);
   C2R_REQUIRE(
-      options.homes == Homes::kUniform, kInvalidArgument,
+      traffic.homes == Homes::kUniform, kInvalidArgument,
       "pair counts do not say which sequence a token is of: take homes uniform, or a trace");
-  ReplicaChooser chooser(placement, options.cluster, options.rule, options.seed);
+  ReplicaChooser chooser(placement, traffic.cluster, traffic.replica_rule, traffic.seed);
   C2R_REQUIRE(chooser.ignores_token(), kInvalidArgument,
               "pair counts cannot predict the replica rule {}: take local-first, or a trace",
-              name_of(options.rule));
+              name_of(traffic.replica_rule));
 
-  const std::int64_t ep_size = options.cluster.ep_size();
-  Reach reach{.cluster = options.cluster,
-              .rule = options.rule,
-              .homes = Homes::kUniform,
-              .has_replicas = chooser.has_replicas(),
-              .is_exact = top_k <= 2,
+  const std::int64_t ep_size = traffic.cluster.ep_size();
+  Reach reach{.is_exact = top_k <= 2,
               .denominator = ep_size,
               .num_tokens = std::vector<std::int64_t>(std::size_t(ep_size), num_tokens),
               .choices_on_rank = {ep_size, ep_size},
               .tokens_on_rank = {ep_size, ep_size},
-              .tokens_on_node = {ep_size, options.cluster.num_nodes},
+              .tokens_on_node = {ep_size, traffic.cluster.num_nodes},
               .choices_of_expert = {placement.num_experts, ep_size}};
   // A rule that ignores the token serves each expert by itself, so that all can be asked at once.
   std::vector<ExpertId> experts(static_cast<std::size_t>(placement.num_experts));
@@ -97,7 +93,7 @@ Reach reach_from_pairs(const CollaborationMatrix& counts, std::int64_t num_token
   for (std::size_t e = 0; e < experts.size(); ++e) experts[e] = ExpertId{std::int32_t(e)};
   for (std::int64_t home = 0; home < ep_size; ++home) {
     chooser.choose(experts, RankId{static_cast<std::int32_t>(home)}, 0, rank_of);
-    fill_home(counts, rank_of, home, reach);
+    fill_home(counts, traffic.cluster, rank_of, home, reach);
   }
   return reach;
 }

@@ -2,19 +2,26 @@
 #include "c2r/placement/cost/volume.h"
 
 #include "c2r/core/at.h"
-#include "c2r/core/enum_names.h"
 #include "c2r/core/error.h"
 
 namespace c2r {
 namespace {
 
-constexpr EnumName<CopyMode> kModes[] = {{CopyMode::kPerExpert, "per-expert"},
-                                         {CopyMode::kPerRank, "per-rank"},
-                                         {CopyMode::kPerNode, "per-node"},
-                                         {CopyMode::kAllGather, "all-gather"}};
+void check_reach(const Reach& reach, const Cluster& cluster) {
+  const std::int64_t ep_size = cluster.ep_size();
+  const bool has_ranks =
+      std::ssize(reach.num_tokens) == ep_size && reach.choices_on_rank.rows() == ep_size &&
+      reach.choices_on_rank.cols() == ep_size && reach.tokens_on_rank.rows() == ep_size &&
+      reach.tokens_on_rank.cols() == ep_size;
+  C2R_REQUIRE(has_ranks && reach.tokens_on_node.rows() == ep_size &&
+                  reach.tokens_on_node.cols() == cluster.num_nodes,
+              kInvalidArgument,
+              "the reach is of {} ranks on {} nodes, but the cluster has {} on {}",
+              reach.tokens_on_rank.cols(), reach.tokens_on_node.cols(), ep_size, cluster.num_nodes);
+}
 
-void add_per_node(const Reach& reach, std::int64_t home, Matrix<std::int64_t>& links) {
-  const Cluster& cluster = reach.cluster;
+void add_per_node(const Reach& reach, const Cluster& cluster, std::int64_t home,
+                  Matrix<std::int64_t>& links) {
   const RankId home_rank{static_cast<std::int32_t>(home)};
   for (std::int32_t node = 0; node < cluster.num_nodes; ++node) {
     const auto relay = static_cast<std::int64_t>(index(cluster.peer_on(node, home_rank)));
@@ -26,8 +33,10 @@ void add_per_node(const Reach& reach, std::int64_t home, Matrix<std::int64_t>& l
   }
 }
 
-void add_home(const Reach& reach, CopyMode mode, std::int64_t home, Matrix<std::int64_t>& links) {
-  if (mode == CopyMode::kPerNode) return add_per_node(reach, home, links);
+void add_home(const Reach& reach, const TrafficModel& traffic, std::int64_t home,
+              Matrix<std::int64_t>& links) {
+  const CopyMode mode = traffic.copy_mode;
+  if (mode == CopyMode::kPerNode) return add_per_node(reach, traffic.cluster, home, links);
   for (std::int64_t dst = 0; dst < links.cols(); ++dst) {
     links(home, dst) += mode == CopyMode::kPerExpert ? reach.choices_on_rank(home, dst)
                         : mode == CopyMode::kPerRank ? reach.tokens_on_rank(home, dst)
@@ -70,41 +79,29 @@ VolumeBytes bytes_of(const Volume& volume, std::int64_t hidden, std::int64_t ele
 
 }  // namespace
 
-std::string_view name_of(CopyMode mode) {
-  return name_in(kModes, mode);
-}
-
-CopyMode parse_copy_mode(std::string_view name) {
-  return parse_in(kModes, "a copy mode is", name);
-}
-
-CopyMode default_copy_mode(const Cluster& cluster) {
-  const bool has_fast_level = cluster.num_nodes > 1 && cluster.ranks_per_node > 1;
-  return has_fast_level ? CopyMode::kPerNode : CopyMode::kPerRank;
-}
-
 double Volume::per_token(std::int64_t count) const {
   if (num_tokens == 0) return 0;
   return static_cast<double>(count) / static_cast<double>(denominator * num_tokens);
 }
 
-Volume volume_of(const Reach& reach, CopyMode mode) {
-  const std::int64_t ep_size = reach.cluster.ep_size();
+Volume volume_of(const Reach& reach, const TrafficModel& traffic) {
+  check_reach(reach, traffic.cluster);
+  const std::int64_t ep_size = traffic.cluster.ep_size();
+  const CopyMode mode = traffic.copy_mode;
   const bool needs_tokens_on = mode == CopyMode::kPerRank || mode == CopyMode::kPerNode;
-  Volume volume{.mode = mode,
-                .rule = reach.rule,
-                .homes = reach.homes,
-                .has_replicas = reach.has_replicas,
-                .is_exact = reach.is_exact || !needs_tokens_on,
+  Volume volume{.is_exact = reach.is_exact || !needs_tokens_on,
                 .denominator = reach.denominator,
                 .link_copies = {ep_size, ep_size},
                 .choices = rank_choices(reach)};
   for (std::int64_t home = 0; home < ep_size; ++home) {
     volume.num_tokens += at(reach.num_tokens, home);
-    add_home(reach, mode, home, volume.link_copies);
+    add_home(reach, traffic, home, volume.link_copies);
   }
   volume.num_tokens /= reach.denominator;
-  sum_links(reach.cluster, volume);
+  sum_links(traffic.cluster, volume);
+  volume.copies_to_experts = mode == CopyMode::kPerNode
+                                 ? volume.local_copies + volume.intra_node_copies
+                                 : volume.total_copies();
   return volume;
 }
 

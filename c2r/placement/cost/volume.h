@@ -14,31 +14,17 @@
 #pragma once
 
 #include <cstdint>
-#include <string_view>
 #include <vector>
 
 #include "c2r/core/matrix.h"
 #include "c2r/placement/cost/reach.h"
+#include "c2r/placement/cost/traffic_model.h"
 
 namespace c2r {
 
-enum class CopyMode { kPerExpert, kPerRank, kPerNode, kAllGather };
-
-/// "per-expert", "per-rank", "per-node", "all-gather".
-std::string_view name_of(CopyMode mode);
-/// @throws Error(kInvalidArgument), listing the names
-CopyMode parse_copy_mode(std::string_view name);
-
-/// What is assumed of a cluster where nothing else is said: per-node if its nodes have several
-/// ranks, over whose faster links a copy can be forwarded; else per-rank, which is then the same.
-CopyMode default_copy_mode(const Cluster& cluster);
-
-/// Copies in one layer. All counts are to be divided by `denominator`, see Reach; per_token() does.
+/// Copies in one layer under one traffic model. All counts are to be divided by `denominator`, see
+/// Reach; per_token() does.
 struct Volume {
-  CopyMode mode = CopyMode::kPerRank;
-  ReplicaRule rule = ReplicaRule::kFewestRanks;
-  Homes homes = Homes::kUniform;
-  bool has_replicas = false;
   bool is_exact = true;  // false: from pair counts, so copies are at least these
   std::int64_t denominator = 1;
   std::int64_t num_tokens = 0;
@@ -50,21 +36,23 @@ struct Volume {
   std::int64_t local_copies = 0;
   std::int64_t intra_node_copies = 0;  // between two ranks of a node
   std::int64_t inter_node_copies = 0;
+  // Those that end where experts are, local ones included. A copy that a relay forwards counts
+  // once, so that this is the same in modes per-rank and per-node: the fan-out of all tokens.
+  std::int64_t copies_to_experts = 0;
 
   std::int64_t wire_copies() const { return intra_node_copies + inter_node_copies; }
   std::int64_t total_copies() const { return local_copies + wire_copies(); }
-  /// Those that end where experts are, local ones included. A copy that a relay forwards counts
-  /// once, so that this is the same in modes per-rank and per-node: the fan-out of all tokens.
-  std::int64_t copies_to_experts() const {
-    return mode == CopyMode::kPerNode ? local_copies + intra_node_copies : total_copies();
-  }
   /// A count of this volume for each token; 0 without tokens.
   double per_token(std::int64_t count) const;
   bool operator==(const Volume&) const = default;
 };
 
+/// @param reach counted under `traffic`, in whatever copy mode
+/// @returns the copies in traffic.copy_mode
+/// @throws Error(kInvalidArgument) if the counts are of other numbers of ranks or nodes
+///
 /// Cost: O(ep_size^2).
-Volume volume_of(const Reach& reach, CopyMode mode);
+Volume volume_of(const Reach& reach, const TrafficModel& traffic);
 
 /// What one copy weighs. Formats may differ between the directions: fp8 there, bf16 back.
 struct CopyFormat {

@@ -21,8 +21,7 @@ struct Counts {
 double time_of(const Counts& counts, std::int64_t num_tokens, const Cluster& cluster,
                const LayerTimeOptions& options) {
   const std::int64_t ep_size = cluster.ep_size();
-  Reach reach{.cluster = cluster,
-              .denominator = ep_size,
+  Reach reach{.denominator = ep_size,
               .num_tokens = std::vector<std::int64_t>(std::size_t(ep_size), num_tokens),
               .choices_on_rank = {ep_size, ep_size},
               .tokens_on_rank = {ep_size, ep_size},
@@ -32,7 +31,7 @@ double time_of(const Counts& counts, std::int64_t num_tokens, const Cluster& clu
     std::ranges::copy(counts.tokens_on_rank, reach.tokens_on_rank.row(home).begin());
     std::ranges::copy(counts.tokens_on_node, reach.tokens_on_node.row(home).begin());
   }
-  return predict_layer_time(volume_of(reach, default_copy_mode(cluster)), cluster, options)
+  return predict_layer_time(volume_of(reach, default_traffic(cluster)), cluster, options)
       .predicted_total_s;
 }
 
