@@ -7,12 +7,12 @@
 #include "c2r/cli/inputs.h"
 #include "c2r/cli/output.h"
 #include "c2r/cli/progress_line.h"
-#include "c2r/collaboration/fan_out.h"
 #include "c2r/core/error.h"
 #include "c2r/core/parse_integer.h"
 #include "c2r/core/shown.h"
 #include "c2r/core/version.h"
 #include "c2r/placement/cluster.h"
+#include "c2r/placement/cost/fan_out.h"
 #include "c2r/report/analysis.h"
 
 namespace c2r::cli {

@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include "c2r/collaboration/fan_out.h"
 #include "c2r/core/testing.h"
 
 namespace c2r {
@@ -68,26 +67,6 @@ TEST(CheckTopT, TakesWhatATokenNeedsUpToTheOtherExperts) {
   check_top_t(3, header), check_top_t(7, header);
   EXPECT_EQ(error_of([&] { check_top_t(2, header); }), "top_t 2 is not in [3, 7]");
   EXPECT_EQ(error_of([&] { check_top_t(8, header); }), "top_t 8 is not in [3, 7]");
-}
-
-// Tokens {0, 1}, {0, 2} and {3}: over two ranks, 1 + 2 + 1 ranks.
-TEST(FanOutOfSplit, IsTheMeanOverTracesOrFromPairCounts) {
-  Matrix<ExpertId> ids(3, 2, kNoExpert);
-  ids(0, 0) = ExpertId{0}, ids(0, 1) = ExpertId{1};
-  ids(1, 0) = ExpertId{0}, ids(1, 1) = ExpertId{2};
-  ids(2, 1) = ExpertId{3};
-  const MatrixView<const ExpertId> layers[] = {ids};
-  const Trace trace({.num_experts = 4, .top_k = 2, .layer_indices = {0}}, layers);
-  NoProgress progress;
-  CollaborationStatistics statistics = count_collaboration(trace, 1, progress);
-  const auto counted = fan_out_of_split(statistics, {&trace, 1}, 2, 1, progress);
-  EXPECT_EQ(counted->per_layer, (std::vector{4.0 / 3}));
-  EXPECT_EQ(counted->mean, 4.0 / 3);
-  EXPECT_EQ(fan_out_of_split(statistics, {}, 2, 1, progress)->mean, 4.0 / 3);
-  EXPECT_EQ(error_of([&] { (void)fan_out_of_split(statistics, {}, 3, 1, progress); }),
-            "4 experts cannot be split evenly over 3 ranks");
-  statistics.has_pairs = false;
-  EXPECT_FALSE(fan_out_of_split(statistics, {}, 2, 1, progress));
 }
 
 }  // namespace

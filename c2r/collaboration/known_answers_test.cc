@@ -3,7 +3,6 @@
 
 #include <numeric>
 
-#include "c2r/collaboration/fan_out.h"
 #include "c2r/collaboration/metrics.h"
 #include "c2r/core/testing.h"
 #include "c2r/import/import.h"
@@ -60,23 +59,6 @@ TEST(LlamaMoeOnRealData, CountsEveryPairOnce) {
     }
   }
   EXPECT_EQ(llama_moe("base").coactivation[0](0, 3), 15105);
-}
-
-// Contiguous halves and quarters; top-2, so co-activation counts are the whole distribution.
-TEST(LlamaMoeOnRealData, HasThePublishedFanOut) {
-  C2R_SKIP_WITHOUT(llama_moe_matrix("base"));
-  const auto mean_fan_out = [](const std::string& matrix, std::int32_t ep_size) {
-    const auto statistics = llama_moe(matrix);
-    std::vector<std::int32_t> ranks;
-    for (std::int32_t e = 0; e < 8; ++e) ranks.push_back(e / (8 / ep_size));
-    const auto totals = count_fan_out(statistics, ranks);
-    const auto sum = std::reduce(totals->begin(), totals->end());
-    return static_cast<double>(sum) / (32 * kPairsPerLayer / 2);
-  };
-  EXPECT_NEAR(mean_fan_out("base", 2), 1.585, 0.0005);
-  EXPECT_NEAR(mean_fan_out("base", 4), 1.870, 0.0005);
-  EXPECT_NEAR(mean_fan_out("topt_1", 2), 1.607, 0.0005);
-  EXPECT_NEAR(mean_fan_out("topt_1", 4), 1.879, 0.0005);
 }
 
 // Every token chooses 4 of 32, so each layer's loads add up to 4 times the tokens, and rows of

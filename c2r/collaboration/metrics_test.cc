@@ -8,7 +8,6 @@
 #include <random>
 
 #include "c2r/collaboration/collaborators.h"
-#include "c2r/collaboration/fan_out.h"
 #include "c2r/collaboration/ordering.h"
 #include "c2r/core/testing.h"
 
@@ -164,31 +163,6 @@ TEST(OrderByCollaboration, RecoversAnyChain) {
     if (order.front() != chain.front()) std::ranges::reverse(order);
     EXPECT_EQ(order, chain);
   }
-}
-
-TEST(CountFanOut, CountsDistinctGroups) {
-  const TraceHeader header{.model = "m", .num_experts = 4, .top_k = 2, .layer_indices = {0}};
-  const auto path = testing::temporary_path("trace");
-  TraceWriter writer(path, header, false);
-  const std::vector<ExpertId> ids = {ExpertId{0}, ExpertId{1}, ExpertId{0}, ExpertId{2},
-                                     ExpertId{3}, kNoExpert,   kNoExpert,   kNoExpert};
-  writer.append(0, ids, {}, "test");
-  writer.finish();
-  const std::vector<std::int32_t> groups = {0, 0, 1, 1};
-  NoProgress progress;
-  const Trace trace(path);
-  const std::vector<std::int64_t> expected = {1 + 2 + 1 + 0};
-  EXPECT_EQ(count_fan_out(trace, groups, 2, progress), expected);
-  // top-2: the co-activation counts determine it as the trace does
-  EXPECT_EQ(count_fan_out(count_collaboration(trace, 1, progress), groups), expected);
-  EXPECT_EQ(testing::error_of([&] {
-              count_fan_out(trace, {{0, 1}}, 1, progress);
-            }),
-            "2 experts are given a rank, but the layer has 4");
-  EXPECT_EQ(testing::error_of([&] {
-              count_fan_out(trace, {{0, 1, -1, 0}}, 1, progress);
-            }),
-            "rank -1 is not in [0, 1023]");
 }
 
 TEST(Metrics, RefuseCountsThatAreNotSquare) {

@@ -5,10 +5,10 @@
 #include <vector>
 
 #include "c2r/collaboration/collaboration.h"
-#include "c2r/collaboration/fan_out.h"
 #include "c2r/collaboration/metrics.h"
 #include "c2r/core/ids.h"
 #include "c2r/io/json.h"
+#include "c2r/placement/cost/fan_out.h"
 
 namespace c2r {
 
