@@ -1,4 +1,4 @@
-// Counting which experts are chosen together, and adding up counts of several traces.
+// Counts pairs of experts that tokens choose together, and adds up counts of several traces.
 #include "c2r/collaboration/collaboration.h"
 
 #include <algorithm>
@@ -149,9 +149,8 @@ CollaborationStatistics count_collaboration(const Trace& trace, int num_threads,
   return statistics;
 }
 
-std::vector<CollaborationMatrix> count_coactivation(const Trace& trace,
-                                                    std::span<const TokenRange> ranges,
-                                                    int num_threads) {
+std::vector<CollaborationMatrix> count_pairs(const Trace& trace, std::span<const TokenRange> ranges,
+                                             int num_threads) {
   const TraceHeader& header = trace.header();
   std::vector<CollaborationMatrix> layers(
       static_cast<std::size_t>(header.num_layers()),

@@ -189,7 +189,7 @@ TEST(CountCollaboration, ReportsAnInvalidChoiceInTheFile) {
 TEST(CountCollaboration, CountsTheTokensOfSomeRangesAlone) {
   const auto choices = random_choices(300, 8, 2, true, 3);
   const Trace trace = trace_of({choices, choices}, 8, "a");
-  const auto counts = count_coactivation(trace, {{TokenRange{20, 50}, TokenRange{200, 300}}}, 2);
+  const auto counts = count_pairs(trace, {{TokenRange{20, 50}, TokenRange{200, 300}}}, 2);
   CollaborationMatrix expected(8, 8);
   add_collaboration(trace.topk_idx(0, 20, 50), expected);
   add_collaboration(trace.topk_idx(0, 200, 300), expected);

@@ -1,4 +1,4 @@
-// Collaborator lists: ranking, cutting to T, and what they lack.
+// Ranks collaborators, cuts the lists to T, and counts lists with too few collaborators.
 #include "c2r/collaboration/collaborators.h"
 
 #include <algorithm>

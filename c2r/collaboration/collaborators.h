@@ -14,26 +14,24 @@
 
 namespace c2r {
 
-/// Row e ranks the other experts by how often they were chosen together with e, most often first;
-/// equal counts go to the lower id. [num_experts, num_experts - 1]. The first T of a row are the
-/// paper's Top-T list of e.
-///
+/// Ranks the collaborators of each expert. The first T of a row are the paper's Top-T list.
+/// @returns [num_experts, num_experts - 1]; row e holds the other experts by how often they were
+///          chosen together with e, most often first; of equal counts the lower id is first
 /// @throws Error(kInvalidArgument) if `counts` is not square or empty
 ///
 /// Cost: O(num_experts^2 log num_experts).
 Matrix<ExpertId> rank_collaborators(const CollaborationMatrix& counts);
 
-/// The Top-T lists of a layer.
-/// @returns [num_experts, top_t], best first
+/// @returns the Top-T lists of a layer, best first. [num_experts, top_t]
 /// @throws Error(kInvalidArgument) if top_t is not in [1, num_experts - 1]
 Matrix<ExpertId> top_collaborators(const CollaborationMatrix& counts, std::int32_t top_t);
 
-/// top_collaborators() of each layer.
-/// @returns [num_layers]
+/// @returns top_collaborators() of each layer. [num_layers]
+/// @throws as top_collaborators()
 std::vector<Matrix<ExpertId>> collaborators_of_layers(std::span<const CollaborationMatrix> counts,
                                                       std::int32_t top_t);
 
-/// The least T with which a token can choose top_k experts: max(1, top_k - 1).
+/// @returns the least T with which a token can choose top_k experts: max(1, top_k - 1)
 std::int32_t least_top_t(std::int32_t top_k);
 
 /// @throws Error(kInvalidArgument) unless top_t is in [least_top_t(), num_experts - 1]

@@ -1,7 +1,6 @@
-// Metrics of the co-activation counts: how uneven the load is, and how many collaborators an expert
-// has.
+// Metrics of pair counts: how uneven the load is, and how many collaborators an expert has.
 //
-// For a layer with co-activation counts C, whose diagonal C[e][e] is the load of e:
+// For a layer with pair counts C, whose diagonal C[e][e] is the load of e:
 //   imbalance                max over e of C[e][e], divided by the mean over e; 1 without any load
 //   busiest share            max over e of C[e][e], divided by the sum over e
 // and for an expert e with p[b] = C[e][b] / (sum over b != e of C[e][b]), its collaborators'
@@ -56,11 +55,14 @@ struct ModelMetrics {
 /// @returns the largest load divided by the mean load; 1, which is perfect, without any load
 double imbalance(std::span<const std::int64_t> loads);
 
-/// The metrics of one layer.
-/// @param has_pairs false: only the diagonal of `counts` means anything
+/// @param has_pairs false: only the diagonal of `counts` is read
+/// @returns the metrics of one layer
 /// @throws Error(kInvalidArgument) if `counts` is not square
 LayerMetrics layer_metrics(const CollaborationMatrix& counts, bool has_pairs);
 
+/// @returns the metrics of all layers and their means
+/// @throws as layer_metrics()
+///
 /// Cost: O(num_layers * num_experts^2 log num_experts).
 ModelMetrics model_metrics(const CollaborationStatistics& statistics);
 

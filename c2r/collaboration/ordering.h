@@ -8,11 +8,11 @@
 
 namespace c2r {
 
-/// The leaves of an average-linkage hierarchical clustering of the experts, where the similarity
-/// of a and b is C[a][b] / sqrt(C[a][a] C[b][b]), the cosine of their token sets. Where two
-/// clusters join, each is turned so that the experts that meet are the most similar. The result
-/// is a permutation of the experts and depends on the counts alone; ties go to the lower id.
-///
+/// Clusters the experts hierarchically by average linkage, where the similarity of a and b is
+/// C[a][b] / sqrt(C[a][a] C[b][b]), the cosine of their token sets. Where two clusters are joined,
+/// each keeps or reverses its order so that the two experts that become neighbours are the most
+/// similar. Ties go to the lower id.
+/// @returns the leaves of the hierarchy in order: a permutation of the experts
 /// @throws Error(kInvalidArgument) if `counts` is not square
 ///
 /// Cost: O(num_experts^3) in the worst case, O(num_experts^2) memory: under 0.1 s for 256 experts.

@@ -62,6 +62,79 @@ TEST(InMemory, CountersRefuseAHomeThatIsNone) {
             "sequence 2 starts at token 2, but must start in [3, 5]");
   EXPECT_EQ(error_of([&] { homes_of_sequences(beyond, 5, 2, all); }),
             "sequence 2 starts at token 6, but must start in [3, 5]");
+  EXPECT_EQ(error_of([&] {
+              homes_of_sequences(std::vector<std::int64_t>{0, 3}, 5, 0, all);
+            }),
+            "sequences cannot live on 0 ranks");
+}
+
+TEST(InMemory, ChoosersRefuseATokenThatIsNone) {
+  const Cluster two{.ranks_per_node = 2};
+  const Placement everywhere = testing::make_placement(3, {{0, 1, 2}, {2, 1, 0}});
+  std::vector<RankId> served_by(2);
+  for (const ReplicaRule rule :
+       {ReplicaRule::kFewestRanks, ReplicaRule::kLocalFirst, ReplicaRule::kRandom}) {
+    ReplicaChooser chooser(everywhere, two, rule, 0);
+    for (const int wrong : {3, 900, -2}) {
+      const std::vector experts = {ExpertId{1}, ExpertId{wrong}};
+      const std::string message =
+          fmt::format("a token names expert {}, but there are 3 experts, and -1 for none", wrong);
+      EXPECT_EQ(error_of([&] { chooser.choose(experts, RankId{0}, 0, served_by); }), message);
+      if (!chooser.has_memory()) continue;
+      EXPECT_EQ(error_of([&] { chooser.choose_alike(experts, 1, served_by); }), message);
+    }
+    const std::vector experts = {ExpertId{1}, kNoExpert};
+    for (const int wrong : {2, -1}) {
+      EXPECT_EQ(error_of([&] { chooser.choose(experts, RankId{wrong}, 0, served_by); }),
+                fmt::format("a token lives on rank {}, but the cluster has ranks 0 to 1", wrong));
+    }
+    EXPECT_EQ(
+        error_of([&] { chooser.choose(experts, RankId{0}, 0, std::span(served_by).first(1)); }),
+        "a token has 2 experts, but there is room for 1 ranks");
+    EXPECT_EQ(error_of([&] { chooser.choose(experts, RankId{0}, 0, served_by); }), "no error");
+  }
+  ReplicaChooser fewest(everywhere, two, ReplicaRule::kFewestRanks, 0);
+  EXPECT_EQ(error_of([&] {
+              fewest.choose_alike(std::vector{ExpertId{1}, ExpertId{2}}, 0, served_by);
+            }),
+            "homes are 0 apart, but must be at least 1");
+}
+
+TEST(InMemory, CoversRefuseWhatIsOutOfRange) {
+  CoverSolver solver({.ranks_per_node = 2}, 3);
+  const std::vector<std::uint16_t> both = {0, 1}, beyond = {0, 2}, experts = {0, 3};
+  solver.set_hosts(0, both);
+  EXPECT_EQ(error_of([&] { solver.set_hosts(3, both); }),
+            "expert 3 is given hosts, but there are 3 experts");
+  EXPECT_EQ(error_of([&] { solver.set_hosts(1, beyond); }),
+            "expert 1 is hosted by rank 2, but the cluster has ranks 0 to 1");
+  std::vector<std::int64_t> loads(2);
+  std::vector<std::uint16_t> served_by(2);
+  EXPECT_EQ(error_of([&] { solver.solve(experts, loads, served_by); }),
+            "a token names expert 3, but there are 3 experts");
+  EXPECT_EQ(error_of([&] { solver.solve(std::span(experts).first(1), loads, served_by); }),
+            "a token of 1 experts is served under the loads of 2 ranks and fills 2 ranks, but the "
+            "cluster has 2");
+  EXPECT_EQ(error_of([&] {
+              solver.solve(std::span(experts).first(1), std::span(loads).first(1),
+                           std::span(served_by).first(1));
+            }),
+            "a token of 1 experts is served under the loads of 1 ranks and fills 1 ranks, but the "
+            "cluster has 2");
+}
+
+TEST(InMemory, PlacementsHaveANumberOfExperts) {
+  for (const int wrong : {-1, kMaxExperts + 1}) {
+    Placement placement = place_contiguous(4, 2);
+    placement.num_experts = wrong;
+    const auto message =
+        fmt::format("a placement is of {} experts, but must be of 0 to 1024", wrong);
+    EXPECT_EQ(error_of([&] { check_placement(placement); }), message);
+    EXPECT_EQ(error_of([&] { ReachCounter(placement, {.cluster = {.ranks_per_node = 2}}); }),
+              message);
+  }
+  EXPECT_EQ(error_of([] { place_contiguous(-4, 2); }),
+            "-4 experts cannot be split evenly over 2 ranks");
 }
 
 // Every expert on both ranks of 40, so that the cover has something to choose.

@@ -5,10 +5,14 @@
 
 #include "c2r/core/at.h"
 #include "c2r/core/error.h"
+#include "c2r/routing/routing.h"
 
 namespace c2r {
 
 void check_slots(const Placement& placement) {
+  C2R_REQUIRE(0 <= placement.num_experts && placement.num_experts <= kMaxExperts, kInvalidArgument,
+              "a placement is of {} experts, but must be of 0 to {}", placement.num_experts,
+              kMaxExperts);
   std::vector<std::int32_t> replicas(static_cast<std::size_t>(placement.num_experts), 0);
   for (std::int64_t r = 0; r < placement.slots.rows(); ++r) {
     const auto row = placement.slots.row(r);
@@ -79,7 +83,7 @@ Placement placement_of_ranks(std::int32_t num_experts,
 }
 
 Placement place_contiguous(std::int32_t num_experts, std::int32_t ep_size) {
-  C2R_REQUIRE(ep_size >= 1 && num_experts % ep_size == 0, kInvalidArgument,
+  C2R_REQUIRE(ep_size >= 1 && num_experts >= 0 && num_experts % ep_size == 0, kInvalidArgument,
               "{} experts cannot be split evenly over {} ranks", num_experts, ep_size);
   Placement placement{.num_experts = num_experts, .slots = {ep_size, num_experts / ep_size}};
   std::int32_t next = 0;

@@ -147,14 +147,4 @@ TokenSets collect_token_sets(const Trace& trace, std::int64_t layer,
   return builder.finish();
 }
 
-std::vector<std::int64_t> expert_loads(const TokenSets& sets) {
-  std::vector<std::int64_t> loads(static_cast<std::size_t>(sets.num_experts));
-  for (std::int64_t set = 0; set < sets.num_sets(); ++set) {
-    for (const ExpertId e : sets.experts.row(set)) {
-      if (e != kNoExpert) at(loads, e) += at(sets.multiplicity, set);
-    }
-  }
-  return loads;
-}
-
 }  // namespace c2r

@@ -1,6 +1,5 @@
-// The distinct sets of experts that tokens choose, with their multiplicities: all that a
-// placement's copies and loads depend on, and far smaller than the trace where few sets are
-// possible.
+// The distinct sets of experts that tokens choose, with their multiplicities. A placement's copies
+// and loads depend on nothing else, and where few sets are possible they are far fewer than tokens.
 #pragma once
 
 #include <cstdint>
@@ -41,12 +40,14 @@ class TokenSetBuilder {
   ///         choices and kMaxExperts experts (routing.h)
   TokenSetBuilder(std::int32_t num_experts, std::int32_t top_k);
 
-  /// Adds `topk_idx` [n, top_k]; kNoExpert is skipped.
+  /// Adds tokens.
+  /// @param topk_idx [num_tokens, top_k]; kNoExpert is skipped
   /// @throws Error(kInvalidArgument) as check_topk_idx(); then nothing has been added
   ///
   /// Cost: one hash look-up a token; memory grows with the number of distinct sets.
   void add(MatrixView<const ExpertId> topk_idx);
 
+  /// @returns the sets of all tokens added so far, in ascending order
   TokenSets finish() const;
 
  private:
@@ -60,12 +61,11 @@ class TokenSetBuilder {
   std::vector<std::int32_t> table_;         // open addressing: a set, or -1; a power of two long
 };
 
-/// The sets of one layer of a trace over some of its tokens, read in pieces.
+/// Reads the trace in pieces.
+/// @param ranges the tokens that are collected
+/// @returns the sets of one layer
 /// @throws Error(kInvalidFile) if the trace holds an invalid choice there
 TokenSets collect_token_sets(const Trace& trace, std::int64_t layer,
                              std::span<const TokenRange> ranges);
-
-/// The (token, expert) choices that each expert receives. [num_experts]
-std::vector<std::int64_t> expert_loads(const TokenSets& sets);
 
 }  // namespace c2r

@@ -49,7 +49,7 @@ void check_compare_request(const CompareRequest& request) {
 void add_baselines(const Comparing& with, Comparison& comparison) {
   const CompareRequest& request = with.request;
   if (request.baselines.empty()) return;
-  const auto counts = count_coactivation(with.trace, with.ranges_fit, request.num_threads);
+  const auto counts = count_pairs(with.trace, with.ranges_fit, request.num_threads);
   for (const std::string& name : request.baselines) {
     const bool looks_at_tokens = name != "contiguous" && name != "round-robin" && name != "random";
     ComparisonEntry entry{.name = name,

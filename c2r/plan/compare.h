@@ -24,7 +24,7 @@ struct CompareRequest {
   PredictRequest predict;  // with the cluster, on which baselines and front are placed, too
   SequencePart on = SequencePart::kAll;       // the sequences that are counted
   SequencePart fit = SequencePart::kAll;      // those that baselines and front are fitted on
-  std::vector<std::string> baselines;         // names of baselines(), in the order of the result
+  std::vector<std::string> baselines;         // of baseline_names(), in the order of the result
   std::int32_t redundant_slots_per_rank = 0;  // of baselines and front
   // Also optimize: at most so many placements, from the fewest copies to the best balance.
   std::optional<int> num_front_points;

@@ -39,8 +39,8 @@ void check_request(const PlanRequest& request, const TraceHeader& header) {
 
 // The constraint's lists come from the fitted tokens, as the placement does. Counted before the
 // search, which may take long: there may be nothing to list.
-std::vector<CollaborationMatrix> count_pairs(const PlanTokens& tokens, const PlanRequest& request,
-                                             const PlanHooks& hooks) {
+std::vector<CollaborationMatrix> pairs_to_list(const PlanTokens& tokens, const PlanRequest& request,
+                                               const PlanHooks& hooks) {
   if (!request.top_t) return {};
   auto counts = pair_counts_of(tokens.fitted, request.num_threads);
   const ShortLists lists =
@@ -166,7 +166,7 @@ MadePlan make_plan_of(const PlanTokens& tokens, const PlanRequest& request,
   check_request(request, header);
   NoProgress silent;
   Progress& progress = hooks.progress != nullptr ? *hooks.progress : silent;
-  const auto pairs = count_pairs(tokens, request, hooks);
+  const auto pairs = pairs_to_list(tokens, request, hooks);
   Provenance provenance = provenance_of(tokens, request);
   MadePlan made;
   std::vector<Placement> placements;
@@ -193,7 +193,7 @@ MadePlan make_plan_of(const PlanTokens& tokens, const PlanRequest& request,
 
 void check_plan_method(std::string_view method) {
   std::vector<std::string_view> names = {kOptimizeMethod};
-  for (const Baseline& baseline : baselines()) names.push_back(baseline.name);
+  std::ranges::copy(baseline_names(), std::back_inserter(names));
   if (std::ranges::count(names, method) == 0) refuse_name("a method is", names, method);
 }
 

@@ -26,7 +26,7 @@
 
 namespace c2r {
 
-/// The method that searches; the others are the names of baselines().
+/// The method that searches; the others are the names of baseline_names().
 inline constexpr std::string_view kOptimizeMethod = "optimize";
 
 /// The bound on imbalance where copies alone are minimized and no bound is given.

@@ -274,17 +274,18 @@ TEST(MakePlan, RefusesTokenSetsThatDoNotHoldTogether) {
             "token sets: there are token sets of 1 layers, but the header has 2");
   EXPECT_EQ(error_with([](ModelTokenSets& s) { s.header.top_k = 0; }).substr(0, 12),
             "token sets: ");
-  EXPECT_EQ(error_with([](ModelTokenSets& s) { s.layers[1].num_experts = 9; }),
-            "token sets: layer 1: the token sets are of 9 experts, but the header has 8");
+  EXPECT_EQ(
+      error_with([](ModelTokenSets& s) { s.layers[1].num_experts = 9; }),
+      "token sets: layer 1: the token sets are of 9 experts, top-3, but the header has 8, top-3");
   EXPECT_EQ(error_with([](ModelTokenSets& s) {
               s.layers[1].experts(2, 1) = ExpertId{900};
             }).substr(0, 21),
             "token sets: layer 1: ");
   EXPECT_EQ(
-      error_with([](ModelTokenSets& s) { s.layers[1].multiplicity.pop_back(); }).substr(0, 31),
-      "token sets: layer 1: there are ");
-  EXPECT_EQ(error_with([](ModelTokenSets& s) { s.layers[1].multiplicity[1] = 0; }).substr(0, 52),
-            "token sets: layer 1: a token set has multiplicity 0,");
+      error_with([](ModelTokenSets& s) { s.layers[1].multiplicity.pop_back(); }).substr(0, 37),
+      "token sets: layer 1: token sets are [");
+  EXPECT_EQ(error_with([](ModelTokenSets& s) { s.layers[1].multiplicity[1] = 0; }).substr(0, 55),
+            "token sets: layer 1: token set 1 has the multiplicity 0");
   EXPECT_EQ(error_with([](ModelTokenSets& s) { s.layers[1].num_tokens = 300; }),
             "token sets: layer 1 has 300 tokens, but must have 200");
 }

@@ -110,8 +110,7 @@ struct PlanHomes {
 /// The home of a sequence: the rank with the largest sum of weights over the choices of its first
 /// `signature.num_tokens` tokens; of equals the lowest.
 /// @param topk_idx the sequence's choices in the signature's layer, from its first token on; as
-/// many
-///        tokens as there are if they are fewer. [num_tokens, top_k]
+///        many tokens as there are if they are fewer. [num_tokens, top_k]
 /// @throws Error(kInvalidArgument) if a choice is neither an expert of the signature nor kNoExpert
 RankId home_of(const HomeSignature& signature, MatrixView<const ExpertId> topk_idx);
 

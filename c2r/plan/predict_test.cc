@@ -183,7 +183,8 @@ TEST(PredictWaterfallOnRealData, ReproducesThePublishedConstraint) {
   for (std::size_t layer = 0; layer < top_2.coactivation.size(); ++layer) {
     plan.layers.push_back(
         {.layer_index = top_2.header.layer_indices[layer],
-         .placement = place_exhaustive(
+         .placement = place_baseline(
+             "exhaustive",
              {.counts = top_2.coactivation[layer], .cluster = plan.cluster, .slots_per_rank = 4})});
   }
   const RoutedTokens unconstrained{.statistics = &base, .name = "base"};

@@ -6,7 +6,6 @@
 
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
-#include "c2r/routing/routing.h"
 #include "c2r/trace/trace_chunks.h"
 
 namespace c2r {
@@ -101,27 +100,6 @@ std::vector<TokenRange> tokens_of(const Trace& trace, SequencePart part) {
   return ranges;
 }
 
-namespace {
-
-void check_token_sets(const TokenSets& sets, const TraceHeader& header) {
-  C2R_REQUIRE(sets.num_experts == header.num_experts, kInvalidArgument,
-              "the token sets are of {} experts, but the header has {}", sets.num_experts,
-              header.num_experts);
-  check_topk_idx(sets.experts, header.num_experts, header.top_k);
-  C2R_REQUIRE(std::ssize(sets.multiplicity) == sets.num_sets(), kInvalidArgument,
-              "there are {} multiplicities of {} token sets", sets.multiplicity.size(),
-              sets.num_sets());
-  std::int64_t num_left = sets.num_tokens;
-  for (const std::int64_t multiplicity : sets.multiplicity) {
-    C2R_REQUIRE(1 <= multiplicity && multiplicity <= num_left, kInvalidArgument,
-                "a token set has multiplicity {}, but {} of {} tokens are left", multiplicity,
-                num_left, sets.num_tokens);
-    num_left -= multiplicity;
-  }
-}
-
-}  // namespace
-
 RoutedTokens tokens_of(const ModelTokenSets& sets) {
   const TraceHeader& header = sets.header;
   try {
@@ -135,7 +113,11 @@ RoutedTokens tokens_of(const ModelTokenSets& sets) {
   for (std::size_t layer = 0; layer < sets.layers.size(); ++layer) {
     const TokenSets& of_layer = sets.layers[layer];
     try {
-      check_token_sets(of_layer, header);
+      C2R_REQUIRE(of_layer.num_experts == header.num_experts && of_layer.top_k() == header.top_k,
+                  kInvalidArgument,
+                  "the token sets are of {} experts, top-{}, but the header has {}, top-{}",
+                  of_layer.num_experts, of_layer.top_k(), header.num_experts, header.top_k);
+      check_token_sets(of_layer);
     } catch (const Error& e) {
       C2R_THROW(kInvalidArgument, "{}: layer {}: {}", sets.name, layer, e.what());
     }
@@ -154,7 +136,7 @@ TokenSets token_sets_of(const RoutedTokens& tokens, std::int64_t layer) {
 }
 
 std::vector<CollaborationMatrix> pair_counts_of(const RoutedTokens& tokens, int num_threads) {
-  if (tokens.trace != nullptr) return count_coactivation(*tokens.trace, tokens.ranges, num_threads);
+  if (tokens.trace != nullptr) return count_pairs(*tokens.trace, tokens.ranges, num_threads);
   if (tokens.statistics != nullptr) return tokens.statistics->coactivation;
   std::vector<CollaborationMatrix> counts;
   for (const TokenSets& sets : tokens.sets->layers) counts.push_back(pair_counts_of_sets(sets));

@@ -41,26 +41,27 @@ struct RoutedTokens {
 std::vector<TokenRange> tokens_of(const Trace& trace, SequencePart part);
 
 /// @returns token sets as tokens to fit or to predict for
-/// @throws Error(kInvalidArgument) if a layer has other experts or top_k than the header, the
-/// layers
-///         are not as many as the header's or have no tokens
+/// @throws Error(kInvalidArgument) if a layer has other experts or top_k than the header or is not
+///         valid (check_token_sets()), if the layers are not as many as the header's, or if they
+///         have no tokens
 RoutedTokens tokens_of(const ModelTokenSets& sets);
 
 /// @returns the token sets of one layer
 /// @throws Error(kInvalidArgument) if the tokens are pair counts, which do not determine them
+///
 /// Cost: collect_token_sets() of a trace; a copy of token sets.
 TokenSets token_sets_of(const RoutedTokens& tokens, std::int64_t layer);
 
 /// @returns how often experts were chosen together. [num_layers]
-/// Cost: count_coactivation() of a trace; top_k^2 increments for each distinct set of token sets.
+///
+/// Cost: count_pairs() of a trace; top_k^2 increments for each distinct set of token sets.
 std::vector<CollaborationMatrix> pair_counts_of(const RoutedTokens& tokens, int num_threads);
 
 /// Counts the ranks that the tokens reach under `placements` [num_layers]. The tokens of token sets
 /// come in the order of the sets, which matters only to replica rules that look at earlier tokens.
 /// @returns [num_layers]
 /// @throws Error(kInvalidArgument) as count_reach() and reach_from_pairs(), or if the homes of
-/// token
-///         sets are to be those of sequences, which they do not have
+///         token sets are to be those of sequences, which they do not have
 ///
 /// Cost: count_reach() of a trace, and the same a token of token sets; reach_from_pairs() of
 /// counts.

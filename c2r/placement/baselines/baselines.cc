@@ -4,12 +4,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numeric>
 
 #include "c2r/core/at.h"
 #include "c2r/core/error.h"
 #include "c2r/core/rng.h"
+#include "c2r/placement/baselines/baselines_internal.h"
 #include "c2r/placement/baselines/spectral.h"
 
 namespace c2r {
@@ -47,24 +49,15 @@ std::string needs_eplb_to_divide(const BaselineProblem& problem) {
                      problem.num_groups);
 }
 
-constexpr Baseline kBaselines[] = {
-    {"contiguous", always, place_contiguous},
-    {"round-robin", always, place_round_robin},
-    {"random", always, place_random},
-    {"eplb", needs_eplb_to_divide, place_eplb},
-    {"affinity", needs_pairs_and_no_replicas, place_affinity},
-    {"grace", needs_pairs, place_grace},
-    {"exhaustive", needs_few_partitions, place_exhaustive},
-};
-
 bool holds(std::span<const ExpertId> rank, ExpertId expert) {
   return std::ranges::find(rank, expert) != rank.end();
 }
 
-// Deals `order` to the ranks in turn, every expert once; then each redundant slot takes the
+// Gives the experts of `order` to the ranks in turn, each once; then each redundant slot takes the
 // first expert of `next` that the rank lacks.
 template <class Next>
-Placement deal(const BaselineProblem& problem, std::span<const std::int32_t> order, Next next) {
+Placement place_in_turn(const BaselineProblem& problem, std::span<const std::int32_t> order,
+                        Next next) {
   const std::int32_t ep_size = problem.cluster.ep_size();
   Placement placement{.num_experts = problem.num_experts(),
                       .slots = {ep_size, problem.slots_per_rank}};
@@ -79,11 +72,56 @@ Placement deal(const BaselineProblem& problem, std::span<const std::int32_t> ord
   return placement;
 }
 
-}  // namespace
-
-std::span<const Baseline> baselines() {
-  return kBaselines;
+Placement place_contiguous(const BaselineProblem& problem) {
+  Placement placement{.num_experts = problem.num_experts(),
+                      .slots = {problem.cluster.ep_size(), problem.slots_per_rank}};
+  std::int32_t next = 0;
+  for (ExpertId& slot : placement.slots.all()) slot = ExpertId{next++ % problem.num_experts()};
+  return placement;
 }
+
+Placement place_round_robin(const BaselineProblem& problem) {
+  std::vector<std::int32_t> order(static_cast<std::size_t>(problem.num_experts()));
+  std::iota(order.begin(), order.end(), 0);
+  std::int32_t cursor = 0;
+  return place_in_turn(problem, order, [&] { return cursor++ % problem.num_experts(); });
+}
+
+Placement place_random(const BaselineProblem& problem) {
+  std::mt19937_64 rng(problem.seed);
+  std::vector<std::int32_t> order(static_cast<std::size_t>(problem.num_experts()));
+  std::iota(order.begin(), order.end(), 0);
+  shuffle(std::span(order), rng);
+  return place_in_turn(problem, order,
+                       [&] { return static_cast<std::int32_t>(uniform_below(order.size(), rng)); });
+}
+
+Placement place_affinity(const BaselineProblem& problem) {
+  const std::int32_t ep_size = problem.cluster.ep_size(), size = problem.slots_per_rank;
+  const auto group_of =
+      group_by_affinity(problem.counts, {.num_groups = ep_size, .min = size, .max = size});
+  std::vector<std::vector<std::int32_t>> experts_of_rank(static_cast<std::size_t>(ep_size));
+  for (std::int32_t e = 0; e < problem.num_experts(); ++e) {
+    at(experts_of_rank, at(group_of, e)).push_back(e);
+  }
+  return placement_of_ranks(problem.num_experts(), experts_of_rank);
+}
+
+constexpr internal::Baseline kBaselines[] = {
+    {"contiguous", always, place_contiguous},
+    {"round-robin", always, place_round_robin},
+    {"random", always, place_random},
+    {"eplb", needs_eplb_to_divide, internal::place_eplb},
+    {"affinity", needs_pairs_and_no_replicas, place_affinity},
+    {"grace", needs_pairs, internal::place_grace},
+    {"exhaustive", needs_few_partitions, internal::place_exhaustive},
+};
+
+constexpr auto kNames = [] {
+  std::array<std::string_view, std::size(kBaselines)> names;
+  std::ranges::transform(kBaselines, names.begin(), &internal::Baseline::name);
+  return names;
+}();
 
 void check_problem(const BaselineProblem& problem) {
   check_cluster(problem.cluster);
@@ -98,13 +136,20 @@ void check_problem(const BaselineProblem& problem) {
               problem.num_experts(), problem.cluster.ep_size(), problem.slots_per_rank);
 }
 
+}  // namespace
+
+std::span<const internal::Baseline> internal::baselines() {
+  return kBaselines;
+}
+
+std::span<const std::string_view> baseline_names() {
+  return kNames;
+}
+
 Placement place_baseline(std::string_view name, const BaselineProblem& problem) {
-  const auto found = std::ranges::find(kBaselines, name, &Baseline::name);
-  if (found == std::end(kBaselines)) {
-    std::vector<std::string_view> names;
-    for (const Baseline& baseline : kBaselines) names.push_back(baseline.name);
-    C2R_THROW(kInvalidArgument, "a baseline is {}; not '{}'", fmt::join(names, ", "), name);
-  }
+  const auto found = std::ranges::find(kBaselines, name, &internal::Baseline::name);
+  C2R_REQUIRE(found != std::end(kBaselines), kInvalidArgument, "a baseline is {}; not '{}'",
+              fmt::join(kNames, ", "), name);
   check_problem(problem);
   const std::string reason = found->why_not(problem);
   C2R_REQUIRE(reason.empty(), kUnsupported, "{} cannot place this layer: {}", name, reason);
@@ -123,41 +168,6 @@ std::vector<Placement> place_layers(std::string_view name,
     progress.update(std::ssize(placements), std::ssize(counts));
   }
   return placements;
-}
-
-Placement place_contiguous(const BaselineProblem& problem) {
-  Placement placement{.num_experts = problem.num_experts(),
-                      .slots = {problem.cluster.ep_size(), problem.slots_per_rank}};
-  std::int32_t next = 0;
-  for (ExpertId& slot : placement.slots.all()) slot = ExpertId{next++ % problem.num_experts()};
-  return placement;
-}
-
-Placement place_round_robin(const BaselineProblem& problem) {
-  std::vector<std::int32_t> order(static_cast<std::size_t>(problem.num_experts()));
-  std::iota(order.begin(), order.end(), 0);
-  std::int32_t cursor = 0;
-  return deal(problem, order, [&] { return cursor++ % problem.num_experts(); });
-}
-
-Placement place_random(const BaselineProblem& problem) {
-  std::mt19937_64 rng(problem.seed);
-  std::vector<std::int32_t> order(static_cast<std::size_t>(problem.num_experts()));
-  std::iota(order.begin(), order.end(), 0);
-  shuffle(std::span(order), rng);
-  return deal(problem, order,
-              [&] { return static_cast<std::int32_t>(uniform_below(order.size(), rng)); });
-}
-
-Placement place_affinity(const BaselineProblem& problem) {
-  const std::int32_t ep_size = problem.cluster.ep_size(), size = problem.slots_per_rank;
-  const auto group_of =
-      group_by_affinity(problem.counts, {.num_groups = ep_size, .min = size, .max = size});
-  std::vector<std::vector<std::int32_t>> experts_of_rank(static_cast<std::size_t>(ep_size));
-  for (std::int32_t e = 0; e < problem.num_experts(); ++e) {
-    at(experts_of_rank, at(group_of, e)).push_back(e);
-  }
-  return placement_of_ranks(problem.num_experts(), experts_of_rank);
 }
 
 }  // namespace c2r

@@ -13,13 +13,13 @@
 namespace c2r {
 
 struct EplbOptions {
-  std::int32_t num_slots = 0;  // replicas of all experts together
+  std::int32_t num_slots = 0;  // of all ranks together
   std::int32_t num_groups = 1;
   std::int32_t num_nodes = 1;
   std::int32_t num_ranks = 1;
 };
 
-/// Slot p is on rank p / (num_slots / num_ranks).
+/// Where EPLB puts replicas: slot p is on rank p / (num_slots / num_ranks).
 struct EplbResult {
   std::vector<ExpertId> expert_of_slot;       // [num_slots], `phy2log`
   std::vector<std::int32_t> replica_of_slot;  // [num_slots], which replica of its expert it is

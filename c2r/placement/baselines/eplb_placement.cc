@@ -6,7 +6,7 @@
 
 #include "c2r/core/at.h"
 #include "c2r/core/error.h"
-#include "c2r/placement/baselines/baselines.h"
+#include "c2r/placement/baselines/baselines_internal.h"
 #include "c2r/placement/baselines/eplb.h"
 
 namespace c2r {
@@ -88,7 +88,7 @@ class Repair {
 
 }  // namespace
 
-Placement place_eplb(const BaselineProblem& problem) {
+Placement internal::place_eplb(const BaselineProblem& problem) {
   std::vector<float> loads;
   for (std::int64_t e = 0; e < problem.num_experts(); ++e) {
     loads.push_back(static_cast<float>(problem.counts(e, e)));

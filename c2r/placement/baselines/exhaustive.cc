@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "c2r/core/error.h"
-#include "c2r/placement/baselines/baselines.h"
+#include "c2r/placement/baselines/baselines_internal.h"
 
 namespace c2r {
 namespace {
@@ -47,7 +47,7 @@ class PartitionSearch {
 
 }  // namespace
 
-Placement place_exhaustive(const BaselineProblem& problem) {
+Placement internal::place_exhaustive(const BaselineProblem& problem) {
   return placement_of_ranks(problem.num_experts(),
                             PartitionSearch(problem.counts, problem.cluster.ep_size()).run());
 }

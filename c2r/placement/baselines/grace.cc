@@ -7,7 +7,7 @@
 
 #include "c2r/core/at.h"
 #include "c2r/core/error.h"
-#include "c2r/placement/baselines/baselines.h"
+#include "c2r/placement/baselines/baselines_internal.h"
 #include "c2r/placement/baselines/spectral.h"
 
 namespace c2r {
@@ -111,7 +111,7 @@ void add_one_replica(Replicas& replicas) {
 
 }  // namespace
 
-Placement place_grace(const BaselineProblem& problem) {
+Placement internal::place_grace(const BaselineProblem& problem) {
   Replicas replicas{.problem = problem, .ranks = group_hierarchically(problem)};
   for (std::int32_t e = 0; e < problem.num_experts(); ++e) {
     replicas.load_per_replica.push_back(static_cast<double>(problem.counts(e, e)));

@@ -35,6 +35,14 @@ CoverSolver::CoverSolver(const Cluster& cluster, std::int32_t num_experts)
 
 void CoverSolver::set_hosts(std::int32_t expert, std::span<const std::uint16_t> ranks) {
   const auto e = static_cast<std::size_t>(expert);
+  C2R_REQUIRE(e < hosts_of_expert_.size(), kInvalidArgument,
+              "expert {} is given hosts, but there are {} experts", expert,
+              hosts_of_expert_.size());
+  for (const std::uint16_t rank : ranks) {
+    C2R_REQUIRE(rank < bit_of_rank_.size(), kInvalidArgument,
+                "expert {} is hosted by rank {}, but the cluster has ranks 0 to {}", expert, rank,
+                bit_of_rank_.size() - 1);
+  }
   hosts_of_expert_[e].assign(ranks.begin(), ranks.end());
   if (!bits_of_expert_.empty()) bits_of_expert_[e] = bits_of(ranks);
 }
@@ -90,6 +98,10 @@ void CoverSolver::solve(std::span<const std::uint16_t> experts, std::span<const 
 void CoverSolver::set_token(std::span<const std::uint16_t> experts) {
   C2R_REQUIRE(std::ssize(experts) <= kMaxTopK, kInvalidArgument,
               "a token has {} experts, but at most {} can be served", experts.size(), kMaxTopK);
+  for (const std::uint16_t e : experts) {
+    C2R_REQUIRE(e < hosts_of_expert_.size(), kInvalidArgument,
+                "a token names expert {}, but there are {} experts", e, hosts_of_expert_.size());
+  }
   if (bits_of_expert_.empty()) number_hosts(experts);
   hosts_.clear(), choices_.clear(), covers_.clear();
   RankSet used = 0;  // no choice: visited in every cover
@@ -116,7 +128,11 @@ void CoverSolver::set_token(std::span<const std::uint16_t> experts) {
 
 void CoverSolver::choose(std::span<const std::int64_t> loads, std::span<std::uint16_t> served_by,
                          std::int32_t home_node) {
-  C2R_ASSERT(hosts_.size() == served_by.size());
+  C2R_REQUIRE(hosts_.size() == served_by.size() && loads.size() == bit_of_rank_.size(),
+              kInvalidArgument,
+              "a token of {} experts is served under the loads of {} ranks and fills {} ranks, but "
+              "the cluster has {}",
+              hosts_.size(), loads.size(), served_by.size(), bit_of_rank_.size());
   loads_ = loads;
   const RankSet best = covers_.size() == 1 ? covers_[0] : best_cover(home_node);
   for (std::size_t i = 0; i < hosts_.size(); ++i) {

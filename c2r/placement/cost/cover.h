@@ -1,5 +1,6 @@
-// The fewest ranks that serve one token, and among those the least loaded: exact, by branch and
-// bound. The optimizer's idea of a copy and ReplicaRule::kFewestRanks are this one function.
+// Finds the fewest ranks that serve one token, and among those the least loaded: exactly, by branch
+// and bound. The optimizer and ReplicaRule::kFewestRanks both call it, so they count the same
+// copies.
 #pragma once
 
 #include <cstdint>
@@ -19,13 +20,14 @@ class CoverSolver {
   CoverSolver(const Cluster& cluster, std::int32_t num_experts);
 
   /// @param ranks that host `expert`, ascending and not empty
+  /// @throws Error(kInvalidArgument) if the expert or a rank is out of range
   void set_hosts(std::int32_t expert, std::span<const std::uint16_t> ranks);
 
-  /// Fills `served_by` [k] with a host of each expert, so that as few distinct ranks are used as
-  /// any choice needs. Ties: the fewest nodes, then, if a home is given, a choice with its node;
-  /// then the least sum over experts of the load of their rank, then the lexicographically lowest
-  /// ranks. An expert that two chosen ranks host goes to the less loaded, then lower one. The
-  /// numbers of ranks and of nodes therefore depend on the hosts alone.
+  /// Fills `served_by` [k] with a host of each expert, so that no choice of hosts uses fewer
+  /// distinct ranks. Ties: the fewest nodes, then, if a home is given, a choice with its node; then
+  /// the least sum over experts of the load of their rank, then the lexicographically lowest ranks.
+  /// An expert that two chosen ranks host goes to the less loaded, then lower one. The numbers of
+  /// ranks and of nodes therefore depend on the hosts alone.
   ///
   /// Two limits keep a token cheap: in clusters of more than kMaxHosts ranks, only the first
   /// kMaxHosts of a token's hosts are looked at, in the order of single hosts, then first hosts,
@@ -34,8 +36,10 @@ class CoverSolver {
   /// 3^0 + ... + 3^7 = 3280 and 2^0 + ... + 2^11 = 4095 partial covers.
   ///
   /// @param experts [k <= kMaxTopK], distinct, each of which has a host
-  /// @param loads of every rank
+  /// @param loads [ep_size]
   /// @param home_node the node whose copies are cheap, or kNoNode
+  /// @throws Error(kInvalidArgument) if there are more than kMaxTopK experts or one is out of
+  ///         range, or if `loads` or `served_by` has another length
   ///
   /// Cost: O(k) if the ranks of experts with one host serve all; else the product of the replica
   /// numbers of the experts left, cut off by the best so far.
@@ -43,12 +47,13 @@ class CoverSolver {
              std::span<std::uint16_t> served_by, std::int32_t home_node = kNoNode);
 
   /// solve() in two steps, for a token that is served from several homes: which covers are the
-  /// smallest depends on its hosts alone. choose() costs O(k) for each of them.
-  /// @throws Error(kInvalidArgument), as solve(), if there are more than kMaxTopK experts
+  /// smallest depends on its hosts alone, so set_token() is called once and choose() for each home.
+  /// choose() costs O(k) for each smallest cover.
+  /// @throws as solve()
   void set_token(std::span<const std::uint16_t> experts);
   void choose(std::span<const std::int64_t> loads, std::span<std::uint16_t> served_by,
               std::int32_t home_node = kNoNode);
-  /// Whether loads or homes matter to choose().
+  /// @returns whether choose() depends on loads or the home for the last token that was set
   bool has_choice() const;
 
   static constexpr std::int32_t kMaxHosts = 64, kMaxSteps = 4096;

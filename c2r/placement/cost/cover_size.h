@@ -1,5 +1,5 @@
-// How many ranks and nodes serve one token at least, without saying which: what a search needs to
-// judge a change of a placement, ten times faster than cover.h chooses the ranks.
+// Counts how many ranks and nodes serve one token at least, without choosing them. A search judges
+// a change of a placement by these numbers, ten times faster than cover.h chooses the ranks.
 #pragma once
 
 #include <algorithm>
@@ -39,19 +39,20 @@ class CoverCounter {
  public:
   static constexpr std::int32_t kMaxRanks = 64, kMaxSteps = 4096;
 
-  /// Whether `cluster` has at most kMaxRanks ranks.
+  /// @returns whether `cluster` has at most kMaxRanks ranks
   static bool fits(const Cluster& cluster) { return cluster.ep_size() <= kMaxRanks; }
-  /// No rank hosts any of the experts yet. @param cluster one that fits()
+  /// No rank hosts any of the experts yet.
+  /// @param cluster one that fits()
   CoverCounter(const Cluster& cluster, std::int32_t num_experts);
 
   /// Adds `rank` to the hosts of `expert`, or takes it away.
   void flip(std::int32_t expert, std::int32_t rank);
 
-  /// The size of the cover that CoverSolver chooses for `experts`, at most kMaxTopK, each of which
-  /// has a host. After
-  /// kMaxSteps partial covers the best so far is taken.
+  /// @param experts at most kMaxTopK, each of which has a host
+  /// @returns the size of the cover that CoverSolver chooses; after kMaxSteps partial covers the
+  ///          best so far
   CoverSize count(std::span<const std::uint16_t> experts);
-  /// The distinct ranks and nodes of `ranks`.
+  /// @returns the numbers of distinct ranks and nodes of `ranks`
   CoverSize size_of(std::span<const std::uint16_t> ranks) const;
 
  private:

@@ -51,10 +51,9 @@ std::optional<FanOutOfSplit> fan_out_of_split(const CollaborationStatistics& sta
                 "the statistics count the tokens of {} layers and the pairs of {}", totals.size(),
                 statistics.coactivation.size());
     for (std::size_t layer = 0; layer < totals.size(); ++layer) {
-      totals[layer] =
-          ranks_reached(reach_from_pairs(statistics.coactivation[layer],
-                                         statistics.num_tokens[layer], header.top_k, placement,
-                                         traffic));
+      totals[layer] = ranks_reached(reach_from_pairs(statistics.coactivation[layer],
+                                                     statistics.num_tokens[layer], header.top_k,
+                                                     placement, traffic));
     }
   }
   FanOutOfSplit split{.ep_size = ep_size};

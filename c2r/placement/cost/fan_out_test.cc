@@ -56,8 +56,9 @@ TEST(FanOutOfSplit, RefusesWhatDoesNotFitTheStatistics) {
             "4 experts cannot be split evenly over 3 ranks");
   CollaborationStatistics of_two = statistics;
   of_two.num_tokens.push_back(4);
-  EXPECT_NE(error_of([&] { (void)fan_out_of_split(of_two, {&trace, 1}, 2, 1, progress); })
-                .find("has 1 layers, but the statistics have 2"),
+  EXPECT_NE(error_of([&] {
+              (void)fan_out_of_split(of_two, {&trace, 1}, 2, 1, progress);
+            }).find("has 1 layers, but the statistics have 2"),
             std::string::npos);
   EXPECT_EQ(error_of([&] { (void)fan_out_of_split(of_two, {}, 2, 1, progress); }),
             "the statistics count the tokens of 2 layers and the pairs of 1");

@@ -1,5 +1,6 @@
 // The predicted time of one MoE layer under a placement: compute and communication of its slowest
-// rank. A model for comparing placements; everything it returns is predicted, nothing measured.
+// rank. It is a model for comparing placements: everything it returns is predicted, nothing
+// measured.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,7 @@ enum class Overlap {
   kOverlapped,  // chunk by chunk: communication of one chunk under the compute of another
 };
 
-/// "added", "overlapped".
+/// @returns "added" or "overlapped"
 std::string_view name_of(Overlap overlap);
 /// @throws Error(kInvalidArgument), listing the names
 Overlap parse_overlap(std::string_view name);
@@ -30,7 +31,8 @@ struct LayerTimeOptions {
   std::optional<std::int64_t> batch_tokens;
 };
 
-/// FLOPs of a gated expert on one token: three products of hidden x intermediate, two FLOPs each.
+/// @returns the FLOPs of a gated expert on one token: three products of hidden x intermediate, two
+///          FLOPs each
 double flop_of_gated_mlp(std::int64_t hidden, std::int64_t intermediate);
 
 struct PredictedLayerTime {
@@ -43,8 +45,9 @@ struct PredictedLayerTime {
   bool operator==(const PredictedLayerTime&) const = default;
 };
 
-/// compute = max over ranks of (choices x flop_per_choice / device_flop_per_s);
-/// dispatch = max over links of (bytes / bandwidth + latency), where a rank's links are one into
+/// Predicts
+///   compute  = max over ranks of (choices x flop_per_choice / device_flop_per_s)
+///   dispatch = max over links of (bytes / bandwidth + latency), where a rank's links are one into
 /// its node and one out of it, each carrying what the rank sends and, at once, what it receives;
 /// an idle link costs nothing. combine is the same backwards. Together they are
 ///   added:       dispatch + compute + combine

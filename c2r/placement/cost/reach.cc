@@ -78,6 +78,7 @@ void check_sequence_starts(std::span<const std::int64_t> starts, std::int64_t nu
 std::vector<RankId> homes_of_sequences(std::span<const std::int64_t> sequence_starts,
                                        std::int64_t num_tokens, std::int32_t ep_size,
                                        std::span<const TokenRange> ranges) {
+  C2R_REQUIRE(ep_size >= 1, kInvalidArgument, "sequences cannot live on {} ranks", ep_size);
   check_sequence_starts(sequence_starts, num_tokens);
   std::vector<RankId> homes(static_cast<std::size_t>(num_tokens), RankId{0});
   std::int32_t num_inside = 0, num_outside = 0;

@@ -1,7 +1,7 @@
-// Which ranks and nodes the tokens reach under a placement: the counts behind every volume.
+// Reach: how many tokens each rank and node serves under a placement, by home rank.
 //
-// A token's experts, the replica rule and its home rank say which ranks serve it. Counted over
-// tokens, by home rank, that is all that any copy mode (volume.h) and any load figure depends on.
+// A token's experts, the replica rule and its home rank decide which ranks serve it. The volume of
+// any copy mode (volume.h), every load and the fan-out depend on these counts alone.
 #pragma once
 
 #include <cstdint>
@@ -20,13 +20,15 @@
 
 namespace c2r {
 
-/// The home rank of each token under Homes::kSequences. [num_tokens] The sequences that begin in
-/// `ranges` are dealt to the ranks in turn, from rank 0 on, and so are the others: every other
-/// sequence of a trace must not all live on every other rank.
+/// Assigns home ranks under Homes::kSequences. The sequences that begin in `ranges` go to the ranks
+/// in turn, from rank 0 on, and the others separately so. If all went in turn together, the even
+/// sequences of a trace would live on the even ranks only.
 /// @param sequence_starts ascending, up to num_tokens; tokens before the first start, or without
 ///        any, live on rank 0
 /// @param ranges ascending and disjoint
-/// @throws Error(kInvalidArgument), naming the sequence, if the starts do not ascend
+/// @returns the home rank of each token. [num_tokens]
+/// @throws Error(kInvalidArgument) if there is no rank, or, naming the sequence, if the starts do
+///         not ascend
 std::vector<RankId> homes_of_sequences(std::span<const std::int64_t> sequence_starts,
                                        std::int64_t num_tokens, std::int32_t ep_size,
                                        std::span<const TokenRange> ranges);
@@ -63,11 +65,13 @@ class ReachCounter {
   /// there are homes that are not alike (ReplicaChooser::num_alike_homes()).
   void add(MatrixView<const ExpertId> topk_idx, std::span<const RankId> homes);
 
-  /// Serves tokens that came before those to count. As add().
+  /// Serves tokens that came before those to count, but does not count them. Parameters and errors
+  /// are those of add().
   void serve_before(MatrixView<const ExpertId> topk_idx, std::span<const RankId> homes);
-  /// Whether serve_before() makes a difference.
+  /// @returns whether serve_before() makes a difference
   bool has_memory() const { return chooser_.has_memory(); }
 
+  /// @returns the counts of all tokens added so far
   Reach finish() const;
 
  private:
@@ -88,25 +92,27 @@ class ReachCounter {
   std::int64_t num_counted_ = 0;
 };
 
-/// Counts the tokens of a trace in `ranges`. [num_layers]
+/// Counts the tokens of a trace in `ranges`.
 ///
-/// A rule that looks at earlier tokens has served the trace's other tokens before: those that a
-/// plan was fitted on, when it is reported on the rest. So the loads that break ties start from
-/// traffic of the same kind, as in a server that has run for a while.
+/// For a rule that looks at earlier tokens, the trace's other tokens are served first, without
+/// being counted. So the loads that break ties start from traffic of the same kind, as in a server
+/// that has run for a while.
 ///
 /// @param ranges ascending and disjoint
 /// @param placements one for each layer of the trace
-/// @throws Error(kInvalidArgument) if they are not for the trace's experts and layers,
-///         Error(kInvalidFile) if the trace holds an invalid choice
+/// @returns [num_layers]
+/// @throws Error(kInvalidArgument) if the placements are not for the trace's experts and layers
+/// @throws Error(kInvalidFile) if the trace holds an invalid choice
 std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> ranges,
                                std::span<const Placement> placements, const TrafficModel& traffic,
                                int num_threads, Progress& progress);
 
-/// The same for one layer from pair counts alone. Exact for top_k <= 2, where pairs are all there
-/// is. For more, `choices_on_rank` is exact and tokens_on_* are the Dawson-Sankoff lower bound of
-/// a union from its single and pair sums (rounded; no less than the largest load): what they would
-/// be if each token that reaches a rank chose about the same number of experts there.
+/// Counts one layer from pair counts alone. The result is exact for top_k <= 2, where pair counts
+/// determine it. For more, `choices_on_rank` is exact and tokens_on_* are the Dawson-Sankoff lower
+/// bound of a union from its single and pair sums (rounded; no less than the largest load): their
+/// values if each token that reaches a rank chose about the same number of experts there.
 ///
+/// @param num_tokens behind the counts
 /// @throws Error(kInvalidArgument) if homes are not uniform, or if the placement has replicas and
 ///         the rule is not kLocalFirst: pair counts do not say what other rules need
 ///
@@ -114,13 +120,13 @@ std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> r
 Reach reach_from_pairs(const CollaborationMatrix& counts, std::int64_t num_tokens,
                        std::int32_t top_k, const Placement& placement, const TrafficModel& traffic);
 
-/// `placement` with one slot for each expert: the one that served most of its choices, of equals on
-/// the lowest rank. The other slots are empty.
 /// @param reach of this placement
+/// @returns `placement` with one slot for each expert: the one that served most of its choices, of
+///          equals the one on the lowest rank; the other slots are empty
 /// @throws Error(kInvalidArgument) if it is of another number of experts or ranks
 Placement keep_main_slots(const Placement& placement, const Reach& reach);
 
-/// Choices served by each rank; divide by `denominator`. [ep_size]
+/// @returns the choices served by each rank, to be divided by `denominator`. [ep_size]
 std::vector<std::int64_t> rank_choices(const Reach& reach);
 
 }  // namespace c2r

@@ -37,11 +37,12 @@ std::int64_t wire_copies_by_definition(const Matrix<ExpertId>& topk_idx,
   return copies;
 }
 
-void BM_CountReach(benchmark::State& state, ReplicaRule rule, int spare_slots) {
+void BM_CountReach(benchmark::State& state, ReplicaRule rule, int redundant_slots) {
   std::mt19937_64 rng(1);
   const Cluster cluster = {.num_nodes = 2, .ranks_per_node = 8};
   Placement placement = place_contiguous(kNumExperts, cluster.ep_size());
-  if (spare_slots > 0) placement = testing::random_placement(kNumExperts, 16, spare_slots, rng);
+  if (redundant_slots > 0)
+    placement = testing::random_placement(kNumExperts, 16, redundant_slots, rng);
   const Matrix<ExpertId> topk_idx = uniform_choices(rng);
   const TrafficModel traffic = {.cluster = cluster, .replica_rule = rule};
   const auto count = [&] {

@@ -63,6 +63,17 @@ void fill_home(const CollaborationMatrix& counts, const Cluster& cluster,
   }
 }
 
+// Every home gets what the first one has.
+void copy_first_home(Reach& reach) {
+  const std::int64_t num_homes = reach.tokens_on_rank.rows();
+  for (auto* counts : {&reach.choices_on_rank, &reach.tokens_on_rank, &reach.tokens_on_node}) {
+    for (std::int64_t home = 1; home < num_homes; ++home) {
+      std::ranges::copy(counts->row(0), counts->row(home).begin());
+    }
+  }
+  for (std::int64_t& count : reach.choices_of_expert.all()) count *= num_homes;
+}
+
 }  // namespace
 
 Reach reach_from_pairs(const CollaborationMatrix& counts, std::int64_t num_tokens,
@@ -91,10 +102,12 @@ Reach reach_from_pairs(const CollaborationMatrix& counts, std::int64_t num_token
   std::vector<ExpertId> experts(static_cast<std::size_t>(placement.num_experts));
   std::vector<RankId> rank_of(experts.size());
   for (std::size_t e = 0; e < experts.size(); ++e) experts[e] = ExpertId{std::int32_t(e)};
-  for (std::int64_t home = 0; home < ep_size; ++home) {
+  const std::int64_t num_different_homes = chooser.has_replicas() ? ep_size : 1;
+  for (std::int64_t home = 0; home < num_different_homes; ++home) {
     chooser.choose(experts, RankId{static_cast<std::int32_t>(home)}, 0, rank_of);
     fill_home(counts, traffic.cluster, rank_of, home, reach);
   }
+  if (!chooser.has_replicas()) copy_first_home(reach);
   return reach;
 }
 

@@ -52,7 +52,7 @@ ReplicaChooser::ReplicaChooser(const Placement& placement, const Cluster& cluste
   hosts_ = ranks_of_experts(placement);
   has_replicas_ = std::ranges::any_of(hosts_, [](const auto& hosts) { return hosts.size() > 1; });
   if (!has_replicas_) return;
-  if (rule == ReplicaRule::kLocalFirst) deal_local_first();
+  if (rule == ReplicaRule::kLocalFirst) assign_local_first();
   if (rule == ReplicaRule::kFewestRanks) {
     load_ = {cluster.ep_size(), cluster.ep_size()};
     solver_.emplace(cluster, placement.num_experts);
@@ -66,10 +66,11 @@ ReplicaChooser::ReplicaChooser(const Placement& placement, const Cluster& cluste
   }
 }
 
-void ReplicaChooser::deal_local_first() {
-  dealt_ = {cluster_.ep_size(), std::ssize(hosts_)};
+void ReplicaChooser::assign_local_first() {
+  assigned_ = {cluster_.ep_size(), std::ssize(hosts_)};
   for (std::size_t e = 0; e < hosts_.size(); ++e) {
-    // Ranks that choose among the same hosts share one deal, or the deal could not be fair.
+    // Ranks that choose among the same hosts are assigned together, or the assignment could not be
+    // balanced.
     std::map<std::vector<RankId>, std::vector<RankId>> homes_of_hosts;
     for (std::int32_t home = 0; home < cluster_.ep_size(); ++home) {
       homes_of_hosts[nearest_hosts(hosts_[e], RankId{home}, cluster_)].push_back(RankId{home});
@@ -80,7 +81,7 @@ void ReplicaChooser::deal_local_first() {
       shuffle(std::span(hosts), rng);  // who is used once more than others
       shuffle(std::span(homes), rng);  // by whom
       for (std::size_t i = 0; i < homes.size(); ++i) {
-        dealt_(std::int64_t(index(homes[i])), std::int64_t(e)) = hosts[i % hosts.size()];
+        assigned_(std::int64_t(index(homes[i])), std::int64_t(e)) = hosts[i % hosts.size()];
       }
     }
   }
@@ -88,7 +89,10 @@ void ReplicaChooser::deal_local_first() {
 
 void ReplicaChooser::choose(std::span<const ExpertId> experts, RankId home, std::int64_t token,
                             std::span<RankId> served_by) {
-  C2R_ASSERT(experts.size() == served_by.size() && index(home) < std::size_t(cluster_.ep_size()));
+  check_token(experts, served_by);
+  C2R_REQUIRE(index(home) < std::size_t(cluster_.ep_size()), kInvalidArgument,
+              "a token lives on rank {}, but the cluster has ranks 0 to {}",
+              static_cast<std::int32_t>(home), cluster_.ep_size() - 1);
   if (has_replicas_ && rule_ == ReplicaRule::kFewestRanks) {
     find_covers(experts);
     return choose_cover(experts, home, served_by);
@@ -99,7 +103,7 @@ void ReplicaChooser::choose(std::span<const ExpertId> experts, RankId home, std:
     } else if (const auto& hosts = at(hosts_, experts[i]); hosts.size() == 1) {
       served_by[i] = hosts[0];
     } else if (rule_ == ReplicaRule::kLocalFirst) {
-      served_by[i] = dealt_(std::int64_t(index(home)), std::int64_t(index(experts[i])));
+      served_by[i] = assigned_(std::int64_t(index(home)), std::int64_t(index(experts[i])));
     } else {
       const auto draw = mix_bits(mix_bits(mix_bits(seed_) + static_cast<std::uint64_t>(token)) +
                                  index(experts[i]));
@@ -111,6 +115,9 @@ void ReplicaChooser::choose(std::span<const ExpertId> experts, RankId home, std:
 bool ReplicaChooser::choose_alike(std::span<const ExpertId> experts, std::int32_t home_step,
                                   std::span<RankId> served_by) {
   if (!has_memory()) return false;
+  check_token(experts, served_by);
+  C2R_REQUIRE(home_step >= 1, kInvalidArgument, "homes are {} apart, but must be at least 1",
+              home_step);
   find_covers(experts);
   if (solver_->has_choice()) return false;
   choose_cover(experts, RankId{0}, served_by);
@@ -119,6 +126,18 @@ bool ReplicaChooser::choose_alike(std::span<const ExpertId> experts, std::int32_
     for (const std::uint16_t rank : chosen_ranks_) ++loads[rank];
   }
   return true;
+}
+
+void ReplicaChooser::check_token(std::span<const ExpertId> experts,
+                                 std::span<const RankId> served_by) const {
+  C2R_REQUIRE(experts.size() == served_by.size(), kInvalidArgument,
+              "a token has {} experts, but there is room for {} ranks", experts.size(),
+              served_by.size());
+  for (const ExpertId e : experts) {
+    C2R_REQUIRE(index(e) < hosts_.size() || e == kNoExpert, kInvalidArgument,
+                "a token names expert {}, but there are {} experts, and -1 for none",
+                static_cast<std::int32_t>(e), hosts_.size());
+  }
 }
 
 void ReplicaChooser::find_covers(std::span<const ExpertId> experts) {

@@ -1,7 +1,8 @@
-// Which rank serves each chosen expert of a token, where an expert has several replicas.
+// Replica rules: which rank serves each chosen expert of a token where experts have several
+// replicas.
 //
 // The rule decides how many copies of the token are sent, so every predicted number names it.
-// Experts with one replica leave it no choice: without replicas all rules agree.
+// Without replicas there is nothing to choose, and all rules agree.
 #pragma once
 
 #include <cstdint>
@@ -27,9 +28,10 @@ enum class ReplicaRule {
   /// exactly.
   kFewestRanks,
   /// Each expert by itself: the home rank's own replica, else one in the home node, else one
-  /// elsewhere. Where several are left, one is fixed for each (home rank, expert) by a seeded fair
-  /// deal: of the ranks that must choose among the same replicas, the numbers that use each differ
-  /// by at most one. This is SGLang's `static` algorithm, but not its random numbers.
+  /// elsewhere. Where several are left, one is fixed for each (home rank, expert) by a seeded
+  /// random assignment that is balanced: of the ranks that must choose among the same replicas, the
+  /// numbers that use each differ by at most one. This is SGLang's `static` algorithm, but not its
+  /// random numbers.
   kLocalFirst,
   /// Each (token, expert) by itself, all replicas equally likely: a hash of seed, token and expert,
   /// whatever the home rank, so that layers given the same seed draw alike. SGLang's `dynamic`,
@@ -37,7 +39,7 @@ enum class ReplicaRule {
   kRandom,
 };
 
-/// "fewest-ranks", "local-first", "random": the same in options, JSON and tables.
+/// @returns "fewest-ranks", "local-first" or "random": the same in options, JSON and tables
 std::string_view name_of(ReplicaRule rule);
 /// @throws Error(kInvalidArgument), listing the names
 ReplicaRule parse_replica_rule(std::string_view name);
@@ -56,40 +58,46 @@ class ReplicaChooser {
 
   /// Fills `served_by` [top_k] with the rank that serves each of `experts` [top_k], kNoRank for
   /// kNoExpert.
-  /// @param experts distinct and below num_experts, or kNoExpert: checked by whoever read them
+  /// @param experts distinct, or kNoExpert; whoever read them has checked that (check_topk_idx())
   /// @param token names the token for kRandom; its row in the trace
+  /// @throws Error(kInvalidArgument) if an expert or the home is out of range, if `served_by` has
+  ///         another length, or for kFewestRanks if there are more than kMaxTopK experts
   ///
   /// Cost: O(top_k) without replicas or for the other rules; for kFewestRanks as
   /// CoverSolver::solve(), some 0.1 us for top-4 on 8 ranks.
   void choose(std::span<const ExpertId> experts, RankId home, std::int64_t token,
               std::span<RankId> served_by);
 
-  /// choose() from the homes 0, home_step, 2 * home_step and so on at once, if it is quickly known
-  /// that all of them choose the same, whatever came before. Else does nothing and returns false.
+  /// Calls choose() from the homes 0, home_step, 2 * home_step and so on at once, if it is quickly
+  /// known that all of them choose the same, whatever came before. Else does nothing.
+  /// @returns whether it has chosen
+  /// @throws Error(kInvalidArgument) as choose(), or if home_step is below 1
   ///
   /// Cost: as one choose(), and O(top_k) for each home.
   bool choose_alike(std::span<const ExpertId> experts, std::int32_t home_step,
                     std::span<RankId> served_by);
 
-  /// The home ranks in runs of this many, from rank 0 on, are served alike after the same tokens.
+  /// @returns n such that each run of n home ranks, from rank 0 on, is served alike after the same
+  ///          tokens
   std::int32_t num_alike_homes() const;
-  /// Whether choose() gives an expert the same rank in every token of a home rank.
+  /// @returns whether choose() gives an expert the same rank in every token of a home rank
   bool ignores_token() const { return !has_replicas_ || rule_ == ReplicaRule::kLocalFirst; }
-  /// Whether choose() depends on the tokens before.
+  /// @returns whether choose() depends on the tokens before
   bool has_memory() const { return has_replicas_ && rule_ == ReplicaRule::kFewestRanks; }
   bool has_replicas() const { return has_replicas_; }
 
  private:
+  void check_token(std::span<const ExpertId> experts, std::span<const RankId> served_by) const;
   void find_covers(std::span<const ExpertId> experts);
   void choose_cover(std::span<const ExpertId> experts, RankId home, std::span<RankId> served_by);
-  void deal_local_first();
+  void assign_local_first();
 
   Cluster cluster_;
   ReplicaRule rule_;
   std::uint64_t seed_;
   bool has_replicas_ = false;
   std::vector<std::vector<RankId>> hosts_;  // [num_experts], ascending
-  Matrix<RankId> dealt_;  // [ep_size, num_experts], (home, expert); kLocalFirst only
+  Matrix<RankId> assigned_;  // [ep_size, num_experts], (home, expert); kLocalFirst only
 
   // kFewestRanks only.
   Matrix<std::int64_t> load_;  // [ep_size, ep_size], (home, serving rank)

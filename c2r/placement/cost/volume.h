@@ -36,13 +36,14 @@ struct Volume {
   std::int64_t local_copies = 0;
   std::int64_t intra_node_copies = 0;  // between two ranks of a node
   std::int64_t inter_node_copies = 0;
-  // Those that end where experts are, local ones included. A copy that a relay forwards counts
-  // once, so that this is the same in modes per-rank and per-node: the fan-out of all tokens.
+  // Copies that end where experts are, local ones included. A copy that a relay forwards counts
+  // once, so that this number is the same in modes per-rank and per-node: the fan-out of all
+  // tokens.
   std::int64_t copies_to_experts = 0;
 
   std::int64_t wire_copies() const { return intra_node_copies + inter_node_copies; }
   std::int64_t total_copies() const { return local_copies + wire_copies(); }
-  /// A count of this volume for each token; 0 without tokens.
+  /// @returns a count of this volume divided by the tokens; 0 without tokens
   double per_token(std::int64_t count) const;
   bool operator==(const Volume&) const = default;
 };
@@ -54,7 +55,7 @@ struct Volume {
 /// Cost: O(ep_size^2).
 Volume volume_of(const Reach& reach, const TrafficModel& traffic);
 
-/// What one copy weighs. Formats may differ between the directions: fp8 there, bf16 back.
+/// The size of one copy. Element sizes may differ between the directions: fp8 there, bf16 back.
 struct CopyFormat {
   std::int64_t hidden = 0;
   std::int64_t dispatch_element_bytes = 2;
@@ -73,11 +74,13 @@ struct VolumeBytes {
   bool operator==(const VolumeBytes&) const = default;
 };
 
+/// @throws Error(kInvalidArgument) if the format has a size below 1, or if there are 2^63 bytes or
+///         more
 VolumeBytes dispatch_bytes(const Volume& volume, const CopyFormat& format);
-/// @throws Error(kInvalidArgument), as dispatch_bytes(), if the format has a size below 1, or if
-///         there are 2^63 bytes or more
+/// @throws as dispatch_bytes()
 VolumeBytes combine_bytes(const Volume& volume, const CopyFormat& format);
 
+/// @throws Error(kInvalidArgument) if a size is below 1
 void check_copy_format(const CopyFormat& format);
 
 }  // namespace c2r

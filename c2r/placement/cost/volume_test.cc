@@ -147,11 +147,11 @@ struct RandomCase {
   std::vector<RankId> homes;
 };
 
-RandomCase random_case(unsigned seed, std::int32_t top_k, int spare_slots) {
+RandomCase random_case(unsigned seed, std::int32_t top_k, int redundant_slots) {
   std::mt19937_64 rng(seed);
   RandomCase c{
       .cluster = {.num_nodes = 1 + int(seed % 3), .ranks_per_node = 1 + int(seed / 3 % 4)}};
-  c.placement = random_placement(top_k + int(seed % 9), c.cluster.ep_size(), spare_slots, rng);
+  c.placement = random_placement(top_k + int(seed % 9), c.cluster.ep_size(), redundant_slots, rng);
   c.topk_idx = {std::int64_t(seed % 40), top_k};
   for (std::int64_t t = 0; t < c.topk_idx.rows(); ++t) {
     std::ranges::copy(testing::random_choices(c.placement.num_experts, top_k, rng),

@@ -3,10 +3,24 @@
 
 #include <numeric>
 
+#include "c2r/core/at.h"
 #include "c2r/core/error.h"
 #include "c2r/routing/routing.h"
 
 namespace c2r {
+namespace {
+
+std::vector<std::int64_t> expert_loads(const TokenSets& sets) {
+  std::vector<std::int64_t> loads(static_cast<std::size_t>(sets.num_experts));
+  for (std::int64_t set = 0; set < sets.num_sets(); ++set) {
+    for (const ExpertId e : sets.experts.row(set)) {
+      if (e != kNoExpert) at(loads, e) += at(sets.multiplicity, set);
+    }
+  }
+  return loads;
+}
+
+}  // namespace
 
 SetIndex::SetIndex(const TokenSets& sets)
     : num_experts_(sets.num_experts),

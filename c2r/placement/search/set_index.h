@@ -22,17 +22,17 @@ class SetIndex {
   std::int64_t num_choices() const { return num_choices_; }    // (token, expert) pairs
   std::int64_t weight(std::int64_t set) const { return at(weights_, set); }
 
-  /// The experts of a set, ascending. [<= top_k]
+  /// @returns the experts of a set, ascending. [<= top_k]
   std::span<const std::uint16_t> experts(std::int64_t set) const {
     return std::span(experts_).subspan(static_cast<std::size_t>(set) * width_, at(sizes_, set));
   }
-  /// The sets that hold `expert`, ascending.
+  /// @returns the sets that hold `expert`, ascending
   std::span<const std::int32_t> sets_of(std::int32_t expert) const {
     const auto e = static_cast<std::size_t>(expert);
     return std::span(set_ids_).subspan(offsets_[e], offsets_[e + 1] - offsets_[e]);
   }
-  /// Calls visit(set) for each of them, with the experts and weights of the next ones on their way
-  /// into the cache.
+  /// Calls visit(set) for each set that holds `expert`, and prefetches the experts and weights of
+  /// the next ones.
   template <class Visit>
   void for_each_set_of(std::int32_t expert, Visit visit) const {
     constexpr std::size_t kAhead = 16;
@@ -44,7 +44,7 @@ class SetIndex {
       visit(sets[i]);
     }
   }
-  /// (token, expert) choices of an expert.
+  /// @returns the (token, expert) choices of an expert
   std::int64_t load(std::int32_t expert) const { return at(loads_, expert); }
 
  private:

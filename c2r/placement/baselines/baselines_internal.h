@@ -1,0 +1,25 @@
+// The baselines as functions. Each takes a problem that place_baseline() has checked.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "c2r/placement/baselines/baselines.h"
+
+namespace c2r::internal {
+
+struct Baseline {
+  std::string_view name;
+  // Empty if the baseline can place `problem`, else the reason.
+  std::string (*why_not)(const BaselineProblem& problem);
+  Placement (*place)(const BaselineProblem& problem);
+};
+
+/// @returns the baselines in the order of baseline_names()
+std::span<const Baseline> baselines();
+
+Placement place_eplb(const BaselineProblem& problem);
+Placement place_grace(const BaselineProblem& problem);
+Placement place_exhaustive(const BaselineProblem& problem);
+
+}  // namespace c2r::internal
