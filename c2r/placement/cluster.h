@@ -49,22 +49,27 @@ struct Cluster {
   bool operator==(const Cluster&) const = default;
 };
 
-/// Checks that it has 1 to kMaxRanks ranks, positive bandwidths and rates, and latencies of at
-/// least 0. @throws Error(kInvalidArgument), naming the field
+/// Checks that `cluster` has 1 to kMaxRanks ranks, positive bandwidths and rates, and latencies of
+/// at least 0.
+/// @throws Error(kInvalidArgument), naming the field
 void check_cluster(const Cluster& cluster);
 
-/// `NODESxRANKS` with the default links. @throws Error(kInvalidArgument)
+/// @param text "NODESxRANKS", such as 2x4
+/// @returns a cluster of that shape with the default links
+/// @throws Error(kInvalidArgument)
 Cluster parse_cluster(std::string_view text);
 
-/// What `--cluster` takes: the path of a JSON file if it ends in `.json`, else as parse_cluster().
-/// @throws Error(kInvalidArgument) or, from a file, Error(kInvalidFile)
+/// Reads what `--cluster` takes.
+/// @param text_or_path the path of a JSON file if it ends in `.json`, else as parse_cluster()
+/// @throws Error(kInvalidArgument)
+/// @throws Error(kInvalidFile) from a file
 Cluster read_cluster(std::string_view text_or_path);
 
 /// @param place where the value is from, for messages
 /// @throws Error(kInvalidFile), naming the key
 Cluster cluster_from_json(const nlohmann::ordered_json& json, std::string_view place);
 
-/// What cluster_from_json() reads back as an equal cluster.
+/// @returns JSON that cluster_from_json() reads back as an equal cluster
 nlohmann::ordered_json cluster_to_json(const Cluster& cluster);
 
 }  // namespace c2r

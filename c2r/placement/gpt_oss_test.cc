@@ -1,4 +1,4 @@
-// The optimizer on real routing: what it is known to reach must not get lost.
+// Tests that the optimizer reaches on real routing what it is known to reach.
 #include <gtest/gtest.h>
 
 #include <filesystem>

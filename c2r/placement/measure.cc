@@ -1,10 +1,10 @@
-// Measures one placement: builds what a search tracks and asks it once.
+// Measures one placement: builds the state that a search would track and reads its cost.
 #include "c2r/placement/measure.h"
 
 #include "c2r/core/error.h"
 #include "c2r/placement/search/copy_bounds.h"
 #include "c2r/placement/search/measure_state.h"
-#include "c2r/placement/search/replica_state.h"
+#include "c2r/placement/search/replicas/replica_state.h"
 #include "c2r/placement/search/set_index.h"
 
 namespace c2r {

@@ -32,8 +32,9 @@ struct PlacementObjective {
   std::optional<LayerTimeOptions> layer_time;
 };
 
-/// Costs in proportion to the time on each level's links; a copy within a node costs 1. Just that
-/// on one node, and where every node is one rank: then all links are the same.
+/// @returns an objective whose copy costs are in proportion to the time on each level's links: a
+///          copy within a node costs 1. On one node, and where every node is one rank, all links
+///          are the same, and every copy costs 1
 PlacementObjective objective_for(const Cluster& cluster);
 
 /// A placement and what it costs on the tokens that it was optimized for, counted anew.
@@ -42,7 +43,7 @@ struct OptimizedPlacement {
   double copies_per_token = 0, node_copies_per_token = 0;
   double copy_cost = 0;  // per token, by the objective
   double imbalance = 1;
-  bool meets_bounds = true;        // false: no placement was found that misses them by less
+  bool meets_bounds = true;        // false: no placement was found that exceeds them by less
   double violation = 0;            // how far the bounds are exceeded; 0 where they are met
   bool is_cut_short = false;       // `seconds` or `stop` ended the search
   bool is_proved_optimal = false;  // value is the least within the bounds
@@ -55,7 +56,9 @@ struct OptimizedPlacement {
   Quality quality() const { return {violation, value}; }
 };
 
-/// What `placement` costs on `sets`; copy_cost_bound and meets_bounds included.
+/// @returns what `placement` costs on `sets`, copy_cost_bound and meets_bounds included
+/// @throws Error(kInvalidArgument) if the sets, the cluster or the placement are not valid or not
+///         for each other, or if kTime lacks layer_time or the cluster's device_flop_per_s
 OptimizedPlacement measure_placement(const TokenSets& sets, const Cluster& cluster,
                                      const PlacementObjective& objective,
                                      const Placement& placement);

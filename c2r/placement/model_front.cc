@@ -1,4 +1,5 @@
-// Walks along the convex hulls of the layers' fronts, the cheapest move first.
+// Computes a model's Pareto front: moves along the convex hulls of the layers' fronts in ascending
+// order of their price.
 #include "c2r/placement/model_front.h"
 
 #include <algorithm>

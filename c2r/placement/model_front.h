@@ -15,13 +15,15 @@ struct ModelFrontPoint {
   double mean_copy_cost = 0, mean_imbalance = 1;
 };
 
-/// The layers run one after the other, so costs and imbalances add up, and balance is bought where
-/// it is cheapest: from the fewest copies of every layer on, the layer goes on to a later point of
-/// its front that pays least copies for each unit of imbalance. These mixes are exactly those that
-/// minimize copies + w x imbalance for some w. In ascending order of mean_copy_cost.
+/// Mixes the layers' points. The layers run one after the other, so costs and imbalances add up.
+/// The first mix has the fewest copies of every layer. Each next mix moves one layer to a later
+/// point of its front: the layer and the point with the least
+///   price = (copy_cost after - before) / (imbalance before - after).
+/// These mixes are exactly those that minimize copies + w x imbalance for some w.
 ///
 /// @param layers [num_layers], each as pareto_front() returns it, not empty
-/// @param max_points of the mixes so many are kept, both ends among them; at least 2
+/// @param max_points so many of the mixes are kept, the first and the last among them; at least 2
+/// @returns the kept mixes in ascending order of mean_copy_cost
 /// @throws Error(kInvalidArgument) if a front is empty or max_points is less than 2
 ///
 /// Cost: O(P log P) for P points of all layers together.

@@ -1,4 +1,4 @@
-// The optimizer over one layer or many: which searches a goal needs, with how much of the effort
+// The optimizer over one layer or many: decides which searches a goal needs, and the effort of
 // each.
 #include "c2r/placement/optimize.h"
 

@@ -8,8 +8,8 @@
 //
 // Search: annealing over swaps that are judged in O(1) (partition_level.h), seeded on pair counts
 // where tokens are too many, then replicas by gain, then annealing of the whole (replica_search.h)
-// or, where that is too slow, of where the slots are (slot_search.h). docs/placement.md tells it in
-// order.
+// or, where that is too slow, of where the slots are (slot_search.h). docs/placement.md describes
+// the steps in order.
 #pragma once
 
 #include <cstdint>
@@ -25,10 +25,12 @@
 
 namespace c2r {
 
-/// Every rank gets ceil(num_experts / ep_size) + redundant_slots_per_rank slots; those that experts
-/// leave free hold replicas, each on another node as far as there are nodes with room for it. The
-/// result depends on the arguments alone, unless `seconds` or `stop` ends the search.
+/// Every rank gets ceil(num_experts / ep_size) + redundant_slots_per_rank slots. The slots of all
+/// ranks beyond one for each expert are redundant and hold replicas; the replicas of an expert are
+/// on different nodes as far as these have redundant slots.
 ///
+/// @returns the best placement found, which depends on the arguments alone unless `seconds` or
+///          `stop` ends the search
 /// @throws Error(kInvalidArgument) if the groups cannot be kept, a rank has more slots than there
 ///         are experts, effort or seconds are not above 0, or kTime lacks layer_time or is given
 ///         max_copy_cost
@@ -43,24 +45,26 @@ OptimizedPlacement optimize_placement(const TokenSets& sets, const Cluster& clus
                                       const PlacementObjective& objective,
                                       const OptimizeOptions& options);
 
-/// All layers; `load_layer` is called once for each, from several threads. The result does not
-/// depend on num_threads. A layer whose search `seconds` or `stop` ended, or that was not begun by
-/// then, is at least searched with an effort of 0.02.
+/// Optimizes all layers. The result does not depend on num_threads. A layer whose search `seconds`
+/// or `stop` ended, or that was not begun by then, is at least searched with an effort of 0.02.
+/// @param load_layer is called once for each layer, from several threads
+/// @returns [num_layers]
+/// @throws as optimize_placement(), and what `load_layer` throws
 std::vector<OptimizedPlacement> optimize_placements(
     std::int64_t num_layers, const std::function<TokenSets(std::int64_t layer)>& load_layer,
     const Cluster& cluster, const PlacementObjective& objective, const OptimizeOptions& options,
     Progress& progress);
 
-/// Placements from the fewest copies to the best balance, none dominated by another: the bound on
-/// the imbalance is lowered in `num_points` steps from what the fewest copies give to the least
-/// reachable. In ascending order of copy_cost.
-/// @throws Error(kInvalidArgument) unless num_points >= 2
+/// Finds placements from the fewest copies to the best balance: the bound on the imbalance is
+/// lowered in `num_points` steps from what the fewest copies give to the least reachable.
+/// @returns those that no other dominates, in ascending order of copy_cost
+/// @throws Error(kInvalidArgument) as optimize_placement(), and unless num_points >= 2
 std::vector<OptimizedPlacement> pareto_front(const TokenSets& sets, const Cluster& cluster,
                                              const PlacementObjective& objective,
                                              const OptimizeOptions& options, int num_points);
 
-/// Those of `points` that no other equals or beats in both copy_cost and imbalance; of equals the
-/// first. In ascending order of copy_cost.
+/// @returns those of `points` that no other equals or beats in both copy_cost and imbalance, of
+///          equals the first, in ascending order of copy_cost
 std::vector<OptimizedPlacement> without_dominated(std::vector<OptimizedPlacement> points);
 
 }  // namespace c2r

@@ -143,7 +143,7 @@ TEST(Optimize, PutsReplicasOnDifferentNodesFirst) {
   for (std::uint64_t seed = 0; seed < 5; ++seed) {
     SCOPED_TRACE(seed);
     const Cluster cluster{.num_nodes = 3, .ranks_per_node = 2};
-    const TokenSets sets = random_sets(10, 3, 500, seed);  // 12 slots at least: 2 spare
+    const TokenSets sets = random_sets(10, 3, 500, seed);  // 12 slots at least: 2 redundant
     const auto result =
         optimize_placement(sets, cluster, objective_for(cluster),
                            {.seed = seed, .effort = 0.0005, .redundant_slots_per_rank = 1});
@@ -178,7 +178,7 @@ TEST(Optimize, LeavesReplicasOnDifferentNodes) {
   }
 }
 
-// Greedily, the first nodes take their experts and the last has slots left for its own alone.
+// Greedily, the first nodes take their experts and the last has empty slots for its own alone.
 TEST(Optimize, FillsEverySlotWhereOnlyTheNodesOwnExpertsAreLeft) {
   TokenSetBuilder builder(8, 2);
   Matrix<ExpertId> tokens(2, 2);

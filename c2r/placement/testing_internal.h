@@ -26,13 +26,13 @@ inline Placement make_placement(std::int32_t num_experts,
   return placement;
 }
 
-/// Every expert once on a random rank, and up to `spare_slots` slots a rank beyond what that
+/// Every expert once on a random rank, and up to `redundant_slots` slots a rank beyond what that
 /// needs, filled with random experts that the rank does not hold yet.
-inline Placement random_placement(std::int32_t num_experts, std::int32_t ep_size, int spare_slots,
-                                  std::mt19937_64& rng) {
+inline Placement random_placement(std::int32_t num_experts, std::int32_t ep_size,
+                                  int redundant_slots, std::mt19937_64& rng) {
   const int slots =
       std::min(num_experts, (num_experts + ep_size - 1) / ep_size +
-                                int(uniform_below(std::uint64_t(spare_slots) + 1, rng)));
+                                int(uniform_below(std::uint64_t(redundant_slots) + 1, rng)));
   std::vector<std::int32_t> order(static_cast<std::size_t>(num_experts));
   std::iota(order.begin(), order.end(), 0);
   shuffle(std::span(order), rng);

@@ -1,4 +1,4 @@
-// The table of baselines, and those that are a few lines long.
+// The table of baselines, the check of their problem, and the baselines that are a few lines long.
 #include "c2r/placement/baselines/baselines.h"
 
 #include <fmt/format.h>

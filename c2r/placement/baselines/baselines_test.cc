@@ -66,7 +66,7 @@ TEST(Baselines, PlaceAWorkedExample) {
   EXPECT_EQ(place_baseline("eplb", problem), make_placement(4, {{0, 2}, {3, 1}}));
 }
 
-TEST(Baselines, FillSpareSlotsWithReplicas) {
+TEST(Baselines, FillRedundantSlotsWithReplicas) {
   const CollaborationMatrix counts = small_counts();
   const BaselineProblem problem = {.counts = counts, .cluster = kTwoRanks, .slots_per_rank = 3};
   EXPECT_EQ(place_baseline("contiguous", problem), make_placement(4, {{0, 1, 2}, {3, 0, 1}}));
@@ -138,8 +138,8 @@ TEST(Baselines, PlaceEveryExpertOnRandomProblems) {
                              .ranks_per_node = 1 + int(seed / 3 % 3)};
     const auto slots = std::int32_t(1 + seed % 5);
     const std::int32_t num_slots = slots * cluster.ep_size();
-    const std::int32_t spare = seed % 2 == 0 ? 0 : std::int32_t(uniform_below(5, rng));
-    const std::int32_t num_experts = std::max(slots, num_slots - spare);
+    const std::int32_t redundant = seed % 2 == 0 ? 0 : std::int32_t(uniform_below(5, rng));
+    const std::int32_t num_experts = std::max(slots, num_slots - redundant);
     const CollaborationMatrix counts = random_counts(num_experts, std::min(3, num_experts), rng);
     const BaselineProblem problem = {
         .counts = counts, .cluster = cluster, .slots_per_rank = slots, .seed = seed};

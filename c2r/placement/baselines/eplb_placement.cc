@@ -1,4 +1,4 @@
-// place_eplb(): EPLB's slots, with the expert that it may put twice on a rank moved elsewhere.
+// place_eplb(): runs EPLB and moves the second replica of an expert on one rank elsewhere.
 #include <algorithm>
 #include <cmath>
 #include <optional>

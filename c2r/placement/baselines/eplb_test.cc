@@ -29,9 +29,9 @@ TEST(Eplb, EqualsThePublishedExample) {
   EXPECT_EQ(result.num_replicas, (std::vector{1, 2, 1, 1, 1, 2, 2, 1, 2, 1, 1, 1}));
 }
 
-// Worked by hand: expert 0 gets both spare slots (9, then 4.5, against 3), and one node packs its
-// slots 3, 3, 3, 3, 2, 1 (experts 0, 1, 0, 0, 2, 3; of equals the lower slot first) to 3 ranks, of
-// equals the lower first.
+// Worked by hand: expert 0 gets both redundant slots (9, then 4.5, against 3), and one node packs
+// its slots 3, 3, 3, 3, 2, 1 (experts 0, 1, 0, 0, 2, 3; of equals the lower slot first) to 3 ranks,
+// of equals the lower first.
 TEST(Eplb, BalancesGloballyWhereGroupsDoNotFitNodes) {
   const std::vector<float> loads = {9, 3, 2, 1};
   const EplbResult result =

@@ -1,5 +1,5 @@
-// place_exhaustive(): depth-first over all partitions into equal groups. A partition is written in
-// one way only: experts are assigned in order, and a new group is opened by the lowest free expert.
+// place_exhaustive(): searches all partitions into equal groups, depth first. Each partition occurs
+// once: experts are assigned in order, and the lowest expert without a group opens a new group.
 #include <algorithm>
 
 #include "c2r/core/error.h"

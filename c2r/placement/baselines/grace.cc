@@ -1,5 +1,5 @@
-// place_grace(): hierarchical non-uniform grouping, then replication of what is hot. See
-// baselines.h for the paper and for what is adapted.
+// place_grace(): hierarchical non-uniform grouping, then replication of hot experts. baselines.h
+// names the paper and the adaptations.
 #include <algorithm>
 #include <cmath>
 #include <numeric>

@@ -74,13 +74,14 @@ std::vector<std::int32_t> assign(const Points& points, const Points& centres,
   std::ranges::sort(pairs);
   std::vector<std::int32_t> group_of(static_cast<std::size_t>(points.rows()), -1);
   std::vector<std::int32_t> size(static_cast<std::size_t>(sizes.num_groups));
-  std::int64_t spare = points.rows() - std::int64_t{sizes.min} * sizes.num_groups;
-  // Once no item is spare, pairs that were passed over stay impossible: one pass assigns all.
+  std::int64_t num_above_min = points.rows() - std::int64_t{sizes.min} * sizes.num_groups;
+  // When no item is left for groups above the minimum, pairs that were passed over stay impossible:
+  // one pass assigns all.
   for (const auto& [distance, item, group] : pairs) {
     std::int32_t& members = at(size, group);
     if (at(group_of, item) != -1 || members == sizes.max) continue;
-    if (members >= sizes.min && spare == 0) continue;
-    if (members >= sizes.min) --spare;
+    if (members >= sizes.min && num_above_min == 0) continue;
+    if (members >= sizes.min) --num_above_min;
     at(group_of, item) = group;
     ++members;
   }

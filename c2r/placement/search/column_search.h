@@ -30,7 +30,7 @@ struct ColumnResult {
   std::vector<std::int32_t> rank_of;  // the better of the one given and the one found
 };
 
-/// How many columns there are, before those above max_load are left out.
+/// @returns how many columns there are, before those above max_load are left out
 double num_columns(std::int32_t num_experts, std::int32_t slots_per_rank);
 
 /// Bounds the copies by Lagrangian duality and then searches for better placements than the best
@@ -38,10 +38,11 @@ double num_columns(std::int32_t num_experts, std::int32_t slots_per_rank);
 ///
 /// @param known a placement, [num_experts]; used as it is only if it is within max_load
 /// @throws Error(kInvalidArgument) unless num_experts <= 64 and a multiple of ep_size
+/// @returns the result; `known` without a bound if a limit ends the search before all columns are
+///          listed
 ///
 /// Cost: O(num_columns x (sets + 500 x slots_per_rank)) and num_columns x (16 + slots_per_rank)
-/// bytes, before the branching, which takes some 3 ns a step. Ended by a limit before the columns
-/// are listed, it returns `known` and bounds nothing.
+/// bytes, before the branching, which takes some 3 ns a step.
 ColumnResult search_columns(const ColumnProblem& problem, const SearchLimits& limits,
                             std::vector<std::int32_t> known);
 

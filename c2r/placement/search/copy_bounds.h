@@ -11,13 +11,14 @@ namespace c2r {
 /// Bounds on the copies of any placement of some token sets.
 class CopyBounds {
  public:
-  /// @param index must outlive this object. Cost: O(choices x top_k + num_experts^2 log
-  /// num_experts)
+  /// @param index must outlive this object
+  ///
+  /// Cost: O(choices x top_k + num_experts^2 log num_experts).
   explicit CopyBounds(const SetIndex& index);
 
-  /// No placement of `num_groups` groups with `slots_per_group` slots each, replicas included,
-  /// makes fewer copies in all: at most one replica of an expert in a group, tokens served in any
-  /// way. The larger of two bounds; the proofs are in the source.
+  /// @returns a number of copies that no placement in `num_groups` groups of `slots_per_group`
+  ///          slots is below, with at most one replica of an expert in a group and tokens served in
+  ///          any way: the larger of two bounds, which copy_bounds.cc proves
   double copies(std::int32_t num_groups, std::int32_t slots_per_group) const;
 
  private:
@@ -30,8 +31,8 @@ class CopyBounds {
   std::vector<std::vector<std::int64_t>> largest_;  // pair counts of each expert, descending
 };
 
-/// No placement of such groups has a lower max / mean load. 1 with replicas, which may split any
-/// load.
+/// @returns a max / mean load that no placement in such groups is below; 1 with replicas, which may
+///          split any load
 double imbalance_bound(const SetIndex& index, std::int32_t num_groups,
                        std::int32_t slots_per_group);
 

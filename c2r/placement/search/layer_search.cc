@@ -3,8 +3,7 @@
 // Outline of LayerSearch::run():
 //   1. Index the token sets; fix ranks to nodes where groups of experts must stay together.
 //   2. Start with contiguous experts. With more groups than nodes, first place groups on nodes, as
-//   a
-//      problem of its own whose experts are the groups.
+//      a problem of its own whose experts are the groups.
 //   3. best_partition(): anneal one slot an expert, on tokens or, where tokens are too many
 //      (is_large()), on pair counts with a short annealing on tokens after it. On several nodes
 //      both ways are tried, nodes first and then ranks, or all at once; the better one stays.
@@ -30,9 +29,9 @@
 #include "c2r/placement/search/measure_state.h"
 #include "c2r/placement/search/partition_level.h"
 #include "c2r/placement/search/partition_search.h"
-#include "c2r/placement/search/replica_fill.h"
-#include "c2r/placement/search/replica_search.h"
-#include "c2r/placement/search/replica_state.h"
+#include "c2r/placement/search/replicas/replica_fill.h"
+#include "c2r/placement/search/replicas/replica_search.h"
+#include "c2r/placement/search/replicas/replica_state.h"
 #include "c2r/placement/search/set_index.h"
 
 namespace c2r {
@@ -80,7 +79,7 @@ class LayerSearch {
     if (!index_is_empty() && takes_columns() && !limits_.reached())
       rank_of = finish_by_columns(std::move(rank_of));
     ReplicaState state(index_, problem_.cluster, filled(rank_of), is_fixed_to_nodes());
-    if (!has_free_slots() || index_is_empty() || !can_improve(measured(objective, state))) {
+    if (!has_redundant_slots() || index_is_empty() || !can_improve(measured(objective, state))) {
       return state;
     }
     return search_replicas(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(),
@@ -103,7 +102,7 @@ class LayerSearch {
   }
 
   bool index_is_empty() const { return index_.num_choices() == 0; }
-  bool has_free_slots() const {
+  bool has_redundant_slots() const {
     return slots_per_rank_ * problem_.cluster.ep_size() > sets_.num_experts;
   }
   bool is_fixed_to_nodes() const { return options_.num_groups.has_value(); }
@@ -206,7 +205,7 @@ class LayerSearch {
     return work_for(is_large() ? 2e6 + 2 * num_set_choices() : 4e7, num_slots);
   }
   bool takes_columns() const {
-    return !has_free_slots() && sets_.num_experts <= 64 && !has_node_level() &&
+    return !has_redundant_slots() && sets_.num_experts <= 64 && !has_node_level() &&
            !is_fixed_to_nodes() && problem_.energy.imbalance_scale == 0 &&
            problem_.energy.copy_scale == 1 &&
            num_columns(sets_.num_experts, slots_per_rank_) <= options_.max_columns;
@@ -240,7 +239,7 @@ class LayerSearch {
     }
     if (!needs_seed) return jointly;
     // With redundant slots, slot_search.h looks at tokens later.
-    auto by_tokens = has_free_slots() ? std::move(jointly) : refined(std::move(jointly));
+    auto by_tokens = has_redundant_slots() ? std::move(jointly) : refined(std::move(jointly));
     // By tokens, the start may be better than what pair counts led to.
     return quality(problem_, start) < quality(problem_, by_tokens) ? start : by_tokens;
   }

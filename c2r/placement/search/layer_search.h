@@ -1,4 +1,4 @@
-// The optimizer's steps for one layer, in order; optimize.h says what they are to achieve.
+// The optimizer's steps for one layer, in order; optimize.h defines the result.
 #pragma once
 
 #include "c2r/placement/cluster.h"
@@ -9,7 +9,10 @@
 
 namespace c2r {
 
-/// optimize_placement() within `limits`, whatever `options` says of time, for any goal but kTime.
+/// Optimizes for any goal but kTime.
+/// @param limits end the search; options.seconds and options.stop are ignored
+/// @returns as optimize_placement()
+/// @throws as optimize_placement()
 OptimizedPlacement search_layer(const TokenSets& sets, const Cluster& cluster,
                                 const PlacementObjective& objective, const OptimizeOptions& options,
                                 const SearchLimits& limits);

@@ -1,4 +1,4 @@
-// What the searches minimize for an objective, and what a placement that they look at costs by it.
+// The energy that the searches minimize for an objective, and the cost of a placement in a search.
 #pragma once
 
 #include <cstdint>
@@ -6,18 +6,20 @@
 #include "c2r/placement/cluster.h"
 #include "c2r/placement/measure.h"
 #include "c2r/placement/search/copy_bounds.h"
-#include "c2r/placement/search/replica_state.h"
+#include "c2r/placement/search/replicas/replica_state.h"
 #include "c2r/placement/search/search_energy.h"
 #include "c2r/placement/search/set_index.h"
 
 namespace c2r {
 
-/// What the searches minimize for an objective.
+/// @returns what the searches minimize for an objective
 /// @param num_tokens tokens without any choice included: costs and bounds are per token
 SearchEnergy energy_for(const SetIndex& index, std::int64_t num_tokens, const Cluster& cluster,
                         const PlacementObjective& objective);
 
-/// measure_placement() of a state whose loads are settled. @param bounds of `index`
+/// @param bounds of `index`
+/// @param state with settled loads
+/// @returns measure_placement() of the state
 OptimizedPlacement measure_state(const SetIndex& index, const CopyBounds& bounds,
                                  std::int64_t num_tokens, const Cluster& cluster,
                                  const PlacementObjective& objective, const ReplicaState& state);

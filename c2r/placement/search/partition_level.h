@@ -1,8 +1,8 @@
 // The copies of a partition of experts into groups (ranks or nodes), kept exact under swaps.
 //
 // Copies at a level = sum over tokens of the distinct groups of its experts: the connectivity
-// metric of hypergraph partitioning. What it takes to know the effect of each of the O(E^2) swaps
-// in O(1):
+// metric of hypergraph partitioning. Two tables give the effect of each of the O(E^2) swaps in
+// O(1):
 //   alone(e, g)      tokens of e whose other experts are all outside group g
 //   alone_with(a, b) tokens of a and b in which a is the only expert of its own group
 // Moving a from its group A to B changes the copies by alone(a, B) - alone(a, A). If b moves from B
@@ -24,7 +24,8 @@
 
 namespace c2r {
 
-/// Exact copies. Items are the experts of `index`, then items without tokens (free slots).
+/// Exact copies. Items are the experts of `index`, then redundant slots, which no token
+/// chooses.
 class PartitionLevel {
  public:
   /// @param group_of [num_items >= index.num_experts()]; `index` must outlive this object
@@ -34,7 +35,7 @@ class PartitionLevel {
   std::int64_t cost() const { return copies_; }
   std::int32_t group_of(std::int32_t item) const { return at(group_of_, item); }
 
-  /// The change of cost() if two items of different groups change places.
+  /// @returns the change of cost() if two items of different groups change places
   std::int64_t swap_delta(std::int32_t a, std::int32_t b) const {
     const std::int64_t group_a = group_of(a), group_b = group_of(b);
     return alone_(a, group_b) - alone_(a, group_a) + alone_with_(b, a) +  //
@@ -42,7 +43,7 @@ class PartitionLevel {
   }
   /// Cost: O(top_k) for each set of the two.
   void swap(std::int32_t a, std::int32_t b);
-  /// Sets that a swap visits, for effort counting.
+  /// @returns the sets that a swap visits, for effort counting
   std::int64_t swap_work(std::int32_t a, std::int32_t b) const;
 
  private:
@@ -83,7 +84,7 @@ class PairLevel {
   Matrix<std::int64_t> to_group_;  // [num_items, num_groups], pairs with the experts of a group
 };
 
-/// The pair counts of `index`, padded to `num_items`. Diagonal 0.
+/// @returns the pair counts of `index`, with rows and columns of 0 up to `num_items`; diagonal 0
 Matrix<std::int64_t> pair_counts(const SetIndex& index, std::int32_t num_items);
 
 }  // namespace c2r

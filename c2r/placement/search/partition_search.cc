@@ -2,15 +2,15 @@
 //
 // Outline of Annealer::run(): until the work is done or a limit is reached,
 //   1. cool: the temperature falls geometrically and the load penalty rises to its full height;
-//   2. draw two items a and b on different ranks of one domain, neither beside its twin afterwards;
+//   2. draw two items a and b on different ranks of one domain, so that no rank would get two
+//      replicas of an expert;
 //   3. judge the swap in constant time. With A and B the ranks of a and b,
 //        change = copy_scale x (rank_cost x delta_ranks(a, b) + node_cost x delta_nodes(a, b))
 //               + cost_penalty x (growth of max(0, cost - max_cost))
-//               + load_penalty x (growth of max(0, load(A) - max_load) + max(0, load(B) -
-//               max_load))
+//               + load_penalty x (growth of excess(A) + excess(B))
 //               + imbalance_scale x (growth of the largest load) / mean_load
-//      where load(A) grows by load(b) - load(a), load(B) falls by as much, and both deltas are
-//      swap_delta() of partition_level.h;
+//      where excess(r) = max(0, load(r) - max_load), load(A) grows by load(b) - load(a), load(B)
+//      falls by as much, and both deltas are swap_delta() of partition_level.h;
 //   4. make the swap if change <= 0, else with the probability exp(-change / temperature);
 //   5. keep the assignment if its Quality is the best so far.
 #include "c2r/placement/search/partition_search.h"
@@ -103,21 +103,21 @@ class Annealer {
 
   bool is_allowed(std::int32_t a, std::int32_t b) const {
     const std::int32_t rank_a = ranks_.group_of(a), rank_b = ranks_.group_of(b);
-    const bool is_void = std::min(a, b) >= problem_.index->num_experts();  // two empty items
-    return !is_void && rank_a != rank_b &&
+    const bool are_redundant = std::min(a, b) >= problem_.index->num_experts();
+    return !are_redundant && rank_a != rank_b &&
            at(problem_.domain_of_rank, rank_a) == at(problem_.domain_of_rank, rank_b) &&
-           (problem_.twins.empty() || (is_apart(a, rank_b) && is_apart(b, rank_a)));
+           (problem_.other_replicas.empty() || (is_apart(a, rank_b) && is_apart(b, rank_a)));
   }
 
-  // Whether `item` may move to `rank`: none of its twins is there, and the item and its twins are
-  // on no fewer nodes afterwards.
+  // Whether `item` may move to `rank`: no other replica of its expert is there, and all replicas of
+  // the expert are on no fewer nodes afterwards.
   bool is_apart(std::int32_t item, std::int32_t rank) const {
     const Cluster& cluster = problem_.cluster;
     const std::int32_t from = cluster.node_of(RankId{ranks_.group_of(item)});
     const std::int32_t to = cluster.node_of(RankId{rank});
     bool stays_in_from = false, is_in_to = false;
-    for (const std::int32_t twin : at(problem_.twins, item)) {
-      const std::int32_t other = ranks_.group_of(twin), node = cluster.node_of(RankId{other});
+    for (const std::int32_t replica : at(problem_.other_replicas, item)) {
+      const std::int32_t other = ranks_.group_of(replica), node = cluster.node_of(RankId{other});
       if (other == rank) return false;
       stays_in_from |= node == from;
       is_in_to |= node == to;

@@ -13,13 +13,13 @@ namespace c2r {
 struct PartitionProblem {
   const SetIndex* index = nullptr;
   Cluster cluster;
-  std::int32_t num_items = 0;  // experts and free slots: a multiple of the ranks
+  std::int32_t num_items = 0;  // experts and redundant slots: a multiple of the ranks
   SearchEnergy energy;
-  // Swaps stay inside a domain; one domain for all ranks leaves them free. [ep_size]
+  // A swap is of two ranks of one domain; with a single domain, of any two ranks. [ep_size]
   std::vector<std::int32_t> domain_of_rank;
-  // The items that must stay on other ranks than each, and all together on as many nodes as they
-  // are. [num_items], or empty: none
-  std::vector<std::vector<std::int32_t>> twins;
+  // Of each item, the items that hold the other replicas of its expert: they must stay on other
+  // ranks, and all replicas together on as many nodes as they are. [num_items], or empty: none
+  std::vector<std::vector<std::int32_t>> other_replicas;
 };
 
 struct PartitionEffort {
@@ -32,16 +32,17 @@ struct PartitionEffort {
   std::uint64_t seed = 0;
 };
 
-/// Improves `rank_of` [num_items], which every rank must hold equally often, and returns the best
-/// assignment met: of those that violate the bounds least, the one of the least energy. The start
-/// itself counts. Deterministic, unless a limit ends it.
+/// Improves an assignment. Deterministic, unless a limit ends it.
+/// @param rank_of [num_items], in which every rank must occur equally often
+/// @returns the best assignment met, `rank_of` included: of those that violate the bounds least,
+///          the one of the least energy
 std::vector<std::int32_t> anneal_partition(const PartitionProblem& problem,
                                            const PartitionEffort& effort,
                                            const SearchLimits& limits,
                                            std::vector<std::int32_t> rank_of);
 
 /// The same on the pair surrogate, whose swaps cost O(num_items) and not O(sets).
-/// @param pairs pair_counts() of the problem
+/// @param pairs pair_counts() of the problem's index, padded to num_items
 std::vector<std::int32_t> anneal_pairs(const PartitionProblem& problem,
                                        const Matrix<std::int64_t>& pairs,
                                        const PartitionEffort& effort, const SearchLimits& limits,

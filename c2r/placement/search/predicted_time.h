@@ -2,20 +2,23 @@
 #pragma once
 
 #include "c2r/placement/cost/layer_time.h"
-#include "c2r/placement/search/replica_state.h"
+#include "c2r/placement/search/replicas/replica_state.h"
 
 namespace c2r {
 
-/// predict_layer_time() of all tokens as one batch from uniform homes, sent as default_copy_mode()
-/// says; replicas as `state` chooses them. Cost: one pass over the sets.
+/// @returns predict_layer_time() of all tokens as one batch under default_traffic(), with replicas
+///          as `state` chooses them
+///
+/// Cost: one pass over the sets.
 double predicted_s(const SetIndex& index, const Cluster& cluster, const ReplicaState& state,
                    const LayerTimeOptions& options);
 
-/// No placement is predicted faster whose copies and loads are at least these: the time if they
-/// were spread evenly over ranks (and nodes), but for the busiest rank's load.
+/// Lower bounds on what a placement causes.
 struct LeastCounts {
   double rank_copies = 0, node_copies = 0, busiest_load = 0;
 };
+/// @returns a time that no placement with at least these counts is predicted below: that of copies
+///          spread evenly over ranks and nodes, and of every rank as busy as busiest_load
 double predicted_s_bound(const SetIndex& index, const Cluster& cluster, const LeastCounts& least,
                          const LayerTimeOptions& options);
 

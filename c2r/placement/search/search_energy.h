@@ -1,4 +1,5 @@
-// What a placement search minimizes: copies and imbalance as one number, bounds as penalties.
+// The energy that a placement search minimizes: copies and imbalance as one number, with penalties
+// for exceeded bounds.
 #pragma once
 
 #include <algorithm>
@@ -28,7 +29,7 @@ struct SearchEnergy {
     return rank_cost * static_cast<double>(rank_copies) +
            node_cost * static_cast<double>(node_copies);
   }
-  /// How far the bounds are exceeded; 0 if both are met.
+  /// @returns how far the bounds are exceeded; 0 if both are met
   double violation(double cost, std::span<const std::int64_t> loads) const {
     double excess = 0;
     if (max_load < std::numeric_limits<double>::infinity()) {
@@ -38,13 +39,13 @@ struct SearchEnergy {
     }
     return load_penalty * excess + cost_penalty * std::max(0.0, cost - max_cost);
   }
-  /// What is minimized among the placements that meet the bounds.
+  /// @returns what is minimized among the placements that meet the bounds
   double value(double cost, std::span<const std::int64_t> loads) const {
     if (imbalance_scale == 0) return copy_scale * cost;
     return copy_scale * cost +
            imbalance_scale * static_cast<double>(std::ranges::max(loads)) / mean_load;
   }
-  /// The order in which searches prefer placements.
+  /// @returns the key of the order in which searches prefer placements
   Quality quality(double cost, std::span<const std::int64_t> loads) const {
     return {violation(cost, loads), value(cost, loads)};
   }
@@ -58,8 +59,8 @@ struct SearchLimits {
   std::optional<std::chrono::steady_clock::time_point> deadline;
   const std::atomic<bool>* stop = nullptr;
 
-  /// The limits of the next search: an equal part of the time that is left at `now`.
   /// @param num_left searches not begun yet, this one included; `num_threads` run at a time
+  /// @returns the limits of the next search: an equal part of the time that is left at `now`
   SearchLimits share_of_one(std::chrono::steady_clock::time_point now, std::int64_t num_left,
                             std::int64_t num_threads) const {
     if (!deadline) return *this;

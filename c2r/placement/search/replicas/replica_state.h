@@ -1,9 +1,9 @@
 // A placement with replicas while a search changes it, with the ranks that serve each token set.
 //
-// Every token is served by the fewest ranks that host all its experts, and where several sets of
-// that size do, by the one on the fewest nodes, then by the one with the least load. The number of
-// copies is therefore a function of the placement alone and is tracked exactly; the loads depend on
-// the order of the choices and are settled by settle_loads() in the end.
+// Every token is served by the fewest ranks that host all its experts; of several such sets of
+// ranks by the one on the fewest nodes, then by the one with the least load. The number of copies
+// is therefore a function of the placement alone and is tracked exactly. The loads depend on the
+// order of the choices; settle_loads() makes them a function of the placement, too ("settled").
 #pragma once
 
 #include <cstdint>
@@ -31,33 +31,36 @@ class ReplicaState {
   std::int64_t rank_copies() const { return rank_copies_; }
   std::int64_t node_copies() const { return node_copies_; }
   std::span<const std::int64_t> loads() const { return loads_; }
-  /// The rank that serves each expert of a set. [<= top_k]
+  /// @returns the rank that serves each expert of a set. [<= top_k]
   std::span<const std::uint16_t> ranks_of(std::int64_t set) const;
 
-  /// Slot `slot` of `rank` is to hold `expert`; a swap is two of them at once.
+  /// Slot `slot` of `rank` is to hold `expert`. A swap is two changes at once.
   struct Change {
     std::int32_t rank = 0, slot = 0, expert = 0;
   };
-  /// Whether each expert would still be hosted, once on a rank, and on as many nodes as its
-  /// replicas can reach, or miss no more of them than now.
+  /// @returns whether each expert would still have a host, at most one slot on a rank, and replicas
+  ///          on as many nodes as possible, or on no fewer than now
   bool is_allowed(std::span<const Change> changes) const;
-  /// The copies that allowed changes would leave, without making them; none if the cluster is too
-  /// large for cover_size.h. A tenth of the cost of apply().
   struct Copies {
     std::int64_t rank = 0, node = 0;
   };
+  /// Counts without making the changes. Cost: a tenth of apply().
+  /// @returns the copies after allowed changes; nothing if the cluster is too large for
+  /// cover_size.h
   std::optional<Copies> copies_after(std::span<const Change> changes);
-  /// Makes allowed changes and serves the tokens concerned anew. Returns the sets visited.
+  /// Makes allowed changes and serves the tokens concerned anew.
+  /// @returns the number of sets visited
   std::int64_t apply(std::span<const Change> changes);
-  /// Takes the last apply() back, exactly.
+  /// Restores the state before the last apply() exactly.
   void undo();
 
-  /// Serves all tokens anew, twice over, so that early choices know the later loads. Depends on the
-  /// placement alone.
+  /// Serves all tokens anew, twice, so that the choices of the second pass depend on the loads of
+  /// all tokens. The result depends on the placement alone.
   void settle_loads();
 
-  /// The tokens that would need one rank less if `rank` hosted each expert as well, as far as one
-  /// expert alone decides. [num_experts]
+  /// @returns for each expert, the tokens that would need one rank less if `rank` hosted it as
+  ///          well: those that visit `rank` and whose rank for the expert serves nothing else.
+  ///          [num_experts]
   std::vector<std::int64_t> gains_on(std::int32_t rank) const;
 
   std::int32_t num_replicas(std::int32_t expert) const {

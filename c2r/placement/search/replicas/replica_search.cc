@@ -7,15 +7,16 @@
 //        E = value(cost, loads) + violation(cost, loads)        (search_energy.h)
 //      is bounded from below by the copies alone, which cover_size.h counts; only a change that
 //      passes this test serves its tokens anew. Accept it if the growth of E is at most
-//      -temperature x log(u), u uniform in (0, 1).
-//   2. Else place_slots(): anneal where the slots are (slot_search.h); after a round that missed
-//   the
-//      bound, give a replica's slot to an expert of the busiest rank first (replicate_busiest()).
+//      -temperature x log(u), u uniform in (0, 1). Then polish(): sweep over the ranks and give the
+//      slot of a replica to one of the four experts with the largest gains_on() the rank, as long
+//      as E falls.
+//   2. Else place_slots(): anneal where the slots are (slot_search.h); after a round that exceeded
+//      the bound, give a replica's slot to an expert of the busiest rank first
+//      (replicate_busiest()).
 //   3. With a bound on the load or a weight on imbalance, approach_bound() repeats 1 or 2: loads
-//   are
-//      exact only after all tokens have been served anew, so each round aims at the bound that the
-//      round before would have met. The best settled placement of all rounds is returned.
-#include "c2r/placement/search/replica_search.h"
+//      are exact only after all tokens have been served anew, so each round aims at the bound that
+//      the round before would have met. The best settled placement of all rounds is returned.
+#include "c2r/placement/search/replicas/replica_search.h"
 
 #include <algorithm>
 #include <array>
@@ -27,7 +28,7 @@
 
 #include "c2r/core/at.h"
 #include "c2r/placement/search/fast_random.h"
-#include "c2r/placement/search/slot_search.h"
+#include "c2r/placement/search/replicas/slot_search.h"
 
 namespace c2r {
 namespace {
@@ -90,10 +91,9 @@ class ReplicaSearch {
     return effort_.work / (kWorkToCount * sets_per_move) > num_slots * num_slots;
   }
 
-  // Loads are settled only when all tokens have been served anew, and then differ from those that a
-  // search tracks, to either side. So a bound is approached in rounds, each searching against the
-  // bound that would have been just met before.
-  // `search` leaves a settled state; approach_bound() leaves the best settled state.
+  // Settled loads differ from those that a search tracks, to either side. So a bound is approached
+  // in rounds; each searches against the bound that the round before would have just met. `search`
+  // and approach_bound() leave a state with settled loads, approach_bound() the best one.
   void approach_bound(int num_rounds, const std::function<void(int round)>& search) {
     ReplicaState best = state_;
     auto best_quality = settled_quality();
@@ -118,14 +118,14 @@ class ReplicaSearch {
 
   void return_to_best() { state_ = ReplicaState(index_, cluster_, best_, is_fixed_to_nodes_); }
 
-  // Until `work_until` in all.
+  // Works until work_ reaches `work_until`.
   void anneal_and_polish(std::int64_t work_until, double start_temperature) {
     anneal(work_ + (work_until - work_) * 4 / 5, start_temperature);
     polish(work_until);
   }
 
-  // Anneals where the slots are. After a round that missed the bound, also changes what they hold
-  // and starts at a lower temperature.
+  // Anneals where the slots are. After a round that exceeded the bound, also changes what a slot
+  // holds and starts at a lower temperature.
   void place_slots(int round) {
     if (round > 1) replicate_busiest();
     const PartitionEffort effort{.work = effort_.work / (round == 1 ? 2 : 4),
@@ -137,8 +137,9 @@ class ReplicaSearch {
     state_ = ReplicaState(index_, cluster_, placement, is_fixed_to_nodes_);
   }
 
-  // An expert of the busiest rank replaces a replica of another rank, the least busy one where that
-  // helps. Moving slots alone cannot help where one slot is too busy.
+  // An expert of the busiest rank replaces a replica of the least busy rank where that lowers the
+  // energy, of the next least busy rank otherwise. Moving slots alone cannot help where one slot is
+  // too busy.
   void replicate_busiest() {
     constexpr int kMostTried = 32;
     const auto& slots = state_.placement().slots;
@@ -177,7 +178,7 @@ class ReplicaSearch {
     best_ = state_.placement();
   }
 
-  // Tries one change; true if it was kept.
+  // Tries one change; returns whether it was kept.
   bool try_changes(std::span<const Change> changes, double threshold) {
     if (!state_.is_allowed(changes)) return false;
     if (const auto copies = state_.copies_after(changes)) {
@@ -188,7 +189,7 @@ class ReplicaSearch {
     return make_changes(changes, threshold);
   }
 
-  // Makes allowed changes; false if they were taken back.
+  // Makes allowed changes; returns whether they were kept.
   bool make_changes(std::span<const Change> changes, double threshold) {
     const double before = energy();
     work_ += kWorkToServe * state_.apply(changes);

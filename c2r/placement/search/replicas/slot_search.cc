@@ -1,5 +1,5 @@
 // Turns the slots of a placement into the experts of a partition problem and anneals that.
-#include "c2r/placement/search/slot_search.h"
+#include "c2r/placement/search/replicas/slot_search.h"
 
 #include <algorithm>
 #include <utility>
@@ -41,7 +41,7 @@ TokenSets served_slots(const SetIndex& index, const ReplicaState& state) {
   return served;
 }
 
-// Every slot is an item; the other slots of its expert are its twins.
+// Every slot is an item; the other slots of its expert are its other_replicas.
 PartitionProblem slots_as_items(const SetIndex& served, const Cluster& cluster,
                                 const SearchEnergy& energy, bool is_fixed_to_nodes,
                                 const Placement& placement) {
@@ -56,8 +56,8 @@ PartitionProblem slots_as_items(const SetIndex& served, const Cluster& cluster,
     at(items_of, slots[item]).push_back(static_cast<std::int32_t>(item));
   }
   for (std::size_t item = 0; item < slots.size(); ++item) {
-    problem.twins.push_back(at(items_of, slots[item]));
-    std::erase(problem.twins.back(), static_cast<std::int32_t>(item));
+    problem.other_replicas.push_back(at(items_of, slots[item]));
+    std::erase(problem.other_replicas.back(), static_cast<std::int32_t>(item));
   }
   return problem;
 }

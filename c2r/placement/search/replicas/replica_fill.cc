@@ -2,8 +2,7 @@
 //
 // Outline of ReplicaFill::run():
 //   1. Serve every token set by the first host of each of its experts; count for every expert e,
-//   rank
-//      r and node n
+//      rank r and node n
 //        rank_gain(e, r)  tokens that would visit one rank less if r hosted e: e is the only expert
 //                         that their rank serves, and they visit r already
 //        node_gain(e, n)  the same of nodes.
@@ -13,9 +12,8 @@
 //      where the tokens that save a rank or a node move from the first host to r, and excess(r) =
 //      max(0, load(r) - max_load). Replicas go to nodes without one first.
 //   3. Move these tokens to the replica; update the gains from their sets alone. Repeat from 2
-//   until
-//      no slot is empty.
-#include "c2r/placement/search/replica_fill.h"
+//      until no slot is empty.
+#include "c2r/placement/search/replicas/replica_fill.h"
 
 #include <algorithm>
 #include <limits>

@@ -1,6 +1,6 @@
 // Tests that costs and loads tracked by the replica search equal recounted ones after every
 // move.
-#include "c2r/placement/search/replica_search.h"
+#include "c2r/placement/search/replicas/replica_search.h"
 
 #include <gtest/gtest.h>
 

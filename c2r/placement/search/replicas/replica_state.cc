@@ -1,5 +1,5 @@
 // Keeps copies and loads of a placement with replicas exact under changes of its slots.
-#include "c2r/placement/search/replica_state.h"
+#include "c2r/placement/search/replicas/replica_state.h"
 
 #include <algorithm>
 #include <utility>

@@ -1,4 +1,4 @@
-// Fills the free slots of a partition with the replicas that save most copies.
+// Fills the redundant slots of a partition with the replicas that save most copies.
 #pragma once
 
 #include <cstdint>
@@ -11,10 +11,13 @@
 
 namespace c2r {
 
-/// Adds replicas to `experts_of_rank` until every rank has `slots_per_rank`, greedily by the copies
-/// that each saves and the load above the bound that it takes away or brings; ties go to the lower
-/// rank, then expert. An expert's replicas go to different nodes as far as there are nodes with
-/// free slots or, if `is_fixed_to_nodes`, stay in its node.
+/// Adds replicas until every rank has `slots_per_rank` experts, greedily by the gain in
+/// replica_fill.cc: the copies that a replica saves, and the load above the bound that it takes
+/// from one rank or adds to another. Ties go to the lower rank, then expert. An expert's replicas
+/// go to different nodes as far as these have empty slots or, if `is_fixed_to_nodes`, stay in its
+/// node.
+/// @param experts_of_rank [ep_size], each expert on one rank
+/// @returns the placement with the replicas
 /// @throws Error(kInvalidArgument) if `is_fixed_to_nodes` and a rank has more slots than its node
 ///         has experts
 ///

@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "c2r/placement/cluster.h"
-#include "c2r/placement/search/replica_state.h"
+#include "c2r/placement/search/replicas/replica_state.h"
 #include "c2r/placement/search/search_energy.h"
 #include "c2r/placement/search/set_index.h"
 
@@ -15,9 +15,10 @@ struct ReplicaEffort {
   std::uint64_t seed = 0;
 };
 
-/// Improves a settled placement with replicas by annealing or, where that is too slow for the
-/// effort, by annealing where its slots are (slot_search.h). Returns the best placement met,
-/// settled.
+/// Improves a placement with replicas by annealing or, where that is too slow for the effort, by
+/// annealing where its slots are (slot_search.h).
+/// @param start with settled loads
+/// @returns the best placement met, with settled loads
 ReplicaState search_replicas(const SetIndex& index, const Cluster& cluster,
                              const SearchEnergy& energy, bool is_fixed_to_nodes,
                              const ReplicaEffort& effort, const SearchLimits& limits,

@@ -1,5 +1,5 @@
 // Tests of the search for slots on problems whose best placement is known.
-#include "c2r/placement/search/slot_search.h"
+#include "c2r/placement/search/replicas/slot_search.h"
 
 #include <gtest/gtest.h>
 
