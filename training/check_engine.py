@@ -2,24 +2,21 @@
 
   python3 -m training.check_engine models/nano-qwen-moe --c2r build/release/c2r
 
-The other implementation is transformers, or training/reference_llama_moe.py for LLaMA-MoE. Every position of every
+The other implementation is transformers, with c2r.hf.llama_moe for LLaMA-MoE. Every position of every
 sequence counts: the logits of all tokens of the vocabulary go into the log-probability of the next one.
 """
 
 import argparse
-import json
 import pathlib
 import sys
-import tempfile
 import time
 
 import torch
+from c2r.evaluate.scorer import Scorer
 from torch import Tensor
 
 from training.batches import read_corpus
 from training.held_out import held_out_sequences
-from training.measure import Engine
-from training.reference_llama_moe import ReferenceLlamaMoe
 
 # float32 on both sides, sums in other orders. A logit is a sum of `hidden` products after `num_layers` layers; the
 # published bound for the engine's logits is 1e-4 of their scale, and a log-probability is a difference of two such.
@@ -28,8 +25,7 @@ TOLERANCE = 2e-4
 
 def other_implementation(folder: pathlib.Path):
     """A function from a sequence to its logits [num_tokens, vocab_size]."""
-    if json.loads((folder / "config.json").read_text())["model_type"] == "llama_moe":
-        return ReferenceLlamaMoe(folder).logits
+    import c2r.hf.llama_moe  # noqa: F401 - registers the model
     import transformers
 
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -39,14 +35,10 @@ def other_implementation(folder: pathlib.Path):
 def engine_log_probabilities(program: pathlib.Path, model: pathlib.Path, rows: list[list[int]]) -> list[float]:
     """Of each token but the first of each row, given those before it. @raises ValueError if c2r fails."""
     pairs = [{"context": row[:at], "continuation": [row[at]]} for row in rows for at in range(1, len(row))]
-    with tempfile.TemporaryDirectory() as folder:
-        engine = Engine(program, pathlib.Path(folder))
-        (engine.folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
-        answer = engine.run("score", model.resolve(), "--pairs", "pairs.jsonl", "--dtype", "f32", "--json")
-    found = [json.loads(line)["log_likelihood"] for line in answer.splitlines()]
+    found = Scorer(model, dtype="f32", program=program).run("--pairs", pairs)
     if len(found) != len(pairs):
         raise ValueError(f"{len(found)} log-probabilities came back for {len(pairs)} tokens")
-    return found
+    return [score["log_likelihood"] for score in found]
 
 
 def compare(rows: list[list[int]], found: list[float], logits_of) -> tuple[float, float, int]:
