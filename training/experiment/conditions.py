@@ -1,0 +1,35 @@
+"""The runs of the experiment: a rule of routing, and how the model is trained under it."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """rule: free, lists, lists-per-layer, device-limited, group-balanced or batch-aware.
+
+    value: T of lists; nats per token that all layers together may cost for lists-per-layer; ranks of a token; free
+    experts of a token.
+    trained: all, router or nothing. penalty, anchor: of rivals.RankPenalty.
+    """
+
+    rule: str = "free"
+    value: float = 0
+    trained: str = "all"
+    penalty: float = 0.0
+    anchor: float = 0.0
+
+
+# Small T, a quarter and half of the experts; the least is top_k - 1. Rivals are tried with as many values as T has.
+CONDITIONS = {
+    "before": Condition(trained="nothing"),
+    "free": Condition(),
+    **{f"T={t}": Condition("lists", t) for t in (3, 4, 6, 8, 12, 16)},
+    **{f"T={t}, untrained": Condition("lists", t, "nothing") for t in (3, 4, 6, 8, 12, 16)},
+    **{f"T per layer, {b}": Condition("lists-per-layer", b) for b in (0.05, 0.1, 0.2)},
+    **{f"at most {m} ranks": Condition("device-limited", m) for m in (1, 2, 3)},
+    **{f"at most {m} ranks, untrained": Condition("device-limited", m, "nothing") for m in (1, 2, 3)},
+    **{f"penalty {p}": Condition(penalty=p) for p in (0.3, 1.0, 3.0)},
+    **{f"router alone, penalty {p}": Condition(trained="router", penalty=p, anchor=0.1) for p in (0.3, 1.0, 3.0)},
+    "group-balanced, untrained": Condition("group-balanced", 0, "nothing"),
+    **{f"batch-aware {n}, untrained": Condition("batch-aware", n, "nothing") for n in (1, 2, 3)},
+}

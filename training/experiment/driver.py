@@ -1,0 +1,268 @@
+"""Runs conditions of the experiment, one record each: python3 -m training.experiment.driver MODEL --data ../shared/data."""
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+import time
+from typing import Any
+
+import c2r
+import c2r.hf
+import torch
+import transformers
+from c2r.finetune import data, run
+from c2r.finetune.settings import RECIPES, Settings, with_values
+from c2r.hf.routers import find_routers
+from c2r.torch.placement import rank_of_expert
+from torch import nn
+
+from training.experiment import rivals, texts
+from training.experiment.conditions import CONDITIONS, Condition
+from training.experiment.measure import losses_and_trace, traffic
+from training.files import new_file
+from training.measure import Engine
+
+NUM_RANKS = 4  # for which rules and penalties know a placement
+CANDIDATES = (3, 4, 6, 8, 12, 16, 24)  # T of a layer, for lists-per-layer
+
+
+class Experiment:
+    """What all conditions share: texts, lists and placements of the model before training.
+
+    Everything large is in `folder`, which is no part of the repository; records are small files in `records`.
+    """
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.model, self.folder, self.records = arguments.model, arguments.output, arguments.records
+        self.program = arguments.c2r.resolve()
+        self.length, self.learning_rate = arguments.length, arguments.learning_rate
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.records.mkdir(parents=True, exist_ok=True)
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(self.model)
+        self.num_experts = transformers.AutoConfig.from_pretrained(self.model).num_experts
+        corpora = arguments.data / "corpora"
+        self.documents = texts.held_out(corpora, self.tokenizer, arguments.documents, self.length)
+        self._corpora = corpora
+        self._profile()
+
+    def load(self, path: pathlib.Path | None = None) -> nn.Module:
+        return transformers.AutoModelForCausalLM.from_pretrained(path or self.model, dtype=torch.float32)
+
+    def _profile(self) -> None:
+        """Lists and placement of the free model, on text to train on: `before` in the folder."""
+        before = self.folder / "before"
+        before.mkdir(exist_ok=True)
+        trace = before / "trace.safetensors"
+        if not trace.exists():
+            rows = texts.to_train_on(self._corpora, self.tokenizer, 50_000, self.length)
+            losses_and_trace(self.load(), [texts.Document("", row) for row in rows], trace)
+        statistics = c2r.count_collaboration(c2r.Trace(trace))
+        self.lists = [[list(map(int, row)) for row in layer] for layer in
+                      c2r.collaborators(statistics, top_t=self.num_experts - 1)]  # fmt: skip
+        Engine(self.program, before).run("plan", "trace.safetensors", "--cluster", f"1x{NUM_RANKS}", "-o", "plan.json")
+        layers = json.loads((before / "plan.json").read_text())["layers"]
+        self.ranks = [rank_of_expert(layer["slots"], self.num_experts) for layer in layers]
+
+    def training_rows(self, num_tokens: int) -> list[data.Example]:
+        rows = texts.to_train_on(self._corpora, self.tokenizer, num_tokens, self.length)
+        return [data.Example(row, row) for row in rows]
+
+    def per_layer(self, budget: float) -> list[int]:
+        """T of each layer: the least whose constraint on that layer alone costs at most its share of `budget`."""
+        few = self.documents[:40]
+        model = self.load()
+        free = _mean_loss(model, few, self.folder)
+        found = []
+        for layer in range(len(self.lists)):
+            for top_t in CANDIDATES:
+                lengths = [len(self.lists[0][0])] * len(self.lists)
+                lengths[layer] = top_t
+                constraint = c2r.hf.constrain(model, self.lists, lengths)
+                cost = _mean_loss(model, few, self.folder) - free
+                constraint.remove()
+                if cost <= budget / len(self.lists) or top_t == CANDIDATES[-1]:
+                    found.append(top_t)
+                    break
+        return found
+
+    def apply(self, model: nn.Module, condition: Condition) -> dict[str, Any]:
+        """Puts a rule in force. Returns what the record says about it."""
+        top_k = find_routers(model)[0].top_k
+        rules = {
+            "device-limited": lambda ranks, logits: rivals.device_limited(logits, ranks, int(condition.value), top_k),
+            "group-balanced": lambda ranks, logits: rivals.group_balanced(logits, ranks, top_k),
+            "batch-aware": lambda ranks, logits: rivals.batch_aware(logits, int(condition.value), top_k),
+        }
+        if condition.rule in rules:
+            rule = rules[condition.rule]
+            rivals.apply_rules(model, [lambda logits, ranks=ranks: rule(ranks, logits) for ranks in self.ranks])
+            return {}
+        if condition.rule == "lists":
+            c2r.hf.constrain(model, self.lists, int(condition.value))
+        elif condition.rule == "lists-per-layer":
+            lengths = self.per_layer(condition.value)
+            c2r.hf.constrain(model, self.lists, lengths)
+            return {"top_t": lengths}
+        return {}
+
+
+def _mean_loss(model: nn.Module, documents: list[texts.Document], folder: pathlib.Path) -> float:
+    losses, _ = losses_and_trace(model, documents, folder / "scratch.safetensors")
+    return sum(losses) / len(losses)
+
+
+def settings_for(experiment: Experiment, condition: Condition, seed: int, num_steps: int) -> Settings:
+    """Of continued training: one pass over the text. The router alone learns faster, for it starts near a minimum."""
+    rate = experiment.learning_rate * (10 if condition.trained == "router" else 1)
+    return with_values(RECIPES["text"], {
+        "batch": 8, "micro_batch": 8, "length": experiment.length, "learning_rate": rate, "seed": seed,
+        "checkpointing": False, "warmup_steps": max(1, num_steps // 20), "save_steps": 50, "logging_steps": 10,
+        "max_steps": num_steps, "trained": "all" if condition.trained == "nothing" else condition.trained,
+    })  # fmt: skip
+
+
+def train(
+    experiment: Experiment, name: str, seed: int, num_tokens: int, output: pathlib.Path
+) -> tuple[nn.Module, dict]:
+    """The model of a condition, trained unless it is not to be; from its checkpoint on if it was killed."""
+    condition = CONDITIONS[name]
+    said: dict = {}
+    if condition.trained == "nothing":
+        model = experiment.load()
+        return model, experiment.apply(model, condition)
+    if (output / "config.json").exists():
+        model = experiment.load(output)
+        model.config.top_t = model.config.collaborative_list = None  # as the start; apply() sets them again
+        return model, experiment.apply(model, condition)
+    rows = experiment.training_rows(num_tokens)
+    settings = settings_for(experiment, condition, seed, len(rows) // 8)
+    penalty: list[rivals.RankPenalty] = []
+
+    def load(checkpoint: pathlib.Path | None) -> nn.Module:
+        model = experiment.load(checkpoint)
+        model.config.top_t = model.config.collaborative_list = None
+        said.update(experiment.apply(model, condition))
+        run.apply_settings(model, settings)
+        if condition.penalty:
+            penalty.append(rivals.RankPenalty(model, experiment.ranks, condition.penalty, condition.anchor))
+        return model
+
+    run.prepare_output(output, settings, {"condition": name, "num_tokens": num_tokens})
+    model = run.train(
+        load, experiment.tokenizer, rows, settings, output, dtype=torch.float32,
+        ranks_of=lambda _: list(experiment.ranks), penalty=lambda m, batch: penalty[-1](m, batch),
+    ) if condition.penalty else run.train(
+        load, experiment.tokenizer, rows, settings, output, dtype=torch.float32,
+        ranks_of=lambda _: list(experiment.ranks),
+    )  # fmt: skip
+    return model, said
+
+
+def record_of(name: str, seed: int) -> str:
+    return "".join(c if c.isalnum() else "_" for c in name) + f".seed{seed}.json"
+
+
+def run_condition(experiment: Experiment, name: str, seed: int, num_tokens: int) -> None:
+    """Trains and measures a condition, and writes its record."""
+    began = time.monotonic()
+    output = experiment.folder / record_of(name, seed).removesuffix(".json")
+    model, said = train(experiment, name, seed, num_tokens, output)
+    output.mkdir(exist_ok=True)
+    losses, distinct = losses_and_trace(model, experiment.documents, output / "trace.safetensors")
+    record = {
+        "condition": name, "seed": seed, "model": str(experiment.model), "length": experiment.length,
+        "trained_tokens": 0 if CONDITIONS[name].trained == "nothing" else num_tokens,
+        "learning_rate": experiment.learning_rate, "minutes": round((time.monotonic() - began) / 60, 2),
+        "machine": f"{os.uname().machine}, PyTorch {torch.__version__}, {torch.get_num_threads()} threads",
+        "domains": [document.domain for document in experiment.documents],
+        "losses": [round(loss, 5) for loss in losses], "distinct_experts_of_8_tokens": round(distinct, 3),
+        "traffic": traffic(experiment.program, output),
+    } | said  # fmt: skip
+    with new_file(experiment.records / record_of(name, seed)) as path:
+        path.write_text(json.dumps(record) + "\n")
+    print(f"{name}, seed {seed}: loss {sum(losses) / len(losses):.4f}, copies at {NUM_RANKS} ranks "
+          f"{record['traffic'][str(NUM_RANKS)]['placement']['copies_per_token']:.3f}, {record['minutes']} minutes",
+          flush=True)  # fmt: skip
+
+
+def tokens_per_run(experiment: Experiment, minutes: float, num_runs: int) -> int:
+    """What the time allows for each run that trains, from 3 timed steps of 8 sequences; at least one step."""
+    model = experiment.load().train()
+    ids = torch.tensor([document.ids for document in experiment.documents[:8]])
+    times = []
+    for _ in range(3):
+        began = time.monotonic()
+        model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+        times.append(time.monotonic() - began)
+    speed = ids.numel() / min(times)
+    at_once = 8 * experiment.length
+    # Half of the time is for optimizer steps, checkpoints and measurements.
+    num_tokens = max(at_once, int(speed * 60 * minutes / 2 / max(num_runs, 1)) // at_once * at_once)
+    print(f"{speed:.0f} tokens/s forward and backward; {minutes} minutes for {num_runs} runs: {num_tokens} tokens a run",
+          flush=True)  # fmt: skip
+    return num_tokens
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python3 -m training.experiment.driver", description=__doc__)
+    add = parser.add_argument
+    add("model", type=pathlib.Path, metavar="MODEL")
+    add("--data", type=pathlib.Path, required=True, metavar="FOLDER", help="has corpora/DOMAIN.jsonl.zst")
+    add("--c2r", type=pathlib.Path, default=pathlib.Path("build/release/c2r"), metavar="PROGRAM")
+    add("--conditions", default="before;free;T=4;T=8", metavar="NAMES",
+        help=f"with semicolons, or all; there are: {'; '.join(CONDITIONS)}")  # fmt: skip
+    add("--seeds", default="1", metavar="N,N", help="of the order of the text (default 1)")
+    add("--minutes", type=float, metavar="N", help="for all runs together: decides how many tokens a run has")
+    add("--tokens", type=int, metavar="N", help="of each run, instead of --minutes")
+    add("--length", type=int, default=256, metavar="N", help="tokens of a sequence (default 256)")
+    add("--documents", type=int, default=40, metavar="N", help="held out, of each domain (default 40)")
+    add("--learning-rate", type=float, default=3e-4, metavar="R")
+    add("--threads", type=int, default=1, metavar="N")
+    add("-o", "--output", type=pathlib.Path, default=pathlib.Path("build/training/experiment"), metavar="FOLDER",
+        help="for models and traces")  # fmt: skip
+    add("--records", type=pathlib.Path, default=pathlib.Path("training/experiment/records"), metavar="FOLDER")
+    add("--again", action="store_true",
+        help="compute the traffic of all records anew from their traces, after a change of the planner")  # fmt: skip
+    return parser
+
+
+def traffic_again(experiment: Experiment) -> None:
+    for path in sorted(experiment.records.glob("*.json")):
+        record = json.loads(path.read_text())
+        record["traffic"] = traffic(experiment.program, experiment.folder / path.name.removesuffix(".json"))
+        with new_file(path) as new:
+            new.write_text(json.dumps(record) + "\n")
+
+
+def main(words: list[str] | None = None) -> int:
+    arguments = make_parser().parse_args(words)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    torch.set_num_threads(arguments.threads)
+    try:
+        names = list(CONDITIONS) if arguments.conditions == "all" else arguments.conditions.split(";")
+        if unknown := [name for name in names if name not in CONDITIONS]:
+            raise ValueError(f"there is no condition '{unknown[0]}'; there are: {'; '.join(CONDITIONS)}")
+        if not arguments.again and (arguments.minutes is None) == (arguments.tokens is None):
+            raise ValueError("give --minutes or --tokens, one of the two")
+        experiment = Experiment(arguments)
+        if arguments.again:
+            traffic_again(experiment)
+            return 0
+        seeds = [int(seed) for seed in arguments.seeds.split(",")]
+        trained = [name for name in names if CONDITIONS[name].trained != "nothing"]
+        num_tokens = arguments.tokens or tokens_per_run(experiment, arguments.minutes, len(trained) * len(seeds))
+        for name in names:
+            for seed in seeds if name in trained else seeds[:1]:
+                if not (experiment.records / record_of(name, seed)).exists():
+                    run_condition(experiment, name, seed, num_tokens)
+    except (OSError, ValueError) as error:
+        print(f"training.experiment: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
