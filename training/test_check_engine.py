@@ -43,7 +43,9 @@ def test_logits_that_are_no_numbers_are_found():
     assert not agrees(worst, scale)
 
 
-@pytest.mark.parametrize("program, message", [("missing", "there is no program"), ("false", "ended with 1 and no message")])
+@pytest.mark.parametrize(
+    "program, message", [("missing", "there is no program"), ("false", "ended with 1 and no message")]
+)
 def test_an_engine_that_fails_is_one_line(program, message, corpus, tmp_path, monkeypatch, capsys):
     write_corpus(tmp_path / "corpus.xz", corpus.tokens, json.dumps(corpus.facts))
     found = shutil.which(program) or str(tmp_path / program)

@@ -7,8 +7,10 @@ import xml.etree.ElementTree
 import pytest
 import torch
 import transformers
+import zstandard
 
-from training.experiment import report, rivals
+from training.corpus import DOMAINS, is_held_out
+from training.experiment import report, rivals, texts
 from training.experiment.conditions import CONDITIONS
 from training.experiment.driver import main, record_of
 
@@ -48,6 +50,43 @@ def test_the_divergence_is_kullback_and_leiblers():
     expected = 0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1)
     assert rivals.divergence(now, before).item() == pytest.approx(expected)
     assert rivals.divergence(now, now).item() == pytest.approx(0)
+
+
+class Letters:
+    eos_token_id = 0
+
+    def __call__(self, text):
+        return {"input_ids": [ord(character) for character in text]}
+
+
+def write_corpora(folder):
+    """Of each domain 400 documents of letters of its own, of which some 8 are held out."""
+    documents = {}
+    for at, domain in enumerate(DOMAINS):
+        letter = "abcde"[at]
+        documents[domain] = [f"{number:04d}" + letter * 300 for number in range(400)]
+        lines = "".join(json.dumps({"text": text}) + "\n" for text in documents[domain])
+        (folder / f"{domain}.jsonl.zst").write_bytes(zstandard.compress(lines.encode()))
+    return documents
+
+
+def test_held_out_documents_are_of_all_domains_at_even_and_at_odd_places_and_never_trained_on(tmp_path):
+    documents = write_corpora(tmp_path)
+    found = texts.held_out(tmp_path, Letters(), 4, 32)
+    assert len(found) == 4 * len(DOMAINS)
+    for part in (found[::2], found[1::2]):
+        assert sorted(document.domain for document in part) == sorted([*DOMAINS] * 2)
+    kept = {domain: [text for text in documents[domain] if is_held_out(text)] for domain in DOMAINS}
+    beginnings = {tuple(map(ord, text[:32])) for some in kept.values() for text in some}
+    assert {tuple(document.ids) for document in found} <= beginnings
+    rows = texts.to_train_on(tmp_path, Letters(), 5000, 50)
+    assert len(rows) == 100
+    assert all(len(row) == 50 for row in rows)
+    # Each row is of one domain, and domains take turns.
+    letters = ["".join(sorted({chr(token) for token in row} & set("abcde"))) for row in rows]
+    assert letters[:10] == list("abcdeabcde")
+    text = "".join(chr(token) for row in rows[::5] for token in row)
+    assert not any(whole[:4] in text for whole in kept["novels"])
 
 
 def small_model():
@@ -123,7 +162,6 @@ def test_tables_and_figure_come_from_records(tmp_path):
     text = report.report(found)
     assert "| T=4 | 2 | 2.2333 | +0.2333 ± 0.0653 | +0.2000 ± 0.0000 | +0.3000 ± 0.0000 |" in text
     assert "| T=4 | 4.000 | 1.600 | 1.600 | 1.600 | 1.100 | 9.00 |" in text
-    assert main is not None
     assert report.main(["--records", str(tmp_path), "-o", str(tmp_path)]) == 0
     figure = xml.etree.ElementTree.parse(tmp_path / "experiment.svg").getroot()
     assert sum(element.tag.endswith("circle") for element in figure) == 2

@@ -152,10 +152,8 @@ def train(
     run.prepare_output(output, settings, {"condition": name, "num_tokens": num_tokens})
     model = run.train(
         load, experiment.tokenizer, rows, settings, output, dtype=torch.float32,
-        ranks_of=lambda _: list(experiment.ranks), penalty=lambda m, batch: penalty[-1](m, batch),
-    ) if condition.penalty else run.train(
-        load, experiment.tokenizer, rows, settings, output, dtype=torch.float32,
         ranks_of=lambda _: list(experiment.ranks),
+        penalty=(lambda model, batch: penalty[-1](model, batch)) if condition.penalty else None,
     )  # fmt: skip
     return model, said
 
