@@ -43,5 +43,4 @@ class C2rLM(LM):
         return sums
 
     def generate_until(self, requests: list, disable_tqdm: bool = False) -> list[str]:
-        raise NotImplementedError("the model c2r scores texts; tasks that let a model write need stop strings, which "
-                                  "c2r generate does not have")  # fmt: skip
+        raise NotImplementedError("the model c2r scores texts; tasks that let a model write are not supported")

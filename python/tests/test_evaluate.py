@@ -119,7 +119,7 @@ def test_mistakes_are_explained_in_one_line(words, message, tmp_path, capsys):
 def test_what_the_engine_refuses_is_said_in_its_words():
     with pytest.raises(ValueError, match=r"^c2r score: .*continuation must have a token$"):
         C2rLM(str(MODEL), threads=1).loglikelihood(requests(("text", "")))
-    with pytest.raises(NotImplementedError, match="stop strings"):
+    with pytest.raises(NotImplementedError, match="tasks that let a model write are not supported"):
         C2rLM(str(MODEL)).generate_until([])
     with pytest.raises(ValueError, match="has no argument batchsize"):
         C2rLM(str(MODEL), batchsize=3)
