@@ -74,14 +74,14 @@ def tuned(
 
 
 def test_a_template_becomes_ids_of_which_only_answers_are_learned():
-    template = Template(system="S", user="<{}>", answer="{}", end=".")
+    template = Template(system="S", user="{<{}>", answer="{}", end=".")  # a brace is a character like others
     example = data.encode_example(Letters(), template, "", [data.Turn("a", "b"), data.Turn("c", "de")], 99)
-    text = "S<a>b.<c>de."
+    text = "S{<a>b.{<c>de."
     assert example.ids == Letters()(text)["input_ids"]
     learned = "".join(c for c, label in zip(text, example.labels, strict=True) if label != data.IGNORED)
     assert learned == "b.de."
-    assert data.encode_example(Letters(), template, "", [data.Turn("a", "b")], 4) is None  # the answer is cut off
-    assert data.encode_example(Letters(), template, "", [data.Turn("a", "b")], 5).labels[-1] == ord("b") % VOCABULARY
+    assert data.encode_example(Letters(), template, "", [data.Turn("a", "b")], 5) is None  # the answer is cut off
+    assert data.encode_example(Letters(), template, "", [data.Turn("a", "b")], 6).labels[-1] == ord("b") % VOCABULARY
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,9 @@ def test_texts_are_joined_and_cut(tmp_path):
     (tmp_path / "b.jsonl").write_text('{"text": "defg"}\n')
     pieces = data.read_texts([tmp_path / "a.txt", tmp_path / "b.jsonl"], Letters(), 4, 0)
     ids = Letters()("abc\0defg\0")["input_ids"]
-    assert [piece.ids for piece in pieces] == [ids[:4], ids[4:8]]
-    assert pieces[0].labels == pieces[0].ids
+    assert [piece.ids.tolist() for piece in pieces] == [ids[:4], ids[4:8]]
+    assert pieces[0].labels.tolist() == ids[:4]
+    assert data.collate(pieces[:1])["input_ids"].tolist() == [ids[:4]]
     assert len(data.read_texts([tmp_path / "a.txt", tmp_path / "b.jsonl"], Letters(), 4, 6)) == 1
 
 

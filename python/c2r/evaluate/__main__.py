@@ -119,6 +119,9 @@ def main(words: list[str] | None = None) -> int:
         print(table(results))
         if arguments.output is not None:
             arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+    except ImportError as error:
+        print(f"c2r.evaluate: {error}; pip install 'c2r[eval]' brings what is missing", file=sys.stderr)
+        return 1
     except (OSError, ValueError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         print(f"c2r.evaluate: {lines[0]}", file=sys.stderr)

@@ -161,8 +161,8 @@ def _silence() -> None:
 
 def main(words: list[str] | None = None) -> int:
     arguments = make_parser().parse_args(words)
-    _silence()
     try:
+        _silence()
         _check(arguments)
         if arguments.dry_run:
             from c2r.finetune.dry_run import dry_run
@@ -171,6 +171,9 @@ def main(words: list[str] | None = None) -> int:
                           lambda recipe: settings_of(arguments, recipe)))  # fmt: skip
         else:
             _finetune(arguments)
+    except ImportError as error:
+        print(f"c2r.finetune: {error}; pip install 'c2r[finetune]' brings what is missing", file=sys.stderr)
+        return 1
     except (OSError, ValueError, RuntimeError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         print(f"c2r.finetune: {lines[0]}", file=sys.stderr)

@@ -1,11 +1,13 @@
 """Examples and texts from files, as token ids and labels; and batches of them."""
 
+import array
 import json
 import lzma
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -112,8 +114,8 @@ def turns_of(row: Any, place: str) -> tuple[str, list[Turn]]:
 
 
 class Example(NamedTuple):
-    ids: list[int]
-    labels: list[int]  # IGNORED, or the id itself
+    ids: Sequence[int] | np.ndarray
+    labels: Sequence[int] | np.ndarray  # IGNORED, or the id itself
 
 
 def encode_example(tokenizer: Any, template: Template, system: str, turns: list[Turn], length: int) -> Example | None:
@@ -126,8 +128,8 @@ def encode_example(tokenizer: Any, template: Template, system: str, turns: list[
     if not turns[0].is_whole:
         parts.append((system or template.system, False))
     for turn in turns:
-        parts.append((turn.user if turn.is_whole else template.user.format(turn.user.strip()), False))
-        answer = turn.answer if turn.is_whole else template.answer.format(turn.answer)
+        parts.append((turn.user if turn.is_whole else template.user.replace("{}", turn.user.strip()), False))
+        answer = turn.answer if turn.is_whole else template.answer.replace("{}", turn.answer)
         parts.append((answer + end, True))
     ids = tokenizer("".join(part for part, _ in parts))["input_ids"]
     labels, so_far, at = [IGNORED] * len(ids), "", 0
@@ -164,17 +166,18 @@ def read_texts(paths: Iterable[pathlib.Path], tokenizer: Any, length: int, max_t
 
     paths: one text each, or {"text": ...} a line in *.jsonl, also as .xz or .zst. max_tokens: read no more; 0: all.
     """
-    ids: list[int] = []
+    ids = array.array("i")  # four bytes a token: a list would take some forty
     for text in _texts(paths):
-        ids += tokenizer(text)["input_ids"]
+        ids.extend(tokenizer(text)["input_ids"])
         if tokenizer.eos_token_id is not None:
             ids.append(tokenizer.eos_token_id)
         if max_tokens and len(ids) >= max_tokens:
             del ids[max_tokens:]
             break
-    pieces = [ids[at : at + length] for at in range(0, len(ids) - length + 1, length)]
-    if not pieces:
+    num_pieces = len(ids) // length
+    if num_pieces == 0:
         raise ValueError(f"the texts have {len(ids)} tokens, but one sequence has {length}; set length to less")
+    pieces = np.frombuffer(ids, np.int32)[: num_pieces * length].reshape(num_pieces, length)
     return [Example(piece, piece) for piece in pieces]
 
 
