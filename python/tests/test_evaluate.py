@@ -17,7 +17,7 @@ from lm_eval.models.huggingface import HFLM
 
 import c2r.hf
 from c2r.evaluate.__main__ import evaluate, main, table
-from c2r.evaluate.tasks import TASKS
+from c2r.evaluate.tasks import TASKS, check_documents
 from c2r.lm_eval import C2rLM
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -85,6 +85,8 @@ def test_rolling_log_likelihoods_are_the_harnesss(constrained):
 @pytest.mark.skipif(not DATA.exists(), reason=f"the documents of the tasks are not in {DATA}")
 def test_tasks_have_the_same_metrics_over_both_engines(constrained):
     folder, reference = constrained
+    for name in TASKS:
+        check_documents(name, DATA)
     ours = evaluate(C2rLM(str(folder), dtype="f32", threads=1), NAMES, DATA, NUM_DOCUMENTS)
     theirs = evaluate(reference, NAMES, DATA, NUM_DOCUMENTS)
     assert list(ours) == NAMES
@@ -101,6 +103,10 @@ def test_tasks_have_the_same_metrics_over_both_engines(constrained):
         (["{model}", "--data", "{data}", "--tasks", "mmlu"], "there is no task 'mmlu'; there are all, arc_challenge"),
         (["{model}", "--data", "{data}", "--tasks", "piqa"],
          "{data}/piqa.jsonl is missing: the documents of the task piqa"),
+        (["{model}", "--data", "{data}", "--tasks", "boolq"],
+         "{data}/boolq.jsonl:1: a document of boolq has passage, question, label, but here is no passage"),
+        (["{model}", "--data", "{data}", "--tasks", "lambada_openai"], "{data}/lambada.jsonl:2: is not JSON: Expecting"),
+        (["{model}", "--data", "{data}", "--tasks", "rte"], "{data}/rte.jsonl has no documents"),
         (["{model}", "--data", "{data}", "--limit", "0"], "--limit is 0, but must be at least 1"),
         (["{model}", "--data", "{data}", "--tasks", "sciq", "--c2r", "{missing}"], "there is no program {missing}"),
         (["{model}", "--data", "{data}", "--tasks", "sciq", "--engine", "transformers", "--ranks", "2"],
@@ -108,7 +114,11 @@ def test_tasks_have_the_same_metrics_over_both_engines(constrained):
     ],
 )  # fmt: skip
 def test_mistakes_are_explained_in_one_line(words, message, tmp_path, capsys):
-    (tmp_path / "sciq.jsonl").write_text(json.dumps({"question": "?"}) + "\n")
+    document = {"question": "?", "support": "", "distractor1": "a", "distractor2": "b", "distractor3": "c"}
+    (tmp_path / "sciq.jsonl").write_text(json.dumps(document | {"correct_answer": "d"}) + "\n")
+    (tmp_path / "boolq.jsonl").write_text("{}\n")
+    (tmp_path / "lambada.jsonl").write_text('{"text": "a b"}\n{"text": \n')
+    (tmp_path / "rte.jsonl").write_text("")
     places = {"missing": tmp_path / "missing", "data": tmp_path, "model": MODEL}
     assert main([word.format(**places) for word in words]) == 1
     said = capsys.readouterr().err

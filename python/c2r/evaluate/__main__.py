@@ -110,11 +110,11 @@ def main(words: list[str] | None = None) -> int:
             raise ValueError(f"{arguments.model} is not a folder with a model")
         if arguments.limit is not None and arguments.limit < 1:
             raise ValueError(f"--limit is {arguments.limit}, but must be at least 1")
-        from c2r.evaluate.tasks import names_of, task_config
+        from c2r.evaluate.tasks import check_documents, names_of
 
         names = names_of(arguments.tasks)
         for name in names:  # what is missing is said before a model is loaded
-            task_config(name, arguments.data)
+            check_documents(name, arguments.data)
         results = evaluate(_model_of(arguments), names, arguments.data, arguments.limit)
         print(table(results))
         if arguments.output is not None:
