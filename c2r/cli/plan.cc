@@ -10,7 +10,6 @@
 #include "c2r/cli/app.h"
 #include "c2r/cli/plan_options.h"
 #include "c2r/cli/progress_line.h"
-#include "c2r/collaboration/collaborators.h"
 #include "c2r/core/error.h"
 #include "c2r/plan/make_plan.h"
 #include "c2r/report/predictions.h"
@@ -135,29 +134,17 @@ void print(const MadePlan& made, const std::string& output) {
                            plan.cluster.ep_size());
 }
 
-void check_top_t_option(const PlanOptions& options, const TraceHeader& header) {
-  const std::int32_t least = least_top_t(header.top_k), top_t = options.top_t;
-  C2R_REQUIRE(top_t == 0 || (least <= top_t && top_t < header.num_experts), kInvalidArgument,
-              "--top-t {} is not in [{}, {}]", top_t, least, header.num_experts - 1);
-}
-
-// The library's words, but with this command's name of the option.
-void print_warning(std::string message) {
-  constexpr std::string_view field = "a smaller top_t", option = "a smaller --top-t";
-  if (const auto at = message.find(field); at != std::string::npos) {
-    message.replace(at, field.size(), option);
-  }
-  std::cerr << "warning: " << message << "\n";
-}
-
 MadePlan make(const PlanOptions& options) {
   const SequencePart fit = parse_sequence_part(options.fit);
   const Trace trace(options.trace);
-  check_top_t_option(options, trace.header());
   const StopOnInterrupt interrupt;
   ProgressLine progress("counting");
-  return make_plan(trace, plan_request_of(options, read_cluster(options.cluster)), fit,
-                   {.progress = &progress, .stop = &should_stop, .warn = print_warning});
+  return make_plan(
+      trace, plan_request_of(options, read_cluster(options.cluster)), fit,
+      {.progress = &progress,
+       .stop = &should_stop,
+       .warn = [](const std::string& text) { std::cerr << "warning: " << text << "\n"; },
+       .top_t_name = "--top-t"});
 }
 
 }  // namespace

@@ -54,10 +54,12 @@ std::int32_t least_top_t(std::int32_t top_k) {
   return std::max(top_k - 1, 1);
 }
 
-void check_top_t(std::int32_t top_t, const TraceHeader& header) {
-  const std::int32_t least = least_top_t(header.top_k);
-  C2R_REQUIRE(least <= top_t && top_t < header.num_experts, kInvalidArgument,
-              "top_t {} is not in [{}, {}]", top_t, least, header.num_experts - 1);
+void check_top_t(std::int32_t top_t, const TraceHeader& header, std::string_view option) {
+  const std::int32_t least = least_top_t(header.top_k), most = header.num_experts - 1;
+  C2R_REQUIRE(least <= top_t && top_t <= most, kInvalidArgument,
+              "{} {} is not in [{}, {}]: a token of top-{} needs {} collaborators, and an expert "
+              "has {}",
+              option, top_t, least, most, header.top_k, header.top_k - 1, most);
 }
 
 ShortLists count_short_lists(std::span<const std::int32_t> layer_indices,

@@ -34,8 +34,9 @@ std::vector<Matrix<ExpertId>> collaborators_of_layers(std::span<const Collaborat
 /// @returns the least T with which a token can choose top_k experts: max(1, top_k - 1)
 std::int32_t least_top_t(std::int32_t top_k);
 
+/// @param option what the caller calls T, for the message
 /// @throws Error(kInvalidArgument) unless top_t is in [least_top_t(), num_experts - 1]
-void check_top_t(std::int32_t top_t, const TraceHeader& header);
+void check_top_t(std::int32_t top_t, const TraceHeader& header, std::string_view option = "top_t");
 
 /// Lists of T collaborators that hold experts which were never chosen together with the list's own.
 struct ShortLists {

@@ -65,8 +65,12 @@ TEST(CheckTopT, TakesWhatATokenNeedsUpToTheOtherExperts) {
   EXPECT_EQ(least_top_t(1), 1);
   EXPECT_EQ(least_top_t(4), 3);
   check_top_t(3, header), check_top_t(7, header);
-  EXPECT_EQ(error_of([&] { check_top_t(2, header); }), "top_t 2 is not in [3, 7]");
-  EXPECT_EQ(error_of([&] { check_top_t(8, header); }), "top_t 8 is not in [3, 7]");
+  EXPECT_EQ(
+      error_of([&] { check_top_t(2, header); }),
+      "top_t 2 is not in [3, 7]: a token of top-4 needs 3 collaborators, and an expert has 7");
+  EXPECT_EQ(
+      error_of([&] { check_top_t(8, header, "--top-t"); }),
+      "--top-t 8 is not in [3, 7]: a token of top-4 needs 3 collaborators, and an expert has 7");
 }
 
 }  // namespace

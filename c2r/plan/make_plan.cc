@@ -24,7 +24,7 @@ struct PlanTokens {
   std::string fit;  // the name of the part
 };
 
-void check_request(const PlanRequest& request, const TraceHeader& header) {
+void check_request(const PlanRequest& request, const TraceHeader& header, const PlanHooks& hooks) {
   check_cluster(request.cluster);
   check_plan_method(request.method);
   const bool searches = request.method == kOptimizeMethod;
@@ -33,7 +33,7 @@ void check_request(const PlanRequest& request, const TraceHeader& header) {
   C2R_REQUIRE(request.redundant_slots_per_rank >= 0, kInvalidArgument,
               "redundant_slots_per_rank is {}, but must be at least 0",
               request.redundant_slots_per_rank);
-  if (request.top_t) check_top_t(*request.top_t, header);
+  if (request.top_t) check_top_t(*request.top_t, header, hooks.top_t_name);
   if (searches) (void)objective_of(request.goal, request.cluster);
 }
 
@@ -45,7 +45,9 @@ std::vector<CollaborationMatrix> pairs_to_list(const PlanTokens& tokens, const P
   auto counts = pair_counts_of(tokens.fitted, request.num_threads);
   const ShortLists lists =
       count_short_lists(tokens.fitted.header().layer_indices, counts, *request.top_t);
-  if (lists.num_short > 0 && hooks.warn) hooks.warn(short_lists_text(lists, *request.top_t));
+  if (lists.num_short > 0 && hooks.warn) {
+    hooks.warn(short_lists_text(lists, *request.top_t, hooks.top_t_name));
+  }
   return counts;
 }
 
@@ -163,7 +165,7 @@ std::optional<ContiguousReport> compare_with_contiguous(const PlanTokens& tokens
 MadePlan make_plan_of(const PlanTokens& tokens, const PlanRequest& request,
                       const PlanHooks& hooks) {
   const TraceHeader& header = tokens.fitted.header();
-  check_request(request, header);
+  check_request(request, header, hooks);
   NoProgress silent;
   Progress& progress = hooks.progress != nullptr ? *hooks.progress : silent;
   const auto pairs = pairs_to_list(tokens, request, hooks);

@@ -83,6 +83,7 @@ struct PlanHooks {
   Progress* progress = nullptr;             // is told of the steps, each with its own units
   const std::atomic<bool>* stop = nullptr;  // set by another thread or a signal: as if time were up
   std::function<void(const std::string& message)> warn;  // called before the search begins
+  std::string_view top_t_name = "top_t";  // what the caller calls PlanRequest::top_t, for messages
 };
 
 /// Contiguous experts on the fitted tokens, where they make fewer copies than the plan on the

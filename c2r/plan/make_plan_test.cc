@@ -200,15 +200,16 @@ TEST(MakePlan, TellsItsStepsEndsThemAndWarns) {
   std::vector<std::string> warnings;
   const MadePlan made = make_plan(
       trace, {.cluster = {.ranks_per_node = 2}, .top_t = 2, .num_threads = 3}, SequencePart::kAll,
-      {.progress = &steps, .stop = &stop, .warn = [&](const std::string& message) {
-         warnings.push_back(message);
-       }});
+      {.progress = &steps,
+       .stop = &stop,
+       .warn = [&](const std::string& message) { warnings.push_back(message); },
+       .top_t_name = "--top-t"});
   steps.check_ended();
   EXPECT_EQ(steps.names, (std::vector<std::string>{"placing experts", "predicting"}));
   EXPECT_EQ(warnings, (std::vector<std::string>{
                           "4 of 4 experts were chosen together with fewer than 2 others; their "
                           "lists are filled up by expert id: count more tokens, or take a smaller "
-                          "top_t"}));
+                          "--top-t"}));
 }
 
 TEST(MakePlan, RefusesRequestsThatContradictThemselves) {
@@ -221,7 +222,9 @@ TEST(MakePlan, RefusesRequestsThatContradictThemselves) {
   EXPECT_EQ(error_with([](PlanRequest& r) { r.method = "best"; }),
             "a method is optimize, contiguous, round-robin, random, eplb, affinity, grace or "
             "exhaustive; not 'best'");
-  EXPECT_EQ(error_with([](PlanRequest& r) { r.top_t = 8; }), "top_t 8 is not in [2, 7]");
+  EXPECT_EQ(
+      error_with([](PlanRequest& r) { r.top_t = 8; }),
+      "top_t 8 is not in [2, 7]: a token of top-3 needs 2 collaborators, and an expert has 7");
   EXPECT_EQ(error_with([](PlanRequest& r) { r.redundant_slots_per_rank = -1; }),
             "redundant_slots_per_rank is -1, but must be at least 0");
   EXPECT_EQ(error_with([](PlanRequest& r) { r.method = "random", r.num_groups = 2; }),

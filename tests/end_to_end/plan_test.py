@@ -205,7 +205,8 @@ class Plans(CommandLine):
                  "--effort", "1e6", "-o"]  # of days
         self.fails_with(1, "c2r plan: cannot write 'nosuch/p.json': No such file or directory",
                         *words, "nosuch/p.json")
-        self.fails_with(2, "c2r plan: --top-t 99 is not in [1, 7]", *words, "x", "--top-t", "99")
+        self.fails_with(2, "c2r plan: --top-t 99 is not in [1, 7]: a token of top-2 needs 1 collaborators, and "
+                           "an expert has 7", *words, "x", "--top-t", "99")
         self.assertFalse(list(self.folder.glob(".*.tmp")))
 
     def test_files_in_each_others_places_are_recognized(self):
