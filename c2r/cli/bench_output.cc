@@ -5,19 +5,11 @@
 
 #include "c2r/bench/layer_summary.h"
 #include "c2r/core/version.h"
-#include "c2r/io/json.h"
+#include "c2r/io/matrix_json.h"
 #include "c2r/report/table.h"
 
 namespace c2r::cli {
 namespace {
-
-Json matrix_json(const Matrix<std::int64_t>& matrix) {
-  Json rows = Json::array();
-  for (std::int64_t r = 0; r < matrix.rows(); ++r) {
-    rows.push_back(std::vector<std::int64_t>(matrix.row(r).begin(), matrix.row(r).end()));
-  }
-  return rows;
-}
 
 Json variant_json(const BenchOptions& options, const LayerVariant& variant,
                   const VariantResult& result, const LayerSummary& s) {
@@ -35,9 +27,9 @@ Json variant_json(const BenchOptions& options, const LayerVariant& variant,
                {"exchange_s", s.exchange_s},
                {"exchange_bytes_per_s", s.bytes_per_s},
                {"busiest_rank_flop", s.busiest_flop},
-               {"metadata_bytes", matrix_json(result.metadata_bytes)},
-               {"dispatch_bytes", matrix_json(result.dispatch_bytes)},
-               {"combine_bytes", matrix_json(result.combine_bytes)}};
+               {"metadata_bytes", matrix_to_json(result.metadata_bytes)},
+               {"dispatch_bytes", matrix_to_json(result.dispatch_bytes)},
+               {"combine_bytes", matrix_to_json(result.combine_bytes)}};
   if (options.has_link_speeds()) json["links_bound_s"] = s.links_s;
   Json& phases = json["phase_seconds"] = Json::object();
   for (std::size_t p = 0; p < kNumPhases; ++p) {

@@ -1,7 +1,6 @@
 // `c2r collaborators`: the Top-T lists that constrain routing.
 #include "c2r/collaboration/collaborators.h"
 
-#include <algorithm>
 #include <iostream>
 #include <memory>
 
@@ -12,6 +11,7 @@
 #include "c2r/core/version.h"
 #include "c2r/io/json.h"
 #include "c2r/model/collaborator_config.h"
+#include "c2r/report/collaborators.h"
 
 namespace c2r::cli {
 namespace {
@@ -24,27 +24,6 @@ struct CollaboratorsOptions {
   int num_threads = 0;
 };
 
-void check_top_t_option(std::int32_t top_t, const TraceHeader& header) {
-  const std::int32_t least = std::max(header.top_k - 1, 1), most = header.num_experts - 1;
-  C2R_REQUIRE(least <= top_t && top_t <= most, kInvalidArgument,
-              "--top-t {} is not in [{}, {}]: a token of top-{} needs {} collaborators, and an "
-              "expert has {}",
-              top_t, least, most, header.top_k, header.top_k - 1, most);
-}
-
-Json lists_alone(const CollaboratorsOptions& options, const TraceHeader& header,
-                 std::span<const Matrix<ExpertId>> lists) {
-  Json layers = Json::array();
-  for (const Matrix<ExpertId>& layer : lists) layers.push_back(lists_to_json(layer));
-  return {{"version", version_text()},
-          {"model", header.model},
-          {"num_experts", header.num_experts},
-          {"top_k", header.top_k},
-          {"top_t", options.top_t},
-          {"layer_indices", header.layer_indices},
-          {"collaborators", std::move(layers)}};
-}
-
 void warn(const std::string& message) {
   std::cerr << "warning: " << message << "\n";
 }
@@ -53,8 +32,10 @@ std::string result_text(const CollaboratorsOptions& options,
                         const CollaborationStatistics& statistics) {
   const TraceHeader& header = statistics.header;
   if (options.config_path.empty()) {
-    const auto lists = collaborators_of_layers(statistics.coactivation, options.top_t);
-    return json_text(lists_alone(options, header, lists)) + "\n";
+    Json json = {{"version", version_text()}};
+    json.update(collaborators_json(
+        header, collaborators_of_layers(statistics.coactivation, options.top_t), options.top_t));
+    return json_text(json) + "\n";
   }
   const auto ranked = collaborators_of_layers(statistics.coactivation, header.num_experts - 1);
   return json_text(config_with_lists(read_json_file(options.config_path), header, ranked,
@@ -70,7 +51,7 @@ void write_collaborators(const CollaboratorsOptions& options) {
   C2R_REQUIRE(statistics.has_pairs, kInvalidArgument,
               "{} holds loads only; collaborators need a trace, or counts of pairs",
               options.inputs.front());
-  check_top_t_option(options.top_t, statistics.header);
+  check_top_t(options.top_t, statistics.header, "--top-t");
   const ShortLists lists =
       count_short_lists(statistics.header.layer_indices, statistics.coactivation, options.top_t);
   if (lists.num_short > 0) warn(short_lists_text(lists, options.top_t, "--top-t"));

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "c2r/core/error.h"
+#include "c2r/io/matrix_json.h"
 #include "c2r/model/config.h"
 #include "c2r/routing/routing.h"
 
@@ -90,22 +91,12 @@ void check_with_reader(const Json& config, std::string_view path,
 }
 
 Json official_lists(const Matrix<ExpertId>& ranked) {
-  Json lists = lists_to_json(ranked);
+  Json lists = matrix_to_json(ranked);
   for (std::size_t e = 0; e < lists.size(); ++e) lists[e].push_back(e);
   return lists;
 }
 
 }  // namespace
-
-Json lists_to_json(const Matrix<ExpertId>& lists) {
-  Json rows = Json::array();
-  for (std::int64_t e = 0; e < lists.rows(); ++e) {
-    Json row = Json::array();
-    for (const ExpertId other : lists.row(e)) row.push_back(static_cast<std::int32_t>(other));
-    rows.push_back(std::move(row));
-  }
-  return rows;
-}
 
 Json config_with_lists(Json config, const TraceHeader& header,
                        std::span<const Matrix<ExpertId>> ranked, std::int32_t top_t,

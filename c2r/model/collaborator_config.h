@@ -14,10 +14,6 @@
 
 namespace c2r {
 
-/// @param lists [num_experts, T]
-/// @returns an array of the rows
-Json lists_to_json(const Matrix<ExpertId>& lists);
-
 /// A Hugging Face config with the keys `top_t` and `collaborative_list`, whose lists rank all other
 /// experts and end with the expert itself, as in the official configs.
 /// @param header the model that the lists were counted for

@@ -11,9 +11,9 @@
 #include "c2r/core/error.h"
 #include "c2r/io/file.h"
 #include "c2r/io/json.h"
+#include "c2r/io/matrix_json.h"
 #include "c2r/io/safetensors.h"
 #include "c2r/io/temporaries.h"
-#include "c2r/model/collaborator_config.h"
 
 namespace c2r {
 namespace {
@@ -65,7 +65,7 @@ void use_lists_of(const Plan& plan, Json& json) {
   json["top_t"] = *plan.top_t;
   Json& layers = json["collaborative_list"] = Json::array();
   for (const PlanLayer& layer : plan.layers) {
-    layers.push_back(lists_to_json(layer.collaborators));
+    layers.push_back(matrix_to_json(layer.collaborators));
   }
 }
 

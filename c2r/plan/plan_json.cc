@@ -5,6 +5,7 @@
 #include "c2r/core/error.h"
 #include "c2r/core/shown.h"
 #include "c2r/io/json.h"
+#include "c2r/io/matrix_json.h"
 #include "c2r/plan/plan.h"
 #include "c2r/routing/routing.h"
 
@@ -27,16 +28,6 @@ Json homes_to_json(const PlanHomes& homes) {
   json["signature"] = {
       {"layer_index", layer_index}, {"num_tokens", num_tokens}, {"weights", std::move(rows)}};
   return json;
-}
-
-Json matrix_to_json(const Matrix<ExpertId>& matrix) {
-  Json rows = Json::array();
-  for (std::int64_t r = 0; r < matrix.rows(); ++r) {
-    Json row = Json::array();
-    for (const ExpertId e : matrix.row(r)) row.push_back(static_cast<std::int32_t>(e));
-    rows.push_back(std::move(row));
-  }
-  return rows;
 }
 
 Json layer_to_json(const PlanLayer& layer) {
