@@ -1,5 +1,4 @@
 // `c2r analyze`: what the experts of each layer do together.
-#include <algorithm>
 #include <iostream>
 #include <memory>
 
@@ -9,7 +8,6 @@
 #include "c2r/cli/progress_line.h"
 #include "c2r/core/error.h"
 #include "c2r/core/parse_integer.h"
-#include "c2r/core/shown.h"
 #include "c2r/core/version.h"
 #include "c2r/placement/cluster.h"
 #include "c2r/placement/cost/fan_out.h"
@@ -55,53 +53,6 @@ std::vector<std::int32_t> splits(const AnalyzeOptions& options, std::int32_t num
   return sizes;
 }
 
-std::vector<std::int64_t> layers_to_draw(const AnalyzeOptions& options, const Analysis& analysis) {
-  const bool has_pairs = analysis.statistics.has_pairs;
-  if (options.heat_map == "none") return {};
-  if (options.heat_map == "best") {
-    if (!has_pairs) return {};
-    return {most_specialized_layer(analysis.metrics)};
-  }
-  const auto& indices = analysis.statistics.header.layer_indices;
-  std::vector<std::int64_t> layers;
-  for (std::size_t layer = 0; layer < indices.size(); ++layer) {
-    const bool is_meant =
-        options.heat_map == "all" || options.heat_map == std::to_string(indices[layer]);
-    if (is_meant) layers.push_back(static_cast<std::int64_t>(layer));
-  }
-  C2R_REQUIRE(!layers.empty(), kInvalidArgument,
-              "--heat-map takes best, all, none or the index of an MoE layer in [{}, {}], not '{}'",
-              indices.front(), indices.back(), options.heat_map);
-  C2R_REQUIRE(has_pairs, kInvalidArgument,
-              "--heat-map {} needs a trace or pair counts, but these are loads only",
-              options.heat_map);
-  return layers;
-}
-
-void print_for_people(const AnalyzeOptions& options, const Analysis& analysis,
-                      std::span<const std::int64_t> drawn_layers) {
-  const TraceHeader& header = analysis.statistics.header;
-  const auto& num_tokens = analysis.statistics.num_tokens;
-  std::cout << fmt::format("{}: {} MoE layers, {} experts, top-{}, {} tokens\n\n",
-                           header.model.empty() ? "unnamed model" : shown(header.model),
-                           header.num_layers(), header.num_experts, header.top_k,
-                           *std::ranges::max_element(num_tokens))
-            << analysis_table(analysis);
-  for (const std::int64_t layer : drawn_layers) {
-    std::cout << "\n"
-              << collaboration_heat_map(analysis.statistics, layer, options.heat_map_cells,
-                                        wants_color());
-  }
-  std::cout
-      << "\ncollaborators: the effective number of other experts that an expert is chosen with;"
-         "\nspecialization: 0 if it works with all alike, 1 if with one alone";
-  if (!analysis.fan_out.empty()) {
-    std::cout << ";\nfan-out over N: the ranks that a token must reach if experts are split in "
-                 "order over N";
-  }
-  std::cout << "\n";
-}
-
 void analyze(const AnalyzeOptions& options) {
   check_output(options.statistics_path, options.inputs);
   Inputs inputs = read_inputs(options.inputs, options.num_threads);
@@ -119,7 +70,9 @@ void analyze(const AnalyzeOptions& options) {
     if (split) analysis.fan_out.push_back(*split);
   }
   analysis.statistics = std::move(inputs.statistics);
-  const auto drawn_layers = layers_to_draw(options, analysis);
+  const HeatMaps heat_maps{.layers = heat_map_layers(analysis, options.heat_map, "--heat-map"),
+                           .max_cells = options.heat_map_cells,
+                           .has_color = wants_color()};
   if (!options.statistics_path.empty()) {
     write_statistics(analysis.statistics, options.statistics_path);
   }
@@ -128,7 +81,7 @@ void analyze(const AnalyzeOptions& options) {
     json.update(analysis_json(analysis));
     std::cout << json_text(json, 1) << "\n";
   } else {
-    print_for_people(options, analysis, drawn_layers);
+    std::cout << analysis_text(analysis, heat_maps);
   }
 }
 

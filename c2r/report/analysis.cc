@@ -5,6 +5,8 @@
 #include <numeric>
 
 #include "c2r/collaboration/ordering.h"
+#include "c2r/core/error.h"
+#include "c2r/core/shown.h"
 #include "c2r/report/heat_map.h"
 #include "c2r/report/table.h"
 
@@ -102,6 +104,46 @@ std::string analysis_table(const Analysis& analysis) {
     rows.back().push_back(fmt::format("{:.3f}", split.mean));
   }
   return render_table(rows);
+}
+
+std::string analysis_text(const Analysis& analysis, const HeatMaps& heat_maps) {
+  const TraceHeader& header = analysis.statistics.header;
+  std::string text = fmt::format("{}: {} MoE layers, {} experts, top-{}, {} tokens\n\n",
+                                 header.model.empty() ? "unnamed model" : shown(header.model),
+                                 header.num_layers(), header.num_experts, header.top_k,
+                                 std::ranges::max(analysis.statistics.num_tokens));
+  text += analysis_table(analysis);
+  for (const std::int64_t layer : heat_maps.layers) {
+    text += "\n" + collaboration_heat_map(analysis.statistics, layer, heat_maps.max_cells,
+                                          heat_maps.has_color);
+  }
+  text +=
+      "\ncollaborators: the effective number of other experts that an expert is chosen with;"
+      "\nspecialization: 0 if it works with all alike, 1 if with one alone";
+  if (!analysis.fan_out.empty()) {
+    text +=
+        ";\nfan-out over N: the ranks that a token must reach if experts are split in order over N";
+  }
+  return text + "\n";
+}
+
+std::vector<std::int64_t> heat_map_layers(const Analysis& analysis, std::string_view which,
+                                          std::string_view option) {
+  const bool has_pairs = analysis.statistics.has_pairs;
+  if (which == "none" || (which == "best" && !has_pairs)) return {};
+  if (which == "best") return {most_specialized_layer(analysis.metrics)};
+  const auto& indices = analysis.statistics.header.layer_indices;
+  std::vector<std::int64_t> layers;
+  for (std::size_t layer = 0; layer < indices.size(); ++layer) {
+    if (which != "all" && which != std::to_string(indices[layer])) continue;
+    layers.push_back(static_cast<std::int64_t>(layer));
+  }
+  C2R_REQUIRE(!layers.empty(), kInvalidArgument,
+              "{} takes best, all, none or the index of an MoE layer in [{}, {}], not '{}'", option,
+              indices.front(), indices.back(), which);
+  C2R_REQUIRE(has_pairs, kInvalidArgument,
+              "{} {} needs a trace or pair counts, but these are loads only", option, which);
+  return layers;
 }
 
 std::int64_t most_specialized_layer(const ModelMetrics& metrics) {

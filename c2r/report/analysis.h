@@ -1,7 +1,9 @@
 // The result of `c2r analyze` as JSON for programs, and as tables and heat maps for people.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "c2r/collaboration/collaboration.h"
@@ -25,6 +27,29 @@ Json analysis_json(const Analysis& analysis);
 
 /// @returns a table with one line for each layer and a line of means
 std::string analysis_table(const Analysis& analysis);
+
+/// The heat maps of an analysis.
+struct HeatMaps {
+  std::vector<std::int64_t> layers;  // to draw, as heat_map_layers()
+  std::int64_t max_cells = 64;       // as in collaboration_heat_map()
+  bool has_color = false;
+};
+
+/// @returns the analysis for people: a line that names the model, the table, the heat maps, and
+/// what
+///          the columns mean
+std::string analysis_text(const Analysis& analysis, const HeatMaps& heat_maps);
+
+/// @param which "best" (the most specialized layer), "all", "none", or the model's own index of an
+///        MoE layer
+/// @param option what the caller calls `which`, for messages
+/// @returns the layers to draw a heat map of, in their order; for "best" none if the statistics
+/// hold
+///          loads only
+/// @throws Error(kInvalidArgument) if there is no such layer, or if layers are asked for and the
+///         statistics hold loads only
+std::vector<std::int64_t> heat_map_layers(const Analysis& analysis, std::string_view which,
+                                          std::string_view option);
 
 /// @returns the layer whose experts are most specialized; 0 if no expert has collaborators
 std::int64_t most_specialized_layer(const ModelMetrics& metrics);

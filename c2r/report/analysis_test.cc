@@ -6,8 +6,12 @@
 #include <cmath>
 #include <utility>
 
+#include "c2r/core/testing.h"
+
 namespace c2r {
 namespace {
+
+using testing::error_of;
 
 // Layer 1: expert 0 works with 1, 2 and 3 in the ratio 2:1:1, and each of them with it alone. No
 // token came to layer 5.
@@ -68,6 +72,48 @@ TEST(AnalysisJson, NamesEveryNumber) {
     EXPECT_NEAR(means->at("specialization"), 1 - 1.5 * std::log(2) / std::log(3) / 4, 1e-12);
     EXPECT_EQ(means->at("collaborators_90"), 1.5);
   }
+}
+
+TEST(AnalysisText, NamesTheModelAndDrawsTheLayersThatAreAskedFor) {
+  const Analysis analysis = example();
+  const std::string table = analysis_table(analysis);
+  const std::string columns =
+      "\ncollaborators: the effective number of other experts that an expert is chosen with;\n"
+      "specialization: 0 if it works with all alike, 1 if with one alone";
+  const std::string fan_out =
+      ";\nfan-out over N: the ranks that a token must reach if experts are split in order over N\n";
+  EXPECT_EQ(analysis_text(analysis, {}),
+            "example: 2 MoE layers, 4 experts, top-2, 40 tokens\n\n" + table + columns + fan_out);
+  const auto heat_map = [&](std::int64_t layer) {
+    return "\n" + collaboration_heat_map(analysis.statistics, layer, 2, true);
+  };
+  EXPECT_EQ(analysis_text(analysis, {.layers = {1, 0}, .max_cells = 2, .has_color = true}),
+            "example: 2 MoE layers, 4 experts, top-2, 40 tokens\n\n" + table + heat_map(1) +
+                heat_map(0) + columns + fan_out);
+  Analysis without = example();
+  without.fan_out.clear();
+  without.statistics.header.model = "";
+  const std::string text = analysis_text(without, {});
+  EXPECT_TRUE(text.starts_with("unnamed model: "));
+  EXPECT_TRUE(text.ends_with(columns + "\n"));
+}
+
+TEST(HeatMapLayers, AreTheMostSpecializedAllOrThoseNamedByTheModelsIndex) {
+  using Layers = std::vector<std::int64_t>;
+  const auto layers = [](std::string_view which, bool has_pairs = true) {
+    Analysis analysis = example();
+    analysis.statistics.has_pairs = has_pairs;
+    return heat_map_layers(analysis, which, "--draw");
+  };
+  EXPECT_EQ(layers("best"), Layers{0});
+  EXPECT_EQ(layers("all"), (Layers{0, 1}));
+  EXPECT_EQ(layers("none"), Layers{});
+  EXPECT_EQ(layers("5"), Layers{1});
+  EXPECT_EQ(layers("best", false), Layers{});
+  EXPECT_EQ(error_of([&] { layers("2"); }),
+            "--draw takes best, all, none or the index of an MoE layer in [1, 5], not '2'");
+  EXPECT_EQ(error_of([&] { layers("5", false); }),
+            "--draw 5 needs a trace or pair counts, but these are loads only");
 }
 
 TEST(MostSpecializedLayer, IsTheFirstIfNoneHasCollaborators) {
