@@ -66,13 +66,9 @@ CompareRequest request_of(const CompareOptions& options, std::span<const NamedPl
   return request;
 }
 
-void write_front_plans(const CompareOptions& options, const Trace& trace,
-                       const Comparison& comparison, const CompareRequest& request) {
-  if (options.front_plans.empty()) return;
-  std::size_t number = 0;
-  for (const ComparisonEntry& entry : comparison.entries) {
-    if (entry.kind != "front") continue;
-    write_plan(front_plan(trace, entry, request), front_plan_path(options, ++number));
+void write_front_plans(const CompareOptions& options, std::span<const Plan> plans) {
+  for (std::size_t p = 0; p < plans.size(); ++p) {
+    write_plan(plans[p], front_plan_path(options, p + 1));
   }
 }
 
@@ -84,7 +80,9 @@ void compare_placements(const CompareOptions& options) {
   const Trace trace(options.trace);
   ProgressLine progress("comparing");
   const Comparison comparison = compare(trace, plans, request, progress);
-  write_front_plans(options, trace, comparison, request);
+  if (!options.front_plans.empty()) {
+    write_front_plans(options, front_plans(trace, comparison, request));
+  }
   const Cluster& cluster = request.predict.traffic.cluster;
   if (!options.is_json) {
     std::cout << comparison_table(comparison, cluster, format_of(options));

@@ -224,20 +224,27 @@ Comparison compare(const Trace& trace, std::span<const NamedPlan> plans,
   return comparison;
 }
 
-Plan front_plan(const Trace& trace, const ComparisonEntry& entry, const CompareRequest& request) {
-  return plan_of(trace.header(), request.predict.traffic.cluster, entry.placements,
-                 {.c2r_version = version_text(),
-                  .method = "optimize, " + entry.name,
-                  .seed = request.seed,
-                  .inputs = {{.role = "trace",
-                              .name = trace.path(),
-                              .hash = content_hash(trace),
-                              .part = request.fit}},
-                  .options = {{"fit", entry.fitted_on},
-                              {"redundant_slots", double(request.redundant_slots_per_rank)},
-                              {"pareto", double(request.num_front_points.value_or(0))},
-                              {"effort", request.effort}},
-                  .ended_by = "work"});
+std::vector<Plan> front_plans(const Trace& trace, const Comparison& comparison,
+                              const CompareRequest& request) {
+  Provenance provenance{.c2r_version = version_text(),
+                        .seed = request.seed,
+                        .inputs = {{.role = "trace",
+                                    .name = trace.path(),
+                                    .hash = content_hash(trace),
+                                    .part = request.fit}},
+                        .options = {{"fit", std::string(name_of(request.fit))},
+                                    {"redundant_slots", double(request.redundant_slots_per_rank)},
+                                    {"pareto", double(request.num_front_points.value_or(0))},
+                                    {"effort", request.effort}},
+                        .ended_by = "work"};
+  std::vector<Plan> plans;
+  for (const ComparisonEntry& entry : comparison.entries) {
+    if (entry.kind != "front") continue;
+    provenance.method = "optimize, " + entry.name;
+    plans.push_back(
+        plan_of(trace.header(), request.predict.traffic.cluster, entry.placements, provenance));
+  }
+  return plans;
 }
 
 }  // namespace c2r

@@ -58,7 +58,9 @@ struct Comparison {
 Comparison compare(const Trace& trace, std::span<const NamedPlan> plans,
                    const CompareRequest& request, Progress& progress);
 
-/// A plan of one of the front's placements, without predictions.
-Plan front_plan(const Trace& trace, const ComparisonEntry& entry, const CompareRequest& request);
+/// @param request as it was given to compare()
+/// @returns a plan of each of the front's placements, in their order, without predictions
+std::vector<Plan> front_plans(const Trace& trace, const Comparison& comparison,
+                              const CompareRequest& request);
 
 }  // namespace c2r

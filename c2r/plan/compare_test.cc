@@ -51,9 +51,10 @@ TEST(Compare, SetsAPlanBesideBaselinesAndAFront) {
   EXPECT_EQ(comparison.entries[0].prediction.copies_per_token[0], 2);
   EXPECT_EQ(comparison.entries[2].prediction.copies_per_token[0], 1);
   EXPECT_EQ(comparison.entries[3].prediction.copies_per_token[0], 1);
-  const Plan front = front_plan(trace, comparison.entries[3], request);
-  EXPECT_EQ(front.provenance.method, "optimize, front 1 of 1");
-  EXPECT_EQ(front.layers[0].placement, comparison.entries[3].placements[0]);
+  const std::vector<Plan> front = front_plans(trace, comparison, request);
+  ASSERT_EQ(front.size(), 1);
+  EXPECT_EQ(front[0].provenance.method, "optimize, front 1 of 1");
+  EXPECT_EQ(front[0].layers[0].placement, comparison.entries[3].placements[0]);
 }
 
 TEST(Compare, SaysWhereEntriesWereFittedOnReportedTokens) {
