@@ -1,5 +1,4 @@
 // `c2r simulate`: what a plan saves on a trace, step by step.
-#include <algorithm>
 #include <iostream>
 #include <memory>
 
@@ -26,21 +25,11 @@ struct Recording {
   CollaborationStatistics statistics;  // without a trace
 
   RoutedTokens tokens_in(SequencePart part) const {
-    if (trace) {
-      return {.trace = &*trace,
-              .ranges = tokens_of(*trace, part),
-              .name = fmt::format("{}, {}", path, name_of(part))};
-    }
+    if (trace) return routed_tokens_of(*trace, part);
     C2R_REQUIRE(part == SequencePart::kAll, kInvalidArgument,
                 "{} holds pair counts, which are of all sequences, not of --on {}", path,
                 name_of(part));
-    C2R_REQUIRE(
-        statistics.has_pairs, kInvalidArgument,
-        "{} holds loads only, which say nothing about copies; give a trace, or counts of pairs",
-        path);
-    C2R_REQUIRE(std::ranges::max(statistics.num_tokens) > 0, kInvalidArgument, "{} has no tokens",
-                path);
-    return {.statistics = &statistics, .name = path + ", pair counts"};
+    return routed_tokens_of(statistics, path);
   }
 };
 

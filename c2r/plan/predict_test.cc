@@ -149,6 +149,27 @@ TEST(PredictWaterfall, CountsOnlyTheTokensAskedFor) {
   EXPECT_EQ(steps[2].prediction.imbalance[0], 2);  // one token, all on one of two ranks
 }
 
+TEST(RoutedTokensOf, NameTheirSourceAndRefuseWhatSaysNothingAboutCopies) {
+  Matrix<ExpertId> ids(2, 2);
+  ids(0, 1) = ids(1, 1) = ExpertId{1};
+  const MatrixView<const ExpertId> layers[] = {ids};
+  const TraceHeader header{.model = "m", .num_experts = 4, .top_k = 2, .layer_indices = {1}};
+  const std::int64_t starts[] = {0, 1};
+  const Trace trace(header, layers, starts);
+  const RoutedTokens odd = routed_tokens_of(trace, SequencePart::kOdd);
+  EXPECT_EQ(odd.name, "memory, odd");
+  ASSERT_EQ(odd.ranges.size(), 1);
+  EXPECT_EQ(odd.ranges[0].begin, 1);
+  CollaborationStatistics statistics = empty_statistics(header);
+  EXPECT_EQ(error_of([&] { (void)routed_tokens_of(statistics, "s"); }), "s has no tokens");
+  statistics.num_tokens = {3};
+  EXPECT_EQ(routed_tokens_of(statistics, "s").name, "s, pair counts");
+  EXPECT_EQ(routed_tokens_of(statistics, "s").statistics, &statistics);
+  statistics.has_pairs = false;
+  EXPECT_EQ(error_of([&] { (void)routed_tokens_of(statistics, "s"); }),
+            "s holds loads only, which say nothing about copies; give a trace, or counts of pairs");
+}
+
 TEST(PredictWaterfall, RefusesAPlanForAnotherModel) {
   const Trace trace = crossing_pairs();
   NoProgress progress;

@@ -100,6 +100,22 @@ std::vector<TokenRange> tokens_of(const Trace& trace, SequencePart part) {
   return ranges;
 }
 
+RoutedTokens routed_tokens_of(const Trace& trace, SequencePart part) {
+  return {.trace = &trace,
+          .ranges = tokens_of(trace, part),
+          .name = fmt::format("{}, {}", trace.path(), name_of(part))};
+}
+
+RoutedTokens routed_tokens_of(const CollaborationStatistics& statistics, std::string_view name) {
+  C2R_REQUIRE(
+      statistics.has_pairs, kInvalidArgument,
+      "{} holds loads only, which say nothing about copies; give a trace, or counts of pairs",
+      name);
+  C2R_REQUIRE(std::ranges::max(statistics.num_tokens) > 0, kInvalidArgument, "{} has no tokens",
+              name);
+  return {.statistics = &statistics, .name = fmt::format("{}, pair counts", name)};
+}
+
 RoutedTokens tokens_of(const ModelTokenSets& sets) {
   const TraceHeader& header = sets.header;
   try {

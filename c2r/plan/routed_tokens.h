@@ -3,6 +3,7 @@
 
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "c2r/collaboration/collaboration.h"
@@ -39,6 +40,15 @@ struct RoutedTokens {
 /// @returns the tokens of a part of the trace
 /// @throws Error(kInvalidArgument) if there are none, of which nothing can be said
 std::vector<TokenRange> tokens_of(const Trace& trace, SequencePart part);
+
+/// @returns the tokens of a part of the trace, named "PATH, PART"
+/// @throws Error(kInvalidArgument) if there are none
+RoutedTokens routed_tokens_of(const Trace& trace, SequencePart part);
+
+/// @param name of the statistics: their file
+/// @returns all tokens behind the statistics, named "NAME, pair counts"
+/// @throws Error(kInvalidArgument) if the statistics hold loads only, or have no tokens
+RoutedTokens routed_tokens_of(const CollaborationStatistics& statistics, std::string_view name);
 
 /// @returns token sets as tokens to fit or to predict for
 /// @throws Error(kInvalidArgument) if a layer has other experts or top_k than the header or is not
