@@ -16,19 +16,12 @@ struct ExportFileOptions {
   std::int32_t num_hidden_layers = 0;
 };
 
-// SGLang takes a file of another name for the map itself, and others may choose their reader by it.
-void check_suffix(const ExportTarget& target, const std::string& output) {
-  C2R_REQUIRE(output.empty() || output.ends_with(target.file.suffix), kInvalidArgument,
-              "--output '{}' must end in {}, by which {} knows the form of the file", output,
-              target.file.suffix, target.file.name);
-}
-
 void export_file(const ExportFileOptions& options) {
   const ExportTarget target = find_export_target(options.target);
   C2R_REQUIRE(options.num_hidden_layers == 0 || target.file.has_hidden_layer_rows, kInvalidArgument,
               "--num-hidden-layers makes no difference to {}, only to sglang", target.file.name);
   check_output(options.output, {options.plan});
-  check_suffix(target, options.output);
+  if (!options.output.empty()) check_export_path(target, options.output, "--output");
   ExportOptions how{.backend = options.backend};
   if (options.num_hidden_layers > 0) how.num_hidden_layers = options.num_hidden_layers;
   const Plan plan = read_plan(options.plan);

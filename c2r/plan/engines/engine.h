@@ -63,7 +63,8 @@ struct PlacementFile {
   /// As export_usage(), of a valid plan.
   std::string (*usage)(const Plan& plan, std::string_view path);
 
-  /// The bytes of the file, of a valid plan. Called through export_plan().
+  /// The bytes of the file, of a valid plan whose layers all have as many slots unless
+  /// has_slots_by_layer. Called through export_plan().
   /// @throws Error(kUnsupported) if the file cannot express the plan
   std::string (*write)(const Plan& plan, const ExportOptions& options);
 
@@ -75,6 +76,7 @@ struct PlacementFile {
   std::span<const std::string_view> cautions = {};  // for the user, whatever the backend
   bool has_hidden_layer_rows = false;  // it has a row for each hidden layer, dense ones too
   bool keeps_slot_order = true;        // false: it says only which rank holds an expert
+  bool has_slots_by_layer = false;     // layers may have different numbers of slots
 };
 
 /// An all-to-all backend of an engine.

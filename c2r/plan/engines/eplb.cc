@@ -25,7 +25,6 @@ std::size_t most_replicas(const Plan& plan) {
 }
 
 std::string write_eplb_maps(const Plan& plan, const ExportOptions&) {
-  slots_of_every_layer(plan);
   Json inverse = Json::array(), counts = Json::array();
   const std::size_t width = most_replicas(plan);
   for (const PlanLayer& layer : plan.layers) {
@@ -84,7 +83,7 @@ std::vector<Placement> read_eplb_maps(std::string_view text, const MapShape& sha
 
 std::string eplb_usage(const Plan& plan, std::string_view path) {
   return fmt::format("{} in place of the results of eplb.rebalance_experts with {} replicas", path,
-                     std::ssize(plan.layers[0].placement.slots.all()));
+                     num_slots_of_each_layer(plan));
 }
 
 constexpr PlacementFile kEplbFiles[] = {{.name = "eplb",

@@ -78,6 +78,22 @@ std::optional<std::string> rows_warning(const ExportTarget& target, const Plan& 
       last + 1, last);
 }
 
+void check_slots_of_layers(const ExportTarget& target, const Plan& plan) {
+  if (target.file.has_slots_by_layer) return;
+  const auto num_slots = [](const PlanLayer& layer) {
+    return std::ssize(layer.placement.slots.all());
+  };
+  const PlanLayer& first = plan.layers[0];
+  const auto other = std::ranges::find_if(
+      plan.layers, [&](const PlanLayer& layer) { return num_slots(layer) != num_slots(first); });
+  if (other == plan.layers.end()) return;
+  C2R_THROW(kUnsupported,
+            "{} takes one number of slots for all layers, but layer {} has {} and layer {} has {}: "
+            "give every layer the same redundant slots",
+            target.file.name, first.layer_index, num_slots(first), other->layer_index,
+            num_slots(*other));
+}
+
 std::vector<ExpertId> sorted(std::span<const ExpertId> experts) {
   std::vector<ExpertId> result(experts.begin(), experts.end());
   std::ranges::sort(result);
@@ -103,6 +119,7 @@ void check_same(const PlanLayer& layer, const Placement& found, bool keeps_slot_
 
 Export export_plan(const ExportTarget& target, const Plan& plan, const ExportOptions& options) {
   check_plan(plan);
+  check_slots_of_layers(target, plan);
   Export result{.bytes = target.file.write(plan, options)};
   validate_export(target, result.bytes, plan, fmt::format("the {} file", target.file.name));
   for (const std::string_view caution : target.file.cautions) {
@@ -114,6 +131,12 @@ Export export_plan(const ExportTarget& target, const Plan& plan, const ExportOpt
     if (warning) result.warnings.push_back(*warning);
   }
   return result;
+}
+
+void check_export_path(const ExportTarget& target, std::string_view path, std::string_view option) {
+  C2R_REQUIRE(path.ends_with(target.file.suffix), kInvalidArgument,
+              "{} '{}' must end in {}, by which {} knows the form of the file", option, path,
+              target.file.suffix, target.file.name);
 }
 
 std::string export_usage(const ExportTarget& target, const Plan& plan, std::string_view path) {

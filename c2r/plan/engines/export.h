@@ -22,9 +22,15 @@ struct Export {
 /// @returns the bytes of the file, and the warnings
 /// @throws Error(kInvalidArgument) if the plan is not valid or has fewer hidden layers than it
 ///         names
-/// @throws Error(kUnsupported) if the target cannot express the plan: replicas in a permutation,
-///         or layers with different numbers of slots
+/// @throws Error(kUnsupported) if the target cannot express the plan: replicas in a permutation, or
+///         layers with different numbers of slots unless PlacementFile::has_slots_by_layer
 Export export_plan(const ExportTarget& target, const Plan& plan, const ExportOptions& options);
+
+/// Engines know the form of a file by the end of its name: SGLang takes a file of another name for
+/// the map itself.
+/// @param option what the caller calls the path, for the message
+/// @throws Error(kInvalidArgument) if the path does not end in the target's suffix
+void check_export_path(const ExportTarget& target, std::string_view path, std::string_view option);
 
 /// @param path of the file that export_plan() made
 /// @returns how the target's engine, on as many ranks as the plan has, is told to load it

@@ -229,9 +229,19 @@ TEST(Export, SaysWhatItCannotWrite) {
   EXPECT_EQ(error_of([&] { exported("sglang", plan, {.num_hidden_layers = 3}); }),
             "the model has 3 hidden layers, but the plan is for layer 3, too");
   plan.layers[1].placement = make_placement(4, {{0, 1, 2}, {1, 2, 3}});
-  EXPECT_EQ(error_of([&] { exported("tensorrt-llm", plan); }),
-            "layer 1 has 4 slots and layer 3 has 6, but the engine has one number for all");
+  for (const char* const target :
+       {"sglang", "tensorrt-llm", "vllm-41141", "vllm-49572", "vllm-ascend", "eplb"}) {
+    EXPECT_EQ(error_of([&] { exported(target, plan); }),
+              std::string(target) +
+                  " takes one number of slots for all layers, but layer 1 has 4 and layer 3 has 6: "
+                  "give every layer the same redundant slots");
+  }
   EXPECT_EQ(error_of([&] { exported("omni-infer", plan); }), "no error");
+  EXPECT_EQ(error_of([&] { exported("permutation", plan); }),
+            "layer 3 has 6 slots for 4 experts, but a permutation cannot express replicas");
+  EXPECT_EQ(error_of([&] { check_export_path(find_export_target("eplb"), "a.npy", "path"); }),
+            "path 'a.npy' must end in .json, by which eplb knows the form of the file");
+  check_export_path(find_export_target("eplb"), "a.json", "path");
   EXPECT_EQ(error_of([&] { exported("vllm", plan); }),
             "an export target is sglang, tensorrt-llm, vllm-41141, vllm-49572, vllm-ascend, "
             "omni-infer, eplb, permutation; not 'vllm'");

@@ -96,7 +96,8 @@ constexpr PlacementFile kOmniInferFiles[] = {{.name = "omni-infer",
                                               .write = write_pattern,
                                               .read = read_pattern,
                                               .cautions = kOmniInferCautions,
-                                              .keeps_slot_order = false}};
+                                              .keeps_slot_order = false,
+                                              .has_slots_by_layer = true}};
 
 }  // namespace
 

@@ -66,7 +66,8 @@ constexpr PlacementFile kMegatronFiles[] = {{.name = "permutation",
                                              .usage = permutation_usage,
                                              .write = write_permutation,
                                              .read = read_permutation,
-                                             .cautions = kPermutationCautions}};
+                                             .cautions = kPermutationCautions,
+                                             .has_slots_by_layer = true}};
 
 constexpr Backend kMegatronBackends[] = {{"allgather", CopyMode::kAllGather},
                                          {"alltoall", CopyMode::kPerExpert},

@@ -107,21 +107,12 @@ Json all_slots_to_json(const Plan& plan) {
   return rows;
 }
 
-std::int64_t slots_of_every_layer(const Plan& plan) {
-  const auto slots_of = [](const PlanLayer& layer) {
-    return std::ssize(layer.placement.slots.all());
-  };
-  const std::int64_t num_slots = slots_of(plan.layers[0]);
-  for (const PlanLayer& layer : plan.layers) {
-    C2R_REQUIRE(slots_of(layer) == num_slots, kUnsupported,
-                "layer {} has {} slots and layer {} has {}, but the engine has one number for all",
-                plan.layers[0].layer_index, num_slots, layer.layer_index, slots_of(layer));
-  }
-  return num_slots;
+std::int64_t num_slots_of_each_layer(const Plan& plan) {
+  return std::ssize(plan.layers[0].placement.slots.all());
 }
 
 std::int64_t num_redundant_slots(const Plan& plan) {
-  return std::ssize(plan.layers[0].placement.slots.all()) - plan.num_experts;
+  return num_slots_of_each_layer(plan) - plan.num_experts;
 }
 
 std::pair<Json, Json> inverse_of(const Placement& placement, std::size_t most_replicas) {

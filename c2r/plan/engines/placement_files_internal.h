@@ -47,11 +47,10 @@ void require_slots(const Placement& placement, std::int64_t num_slots, std::stri
 Json slots_to_json(const Placement& placement);
 Json all_slots_to_json(const Plan& plan);
 
-/// The slots that each layer has.
-/// @throws Error(kUnsupported) if layers have different numbers of slots
-std::int64_t slots_of_every_layer(const Plan& plan);
+/// The slots of each layer of a plan whose layers all have as many.
+std::int64_t num_slots_of_each_layer(const Plan& plan);
 
-/// The slots of a layer beyond one for each expert.
+/// The same without one slot for each expert.
 std::int64_t num_redundant_slots(const Plan& plan);
 
 /// The slots of each expert, padded with -1 to `most_replicas`, and their number.

@@ -19,7 +19,7 @@ using namespace placement_files;  // NOLINT(google-build-using-namespace)
 constexpr std::int32_t kMaxHiddenLayers = 4096;
 
 std::string write_sglang_map(const Plan& plan, const ExportOptions& options) {
-  const std::int64_t num_slots = slots_of_every_layer(plan);
+  const std::int64_t num_slots = num_slots_of_each_layer(plan);
   const std::int32_t needed = plan.layers.back().layer_index + 1;
   const std::int32_t num_rows = options.num_hidden_layers.value_or(needed);
   C2R_REQUIRE(num_rows >= needed, kInvalidArgument,

@@ -49,7 +49,7 @@ Json parse_simple_yaml(std::string_view text, std::string_view place) {
 std::string write_tensorrt_llm_yaml(const Plan& plan, const ExportOptions&) {
   std::string text =
       fmt::format("num_slots: {}\nlayer_updates_per_iter: 0\ninitial_global_assignments:\n",
-                  slots_of_every_layer(plan));
+                  num_slots_of_each_layer(plan));
   for (const PlanLayer& layer : plan.layers) {
     text += fmt::format("  {}: {}\n", layer.layer_index, slots_to_json(layer.placement).dump());
   }

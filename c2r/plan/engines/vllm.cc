@@ -15,7 +15,7 @@ namespace {
 using namespace placement_files;  // NOLINT(google-build-using-namespace)
 
 std::string write_vllm_41141(const Plan& plan, const ExportOptions&) {
-  const std::int64_t num_slots = slots_of_every_layer(plan);
+  const std::int64_t num_slots = num_slots_of_each_layer(plan);
   Json record = {{"record_type", "eplb_initial_mapping"},
                  {"version", 1},
                  {"num_redundant_experts", num_slots - plan.num_experts},
@@ -51,7 +51,6 @@ std::vector<Placement> read_vllm_41141(std::string_view text, const MapShape& sh
 }
 
 std::string write_vllm_49572(const Plan& plan, const ExportOptions&) {
-  slots_of_every_layer(plan);
   return all_slots_to_json(plan).dump() + "\n";
 }
 

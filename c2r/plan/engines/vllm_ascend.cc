@@ -13,7 +13,6 @@ namespace {
 using namespace placement_files;  // NOLINT(google-build-using-namespace)
 
 std::string write_vllm_ascend_map(const Plan& plan, const ExportOptions&) {
-  slots_of_every_layer(plan);
   Json layers = Json::array();
   for (std::size_t l = 0; l < plan.layers.size(); ++l) {
     const Placement& placement = plan.layers[l].placement;
