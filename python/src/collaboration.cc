@@ -1,10 +1,7 @@
 // Collaboration statistics for Python.
 #include "c2r/collaboration/collaboration.h"
 
-#include <algorithm>
-
 #include "c2r/collaboration/collaborators.h"
-#include "c2r/collaboration/metrics.h"
 #include "c2r/core/error.h"
 #include "python/src/arguments.h"
 #include "python/src/arrays.h"
@@ -41,16 +38,8 @@ nb::ndarray<nb::numpy, std::int32_t> collaborators(const CollaborationStatistics
   check_layer(layer, statistics.num_layers(), "this CollaborationStatistics");
   C2R_REQUIRE(statistics.has_pairs, kInvalidArgument,
               "these statistics hold loads only; collaborators need counts of pairs");
-  const Matrix<ExpertId> ranked =
-      rank_collaborators(statistics.coactivation[static_cast<std::size_t>(layer)]);
-  C2R_REQUIRE(1 <= top_t && top_t <= ranked.cols(), kInvalidArgument,
-              "top_t is {}, but must be in [1, {}]: an expert has {} others", top_t, ranked.cols(),
-              ranked.cols());
-  Matrix<ExpertId> lists(ranked.rows(), top_t);
-  for (std::int64_t e = 0; e < ranked.rows(); ++e) {
-    std::ranges::copy_n(ranked.row(e).begin(), top_t, lists.row(e).begin());
-  }
-  return to_numpy(std::move(lists));
+  return to_numpy(
+      top_collaborators(statistics.coactivation[static_cast<std::size_t>(layer)], top_t));
 }
 
 constexpr char kStatisticsDoc[] =

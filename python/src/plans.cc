@@ -103,20 +103,15 @@ Counting counting(const nb::dict& options) {
   return how;
 }
 
-RoutedTokens routed(const Trace& trace, SequencePart part) {
-  return {.trace = &trace,
-          .ranges = tokens_of(trace, part),
-          .name = fmt::format("{}, {}", trace.path(), name_of(part))};
-}
-
 std::string simulate(const Plan& plan, const Trace& trace, const Trace* constrained,
                      const nb::dict& options, const nb::object& progress) {
   const PredictRequest request = predict_request(plan.cluster, options);
   const auto format = copy_format(options);
   const Counting how = counting(options);
   return released(progress, [&](const Running& running) {
-    const RoutedTokens tokens = routed(trace, how.on);
-    const RoutedTokens others = constrained == nullptr ? tokens : routed(*constrained, how.on);
+    const RoutedTokens tokens = routed_tokens_of(trace, how.on);
+    const RoutedTokens others =
+        constrained == nullptr ? tokens : routed_tokens_of(*constrained, how.on);
     const auto steps = predict_waterfall(plan, tokens, constrained == nullptr ? nullptr : &others,
                                          request, how.num_threads, running.progress);
     return json_text(waterfall_json(steps, format));
@@ -174,9 +169,7 @@ std::string export_to(const Plan& plan, const std::string& target,
                       const std::filesystem::path& path,
                       std::optional<std::int32_t> num_hidden_layers, const std::string& backend) {
   const ExportTarget found = find_export_target(target);
-  C2R_REQUIRE(path.native().ends_with(found.file.suffix), kInvalidArgument,
-              "'{}' must end in {}, by which {} knows the form of the file", path.native(),
-              found.file.suffix, target);
+  check_export_path(found, path.native(), "path");
   C2R_REQUIRE(!num_hidden_layers || found.file.has_hidden_layer_rows, kInvalidArgument,
               "num_hidden_layers makes no difference to {}, only to sglang", target);
   const Export file =
