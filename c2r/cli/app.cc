@@ -10,6 +10,7 @@
 #include <iostream>
 #include <numeric>
 
+#include "c2r/cli/commands/commands.h"
 #include "c2r/cli/printable.h"
 #include "c2r/cli/ranks.h"
 #include "c2r/cli/run.h"

@@ -21,22 +21,6 @@ inline int exit_status(const Error& error) {
 /// What is to be said of an exception that is no Error, in one line.
 std::string message_of(const std::exception& error);
 
-/// Each command registers its options, its help and what it does.
-void add_analyze(CLI::App& app);
-void add_collaborators(CLI::App& app);
-void add_import(CLI::App& app);
-void add_plan(CLI::App& app);
-void add_simulate(CLI::App& app);
-void add_compare(CLI::App& app);
-void add_export(CLI::App& app);
-void add_tokenize(CLI::App& app);
-void add_inspect(CLI::App& app);
-void add_profile(CLI::App& app);
-void add_score(CLI::App& app);
-void add_generate(CLI::App& app);
-void add_permute(CLI::App& app);
-void add_bench(CLI::App& app);
-
 /// The check of an option that takes an integer in [min, max].
 CLI::Validator in_range(std::int64_t min, std::int64_t max);
 

@@ -1,5 +1,5 @@
 // The options of `c2r plan`: their declarations, what contradicts itself, and the request.
-#include "c2r/cli/plan_options.h"
+#include "c2r/cli/commands/plan_options.h"
 
 #include <fmt/format.h>
 

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "c2r/cli/app.h"
+#include "c2r/cli/commands/commands.h"
 #include "c2r/cli/inputs.h"
 #include "c2r/cli/output.h"
 #include "c2r/cli/progress_line.h"

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "c2r/cli/app.h"
+#include "c2r/cli/commands/commands.h"
 #include "c2r/io/file.h"
 #include "c2r/io/json.h"
 #include "c2r/tokenizer/tokenizer.h"

@@ -1,5 +1,5 @@
 // Prints what `c2r bench layer` and `c2r bench exchange` have measured.
-#include "c2r/cli/bench_output.h"
+#include "c2r/cli/commands/bench_output.h"
 
 #include <iostream>
 

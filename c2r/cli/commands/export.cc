@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "c2r/cli/app.h"
+#include "c2r/cli/commands/commands.h"
 #include "c2r/cli/output.h"
 #include "c2r/core/error.h"
 

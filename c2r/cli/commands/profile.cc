@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "c2r/cli/app.h"
+#include "c2r/cli/commands/commands.h"
 #include "c2r/cli/model_options.h"
 #include "c2r/cli/model_run.h"
 #include "c2r/cli/output.h"

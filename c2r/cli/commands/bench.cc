@@ -5,8 +5,8 @@
 
 #include "c2r/bench/layer_problem.h"
 #include "c2r/cli/app.h"
-#include "c2r/cli/bench_model.h"
-#include "c2r/cli/bench_output.h"
+#include "c2r/cli/commands/bench_output.h"
+#include "c2r/cli/commands/commands.h"
 #include "c2r/cli/progress_line.h"
 #include "c2r/core/error.h"
 #include "c2r/plan/plan.h"

@@ -5,8 +5,9 @@
 #include <memory>
 
 #include "c2r/cli/app.h"
+#include "c2r/cli/commands/commands.h"
+#include "c2r/cli/commands/plan_options.h"
 #include "c2r/cli/output.h"
-#include "c2r/cli/plan_options.h"
 #include "c2r/cli/prediction_options.h"
 #include "c2r/cli/progress_line.h"
 #include "c2r/core/error.h"

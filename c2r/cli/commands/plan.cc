@@ -8,7 +8,8 @@
 #include <memory>
 
 #include "c2r/cli/app.h"
-#include "c2r/cli/plan_options.h"
+#include "c2r/cli/commands/commands.h"
+#include "c2r/cli/commands/plan_options.h"
 #include "c2r/cli/progress_line.h"
 #include "c2r/core/error.h"
 #include "c2r/plan/make_plan.h"

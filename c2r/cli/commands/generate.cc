@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "c2r/cli/app.h"
+#include "c2r/cli/commands/commands.h"
 #include "c2r/cli/model_options.h"
 #include "c2r/cli/model_run.h"
 #include "c2r/cli/printable.h"
