@@ -1,4 +1,4 @@
-// The program: registers the commands, and maps errors to messages and exit statuses.
+// Registers the commands, parses the command line, and maps errors to messages and exit statuses.
 #include "c2r/cli/app.h"
 
 #include <fmt/ranges.h>
@@ -56,7 +56,7 @@ const CLI::App& parsed_command(const CLI::App& app) {
   return parsed.empty() ? app : *parsed.front();
 }
 
-// That, or the command below it: `model` of `bench model`.
+// The innermost command that was being parsed: `model` of `bench model`.
 const CLI::App& innermost_command(const CLI::App& app) {
   const CLI::App& command = parsed_command(app);
   return &command == &app ? app : parsed_command(command);
@@ -67,7 +67,8 @@ std::string prefix(const CLI::App& app) {
   return &command == &app ? "c2r: " : "c2r " + command.get_name() + ": ";
 }
 
-// What is wrong with the command line, in one line, with the nearest name for a misspelt one.
+// The message for a wrong command line, in one line. For a misspelt name it suggests the nearest
+// one.
 std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
   const CLI::App& command = innermost_command(app);
   const auto words = command.remaining();
@@ -130,7 +131,7 @@ int parse_and_run(CLI::App& app, int argc, const char* const* argv) {
   try {
     parse(app, argc, argv);
     return 0;
-  } catch (const CLI::RuntimeError& e) {  // what went wrong has been said
+  } catch (const CLI::RuntimeError& e) {  // the message was printed already
     return e.get_exit_code();
   } catch (const CLI::ParseError& e) {
     std::cerr << printable(usage_message(app, e)) << "\n";
@@ -227,7 +228,7 @@ int run(int argc, const char* const* argv) {
   add_permute(app);
   add_bench(app);
   refuse_ranks_without_options(app);
-  add_help(app);  // which any number of processes may do
+  add_help(app);  // last: any number of processes may print the help
   if (argc == 1) {
     std::cerr << app.help();
     return kUsage;

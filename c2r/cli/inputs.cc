@@ -1,4 +1,4 @@
-// Reads the traces and statistics that a command is given.
+// Reads traces and statistics, counts the traces, and adds up the counts.
 #include "c2r/cli/inputs.h"
 
 #include "c2r/cli/progress_line.h"

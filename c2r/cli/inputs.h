@@ -1,4 +1,4 @@
-// The routing data that commands start from: traces, or statistics counted earlier.
+// Reads the routing data of a command: traces, and statistics that were counted before.
 #pragma once
 
 #include <string>
@@ -9,18 +9,19 @@
 
 namespace c2r::cli {
 
-/// Whether a safetensors file holds statistics, and no trace.
+/// @returns whether a safetensors file holds statistics instead of a trace
 /// @throws Error(kInvalidFile) if it is no safetensors file
 bool is_statistics_file(const std::string& path);
 
 struct Inputs {
-  CollaborationStatistics statistics;  // of all files together
+  CollaborationStatistics statistics;  // the sum over all files
   std::vector<Trace> traces;           // the files that are traces, in the order given
   bool is_all_traces = false;
 };
 
-/// Reads each file, whichever of the two it is, and adds up what it says.
-/// @throws Error if one is neither, or they are of different models
+/// Reads traces and statistics files, counts the traces, and adds up all counts.
+/// @throws Error(kInvalidFile) if a file is neither
+/// @throws Error(kInvalidArgument) if the files are of different models
 Inputs read_inputs(const std::vector<std::string>& paths, int num_threads);
 
 }  // namespace c2r::cli

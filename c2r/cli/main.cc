@@ -1,4 +1,4 @@
-// The `c2r` program.
+// The main function of the `c2r` program.
 #include "c2r/cli/run.h"
 #include "c2r/cli/signals.h"
 

@@ -10,13 +10,14 @@ namespace {
 void add_rank_group(CLI::App& command, ModelOptions& options) {
   add_rank_options(command, options.ranks);
   command
-      .add_option("--copy-mode", options.copy_mode,
-                  "copies of a token that ranks send each other: per-expert, per-rank or per-node; "
-                  "default is per-node on a plan's nodes of several ranks, else per-rank")
+      .add_option(
+          "--copy-mode", options.copy_mode,
+          "how tokens are sent between ranks: once per-expert, per-rank or per-node; default is "
+          "per-node if the plan has several nodes of several ranks, else per-rank")
       ->type_name("MODE");
   command
       .add_option("--row-type", options.row_type,
-                  "how tokens travel between ranks, f32 or bf16; default: as --dtype")
+                  "the type of rows that are sent between ranks, f32 or bf16; default is --dtype")
       ->type_name("TYPE");
   add_chunks_option(command, options.num_chunks);
 }
@@ -44,24 +45,26 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
   command
       .add_option(
           "--plan", options.plan,
-          "place experts on ranks as this plan says, and route by its collaborator lists, if "
-          "it has some, instead of the config's")
+          "place experts on ranks by this plan; if the plan has collaborator lists, they replace "
+          "those of the config")
       ->type_name("FILE");
   command
       .add_option("--dtype", options.dtype,
-                  "bf16: bf16 weights times bf16 where the processor can; f32: everything in f32")
+                  "bf16: bf16 weights are multiplied in bf16 if the processor can; f32: all "
+                  "products in f32")
       ->capture_default_str()
       ->type_name("TYPE");
   command
       .add_option("--max-pass-tokens", options.max_pass_tokens,
-                  "tokens of one forward pass, at most")
+                  "the most tokens of one forward pass")
       ->check(in_range(1, 1 << 16))
       ->capture_default_str()
       ->type_name("N");
   command
-      .add_option("--threads", options.num_threads,
-                  "threads of a rank, at most 1024; 0, the default, means all processors, which "
-                  "ranks of a machine share")
+      .add_option(
+          "--threads", options.num_threads,
+          "threads of a rank, at most 1024; 0, the default, means that the ranks of a machine "
+          "share all its processors")
       ->check(in_range(0, 1024))
       ->type_name("N");
   add_rank_group(command, options);

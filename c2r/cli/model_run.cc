@@ -1,4 +1,4 @@
-// Opens the model of a command, in one process or on ranks, and prints what goes wrong once.
+// Opens the model of a command in one process or on ranks, and prints each error once.
 #include "c2r/cli/model_run.h"
 
 #include <CLI/Error.hpp>
@@ -20,7 +20,7 @@ void print_line(const ModelOptions& options, const std::string& text) {
   std::cerr << printable(fmt::format("c2r {}: {}", options.command, text)) + "\n" << std::flush;
 }
 
-// What one process takes from a plan.
+// Warns that one process does not use the placement of a plan.
 void print_unused_placement(const ModelOptions& options, const Model& model) {
   if (model.plan() == nullptr) return;
   print_line(options,
@@ -42,7 +42,7 @@ void print_memory(const std::vector<RankMemory>& ranks) {
 }
 
 void run_in_one_process(const ModelOptions& options, const Prepare& prepare) {
-  std::vector<std::string> warnings;  // after the other line
+  std::vector<std::string> warnings;  // printed after print_unused_placement()
   Session session(options.session(),
                   [&](const std::string& warning) { warnings.push_back(warning); });
   TextEncoder encoder(options.model, session.model().config());
@@ -52,7 +52,7 @@ void run_in_one_process(const ModelOptions& options, const Prepare& prepare) {
   prepare(open)();
 }
 
-// What a rank has and does once all ranks know that none of them has failed.
+// The state of a rank, and its work once all ranks know that none of them has failed.
 struct RankRun {
   std::optional<Session> session;
   std::optional<TextEncoder> encoder;
@@ -73,7 +73,8 @@ void open_and_prepare(const ModelOptions& options, Transport& transport, const P
   agree_on_errors(transport, "start of the run", [&] { run.work = prepare(*run.open); });
 }
 
-// @returns the exit status. What is not known to all ranks is thrown.
+// @returns the exit status
+// @throws an error that not all ranks know, such as a failure of the transport
 int run_rank(const ModelOptions& options, Transport& transport, const Prepare& prepare) {
   RankRun run;
   try {

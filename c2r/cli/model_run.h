@@ -1,4 +1,4 @@
-// A model, run by one process or by the ranks that mpirun has started.
+// Runs the model of a command in one process or on several ranks.
 #pragma once
 
 #include <functional>
@@ -10,7 +10,7 @@
 
 namespace c2r::cli {
 
-/// One rank's model. Rank 0 has the input and writes the results.
+/// The model of one rank. Rank 0 has the input and writes the results.
 struct OpenModel {
   const Model& model;
   Engine& engine;
@@ -19,17 +19,19 @@ struct OpenModel {
   bool is_first_rank() const { return engine.is_first_rank(); }
 };
 
-/// What a command does once it is known that no rank has failed. Every rank calls it.
+/// The work of a command. Every rank calls it once all ranks know that none of them has failed.
 using Work = std::function<void()>;
-/// What a command checks and reads before that. @returns its work
+/// The checks and reads of a command before its work.
+/// @returns the work
 using Prepare = std::function<Work(OpenModel&)>;
 
 /// Opens the model and runs `prepare`, then the work that it returns, on every rank.
 ///
-/// Whatever `prepare` throws on a rank, and what is wrong with the model, the plan or the memory,
-/// is said in one line by one rank, before any work; all ranks end. On several ranks, rank 0 says
-/// afterwards on standard error what memory each used.
-/// @throws CLI::RuntimeError after such a line; as run_ranks(); without ranks whatever is thrown
+/// If `prepare` throws on a rank, or if the model or the plan is wrong or the memory too small, one
+/// rank prints one line before any work begins, and all ranks end. Under mpirun, rank 0 prints the
+/// memory of each rank on standard error at the end.
+/// @throws CLI::RuntimeError after such a line
+/// @throws as run_ranks(), and in one process what `prepare` or its work throws
 void run_model(const ModelOptions& options, const Prepare& prepare);
 
 }  // namespace c2r::cli

@@ -38,16 +38,18 @@ void add_prediction_options(CLI::App& command, PredictionOptions& options) {
   command
       .add_option("--copy-mode", options.copy_mode,
                   "how copies are sent: per-expert, per-rank, per-node or all-gather; default is "
-                  "per-node on nodes of several ranks, else per-rank")
+                  "per-node if there are several nodes of several ranks, else per-rank")
       ->type_name("MODE");
   command
       .add_option("--replica-rule", options.rule,
-                  "which replica serves: fewest-ranks, local-first or random")
+                  "how replicas are chosen: fewest-ranks, local-first or random")
       ->capture_default_str()
       ->type_name("RULE");
   command
-      .add_option("--homes", options.homes,
-                  "where tokens come from: uniform (in expectation) or sequences (data parallel)")
+      .add_option(
+          "--homes", options.homes,
+          "the home ranks of tokens: uniform (expected values over all ranks), or sequences (each "
+          "sequence has one home)")
       ->capture_default_str()
       ->type_name("HOMES");
   command
@@ -60,21 +62,24 @@ void add_prediction_options(CLI::App& command, PredictionOptions& options) {
                   std::string("instead of the plan's own: ") + kClusterHelp)
       ->type_name("CLUSTER");
   command
-      .add_option("--hidden", options.hidden,
-                  "values of a token, in bf16: also print its bytes, there and back")
+      .add_option(
+          "--hidden", options.hidden,
+          "values of a token, which is sent in bf16: also print the bytes of dispatch and combine")
       ->check(in_range(1, 1 << 20))
       ->type_name("N");
   command
       .add_option(
           "--intermediate", options.intermediate,
-          "the experts' inner width: also print predicted times of a layer, for one batch of all "
-          "counted tokens")
+          "the inner width of the experts: also print the predicted time of a layer, for one batch "
+          "of all counted tokens")
       ->check(in_range(1, 1 << 20))
       ->type_name("N");
-  command.add_option("--overlap", options.overlap, "for times: added, or overlapped in chunks")
+  command
+      .add_option("--overlap", options.overlap,
+                  "for times, communication and experts: added, or overlapped in chunks")
       ->capture_default_str()
       ->type_name("HOW");
-  command.add_option("--seed", options.seed, "of what is random")
+  command.add_option("--seed", options.seed, "the seed of random numbers")
       ->check(in_range(0, INT64_MAX))
       ->capture_default_str()
       ->type_name("N");

@@ -1,4 +1,4 @@
-// The options of the commands that predict: declared once, so that they mean the same in each.
+// The options of the commands that predict, which mean the same in each of them.
 #pragma once
 
 #include <CLI/App.hpp>
@@ -23,13 +23,16 @@ struct PredictionOptions {
   int num_threads = 0;
 };
 
-/// Adds every option but the positional ones.
+/// Adds all options to a command, but no positional argument.
 void add_prediction_options(CLI::App& command, PredictionOptions& options);
 
-/// @throws Error(kInvalidArgument) if a name is unknown, or times are asked for without a rate
+/// @returns the request of the options
+/// @throws Error(kInvalidArgument) if a name is unknown, or if times are asked for and the cluster
+/// has
+///         no device_flop_per_s
 PredictRequest request_of(const PredictionOptions& options, const Cluster& cluster);
 
-/// What a copy weighs, if --hidden says so.
+/// @returns the format of a copy if --hidden is given, else nothing
 std::optional<CopyFormat> format_of(const PredictionOptions& options);
 
 }  // namespace c2r::cli

@@ -1,4 +1,4 @@
-// Draws progress on a terminal, with the rate and the time that is left.
+// Draws progress on a terminal, with the rate and the remaining time.
 #include "c2r/cli/progress_line.h"
 
 #include <fmt/core.h>

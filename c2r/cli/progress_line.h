@@ -1,4 +1,4 @@
-// One line on standard error that says how far long work is.
+// A line on standard error that shows the progress of long work.
 #pragma once
 
 #include <chrono>
@@ -14,7 +14,7 @@ namespace c2r::cli {
 /// redraws at most ten times a second and wipes the line at the end.
 class ProgressLine final : public Progress {
  public:
-  /// @param units what is counted, where its rate is worth saying: "tokens"
+  /// @param units the units of `done`, to print their rate: "tokens"; empty = no rate
   explicit ProgressLine(std::string what, std::string units = {})
       : what_(std::move(what)), units_(std::move(units)) {}
   ProgressLine(const ProgressLine&) = delete;
@@ -34,7 +34,7 @@ class ProgressLine final : public Progress {
   bool is_drawn_ = false;
 };
 
-/// A ProgressLine on the first rank, silence on the others.
+/// @returns a ProgressLine on the first rank, and a Progress that prints nothing on the others
 std::unique_ptr<Progress> make_progress(bool is_first_rank, std::string what,
                                         std::string units = {});
 

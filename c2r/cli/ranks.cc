@@ -21,8 +21,8 @@ namespace {
 
 constexpr const char* kRanksOption = "--ranks";
 
-// The number of processes, if this is one of those that a launcher has started: 0 if it does not
-// say how many.
+// The number of processes if a launcher has started this one, else nothing. 0: the launcher does
+// not say how many.
 std::optional<std::int32_t> num_launched() {
   for (const char* size : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"}) {  // Open MPI; MPICH and Slurm
     if (const char* value = std::getenv(size)) return std::atoi(value);
@@ -60,9 +60,10 @@ void add_rank_options(CLI::App& command, RankOptions& options) {
       ->check(in_range(1, kMaxRanks))
       ->type_name("N");
   command
-      .add_option("--timeout", options.timeout_s,
-                  "seconds without progress after which a rank gives up on another; longer than "
-                  "any computation between two exchanges")
+      .add_option(
+          "--timeout", options.timeout_s,
+          "seconds without progress after which a rank stops waiting for another; must be longer "
+          "than any computation between two exchanges")
       ->check(in_range(1, 86400))
       ->capture_default_str()
       ->type_name("S");
@@ -76,9 +77,10 @@ bool has_rank_options(const CLI::App& command) {
 
 void add_chunks_option(CLI::App& command, std::optional<std::int32_t>& num_chunks) {
   command
-      .add_option("--chunks", num_chunks,
-                  "parts of a batch, one of which travels while another is computed; default: from "
-                  "what a batch before took")
+      .add_option(
+          "--chunks", num_chunks,
+          "parts of a batch, of which one is sent while another is computed; by default their "
+          "number follows from the times of an earlier batch")
       ->check(in_range(1, 1024))
       ->type_name("N");
 }
@@ -90,7 +92,7 @@ bool is_under_mpirun() {
 void refuse_ranks(const std::string& command) {
   const auto launched = num_launched();
   if (!launched || *launched <= 1) return;
-  bool is_first = true;  // as far as is known
+  bool is_first = true;  // unless the launcher says otherwise
   for (const char* rank : {"OMPI_COMM_WORLD_RANK", "PMI_RANK"}) {
     if (const char* value = std::getenv(rank)) is_first = std::atoi(value) == 0;
   }

@@ -1,4 +1,4 @@
-// Where a command's ranks come from: processes that mpirun has started, or threads of this one.
+// The ranks of a command: processes that mpirun has started, or threads of this process.
 #pragma once
 
 #include <CLI/App.hpp>
@@ -12,33 +12,34 @@
 namespace c2r::cli {
 
 struct RankOptions {
-  std::int32_t num_ranks = 0;  // 0: as many processes as mpirun has started, else one
+  std::int32_t num_ranks = 0;  // 0: the processes that mpirun has started, else one rank
   std::int32_t timeout_s = 30;
 };
 
-/// Adds --ranks and --timeout, and so marks the command as one that runs on several ranks.
+/// Adds --ranks and --timeout. has_rank_options() is true of the command then.
 void add_rank_options(CLI::App& command, RankOptions& options);
 
-/// Whether add_rank_options() was called for the command or for one below it.
+/// @returns whether add_rank_options() was called for the command or for one below it
 bool has_rank_options(const CLI::App& command);
 
-/// Adds --chunks, of a pass or a batch; without it they are chosen.
+/// Adds --chunks: the number of chunks of a pass or a batch. Without it the number is chosen.
 void add_chunks_option(CLI::App& command, std::optional<std::int32_t>& num_chunks);
 
-/// Whether this process is one of those that mpirun (or srun) has started.
+/// @returns whether mpirun or srun has started this process
 bool is_under_mpirun();
 
-/// For commands without ranks. @throws CLI::RuntimeError after one line on standard error if mpirun
-/// has started this program several times: each would do the same and write the same file
+/// For commands without ranks: each process would do the same work and write the same file.
+/// @throws CLI::RuntimeError, after one line on standard error, if mpirun has started this program
+///         several times
 void refuse_ranks(const std::string& command);
 
 /// Calls `body` once for each rank that is in this process: on a thread each, or for the one rank
 /// of a process under mpirun.
 ///
 /// Under mpirun, a body that throws ends all ranks with exit status 1, after a line on standard
-/// error that names the rank. Otherwise the failure that came first is rethrown.
-/// @throws Error(kInvalidArgument) if --ranks contradicts mpirun,
-///         Error(kUnsupported) if this program and mpirun are of different MPIs
+/// error that names the rank. Otherwise the first failure is rethrown.
+/// @throws Error(kInvalidArgument) if --ranks contradicts mpirun
+/// @throws Error(kUnsupported) if this program and mpirun are of different MPIs
 void run_ranks(const RankOptions& options, const std::function<void(Transport&)>& body);
 
 }  // namespace c2r::cli

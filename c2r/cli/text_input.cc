@@ -18,9 +18,10 @@ std::string read_text_input(const std::string& path) {
 
 void add_sequence_files(CLI::App& command, SequenceFiles& files) {
   command
-      .add_option("--text", files.texts,
-                  "files with a text each, or *.jsonl (or .ndjson) with one {\"text\": \"...\"} a "
-                  "line; also as .xz; - is a text from standard input")
+      .add_option(
+          "--text", files.texts,
+          "files, each with one text, or *.jsonl (or .ndjson) with one {\"text\": \"...\"} a "
+          "line; also as .xz; - is one text from standard input")
       ->type_name("FILES");
   command
       .add_option("--tokens", files.tokens,

@@ -224,8 +224,8 @@ class Plans(CommandLine):
         words = ["plan", "trace.safetensors", "--cluster", "1x2", "-o", "x", "--method"]
         for option in (["--minimize", "time"], ["--max-imbalance", "2"], ["--effort", "2"],
                        ["--prove"], ["--seconds", "2"], ["--bound-on", "fitted"]):
-            self.fails_with(2, f"c2r plan: {option[0]} is for --method optimize; eplb does not ask "
-                               "for it", *words, "eplb", *option)
+            self.fails_with(2, f"c2r plan: {option[0]} is for --method optimize; eplb does not use "
+                               "it", *words, "eplb", *option)
         self.fails_with(2, "c2r plan: --num-groups is for the methods optimize and eplb, not random",
                         *words, "random", "--num-groups", "2")
         self.fails_with(2, "c2r plan: --hidden and --intermediate are for --minimize time",
@@ -388,7 +388,7 @@ class ImportedPlacements(CommandLine):
         words[words.index("0-2,3")] = "4"
         self.fails_with(1, "c2r import: map.json: row 0: rank 1 holds expert 6 twice", *words)
         words[words.index("4")] = "3-"
-        self.fails_with(2, "c2r import: --layers takes indices up to 65535 and runs of them, "
+        self.fails_with(2, "c2r import: --layers takes indices up to 65535 and ranges of them, "
                            "such as 0,3-60; not '3-'", *words)
         self.fails_with(2, "c2r import: format eplb-placement takes one input, and needs "
                            "--num-experts, --top-k, --layers and --cluster",

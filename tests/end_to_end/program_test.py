@@ -65,7 +65,7 @@ class Mistakes(CommandLine):
                  "--tokens", "[1]", "--seed", "-1"),
                 ("simulate: overlap is added or overlapped; not 'some'", "simulate", "plan.json", "trace.safetensors", "--overlap",
                  "some"),
-                ("import: --layers takes indices up to 65535 and runs of them, such as 0,3-60; not '2147483647'",
+                ("import: --layers takes indices up to 65535 and ranges of them, such as 0,3-60; not '2147483647'",
                  "import", "--from", "sglang-placement", "plan.json", "--num-experts", "8", "--top-k", "2",
                  "--cluster", "1x2", "-o", "x", "--layers", "2147483647"),
                 ("import: --layers takes at most 1024 layers in all", "import", "--from", "sglang-placement",

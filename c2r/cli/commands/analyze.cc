@@ -1,4 +1,4 @@
-// `c2r analyze`: what the experts of each layer do together.
+// `c2r analyze`: prints which experts of each layer are chosen together.
 #include <iostream>
 #include <memory>
 
@@ -38,7 +38,7 @@ std::vector<std::int32_t> parse_ranks(const std::vector<std::string>& words) {
   return sizes;
 }
 
-// The sizes to report: those asked for, or the usual ones that split the experts evenly.
+// The numbers of ranks to report: those of --ranks, or 4 and 8 if the experts divide evenly.
 std::vector<std::int32_t> splits(const AnalyzeOptions& options, std::int32_t num_experts) {
   std::vector<std::int32_t> sizes = parse_ranks(parts_of(options.ranks));
   if (sizes.empty()) {
@@ -89,13 +89,14 @@ void analyze(const AnalyzeOptions& options) {
 }  // namespace
 
 void add_analyze(CLI::App& app) {
-  auto* const command =
-      app.add_subcommand("analyze", "show which experts work together, and how evenly");
+  auto* const command = app.add_subcommand(
+      "analyze", "show which experts are chosen together, and how even their load is");
   auto options = std::make_shared<AnalyzeOptions>();
   command->add_option("inputs", options->inputs, "routing traces or statistics files of one model")
       ->required();
   add_list(*command, "--ranks", options->ranks,
-           "numbers of ranks to report the fan-out for; default 4 and 8 if they divide the experts")
+           "the numbers of ranks to report the fan-out for; default is 4 and 8 if the experts can "
+           "be split evenly over them")
       ->type_name("N,...");
   command
       ->add_option("--heat-map", options->heat_map,
@@ -103,8 +104,9 @@ void add_analyze(CLI::App& app) {
       ->capture_default_str()
       ->type_name("WHICH");
   command
-      ->add_option("--heat-map-cells", options->heat_map_cells,
-                   "rows and columns to draw at most; of more experts, neighbours are averaged")
+      ->add_option(
+          "--heat-map-cells", options->heat_map_cells,
+          "the most rows and columns of a heat map; of more experts, neighbours are averaged")
       ->capture_default_str()
       ->check(in_range(2, 1024))
       ->type_name("N");

@@ -1,4 +1,4 @@
-// `c2r bench`: one MoE layer on several ranks, timed in several ways that take turns; or a model.
+// `c2r bench`: times one MoE layer on several ranks in several ways that take turns.
 #include <algorithm>
 #include <memory>
 #include <optional>
@@ -14,7 +14,7 @@
 namespace c2r::cli {
 namespace {
 
-// The files that were named.
+// The files of the options.
 struct BenchFiles {
   std::optional<Trace> trace;
   std::optional<Plan> plan;
@@ -50,7 +50,7 @@ LayerProblemOptions problem_options(const BenchOptions& options, const BenchFile
   return problem;
 }
 
-// What all ranks of a process share.
+// The problem, which all ranks of a process share.
 struct SharedProblem {
   BenchFiles files;
   LayerProblemOptions options;
@@ -107,18 +107,18 @@ void add_problem_options(CLI::App& command, BenchOptions& options) {
       ->check(in_range(0, 1 << 20))
       ->capture_default_str()
       ->type_name("N");
-  auto* const trace =
-      add_text(command, "--trace", options.trace,
-               "choices of this trace, whose experts and top-k replace the shape's", "FILE");
-  command.add_option("--layer", options.layer, "of the trace and the plan, from 0")
+  auto* const trace = add_text(
+      command, "--trace", options.trace,
+      "take the choices of this trace; its experts and top-k replace those of the problem", "FILE");
+  command.add_option("--layer", options.layer, "the layer of the trace and the plan, from 0")
       ->check(in_range(0, 1023))
       ->capture_default_str()
       ->type_name("N");
   add_text(command, "--on", options.part,
-           "which sequences: all, even, odd, first-half or second-half", "PART")
+           "the sequences of the trace: all, even, odd, first-half or second-half", "PART")
       ->needs(trace)
       ->capture_default_str();
-  command.add_option("--seed", options.seed, "of random choices and replica rules")
+  command.add_option("--seed", options.seed, "the seed of random choices and replica rules")
       ->capture_default_str()
       ->type_name("N");
 }
@@ -128,15 +128,16 @@ void add_run_options(CLI::App& command, BenchOptions& options) {
     return add_text(command, name, value, help, type);
   };
   add_rank_options(command, options.ranks);
-  text("--plan", options.plan, "the placement; without one, contiguous", "FILE");
+  text("--plan", options.plan, "the plan whose placement is used; default is contiguous experts",
+       "FILE");
   text("--cluster", options.cluster,
-       "NODESxRANKS, or a JSON file with link speeds, from which the links' bound follows",
+       "NODESxRANKS, or a JSON file with link speeds, for which a bound of the links is printed",
        "CLUSTER");
   text("--copy-mode", options.copy_mode, "per-rank, per-node or per-expert", "MODE")
       ->capture_default_str();
   text("--replica-rule", options.rule, "fewest-ranks, local-first or random", "RULE")
       ->capture_default_str();
-  text("--row-type", options.row_type, "how rows travel: bf16 or f32", "TYPE")
+  text("--row-type", options.row_type, "the type of rows that are sent: bf16 or f32", "TYPE")
       ->capture_default_str();
   text("--dtype", options.dtype, "the experts' arithmetic: bf16 or f32", "TYPE")
       ->check(CLI::IsMember({"bf16", "f32"}).description(""))
@@ -150,8 +151,9 @@ void add_run_options(CLI::App& command, BenchOptions& options) {
       ->check(in_range(1, 1024))
       ->capture_default_str()
       ->type_name("N");
-  command.add_flag("--ablate", options.is_ablation,
-                   "also without overlap, placement, local sums and deduplication, one at a time");
+  command.add_flag(
+      "--ablate", options.is_ablation,
+      "also leave out overlap, placement, local sums and deduplication, one at a time");
   command.add_flag("--json", options.is_json, "print one JSON object");
 }
 
@@ -165,7 +167,7 @@ void add_bench_layer(CLI::App& bench, const char* what, const char* help) {
   command->footer(
       "The baseline sends a copy for every choice to contiguous experts, computes, and sends "
       "every\n"
-      "result back. All ways of running the layer take turns, and are checked before.\n\n"
+      "result back. All ways of running the layer take turns. Their results are checked before.\n\n"
       "Example:\n"
       "  c2r bench " +
       std::string(what) + " olmoe --ranks 2 --tokens 4 --rounds 1");
@@ -183,9 +185,9 @@ void add_bench(CLI::App& app) {
   auto* const command =
       app.add_subcommand("bench", "time a MoE layer on several ranks, or a model");
   command->require_subcommand(1);
-  add_bench_layer(*command, "layer", "one MoE layer in several ways, beside the baseline");
+  add_bench_layer(*command, "layer", "one MoE layer in several ways and the baseline");
   add_bench_layer(*command, "exchange",
-                  "one MoE layer's dispatch and combine, experts left out, beside the baseline");
+                  "dispatch and combine of one MoE layer, without experts, and the baseline");
   add_bench_model(*command);
   command->footer("Example:\n  c2r bench exchange olmoe --ranks 4 --tokens 64 --rounds 1");
 }

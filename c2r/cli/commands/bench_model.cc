@@ -1,4 +1,4 @@
-// `c2r bench model`: prompts and steps of a whole model, timed.
+// `c2r bench model`: times prompts and decoding steps of a whole model.
 #include "c2r/bench/bench_model.h"
 
 #include <iostream>
@@ -73,7 +73,8 @@ Work prepare_bench_model(const BenchModelOptions& options, OpenModel& open) {
 }  // namespace
 
 void add_bench_model(CLI::App& bench) {
-  auto* const command = bench.add_subcommand("model", "prompts and steps of a whole model");
+  auto* const command =
+      bench.add_subcommand("model", "prompts and decoding steps of a whole model");
   auto options = std::make_shared<BenchModelOptions>();
   add_model_options(*command, options->model);
   options->model.command = "bench";
@@ -81,17 +82,19 @@ void add_bench_model(CLI::App& bench) {
   const auto number = [&](const char* name, auto& value, const char* help) {
     command->add_option(name, value, help)->capture_default_str()->type_name("N");
   };
-  number("--prompt-tokens", request.prompt_tokens, "length of the prompt");
-  number("--steps", request.num_steps, "tokens of each sequence of a batch, from an empty cache");
+  number("--prompt-tokens", request.prompt_tokens, "the length of the prompt");
+  number("--steps", request.num_steps,
+         "the tokens that each sequence of a batch decodes, from an empty cache");
   number("--rounds", request.num_rounds, "timed rounds, after a prompt to warm up");
-  number("--seed", request.seed, "of the tokens, which are random");
-  command->add_option("--batch", request.batch_sizes, "sequences that are decoded together")
+  number("--seed", request.seed, "the seed of the tokens, which are random");
+  command
+      ->add_option("--batch", request.batch_sizes,
+                   "the numbers of sequences that are decoded together")
       ->capture_default_str()
       ->type_name("SIZES");
   command->add_flag("--json", options->is_json, "print one JSON object");
   command->footer(
-      "All ways of running the model take turns. FLOPs and bytes are counted from shapes and "
-      "routing.\n\n"
+      "All phases take turns. FLOPs and bytes are computed from shapes and routing.\n\n"
       "Example:\n"
       "  c2r bench model tiny_model --prompt-tokens 32 --steps 4 --rounds 1");
   command->callback([options] {

@@ -1,4 +1,4 @@
-// Prints what `c2r bench layer` and `c2r bench exchange` have measured.
+// Prints the results of `c2r bench layer` and `c2r bench exchange`.
 #include "c2r/cli/commands/bench_output.h"
 
 #include <iostream>
@@ -74,7 +74,8 @@ std::string phases_table(const VariantResult& result) {
   return render_table(rows);
 }
 
-// What each rank sends to each in dispatch; combine is the same backwards, but for rows of choices.
+// The bytes that each rank sends to each other in dispatch. Combine has the same in the other
+// direction unless each choice is a row of its own.
 std::string links_table(const VariantResult& result) {
   std::vector<std::vector<std::string>> rows{{"kB there"}};
   for (std::int64_t dst = 0; dst < result.dispatch_bytes.cols(); ++dst) {

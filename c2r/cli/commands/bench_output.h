@@ -1,4 +1,4 @@
-// What `c2r bench` runs, and how its results are said.
+// The options of `c2r bench layer` and `c2r bench exchange`, and the output of their results.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 
 namespace c2r::cli {
 
-/// Its options.
+/// The options of both commands.
 struct BenchOptions {
   RankOptions ranks;
   std::string what, problem, trace, plan, cluster, part = "all";
@@ -25,7 +25,7 @@ struct BenchOptions {
   std::uint64_t seed = 0;
   bool is_ablation = false, is_json = false;
 
-  /// Whether the user gave link speeds, from which the links' bound follows.
+  /// @returns whether --cluster has link speeds, from which the bound of the links follows
   bool has_link_speeds() const { return cluster.ends_with(".json"); }
 };
 

@@ -1,4 +1,4 @@
-// `c2r collaborators`: the Top-T lists that constrain routing.
+// `c2r collaborators`: writes the Top-T lists that constrain routing.
 #include "c2r/collaboration/collaborators.h"
 
 #include <iostream>
@@ -46,7 +46,7 @@ std::string result_text(const CollaboratorsOptions& options,
 }
 
 void write_collaborators(const CollaboratorsOptions& options) {
-  check_output(options.output_path, options.inputs);  // the config may be changed in place
+  check_output(options.output_path, options.inputs);  // --config may name the same file
   const Inputs inputs = read_inputs(options.inputs, options.num_threads);
   const CollaborationStatistics& statistics = inputs.statistics;
   C2R_REQUIRE(statistics.has_pairs, kInvalidArgument,
@@ -72,15 +72,15 @@ void add_collaborators(CLI::App& app) {
   command->add_option("inputs", options->inputs, "routing traces or statistics files of one model")
       ->required();
   command
-      ->add_option("--top-t", options->top_t,
-                   "collaborators that routing may choose from, at least top_k - 1; the paper "
-                   "takes 5 of 8 and 30 of 60")
+      ->add_option(
+          "--top-t", options->top_t,
+          "the length of a list, at least top_k - 1; the paper takes 5 of 8 experts and 30 of 60")
       ->required()
       ->type_name("T");
   command
       ->add_option("--config", options->config_path,
-                   "a Hugging Face config.json: write a copy with the keys top_t and "
-                   "collaborative_list instead of the lists alone")
+                   "a Hugging Face config.json: write a copy of it with the keys top_t and "
+                   "collaborative_list, instead of the lists alone")
       ->type_name("FILE");
   add_output(*command, options->output_path, "the file to write; default is to print");
   add_threads(*command, options->num_threads);

@@ -1,4 +1,4 @@
-// `c2r compare`: plans, baselines and the Pareto front side by side, on the same tokens.
+// `c2r compare`: compares plans, baselines and a Pareto front on the same tokens.
 #include "c2r/plan/compare.h"
 
 #include <iostream>
@@ -97,46 +97,50 @@ void compare_placements(const CompareOptions& options) {
 void add_front_options(CLI::App& command, CompareOptions& options) {
   auto* const pareto =
       command
-          .add_option("--pareto", options.num_front_points,
-                      "also optimize: at most N placements, from the fewest copies to the best "
-                      "balance; the baselines are candidates, too")
+          .add_option(
+              "--pareto", options.num_front_points,
+              "also search for at most N placements, from the fewest copies to the best balance; "
+              "the baselines are candidates, too")
           ->check(in_range(2, 1000))
           ->type_name("N");
   command
       .add_option("--front-plans", options.front_plans,
-                  "with --pareto: write its plans to PREFIX1.json, PREFIX2.json, ...")
+                  "with --pareto: write the plans of the front to PREFIX1.json, PREFIX2.json, ...")
       ->needs(pareto)
       ->type_name("PREFIX");
-  add_effort(command, options.effort, "with --pareto: multiplies the search")->needs(pareto);
+  add_effort(command, options.effort, "with --pareto: multiplies the work of the search")
+      ->needs(pareto);
 }
 
 }  // namespace
 
 void add_compare(CLI::App& app) {
-  auto* const command =
-      app.add_subcommand("compare", "set plans and baselines side by side on a trace");
+  auto* const command = app.add_subcommand("compare", "compare plans and baselines on a trace");
   auto options = std::make_shared<CompareOptions>();
   command->add_option("trace", options->trace, "the routing trace to count on")->required();
-  command->add_option("plans", options->plans, "plans to compare, made or imported");
-  add_list(*command, "--baselines", options->baselines,
-           "of contiguous, round-robin, random, eplb, affinity, grace and exhaustive, or none")
+  command->add_option("plans", options->plans,
+                      "the plans to compare, made by c2r plan or imported");
+  add_list(
+      *command, "--baselines", options->baselines,
+      "a list of contiguous, round-robin, random, eplb, affinity, grace and exhaustive, or none")
       ->allow_extra_args(false)  // a plan may follow
       ->capture_default_str()
       ->type_name("NAME,...");
   command
-      ->add_option("--fit", options->fit,
-                   "the sequences that baselines and front are fitted on; default are those not "
-                   "counted with --on")
+      ->add_option(
+          "--fit", options->fit,
+          "the sequences that baselines and front are fitted on; default is those that --on "
+          "does not count")
       ->type_name("PART");
   command
       ->add_option("--redundant-slots", options->redundant_slots,
-                   "slots of each rank for replicas, in baselines and front")
+                   "slots of each rank for replicas, of baselines and front")
       ->capture_default_str()
       ->check(in_range(0, 1024))
       ->type_name("N");
   add_front_options(*command, *options);
   command->add_flag("--bound", options->has_bound,
-                    "also say how far copies are above a bound on those of any placement");
+                    "also print how far the copies are above a lower bound for all placements");
   add_prediction_options(*command, *options);
   command->footer(
       "Example:\n"

@@ -1,4 +1,4 @@
-// `c2r export`: a plan's placement as another engine loads it.
+// `c2r export`: writes the placement of a plan in the form that another engine loads.
 #include "c2r/plan/engines/export.h"
 
 #include <iostream>
@@ -35,7 +35,7 @@ void export_file(const ExportFileOptions& options) {
 }
 
 std::string targets_text() {
-  std::string text = "Targets, and how names of their files end:\n";
+  std::string text = "Targets, and the ends of the names of their files:\n";
   for (const ExportTarget& target : export_targets()) {
     text += fmt::format("  {:<16}{}\n", target.file.name, target.file.suffix);
   }
@@ -48,20 +48,20 @@ void add_export(CLI::App& app) {
   auto* const command = app.add_subcommand("export", "write a plan for another engine");
   auto options = std::make_shared<ExportFileOptions>();
   command->add_option("plan", options->plan, "the plan")->required();
-  command->add_option("--to", options->target, "the engine's format, see below")
+  command->add_option("--to", options->target, "the format, see below")
       ->required()
       ->type_name("TARGET");
   add_output(*command, options->output, "the file to write; default is to print");
   command
       ->add_option("--num-hidden-layers", options->num_hidden_layers,
-                   "sglang: all layers of the model, dense ones too")
+                   "sglang: the number of all layers of the model, dense ones included")
       ->check(in_range(1, INT32_MAX))
       ->type_name("N");
   command
       ->add_option(
           "--backend", options->backend,
-          "the engine's all-to-all backend, such as deepep_low_latency: warns of what placement "
-          "cannot save with it")
+          "the all-to-all backend of the engine, such as deepep_low_latency: warn if placement "
+          "saves nothing with it")
       ->type_name("NAME");
   command->footer(targets_text());
   command->callback([options] { export_file(*options); });

@@ -1,4 +1,4 @@
-// `c2r generate`: a model continues a text, or many.
+// `c2r generate`: continues one text or many with a model.
 #include "c2r/engine/generate.h"
 
 #include <fmt/format.h>
@@ -85,7 +85,7 @@ void end_at_stops(const GenerateOptions& options, OpenModel& open, GenerateReque
   };
 }
 
-// The one prompt, and what is printed of what follows.
+// Prepares the continuation of --prompt or --tokens.
 Work prepare_one(const GenerateOptions& options, OpenModel& open) {
   const Json value =
       options.tokens.empty() ? Json(options.prompt) : parse_json(options.tokens, "--tokens");
@@ -121,7 +121,8 @@ void print_json(const GenerateOptions& options, std::span<const TokenId> tokens,
   std::cout << json_text(json) << "\n" << std::flush;
 }
 
-// All prompts of a file together. A line is printed once it and those before it are known.
+// Prepares the continuation of all prompts of a file together. A line is printed once its text and
+// those of all lines before it are complete.
 Work prepare_many(const GenerateOptions& options, OpenModel& open) {
   // The requests borrow the prompts' tokens.
   const auto prompts = std::make_shared<const std::vector<Prompt>>(
@@ -181,20 +182,22 @@ void add_generate(CLI::App& app) {
   command->add_option("--prompt", options->prompt, "the text to continue")->type_name("TEXT");
   command
       ->add_option("--tokens", options->tokens,
-                   "the prompt as a JSON array of token ids; ids are printed then")
+                   "the prompt as a JSON array of token ids; token ids are printed, too")
       ->type_name("IDS");
   command
-      ->add_option("--prompts", options->prompts,
-                   "a file with one prompt a line, a JSON string or array of token ids; one JSON "
-                   "object with \"text\" or \"tokens\" is printed for each; - is standard input")
+      ->add_option(
+          "--prompts", options->prompts,
+          "a file with one prompt a line, a JSON string or an array of token ids; prints one "
+          "JSON object with \"text\" or \"tokens\" for each; - is standard input")
       ->type_name("FILE");
   command
-      ->add_option("--batch", options->batch_size,
-                   "so many of them grow together; a text is the same in any batch")
+      ->add_option(
+          "--batch", options->batch_size,
+          "the number of texts that are continued together; a text is the same in any batch")
       ->check(in_range(1, 1 << 12))
       ->capture_default_str()
       ->type_name("N");
-  command->add_option("--max-new-tokens", options->max_new_tokens, "stop after so many")
+  command->add_option("--max-new-tokens", options->max_new_tokens, "stop after N tokens")
       ->check(in_range(1, 1 << 24))
       ->capture_default_str()
       ->type_name("N");
@@ -209,15 +212,15 @@ void add_generate(CLI::App& app) {
                     "that has them already");
   command
       ->add_option("--temperature", options->sampling.temperature,
-                   "0: always the likeliest token; else logits are divided by it")
+                   "0: always take the likeliest token; else divide the logits by T and draw")
       ->capture_default_str()
       ->type_name("T");
   command
       ->add_option("--top-p", options->sampling.top_p,
-                   "draw among the likeliest tokens that have this probability together")
+                   "draw among the likeliest tokens that together have the probability P")
       ->capture_default_str()
       ->type_name("P");
-  command->add_option("--seed", options->sampling.seed, "of the draws")
+  command->add_option("--seed", options->sampling.seed, "the seed of the draws")
       ->check(in_range(0, INT64_MAX))
       ->capture_default_str()
       ->type_name("N");

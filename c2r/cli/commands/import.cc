@@ -1,5 +1,5 @@
-// `c2r import`: what other programs recorded, as a trace or a statistics file, and where they place
-// experts, as a plan.
+// `c2r import`: reads routing that other programs recorded into a trace or a statistics file, and
+// their placements into a plan.
 #include "c2r/import/import.h"
 
 #include <charconv>
@@ -33,7 +33,7 @@ struct ImportOptions {
             meant.empty() ? ";" : meant);
 }
 
-// Indices and runs of them: {"0", "3-60"}.
+// Parses indices and ranges of them, such as {"0", "3-60"}.
 std::vector<std::int32_t> parse_layers(const std::vector<std::string>& words) {
   std::vector<std::int32_t> layers;
   for (const std::string& word : words) {
@@ -47,7 +47,7 @@ std::vector<std::int32_t> parse_layers(const std::vector<std::string>& words) {
     C2R_REQUIRE(parsed.ec == std::errc() && parsed.ptr == end && 0 <= first && first <= last &&
                     last <= kMaxLayerIndex,
                 kInvalidArgument,
-                "--layers takes indices up to {} and runs of them, such as 0,3-60; not '{}'",
+                "--layers takes indices up to {} and ranges of them, such as 0,3-60; not '{}'",
                 kMaxLayerIndex, word);
     for (std::int32_t layer = first; layer <= last; ++layer) layers.push_back(layer);
     C2R_REQUIRE(layers.size() <= kMaxLayers, kInvalidArgument,
@@ -119,15 +119,12 @@ std::string lines_of(ImportKind makes, int width) {
 }
 
 std::string formats_text() {
-  return "Formats that become a trace; they need --num-experts, but for sglang-recorder, and "
-         "sglang "
-         "also\n"
-         "--num-hidden-layers and --top-k where no expert_ids_schema says them:\n" +
+  return "Formats that become a trace; all but sglang-recorder need --num-experts, and sglang "
+         "without an\nexpert_ids_schema also needs --num-hidden-layers and --top-k:\n" +
          lines_of(ImportKind::kTrace, 20) +
-         "Formats that become a statistics file; they need --top-k, but for "
-         "tensorrt-llm-loads:\n" +
+         "Formats that become a statistics file; all but tensorrt-llm-loads need --top-k:\n" +
          lines_of(ImportKind::kStatistics, 20) +
-         "Formats that become a plan, as `c2r export` writes them for the engine; they need\n"
+         "Formats that become a plan, in the form that `c2r export` writes; they need\n"
          "--num-experts, --top-k, --layers and --cluster:\n" +
          lines_of(ImportKind::kPlan, 24) +
          "\nExample:\n"
@@ -144,37 +141,41 @@ void add_import(CLI::App& app) {
       app.add_subcommand("import", "read routing and placements of other programs");
   auto options = std::make_shared<ImportOptions>();
   ImportRequest& request = options->request;
-  command->add_option("inputs", options->inputs, "what to read; text and npy files also as .xz")
+  command
+      ->add_option("inputs", options->inputs, "the files to read; text and npy files also as .xz")
       ->required();
   command->add_option("--from", request.format, "the format of the inputs, see below")
       ->required()
       ->type_name("FORMAT");
   add_output(*command, options->output, "the file to write")->required();
-  command->add_option("--model-name", request.model, "the model's name, kept in the file")
+  command
+      ->add_option("--model-name", request.model,
+                   "the name of the model, which is written to the file")
       ->type_name("NAME");
   command
-      ->add_option("--num-experts", request.num_experts,
-                   "routed experts of an MoE layer, at most 1024; checked where the input says it")
+      ->add_option(
+          "--num-experts", request.num_experts,
+          "routed experts of an MoE layer, at most 1024; compared with the input if it has them")
       ->check(in_range(1, kMaxExperts))
       ->type_name("N");
   command
       ->add_option("--top-k", options->top_k,
-                   "experts of a token, at most 32; checked where the input says it")
+                   "experts of a token, at most 32; compared with the input if it has them")
       ->check(in_range(1, kMaxTopK))
       ->type_name("K");
   add_list(*command, "--layers", options->layers,
-           "the model's own index of each MoE layer, where the input does not say: 3-60")
+           "the model's own index of each MoE layer if the input does not have it, such as 3-60")
       ->type_name("N,...");
   command
       ->add_option("--num-hidden-layers", options->num_hidden_layers,
-                   "sglang: all layers of the model, dense ones too")
+                   "sglang: the number of all layers of the model, dense ones included")
       ->check(in_range(1, INT32_MAX))
       ->type_name("N");
   command->add_option("--weights", options->weights, "npy: the weights of the choices, f2 or f4")
       ->type_name("FILE");
   command
       ->add_option("--sequences", options->sequences,
-                   "npy: CSV with row_start and n_tokens of each sequence")
+                   "npy: a CSV file with row_start and n_tokens of each sequence")
       ->type_name("FILE");
   command->add_option("--cluster", options->cluster, std::string("placements: ") + kClusterHelp)
       ->type_name("CLUSTER");

@@ -1,4 +1,4 @@
-// `c2r inspect`: what is in a model's folder.
+// `c2r inspect`: checks the folder of a model and prints its contents.
 #include <iostream>
 #include <memory>
 
@@ -108,7 +108,8 @@ void inspect(const InspectOptions& options) {
 }  // namespace
 
 void add_inspect(CLI::App& app) {
-  auto* const command = app.add_subcommand("inspect", "say what is in a model's folder");
+  auto* const command =
+      app.add_subcommand("inspect", "check the folder of a model and print its contents");
   auto options = std::make_shared<InspectOptions>();
   command
       ->add_option("model", options->model,
@@ -116,7 +117,7 @@ void add_inspect(CLI::App& app) {
       ->required();
   command
       ->add_option("--plan", options->plan,
-                   "a plan whose collaborator lists, if it has some, replace the config's")
+                   "a plan; if it has collaborator lists, they replace those of the config")
       ->type_name("FILE");
   command->add_flag("--json", options->is_json, "print one JSON object");
   command->footer(

@@ -1,4 +1,5 @@
-// `c2r permute-checkpoint`: a placement for engines that know of none.
+// `c2r permute-checkpoint`: reorders the experts of a checkpoint for engines that load no
+// placement.
 #include "c2r/model/permute.h"
 
 #include <iostream>
@@ -36,12 +37,13 @@ void add_permute(CLI::App& app) {
   auto options = std::make_shared<PermuteOptions>();
   command->add_option("model", options->model, "folder with config.json and *.safetensors")
       ->required();
-  command->add_option("--plan", options->plan, "the plan, without replicas")
+  command->add_option("--plan", options->plan, "the plan; it must have no replicas")
       ->required()
       ->type_name("FILE");
-  add_output(*command, options->output, "the folder to make")->required()->type_name("FOLDER");
+  add_output(*command, options->output, "the new folder")->required()->type_name("FOLDER");
   command->footer(
-      "An engine that splits the experts in order over the ranks then has the plan's placement.\n"
+      "An engine that splits the experts in order over its ranks then has the placement of the "
+      "plan.\n"
       "Example:\n"
       "  c2r permute-checkpoint tiny_model --plan tiny_plan.json -o permuted_model");
   command->callback([options] { permute(*options); });

@@ -1,4 +1,4 @@
-// `c2r plan`: experts to slots of ranks, from a trace.
+// `c2r plan`: makes a plan from a trace.
 #include "c2r/plan/plan.h"
 
 #include <atomic>
@@ -18,7 +18,8 @@
 namespace c2r::cli {
 namespace {
 
-// Ctrl-C ends the search, not the command: the best plan so far is written. Another one ends it.
+// The first Ctrl-C ends the search, and the best plan so far is written. The second ends the
+// command.
 std::atomic<bool> should_stop = false;
 
 class StopOnInterrupt {
@@ -53,7 +54,8 @@ std::string value_text(const PlacementObjective& objective, double value) {
                      objective.node_copy_cost > 0 ? "weighted copies" : "copies per token", value);
 }
 
-// What was reached, how far from the best possible it can be, and which bounds are missed.
+// The value that the search reached, how far it can be from the optimum, and the bounds that it
+// missed.
 std::string reached_text(const SearchReport& search) {
   const PlacementObjective& objective = search.objective;
   const auto num_layers = std::ssize(search.layers);
@@ -77,8 +79,8 @@ std::string reached_text(const SearchReport& search) {
   return text;
 }
 
-// Where contiguous experts make fewer copies than the plan on the reported tokens: why. The table
-// alone would look like a mistake.
+// Explains why contiguous experts make fewer copies than the plan on the reported tokens, if they
+// do: the table alone would look like a mistake.
 std::string contiguous_text(const SearchReport& search) {
   if (!search.contiguous) return "";
   const auto& [copies, planned, imbalance] = *search.contiguous;
@@ -97,7 +99,7 @@ std::string contiguous_text(const SearchReport& search) {
       *bound, planned, copies, imbalance, std::ceil(100 * imbalance) / 100);
 }
 
-// Nobody asked for these replicas.
+// Explains replicas that the user did not ask for.
 std::string remainder_text(const Plan& plan) {
   const std::int32_t ep_size = plan.cluster.ep_size();
   const std::int32_t num_left = (ep_size - plan.num_experts % ep_size) % ep_size;

@@ -1,4 +1,4 @@
-// The options of `c2r plan`: their declarations, what contradicts itself, and the request.
+// Declares the options of `c2r plan`, checks them, and makes the request.
 #include "c2r/cli/commands/plan_options.h"
 
 #include <fmt/format.h>
@@ -34,13 +34,14 @@ void add_placement_options(CLI::App& command, PlanOptions& options) {
       ->check(in_range(0, 1024))
       ->type_name("N");
   command
-      .add_option("--top-t", options.top_t,
-                  "also put the top-T collaborators of the fitted tokens into the plan")
+      .add_option(
+          "--top-t", options.top_t,
+          "also write the top-T collaborators of each expert on the fitted tokens into the plan")
       ->check(in_range(1, 1024))
       ->type_name("T");
   command
       .add_option("--num-groups", options.num_groups,
-                  "group-limited routing: keep each of these groups on one node")
+                  "for group-limited routing: place each of N groups of experts on one node")
       ->check(in_range(1, 1024))
       ->type_name("N");
   command
@@ -50,7 +51,7 @@ void add_placement_options(CLI::App& command, PlanOptions& options) {
           "exhaustive")
       ->capture_default_str()
       ->type_name("NAME");
-  command.add_option("--seed", options.seed, "of the search")
+  command.add_option("--seed", options.seed, "the seed of the search")
       ->check(in_range(0, INT64_MAX))
       ->capture_default_str()
       ->type_name("N");
@@ -60,32 +61,36 @@ void add_bounds(CLI::App& command, GoalOptions& options) {
   command
       .add_option(
           "--max-imbalance", options.max_imbalance,
-          fmt::format("bound on the imbalance of each layer; {} for copies alone, else none",
+          fmt::format("a bound on the imbalance of each layer; default is {} if only copies are "
+                      "minimized, else none",
                       kDefaultMaxImbalance))
       ->check(number_in(1, 1e9))
       ->type_name("X");
   command
       .add_option(
           "--bound-on", options.bound_on,
-          "fitted: the bound holds on the fitted tokens; unseen: it is lowered, by how much "
-          "halves of them miss it on each other, so as to hold on others too")
+          "fitted: the bound holds on the fitted tokens; unseen: it is lowered so that it holds on "
+          "other tokens, too, by as much as placements of half of the fitted tokens miss it on the "
+          "other half")
       ->check(CLI::IsMember({"fitted", "unseen"}))
       ->capture_default_str()
       ->type_name("TOKENS");
   command
       .add_option("--max-copies", options.max_copies,
-                  "for --minimize imbalance: bound on the (weighted) copies of a token")
+                  "for --minimize imbalance: a bound on the (weighted) copies of a token")
       ->check(number_in(1, 1e9))
       ->type_name("X");
 }
 
 void add_time_options(CLI::App& command, GoalOptions& options) {
-  command.add_option("--hidden", options.hidden, "for --minimize time: values of a token, in bf16")
+  command
+      .add_option("--hidden", options.hidden,
+                  "for --minimize time: values of a token, which is sent in bf16")
       ->check(in_range(1, 1 << 20))
       ->type_name("N");
   command
       .add_option("--intermediate", options.intermediate,
-                  "for --minimize time: the experts' inner width")
+                  "for --minimize time: the inner width of the experts")
       ->check(in_range(1, 1 << 20))
       ->type_name("N");
   command
@@ -97,10 +102,11 @@ void add_time_options(CLI::App& command, GoalOptions& options) {
 
 void add_goal_options(CLI::App& command, GoalOptions& options) {
   command
-      .add_option("--minimize", options.minimize,
-                  "copies: of a token, those between nodes weighted by their links' time; "
-                  "imbalance: the busiest rank's load over the mean; time: of a layer, predicted "
-                  "from the cluster's rates")
+      .add_option(
+          "--minimize", options.minimize,
+          "copies: copies of a token, those between nodes weighted by the time of their links; "
+          "imbalance: the largest load of a rank over the mean; time: the time of a layer, "
+          "predicted from the rates of the cluster")
       ->check(CLI::IsMember({"copies", "imbalance", "time"}))
       ->capture_default_str()
       ->type_name("GOAL");
@@ -115,23 +121,26 @@ void add_goal_options(CLI::App& command, GoalOptions& options) {
 
 void add_search_options(CLI::App& command, PlanOptions& options) {
   add_goal_options(command, options.goal);
-  add_effort(command, options.effort, "multiplies the search");
+  add_effort(command, options.effort, "multiplies the work of the search");
   command.add_flag(
       "--prove", options.proves,
-      "list up to 2e7 possible contents of a rank, not 5e4, to prove the optimum: "
-      "2 s of CPU time and up to 0.3 GB for each layer at work, with 32 experts on 4 ranks");
-  command.add_option("--seconds", options.seconds, "ends the search with the best so far")
+      "list up to 2e7 possible contents of a rank instead of 5e4, to prove the optimum: "
+      "with 32 experts on 4 ranks this takes 2 s of CPU time and up to 0.3 GB for each layer "
+      "that is searched at a time");
+  command
+      .add_option("--seconds", options.seconds,
+                  "end the search after S seconds with the best placement so far")
       ->check(number_in(1e-3, 1e9))
       ->type_name("S");
 }
 
-// Only the optimizer asks for these.
+// Refuses options that only the optimizer uses.
 void refuse_search_options(const CLI::App& command, const std::string& method) {
   for (const char* const name :
        {"--minimize", "--max-imbalance", "--bound-on", "--max-copies", "--imbalance-weight",
         "--hidden", "--intermediate", "--overlap", "--effort", "--prove", "--seconds"}) {
     C2R_REQUIRE(command.count(name) == 0, kInvalidArgument,
-                "{} is for --method optimize; {} does not ask for it", name, method);
+                "{} is for --method optimize; {} does not use it", name, method);
   }
 }
 

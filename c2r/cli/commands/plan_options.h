@@ -31,15 +31,16 @@ struct PlanOptions {
 void add_plan_options(CLI::App& command, PlanOptions& options);
 
 /// Adds an option `--effort`, checked.
-/// @param help what it does in this command
+/// @param help describes the option in this command
 CLI::Option* add_effort(CLI::App& command, double& effort, const std::string& help);
 
-/// What can be wrong with the options whatever the trace holds.
+/// Checks the options as far as this is possible without the trace.
 /// @throws Error(kInvalidArgument), naming the first option that is for another method or goal
 void check_plan_options(const CLI::App& command, const PlanOptions& options);
 
-/// Warns on standard error if `cluster` lacks what a predicted time needs; copies are minimized
-/// then.
+/// Warns on standard error if a time is to be minimized and the cluster has no device_flop_per_s;
+/// the request minimizes copies then.
+/// @returns the request of the options
 PlanRequest plan_request_of(const PlanOptions& options, const Cluster& cluster);
 
 }  // namespace c2r::cli

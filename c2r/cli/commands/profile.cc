@@ -1,4 +1,4 @@
-// `c2r profile`: which experts a model chooses on a text.
+// `c2r profile`: records which experts a model chooses for texts.
 #include "c2r/engine/profile.h"
 
 #include <iostream>
@@ -62,16 +62,16 @@ void add_profile(CLI::App& app) {
   add_sequence_files(*command, options->files);
   add_output(*command, options->output, "the trace to write")->required();
   command
-      ->add_option("--window", options->window,
-                   "longer sequences are cut into pieces of so many tokens")
+      ->add_option("--window", options->window, "longer sequences are cut into parts of N tokens")
       ->check(in_range(1, 1 << 24))
       ->capture_default_str()
       ->type_name("N");
-  command->add_option("--max-tokens", options->max_tokens, "stop after so many; 0: never")
+  command->add_option("--max-tokens", options->max_tokens, "stop after N tokens; 0: never")
       ->check(in_range(0, INT64_MAX))
       ->type_name("N");
   command
-      ->add_option("--model-name", options->name, "the model's name in the trace, not its folder's")
+      ->add_option("--model-name", options->name,
+                   "the name of the model in the trace; default is the name of its folder")
       ->type_name("NAME");
   command->footer(
       "Example:\n"

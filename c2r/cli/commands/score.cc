@@ -1,4 +1,4 @@
-// `c2r score`: how likely a model finds texts.
+// `c2r score`: prints the log-likelihood of texts under a model.
 #include "c2r/engine/score.h"
 
 #include <algorithm>
@@ -46,7 +46,7 @@ NextRequest next_request(const ScoreOptions& options, OpenModel& open) {
   return [windows] { return windows->next(); };
 }
 
-// Where a request is from.
+// The sequence and the window of a request.
 struct RequestPlace {
   SequencePlace sequence;
   std::int64_t window_idx = 0;
@@ -61,7 +61,7 @@ void print_json(const RequestPlace& asked, const Score& score) {
   std::cout << json_text(json) << "\n";
 }
 
-// Prints what each request gave, or what all did.
+// Prints the score of each request, or of all together.
 void print_scores(Engine& engine, const NextRequest& next, bool is_json) {
   const auto progress = make_progress(engine.is_first_rank(), "scoring", "tokens");
   std::deque<RequestPlace> places;  // of the requests without a score yet
@@ -98,7 +98,8 @@ Work prepare_score(const ScoreOptions& options, OpenModel& open) {
 }  // namespace
 
 void add_score(CLI::App& app) {
-  auto* const command = app.add_subcommand("score", "say how likely a model finds texts");
+  auto* const command =
+      app.add_subcommand("score", "print the log-likelihood of texts under a model");
   auto options = std::make_shared<ScoreOptions>();
   add_model_options(*command, options->model);
   add_sequence_files(*command, options->files);
@@ -111,8 +112,10 @@ void add_score(CLI::App& app) {
           "eos_token, and contexts that are too long are cut on the left; - is standard input")
       ->type_name("FILE");
   command
-      ->add_option("--window", options->window,
-                   "longer texts are cut into pieces of so many tokens, whose first is not scored")
+      ->add_option(
+          "--window", options->window,
+          "longer texts are cut into windows of N tokens; the first token of a window is not "
+          "scored")
       ->check(in_range(2, 1 << 24))
       ->capture_default_str()
       ->type_name("N");
@@ -125,14 +128,14 @@ void add_score(CLI::App& app) {
       ->check(in_range(1, 1 << 24))
       ->type_name("N");
   command->add_flag("--json", options->is_json,
-                    "print one JSON object for each piece or pair, in their order, see below");
+                    "print one JSON object for each window or pair, in their order, see below");
   command->footer(
       "Keys of --json:\n"
       "  input, line     the file, and the line of a file of JSON lines, from 1; else null\n"
-      "  piece           of a text longer than --window, from 0\n"
-      "  log_likelihood  natural logarithm, of all scored tokens together\n"
-      "  num_tokens      that were scored; 0 of a text of fewer than two tokens\n"
-      "  is_greedy       whether each of them was the likeliest one\n"
+      "  piece           the window of a text longer than --window, from 0\n"
+      "  log_likelihood  of all scored tokens together, as a natural logarithm\n"
+      "  num_tokens      the number of scored tokens; 0 for a text of fewer than two tokens\n"
+      "  is_greedy       whether each of these tokens was the likeliest one\n"
       "Example:\n"
       "  c2r score model --text text.txt");
   command->callback([options] {

@@ -1,4 +1,4 @@
-// `c2r simulate`: what a plan saves on a trace, step by step.
+// `c2r simulate`: predicts what a plan saves on a trace, step by step.
 #include <iostream>
 #include <memory>
 
@@ -19,7 +19,7 @@ struct SimulateOptions : PredictionOptions {
   std::string plan, tokens, constrained;
 };
 
-// A recording, in either form.
+// A trace, or statistics.
 struct Recording {
   std::string path;
   std::optional<Trace> trace;
@@ -81,18 +81,18 @@ void simulate(const SimulateOptions& options) {
 }  // namespace
 
 void add_simulate(CLI::App& app) {
-  auto* const command = app.add_subcommand("simulate", "say what a plan saves on a trace");
+  auto* const command = app.add_subcommand("simulate", "predict what a plan saves on a trace");
   auto options = std::make_shared<SimulateOptions>();
   command->add_option("plan", options->plan, "the plan")->required();
   command
-      ->add_option(
-          "trace", options->tokens,
-          "the routing trace to count on, or statistics: exact for top-2, else copies are at "
-          "least what is printed")
+      ->add_option("trace", options->tokens,
+                   "the routing trace to count on, or statistics: with these the copies are exact "
+                   "for top-2, "
+                   "and otherwise a lower bound")
       ->required();
   command
       ->add_option("--constrained", options->constrained,
-                   "a second trace or statistics, recorded with the constraint on: one more step")
+                   "a second trace or statistics, recorded with constrained routing: adds a step")
       ->type_name("FILE");
   add_prediction_options(*command, *options);
   command->footer(

@@ -1,4 +1,4 @@
-// `c2r tokenize`: which token ids a model gets for a text, to check them against another program.
+// `c2r tokenize`: prints the token ids of texts, to compare them with those of another program.
 #include <fmt/format.h>
 
 #include <iostream>
@@ -66,16 +66,19 @@ void add_tokenize(CLI::App& app) {
                    "folder of a checkpoint: tokenizer.json or tokenizer.model, and "
                    "tokenizer_config.json if there is one")
       ->required();
-  command->add_option("inputs", options->inputs, "text files, each one text; - is standard input")
+  command
+      ->add_option("inputs", options->inputs, "text files, each with one text; - is standard input")
       ->required();
   command->add_flag("--no-template", options->leaves_out_template,
-                    "leave out the tokens that the model expects around a text");
-  command->add_flag("--json", options->is_json,
-                    "print one JSON object an input: input, num_tokens, ids, and text, which is "
-                    "the ids decoded");
+                    "leave out the special tokens that the model expects around a text");
+  command->add_flag(
+      "--json", options->is_json,
+      "print one JSON object for each input: input, num_tokens, ids, and text, which is "
+      "decoded from the ids");
   command->footer(
-      "Ids are those of Hugging Face's tokenizers. Without --json, each token is on a line with\n"
-      "its text; tokens that are part of a character show U+FFFD.\n"
+      "The ids are those of Hugging Face's tokenizers. Without --json, each token is on a line "
+      "with\n"
+      "its text; a token that is part of a character shows U+FFFD.\n"
       "Example:\n"
       "  c2r tokenize model text.txt");
   command->callback([options] { tokenize(*options); });
