@@ -1,4 +1,4 @@
-// Checks of arrays that callers pass, and the arrays that they get.
+// Checks the arrays that callers pass, and makes the arrays that they get.
 #include "python/src/arrays.h"
 
 #include <fmt/format.h>

@@ -1,4 +1,4 @@
-// NumPy and DLPack arrays in and out of the library, without copies and without conversions.
+// Passes NumPy and DLPack arrays to and from the library, without copies and without conversions.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -17,8 +17,8 @@ namespace c2r::python {
 
 namespace nb = nanobind;
 
-/// An array of any type, as the caller gave it. What it must be is checked by the functions below,
-/// so that a wrong one gets one line that says what it is and what it must be.
+/// An array of any type, as the caller passed it. The functions below check it, so that the error
+/// of a wrong array says in one line what the array is and what it must be.
 using AnyArray = nb::ndarray<nb::ro>;
 
 /// A borrowed view of a C-contiguous float32 array [rows, cols] in the host's memory.

@@ -1,4 +1,4 @@
-// What each source file of the extension module adds to it.
+// The functions by which each source file adds its part to the extension module.
 #pragma once
 
 #include <nanobind/nanobind.h>

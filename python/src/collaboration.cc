@@ -1,4 +1,4 @@
-// Collaboration statistics for Python.
+// Binds collaboration statistics to Python.
 #include "c2r/collaboration/collaboration.h"
 
 #include "c2r/collaboration/collaborators.h"

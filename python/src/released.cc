@@ -1,4 +1,4 @@
-// A worker thread, and a calling thread that waits for it as Python wants it.
+// Runs work on a thread of its own while the calling thread checks for signals and reports.
 #include "python/src/released.h"
 
 #include <chrono>
@@ -9,7 +9,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kBetweenLooks{50};
 
-// Ends work that has no stop flag of its own; never leaves run_released().
+// Thrown out of a report to end work that has no stop flag. It never leaves run_released().
 struct Interrupted : std::exception {};
 
 class SharedProgress final : public Progress {
@@ -25,7 +25,7 @@ class SharedProgress final : public Progress {
     if (stop_) throw Interrupted();
   }
 
-  // Calls `callback` if there is something new. Needs the GIL.
+  // Calls `callback` if the progress has changed. Needs the GIL.
   void report(const nb::object& callback) {
     std::int64_t done = 0, total = 0;
     {

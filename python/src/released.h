@@ -1,4 +1,4 @@
-// Long work for Python: without the GIL, with progress, and ended by Ctrl-C.
+// Runs long work for Python: without the GIL, with progress, and with an end by Ctrl-C.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -16,18 +16,21 @@ namespace c2r::python {
 
 namespace nb = nanobind;
 
-/// What work is given: where it reports, and what tells it to stop early.
+/// What long work receives: the object that it reports to, and the flag that ends it early.
 struct Running {
   Progress& progress;
   const std::atomic<bool>& stop;
 };
 
-/// Runs `work` on a thread of its own while the calling thread holds no GIL, looks for signals and
-/// calls `progress(done, total)` some ten times a second.
+/// Runs `work` on a thread of its own. Meanwhile the calling thread does not hold the GIL, except
+/// some ten times a second, to check for signals and to call `progress(done, total)`.
 ///
 /// @param progress a callable, or None
-/// @throws what `work` throws; what `progress` or a signal's handler raises (KeyboardInterrupt),
-///         after `work` has ended: it is told to by Running::stop and by its next report
+/// @throws what `work` throws
+/// @throws what `progress` or the handler of a signal raises (KeyboardInterrupt). Running::stop is
+/// set
+///         and the next report of `work` throws, and the exception is rethrown when `work` has
+///         ended
 void run_released(const nb::object& progress, const std::function<void(const Running&)>& work);
 
 /// The same for work with a result.

@@ -1,4 +1,4 @@
-// Routing policies for Python.
+// Binds routing policies to Python.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
@@ -25,7 +25,7 @@ constexpr EnumName<GroupScore> kGroupScores[] = {
     {GroupScore::kSumOfBestTwo, "sum-of-best-two"},
 };
 
-// The policy of keyword arguments, checked by Router once the number of experts is known.
+// Makes a policy from keyword arguments. Router checks it once the number of experts is known.
 RoutingPolicy make_policy(std::int32_t top_k, const std::string& scoring, bool norm_topk_prob,
                           float scale, const std::optional<AnyArray>& selection_bias,
                           std::int32_t num_groups, std::int32_t top_groups,
