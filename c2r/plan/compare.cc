@@ -1,4 +1,4 @@
-// Comparisons: placements from wherever they come, counted on the same tokens.
+// Collects the placements of a comparison and counts them on the same tokens.
 #include "c2r/plan/compare.h"
 
 #include <algorithm>
@@ -17,7 +17,7 @@
 namespace c2r {
 namespace {
 
-// What every part of a comparison works with.
+// The arguments of all parts of a comparison.
 struct Comparing {
   const Trace& trace;
   const CompareRequest& request;
@@ -73,7 +73,7 @@ void add_baselines(const Comparing& with, Comparison& comparison) {
   }
 }
 
-// The optimizer's points, and baselines where they are better.
+// @returns for each layer the points of the optimizer and the baselines, without dominated ones
 std::vector<std::vector<OptimizedPlacement>> layer_fronts(const Comparing& with,
                                                           const Comparison& comparison) {
   const CompareRequest& request = with.request;
@@ -130,7 +130,8 @@ bool is_same_trace(const PlanInput& input, const Trace& trace, std::string_view 
          std::filesystem::path(trace.path()).filename();
 }
 
-// What the plan says of the tokens that it was fitted on. Of another trace we know nothing.
+// @returns the tokens that the plan was fitted on. Of a trace with another hash only the name is
+// known.
 FittedTokens fitted_on(const Plan& plan, const Comparing& with) {
   std::string names;
   for (const PlanInput& input : plan.provenance.inputs) {
@@ -166,8 +167,9 @@ void add_plans(std::span<const NamedPlan> plans, const Comparing& with, Comparis
   }
 }
 
-// A bound on the copies of each layer with so many slots. A short search proves what a long one
-// would: the bound is of the tokens, not of what is found. [num_layers]
+// @returns lower bounds of the copies of each layer with so many slots. The search is short,
+// because
+//          the bound depends only on the tokens. [num_layers]
 std::vector<double> copies_bounds(const Comparing& with, std::int32_t slots_per_rank) {
   std::vector<double> bounds;
   with.progress.begin("bounding copies");

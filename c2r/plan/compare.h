@@ -1,4 +1,4 @@
-// Plans, baselines and a Pareto front side by side, counted on the same tokens.
+// Compares plans, baselines and a Pareto front on the same tokens.
 #pragma once
 
 #include <cstdint>
@@ -26,23 +26,23 @@ struct CompareRequest {
   SequencePart fit = SequencePart::kAll;      // those that baselines and front are fitted on
   std::vector<std::string> baselines;         // of baseline_names(), in the order of the result
   std::int32_t redundant_slots_per_rank = 0;  // of baselines and front
-  // Also optimize: at most so many placements, from the fewest copies to the best balance.
+  // Also search for at most so many placements, from the fewest copies to the best balance.
   std::optional<int> num_front_points;
   double effort = 1;  // of the front's search, as in OptimizeOptions
   std::uint64_t seed = 0;
-  bool bounds_copies = false;  // also say what no placement with an entry's slots can be below
+  bool bounds_copies = false;  // also compute a lower bound of the copies with an entry's slots
   int num_threads = 1;
 };
 
-/// One placement of all layers and what it gives.
+/// One placement of all layers with its prediction.
 struct ComparisonEntry {
   std::string name, kind;                  // kind: baseline, plan or front
-  std::string fitted_on;                   // "-" where the placement looks at no tokens
-  bool is_fitted = false;                  // on tokens that are reported on
-  bool is_by_name = false;                 // fitted_on is known by the name of the trace only
+  std::string fitted_on;                   // "-" if the placement does not depend on tokens
+  bool is_fitted = false;                  // on some of the counted tokens
+  bool is_by_name = false;                 // the plan has only the name of its trace, no hash
   std::vector<Placement> placements = {};  // [num_layers]
   Prediction prediction = {};
-  std::optional<double> copies_bound = {};  // mean over layers, of any placement with these slots
+  std::optional<double> copies_bound = {};  // mean over layers, for all placements of these slots
 };
 
 struct Comparison {
@@ -51,6 +51,7 @@ struct Comparison {
 };
 
 /// Counts all placements on the part `request.on` of the trace.
+/// @returns the baselines, the plans and the front with their predictions
 /// @throws Error(kInvalidArgument) if a plan is for another cluster or model, the front has fewer
 ///         than 2 points, a bound is asked for in a mode without one, or nothing is left to compare
 ///

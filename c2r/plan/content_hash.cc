@@ -1,4 +1,4 @@
-// Hashes of traces and token sets, for the provenance of plans.
+// Computes hashes of traces and token sets for the provenance of plans.
 #include "c2r/plan/content_hash.h"
 
 #include <fmt/format.h>

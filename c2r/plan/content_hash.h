@@ -1,4 +1,4 @@
-// Hashes by which a plan knows the tokens that it was fitted on under another name.
+// Hashes of traces and token sets, which recognize the tokens of a plan after a renaming.
 #pragma once
 
 #include <string>
@@ -7,16 +7,15 @@
 
 namespace c2r {
 
-/// A hash of a trace. Of a file it depends on the size, the beginning and the end, and on words in
-/// between: two recordings differ there, but not every damaged byte is noticed. Of a trace in
-/// memory it depends on every choice; it is not the hash of a file with the same choices.
-/// @returns 16 hexadecimal digits
+/// The hash of a file depends on its size, its beginning and end, and on words in between: this
+/// tells recordings apart, but does not notice every damaged byte. The hash of a trace in memory
+/// depends on every choice and differs from that of a file with the same choices.
+/// @returns the hash of a trace, 16 hexadecimal digits
 /// @throws Error(kInvalidFile) if the file cannot be read any more
 /// Cost: of a file, reads at most 2 MiB and 4096 pages; in memory, one pass.
 std::string content_hash(const Trace& trace);
 
-/// A hash of every set and its multiplicity.
-/// @returns 16 hexadecimal digits
+/// @returns a hash of all sets and their multiplicities, 16 hexadecimal digits
 std::string content_hash(const ModelTokenSets& sets);
 
 }  // namespace c2r

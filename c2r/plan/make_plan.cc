@@ -1,4 +1,5 @@
-// Making a plan: checks, placements by search or baseline, lists, predictions and provenance.
+// Makes a plan: checks the request, places experts, lists collaborators, predicts, and adds
+// provenance.
 #include "c2r/plan/make_plan.h"
 
 #include <algorithm>
@@ -37,8 +38,8 @@ void check_request(const PlanRequest& request, const TraceHeader& header, const 
   if (searches) (void)objective_of(request.goal, request.cluster);
 }
 
-// The constraint's lists come from the fitted tokens, as the placement does. Counted before the
-// search, which may take long: there may be nothing to list.
+// Counts pairs of the fitted tokens for the collaborator lists. This comes before the search, which
+// may take long, because it fails if no token chose two experts.
 std::vector<CollaborationMatrix> pairs_to_list(const PlanTokens& tokens, const PlanRequest& request,
                                                const PlanHooks& hooks) {
   if (!request.top_t) return {};
@@ -104,7 +105,7 @@ std::vector<PlanOption> resolved_goal(const PlanGoal& goal, const PlacementObjec
   return resolved;
 }
 
-// What was minimized within which bounds and how long, as it is kept in the plan.
+// The goal, the bounds and the length of the search, for the provenance.
 std::vector<PlanOption> resolved_options(const PlanRequest& request,
                                          const PlacementObjective& objective) {
   auto resolved = resolved_goal(request.goal, objective);
@@ -139,8 +140,8 @@ SearchReport report_of(internal::FoundPlacements found, const PlanGoal& goal) {
   return report;
 }
 
-// Where contiguous experts make fewer copies than the plan on the reported tokens: their costs on
-// the fitted ones, which say why.
+// @returns the costs of contiguous experts on the fitted tokens, if they make fewer copies than the
+//          plan on the reported ones; these costs explain why
 std::optional<ContiguousReport> compare_with_contiguous(const PlanTokens& tokens,
                                                         const SearchReport& search,
                                                         const Plan& plan) {

@@ -1,4 +1,5 @@
-// Makes a plan: places the experts of every layer, lists collaborators and predicts what it saves.
+// Makes a plan: places the experts of every layer, lists collaborators and predicts what this
+// saves.
 //
 //   const c2r::Trace trace("trace.safetensors");
 //   const c2r::MadePlan made = c2r::make_plan(trace, {.cluster = {.ranks_per_node = 8}});
@@ -35,8 +36,9 @@ inline constexpr double kDefaultMaxImbalance = 1.1;
 /// The tokens on which PlanGoal::max_imbalance is to hold.
 enum class BoundOn {
   kFitted,
-  /// The bound that is fitted with is lowered by as much as halves of the fitted sequences miss it
-  /// on each other, so that it holds on other tokens, too. Only for traces.
+  /// The placement is fitted with a lower bound, so that max_imbalance holds on other tokens, too:
+  /// it is lowered by as much as placements of half of the fitted sequences miss it on the other
+  /// half. Only for traces.
   kUnseen,
 };
 
@@ -50,7 +52,7 @@ std::string_view name_of(Goal goal);
 /// @throws Error(kInvalidArgument), listing the names
 Goal parse_goal(std::string_view name);
 
-/// What is minimized within which bounds, as a user says it.
+/// The goal and the bounds of the search, in the terms of a user.
 struct PlanGoal {
   Goal minimize = Goal::kCopies;
   double imbalance_weight = 0;          // kCopies: minimizes copies + weight x (imbalance - 1)
@@ -78,10 +80,11 @@ struct PlanRequest {
   bool proves = false;            // proves optima where a rank has up to 2e7 possible contents
 };
 
-/// How make_plan() and its caller speak while it works. Every part may be left out.
+/// How make_plan() reports to its caller while it works, and is stopped. Every part may be left
+/// out.
 struct PlanHooks {
-  Progress* progress = nullptr;             // is told of the steps, each with its own units
-  const std::atomic<bool>* stop = nullptr;  // set by another thread or a signal: as if time were up
+  Progress* progress = nullptr;             // of the steps, each with units of its own
+  const std::atomic<bool>* stop = nullptr;  // if set, the search ends as if its time were over
   std::function<void(const std::string& message)> warn;  // called before the search begins
   std::string_view top_t_name = "top_t";  // what the caller calls PlanRequest::top_t, for messages
 };
@@ -93,7 +96,7 @@ struct ContiguousReport {
   double max_imbalance = 1;                     // of contiguous experts, over layers
 };
 
-/// What the search found.
+/// The result of the search, over all layers.
 struct SearchReport {
   PlacementObjective objective;  // with the bound on imbalance that was fitted with
   // The bound that was asked for, if the one fitted with was derived from it (BoundOn::kUnseen).
@@ -110,33 +113,36 @@ struct MadePlan {
   std::optional<SearchReport> search;  // of the method optimize
 };
 
-/// Fits a plan on part of a trace and predicts what it gives on the other sequences, as
-/// predict_waterfall() does; on the same ones if `fit` is kAll.
+/// Fits a plan on part of a trace, and predicts what it saves on the other sequences, as
+/// predict_waterfall() does; on the same sequences if `fit` is kAll.
 /// @throws Error(kInvalidArgument) if the request contradicts itself or does not suit the model, or
-///         a part has no tokens; Error(kInvalidFile) if the trace holds an invalid choice;
-///         Error(kUnsupported) with the reason if the baseline cannot place the experts
+/// if
+///         a part has no tokens
+/// @throws Error(kInvalidFile) if the trace holds an invalid choice
+/// @throws Error(kUnsupported) with the reason if the baseline cannot place the experts
 ///
 /// Cost: optimize_placements(), three times on half of the tokens or all with BoundOn::kUnseen, and
 /// count_reach() for each step of the waterfall.
 MadePlan make_plan(const Trace& trace, const PlanRequest& request,
                    SequencePart fit = SequencePart::kAll, const PlanHooks& hooks = {});
 
-/// Fits a plan on token sets and predicts what it gives on `reported`, or on the fitted ones
+/// Fits a plan on token sets, and predicts what it saves on `reported`, or on the fitted sets
 /// without. Placements and lists are those of a trace with the same choices.
-/// @throws as above, and Error(kInvalidArgument) for BoundOn::kUnseen: sets know no sequences
+/// @throws as above, and Error(kInvalidArgument) for BoundOn::kUnseen, since sets have no sequences
 MadePlan make_plan(const ModelTokenSets& fitted, const PlanRequest& request,
                    const ModelTokenSets* reported = nullptr, const PlanHooks& hooks = {});
 
 /// @throws Error(kInvalidArgument), listing the names, unless it is kOptimizeMethod or a baseline
 void check_plan_method(std::string_view method);
 
-/// @returns what the optimizer is to minimize
-/// @throws Error(kInvalidArgument) if the goal contradicts itself or the cluster lacks a rate for
+/// @returns the objective of the optimizer for the goal
+/// @throws Error(kInvalidArgument) if the goal contradicts itself or the cluster lacks a rate that
 /// it
+///         needs
 PlacementObjective objective_of(const PlanGoal& goal, const Cluster& cluster);
 
-/// Which tokens were reported on after fitting a part of a trace.
-/// @returns "t.safetensors, odd (not fitted)", or "..., all (the fitted ones)"
+/// @returns the name of the tokens that are reported on after fitting a part of a trace:
+///          "t.safetensors, odd (not fitted)", or "..., all (the fitted ones)"
 std::string reported_tokens_name(std::string_view trace, SequencePart fitted);
 
 }  // namespace c2r

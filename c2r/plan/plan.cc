@@ -1,4 +1,4 @@
-// Plans: what must agree in one, and how it is read from and written to a file.
+// Checks the parts of a plan against each other, and reads and writes its file.
 #include "c2r/plan/plan.h"
 
 #include <algorithm>

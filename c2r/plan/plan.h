@@ -1,9 +1,9 @@
-// The plan: what was decided for each MoE layer of a model, why, and what it should give.
+// The plan: placement and collaborator lists of each MoE layer, with predictions and provenance.
 //
-// Everything downstream (simulation, export, running, fine-tuning, the report) reads only this. As
-// a file it is JSON of version 3, checked strictly: an unknown version or key is an error. Versions
-// 1 and 2 are read, too; docs/formats.md says what they lack. The same plan is always written as
-// the same bytes; nothing in it depends on when or where it was made.
+// Simulation, export, running, fine-tuning and the report read only the plan. Its file is JSON of
+// version 3 and is checked strictly: an unknown version or key is an error. Versions 1 and 2 are
+// read, too; docs/formats.md says what they lack. The same plan is always written as the same
+// bytes, which do not depend on when or where it was made.
 //   {"format": "c2r-plan", "version": 3,
 //    "model": "...", "num_experts": 60, "top_k": 4,
 //    "top_t": 30,                                   optional: the largest T of a layer's lists
@@ -62,16 +62,17 @@ struct PlanLayer {
   bool operator==(const PlanLayer&) const = default;
 };
 
-/// What some placement of all layers gives on one trace, under one transport. Always predicted.
+/// The predicted copies, imbalance and times of a placement of all layers on the tokens of one
+/// trace.
 struct Prediction {
   std::string placement = "plan";  // or the name of a baseline that the plan is compared with
-  std::string trace;               // what was counted
+  std::string trace;               // the name of the counted tokens
   std::int64_t num_tokens = 0;
   CopyMode copy_mode = CopyMode::kPerRank;
   ReplicaRule replica_rule = ReplicaRule::kFewestRanks;
   Homes homes = Homes::kUniform;
-  bool is_exact = true;  // false: from pair counts, so copies are at least these
-  // Empty, all three, where copies are unknown: only loads were counted.
+  bool is_exact = true;  // false: counted from pairs, so the copies are lower bounds
+  // All three are empty if the copies are unknown because only loads were counted.
   std::vector<double> copies_per_token;             // [num_layers], Volume::copies_to_experts
   std::vector<double> wire_copies_per_token;        // [num_layers]
   std::vector<double> inter_node_copies_per_token;  // [num_layers]
@@ -92,14 +93,14 @@ struct SequenceHomes {
 
 /// Assigns home ranks to sequences by the experts that their first tokens choose: home_of().
 struct HomeSignature {
-  std::int32_t layer_index = 0;  // whose choices are looked at: of one of the plan's layers
+  std::int32_t layer_index = 0;  // of the layer of the plan whose choices are counted
   std::int64_t num_tokens = 0;   // of a sequence, from its beginning; at least 1
-  Matrix<double> weights;        // [ep_size, num_experts], what a choice says for a rank
+  Matrix<double> weights;        // [ep_size, num_experts], of a choice of the expert for the rank
 
   bool operator==(const HomeSignature&) const = default;
 };
 
-/// Where tokens are to live, chosen together with the placement.
+/// The home ranks of sequences, chosen together with the placement.
 struct PlanHomes {
   std::vector<SequenceHomes> sequences;    // of known traces
   std::optional<HomeSignature> signature;  // for new sequences
@@ -107,20 +108,21 @@ struct PlanHomes {
   bool operator==(const PlanHomes&) const = default;
 };
 
-/// The home of a sequence: the rank with the largest sum of weights over the choices of its first
-/// `signature.num_tokens` tokens; of equals the lowest.
-/// @param topk_idx the sequence's choices in the signature's layer, from its first token on; as
-///        many tokens as there are if they are fewer. [num_tokens, top_k]
+/// @param topk_idx the choices of a sequence in the signature's layer, from its first token on. If
+///        the sequence has fewer than `signature.num_tokens` tokens, all of it counts.
+///        [num_tokens, top_k]
+/// @returns the home of the sequence: the rank with the largest sum of weights over the choices of
+///          the first `signature.num_tokens` tokens, and the lowest of equal ranks
 /// @throws Error(kInvalidArgument) if a choice is neither an expert of the signature nor kNoExpert
 RankId home_of(const HomeSignature& signature, MatrixView<const ExpertId> topk_idx);
 
 struct PlanInput {
   std::string role;  // "trace", "statistics", "cluster"
   std::string name;
-  std::string hash = {};  // of what was in the file, to know it under another name; may be empty
+  std::string hash = {};  // of the content, which recognizes a renamed file; may be empty
   std::optional<SequencePart> part = {};  // of a trace: the sequences that were read
 
-  /// "NAME, PART", or the name alone.
+  /// @returns "NAME, PART", or the name alone without a part
   std::string text() const;
 
   bool operator==(const PlanInput&) const = default;
@@ -137,12 +139,12 @@ struct PlanOption {
 
 struct Provenance {
   std::string c2r_version;
-  std::string method;  // what placed: the optimizer or a baseline
+  std::string method;  // that placed the experts: the optimizer or a baseline
   std::uint64_t seed = 0;
   std::vector<PlanInput> inputs;
   std::vector<PlanOption> options;  // each name once
-  // What ended the search: "work", all of it, or "seconds" or "interrupt", which leave the best so
-  // far. Empty if nothing was searched.
+  // How the search ended: "work" if all of it was done; "seconds" or "interrupt" if it was cut
+  // short, with the best placement so far. Empty without a search.
   std::string ended_by;
 
   bool operator==(const Provenance&) const = default;
@@ -162,7 +164,8 @@ struct Plan {
   bool operator==(const Plan&) const = default;
 };
 
-/// A plan of `placements` [num_layers] of the trace's model, without lists and predictions.
+/// @param placements [num_layers]
+/// @returns a plan for the model of the header, without lists and predictions
 Plan plan_of(const TraceHeader& header, const Cluster& cluster, std::vector<Placement> placements,
              Provenance provenance);
 
@@ -181,7 +184,8 @@ void check_plan(const Plan& plan);
 Prediction make_prediction(const TrafficModel& traffic, std::span<const Volume> volumes,
                            std::span<const PredictedLayerTime> times);
 
-/// The file's text. @throws as check_plan()
+/// @returns the text of the plan's file
+/// @throws as check_plan()
 std::string plan_to_text(const Plan& plan);
 /// @param place where the text is from, for messages
 /// @throws Error(kInvalidFile), naming what is wrong

@@ -1,4 +1,4 @@
-// Goals of plans: their names, what contradicts itself, and the optimizer's objective for them.
+// Names and checks the goals of plans, and makes the objective of the optimizer from a goal.
 #include "c2r/core/enum_names.h"
 #include "c2r/core/error.h"
 #include "c2r/plan/make_plan.h"

@@ -1,4 +1,4 @@
-// The plan as JSON text, both ways.
+// Writes a plan as JSON text, and reads it.
 #include <algorithm>
 #include <limits>
 
@@ -74,8 +74,8 @@ Json provenance_to_json(const Provenance& provenance) {
   return json;
 }
 
-// Objects and what holds them on lines of their own, arrays of numbers on one line: readable, and
-// a change of one layer is a change of one line.
+// Objects, and arrays of objects, have lines of their own; an array of numbers is one line. So the
+// file is readable, and a change of a layer's slots changes few lines.
 void write_value(const Json& value, std::size_t indent, std::string& out) {
   const bool has_objects = value.is_array() && std::ranges::any_of(value, [](const Json& element) {
                              return element.is_object();
@@ -112,7 +112,7 @@ void split_part(PlanInput& input) {
   }
 }
 
-// Where a value is and how to complain about it.
+// The names that the errors of a value need.
 struct Reader {
   std::string_view place;
   std::int64_t version = kPlanVersion;  // of the file, see check_format()
@@ -274,7 +274,7 @@ struct Reader {
   }
 };
 
-// Before any other key is looked at: another version may have other keys.
+// Checked before all other keys, because another version may have other keys.
 std::int64_t read_version(const Json& json, const Reader& reader) {
   const std::string format = reader.text(json, "format");
   C2R_REQUIRE(format == kPlanFormat, kInvalidFile, "{}: the format is '{}', not '{}'", reader.place,
@@ -358,7 +358,7 @@ Plan parse_plan(std::string_view text, std::string_view place) {
     reader.version = read_version(json, reader);
     return plan_from_json(json, reader);
   } catch (const Error& e) {
-    // The checks that a program's own plan goes through, too, do not know the file.
+    // check_plan() does not know the file, so its error is thrown again with the name.
     if (e.code() != ErrorCode::kInvalidArgument) throw;
     C2R_THROW(kInvalidFile, "{}: {}", place, e.what());
   }

@@ -1,4 +1,4 @@
-// The search for a plan's placements, and the bound on imbalance that holds on unseen tokens.
+// Searches the placements of a plan, and a bound on imbalance that holds on unseen tokens.
 #include <algorithm>
 #include <array>
 #include <numeric>
@@ -13,7 +13,7 @@
 namespace c2r::internal {
 namespace {
 
-// The columns up to which --prove and PlanRequest::proves list the contents of a rank.
+// The most columns that PlanRequest::proves lists.
 constexpr double kProvingColumns = 2e7;
 
 // Several searches with the same options, one after another.
@@ -33,10 +33,10 @@ class PlanSearch {
     return layers;
   }
 
-  // The bound that lets the imbalance stay below objective.max_imbalance on tokens like the fitted
-  // ones. Every other sequence is fitted and the imbalance measured on those between, and the other
-  // way round: fitted on half and measured on half, it errs on the safe side. No other tokens are
-  // looked at.
+  // @returns the bound to fit with, so that the imbalance stays below objective.max_imbalance on
+  // tokens like the fitted ones. Every other sequence is fitted and the imbalance measured on the
+  // sequences between, and the other way round. Since each placement sees only half of the tokens,
+  // the result is too low rather than too high. No other tokens are used.
   double bound_for_unseen(const RoutedTokens& tokens, const PlacementObjective& objective) {
     C2R_REQUIRE(tokens.trace != nullptr, kInvalidArgument,
                 "a bound on unseen tokens needs a trace with sequences, but {} has none",
@@ -75,7 +75,8 @@ class PlanSearch {
     return how;
   }
 
-  // The sum over layers of the imbalance on `counted`, after `served`, as a prediction counts it.
+  // @returns the sum over layers of the imbalance on the tokens `counted`, after the tokens
+  // `served`, as a prediction counts it
   double imbalance_after(const Trace& trace, std::span<const OptimizedPlacement> layers,
                          std::span<const TokenRange> served,
                          std::span<const TokenRange> counted) const {

@@ -1,4 +1,4 @@
-// The search of make_plan(): placements of all layers, and the bound that they are fitted with.
+// Searches the placements of make_plan(), and the bound that they are fitted with.
 #pragma once
 
 #include <string>

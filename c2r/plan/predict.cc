@@ -1,4 +1,4 @@
-// Predictions: volumes of placements on tokens, step by step.
+// Counts the volumes of placements on tokens, step by step, and makes predictions of them.
 #include "c2r/plan/predict.h"
 
 #include <algorithm>
@@ -63,7 +63,7 @@ WaterfallStep step_of(std::string name, const RoutedTokens& tokens,
   return step;
 }
 
-// The plan's placement and, if it has any, its replicas.
+// Adds the step of the placement and, if the plan has replicas, that of the replicas.
 void add_plan_steps(const Plan& plan, const RoutedTokens& tokens, const PredictRequest& request,
                     int num_threads, Progress& progress, std::vector<WaterfallStep>& steps) {
   const auto planned = placements_of(plan);

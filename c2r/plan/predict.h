@@ -1,4 +1,4 @@
-// What a placement of all layers gives on the tokens of a trace: every number a user compares.
+// Predicts copies, imbalance and times of a placement of all layers on the tokens of a trace.
 #pragma once
 
 #include <optional>
@@ -20,16 +20,17 @@ namespace c2r {
 
 struct PredictRequest {
   TrafficModel traffic;
-  std::optional<LayerTimeOptions> layer_time;  // for predicted times; a batch of all tokens if none
+  std::optional<LayerTimeOptions> layer_time;  // to predict times, of a batch of all tokens
 };
 
+/// @param name of the file with the header, for messages
 /// @throws Error(kInvalidArgument) if the plan is for another model than the header
-/// @param name whose header it is, for messages
 void check_fits(const Plan& plan, const TraceHeader& header, std::string_view name);
 
-/// Counts `placements` [num_layers] on the tokens of `trace` in `ranges`.
-/// @throws Error(kInvalidArgument) if they do not fit the trace or the cluster,
-///         Error(kInvalidFile) if the trace holds an invalid choice
+/// Counts the copies of `placements` on the tokens of `trace` in `ranges`.
+/// @param placements [num_layers]
+/// @throws Error(kInvalidArgument) if the placements do not fit the trace or the cluster
+/// @throws Error(kInvalidFile) if the trace holds an invalid choice
 ///
 /// Cost: count_reach().
 Prediction predict(const Trace& trace, std::span<const TokenRange> ranges,
@@ -38,20 +39,23 @@ Prediction predict(const Trace& trace, std::span<const TokenRange> ranges,
 
 struct WaterfallStep {
   Prediction prediction;
-  std::vector<Volume> volumes;  // [num_layers], the exact counts behind it
+  std::vector<Volume> volumes;  // [num_layers], the exact counts of the prediction
 };
 
-/// Where the savings come from, one step at a time; each step changes one thing:
+/// Predicts what each part of a plan saves. Each step changes one thing:
 ///   "per-expert"     contiguous placement, one copy for every choice, as MegaBlocks sends
-///   "deduplication"  one copy per rank, or per node, as the request's mode says; with other modes
-///                    the step is called after them, and left out if nothing changes
-///   "placement"      the plan's, each expert in one slot: that which serves most of its choices in
-///                    the next step (keep_main_slots()), so that ranks may hold unequally many
-///   "replicas"       every slot of the plan; only if it has replicas
-///   "constraint"     the same on `constrained`, tokens that were routed with the constraint on;
-///                    only if given. Predicted times are for as many tokens as the other steps'
-/// @throws as predict() and reach_from_pairs(); Error(kInvalidArgument) if the plan is for another
-///         model, or statistics hold loads without pairs
+///   "deduplication"  one copy per rank or per node, by the mode of the request. With another mode
+///   the
+///                    step has the name of the mode, and it is left out if nothing changes
+///   "placement"      the placement of the plan with one slot for each expert: the slot that serves
+///                    most of its choices in the next step (keep_main_slots()), so that ranks may
+///                    hold different numbers of experts
+///   "replicas"       all slots of the plan; only if the plan has replicas
+///   "constraint"     the same on the tokens `constrained`, which were routed with the constraint;
+///                    only if given. Predicted times are for as many tokens as in the other steps
+/// @throws as predict() and reach_from_pairs()
+/// @throws Error(kInvalidArgument) if the plan is for another model, or if statistics hold loads
+///         without pairs
 std::vector<WaterfallStep> predict_waterfall(const Plan& plan, const RoutedTokens& tokens,
                                              const RoutedTokens* constrained,
                                              const PredictRequest& request, int num_threads,
@@ -60,9 +64,8 @@ std::vector<WaterfallStep> predict_waterfall(const Plan& plan, const RoutedToken
 /// @returns the mean of a prediction's column; 0 of an empty one
 double mean_over_layers(std::span<const double> column);
 
-/// The copies on the wire, where one between nodes counts as many as it takes longer than one
-/// within a node: what the optimizer minimizes.
-/// @returns the mean over layers
+/// @returns the mean over layers of the copies on the wire, where a copy between nodes counts
+///          node_copy_weight(): what the optimizer minimizes
 double link_cost_per_token(const Prediction& prediction, const Cluster& cluster);
 
 /// @returns how much slower the link between two nodes is than that within one
@@ -71,10 +74,10 @@ double node_copy_weight(const Cluster& cluster);
 /// @returns the bytes of a token on the wire, dispatch and combine together: the mean over layers
 double wire_bytes_per_token(const Prediction& prediction, const CopyFormat& format);
 
-/// The plan's placements. [num_layers]
+/// @returns the placements of the plan. [num_layers]
 std::vector<Placement> placements_of(const Plan& plan);
 
-/// Contiguous placements with as few slots as hold all experts. [num_layers]
+/// @returns contiguous placements with as few slots as hold all experts. [num_layers]
 std::vector<Placement> contiguous_placements(const TraceHeader& header, const Cluster& cluster);
 
 }  // namespace c2r

@@ -1,4 +1,4 @@
-// Tokens in their three forms: how each is turned into token sets, pair counts and reach.
+// Computes token sets, pair counts and reach from each form of routed tokens.
 #include "c2r/plan/routed_tokens.h"
 
 #include <algorithm>
@@ -25,8 +25,8 @@ CollaborationMatrix pair_counts_of_sets(const TokenSets& sets) {
   return counts;
 }
 
-// Serves every token of the sets, kMaxChunkTokens at a time: memory does not grow with
-// multiplicities.
+// Counts every token of the sets, kMaxChunkTokens at a time, so that the memory does not grow with
+// the multiplicities.
 Reach reach_of_sets(const TokenSets& sets, const Placement& placement,
                     const TrafficModel& traffic) {
   ReachCounter counter(placement, traffic);

@@ -1,4 +1,4 @@
-// Tokens whose choices of experts are known: what plans are fitted on and predictions count.
+// Tokens with their choices of experts, on which plans are fitted and which predictions count.
 #pragma once
 
 #include <span>
@@ -22,8 +22,8 @@ struct ModelTokenSets {
   std::string name = "token sets";
 };
 
-/// Tokens in one of three forms: part of a trace, token sets, or all those behind pair counts.
-/// Borrows whichever it is.
+/// Tokens in one of three forms: a part of a trace, token sets, or pair counts of all tokens. The
+/// form is borrowed.
 struct RoutedTokens {
   const Trace* trace = nullptr;
   std::vector<TokenRange> ranges;                       // of the trace
@@ -37,16 +37,16 @@ struct RoutedTokens {
   }
 };
 
-/// @returns the tokens of a part of the trace
-/// @throws Error(kInvalidArgument) if there are none, of which nothing can be said
+/// @returns the ranges of a part of the trace
+/// @throws Error(kInvalidArgument) if the part has no tokens
 std::vector<TokenRange> tokens_of(const Trace& trace, SequencePart part);
 
 /// @returns the tokens of a part of the trace, named "PATH, PART"
-/// @throws Error(kInvalidArgument) if there are none
+/// @throws Error(kInvalidArgument) if the part has no tokens
 RoutedTokens routed_tokens_of(const Trace& trace, SequencePart part);
 
 /// @param name of the statistics: their file
-/// @returns all tokens behind the statistics, named "NAME, pair counts"
+/// @returns all tokens of the statistics, named "NAME, pair counts"
 /// @throws Error(kInvalidArgument) if the statistics hold loads only, or have no tokens
 RoutedTokens routed_tokens_of(const CollaborationStatistics& statistics, std::string_view name);
 
@@ -71,9 +71,9 @@ std::vector<CollaborationMatrix> pair_counts_of(const RoutedTokens& tokens, int 
 /// come in the order of the sets, which matters only to replica rules that look at earlier tokens.
 /// @returns [num_layers]
 /// @throws Error(kInvalidArgument) as count_reach() and reach_from_pairs(), or if the homes of
-///         token sets are to be those of sequences, which they do not have
+///         token sets are to be those of sequences, which sets do not have
 ///
-/// Cost: count_reach() of a trace, and the same a token of token sets; reach_from_pairs() of
+/// Cost: count_reach() of a trace; as much for each token of token sets; reach_from_pairs() of
 /// counts.
 std::vector<Reach> reach_of(const RoutedTokens& tokens, std::span<const Placement> placements,
                             const TrafficModel& traffic, int num_threads, Progress& progress);
