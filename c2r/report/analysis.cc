@@ -114,12 +114,13 @@ std::string analysis_text(const Analysis& analysis, const HeatMaps& heat_maps) {
                                  std::ranges::max(analysis.statistics.num_tokens));
   text += analysis_table(analysis);
   for (const std::int64_t layer : heat_maps.layers) {
-    text += "\n" + collaboration_heat_map(analysis.statistics, layer, heat_maps.max_cells,
-                                          heat_maps.has_color);
+    text += '\n';
+    text += collaboration_heat_map(analysis.statistics, layer, heat_maps.max_cells,
+                                   heat_maps.has_color);
   }
   text +=
       "\ncollaborators: the effective number of other experts that an expert is chosen with;"
-      "\nspecialization: 0 if it works with all alike, 1 if with one alone";
+      "\nspecialization: 0 if it works equally with all others, 1 if only with one";
   if (!analysis.fan_out.empty()) {
     text +=
         ";\nfan-out over N: the ranks that a token must reach if experts are split in order over N";
@@ -173,10 +174,10 @@ std::string collaboration_heat_map(const CollaborationStatistics& statistics, st
   if (largest == 0) return "no two experts were chosen together\n";
   const bool is_averaged = drawn.rows() < shares.rows();
   std::string text = fmt::format(
-      "layer {}: each row is {}, its shades whom {}; solid = {:.{}f} % of {}\n",
+      "layer {}: a cell is the {} in the pairs of the row's {}; solid = {:.{}f} %\n",
       statistics.header.layer_indices[static_cast<std::size_t>(layer)],
-      is_averaged ? "a few experts" : "an expert", is_averaged ? "they work with" : "it works with",
-      100 * largest, is_averaged ? 1 : 0, is_averaged ? "one's pairs with one" : "its pairs");
+      is_averaged ? "mean share of one of the column's experts" : "share of the column's expert",
+      is_averaged ? "experts" : "expert", 100 * largest, is_averaged ? 1 : 0);
   text += render_heat_map(drawn, largest, has_color);
   text += "experts from left to right:";
   for (const ExpertId e : order) text += fmt::format(" {}", index(e));

@@ -1,4 +1,4 @@
-// The result of `c2r analyze` as JSON for programs, and as tables and heat maps for people.
+// Writes the result of `c2r analyze` as JSON for programs, and as tables and heat maps for people.
 #pragma once
 
 #include <cstdint>

@@ -79,7 +79,7 @@ TEST(AnalysisText, NamesTheModelAndDrawsTheLayersThatAreAskedFor) {
   const std::string table = analysis_table(analysis);
   const std::string columns =
       "\ncollaborators: the effective number of other experts that an expert is chosen with;\n"
-      "specialization: 0 if it works with all alike, 1 if with one alone";
+      "specialization: 0 if it works equally with all others, 1 if only with one";
   const std::string fan_out =
       ";\nfan-out over N: the ranks that a token must reach if experts are split in order over N\n";
   EXPECT_EQ(analysis_text(analysis, {}),

@@ -1,4 +1,4 @@
-// Collaborator lists as JSON.
+// Writes collaborator lists as JSON.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// A comparison as a table and as JSON: which columns there are, and the notes below them.
+// Writes a comparison as a table and as JSON: the columns, and the notes below the table.
 #include "c2r/report/comparison.h"
 
 #include <fmt/format.h>
@@ -89,11 +89,11 @@ std::string comparison_table(const Comparison& comparison, const Cluster& cluste
       name_of(p.copy_mode), name_of(p.homes),
       replicates ? fmt::format(", replicas chosen by {}", name_of(p.replica_rule)) : "");
   text += saved_line(cluster, first.name);
-  if (has_fitted) text += "* reported on tokens that it was fitted on\n";
+  if (has_fitted) text += "* fitted on some of the counted tokens\n";
   if (first.copies_bound) {
     text +=
-        "over bound: no placement with these slots, however unbalanced, makes fewer copies than "
-        "this much less\n";
+        "over bound: how far the copies are above a lower bound for every placement with these "
+        "slots, balanced or not\n";
   }
   for (const std::string& reason : comparison.left_out) text += "left out: " + reason + "\n";
   return text;

@@ -1,4 +1,4 @@
-// A comparison of placements as a table and as JSON.
+// Writes a comparison of placements as a table and as JSON.
 #pragma once
 
 #include <optional>
@@ -10,12 +10,13 @@
 
 namespace c2r {
 
-/// One line an entry, what the columns mean, and what was left out. With a format also the bytes of
-/// a token, dispatch and combine together.
+/// @returns a table with one line for each entry, the meaning of the columns, and the baselines
+/// that
+///          were left out. With a format it has the bytes of a token, dispatch and combine together
 std::string comparison_table(const Comparison& comparison, const Cluster& cluster,
                              const std::optional<CopyFormat>& format);
 
-/// The keys "cluster", "placements" and "left_out".
+/// @returns the keys "cluster", "placements" and "left_out"
 Json comparison_json(const Comparison& comparison, const Cluster& cluster,
                      const std::optional<CopyFormat>& format);
 

@@ -1,4 +1,4 @@
-// Predictions as a table and as JSON: what each column and each note below it says.
+// Writes predictions as a table and as JSON: the columns, and the notes below the table.
 #include "c2r/report/predictions.h"
 
 #include <algorithm>
@@ -18,7 +18,7 @@ std::string tokens_lines(std::span<const Prediction> steps) {
                       ? fmt::format(", replicas chosen by {}", name_of(plan.replica_rule))
                       : "");
   if (plan.copy_mode == CopyMode::kPerNode) {
-    text += "on the wire: between nodes, and from there on to other ranks of the node\n";
+    text += "on the wire: copies between nodes, and from there to other ranks of the node\n";
   }
   if (has_constraint) {
     text += fmt::format("constraint: on {} tokens of {}\n", steps.back().num_tokens,
@@ -26,8 +26,8 @@ std::string tokens_lines(std::span<const Prediction> steps) {
   }
   if (!std::ranges::all_of(steps, &Prediction::is_exact)) {
     text +=
-        "from pair counts, which are exact up to top-2 only: copies are at least these, and what "
-        "is saved is at most this\n";
+        "from pair counts, which are exact only up to top-2: the copies are lower bounds, and the "
+        "savings upper bounds\n";
   }
   return text;
 }
@@ -39,10 +39,12 @@ std::string saved_text(double cost, double first) {
 }
 
 std::string saved_line(const Cluster& cluster, std::string_view first) {
-  std::string text = fmt::format("saved: of the copies of {} on the wire", first);
+  std::string text =
+      fmt::format("saved: the share of the copies on the wire of {} that is saved", first);
   if (cluster.num_nodes > 1 && cluster.ranks_per_node > 1) {
-    text += fmt::format(", where one between nodes counts as {:.3g} within a node, as links are",
-                        node_copy_weight(cluster));
+    text += fmt::format(
+        "; a copy between nodes counts as {:.3g} within a node, by the speed of the links",
+        node_copy_weight(cluster));
   }
   return text + "\n";
 }

@@ -1,4 +1,4 @@
-// Predictions as a table and as JSON.
+// Writes predictions as a table and as JSON.
 #pragma once
 
 #include <optional>
@@ -12,26 +12,30 @@
 
 namespace c2r {
 
-/// @returns what the column "saved" says of a cost, relative to the first line's
+/// @returns the cell of the column "saved": how much less a cost is than that of the first line
 std::string saved_text(double cost, double first);
 
 /// @param first the name of the first line
 /// @returns the line that explains the column "saved"
 std::string saved_line(const Cluster& cluster, std::string_view first);
 
-/// Means over layers, one line a step, and what each step saves of the first's copies. With a
-/// format also the bytes of a token, dispatch and combine together.
+/// @returns a table of means over layers with one line for each step, and the share of the first
+/// step's
+///          copies that each step saves. With a format it has the bytes of a token, dispatch and
+///          combine together
 std::string prediction_table(std::span<const Prediction> steps, const Cluster& cluster,
                              const std::optional<CopyFormat>& format);
 
-/// The same, and each layer's numbers.
+/// @returns the same with the numbers of each layer
 Json predictions_json(std::span<const Prediction> steps, const std::optional<CopyFormat>& format);
 
-/// The predictions of a waterfall, each with its exact counts.
+/// @returns the predictions of a waterfall, each with its exact counts
 Json waterfall_json(std::span<const WaterfallStep> steps, const std::optional<CopyFormat>& format);
 
-/// The exact counts of one step, to be divided by its `denominator`: of each layer, copies by kind
-/// of link, copies and choices of each rank and, with a format, bytes in each direction.
+/// @returns the exact counts of one step, to be divided by its `denominator`: of each layer the
+/// copies
+///          by kind of link, the copies and choices of each rank and, with a format, the bytes in
+///          each direction
 Json volumes_json(std::span<const Volume> volumes, const std::optional<CopyFormat>& format);
 
 /// @returns the predictions of the steps, in their order

@@ -33,7 +33,7 @@ class Comparisons(CommandLine):
             self.assertEqual((row["kind"], row["fitted_on"], row["is_fitted"]),
                              ("plan", part, is_fitted))
             text = self.succeed(*words, "contiguous,eplb")
-            self.assertEqual("* reported on tokens that it was fitted on" in text, is_fitted)
+            self.assertEqual("* fitted on some of the counted tokens" in text, is_fitted)
         text = self.succeed(*words[:4], "--fit", "odd", "--baselines", "eplb", "plan.json")
         self.assertRegex(text, r"eplb +odd \*")
 

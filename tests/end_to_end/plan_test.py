@@ -104,8 +104,8 @@ class Plans(CommandLine):
         self.succeed("profile", "tiny_model", "--tokens", "tokens.jsonl", "-o", "top4")  # top-4 of 10
         self.succeed("analyze", "top4", "-o", "pairs")
         self.succeed("plan", "top4", "--cluster", "1x2", "-o", "plan.json")
-        self.assertIn("from pair counts, which are exact up to top-2 only: copies are at least these, and what is "
-                      "saved is at most this\n", self.succeed("simulate", "plan.json", "pairs"))
+        self.assertIn("from pair counts, which are exact only up to top-2: the copies are lower bounds, and the "
+                      "savings upper bounds\n", self.succeed("simulate", "plan.json", "pairs"))
 
     def test_what_is_saved_weighs_links(self):
         self.make_trace()
@@ -114,8 +114,8 @@ class Plans(CommandLine):
         costs = [float(row[2]) + 7 * float(row[3]) for row in rows[1:4]]  # a slow link takes 8 times as long
         for row, cost in zip(rows[1:4], costs):
             self.assertAlmostEqual(float(row[4]), 100 * (1 - cost / costs[0]), delta=0.2)
-        self.assertIn("saved: of the copies of per-expert on the wire, where one between nodes counts as 8 within a "
-                      "node, as links are", " ".join(rows[-2] + rows[-1]))
+        self.assertIn("saved: the share of the copies on the wire of per-expert that is saved; a copy between nodes "
+                      "counts as 8 within a node, by the speed of the links", " ".join(rows[-2] + rows[-1]))
 
     def test_the_constraint_is_a_step_of_its_own(self):
         self.make_plan()

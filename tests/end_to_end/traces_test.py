@@ -68,7 +68,7 @@ class Results(CommandLine):
         lines = self.succeed("analyze", "trace.safetensors", "--heat-map", "0", "--heat-map-cells",
                              "4").splitlines()
         first = next(at for at, line in enumerate(lines) if line.startswith("layer 0: "))
-        self.assertIn("each row is a few experts", lines[first])
+        self.assertIn("mean share of one of the column's experts", lines[first])
         self.assertTrue(lines[first + 5].startswith("experts from left to right:"))
         self.assertLessEqual(max(map(len, lines[first + 1:first + 5])), 2 * 4)
 

@@ -1,4 +1,4 @@
-// The table of engines, and how its rows are found by name.
+// Lists the engines, and finds engines, backends and placement files by name.
 #include "c2r/plan/engines/engine.h"
 
 #include <fmt/format.h>

@@ -1,8 +1,7 @@
-// The engines that c2r makes placements for: one row an engine, with all that c2r knows of it.
+// The table of engines that c2r makes placements for: one row has all that c2r knows of an engine.
 //
-// A row says which placement files the engine loads and how they are written and read, how each of
-// its all-to-all backends sends copies, how it chooses among replicas, and what its user has to
-// know before trusting it with such a file.
+// A row has the placement files that the engine loads, with their writers and readers; how each of
+// its all-to-all backends sends copies; how it chooses among replicas; and cautions for its user.
 //
 // | engine       | placement file | what it is                           | its layers             |
 // | ------------ | -------------- | ------------------------------------ | ---------------------- |
@@ -15,8 +14,8 @@
 // | eplb         | eplb           | .json, EPLB's three results          | MoE layers             |
 // | megatron     | permutation    | .json, old_of_new and new_of_old     | the model's own index  |
 //
-// To add an engine: a file beside this one that makes its row, a line in engine_rows_internal.h,
-// one in engine.cc, and its form in tests/malformed.
+// A new engine needs a file in this folder that makes its row, a line in engine_rows_internal.h,
+// one in engine.cc, and broken files of its form in tests/malformed.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +32,7 @@
 
 namespace c2r {
 
-/// What placement files leave out and their readers have to be told.
+/// The extents that a placement file does not state and its reader needs.
 struct MapShape {
   std::int32_t num_experts = 0;
   std::int32_t ep_size = 0;
@@ -42,7 +41,7 @@ struct MapShape {
   std::int64_t num_layers() const { return std::ssize(layer_indices); }
 };
 
-/// The shape that a reader of the plan's file has to be told.
+/// @returns the shape that a reader of a file of the plan needs
 MapShape map_shape(const Plan& plan);
 
 /// What a user of the engine decides about a file that is written for it.
@@ -50,8 +49,9 @@ struct ExportOptions {
   /// Hidden layers of the model, dense ones included, for files that have a row for each of them.
   /// Without it the last MoE layer is taken for the last layer.
   std::optional<std::int32_t> num_hidden_layers;
-  /// The engine's all-to-all backend, by the engine's name for it; empty = its default. It decides
-  /// which warnings there are, not what is written; an unknown one has a warning of its own.
+  /// The engine's all-to-all backend, by the engine's own name; empty = its default. The backend
+  /// decides which warnings there are, but not the content of the file. An unknown one is a
+  /// warning.
   std::string backend;
 };
 
@@ -60,29 +60,30 @@ struct PlacementFile {
   std::string_view name;    // the target of `c2r export`; NAME-placement is the format of an import
   std::string_view suffix;  // of the file's name, with the dot
 
-  /// As export_usage(), of a valid plan.
+  /// The same as export_usage(), for a valid plan.
   std::string (*usage)(const Plan& plan, std::string_view path);
 
-  /// The bytes of the file, of a valid plan whose layers all have as many slots unless
-  /// has_slots_by_layer. Called through export_plan().
+  /// Called through export_plan().
+  /// @param plan a valid plan, whose layers have the same number of slots unless has_slots_by_layer
+  /// @returns the bytes of the file
   /// @throws Error(kUnsupported) if the file cannot express the plan
   std::string (*write)(const Plan& plan, const ExportOptions& options);
 
-  /// One placement for each MoE layer, in order. Called through read_placements(), which checks
-  /// the shape.
+  /// Called through read_placements(), which checks the shape.
+  /// @returns one placement for each MoE layer, in order
   std::vector<Placement> (*read)(std::string_view bytes, const MapShape& shape,
                                  std::string_view place);
 
-  std::span<const std::string_view> cautions = {};  // for the user, whatever the backend
-  bool has_hidden_layer_rows = false;  // it has a row for each hidden layer, dense ones too
-  bool keeps_slot_order = true;        // false: it says only which rank holds an expert
+  std::span<const std::string_view> cautions = {};  // for the user, with every backend
+  bool has_hidden_layer_rows = false;  // the file has a row for each hidden layer, dense or not
+  bool keeps_slot_order = true;        // false: the file says only which rank holds an expert
   bool has_slots_by_layer = false;     // layers may have different numbers of slots
 };
 
 /// An all-to-all backend of an engine.
 struct Backend {
   std::string_view name;  // the engine's own name for it
-  CopyMode mode;          // how it sends copies
+  CopyMode mode;          // how the backend sends copies
   // The setting with which it sends one copy for every chosen expert instead; empty = none.
   std::string_view per_expert_setting = {};
 };
@@ -92,11 +93,11 @@ struct EngineRow {
   std::span<const PlacementFile> files;  // at least one
   // The backends whose way of sending copies is known; the first is the engine's default.
   std::span<const Backend> backends = {};
-  // What describes best how it chooses among replicas; nothing if that is not known.
+  // The rule that is closest to the engine's choice among replicas; nothing if that is not known.
   std::optional<ReplicaRule> replica_rule = {};
 };
 
-/// Every engine, in the order of the table above.
+/// @returns all engines, in the order of the table above
 std::span<const EngineRow> engines();
 
 /// @returns the engine of that name
@@ -113,7 +114,7 @@ struct ExportTarget {
   const PlacementFile& file;
 };
 
-/// Every placement file of every engine, in the order of the table above.
+/// @returns all placement files of all engines, in the order of the table above
 std::vector<ExportTarget> export_targets();
 
 /// @returns the placement file of that name
@@ -121,8 +122,8 @@ std::vector<ExportTarget> export_targets();
 ExportTarget find_export_target(std::string_view name);
 
 /// Reads a placement file. Every rank has the same number of slots: slot p is on rank
-/// p / (num_slots / ep_size). Where a file has layers or experts that the shape does not have, or
-/// lacks some, it is refused; so is a map that holds an expert twice on a rank, as EPLB's may.
+/// p / (num_slots / ep_size). A file is refused if its layers or experts are not those of the
+/// shape, or if an expert is twice on a rank, as in some maps of EPLB.
 /// @param place where the bytes are from, for messages
 /// @returns one placement for each MoE layer, in order
 /// @throws Error(kInvalidFile), naming the layer and the expert

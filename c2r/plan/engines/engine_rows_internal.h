@@ -1,4 +1,4 @@
-// The rows of engine.h's table, each made in the file of its engine.
+// Declares the rows of the table of engines; the file of each engine makes its row.
 #pragma once
 
 #include "c2r/plan/engines/engine.h"

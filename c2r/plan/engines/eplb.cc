@@ -1,4 +1,4 @@
-// EPLB's three results: "physical_to_logical_map" [num_layers][num_slots],
+// Writes and reads EPLB's three results: "physical_to_logical_map" [num_layers][num_slots],
 // "logical_to_physical_map" [num_layers][num_experts][most replicas], -1 = none, and
 // "logical_count" [num_layers][num_experts], which must agree.
 #include <fmt/format.h>

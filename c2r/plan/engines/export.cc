@@ -1,4 +1,4 @@
-// Exports: what is written for an engine, checked against the plan, and the warnings beside it.
+// Writes the file of an engine, compares it with the plan, and collects the warnings.
 #include "c2r/plan/engines/export.h"
 
 #include <fmt/format.h>
@@ -12,7 +12,7 @@
 namespace c2r {
 namespace {
 
-// For a backend of which it is not known how it sends copies.
+// @returns the warning for a backend that c2r does not know
 std::string unknown_backend(const ExportTarget& target, std::string_view name) {
   std::vector<std::string_view> names;
   for (const Backend& backend : target.engine.backends) names.push_back(backend.name);
@@ -67,7 +67,7 @@ std::optional<std::string> replica_warning(const ExportTarget& target, const Pla
       name_of(predicted), target.file.name, name_of(*rule), name_of(*rule));
 }
 
-// For a file whose number of rows had to be guessed.
+// @returns the warning for a file whose number of rows was guessed
 std::optional<std::string> rows_warning(const ExportTarget& target, const Plan& plan,
                                         const ExportOptions& options) {
   if (!target.file.has_hidden_layer_rows || options.num_hidden_layers) return std::nullopt;

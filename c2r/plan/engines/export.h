@@ -1,7 +1,7 @@
-// A plan's placement in the form that another engine loads (engine.h lists the forms).
+// Writes the placement of a plan in the form that another engine loads (engine.h lists the forms).
 //
-// Each engine numbers layers in its own way, and nearly all of them stay silent when a file is
-// wrong. So what is written is read back and compared with the plan before it is handed out.
+// Each engine numbers layers in its own way, and most engines load a wrong file without an error.
+// So each file is read back and compared with the plan before it is returned.
 #pragma once
 
 #include <string>
@@ -15,7 +15,7 @@ namespace c2r {
 
 struct Export {
   std::string bytes;                  // the file
-  std::vector<std::string> warnings;  // for the user: what the engine would not say
+  std::vector<std::string> warnings;  // for the user
 };
 
 /// Writes the plan's placement for `target`, in memory.
@@ -37,8 +37,8 @@ void check_export_path(const ExportTarget& target, std::string_view path, std::s
 /// @throws Error(kInvalidArgument) if the plan is not valid
 std::string export_usage(const ExportTarget& target, const Plan& plan, std::string_view path);
 
-/// Checks that `bytes` are a valid file for the target and say what the plan says.
-/// @throws Error(kInvalidFile), naming what is not valid, or the first layer and rank that differ
+/// Checks that `bytes` are a valid file for the target and have the placements of the plan.
+/// @throws Error(kInvalidFile), naming the error, or the first layer and rank that differ
 void validate_export(const ExportTarget& target, std::string_view bytes, const Plan& plan,
                      std::string_view place);
 

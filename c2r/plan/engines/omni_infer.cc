@@ -1,6 +1,6 @@
-// omni-infer's pattern: a .npy file of integers [ep_size, num_layers, num_experts], 1 where the
-// rank holds the expert of the MoE layer, else 0. The reader puts experts into a rank's slots in
-// ascending order, because the array does not say their order.
+// Writes and reads omni-infer's pattern: a .npy file of integers [ep_size, num_layers,
+// num_experts], 1 where the rank holds the expert of the MoE layer, else 0. The reader puts experts
+// into a rank's slots in ascending order, because the array does not say their order.
 #include <fmt/format.h>
 
 #include <bit>
@@ -46,7 +46,7 @@ std::string write_pattern(const Plan& plan, const ExportOptions&) {
   return bytes;
 }
 
-// The experts of MoE layer `l`, rank by rank, each rank with equally many.
+// @returns the experts of MoE layer `l`, rank by rank; every rank must have the same number
 std::vector<std::int64_t> slots_of_pattern(const NpyView& array, std::int64_t l,
                                            const MapShape& shape, std::string_view place) {
   std::vector<std::int64_t> slots;

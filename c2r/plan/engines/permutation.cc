@@ -1,5 +1,5 @@
-// A permutation of experts by the model's layer index, "old_of_new" and its inverse "new_of_old",
-// for engines that place experts contiguously, as Megatron does.
+// Writes and reads a permutation of experts by the model's layer index, "old_of_new" and its
+// inverse "new_of_old", for engines that place experts contiguously, as Megatron does.
 #include <fmt/format.h>
 
 #include "c2r/core/error.h"

@@ -1,4 +1,4 @@
-// What the readers and writers of several engines' placement files share.
+// Functions that the readers and writers of several engines' placement files share.
 #include <fmt/format.h>
 
 #include <algorithm>

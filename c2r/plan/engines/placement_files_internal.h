@@ -1,4 +1,4 @@
-// What the readers and writers of several engines' placement files share.
+// Functions that the readers and writers of several engines' placement files share.
 //
 // The readers throw Error(kInvalidFile); `place` says where the bytes are from, for messages.
 #pragma once
@@ -47,13 +47,13 @@ void require_slots(const Placement& placement, std::int64_t num_slots, std::stri
 Json slots_to_json(const Placement& placement);
 Json all_slots_to_json(const Plan& plan);
 
-/// The slots of each layer of a plan whose layers all have as many.
+/// @returns the slots of a layer of a plan whose layers have the same number of slots
 std::int64_t num_slots_of_each_layer(const Plan& plan);
 
-/// The same without one slot for each expert.
+/// @returns the same without one slot for each expert
 std::int64_t num_redundant_slots(const Plan& plan);
 
-/// The slots of each expert, padded with -1 to `most_replicas`, and their number.
+/// @returns the slots of each expert, padded with -1 to `most_replicas`, and their number
 std::pair<Json, Json> inverse_of(const Placement& placement, std::size_t most_replicas);
 
 }  // namespace c2r::placement_files

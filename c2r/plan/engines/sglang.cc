@@ -1,6 +1,6 @@
-// SGLang's `--init-expert-location`: {"physical_to_logical_map": [num_hidden_layers][num_slots]}
-// and no other key, because SGLang passes keys on as arguments. Rows count dense layers; what
-// theirs hold is not looked at.
+// Writes and reads SGLang's `--init-expert-location`: {"physical_to_logical_map":
+// [num_hidden_layers][num_slots]} and no other key, because SGLang passes keys on as arguments.
+// There is a row for each dense layer, too, whose content is ignored.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -92,7 +92,7 @@ EngineRow engine_rows::sglang() {
   return {.name = "sglang",
           .files = kSglangFiles,
           .backends = kSglangBackends,
-          // Of --ep-dispatch-algorithm static, which usage() asks for.
+          // With --ep-dispatch-algorithm static, which is part of usage().
           .replica_rule = ReplicaRule::kLocalFirst};
 }
 

@@ -1,6 +1,6 @@
-// TensorRT-LLM's load balancer yaml: `num_slots`, `layer_updates_per_iter` and
-// `initial_global_assignments` by the model's layer index. The reader takes the subset of yaml that
-// the writer writes: one key a line, lists in brackets on one line, comments.
+// Writes and reads the yaml of TensorRT-LLM's load balancer: `num_slots`, `layer_updates_per_iter`
+// and `initial_global_assignments` by the model's layer index. The reader takes the subset of yaml
+// that the writer writes: one key a line, lists in brackets on one line, comments.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -17,7 +17,7 @@ namespace {
 
 using namespace placement_files;  // NOLINT(google-build-using-namespace)
 
-// The yaml that the writer writes, as the JSON object that it stands for.
+// Parses the yaml that the writer writes, as a JSON object.
 Json parse_simple_yaml(std::string_view text, std::string_view place) {
   constexpr auto kMaxKeys = std::size_t{2} * kMaxLayers;  // each is compared with those before it
   Json json = Json::object();

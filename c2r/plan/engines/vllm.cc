@@ -1,6 +1,6 @@
-// vLLM's placement files, which no release reads yet: of pull request 41141, one JSON line with
-// "initial_global_assignments" by MoE layer ordinal, and of pull request 49572,
-// [num_layers][num_slots], or [num_slots] for every layer.
+// Writes and reads vLLM's placement files, which no release reads yet. That of pull request 41141
+// is one JSON line with "initial_global_assignments" by MoE layer ordinal, and that of pull request
+// 49572 is [num_layers][num_slots], or [num_slots] for every layer.
 #include <fmt/format.h>
 
 #include "c2r/core/error.h"
@@ -41,9 +41,9 @@ std::vector<Placement> read_vllm_41141(std::string_view text, const MapShape& sh
   json_integer(json_at(json, "version", place), 1, 1, "version", place);
   const auto num_slots =
       json_integer(json_at(json, "num_slots", place), 1, INT32_MAX, "num_slots", place);
-  const std::int64_t spare = num_slots - shape.num_experts;
-  json_integer(json_at(json, "num_redundant_experts", place), spare, spare, "num_redundant_experts",
-               place);
+  const std::int64_t redundant = num_slots - shape.num_experts;
+  json_integer(json_at(json, "num_redundant_experts", place), redundant, redundant,
+               "num_redundant_experts", place);
   auto placements = placements_by_key(json_at(json, "initial_global_assignments", place),
                                       ordinals(shape), shape, place);
   for (const Placement& placement : placements) require_slots(placement, num_slots, place);

@@ -1,5 +1,5 @@
-// vllm-ascend's `expert_map_path`: a list of layers, each a list of devices. As the engine does,
-// the reader goes by the order of layers and devices, and insists that their ids say the same.
+// Writes and reads vllm-ascend's `expert_map_path`: a list of layers, each a list of devices. Like
+// the engine, the reader takes layers and devices in their order, and refuses ids of another order.
 #include <fmt/format.h>
 
 #include "c2r/core/error.h"
