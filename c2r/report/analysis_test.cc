@@ -85,7 +85,7 @@ TEST(AnalysisText, NamesTheModelAndDrawsTheLayersThatAreAskedFor) {
   EXPECT_EQ(analysis_text(analysis, {}),
             "example: 2 MoE layers, 4 experts, top-2, 40 tokens\n\n" + table + columns + fan_out);
   const auto heat_map = [&](std::int64_t layer) {
-    return "\n" + collaboration_heat_map(analysis.statistics, layer, 2, true);
+    return fmt::format("\n{}", collaboration_heat_map(analysis.statistics, layer, 2, true));
   };
   EXPECT_EQ(analysis_text(analysis, {.layers = {1, 0}, .max_cells = 2, .has_color = true}),
             "example: 2 MoE layers, 4 experts, top-2, 40 tokens\n\n" + table + heat_map(1) +
