@@ -331,3 +331,21 @@ def test_a_plan_with_replicas_is_no_permutation():
     slots = [torch.arange(NUM_EXPERTS)] * 2 + [torch.cat([torch.arange(NUM_EXPERTS), torch.tensor([3])])]
     with pytest.raises(ValueError, match="model.layers.2.mlp.gate: the plan has 13 slots for 12 experts"):
         c2r.hf.permute(model, slots)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("5", "the collaborator lists are not a list over layers"),
+        ('{"collaborators": {"a": 1}}', "the collaborator lists are not a list over layers"),
+        ('{"format": "c2r-plan"}', "the plan's layers are not a list of objects"),
+        ('{"format": "c2r-plan", "layers": [3]}', "the plan's layers are not a list of objects"),
+        ("{}", "has no collaborator lists"),
+        ("[[[1]", "is not JSON"),
+    ],
+)
+def test_a_file_without_lists_is_refused_by_its_name(text, message, tmp_path):
+    path = tmp_path / "lists.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"lists.json: {message}"):
+        c2r.hf.constrain(random_model("olmoe"), path)

@@ -18,17 +18,24 @@ def _of_file(path: pathlib.Path) -> Any:
         data = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path}: is not JSON: {error}") from None
-    if not isinstance(data, dict):
-        return data
-    if data.get("format") == "c2r-plan":
-        lists = [layer.get("collaborators") for layer in data["layers"]]
+    lists = data
+    if isinstance(data, dict) and data.get("format") == "c2r-plan":
+        layers = data.get("layers")
+        if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
+            raise ValueError(f"{path}: the plan's layers are not a list of objects")
+        lists = [layer.get("collaborators") for layer in layers]
         if any(layer is None for layer in lists):
             raise ValueError(f"{path}: the plan has no collaborator lists; c2r plan --top-t makes them")
-        return lists
-    for key in ("collaborators", "collaborative_list"):
-        if key in data:
-            return data[key]
-    raise ValueError(f"{path}: has no collaborator lists: a plan with top_t, or a file of c2r collaborators, has them")
+    elif isinstance(data, dict):
+        found = [data[key] for key in ("collaborators", "collaborative_list") if key in data]
+        if not found:
+            raise ValueError(
+                f"{path}: has no collaborator lists: a plan with top_t, or a file of c2r collaborators, has them"
+            )
+        lists = found[0]
+    if not isinstance(lists, list):
+        raise ValueError(f"{path}: the collaborator lists are not a list over layers")  # noqa: TRY004
+    return lists
 
 
 def read_lists(lists: Any, config: Any) -> Any:
