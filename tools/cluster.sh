@@ -4,12 +4,14 @@
 # does to a program; it is no model of any particular one. Needs root, iproute2 and Open MPI.
 #
 #   tools/cluster.sh up NODESxRANKS --link MBIT --node MBIT [--seconds S]
+#   tools/cluster.sh limit --link MBIT --node MBIT
 #   tools/cluster.sh run COMMAND...
 #   tools/cluster.sh down
 #
 # up:   --link is what a rank can send, and at the same time receive, in Mbit/s; --node is what all ranks
 #       of a node together can exchange with other nodes. After S seconds (default 3600) the cluster and
 #       whatever runs in it are removed.
+# limit: gives the links of a cluster that is up other speeds, also while something runs in it.
 # run:  starts COMMAND under mpirun, one process a host, ranks numbered node by node, over TCP only.
 # down: removes the cluster and whatever runs in it; also when there is none.
 # C2R_CLUSTER names the cluster (default c2r), should there be several.
@@ -32,9 +34,9 @@ down() {
 }
 
 # Limits what leaves through a device of a namespace. The bucket holds 4 ms, since timers come late.
-limit() {  # NAMESPACE DEVICE MBIT
+shape() {  # NAMESPACE DEVICE MBIT
   local bucket=$(($3 * 1000000 / 8 / 250))
-  ip netns exec "$1" tc qdisc add dev "$2" root tbf rate "$3mbit" latency 50ms \
+  ip netns exec "$1" tc qdisc replace dev "$2" root tbf rate "$3mbit" latency 50ms \
     burst $((bucket > 65536 ? bucket : 65536))
 }
 
@@ -63,22 +65,20 @@ build() {  # NODES RANKS_PER_NODE LINK_MBIT NODE_MBIT
     ip -n "$switch" link set "node$node" up
     plug "up$node" "node$node" "down$node" "$switch"
     ip -n "$switch" link set "down$node" master core up
-    limit "$switch" "up$node" "$4"
-    limit "$switch" "down$node" "$4"
+    shape "$switch" "up$node" "$4"
+    shape "$switch" "down$node" "$4"
     for ((rank = node * $2; rank < (node + 1) * $2; ++rank)); do
       add_host "$name-$rank" "node$node" "$(address $rank)"
-      limit "$name-$rank" eth0 "$3"
-      limit "$switch" "to-$rank" "$3"
+      shape "$name-$rank" eth0 "$3"
+      shape "$switch" "to-$rank" "$3"
     done
   done
   add_host "$name-head" core 10.77.255.254  # where mpirun is; no limit
 }
 
-up() {
-  local nodes ranks link='' node='' seconds=3600
-  [[ ${1:-} =~ ^([1-9][0-9]{0,2})x([1-9][0-9]{0,2})$ ]] || usage
-  nodes=${BASH_REMATCH[1]} ranks=${BASH_REMATCH[2]}
-  shift
+# Sets link, node and seconds.
+options() {
+  link='' node='' seconds=3600
   while [ $# -gt 0 ]; do
     [[ ${2:-} =~ ^[1-9][0-9]{0,5}$ ]] || usage
     case $1 in
@@ -90,6 +90,14 @@ up() {
     shift 2
   done
   [ -n "$link" ] && [ -n "$node" ] || usage
+}
+
+up() {
+  local nodes ranks link node seconds
+  [[ ${1:-} =~ ^([1-9][0-9]{0,2})x([1-9][0-9]{0,2})$ ]] || usage
+  nodes=${BASH_REMATCH[1]} ranks=${BASH_REMATCH[2]}
+  shift
+  options "$@"
   [ $((nodes * ranks)) -le 1000 ] || die "$((nodes * ranks)) ranks are more than the 1000 it can hold"
   [ -z "$(namespaces)" ] || die "the cluster $name is up already; tools/cluster.sh down removes it"
   # The watchdog is a process of its own: it ends the cluster even if this script is killed.
@@ -97,6 +105,19 @@ up() {
   build "$nodes" "$ranks" "$link" "$node"
   echo "$((nodes * ranks)) hosts in $nodes nodes, $link Mbit/s a host, $node Mbit/s a node; for $seconds s"
   echo "use it: tools/cluster.sh run COMMAND...; remove it: tools/cluster.sh down"
+}
+
+limit() {
+  local link node seconds rank switch=$name-switch device
+  options "$@"
+  [ -n "$(namespaces)" ] || die "the cluster $name is not up; tools/cluster.sh up makes one"
+  for device in $(ip -n "$switch" -br link show | sed -n 's/^\(up\|down\)\([0-9]*\)@.*/\1\2/p'); do
+    shape "$switch" "$device" "$node"
+  done
+  for rank in $(hosts); do
+    shape "$name-$rank" eth0 "$link"
+    shape "$switch" "to-$rank" "$link"
+  done
 }
 
 # Removes the cluster after some seconds, or at once if `up` ended without building all of it.
@@ -135,7 +156,7 @@ agent() {  # ADDRESS COMMAND...
 verb=${1:-}
 [ $# -gt 0 ] && shift
 case $verb in
-  up | run | down | watch | agent) ;;
+  up | limit | run | down | watch | agent) ;;
   *) usage ;;
 esac
 [ "$(id -u)" -eq 0 ] || die "needs root, for network namespaces"

@@ -14,8 +14,8 @@ import c2r.hf
 import c2r.torch as ct
 
 transformers = pytest.importorskip("transformers", minversion="5.23")
-pytest.importorskip("c2r._c2r", reason="pip install . builds the extension module, which predicts")
 
+DEVICE = os.environ.get("C2R_TEST_DEVICE", "cpu")  # bench/gpu_training.py runs this on a GPU
 HIDDEN, NUM_STEPS, NUM_CHUNKS, TOP_T = 32, 3, 2, 4
 FAMILIES = ["qwen2_moe", "llama_moe"]
 NUM_SEQUENCES, LENGTH = 8, 9  # of a step, over all ranks
@@ -72,6 +72,7 @@ def trace_of(choices, lengths):
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """By family: the folders of a constrained model, and of the same model permuted by a plan of each cluster."""
+    pytest.importorskip("c2r._c2r", reason="pip install . builds the extension module, which predicts")
     found = {}
     for family in FAMILIES:
         folder = tmp_path_factory.mktemp(family)
@@ -97,7 +98,7 @@ def spread_on_one_rank(model, implementation):
     from torch.distributed.fsdp import fully_shard
     from transformers.distributed.expert_parallel import EpDispatchExpertsParallel
 
-    mesh = dist.init_device_mesh("cpu", (1,))
+    mesh = dist.init_device_mesh(DEVICE, (1,))
     for layer in model.model.layers:
         EpDispatchExpertsParallel().install_forward(
             layer.mlp.experts, mesh, tp_mesh=mesh, ep_implementation=implementation
@@ -118,6 +119,7 @@ def load(folder, implementation=None):
     model = transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, distributed_config=config, local_files_only=True
     )
+    model.to(DEVICE)
     c2r.hf.constrain(model)  # the lists of the config
     if implementation is not None and ep_size == 1:
         spread_on_one_rank(model, implementation)
@@ -129,7 +131,7 @@ def train_in_a_loop(model, rank, ep_size):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
     losses = []
     for step in range(NUM_STEPS):
-        ids = sequences(step)[rank::ep_size]
+        ids = sequences(step)[rank::ep_size].to(DEVICE)
         ct.reset_traffic()
         loss = model(input_ids=ids, labels=ids).loss
         loss.backward()
@@ -150,6 +152,11 @@ def train_by_the_trainer(model, rank, ep_size, folder):
     trainer = transformers.Trainer(model=model, args=arguments, train_dataset=rows)
     trainer.train()
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def train_alone(rank, folder):
+    """Losses of one process without c2r's exchange."""
+    return train_in_a_loop(load(folder), 0, 1)
 
 
 def train(rank, folder, implementation, num_runs, output):
@@ -178,7 +185,7 @@ def train(rank, folder, implementation, num_runs, output):
     for entry in ct.traffic():
         rows, num_bytes = sent.get((entry.layer, entry.step), (0, 0))
         sent[entry.layer, entry.step] = rows + entry.num_rows, num_bytes + entry.num_bytes
-    return losses, sent, recorded.topk_idx
+    return losses, sent, [topk_idx.cpu() for topk_idx in recorded.topk_idx]
 
 
 def label_bytes(copies, ep_size, rows_sent, rows_received):
@@ -244,7 +251,7 @@ VARIANTS = {
 @pytest.fixture(scope="module")
 def alone(prepared):
     """Losses of one process, by family."""
-    return {family: train_in_a_loop(load(prepared[family] / "contiguous"), 0, 1) for family in FAMILIES}
+    return {family: train_alone(0, prepared[family] / "contiguous") for family in FAMILIES}
 
 
 def train_each(rank, runs):

@@ -62,6 +62,11 @@ class Cluster(unittest.TestCase):
         rates = [float(line.split()[-1]) for line in run.stdout.splitlines()[2:5]]  # MB/s
         self.assertEqual(len(rates), 3, run.stdout)
         self.assertLess(max(rates), 2 * 0.75 * 25, run.stdout)
+        self.assertEqual(cluster("limit", "--link", "30", "--node", "20").returncode, 0)
+        for namespace, device, rate in (("0", "eth0", 30), ("switch", "to-3", 30), ("switch", "up1", 20)):
+            shown = subprocess.run(["ip", "netns", "exec", f"{NAME}-{namespace}", "tc", "qdisc", "show", "dev", device],
+                                   capture_output=True, text=True, check=True)
+            self.assertIn(f"rate {rate}Mbit", shown.stdout)
         self.assertEqual(cluster("down").returncode, 0)
         self.assertEqual(namespaces(), [])
 
@@ -83,7 +88,8 @@ class Cluster(unittest.TestCase):
         run = cluster("run", "true")
         self.assertEqual((run.returncode, run.stderr), (
             1, f"cluster: the cluster {NAME} is not up; tools/cluster.sh up makes one\n"))
-        for arguments in (["up", "2"], ["up", "2x2"], ["up", "2x2", "--link", "x", "--node", "1"],
+        self.assertEqual(cluster("limit", "--link", "1", "--node", "1").returncode, 1)
+        for arguments in (["limit"], ["up", "2"], ["up", "2x2"], ["up", "2x2", "--link", "x", "--node", "1"],
                           ["up", "2x2", "--link", "1"], ["fly"], []):
             self.assertEqual(cluster(*arguments).returncode, 2, arguments)
         self.assertEqual(namespaces(), [])
