@@ -71,14 +71,23 @@ class Outputs(CommandLine):
                 self.assertEqual(self.hidden(), [])
                 self.assertFalse((self.folder / "permuted").exists())
 
-    def test_a_limit_of_file_sizes_is_an_error(self):
-        done = subprocess.run(
-            [C2R, *IMPORT, "--sequences", "sequences.csv", "-o", "trace.safetensors"], cwd=self.folder, text=True,
-            capture_output=True, timeout=60, check=False,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)))
+    def fails_beyond(self, limit, most, message, *words):
+        """Runs c2r with a limit of the system."""
+        done = subprocess.run([C2R, *words], cwd=self.folder, text=True, capture_output=True, timeout=60, check=False,
+                              preexec_fn=lambda: resource.setrlimit(limit, (most, most)))
         self.assertEqual(done.returncode, 1)
-        self.assertRegex(done.stderr, r"^c2r import: .*File too large\n$")
+        self.assertRegex(done.stderr, rf"^c2r {words[0]}: .*{message}\n$")
         self.assertEqual(self.hidden(), [])
+
+    def test_a_limit_of_file_sizes_is_an_error(self):
+        self.fails_beyond(resource.RLIMIT_FSIZE, 2000, "File too large", *IMPORT, "--sequences", "sequences.csv", "-o",
+                          "trace.safetensors")
+
+    def test_plans_of_a_front_are_written_all_or_none(self):
+        self.make_trace()
+        self.fails_beyond(resource.RLIMIT_NOFILE, 5, "Too many open files", "compare", "trace.safetensors", "--cluster",
+                          "2x2", "--on", "even", "--baselines", "none", "--pareto", "4", "--front-plans", "front")
+        self.assertEqual(list(self.folder.glob("front*.json")), [])
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 
 #include <iostream>
 #include <memory>
+#include <vector>
 
 #include "c2r/cli/app.h"
 #include "c2r/cli/commands/commands.h"
@@ -12,6 +13,7 @@
 #include "c2r/cli/progress_line.h"
 #include "c2r/core/error.h"
 #include "c2r/core/version.h"
+#include "c2r/io/file.h"
 #include "c2r/report/comparison.h"
 
 namespace c2r::cli {
@@ -68,9 +70,12 @@ CompareRequest request_of(const CompareOptions& options, std::span<const NamedPl
 }
 
 void write_front_plans(const CompareOptions& options, std::span<const Plan> plans) {
-  for (std::size_t p = 0; p < plans.size(); ++p) {
-    write_plan(plans[p], front_plan_path(options, p + 1));
+  std::vector<std::unique_ptr<AtomicFile>> files;  // all are written before the first appears
+  for (const Plan& plan : plans) {
+    files.push_back(std::make_unique<AtomicFile>(front_plan_path(options, files.size() + 1)));
+    files.back()->write(plan_to_text(plan));
   }
+  for (const auto& file : files) file->commit();
 }
 
 void compare_placements(const CompareOptions& options) {

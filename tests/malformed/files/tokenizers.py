@@ -167,7 +167,7 @@ def broken_config(write):
     write("tokenizer_config/is_an_array", "[]")
     write("tokenizer_config/token_is_a_number", '{"bos_token": 1}')
     write("tokenizer_config/token_missing", '{"eos_token": "<eos>"}')
-    write("tokenizer_config/no_bos_token", '{"eos_token": "</s>"}')
+    write("tokenizer_config/no_bos_token", '{"bos_token": null}')
     write("tokenizer_config/id_not_a_number", '{"added_tokens_decoder": {"x": {"content": "<a>"}}}')
     write("tokenizer_config/id_of_2_to_60",
           '{"added_tokens_decoder": {"1152921504606846976": {"content": "<a>"}}}')
