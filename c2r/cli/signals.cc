@@ -1,8 +1,7 @@
-// Signals are taken by a thread of their own, which may do what signal handlers must not.
+// Signal handlers wake a thread, which may do what they must not.
 #include "c2r/cli/signals.h"
 
 #include <fcntl.h>
-#include <pthread.h>
 #include <signal.h>  // NOLINT(modernize-deprecated-headers): <csignal> lacks sigaction
 #include <unistd.h>
 
@@ -20,28 +19,26 @@ namespace c2r::cli {
 namespace {
 
 constexpr int kEnding[] = {SIGTERM, SIGINT, SIGHUP};
+constexpr unsigned char kFailed = 0;  // instead of a signal: the process ends with status 1
 
-std::atomic<bool> has_thread = false;  // whether take_signals() runs
-std::atomic<bool> has_failed = false;  // whether the process ends with status 1
+std::atomic<int> pipe_to_thread = -1;  // where handlers write what ends the process; -1: no thread
 
-sigset_t ending_signals() {
-  sigset_t set;
-  sigemptyset(&set);
-  for (const int signal : kEnding) sigaddset(&set, signal);
-  return set;
-}
-
-// Waits for a signal of ending_signals(), and ends the process.
-void take_signals() {
-  const sigset_t set = ending_signals();
-  int signal = 0;
-  while (sigwait(&set, &signal) != 0) {
+// Waits for what ends the process, and ends it.
+void take_signals(int pipe) {
+  unsigned char signal = kFailed;
+  while (::read(pipe, &signal, 1) != 1) {
   }
   remove_temporaries();
-  if (has_failed) _exit(1);
+  if (signal == kFailed) _exit(1);
   ::signal(signal, SIG_DFL);
-  pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
-  ::raise(signal);
+  ::kill(::getpid(), signal);
+}
+
+void on_ending_signal(int signal) {
+  const int before = errno;
+  const auto byte = static_cast<unsigned char>(signal);
+  (void)!::write(pipe_to_thread, &byte, 1);
+  errno = before;
 }
 
 void write_all(std::string_view text) {
@@ -118,9 +115,7 @@ void on_bus_error(int signal, siginfo_t* info, void*) {
   write_all(
       " has become shorter while it was read, or its disk has failed; replace files by renaming "
       "new ones, as c2r does\n");
-  has_failed = true;
-  if (!has_thread) _exit(1);
-  ::kill(::getpid(), SIGTERM);
+  if (pipe_to_thread < 0 || ::write(pipe_to_thread, &kFailed, 1) != 1) _exit(1);
   for (;;) ::pause();
 }
 
@@ -134,13 +129,22 @@ void handle_signals() {
   ::sigaction(SIGBUS, &action, nullptr);
   ::signal(SIGXFSZ, SIG_IGN);
 
-  const sigset_t set = ending_signals();
-  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) return;
   try {
-    std::thread(take_signals).detach();
-    has_thread = true;
-  } catch (const std::system_error&) {  // no more threads: the signals end the process at once
-    pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+    std::thread(take_signals, ends[0]).detach();
+  } catch (const std::system_error&) {  // no more threads: signals end the process at once
+    return;
+  }
+  pipe_to_thread = ends[1];
+  struct sigaction ending {};
+  ending.sa_handler = on_ending_signal;
+  ending.sa_flags = SA_RESTART;
+  sigemptyset(&ending.sa_mask);
+  for (const int signal : kEnding) {
+    struct sigaction before {};
+    ::sigaction(signal, nullptr, &before);
+    if (before.sa_handler != SIG_IGN) ::sigaction(signal, &ending, nullptr);  // as nohup sets it
   }
 }
 

@@ -3,7 +3,7 @@
 
 namespace c2r::cli {
 
-/// Handles the signals that end the program, from now on and in all threads that start later:
+/// Handles the signals that end the program, except while other code has handlers of its own:
 ///  - SIGTERM, SIGINT and SIGHUP remove the temporary files and folders of the process and end it
 ///  as
 ///    they do by default.

@@ -71,6 +71,17 @@ class Outputs(CommandLine):
                 self.assertEqual(self.hidden(), [])
                 self.assertFalse((self.folder / "permuted").exists())
 
+    def test_a_signal_that_was_ignored_stays_ignored(self):
+        for number in (signal.SIGHUP, signal.SIGINT):  # as nohup and shells set them
+            with subprocess.Popen([C2R, "tokenize", "model", "-"], cwd=self.folder, text=True, stdin=subprocess.PIPE,
+                                  stdout=subprocess.PIPE,
+                                  preexec_fn=lambda number=number: signal.signal(number, signal.SIG_IGN)) as running:
+                wait_for(lambda: len(list(pathlib.Path(f"/proc/{running.pid}/task").iterdir())) == 2)
+                time.sleep(0.2)
+                running.send_signal(number)
+                running.communicate("Hello", timeout=60)
+            self.assertEqual(running.returncode, 0)
+
     def fails_beyond(self, limit, most, message, *words):
         """Runs c2r with a limit of the system."""
         done = subprocess.run([C2R, *words], cwd=self.folder, text=True, capture_output=True, timeout=60, check=False,
