@@ -218,3 +218,33 @@ def recomputing(rank, folder):
 
 def test_a_recomputation_that_would_hang_or_be_wrong_is_refused(folder):
     run_ranks(2, recomputing, folder)
+
+
+def recomputing_what_was_chosen(rank, folder):
+    """A constrained router whose logits are others when they are recomputed: the choice and what is sent stay."""
+    import c2r.hf
+    from c2r.hf.expert_parallel import register
+
+    register(num_chunks=2)
+    ids = torch.randint(0, VOCABULARY, (2, 6), generator=torch.Generator().manual_seed(rank))
+    model = load(folder, fsdp_size=2, ep_size=2, ep_implementation="c2r").train()
+    lists = [[[e for e in range(NUM_EXPERTS) if e != expert][:4] for expert in range(NUM_EXPERTS)]] * NUM_LAYERS
+    c2r.hf.constrain(model, lists)
+    model.activation_checkpointing_enable({"use_reentrant": False, "context_fn": ct.reuse_routing})
+    choices = record_choices(model)
+    calls = []
+
+    def other_logits(module, inputs):
+        calls.append(1)
+        return (inputs[0] if len(calls) <= NUM_LAYERS else -inputs[0],)
+
+    for layer in model.model.layers:
+        layer.mlp.gate.register_forward_pre_hook(other_logits)
+    loss_of(model(ids).logits, ids).backward()
+    assert len(choices) == 2 * NUM_LAYERS
+    for forward, again in zip(choices[:NUM_LAYERS], reversed(choices[NUM_LAYERS:]), strict=True):
+        assert torch.equal(forward, again)
+
+
+def test_a_recomputation_keeps_the_choice_of_a_constrained_router(folder):
+    run_ranks(2, recomputing_what_was_chosen, folder)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from c2r.hf.lists import keep_in_config, lists_of_layers, masks_of, read_lists, top_t_of_config
 from c2r.hf.routers import Router, device_of, find_routers
+from c2r.torch.recompute import decide
 from c2r.torch.routing import Routing, select, switch_loss
 
 _CONFIG_KEYS = ("top_t", "collaborative_list")
@@ -117,7 +118,8 @@ class Constraint:
             if self._masks[at].device != logits.device:
                 self._masks[at] = self._masks[at].to(logits.device)
                 self._give_mask(router, self._masks[at])
-            topk_idx = select(logits, self._masks[at], router.top_k)
+            # A recomputation of this layer weighs what the forward pass has chosen, whatever its logits are now.
+            topk_idx = decide(lambda: select(logits, self._masks[at], router.top_k), is_required=False)
             self.topk_idx[at] = topk_idx
             return logits, router.weights(logits, topk_idx), topk_idx
 

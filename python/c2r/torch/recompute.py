@@ -72,10 +72,10 @@ def is_in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
-def decide(make: Callable[[], T]) -> T:
+def decide(make: Callable[[], T], is_required: bool = True) -> T:
     """make(), and in a recomputation what it returned in the forward pass.
 
-    Raises RuntimeError in a recomputation without reuse_routing().
+    In a recomputation without reuse_routing() it is an error, a RuntimeError, if is_required; else make() again.
 
     >>> decide(lambda: 7)
     7
@@ -84,7 +84,7 @@ def decide(make: Callable[[], T]) -> T:
         return make()
     store = _STORES.stack[-1] if _STORES.stack else None
     if store is None:
-        if is_in_backward():
+        if is_required and is_in_backward():
             raise RuntimeError("activation checkpointing recomputes a routing, and ranks hang where it differs; pass "
                                "use_reentrant=False and context_fn=c2r.torch.reuse_routing to "
                                "torch.utils.checkpoint.checkpoint()")  # fmt: skip
