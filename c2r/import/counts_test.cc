@@ -85,11 +85,13 @@ TEST(ImportSglangLoads, RefusesCountsThatNoTokensHave) {
 }
 
 // A folder as TensorRT-LLM leaves it: `ranks[r]` are the tensors of rank r.
-std::filesystem::path tensorrt_llm_folder(const std::vector<std::map<std::string, Loads>>& ranks) {
+std::filesystem::path tensorrt_llm_folder(const std::vector<std::map<std::string, Loads>>& ranks,
+                                          std::int32_t num_experts = 3) {
   const auto folder = temporary_path("any").parent_path() / "statistics";
   std::filesystem::remove_all(folder);
   std::filesystem::create_directories(folder);
-  write_text_file(folder / "meta_info.json", R"({"num_experts":3,"num_experts_per_token":2})");
+  write_text_file(folder / "meta_info.json",
+                  fmt::format(R"({{"num_experts":{},"num_experts_per_token":2}})", num_experts));
   write_text_file(folder / "rank0_raw.safetensors", "not read");
   for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
     std::vector<TensorToWrite> tensors;
@@ -112,6 +114,39 @@ TEST(ImportTensorrtLlmLoads, AddsUpRanksAndIterations) {
   EXPECT_EQ(loads_of(statistics, 1), (Loads{2, 2, 2}));
   EXPECT_EQ(statistics.num_tokens, (Loads{3, 3}));
   EXPECT_FALSE(statistics.has_pairs);
+}
+
+// With a load balancer, what is counted are slots.
+TEST(ImportTensorrtLlmLoads, FoldsSlotsIntoExperts) {
+  const auto folder = tensorrt_llm_folder(
+      {{{"0_3", {1, 1, 1, 1, 1, 1}}}, {{"0_3", {1, 1, 2, 0, 1, 1}}}}, /*num_experts=*/6);
+  const auto yaml = text_file("balancer.yaml",
+                              "num_slots: 6\nlayer_updates_per_iter: 0\n"
+                              "initial_global_assignments:\n  3: [0, 1, 2, 3, 0, 1]\n");
+  std::vector<std::string> notes;
+  ImportRequest request{.format = "tensorrt-llm-loads",
+                        .inputs = {folder},
+                        .num_experts = 4,
+                        .placement = yaml,
+                        .notes = &notes};
+  const auto statistics = import_statistics(request);
+  EXPECT_EQ(statistics.header, (TraceHeader{"", 4, 2, {3}}));
+  EXPECT_EQ(loads_of(statistics, 0), (Loads{4, 4, 3, 1}));
+  EXPECT_EQ(notes, (std::vector<std::string>{}));
+
+  request.placement.clear();
+  EXPECT_EQ(error_of_request(request),
+            "/meta_info.json: num_experts is 6, but --num-experts is 4: with a load balancer "
+            "TensorRT-LLM counts slots; give its file with --placement");
+  request.num_experts = 0;
+  EXPECT_EQ(loads_of(import_statistics(request), 0), (Loads{2, 2, 3, 1, 2, 2}));
+  EXPECT_EQ(notes, (std::vector<std::string>{
+                       "taken for granted: loads of 6 experts; with a load balancer they are of "
+                       "slots, and its file has to be given with --placement"}));
+  request.placement = yaml;
+  EXPECT_EQ(error_of([&] { (void)import_statistics(request); }),
+            "--placement needs --num-experts, for " + (folder / "meta_info.json").string() +
+                " has the number of slots");
 }
 
 TEST(ImportTensorrtLlmLoads, NamesWhatIsMissingOrWrong) {

@@ -33,13 +33,19 @@ constexpr FieldRow kFields[] = {
      ""},
     {kNumHiddenLayers, "--num-hidden-layers",
      [](const ImportRequest& r) { return r.num_hidden_layers.has_value(); },
-     "num_hidden_layers (c2r import --num-hidden-layers) is for the sglang format only"},
+     "num_hidden_layers (c2r import --num-hidden-layers) is for the formats sglang and vllm"},
     {kWeights, "--weights", [](const ImportRequest& r) { return !r.weights.empty(); },
      "weights and sequences are for the npy format only"},
     {kSequences, "--sequences", [](const ImportRequest& r) { return !r.sequences.empty(); },
      "weights and sequences are for the npy format only"},
     {kCluster, "--cluster", [](const ImportRequest& r) { return r.cluster.has_value(); },
      "--cluster is for placements; format {} has none"},
+    {kPlacement, "--placement", [](const ImportRequest& r) { return !r.placement.empty(); },
+     "placement (c2r import --placement) is for the tensorrt-llm-loads format only"},
+    {kSkipCached, "--skip-cached", [](const ImportRequest& r) { return r.skip_cached; },
+     "--skip-cached is for the formats sglang and vllm; files of {} do not say what was cached"},
+    {kPhase, "--phase", [](const ImportRequest& r) { return r.phase.has_value(); },
+     "--phase is not for format {}, whose files do not tell the phases apart"},
 };
 
 std::vector<ImportFormat> all_formats() {
@@ -164,8 +170,10 @@ ImportResult write_imported_plan(const ImportFormat& format, const ImportRequest
                       .header = {.model = plan.model,
                                  .num_experts = plan.num_experts,
                                  .top_k = plan.top_k,
-                                 .layer_indices = request.layer_indices},
-                      .slots_per_rank = plan.layers[0].placement.slots_per_rank()};
+                                 .layer_indices = request.layer_indices}};
+  const auto slots = [](const PlanLayer& layer) { return layer.placement.slots_per_rank(); };
+  result.min_slots_per_rank = slots(*std::ranges::min_element(plan.layers, {}, slots));
+  result.max_slots_per_rank = slots(*std::ranges::max_element(plan.layers, {}, slots));
   return result;
 }
 

@@ -17,7 +17,7 @@
 // | megatron        | named in each record, as found          | none               | an input file    |
 // | orders-in-chaos | model layers as keys, null = dense      | none               | an input file    |
 // | moe-beyond      | model layers in a column                | none               | an input file    |
-// | vllm            | MoE layers only, counted from 0         | -1 = prefix-cached | a choice         |
+// | vllm            | MoE layers only, or all hidden layers   | -1 = prefix-cached | a choice         |
 // | sglang          | all hidden layers, or as a schema says  | 0 = dense layer    | a response       |
 // | sglang-recorder | all hidden layers                       | -1 = other rank's  | one of a prefill |
 // | flame-moe       | model layers, each a folder             | none               | a file           |
@@ -47,6 +47,9 @@
 
 namespace c2r {
 
+/// The two phases of a request: its prompt, and the tokens that it generates one after the other.
+enum class Phase { kPrefill, kDecode };
+
 /// What to import, and what the inputs do not say about themselves. A format needs some of the
 /// fields from `num_experts` on and does not use others (ImportFormat).
 struct ImportRequest {
@@ -61,9 +64,12 @@ struct ImportRequest {
   std::optional<std::int32_t> num_hidden_layers;  // all layers of the model, dense ones too
   std::filesystem::path weights;                  // of the choices; empty = none
   std::filesystem::path sequences;                // empty = one sequence
-  std::optional<Cluster> cluster;                 // that a placement is for
-  std::string c2r_version;                        // noted in the provenance of a plan; may be empty
-  Progress* progress = nullptr;  // told of tokens (npy) or inputs done; may be null
+  std::filesystem::path placement;  // of the slots whose loads were counted; empty = of experts
+  bool skip_cached = false;         // leave out tokens that were in the prefix cache
+  std::optional<Phase> phase;       // only the tokens of this phase
+  std::optional<Cluster> cluster;   // that a placement is for
+  std::string c2r_version;          // noted in the provenance of a plan; may be empty
+  Progress* progress = nullptr;     // told of tokens (npy) or inputs done; may be null
   // Gets a sentence for each thing that was left out of the output or assumed; may be null.
   std::vector<std::string>* notes = nullptr;
 };
@@ -80,6 +86,9 @@ enum class ImportField {
   kWeights,          // --weights
   kSequences,        // --sequences
   kCluster,          // --cluster
+  kPlacement,        // --placement
+  kSkipCached,       // --skip-cached
+  kPhase,            // --phase
 };
 
 struct ImportResult {
@@ -90,7 +99,8 @@ struct ImportResult {
   std::int64_t num_skipped_tokens = 0;   // of unknown routing; the notes say why
   std::int64_t num_skipped_records = 0;  // megatron: of multi-token prediction layers
   bool has_pairs = false;                // of statistics
-  std::int32_t slots_per_rank = 0;       // of a plan, in its first layer
+  // Of a plan: of the layer that has the fewest, and of the one that has the most.
+  std::int32_t min_slots_per_rank = 0, max_slots_per_rank = 0;
 };
 
 /// A format that can be imported.

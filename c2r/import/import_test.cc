@@ -71,6 +71,46 @@ TEST(ImportNpy, TurnsTheLayerAxisOutward) {
   EXPECT_FALSE(trace.has_weights());
 }
 
+TEST(ImportNpy, LeavesColumnsOutThatNeverHoldAnExpert) {
+  std::vector<std::string> notes;
+  auto request = request_for(
+      {npy_file("ids.npy", "|i1", "(2, 1, 4)", std::string_view("\0\xff\1\xff\2\xff\3\xff", 8))});
+  request.notes = &notes;
+  EXPECT_EQ(import_as("npy", request).header.top_k, 4);
+  EXPECT_EQ(notes, (std::vector<std::string>{"check --top-k: 2 of 4 columns are -1 in every token "
+                                             "and layer; --top-k 2 leaves them out"}));
+  request.top_k = 2;
+  EXPECT_EQ(import_as("npy", request).header.top_k, 2);
+  EXPECT_EQ(ids_of(Trace(request.output), 0), "0 1 2 3");
+  request.top_k = 3;
+  std::filesystem::remove(request.output);
+  EXPECT_EQ(error_of_import("npy", request), ": has 4 experts a token, but top_k is given as 3");
+}
+
+TEST(ImportOrdersInChaos, TellsThePhasesApart) {
+  auto request = request_for({text_file("a", R"([{"0":[[1],[2]]},{"0":[[3]]},{"0":[[4]]}])")});
+  request.phase = Phase::kPrefill;
+  (void)import_as("orders-in-chaos", request);
+  EXPECT_EQ(ids_of(Trace(request.output), 0), "1 2");
+  request.phase = Phase::kDecode;
+  (void)import_as("orders-in-chaos", request);
+  EXPECT_EQ(ids_of(Trace(request.output), 0), "3 4");
+}
+
+TEST(ImportPlacements, SayHowManySlotsLayersHave) {
+  // omni-infer, 2 ranks x 2 layers x 4 experts: each rank holds 2 experts of layer 0, 3 of layer 1.
+  ImportRequest request =
+      request_for({npy_file("pattern.npy", "|u1", "(2, 2, 4)",
+                            std::string_view("\1\1\0\0\1\1\1\0\0\0\1\1\0\1\1\1", 16))});
+  request.num_experts = 4;
+  request.top_k = 2;
+  request.layer_indices = {0, 1};
+  request.cluster = Cluster{.num_nodes = 1, .ranks_per_node = 2};
+  const auto result = import_as("omni-infer-placement", request);
+  EXPECT_EQ(result.min_slots_per_rank, 2);
+  EXPECT_EQ(result.max_slots_per_rank, 3);
+}
+
 TEST(ImportNpy, ReadsWeightsAndSequences) {
   auto request =
       request_for({npy_file("ids.npy", "|u1", "(3, 1, 2)", std::string_view("\0\1\2\3\4\5", 6))});

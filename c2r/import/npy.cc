@@ -5,13 +5,16 @@
 // order.
 #include "c2r/io/npy.h"
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "c2r/core/error.h"
 #include "c2r/import/formats_internal.h"
 #include "c2r/import/trace_builder_internal.h"
 #include "c2r/io/csv.h"
 #include "c2r/io/file.h"
+#include "c2r/routing/routing.h"
 
 namespace c2r {
 namespace {
@@ -58,20 +61,52 @@ NpyFile read_weights(const std::filesystem::path& path, const std::vector<std::i
   return file;
 }
 
+// Which columns of the ids are choices. An array that is wider than top_k has columns of -1, which
+// are left out if the request says top_k, and noted otherwise.
+std::vector<std::int64_t> used_columns(const NpyFile& ids, const ImportRequest& request) {
+  const std::int64_t width = ids.array().shape[2];
+  std::vector<std::int64_t> all(
+      static_cast<std::size_t>(std::min<std::int64_t>(width, kMaxExperts))),
+      used;
+  std::iota(all.begin(), all.end(), 0);
+  if (std::ssize(all) < width) return all;  // too many in any case
+  std::vector<bool> has_ids(all.size());
+  std::int64_t num_used = 0;
+  for (std::int64_t i = 0; i < ids.array().num_elements() && num_used < width; ++i) {
+    const auto column = static_cast<std::size_t>(i % width);
+    if (has_ids[column] || integer_at(ids.array(), i) == -1) continue;
+    has_ids[column] = true;
+    ++num_used;
+  }
+  for (const std::int64_t column : all) {
+    if (has_ids[static_cast<std::size_t>(column)]) used.push_back(column);
+  }
+  if (used.empty() || num_used == width) return all;
+  if (request.top_k == num_used) return used;
+  if (!request.top_k) {
+    add_note(request,
+             fmt::format("check --top-k: {} of {} columns are -1 in every token and layer; "
+                         "--top-k {} leaves them out",
+                         width - num_used, width, num_used));
+  }
+  return all;
+}
+
 // Copies the slice of one layer out of arrays whose layers are interleaved.
 class LayerReader {
  public:
-  LayerReader(const NpyFile& ids, const NpyFile* weights, std::int32_t num_experts)
-      : ids_(ids), weights_(weights), num_experts_(num_experts) {}
+  LayerReader(const NpyFile& ids, const NpyFile* weights, std::vector<std::int64_t> columns,
+              std::int32_t num_experts)
+      : ids_(ids), weights_(weights), columns_(std::move(columns)), num_experts_(num_experts) {}
 
   void read(std::int64_t layer, Rows rows) {
     const auto& shape = ids_.array().shape;
-    const std::int64_t num_layers = shape[1], top_k = shape[2];
+    const std::int64_t num_layers = shape[1], width = shape[2];
     topk_idx.clear();
     topk_weights.clear();
     for (std::int64_t t = rows.begin; t < rows.end; ++t) {
-      for (std::int64_t k = 0; k < top_k; ++k) {
-        const std::int64_t at = (t * num_layers + layer) * top_k + k;
+      for (const std::int64_t column : columns_) {
+        const std::int64_t at = (t * num_layers + layer) * width + column;
         const std::int64_t id = integer_at(ids_.array(), at);
         C2R_REQUIRE(-1 <= id && id < num_experts_, kInvalidFile,
                     "{}: expert {} is not in [0, {}], nor -1 for none",
@@ -87,12 +122,13 @@ class LayerReader {
     }
   }
 
-  std::vector<ExpertId> topk_idx;   // [rows, top_k] of the layer that was read last
+  std::vector<ExpertId> topk_idx;   // [rows, columns] of the layer that was read last
   std::vector<float> topk_weights;  // likewise; empty without weights
 
  private:
   const NpyFile& ids_;
   const NpyFile* weights_;
+  std::vector<std::int64_t> columns_;  // that are read
   std::int32_t num_experts_;
 };
 
@@ -105,7 +141,10 @@ ImportResult write_npy_trace(const ImportRequest& request) {
   C2R_REQUIRE(is_integer(ids.array().dtype) && shape.size() == 3, kInvalidFile,
               "{}: is {} {}, but must be integers [num_tokens, num_layers, top_k]", ids.path(),
               dtype_name(ids.array().dtype), shape_text(shape));
-  builder.set_top_k(shape[2], ids.path());
+  C2R_REQUIRE(shape[2] >= 1, kInvalidFile, "{}: has 0 experts a token, but must have from 1 to {}",
+              ids.path(), std::min(kMaxTopK, request.num_experts));
+  const auto columns = used_columns(ids, request);
+  builder.set_top_k(std::ssize(columns), ids.path());
   std::optional<NpyFile> weights;
   if (!request.weights.empty()) weights = read_weights(request.weights, shape);
   std::vector<Rows> sequences = {{0, shape[0]}};
@@ -113,7 +152,7 @@ ImportResult write_npy_trace(const ImportRequest& request) {
 
   builder.open(builder.layer_indices_of(static_cast<std::size_t>(shape[1]), ids.path()), ids.path(),
                weights.has_value());
-  LayerReader reader(ids, weights ? &*weights : nullptr, request.num_experts);
+  LayerReader reader(ids, weights ? &*weights : nullptr, columns, request.num_experts);
   for (const Rows& rows : sequences) {
     builder.writer().start_sequence();
     for (std::int64_t layer = 0; layer < shape[1]; ++layer) {

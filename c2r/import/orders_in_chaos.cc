@@ -35,6 +35,7 @@ SequenceChoices parse_chaos_sequence(const std::filesystem::path& path, TraceBui
   const Json json = read_json_file(path);
   SequenceChoices sequence;
   std::int64_t num_tokens = 0;
+  const ImportRequest& request = builder.request();
   const auto& steps = json_array(json, "the list of steps", path.native());
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const std::string place = fmt::format("{}, step {}", path.string(), i);
@@ -50,11 +51,13 @@ SequenceChoices parse_chaos_sequence(const std::filesystem::path& path, TraceBui
                 "{}: has {} MoE layers, which are not the {} of step 0", place, layers.size(),
                 sequence.layer_indices.size());
     const std::size_t num_rows = step.begin()->second->size();
+    const Phase phase = i == 0 ? Phase::kPrefill : Phase::kDecode;  // the prompt is step 0
     for (std::size_t layer = 0; const auto& [index, rows] : step) {
       C2R_REQUIRE(rows->size() == num_rows, kInvalidFile,
                   "{}: layer {} has {} tokens, but layer {} has {}", place, index, rows->size(),
                   step.begin()->first, num_rows);
-      for (std::size_t t = 0; t < num_rows; ++t) {
+      const bool is_wanted = request.phase.value_or(phase) == phase;
+      for (std::size_t t = 0; t < num_rows && is_wanted; ++t) {
         const TokenPlace token{path.native(), index, num_tokens + static_cast<std::int64_t>(t)};
         builder.append_ids((*rows)[t], 0, token, sequence.topk_idx[layer]);
       }
@@ -80,7 +83,7 @@ ImportFormat import_rows::orders_in_chaos() {
           .summary = "JSON list of steps of core12345/MoE_expert_selection_trace",
           .makes = ImportKind::kTrace,
           .needs = {ImportField::kNumExperts},
-          .uses = {ImportField::kTopK, ImportField::kLayerIndices},
+          .uses = {ImportField::kTopK, ImportField::kLayerIndices, ImportField::kPhase},
           .write_trace = write_orders_in_chaos_trace};
 }
 

@@ -44,6 +44,70 @@ TEST(ImportVllm, ReadsAListAlone) {
   }
 }
 
+// Some versions have all hidden layers on the axis, with zeros in dense ones.
+TEST(ImportVllm, LeavesDenseLayersOut) {
+  auto request = request_for({text_file(
+      "response.json", R"({"choices":[{"routed_experts":[[[0],[3]],[[0],[5]],[[-1],[-1]]]}]})")});
+  auto result = import_as("vllm", request);
+  EXPECT_EQ(result.header.layer_indices, (Indices{1}));
+  EXPECT_EQ(result.num_tokens, 2);
+  EXPECT_EQ(result.num_skipped_tokens, 1);
+  EXPECT_EQ(ids_of(Trace(request.output), 0), "3 5");
+
+  request.layer_indices = {1};
+  request.num_hidden_layers = 2;
+  EXPECT_EQ(import_as("vllm", request).header.layer_indices, (Indices{1}));
+  request.layer_indices = {4, 9};  // the axis has MoE layers only, one of them always expert 0
+  request.num_hidden_layers = 10;
+  EXPECT_EQ(import_as("vllm", request).header.layer_indices, (Indices{4, 9}));
+  EXPECT_EQ(ids_of(Trace(request.output), 0), "0 0");
+
+  std::filesystem::remove(request.output);
+  request.layer_indices = {0};
+  request.num_hidden_layers.reset();
+  EXPECT_EQ(error_of_import("vllm", request),
+            ", choice 0: layer 1 was taken to be dense, but has ids other than 0; name the MoE "
+            "layers with layer_indices (c2r import --layers)");
+  request.layer_indices.clear();
+  request.num_hidden_layers = 4;
+  EXPECT_EQ(error_of_import("vllm", request),
+            ", choice 0: has 2 layers, but num_hidden_layers is 4; a version of vLLM that counts "
+            "MoE layers only needs their indices (c2r import --layers)");
+}
+
+TEST(ImportVllm, LeavesCachedTokensAndTheOtherPhaseOut) {
+  // 3 tokens of the prompt, of which 2 were cached, and 3 generated, whose last was not routed.
+  auto request = request_for({text_file(
+      "response.json", R"({"choices":[{"routed_experts":[[[1]],[[2]],[[3]],[[4]],[[5]]]}],
+          "usage":{"prompt_tokens":3,"completion_tokens":3,
+                   "prompt_tokens_details":{"cached_tokens":2}}})")});
+  std::vector<std::string> notes;
+  request.notes = &notes;
+  request.skip_cached = true;
+  (void)import_as("vllm", request);
+  EXPECT_EQ(ids_of(Trace(request.output), 0), "3 4 5");
+  request.phase = Phase::kDecode;
+  (void)import_as("vllm", request);
+  EXPECT_EQ(ids_of(Trace(request.output), 0), "4 5");
+  request.skip_cached = false;
+  request.phase = Phase::kPrefill;
+  EXPECT_EQ(import_as("vllm", request).num_skipped_tokens, 2);
+  EXPECT_EQ(ids_of(Trace(request.output), 0), "1 2 3");
+  EXPECT_EQ(notes, (std::vector<std::string>{"left out: 2 cached tokens, which were not sent",
+                                             "left out: 2 cached tokens, which were not sent",
+                                             "left out: 1 tokens of the other phase",
+                                             "left out: 2 tokens of the other phase"}));
+
+  std::filesystem::remove(request.output);
+  request.inputs = {text_file("silent.json", "[[[1]]]")};
+  EXPECT_EQ(error_of_import("vllm", request),
+            ": does not say how many tokens the prompt has, which --phase needs");
+  request.phase.reset();
+  request.skip_cached = true;
+  EXPECT_EQ(error_of_import("vllm", request),
+            ": does not say how many tokens were cached, which --skip-cached needs");
+}
+
 TEST(ImportVllm, SaysWhatIsMissing) {
   EXPECT_EQ(error_of_text("vllm", R"({"id":"x"})"),
             ": has neither prompt_routed_experts, routed_experts nor choices; was the server "
@@ -53,10 +117,10 @@ TEST(ImportVllm, SaysWhatIsMissing) {
   EXPECT_EQ(error_of_text("vllm", R"({"choices":[{"routed_experts":null}]})"),
             ": has no tokens to import");
   EXPECT_EQ(error_of_text("vllm", "[[[0],[1]],[[2]]]"),
-            ": token 1 has 1 MoE layers, but the ones before it have 2");
+            ": token 1 has 1 layers, but the ones before it have 2");
   EXPECT_EQ(error_of_text("vllm", "[[[0],[-2]]]"),
             ", layer 1, token 0: an expert id is -2, but must be an integer in [-1, 7]");
-  EXPECT_EQ(error_of_text("vllm", "[[]]"), ": has 0 MoE layers, but must have from 1 to 1024");
+  EXPECT_EQ(error_of_text("vllm", "[[]]"), ": has 0 layers, but must have from 1 to 1024");
 }
 
 // base64 of int32 [2, 3, 2]: layer 0 is dense; layers 1 and 2 choose {1, 2}, {3, 4}; {0, 5}, {6,
@@ -80,6 +144,82 @@ TEST(ImportSglang, LeavesDenseLayersOut) {
             request.inputs[0].string() +
                 ": layer 1 was taken to be dense, but has ids other than 0; name the MoE layers "
                 "with layer_indices (c2r import --layers)");
+}
+
+// Base64 of int32.
+std::string base64(const std::vector<std::int32_t>& ids) {
+  constexpr std::string_view kDigits =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string bytes(reinterpret_cast<const char*>(ids.data()), ids.size() * sizeof(ids[0])), text;
+  const std::size_t num_padding = (3 - bytes.size() % 3) % 3;
+  bytes.append(num_padding, '\0');
+  for (std::size_t i = 0; i < bytes.size(); i += 3) {
+    const auto byte = [&](std::size_t at) { return static_cast<unsigned char>(bytes[i + at]); };
+    const unsigned bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+    for (const int shift : {18, 12, 6, 0}) text += kDigits[bits >> shift & 63];
+  }
+  text.replace(text.size() - num_padding, num_padding, num_padding, '=');
+  return text;
+}
+
+// A response of 6 tokens, 8 layers, top-1, with experts in the odd layers; `counts` are more keys.
+ImportRequest six_tokens(std::string_view counts) {
+  std::vector<std::int32_t> ids;
+  for (std::int32_t token = 0; token < 6; ++token) {
+    for (std::int32_t layer = 0; layer < 8; ++layer) {
+      ids.push_back(layer % 2 == 0 ? 0 : 1 + (token * 5 + layer) % 15);
+    }
+  }
+  auto request = request_for(
+      {text_file("response.json", fmt::format(R"({{"meta_info":{{"routed_experts":"{}"{}}}}})",
+                                              base64(ids), counts))});
+  request.num_experts = 16;
+  request.top_k = 1;
+  request.num_hidden_layers = 8;
+  return request;
+}
+
+TEST(ImportSglang, ComparesRowsWithTheTokensOfTheResponse) {
+  auto request = six_tokens(R"(,"prompt_tokens":3,"completion_tokens":4)");
+  const auto result = import_as("sglang", request);
+  EXPECT_EQ(result.num_tokens, 6);
+  EXPECT_EQ(result.header.layer_indices, (Indices{1, 3, 5, 7}));
+  std::filesystem::remove(request.output);
+
+  // Half the layers would be twice the tokens.
+  request.num_hidden_layers = 4;
+  EXPECT_EQ(
+      error_of_import("sglang", request),
+      ": has 48 ids, but tokens 0 to 6 (3 of the prompt + 4 of the completion - 1) of 4 layers "
+      "x 1 experts have 24; are num_hidden_layers and top_k right?");
+  // The first 2 tokens were not asked for.
+  request = six_tokens(R"(,"prompt_tokens":5,"completion_tokens":4,"routed_experts_start_len":2)");
+  EXPECT_EQ(import_as("sglang", request).num_tokens, 6);
+
+  std::vector<std::string> notes;
+  request = six_tokens("");
+  request.notes = &notes;
+  (void)import_as("sglang", request);
+  EXPECT_EQ(notes, (std::vector<std::string>{
+                       "check --num-hidden-layers: 1 responses do not say how many tokens they "
+                       "have, so it could not be compared"}));
+  // The same number of ids a token: a layer and the dense one before it become one.
+  request.num_hidden_layers = 4;
+  request.top_k = 2;
+  (void)import_as("sglang", request);
+  EXPECT_EQ(notes.at(1), "check --num-hidden-layers and --top-k: in " + request.inputs[0].string() +
+                             ", layer 0, choice 0 is expert 0 in all 6 tokens");
+}
+
+TEST(ImportSglang, LeavesCachedTokensAndTheOtherPhaseOut) {
+  auto request = six_tokens(
+      R"(,"prompt_tokens":5,"completion_tokens":4,"routed_experts_start_len":2,"cached_tokens":4)");
+  request.skip_cached = true;  // rows are of the positions 2 to 7; 2 and 3 were cached
+  EXPECT_EQ(import_as("sglang", request).num_tokens, 4);
+  request.phase = Phase::kPrefill;
+  EXPECT_EQ(import_as("sglang", request).num_tokens, 1);
+  request.phase = Phase::kDecode;
+  EXPECT_EQ(import_as("sglang", request).num_tokens, 3);
 }
 
 TEST(ImportSglang, FollowsTheSchema) {
@@ -125,7 +265,9 @@ TEST(ImportSglang, SaysWhatItNeeds) {
   EXPECT_EQ(with_ids("AA"), ", routed_experts: has 2 base64 digits, which is not a multiple of 4");
   EXPECT_EQ(with_ids("AAAA*A=="), ", routed_experts: '*' at 4 is not a base64 digit");
   EXPECT_EQ(with_ids("CAAAAA=="), ", layer 0, token 0: expert 8 is not in [0, 7]");
-  EXPECT_EQ(with_ids("AAAAAA=="), ": every id is 0, so no layer is an MoE layer");
+  EXPECT_EQ(with_ids("AAAAAA=="),
+            ": every id is 0, so no layer is an MoE layer; name the MoE layers with layer_indices "
+            "(c2r import --layers)");
 }
 
 }  // namespace

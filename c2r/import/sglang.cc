@@ -2,8 +2,9 @@
 // response or a list of responses.
 //
 // Layers in which every id is 0 are taken to be dense and left out, unless `layer_indices` names
-// the MoE layers. The newer `meta_info.input_expert_ids` and `.output_expert_ids` are read as their
-// `expert_ids_schema` says.
+// the MoE layers. The numbers of rows are compared with the numbers of tokens that a response
+// states, for the array itself has no extents. The newer `meta_info.input_expert_ids` and
+// `.output_expert_ids` are read as their `expert_ids_schema` says.
 #include <algorithm>
 #include <cstring>
 #include <functional>
@@ -12,7 +13,7 @@
 #include "c2r/core/error.h"
 #include "c2r/core/shown.h"
 #include "c2r/import/formats_internal.h"
-#include "c2r/import/trace_builder_internal.h"
+#include "c2r/import/routed_ids_internal.h"
 #include "c2r/routing/routing.h"
 
 namespace c2r {
@@ -49,20 +50,8 @@ std::vector<std::byte> decode_base64(std::string_view text, std::string_view pla
   return bytes;
 }
 
-// Decoded ids [num_rows, num_layers, top_k].
-struct Ids {
-  std::vector<std::int32_t> values;
-  std::int64_t num_layers = 0, top_k = 0;
-
-  std::int64_t num_rows() const { return std::ssize(values) / (num_layers * top_k); }
-  std::span<const std::int32_t> at(std::int64_t row, std::int64_t layer) const {
-    return std::span(values).subspan(static_cast<std::size_t>((row * num_layers + layer) * top_k),
-                                     static_cast<std::size_t>(top_k));
-  }
-};
-
 // Appends the rows of a base64 string to `ids`.
-std::int64_t append_rows(const Json& base64, const std::string& place, Ids& ids) {
+std::int64_t append_rows(const Json& base64, const std::string& place, RoutedIds& ids) {
   const auto bytes = decode_base64(json_string(base64, "the base64 text", place), place);
   const std::int64_t row_bytes = ids.num_layers * ids.top_k * std::int64_t{sizeof(std::int32_t)};
   C2R_REQUIRE(std::ssize(bytes) % row_bytes == 0, kInvalidFile,
@@ -74,9 +63,25 @@ std::int64_t append_rows(const Json& base64, const std::string& place, Ids& ids)
   return std::ssize(bytes) / row_bytes;
 }
 
+// How many tokens a response says it has.
+struct TokenCounts {
+  std::optional<std::int64_t> prompt, completion, cached;
+  std::int64_t start = 0;  // the position that the first row is of
+};
+
+TokenCounts token_counts(const Json& info, const std::string& place) {
+  const auto count = [&](const char* key) -> std::optional<std::int64_t> {
+    const Json* const value = json_find(info, key);
+    if (value == nullptr) return std::nullopt;
+    return json_integer(*value, 0, INT32_MAX, key, place);
+  };
+  return {count("prompt_tokens"), count("completion_tokens"), count("cached_tokens"),
+          count("routed_experts_start_len").value_or(0)};
+}
+
 class SglangImporter {
  public:
-  explicit SglangImporter(const ImportRequest& request) : request_(request), builder_(request) {}
+  explicit SglangImporter(const ImportRequest& request) : request_(request), importer_(request) {}
 
   void add_file(const std::filesystem::path& path) {
     const Json json = read_json_file(path);
@@ -86,7 +91,14 @@ class SglangImporter {
     }
   }
 
-  ImportResult finish() { return builder_.finish(); }
+  ImportResult finish() {
+    if (num_uncounted_ > 0) {
+      add_note(request_, fmt::format("check --num-hidden-layers: {} responses do not say how many "
+                                     "tokens they have, so it could not be compared",
+                                     num_uncounted_));
+    }
+    return importer_.finish();
+  }
 
  private:
   void add_response(const Json& response, const std::string& place) {
@@ -104,47 +116,34 @@ class SglangImporter {
     C2R_REQUIRE(1 <= *request_.num_hidden_layers && *request_.num_hidden_layers <= kMaxLayers,
                 kInvalidArgument, "num_hidden_layers is {}, but must be in [1, {}]",
                 *request_.num_hidden_layers, kMaxLayers);
-    builder_.set_top_k(*request_.top_k, place);
-    Ids ids{.num_layers = *request_.num_hidden_layers, .top_k = *request_.top_k};
-    append_rows(info["routed_experts"], place + ", routed_experts", ids);
-    if (ids.num_rows() == 0) return;
-    if (moe_layers_.empty()) choose_moe_layers(ids, place);
-    require_dense_elsewhere(ids, place);
-    add_ids(ids, moe_layers_, moe_layers_, place);
-  }
-
-  // Zeros in a dense layer cannot be told from choices of expert 0. With two or more experts a
-  // token they are no valid choice; with one, the first response decides.
-  void choose_moe_layers(const Ids& ids, const std::string& place) {
-    moe_layers_ = request_.layer_indices;
-    for (const std::int32_t layer : moe_layers_) {
-      C2R_REQUIRE(0 <= layer && layer < ids.num_layers, kInvalidArgument,
+    for (const std::int32_t layer : request_.layer_indices) {
+      C2R_REQUIRE(layer < *request_.num_hidden_layers, kInvalidArgument,
                   "layer index {} is not in [0, {}], the layers of the model", layer,
-                  ids.num_layers - 1);
+                  *request_.num_hidden_layers - 1);
     }
-    if (!moe_layers_.empty()) return;
-    for (std::int32_t layer = 0; layer < ids.num_layers; ++layer) {
-      if (!is_all_zero(ids, layer)) moe_layers_.push_back(layer);
-    }
-    C2R_REQUIRE(!moe_layers_.empty(), kInvalidFile,
-                "{}: every id is 0, so no layer is an MoE layer", place);
+    importer_.builder().set_top_k(*request_.top_k, place);
+    RoutedIds ids{.num_layers = *request_.num_hidden_layers, .top_k = *request_.top_k};
+    append_rows(info["routed_experts"], place + ", routed_experts", ids);
+    set_counts(token_counts(info, place), place, ids);
+    importer_.add(ids, place);
   }
 
-  static bool is_all_zero(const Ids& ids, std::int64_t layer) {
-    for (std::int64_t row = 0; row < ids.num_rows(); ++row) {
-      if (std::ranges::any_of(ids.at(row, layer), [](auto id) { return id != 0; })) return false;
+  // Wrong extents would cut the ids into other rows, layers and columns without a trace.
+  void set_counts(const TokenCounts& counts, const std::string& place, RoutedIds& ids) {
+    const std::int64_t num_rows = ids.num_rows();
+    if (counts.prompt && counts.completion) {
+      const std::int64_t total = *counts.prompt + *counts.completion - 1;
+      C2R_REQUIRE(num_rows == std::max<std::int64_t>(0, total - counts.start), kInvalidFile,
+                  "{}: has {} ids, but tokens {} to {} ({} of the prompt + {} of the completion - "
+                  "1) of {} layers x {} experts have {}; are num_hidden_layers and top_k right?",
+                  place, ids.values.size(), counts.start, total, *counts.prompt, *counts.completion,
+                  ids.num_layers, ids.top_k,
+                  std::max<std::int64_t>(0, total - counts.start) * ids.num_layers * ids.top_k);
+    } else {
+      ++num_uncounted_;
     }
-    return true;
-  }
-
-  void require_dense_elsewhere(const Ids& ids, const std::string& place) const {
-    for (std::int32_t layer = 0; layer < ids.num_layers; ++layer) {
-      C2R_REQUIRE(
-          std::ranges::binary_search(moe_layers_, layer) || is_all_zero(ids, layer), kInvalidFile,
-          "{}: layer {} was taken to be dense, but has ids other than 0; name the MoE layers "
-          "with layer_indices (c2r import --layers)",
-          place, layer);
-    }
+    if (counts.prompt) ids.num_prompt_rows = *counts.prompt - counts.start;
+    if (counts.cached) ids.num_cached_rows = *counts.cached - counts.start;
   }
 
   void add_with_schema(const Json& info, const std::string& place) {
@@ -161,9 +160,32 @@ class SglangImporter {
     const auto integer = [&](const char* key, std::int64_t min, std::int64_t max) {
       return json_integer(json_at(schema, key, where), min, max, key, where);
     };
-    Ids ids{.num_layers = integer("num_layers", 1, kMaxLayers),
-            .top_k = integer("top_k", 1, kMaxTopK)};
-    builder_.set_top_k(ids.top_k, where);
+    RoutedIds ids{.num_layers = integer("num_layers", 1, kMaxLayers),
+                  .top_k = integer("top_k", 1, kMaxTopK)};
+    importer_.builder().set_top_k(ids.top_k, where);
+    const auto moe_layers = moe_layers_of(schema, where);
+    std::int64_t num_input_rows = 0;
+    for (const std::string direction : {"input", "output"}) {
+      const std::string key = direction + "_expert_ids";
+      if (!info.contains(key) || info[key].is_null()) continue;
+      const std::int64_t num_rows = append_rows(info[key], fmt::format("{}, {}", place, key), ids);
+      const std::string rows_key = direction + "_num_rows";
+      C2R_REQUIRE(num_rows == integer(rows_key.c_str(), 0, INT64_MAX), kInvalidFile,
+                  "{}: {} has {} rows, but {} is {}", place, key, num_rows, rows_key,
+                  schema[rows_key].get<std::int64_t>());
+      if (direction == "input") num_input_rows = num_rows;
+    }
+    // The last token of the prompt is the first of the output's.
+    const TokenCounts counts = token_counts(info, place);
+    const Json* const start = json_find(schema, "input_start_position");
+    const std::int64_t first =
+        start == nullptr ? 0 : json_integer(*start, 0, INT32_MAX, "input_start_position", where);
+    ids.num_prompt_rows = counts.prompt ? *counts.prompt - first : num_input_rows + 1;
+    if (counts.cached) ids.num_cached_rows = *counts.cached - first;
+    importer_.add(ids, axis_of(moe_layers, ids.num_layers, where), moe_layers, place);
+  }
+
+  static std::vector<std::int32_t> moe_layers_of(const Json& schema, const std::string& where) {
     std::vector<std::int32_t> moe_layers;
     for (const Json& id :
          json_array(json_at(schema, "moe_layer_ids", where), "moe_layer_ids", where)) {
@@ -174,16 +196,7 @@ class SglangImporter {
     C2R_REQUIRE(descent == moe_layers.end(), kInvalidFile,
                 "{}: moe_layer_ids must ascend, but {} is followed by {}", where, *descent,
                 *std::next(descent));
-    for (const std::string direction : {"input", "output"}) {
-      const std::string key = direction + "_expert_ids";
-      if (!info.contains(key) || info[key].is_null()) continue;
-      const std::int64_t num_rows = append_rows(info[key], fmt::format("{}, {}", place, key), ids);
-      const std::string rows_key = direction + "_num_rows";
-      C2R_REQUIRE(num_rows == integer(rows_key.c_str(), 0, INT64_MAX), kInvalidFile,
-                  "{}: {} has {} rows, but {} is {}", place, key, num_rows, rows_key,
-                  schema[rows_key].get<std::int64_t>());
-    }
-    add_ids(ids, axis_of(moe_layers, ids.num_layers, where), moe_layers, place);
+    return moe_layers;
   }
 
   // Where the MoE layers lie on the layer axis, which has all layers or just them.
@@ -201,26 +214,9 @@ class SglangImporter {
     return axis;
   }
 
-  void add_ids(const Ids& ids, const std::vector<std::int32_t>& axis,
-               const std::vector<std::int32_t>& layer_indices, const std::string& place) {
-    SequenceChoices sequence{.layer_indices = layer_indices};
-    sequence.topk_idx.resize(axis.size());
-    for (std::size_t layer = 0; layer < axis.size(); ++layer) {
-      for (std::int64_t row = 0; row < ids.num_rows(); ++row) {
-        for (const std::int32_t id : ids.at(row, axis[layer])) {
-          C2R_REQUIRE(
-              0 <= id && id < request_.num_experts, kInvalidFile, "{}: expert {} is not in [0, {}]",
-              TokenPlace{place, layer_indices[layer], row}.text(), id, request_.num_experts - 1);
-          sequence.topk_idx[layer].push_back(ExpertId{id});
-        }
-      }
-    }
-    builder_.add_sequence(sequence, place);
-  }
-
   const ImportRequest& request_;
-  TraceBuilder builder_;
-  std::vector<std::int32_t> moe_layers_;  // ascending; empty until the first response
+  RoutedIdsImporter importer_;
+  std::int64_t num_uncounted_ = 0;  // responses without numbers of tokens
 };
 
 ImportResult write_sglang_trace(const ImportRequest& request) {
@@ -236,7 +232,8 @@ ImportFormat import_rows::sglang() {
           .summary = "SGLang responses with meta_info.routed_experts",
           .makes = ImportKind::kTrace,
           .needs = {ImportField::kNumExperts},
-          .uses = {ImportField::kTopK, ImportField::kLayerIndices, ImportField::kNumHiddenLayers},
+          .uses = {ImportField::kTopK, ImportField::kLayerIndices, ImportField::kNumHiddenLayers,
+                   ImportField::kSkipCached, ImportField::kPhase},
           .write_trace = write_sglang_trace};
 }
 

@@ -1,6 +1,7 @@
 // TensorRT-LLM's EXPERT_STATISTIC_PATH: a folder with `meta_info.json` and `rank0.safetensors`,
 // `rank1.safetensors`, ... of tensors "{iteration}_{layer}", I64 [num_experts], which are added up.
-// Other files are ignored. A missing rank is an error.
+// Other files are ignored. A missing rank is an error. With a load balancer they are loads of
+// slots, which its file, the request's `placement`, turns into those of experts.
 #include <algorithm>
 #include <map>
 #include <optional>
@@ -10,8 +11,10 @@
 #include "c2r/core/shown.h"
 #include "c2r/import/counts_internal.h"
 #include "c2r/import/formats_internal.h"
+#include "c2r/io/file.h"
 #include "c2r/io/json.h"
 #include "c2r/io/safetensors.h"
+#include "c2r/plan/engines/engine.h"
 #include "c2r/routing/routing.h"
 
 namespace c2r {
@@ -61,6 +64,42 @@ std::int32_t layer_of_name(std::string_view name, const std::string& path) {
   return static_cast<std::int32_t>(*layer);
 }
 
+// Turns loads of slots, which a load balancer counts, into those of experts.
+void fold_slots(const ImportRequest& request, std::int32_t num_ranks, const std::string& meta_path,
+                std::map<std::int32_t, Loads>& layers, TraceHeader& header) {
+  const std::int32_t num_slots = header.num_experts;
+  if (request.placement.empty()) {
+    C2R_REQUIRE(request.num_experts == 0 || request.num_experts == num_slots, kInvalidFile,
+                "{}: num_experts is {}, but --num-experts is {}: with a load balancer TensorRT-LLM "
+                "counts slots; give its file with --placement",
+                meta_path, num_slots, request.num_experts);
+    add_note(request,
+             fmt::format("taken for granted: loads of {} experts; with a load balancer they "
+                         "are of slots, and its file has to be given with --placement",
+                         num_slots));
+    return;
+  }
+  C2R_REQUIRE(request.num_experts > 0, kInvalidArgument,
+              "--placement needs --num-experts, for {} has the number of slots", meta_path);
+  MapShape shape{.num_experts = request.num_experts, .ep_size = num_ranks};
+  for (const auto& [layer, loads] : layers) shape.layer_indices.push_back(layer);
+  const std::string path = request.placement.string();
+  const auto placements = read_placements(find_export_target("tensorrt-llm").file,
+                                          read_text_file(request.placement), shape, path);
+  for (std::size_t at = 0; auto& [layer, loads] : layers) {
+    const auto slots = placements[at++].slots.all();
+    C2R_REQUIRE(slots.size() == loads.size(), kInvalidFile,
+                "{}: layer {} has {} slots, but {} were counted", path, layer, slots.size(),
+                loads.size());
+    Loads of_experts(static_cast<std::size_t>(request.num_experts));
+    for (std::size_t slot = 0; slot < slots.size(); ++slot) {
+      add(loads[slot], of_experts[index(slots[slot])], path);
+    }
+    loads = std::move(of_experts);
+  }
+  header.num_experts = request.num_experts;
+}
+
 CollaborationStatistics read_tensorrt_llm_loads(const ImportRequest& request) {
   const std::filesystem::path& folder = request.inputs[0];
   const std::string meta_path = (folder / "meta_info.json").string();
@@ -69,14 +108,15 @@ CollaborationStatistics read_tensorrt_llm_loads(const ImportRequest& request) {
     return static_cast<std::int32_t>(
         json_integer(json_at(meta, key, meta_path), 1, max, key, meta_path));
   };
-  const TraceHeader header{.model = request.model,
-                           .num_experts = integer("num_experts", kMaxExperts),
-                           .top_k = integer("num_experts_per_token", kMaxTopK)};
+  TraceHeader header{.model = request.model,
+                     .num_experts = integer("num_experts", kMaxExperts),
+                     .top_k = integer("num_experts_per_token", kMaxTopK)};
   C2R_REQUIRE(request.top_k.value_or(header.top_k) == header.top_k, kInvalidFile,
               "{}: num_experts_per_token is {}, but top_k is given as {}", meta_path, header.top_k,
               *request.top_k);
   std::map<std::int32_t, Loads> layers;
-  for (const auto& [rank, path] : rank_files(folder)) {
+  const auto files = rank_files(folder);
+  for (const auto& [rank, path] : files) {
     const SafetensorsFile file(path);
     for (const auto& [name, view] : file.tensors()) {
       const std::int64_t shape[] = {header.num_experts};
@@ -88,6 +128,7 @@ CollaborationStatistics read_tensorrt_llm_loads(const ImportRequest& request) {
       }
     }
   }
+  fold_slots(request, static_cast<std::int32_t>(files.size()), meta_path, layers, header);
   auto statistics = statistics_of_loads(layers, header, folder.string());
   require_layers(request, statistics);
   return statistics;
@@ -100,7 +141,8 @@ ImportFormat import_rows::tensorrt_llm_loads() {
           .summary = "a folder of TensorRT-LLM's rank*.safetensors: loads without pairs",
           .makes = ImportKind::kStatistics,
           .needs = {},
-          .uses = {ImportField::kNumExperts, ImportField::kTopK, ImportField::kLayerIndices},
+          .uses = {ImportField::kNumExperts, ImportField::kTopK, ImportField::kLayerIndices,
+                   ImportField::kPlacement},
           .takes_many_inputs = false,
           .statistics = read_tensorrt_llm_loads};
 }

@@ -2,25 +2,47 @@
 // `prompt_routed_experts` and `choices[].routed_experts`, an object with `routed_experts`, or such
 // a list [num_tokens, num_moe_layers, top_k] alone.
 //
-// The prompt belongs to the first choice; every further choice is a sequence of its own. A position
-// that was prefix-cached is -1 in all layers; it is left out and counted.
+// The prompt belongs to the first choice; every further choice is a sequence of its own. The layer
+// axis has MoE layers only, or all layers with zeros in dense ones. A position that was
+// prefix-cached is -1 in all layers in some versions; it is left out and counted.
 #include <algorithm>
 
 #include "c2r/core/error.h"
 #include "c2r/import/formats_internal.h"
-#include "c2r/import/trace_builder_internal.h"
+#include "c2r/import/routed_ids_internal.h"
+#include "c2r/routing/routing.h"
 
 namespace c2r {
 namespace {
 
+// How many tokens a response says it has, if its only choice says so.
+struct Usage {
+  std::optional<std::int64_t> prompt, completion, cached;
+};
+
+Usage usage_of(const Json& response, std::size_t num_choices, const std::string& place) {
+  const Json* const usage = json_find(response, "usage");
+  if (usage == nullptr) return {};
+  const auto count = [&](const Json& object, const char* key) -> std::optional<std::int64_t> {
+    const Json* const value = json_find(object, key);
+    if (value == nullptr) return std::nullopt;
+    return json_integer(*value, 0, INT32_MAX, key, place);
+  };
+  Usage found{.prompt = count(*usage, "prompt_tokens")};
+  if (num_choices == 1) found.completion = count(*usage, "completion_tokens");
+  const Json* const details = json_find(*usage, "prompt_tokens_details");
+  if (details != nullptr) found.cached = count(*details, "cached_tokens");
+  return found;
+}
+
 class VllmImporter {
  public:
-  explicit VllmImporter(const ImportRequest& request) : builder_(request) {}
+  explicit VllmImporter(const ImportRequest& request) : request_(request), importer_(request) {}
 
   void add_file(const std::filesystem::path& path) {
     const std::string place = path.string();
     const Json json = read_json_file(path);
-    if (json.is_array()) return add_sequence(nullptr, &json, place);
+    if (json.is_array()) return add_sequence(nullptr, &json, {}, place);
     const Json* const prompt = json_find(json, "prompt_routed_experts");
     const Json* const alone = json_find(json, "routed_experts");
     const Json* const choices = json_find(json, "choices");
@@ -28,71 +50,83 @@ class VllmImporter {
                 "{}: has neither prompt_routed_experts, routed_experts nor choices; was the server "
                 "started with --enable-return-routed-experts?",
                 place);
-    if (choices == nullptr) return add_sequence(prompt, alone, place);
+    if (choices == nullptr) return add_sequence(prompt, alone, usage_of(json, 1, place), place);
     C2R_REQUIRE(alone == nullptr, kInvalidFile, "{}: has both routed_experts and choices", place);
     const auto& array = json_array(*choices, "choices", place);
+    const Usage usage = usage_of(json, array.size(), place);
     for (std::size_t i = 0; i < array.size(); ++i) {
       const std::string where = fmt::format("{}, choice {}", place, i);
       const Json* const generated = json_find(array[i], "routed_experts");
       const bool has_key = array[i].is_object() && array[i].contains("routed_experts");
       C2R_REQUIRE(has_key || (i == 0 && prompt != nullptr), kInvalidFile,
                   "{}: has no routed_experts, not even null", where);
-      add_sequence(i == 0 ? prompt : nullptr, generated, where);
+      if (i == 0 || prompt == nullptr) {
+        add_sequence(prompt, generated, usage, where);
+      } else {
+        add_sequence(nullptr, generated, {.prompt = 0, .cached = 0}, where);
+      }
     }
   }
 
-  ImportResult finish() {
-    ImportResult result = builder_.finish();
-    result.num_skipped_tokens = num_skipped_;
-    if (num_skipped_ > 0) {
-      add_note(builder_.request(),
-               fmt::format("left out: {} prefix-cached tokens, whose experts are not known",
-                           num_skipped_));
-    }
-    return result;
-  }
+  ImportResult finish() { return importer_.finish(); }
 
  private:
-  void add_sequence(const Json* prompt, const Json* generated, const std::string& place) {
-    SequenceChoices sequence;
-    if (prompt != nullptr) append_tokens(*prompt, place + ", prompt", sequence);
-    if (generated != nullptr) append_tokens(*generated, place, sequence);
-    builder_.add_sequence(sequence, place);
+  void add_sequence(const Json* prompt, const Json* generated, const Usage& usage,
+                    const std::string& place) {
+    RoutedIds ids;
+    if (prompt != nullptr) append_tokens(*prompt, place + ", prompt", ids);
+    const std::int64_t num_prompt_rows = ids.top_k == 0 ? 0 : ids.num_rows();
+    if (generated != nullptr) append_tokens(*generated, place, ids);
+    if (ids.top_k == 0) return;
+    if (prompt != nullptr || usage.prompt == 0) {
+      ids.num_prompt_rows = num_prompt_rows;
+    } else if (usage.prompt && usage.completion) {
+      // Newer versions return the prompt's tokens with those that were generated, but for the last.
+      const bool has_prompt = ids.num_rows() == *usage.prompt + *usage.completion - 1;
+      const bool has_completion =
+          ids.num_rows() == *usage.completion || ids.num_rows() == *usage.completion - 1;
+      if (has_prompt || has_completion) ids.num_prompt_rows = has_prompt ? *usage.prompt : 0;
+    }
+    if (usage.cached && ids.num_prompt_rows) {
+      ids.num_cached_rows = *ids.num_prompt_rows == 0 ? 0 : *usage.cached;
+    }
+    require_hidden_layers(ids, place);
+    importer_.add(ids, place);
   }
 
-  void append_tokens(const Json& json, const std::string& place, SequenceChoices& sequence) {
-    std::vector<ExpertId> token_ids;  // [num_layers, top_k]
+  void require_hidden_layers(const RoutedIds& ids, const std::string& place) const {
+    if (!request_.num_hidden_layers || *request_.num_hidden_layers == ids.num_layers) return;
+    C2R_REQUIRE(std::ssize(request_.layer_indices) == ids.num_layers, kInvalidFile,
+                "{}: has {} layers, but num_hidden_layers is {}; a version of vLLM that counts MoE "
+                "layers only needs their indices (c2r import --layers)",
+                place, ids.num_layers, *request_.num_hidden_layers);
+  }
+
+  void append_tokens(const Json& json, const std::string& place, RoutedIds& ids) {
     const auto& tokens = json_array(json, "the list of tokens", place);
     for (std::size_t t = 0; t < tokens.size(); ++t) {
       const auto token = static_cast<std::int64_t>(t);
       if (!tokens[t].is_array()) (void)json_array(tokens[t], fmt::format("token {}", t), place);
       const auto& layers = tokens[t].get_ref<const Json::array_t&>();
-      if (sequence.topk_idx.empty()) {
-        sequence.layer_indices = builder_.layer_indices_of(layers.size(), place);
-        sequence.topk_idx.resize(layers.size());
+      if (ids.num_layers == 0) {
+        C2R_REQUIRE(1 <= layers.size() && layers.size() <= kMaxLayers, kInvalidFile,
+                    "{}: has {} layers, but must have from 1 to {}", place, layers.size(),
+                    kMaxLayers);
+        ids.num_layers = std::ssize(layers);
       }
-      C2R_REQUIRE(layers.size() == sequence.topk_idx.size(), kInvalidFile,
-                  "{}: token {} has {} MoE layers, but the ones before it have {}", place, t,
-                  layers.size(), sequence.topk_idx.size());
-      token_ids.clear();
+      C2R_REQUIRE(std::ssize(layers) == ids.num_layers, kInvalidFile,
+                  "{}: token {} has {} layers, but the ones before it have {}", place, t,
+                  layers.size(), ids.num_layers);
       for (std::size_t layer = 0; layer < layers.size(); ++layer) {
-        const TokenPlace at{place, sequence.layer_indices[layer], token};
-        builder_.append_ids(layers[layer], -1, at, token_ids);
+        const TokenPlace at{place, static_cast<std::int64_t>(layer), token};
+        importer_.builder().append_ids(layers[layer], -1, at, ids.values);
       }
-      if (std::ranges::all_of(token_ids, [](ExpertId id) { return id == kNoExpert; })) {
-        ++num_skipped_;
-        continue;
-      }
-      const auto top_k = static_cast<std::ptrdiff_t>(builder_.top_k());
-      for (auto ids = token_ids.begin(); auto& layer : sequence.topk_idx) {
-        layer.insert(layer.end(), ids, ids + top_k);
-        ids += top_k;
-      }
+      ids.top_k = importer_.builder().top_k();
     }
   }
 
-  TraceBuilder builder_;
-  std::int64_t num_skipped_ = 0;
+  const ImportRequest& request_;
+  RoutedIdsImporter importer_;
 };
 
 ImportResult write_vllm_trace(const ImportRequest& request) {
@@ -108,7 +142,8 @@ ImportFormat import_rows::vllm() {
           .summary = "vLLM responses with routed_experts",
           .makes = ImportKind::kTrace,
           .needs = {ImportField::kNumExperts},
-          .uses = {ImportField::kTopK, ImportField::kLayerIndices},
+          .uses = {ImportField::kTopK, ImportField::kLayerIndices, ImportField::kNumHiddenLayers,
+                   ImportField::kSkipCached, ImportField::kPhase},
           .write_trace = write_vllm_trace};
 }
 

@@ -21,7 +21,7 @@ namespace {
 struct ImportOptions {
   ImportRequest request;
   std::vector<std::string> inputs, layers;
-  std::string output, weights, sequences, cluster;
+  std::string output, weights, sequences, cluster, placement, phase;
   std::int32_t top_k = 0, num_hidden_layers = 0;
 };
 
@@ -61,6 +61,12 @@ std::string summary_of(const TraceHeader& header) {
                      header.top_k);
 }
 
+// "8", or "8 to 9" where layers differ.
+std::string slots_text(const ImportResult& result) {
+  const std::int32_t min = result.min_slots_per_rank, max = result.max_slots_per_rank;
+  return min == max ? std::to_string(min) : fmt::format("{} to {}", min, max);
+}
+
 void print_result(const ImportResult& result, const ImportOptions& options) {
   const std::string summary = summary_of(result.header);
   switch (result.makes) {
@@ -75,14 +81,15 @@ void print_result(const ImportResult& result, const ImportOptions& options) {
       break;
     case ImportKind::kPlan:
       std::cout << fmt::format("{}: {}, {} slots on each of {} ranks\n", options.output, summary,
-                               result.slots_per_rank, options.request.cluster->ep_size());
+                               slots_text(result), options.request.cluster->ep_size());
       break;
   }
 }
 
 void run_import(ImportOptions& options) {
   std::vector<std::string> inputs = options.inputs;
-  inputs.insert(inputs.end(), {options.weights, options.sequences, options.cluster});
+  inputs.insert(inputs.end(),
+                {options.weights, options.sequences, options.cluster, options.placement});
   check_output(options.output, inputs);
   ImportRequest& request = options.request;
   request.layer_indices = parse_layers(parts_of(options.layers));
@@ -91,6 +98,9 @@ void run_import(ImportOptions& options) {
   request.output = options.output;
   request.weights = options.weights;
   request.sequences = options.sequences;
+  request.placement = options.placement;
+  if (options.phase == "prefill") request.phase = Phase::kPrefill;
+  if (options.phase == "decode") request.phase = Phase::kDecode;
   request.c2r_version = version_text();
   if (options.top_k > 0) request.top_k = options.top_k;
   if (options.num_hidden_layers > 0) request.num_hidden_layers = options.num_hidden_layers;
@@ -168,7 +178,7 @@ void add_import(CLI::App& app) {
       ->type_name("N,...");
   command
       ->add_option("--num-hidden-layers", options->num_hidden_layers,
-                   "sglang: the number of all layers of the model, dense ones included")
+                   "sglang, vllm: all layers of the model, dense ones too")
       ->check(in_range(1, INT32_MAX))
       ->type_name("N");
   command->add_option("--weights", options->weights, "npy: the weights of the choices, f2 or f4")
@@ -179,6 +189,17 @@ void add_import(CLI::App& app) {
       ->type_name("FILE");
   command->add_option("--cluster", options->cluster, std::string("placements: ") + kClusterHelp)
       ->type_name("CLUSTER");
+  command
+      ->add_option("--placement", options->placement,
+                   "tensorrt-llm-loads: the load balancer's yaml, if it counted slots")
+      ->type_name("FILE");
+  command->add_flag("--skip-cached", request.skip_cached,
+                    "sglang, vllm: leave out tokens of the prefix cache, which were not sent");
+  command
+      ->add_option("--phase", options->phase,
+                   "sglang, vllm, sglang-recorder, orders-in-chaos: only prefill, or only decode")
+      ->check(CLI::IsMember({"prefill", "decode"}))
+      ->type_name("PHASE");
   command->footer(formats_text());
   command->callback([options] { run_import(*options); });
 }

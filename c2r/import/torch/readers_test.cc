@@ -58,6 +58,18 @@ TEST(ImportSglangRecorder, MapsSlotsBackAndLeavesOtherRanksTokensOut) {
                        "left out: 2 records of a draft model"}));
 }
 
+TEST(ImportSglangRecorder, TellsThePhasesApart) {
+  std::vector<std::string> notes;
+  auto request = request_of_fixtures({"per_token_0.pt", "per_token_1.pt"}, notes);
+  request.phase = Phase::kDecode;
+  (void)import_as("sglang-recorder", request);
+  EXPECT_EQ(ids_of(Trace(request.output), 0), "3 4 0 2");
+  EXPECT_EQ(notes.at(1), "left out: 10 tokens of passes that do not only decode");
+  request.phase = Phase::kPrefill;
+  (void)import_as("sglang-recorder", request);
+  EXPECT_EQ(ids_of(Trace(request.output), 0), "2 3 3 5 4 1 1 2 2 4");
+}
+
 // Ranks that share the attention's input route all tokens alike.
 TEST(ImportSglangRecorder, CountsTokensThatSeveralRanksRecordedOnce) {
   std::vector<std::string> notes;

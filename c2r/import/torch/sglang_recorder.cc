@@ -168,6 +168,7 @@ class RecorderImporter {
   void add_file(RecorderFile& file) {
     for (std::int64_t record = 0; record < file.num_records(); ++record) {
       const PassSlots pass(file, record);
+      if (!is_wanted(file, record, pass)) continue;
       for (const auto& [begin, end] : sequences_of(file, record, pass)) {
         add_sequence(file, pass, begin, end);
       }
@@ -176,11 +177,33 @@ class RecorderImporter {
 
   ImportResult finish() {
     ImportResult result = builder_.finish();
-    result.num_skipped_tokens = num_padding_;
+    result.num_skipped_tokens = num_padding_ + num_of_other_phase_;
+    if (num_padding_ > 0) {
+      add_note(builder_.request(),
+               fmt::format("left out: {} tokens that are -1 in every layer: padding, or routed by "
+                           "another rank",
+                           num_padding_));
+    }
+    if (num_of_other_phase_ > 0) {
+      add_note(builder_.request(),
+               fmt::format("left out: {} tokens of passes that do not only {}", num_of_other_phase_,
+                           *builder_.request().phase == Phase::kPrefill ? "prefill" : "decode"));
+    }
     return result;
   }
 
  private:
+  // SGLang's ForwardMode: 1 extends sequences, 2 decodes, 3 does both, and there are others.
+  bool is_wanted(const RecorderFile& file, std::int64_t record, const PassSlots& pass) {
+    const auto& phase = builder_.request().phase;
+    if (!phase || pass.num_tokens() == 0) return true;
+    const Value& value = file.file().at(file.record(record), "forward_mode", pass.place());
+    const std::int64_t mode = file.file().integer(value, pass.place() + ", forward_mode");
+    if (mode == (*phase == Phase::kPrefill ? 1 : 2)) return true;
+    num_of_other_phase_ += pass.num_tokens();
+    return false;
+  }
+
   bool is_padding(const PassSlots& pass, std::int64_t token) const {
     for (const std::int64_t layer : layers_) {
       for (std::int64_t k = 0; k < std::min<std::int64_t>(builder_.top_k(), pass.width()); ++k) {
@@ -212,7 +235,7 @@ class RecorderImporter {
 
   std::vector<std::int32_t> layers_;
   TraceBuilder builder_;
-  std::int64_t num_padding_ = 0;
+  std::int64_t num_padding_ = 0, num_of_other_phase_ = 0;
 };
 
 ImportResult write_sglang_recorder_trace(const ImportRequest& request) {
@@ -227,11 +250,6 @@ ImportResult write_sglang_recorder_trace(const ImportRequest& request) {
     importer.add_file(file);
   });
   const ImportResult result = importer.finish();
-  if (result.num_skipped_tokens > 0) {
-    add_note(request, fmt::format("left out: {} tokens that are -1 in every layer: padding, or "
-                                  "routed by another rank",
-                                  result.num_skipped_tokens));
-  }
   if (shape.num_other_records > 0) {
     add_note(request,
              fmt::format("left out: {} records of a draft model", shape.num_other_records));
@@ -246,7 +264,8 @@ ImportFormat import_rows::sglang_recorder() {
           .summary = "SGLang's recorder, mode per_token: the .pt files of all ranks",
           .makes = ImportKind::kTrace,
           .needs = {},
-          .uses = {ImportField::kNumExperts, ImportField::kTopK, ImportField::kLayerIndices},
+          .uses = {ImportField::kNumExperts, ImportField::kTopK, ImportField::kLayerIndices,
+                   ImportField::kPhase},
           .write_trace = write_sglang_recorder_trace};
 }
 

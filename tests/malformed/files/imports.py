@@ -13,9 +13,9 @@ def megatron(**changes):
     return json.dumps({k: v for k, v in record.items() if v is not None}) + "\n"
 
 
-def sglang(ids="AAAAAAEAAAA=", schema=None):
+def sglang(ids="AAAAAAEAAAA=", schema=None, **more):
     """A response; without a schema, the test reads it as 1 layer and top-2."""
-    info = {"routed_experts": ids}
+    info = {"routed_experts": ids, **more}
     if schema is not None:
         info = {"output_expert_ids": ids, "expert_ids_schema": {
             "dtype": "int32", "layout": "row_major", "id_space": "logical_global", "num_layers": 1,
@@ -92,7 +92,11 @@ def broken_vllm(write):
     write("import_vllm/token_without_layers", "[[]]")
     write("import_vllm/layers_change", "[[[0], [1]], [[0]]]")
     write("import_vllm/layers_change_between_choices",
-          '{"choices": [{"routed_experts": [[[0]]]}, {"routed_experts": [[[0], [1]]]}]}')
+          '{"choices": [{"routed_experts": [[[1]]]}, {"routed_experts": [[[1], [1]]]}]}')
+    write("import_vllm/only_zeros", "[[[0]]]")
+    write("import_vllm/dense_layer_with_ids",
+          '{"choices": [{"routed_experts": [[[0], [1]]]}, {"routed_experts": [[[1], [1]]]}]}')
+    write("import_vllm/usage_negative", '{"routed_experts": [[[1]]], "usage": {"prompt_tokens": -1}}')
     write("import_vllm/row_not_a_list", "[[0]]")
     write("import_vllm/top_k_0", "[[[]]]")
     write("import_vllm/top_k_changes", "[[[0, 1]], [[0]]]")
@@ -105,6 +109,8 @@ def broken_sglang(write):
     write("import_sglang/no_meta_info", "{}")
     write("import_sglang/no_ids", '{"meta_info": {}}')
     write("import_sglang/ids_not_a_string", '{"meta_info": {"routed_experts": [0]}}')
+    write("import_sglang/num_tokens_differ", sglang(prompt_tokens=2, completion_tokens=1))
+    write("import_sglang/num_tokens_negative", sglang(prompt_tokens=-1))
     write("import_sglang/base64_length", sglang("AAAAA"))
     write("import_sglang/base64_digit", sglang("AAAA-A=="))
     write("import_sglang/rows_not_whole", sglang("AAAAAA=="))
@@ -144,5 +150,7 @@ def write_well_formed(write):
           '{"prompt_routed_experts": [[[-1, -1]], [[0, 1]]], '
           '"choices": [{"routed_experts": [[[2, 3]]]}]}')
     write("import_vllm/list", "[[[0, 1], [2, 3]]]")
+    write("import_vllm/all_layers", "[[[0, 0], [2, 3]]]")
     write("import_sglang/1", sglang())
+    write("import_sglang/num_tokens", sglang(prompt_tokens=1, completion_tokens=1, cached_tokens=0))
     write("import_sglang/schema", sglang(schema={}))
