@@ -9,6 +9,7 @@
 #include "c2r/collaboration/collaboration.h"
 #include "c2r/core/shown.h"
 #include "c2r/import/import.h"
+#include "c2r/import/recognize.h"
 #include "c2r/import/torch/torch_file_internal.h"
 #include "c2r/io/csv.h"
 #include "c2r/io/file.h"
@@ -95,6 +96,7 @@ inline void load(const std::string& loader, const std::filesystem::path& path,
   if (loader == "placement") return load_placement(path);
   if (loader == "model") return void(Model(path));
   if (loader == "torch") return load_torch(path);
+  if (loader == "recognize") return void(recognize_input(path));
   for (const ImportFormat& format : import_formats()) {
     if (loader != loader_of(format)) continue;
     ImportRequest request{.format = format.name, .inputs = {path}, .output = output};

@@ -18,7 +18,7 @@ cd build/asan
 mkdir -p findings corpora
 [ $# -gt 0 ] || set -- plan cluster placement safetensors trace statistics npy json csv import_npy import_megatron \
   import_orders-in-chaos import_moe-beyond import_vllm import_sglang import_sglang-recorder \
-  torch sglang_loads sglang_placement coactivation \
+  torch recognize sglang_loads sglang_placement coactivation \
   tokenizer_json sentencepiece tokenizer_config model_config
 
 # Importers write their output in memory, not on the disk.

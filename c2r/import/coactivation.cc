@@ -94,7 +94,9 @@ CollaborationStatistics read_coactivation(const ImportRequest& request) {
     for (std::int64_t e = 0; e < num_experts; ++e) {
       loads.push_back(load_of_row(counts, e, header.top_k, place));
     }
-    set_loads(loads, static_cast<std::size_t>(layer), place, statistics);
+    C2R_REQUIRE(set_loads(loads, static_cast<std::size_t>(layer), place, statistics), kInvalidFile,
+                "{}: the loads do not add up to a multiple of top_k = {}; is top_k right?", place,
+                header.top_k);
   }
   return statistics;
 }

@@ -58,13 +58,32 @@ TEST(ImportSglangLoads, TakesCountsWithoutSteps) {
   EXPECT_EQ(statistics.header.layer_indices, (Indices{0, 1}));
 }
 
+// As published statistics have them.
+TEST(ImportSglangLoads, TakesWholeFloatsAndApproximateCounts) {
+  std::vector<std::string> notes;
+  const auto import_counts = [&](std::string_view counts) {
+    const auto path = text_file("counts.json", fmt::format(R"({{"logical_count":{}}})", counts));
+    return import_statistics(
+        {.format = "sglang-loads", .inputs = {path}, .top_k = 2, .notes = &notes});
+  };
+  EXPECT_EQ(loads_of(import_counts("[[4.0,2.0,1.0,1.0]]"), 0), (Loads{4, 2, 1, 1}));
+  EXPECT_EQ(notes, (std::vector<std::string>{}));
+  EXPECT_EQ(import_counts("[[3,2,1,1],[1,1,0,0]]").num_tokens, (Loads{4, 1}));
+  EXPECT_EQ(notes,
+            (std::vector<std::string>{
+                "check --top-k: in 1 of 2 layers the loads do not add up to a multiple of 2; "
+                "counts are approximate, or top-k is another"}));
+}
+
 TEST(ImportSglangLoads, RefusesCountsThatNoTokensHave) {
   const auto error_of_counts = [](std::string_view counts, std::int32_t top_k) {
     const auto path = text_file("counts.json", fmt::format(R"({{"logical_count":{}}})", counts));
     return error_of_request({.format = "sglang-loads", .inputs = {path}, .top_k = top_k});
   };
-  EXPECT_EQ(error_of_counts("[[1,1,1]]", 2),
-            ", layer 0: the loads add up to 3, which is not a multiple of top_k = 2");
+  EXPECT_EQ(error_of_counts("[[1.5,1]]", 2),
+            ", layer 0: a count is 1.5, but must be a whole number of at most 2^53");
+  EXPECT_EQ(error_of_counts("[[1e300,1]]", 2),
+            ", layer 0: a count is 1e+300, but must be a whole number of at most 2^53");
   EXPECT_EQ(error_of_counts("[[0,0],[3,1]]", 2),
             ", layer 1: expert 0 has the load 3, but the layer saw 2 tokens of 2 experts each");
   EXPECT_EQ(error_of_counts("[[[1,1]],[[1,1],[1,1]]]", 2),

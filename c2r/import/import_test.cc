@@ -87,16 +87,6 @@ TEST(ImportNpy, LeavesColumnsOutThatNeverHoldAnExpert) {
   EXPECT_EQ(error_of_import("npy", request), ": has 4 experts a token, but top_k is given as 3");
 }
 
-TEST(ImportOrdersInChaos, TellsThePhasesApart) {
-  auto request = request_for({text_file("a", R"([{"0":[[1],[2]]},{"0":[[3]]},{"0":[[4]]}])")});
-  request.phase = Phase::kPrefill;
-  (void)import_as("orders-in-chaos", request);
-  EXPECT_EQ(ids_of(Trace(request.output), 0), "1 2");
-  request.phase = Phase::kDecode;
-  (void)import_as("orders-in-chaos", request);
-  EXPECT_EQ(ids_of(Trace(request.output), 0), "3 4");
-}
-
 TEST(ImportPlacements, SayHowManySlotsLayersHave) {
   // omni-infer, 2 ranks x 2 layers x 4 experts: each rank holds 2 experts of layer 0, 3 of layer 1.
   ImportRequest request =
@@ -294,7 +284,10 @@ TEST(Import, ChecksTheRequest) {
             ", layer 0, token 0: has 2 experts a token, but top_k is given as 3");
   request.top_k = {};
   request.layer_indices = {0, 1};
-  EXPECT_EQ(error_of_import("vllm", request), ": has 1 layers, but 2 layer indices were given");
+  EXPECT_EQ(
+      error_of_import("vllm", request),
+      ": has 1 layers, which are neither the 2 given nor all layers of the model: layer index 1 "
+      "is not in [0, 0]");
   request.layer_indices = {1, 0};
   EXPECT_EQ(error_of_import("vllm", request),
             "layer_indices (c2r import --layers) must ascend from 0 or more");
@@ -313,7 +306,9 @@ TEST(Import, HoldsLaterFilesToTheShapeOfTheFirst) {
   const auto second = text_file("2.json", "[[[0,1],[2,3]]]");
   const auto request = request_for({first, second});
   EXPECT_EQ(error_of([&] { (void)import_as("vllm", request); }),
-            second.string() + ": has layers 0, 1, but what was read before it has layers 0");
+            second.string() +
+                ": layer 1 was taken to be dense, but has ids other than 0; name the MoE "
+                "layers with layer_indices (c2r import --layers)");
 }
 
 TEST(ImportFormats, AreNamedAsDocumented) {
@@ -355,7 +350,7 @@ TEST(Import, MakesAPlanOfAPlacement) {
   EXPECT_EQ(plan.provenance.c2r_version, "c2r 1");
   const ImportResult result = import_file(request);
   EXPECT_EQ(result.makes, ImportKind::kPlan);
-  EXPECT_EQ(result.slots_per_rank, 2);
+  EXPECT_EQ(result.max_slots_per_rank, 2);
   EXPECT_EQ(result.header, (TraceHeader{"test", 4, 2, {1, 3}}));
   EXPECT_EQ(read_plan(request.output), plan);
   EXPECT_EQ(error_of([&] { (void)import_statistics(request); }),
@@ -375,8 +370,9 @@ TEST(Import, RefusesFieldsThatAFormatNeedsOrDoesNotUse) {
   EXPECT_EQ(error({.format = "eplb-placement", .num_experts = 4}),
             "format eplb-placement takes one input, and needs --num-experts, --top-k, --layers and "
             "--cluster");
-  EXPECT_EQ(error({.format = "vllm", .num_experts = 4, .num_hidden_layers = 2}),
-            "num_hidden_layers (c2r import --num-hidden-layers) is for the sglang format only");
+  EXPECT_EQ(
+      error({.format = "npy", .num_experts = 4, .num_hidden_layers = 2}),
+      "num_hidden_layers (c2r import --num-hidden-layers) is for the formats sglang and vllm");
   EXPECT_EQ(error({.format = "coactivation", .top_k = 2, .cluster = parse_cluster("1x2")}),
             "--cluster is for placements; format coactivation has none");
   EXPECT_EQ(error_of([] { (void)import_file({.format = "vllm", .num_experts = 4}); }),

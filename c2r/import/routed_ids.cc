@@ -141,6 +141,7 @@ void RoutedIdsImporter::add(const RoutedIds& ids, const std::vector<std::int32_t
       rows.push_back(row);
     }
   }
+  num_rows_ += std::ssize(rows);
   SequenceChoices sequence{.layer_indices = layer_indices};
   sequence.topk_idx.resize(axis.size());
   for (std::size_t layer = 0; layer < axis.size(); ++layer) {
@@ -157,9 +158,17 @@ void RoutedIdsImporter::add(const RoutedIds& ids, const std::vector<std::int32_t
   builder_.add_sequence(sequence, place);
 }
 
+void RoutedIdsImporter::leave_out(std::string why) {
+  if (num_left_out_++ == 0) first_left_out_ = std::move(why);
+}
+
 ImportResult RoutedIdsImporter::finish() {
+  C2R_REQUIRE(num_left_out_ == 0 || num_rows_ > 0, kInvalidFile, "{}", first_left_out_);
   ImportResult result = builder_.finish();
   result.num_skipped_tokens = num_unknown_ + num_cached_ + num_of_other_phase_;
+  if (num_left_out_ > 0) {
+    add_note(request_, fmt::format("left out: {} responses without ids", num_left_out_));
+  }
   if (num_unknown_ > 0) {
     add_note(request_, fmt::format("left out: {} tokens that are -1 in every layer: cached, or "
                                    "padding",

@@ -50,6 +50,10 @@ class RoutedIdsImporter {
   void add(const RoutedIds& ids, const std::vector<std::int32_t>& axis,
            const std::vector<std::int32_t>& layer_indices, const std::string& place);
 
+  /// Counts a response without ids.
+  /// @param why what finish() says if no response has any
+  void leave_out(std::string why);
+
   /// Completes the trace and adds notes of what was left out.
   ImportResult finish();
 
@@ -63,6 +67,8 @@ class RoutedIdsImporter {
   TraceBuilder builder_;
   std::vector<std::int32_t> axis_;           // where MoE layers are on the layer axis
   std::vector<std::int32_t> layer_indices_;  // the model's own index of each; empty: not known yet
+  std::string first_left_out_;               // why
+  std::int64_t num_left_out_ = 0, num_rows_ = 0;
   std::int64_t num_unknown_ = 0, num_cached_ = 0, num_of_other_phase_ = 0;
 };
 

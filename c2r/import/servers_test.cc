@@ -1,4 +1,4 @@
-// The importers of what inference servers return: vLLM and SGLang.
+// The importers of what inference servers return: vLLM and SGLang; and of steps that decode.
 #include <gtest/gtest.h>
 
 #include "c2r/import/testing_internal.h"
@@ -17,6 +17,27 @@ using testing::text_file;
 
 using Indices = std::vector<std::int32_t>;
 using Starts = std::vector<std::int64_t>;
+
+std::string base64_of_bytes(std::string bytes) {
+  constexpr std::string_view kDigits =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string text;
+  const std::size_t num_padding = (3 - bytes.size() % 3) % 3;
+  bytes.append(num_padding, '\0');
+  for (std::size_t i = 0; i < bytes.size(); i += 3) {
+    const auto byte = [&](std::size_t at) {
+      return unsigned{static_cast<unsigned char>(bytes[i + at])};
+    };
+    const unsigned bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+    for (const int shift : {18, 12, 6, 0}) text += kDigits[bits >> shift & 63];
+  }
+  return text.replace(text.size() - num_padding, num_padding, num_padding, '=');
+}
+
+template <class T>
+std::string base64(const std::vector<T>& ids) {
+  return base64_of_bytes({reinterpret_cast<const char*>(ids.data()), ids.size() * sizeof(T)});
+}
 
 TEST(ImportVllm, GivesThePromptToTheFirstChoice) {
   // The first prompt token was prefix-cached.
@@ -108,19 +129,57 @@ TEST(ImportVllm, LeavesCachedTokensAndTheOtherPhaseOut) {
             ": does not say how many tokens were cached, which --skip-cached needs");
 }
 
+// Of 3 tokens, 2 layers, top-1, as newer versions return them.
+TEST(ImportVllm, ReadsBase64OfAnArray) {
+  for (const std::string_view dtype : {"|u1", "<u2"}) {
+    std::string bytes = fmt::format(
+        "\x93NUMPY\x01{}{:c}{}{{'descr': '{}', 'fortran_order': False, 'shape': (3, 2, 1), }}\n",
+        '\0', 63, '\0', dtype);
+    for (const char id : {'\0', '\3', '\0', '\5', '\0', '\7'}) {
+      bytes += id;
+      if (dtype == "<u2") bytes += '\0';
+    }
+    const auto request = request_for(
+        {text_file("response.json", fmt::format(R"({{"choices":[{{"routed_experts":"{}"}}]}})",
+                                                base64_of_bytes(bytes)))});
+    EXPECT_EQ(import_as("vllm", request).header.layer_indices, (Indices{1}));
+    EXPECT_EQ(ids_of(Trace(request.output), 0), "3 5 7") << dtype;
+  }
+}
+
+TEST(ImportVllm, CountsResponsesWithoutIds) {
+  std::vector<std::string> notes;
+  auto request = request_for({text_file("a.json", R"({"choices":[{"routed_experts":[[[1]]]}]})"),
+                              text_file("b.json", R"({"choices":[{"routed_experts":null}]})"),
+                              text_file("c.json", R"({"error":"busy"})")});
+  request.notes = &notes;
+  EXPECT_EQ(import_as("vllm", request).num_tokens, 1);
+  EXPECT_EQ(notes, (std::vector<std::string>{"left out: 2 responses without ids"}));
+}
+
 TEST(ImportVllm, SaysWhatIsMissing) {
   EXPECT_EQ(error_of_text("vllm", R"({"id":"x"})"),
             ": has neither prompt_routed_experts, routed_experts nor choices; was the server "
             "started with --enable-return-routed-experts?");
-  EXPECT_EQ(error_of_text("vllm", R"({"choices":[{"routed_experts":[[[0]]]},{"text":"x"}]})"),
-            ", choice 1: has no routed_experts, not even null");
+  EXPECT_EQ(error_of_text("vllm", R"({"choices":[{"text":"x"},{"routed_experts":null}]})"),
+            ", choice 0: has no routed_experts, not even null");
   EXPECT_EQ(error_of_text("vllm", R"({"choices":[{"routed_experts":null}]})"),
-            ": has no tokens to import");
+            ", choice 0: has no tokens to import");
   EXPECT_EQ(error_of_text("vllm", "[[[0],[1]],[[2]]]"),
             ": token 1 has 1 layers, but the ones before it have 2");
   EXPECT_EQ(error_of_text("vllm", "[[[0],[-2]]]"),
             ", layer 1, token 0: an expert id is -2, but must be an integer in [-1, 7]");
   EXPECT_EQ(error_of_text("vllm", "[[]]"), ": has 0 layers, but must have from 1 to 1024");
+}
+
+TEST(ImportOrdersInChaos, TellsThePhasesApart) {
+  auto request = request_for({text_file("a", R"([{"0":[[1],[2]]},{"0":[[3]]},{"0":[[4]]}])")});
+  request.phase = Phase::kPrefill;
+  (void)import_as("orders-in-chaos", request);
+  EXPECT_EQ(ids_of(Trace(request.output), 0), "1 2");
+  request.phase = Phase::kDecode;
+  (void)import_as("orders-in-chaos", request);
+  EXPECT_EQ(ids_of(Trace(request.output), 0), "3 4");
 }
 
 // base64 of int32 [2, 3, 2]: layer 0 is dense; layers 1 and 2 choose {1, 2}, {3, 4}; {0, 5}, {6,
@@ -144,22 +203,6 @@ TEST(ImportSglang, LeavesDenseLayersOut) {
             request.inputs[0].string() +
                 ": layer 1 was taken to be dense, but has ids other than 0; name the MoE layers "
                 "with layer_indices (c2r import --layers)");
-}
-
-// Base64 of int32.
-std::string base64(const std::vector<std::int32_t>& ids) {
-  constexpr std::string_view kDigits =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string bytes(reinterpret_cast<const char*>(ids.data()), ids.size() * sizeof(ids[0])), text;
-  const std::size_t num_padding = (3 - bytes.size() % 3) % 3;
-  bytes.append(num_padding, '\0');
-  for (std::size_t i = 0; i < bytes.size(); i += 3) {
-    const auto byte = [&](std::size_t at) { return static_cast<unsigned char>(bytes[i + at]); };
-    const unsigned bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-    for (const int shift : {18, 12, 6, 0}) text += kDigits[bits >> shift & 63];
-  }
-  text.replace(text.size() - num_padding, num_padding, num_padding, '=');
-  return text;
 }
 
 // A response of 6 tokens, 8 layers, top-1, with experts in the odd layers; `counts` are more keys.
@@ -222,6 +265,30 @@ TEST(ImportSglang, LeavesCachedTokensAndTheOtherPhaseOut) {
   EXPECT_EQ(import_as("sglang", request).num_tokens, 3);
 }
 
+TEST(ImportSglang, ReadsNarrowIdsAndLeavesPaddingOut) {
+  const auto import_ids = [](const std::string& ids, std::string_view more) {
+    auto request = request_for({text_file(
+        "response.json",
+        fmt::format(R"([{{"meta_info":{{"routed_experts":"{}"{}}}}},{{"meta_info":{{}}}}])", ids,
+                    more))});
+    request.num_hidden_layers = 2;
+    request.top_k = 2;
+    const auto result = import_as("sglang", request);
+    EXPECT_EQ(result.header.layer_indices, (Indices{1}));
+    EXPECT_EQ(ids_of(Trace(request.output), 0), "1 2 7 3");
+    return result.num_skipped_tokens;
+  };
+  const std::vector<std::uint8_t> u8 = {0, 0, 1, 2, 0, 0, 7, 3};
+  const std::vector<std::uint16_t> u16(u8.begin(), u8.end());
+  EXPECT_EQ(import_ids(base64(u8), R"(,"routed_experts_dtype":"uint8")"), 0);
+  EXPECT_EQ(import_ids(base64(u16), R"(,"routed_experts_dtype":"uint16")"), 0);
+  const std::vector<std::int32_t> padded = {0, 0, 1, 2, -1, -1, -1, -1, 0, 0, 7, 3};
+  EXPECT_EQ(import_ids(base64(padded), R"(,"routed_experts_dtype":"int32")"), 1);
+  std::filesystem::remove(testing::temporary_path("out.safetensors"));
+  EXPECT_EQ(error_of_text("sglang", R"({"meta_info":{"routed_experts":null}})"),
+            ": meta_info has no routed_experts; was return_routed_experts in the request?");
+}
+
 TEST(ImportSglang, FollowsTheSchema) {
   const auto response = [](std::string_view num_layers, std::string_view more) {
     return fmt::format(R"([{{"meta_info":{{"input_expert_ids":"{}","output_expert_ids":null,
@@ -260,8 +327,8 @@ TEST(ImportSglang, SaysWhatItNeeds) {
     return error_of_import("sglang", request);
   };
   EXPECT_EQ(with_ids("AAAA"),
-            ", routed_experts: has 3 bytes, which are not whole rows of 1 layers "
-            "x 1 int32");
+            ", routed_experts: has 3 bytes, which are not whole rows of 1 layers x 1 integers of 4 "
+            "bytes");
   EXPECT_EQ(with_ids("AA"), ", routed_experts: has 2 base64 digits, which is not a multiple of 4");
   EXPECT_EQ(with_ids("AAAA*A=="), ", routed_experts: '*' at 4 is not a base64 digit");
   EXPECT_EQ(with_ids("CAAAAA=="), ", layer 0, token 0: expert 8 is not in [0, 7]");

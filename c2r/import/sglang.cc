@@ -1,65 +1,50 @@
-// SGLang's `meta_info.routed_experts`: base64 of int32 [num_rows, num_hidden_layers, top_k], in a
-// response or a list of responses.
+// SGLang's `meta_info.routed_experts`: base64 of int32, or of its `routed_experts_dtype`,
+// [num_rows, num_hidden_layers, top_k], in a response or a list of responses.
 //
 // Layers in which every id is 0 are taken to be dense and left out, unless `layer_indices` names
 // the MoE layers. The numbers of rows are compared with the numbers of tokens that a response
 // states, for the array itself has no extents. The newer `meta_info.input_expert_ids` and
 // `.output_expert_ids` are read as their `expert_ids_schema` says.
 #include <algorithm>
-#include <cstring>
 #include <functional>
 #include <numeric>
 
 #include "c2r/core/error.h"
 #include "c2r/core/shown.h"
+#include "c2r/import/base64_internal.h"
 #include "c2r/import/formats_internal.h"
 #include "c2r/import/routed_ids_internal.h"
+#include "c2r/io/npy.h"
 #include "c2r/routing/routing.h"
 
 namespace c2r {
 namespace {
 
-// The value of a base64 digit, or -1.
-int digit_value(char c) {
-  if ('A' <= c && c <= 'Z') return c - 'A';
-  if ('a' <= c && c <= 'z') return c - 'a' + 26;
-  if ('0' <= c && c <= '9') return c - '0' + 52;
-  return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
-// RFC 4648 with padding and without line breaks.
-std::vector<std::byte> decode_base64(std::string_view text, std::string_view place) {
-  C2R_REQUIRE(text.size() % 4 == 0, kInvalidFile,
-              "{}: has {} base64 digits, which is not a multiple of 4", place, text.size());
-  std::size_t num_padding = 0;
-  while (num_padding < 2 && text.ends_with('=')) {
-    text.remove_suffix(1);
-    ++num_padding;
-  }
-  std::vector<std::byte> bytes;
-  bytes.reserve(text.size() / 4 * 3 + 2);
-  std::uint32_t bits = 0;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const int value = digit_value(text[i]);
-    C2R_REQUIRE(value >= 0, kInvalidFile, "{}: '{}' at {} is not a base64 digit", place,
-                shown(text.substr(i, 1)), i);
-    bits = bits << 6 | static_cast<std::uint32_t>(value);
-    // After the digits 2, 3 and 4 of a group, 4, 2 and 0 bits are left over.
-    if (i % 4 != 0) bytes.push_back(static_cast<std::byte>(bits >> (6 - 2 * (i % 4)) & 0xff));
-  }
-  return bytes;
+// The integers that ids are written as.
+Dtype dtype_of_ids(const Json& info, const std::string& place) {
+  const Json* const name = json_find(info, "routed_experts_dtype");
+  if (name == nullptr) return Dtype::kI32;
+  const std::string& text = json_string(*name, "routed_experts_dtype", place);
+  if (text == "int32") return Dtype::kI32;
+  if (text == "uint16") return Dtype::kU16;
+  C2R_REQUIRE(text == "uint8", kUnsupported,
+              "{}: routed_experts_dtype is '{}', but only int32, uint16 and uint8 are read", place,
+              shown(text));
+  return Dtype::kU8;
 }
 
 // Appends the rows of a base64 string to `ids`.
-std::int64_t append_rows(const Json& base64, const std::string& place, RoutedIds& ids) {
+std::int64_t append_rows(const Json& base64, Dtype dtype, const std::string& place,
+                         RoutedIds& ids) {
   const auto bytes = decode_base64(json_string(base64, "the base64 text", place), place);
-  const std::int64_t row_bytes = ids.num_layers * ids.top_k * std::int64_t{sizeof(std::int32_t)};
+  const std::int64_t row_bytes = ids.num_layers * ids.top_k * dtype_bytes(dtype);
   C2R_REQUIRE(std::ssize(bytes) % row_bytes == 0, kInvalidFile,
-              "{}: has {} bytes, which are not whole rows of {} layers x {} int32", place,
-              bytes.size(), ids.num_layers, ids.top_k);
-  const std::size_t old_size = ids.values.size();
-  ids.values.resize(old_size + bytes.size() / sizeof(std::int32_t));
-  if (!bytes.empty()) std::memcpy(ids.values.data() + old_size, bytes.data(), bytes.size());
+              "{}: has {} bytes, which are not whole rows of {} layers x {} integers of {} bytes",
+              place, bytes.size(), ids.num_layers, ids.top_k, dtype_bytes(dtype));
+  const NpyView array{.dtype = dtype, .shape = {}, .bytes = bytes};
+  for (std::int64_t i = 0; i < array.num_elements(); ++i) {
+    ids.values.push_back(ExpertId{static_cast<std::int32_t>(integer_at(array, i))});
+  }
   return std::ssize(bytes) / row_bytes;
 }
 
@@ -105,9 +90,10 @@ class SglangImporter {
     const Json& info = json_at(response, "meta_info", place);
     C2R_REQUIRE(info.is_object(), kInvalidFile, "{}: meta_info must be an object", place);
     if (info.contains("expert_ids_schema")) return add_with_schema(info, place);
-    C2R_REQUIRE(info.contains("routed_experts"), kInvalidFile,
-                "{}: meta_info has no routed_experts; was return_routed_experts in the request?",
-                place);
+    if (json_find(info, "routed_experts") == nullptr) {
+      return importer_.leave_out(fmt::format(
+          "{}: meta_info has no routed_experts; was return_routed_experts in the request?", place));
+    }
     C2R_REQUIRE(
         request_.num_hidden_layers && request_.top_k, kInvalidArgument,
         "{}: does not say how many layers and experts a token has; give num_hidden_layers and "
@@ -123,7 +109,7 @@ class SglangImporter {
     }
     importer_.builder().set_top_k(*request_.top_k, place);
     RoutedIds ids{.num_layers = *request_.num_hidden_layers, .top_k = *request_.top_k};
-    append_rows(info["routed_experts"], place + ", routed_experts", ids);
+    append_rows(info["routed_experts"], dtype_of_ids(info, place), place + ", routed_experts", ids);
     set_counts(token_counts(info, place), place, ids);
     importer_.add(ids, place);
   }
@@ -168,7 +154,8 @@ class SglangImporter {
     for (const std::string direction : {"input", "output"}) {
       const std::string key = direction + "_expert_ids";
       if (!info.contains(key) || info[key].is_null()) continue;
-      const std::int64_t num_rows = append_rows(info[key], fmt::format("{}, {}", place, key), ids);
+      const std::int64_t num_rows =
+          append_rows(info[key], Dtype::kI32, fmt::format("{}, {}", place, key), ids);
       const std::string rows_key = direction + "_num_rows";
       C2R_REQUIRE(num_rows == integer(rows_key.c_str(), 0, INT64_MAX), kInvalidFile,
                   "{}: {} has {} rows, but {} is {}", place, key, num_rows, rows_key,

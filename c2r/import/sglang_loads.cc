@@ -37,7 +37,7 @@ void add_step(const Json& step, const std::string& place, std::vector<Loads>& la
                 kInvalidFile, "{}: has {} experts, but the rows before it have {}", where,
                 counts.size(), layers[0].size());
     for (std::size_t e = 0; e < counts.size(); ++e) {
-      add(json_integer(counts[e], 0, INT64_MAX, "a count", where), layers[layer][e], where);
+      add(count_of(counts[e], where), layers[layer][e], where);
     }
   }
 }
@@ -70,7 +70,7 @@ CollaborationStatistics read_sglang_loads(const ImportRequest& request) {
   }
   C2R_REQUIRE(!layers.empty(), kInvalidFile,
               "{}: every count is 0; was the recording started before the requests?", path);
-  auto statistics = statistics_of_loads(layers,
+  auto statistics = statistics_of_loads(request, layers,
                                         {.model = request.model,
                                          .num_experts = static_cast<std::int32_t>(all[0].size()),
                                          .top_k = *request.top_k},

@@ -129,7 +129,7 @@ CollaborationStatistics read_tensorrt_llm_loads(const ImportRequest& request) {
     }
   }
   fold_slots(request, static_cast<std::int32_t>(files.size()), meta_path, layers, header);
-  auto statistics = statistics_of_loads(layers, header, folder.string());
+  auto statistics = statistics_of_loads(request, layers, header, folder.string());
   require_layers(request, statistics);
   return statistics;
 }

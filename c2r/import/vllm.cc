@@ -1,6 +1,6 @@
-// vLLM's routed experts, as nested lists: a response of its OpenAI server with
-// `prompt_routed_experts` and `choices[].routed_experts`, an object with `routed_experts`, or such
-// a list [num_tokens, num_moe_layers, top_k] alone.
+// vLLM's routed experts, as nested lists or as base64 of the bytes of a .npy file: a response of
+// its OpenAI server with `prompt_routed_experts` and `choices[].routed_experts`, an object with
+// `routed_experts`, or such a list [num_tokens, num_moe_layers, top_k] alone.
 //
 // The prompt belongs to the first choice; every further choice is a sequence of its own. The layer
 // axis has MoE layers only, or all layers with zeros in dense ones. A position that was
@@ -8,8 +8,10 @@
 #include <algorithm>
 
 #include "c2r/core/error.h"
+#include "c2r/import/base64_internal.h"
 #include "c2r/import/formats_internal.h"
 #include "c2r/import/routed_ids_internal.h"
+#include "c2r/io/npy.h"
 #include "c2r/routing/routing.h"
 
 namespace c2r {
@@ -46,10 +48,12 @@ class VllmImporter {
     const Json* const prompt = json_find(json, "prompt_routed_experts");
     const Json* const alone = json_find(json, "routed_experts");
     const Json* const choices = json_find(json, "choices");
-    C2R_REQUIRE(prompt != nullptr || alone != nullptr || choices != nullptr, kInvalidFile,
-                "{}: has neither prompt_routed_experts, routed_experts nor choices; was the server "
-                "started with --enable-return-routed-experts?",
-                place);
+    if (prompt == nullptr && alone == nullptr && choices == nullptr) {
+      return importer_.leave_out(fmt::format(
+          "{}: has neither prompt_routed_experts, routed_experts nor choices; was the server "
+          "started with --enable-return-routed-experts?",
+          place));
+    }
     if (choices == nullptr) return add_sequence(prompt, alone, usage_of(json, 1, place), place);
     C2R_REQUIRE(alone == nullptr, kInvalidFile, "{}: has both routed_experts and choices", place);
     const auto& array = json_array(*choices, "choices", place);
@@ -58,8 +62,14 @@ class VllmImporter {
       const std::string where = fmt::format("{}, choice {}", place, i);
       const Json* const generated = json_find(array[i], "routed_experts");
       const bool has_key = array[i].is_object() && array[i].contains("routed_experts");
-      C2R_REQUIRE(has_key || (i == 0 && prompt != nullptr), kInvalidFile,
-                  "{}: has no routed_experts, not even null", where);
+      if (!has_key && (i > 0 || prompt == nullptr)) {
+        importer_.leave_out(fmt::format("{}: has no routed_experts, not even null", where));
+        continue;
+      }
+      if (generated == nullptr && (i > 0 || prompt == nullptr)) {
+        importer_.leave_out(fmt::format("{}: has no tokens to import", where));
+        continue;
+      }
       if (i == 0 || prompt == nullptr) {
         add_sequence(prompt, generated, usage, where);
       } else {
@@ -102,18 +112,42 @@ class VllmImporter {
                 place, ids.num_layers, *request_.num_hidden_layers);
   }
 
+  // Base64 of the bytes of a .npy file, [num_tokens, num_layers, top_k].
+  void append_npy(const std::string& base64, const std::string& place, RoutedIds& ids) {
+    const auto bytes = decode_base64(base64, place);
+    const NpyView array = parse_npy(bytes, place);
+    C2R_REQUIRE(is_integer(array.dtype) && array.shape.size() == 3, kInvalidFile,
+                "{}: is {} {}, but must be integers [num_tokens, num_layers, top_k]", place,
+                dtype_name(array.dtype), shape_text(array.shape));
+    importer_.builder().set_top_k(array.shape[2], place);
+    set_num_layers(static_cast<std::size_t>(array.shape[1]), place, ids);
+    ids.top_k = array.shape[2];
+    for (std::int64_t i = 0; i < array.num_elements(); ++i) {
+      const std::int64_t id = integer_at(array, i);
+      C2R_REQUIRE(-1 <= id && id < kMaxExperts, kInvalidFile,
+                  "{}: token {}: an expert id is {}, but must be in [-1, {}]", place,
+                  i / (ids.num_layers * ids.top_k), id, kMaxExperts - 1);
+      ids.values.push_back(ExpertId{static_cast<std::int32_t>(id)});
+    }
+  }
+
+  static void set_num_layers(std::size_t num_layers, const std::string& place, RoutedIds& ids) {
+    C2R_REQUIRE(1 <= num_layers && num_layers <= kMaxLayers, kInvalidFile,
+                "{}: has {} layers, but must have from 1 to {}", place, num_layers, kMaxLayers);
+    if (ids.num_layers == 0) ids.num_layers = static_cast<std::int64_t>(num_layers);
+    C2R_REQUIRE(static_cast<std::int64_t>(num_layers) == ids.num_layers, kInvalidFile,
+                "{}: has {} layers, but the tokens before it have {}", place, num_layers,
+                ids.num_layers);
+  }
+
   void append_tokens(const Json& json, const std::string& place, RoutedIds& ids) {
+    if (json.is_string()) return append_npy(json.get_ref<const std::string&>(), place, ids);
     const auto& tokens = json_array(json, "the list of tokens", place);
     for (std::size_t t = 0; t < tokens.size(); ++t) {
       const auto token = static_cast<std::int64_t>(t);
       if (!tokens[t].is_array()) (void)json_array(tokens[t], fmt::format("token {}", t), place);
       const auto& layers = tokens[t].get_ref<const Json::array_t&>();
-      if (ids.num_layers == 0) {
-        C2R_REQUIRE(1 <= layers.size() && layers.size() <= kMaxLayers, kInvalidFile,
-                    "{}: has {} layers, but must have from 1 to {}", place, layers.size(),
-                    kMaxLayers);
-        ids.num_layers = std::ssize(layers);
-      }
+      if (ids.num_layers == 0) set_num_layers(layers.size(), place, ids);
       C2R_REQUIRE(std::ssize(layers) == ids.num_layers, kInvalidFile,
                   "{}: token {} has {} layers, but the ones before it have {}", place, t,
                   layers.size(), ids.num_layers);

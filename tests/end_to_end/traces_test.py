@@ -134,6 +134,24 @@ class Mistakes(CommandLine):
             self.fails_with(2, f"c2r {words[0]}: layer 0: no token chose two experts, so nothing is known of "
                                "collaborators", *words, "--top-t", "3")
 
+    def test_import_finds_the_format_by_what_is_in_the_file(self):
+        words = ["import", "expert_ids.npy", "--num-experts", "8", "-o", "found.safetensors"]
+        self.assertIn("\nread as --from npy: an array of U8 [", self.succeed(*words))
+        self.succeed("import", "--from", "npy", *words[1:-1], "named.safetensors")
+        self.assertEqual((self.folder / "found.safetensors").read_bytes(),
+                         (self.folder / "named.safetensors").read_bytes())
+        (self.folder / "notes.txt").write_text("some notes\n")
+        self.fails_with(2, "c2r import: notes.txt looks like text that begins with 'some notes'; name a format with "
+                           "--from, `c2r help import` lists them", "import", "notes.txt", "-o", "x")
+
+    def test_a_placement_says_how_many_slots_its_layers_have(self):
+        # Each of 2 ranks holds 2 experts of layer 0 and 3 of layer 1.
+        small_model.write_npy(self.folder / "pattern.npy", "|u1", (2, 2, 4),
+                              bytes([1, 1, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 0, 1, 1, 1]))
+        told = self.succeed("import", "--from", "omni-infer-placement", "pattern.npy", "--num-experts", "4", "--top-k",
+                            "2", "--layers", "0-1", "--cluster", "1x2", "-o", "plan.json")
+        self.assertIn("2 to 3 slots on each of 2 ranks", told)
+
     def test_a_failed_import_leaves_nothing_behind(self):
         before = sorted(self.folder.iterdir())
         words = [w if w != "8" else "7" for w in IMPORT]

@@ -13,6 +13,7 @@
 #include "c2r/cli/progress_line.h"
 #include "c2r/core/error.h"
 #include "c2r/core/version.h"
+#include "c2r/import/recognize.h"
 #include "c2r/routing/routing.h"
 
 namespace c2r::cli {
@@ -86,12 +87,25 @@ void print_result(const ImportResult& result, const ImportOptions& options) {
   }
 }
 
+// The format of the first input, where the command line does not name one.
+void recognize(ImportOptions& options, std::vector<std::string>& notes) {
+  if (!options.request.format.empty()) return;
+  const RecognizedInput input = recognize_input(options.inputs.at(0));
+  C2R_REQUIRE(!input.format.empty(), kInvalidArgument,
+              "{} looks like {}; name a format with --from, `c2r help import` lists them",
+              options.inputs[0], input.what);
+  options.request.format = input.format;
+  notes.push_back(fmt::format("read as --from {}: {}", input.format, input.what));
+}
+
 void run_import(ImportOptions& options) {
   std::vector<std::string> inputs = options.inputs;
   inputs.insert(inputs.end(),
                 {options.weights, options.sequences, options.cluster, options.placement});
   check_output(options.output, inputs);
   ImportRequest& request = options.request;
+  std::vector<std::string> notes;
+  recognize(options, notes);
   request.layer_indices = parse_layers(parts_of(options.layers));
   if (find_import_format(request.format) == nullptr) refuse_format(request.format);
   request.inputs.assign(options.inputs.begin(), options.inputs.end());
@@ -106,7 +120,6 @@ void run_import(ImportOptions& options) {
   if (options.num_hidden_layers > 0) request.num_hidden_layers = options.num_hidden_layers;
   if (!options.cluster.empty()) request.cluster = read_cluster(options.cluster);
   ImportResult result;
-  std::vector<std::string> notes;
   {
     ProgressLine progress("importing");
     request.progress = &progress;
@@ -154,8 +167,9 @@ void add_import(CLI::App& app) {
   command
       ->add_option("inputs", options->inputs, "the files to read; text and npy files also as .xz")
       ->required();
-  command->add_option("--from", request.format, "the format of the inputs, see below")
-      ->required()
+  command
+      ->add_option("--from", request.format,
+                   "the format of the inputs, see below; without it, what the first one looks like")
       ->type_name("FORMAT");
   add_output(*command, options->output, "the file to write")->required();
   command

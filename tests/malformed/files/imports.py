@@ -1,4 +1,5 @@
 """What the importers of routing traces read, for 4 experts."""
+import base64
 import json
 
 from .containers import npy
@@ -21,6 +22,10 @@ def sglang(ids="AAAAAAEAAAA=", schema=None, **more):
             "dtype": "int32", "layout": "row_major", "id_space": "logical_global", "num_layers": 1,
             "top_k": 2, "moe_layer_ids": [0], "output_num_rows": 1, **schema}}
     return json.dumps({"meta_info": info})
+
+
+def vllm_array(data):
+    return json.dumps({"routed_experts": base64.b64encode(data).decode()})
 
 
 def broken_npy(write):
@@ -96,6 +101,11 @@ def broken_vllm(write):
     write("import_vllm/only_zeros", "[[[0]]]")
     write("import_vllm/dense_layer_with_ids",
           '{"choices": [{"routed_experts": [[[0], [1]]]}, {"routed_experts": [[[1], [1]]]}]}')
+    write("import_vllm/base64_digit", '{"routed_experts": "****"}')
+    write("import_vllm/base64_no_array", '{"routed_experts": "AAAA"}')
+    write("import_vllm/base64_of_2_dimensions", vllm_array(npy(shape="(2, 2)")))
+    write("import_vllm/base64_id_out_of_range", vllm_array(npy(shape="(1, 2, 2)", data=b"\0\1\2\4")))
+    write("import_vllm/base64_cut_off", vllm_array(npy(shape="(9, 2, 2)")))
     write("import_vllm/usage_negative", '{"routed_experts": [[[1]]], "usage": {"prompt_tokens": -1}}')
     write("import_vllm/row_not_a_list", "[[0]]")
     write("import_vllm/top_k_0", "[[[]]]")
@@ -109,6 +119,7 @@ def broken_sglang(write):
     write("import_sglang/no_meta_info", "{}")
     write("import_sglang/no_ids", '{"meta_info": {}}')
     write("import_sglang/ids_not_a_string", '{"meta_info": {"routed_experts": [0]}}')
+    write("import_sglang/dtype_unknown", sglang(routed_experts_dtype="int64"))
     write("import_sglang/num_tokens_differ", sglang(prompt_tokens=2, completion_tokens=1))
     write("import_sglang/num_tokens_negative", sglang(prompt_tokens=-1))
     write("import_sglang/base64_length", sglang("AAAAA"))
@@ -116,7 +127,7 @@ def broken_sglang(write):
     write("import_sglang/rows_not_whole", sglang("AAAAAA=="))
     write("import_sglang/only_zeros", sglang("AAAAAAAAAAA="))
     write("import_sglang/id_out_of_range", sglang("AAAAAAQAAAA="))
-    write("import_sglang/id_negative", sglang("AAAAAP////8="))
+    write("import_sglang/id_negative", sglang("AAAAAP7///8="))
     write("import_sglang/expert_twice", sglang("AQAAAAEAAAA="))
     write("import_sglang/schema_dtype", sglang(schema={"dtype": "int16"}))
     write("import_sglang/schema_layout", sglang(schema={"layout": "column_major"}))
@@ -150,7 +161,9 @@ def write_well_formed(write):
           '{"prompt_routed_experts": [[[-1, -1]], [[0, 1]]], '
           '"choices": [{"routed_experts": [[[2, 3]]]}]}')
     write("import_vllm/list", "[[[0, 1], [2, 3]]]")
+    write("import_vllm/array", vllm_array(npy(shape="(1, 2, 2)", data=b"\0\1\2\3")))
     write("import_vllm/all_layers", "[[[0, 0], [2, 3]]]")
     write("import_sglang/1", sglang())
+    write("import_sglang/uint8", sglang("AAECAw==", routed_experts_dtype="uint8"))
     write("import_sglang/num_tokens", sglang(prompt_tokens=1, completion_tokens=1, cached_tokens=0))
     write("import_sglang/schema", sglang(schema={}))

@@ -28,7 +28,8 @@ def broken_sglang(write):
     write("sglang_loads/sum_overflows", '{"logical_count": [[%d, 2]]}' % (2**63 - 1))
     write("sglang_loads/steps_differ", '{"logical_count": [[[1, 1]], [[1, 1], [1, 1]]]}')
     write("sglang_loads/rows_differ", '{"logical_count": [[1, 1], [1, 1, 0]]}')
-    write("sglang_loads/sum_odd", '{"logical_count": [[1, 2]]}')
+    write("sglang_loads/count_of_half", '{"logical_count": [[0.5, 1]]}')
+    write("sglang_loads/count_beyond_2_to_53", '{"logical_count": [[1e16, 1]]}')
     write("sglang_loads/load_too_large", '{"logical_count": [[3, 1]]}')
 
 
@@ -67,6 +68,8 @@ def write_broken(write):
 def write_well_formed(write):
     write("sglang_loads/steps", '{"logical_count": [[[0, 0], [1, 1]], [[0, 0], [2, 2]]]}')
     write("sglang_loads/layers", '{"logical_count": [[2, 2]]}')
+    write("sglang_loads/whole_floats", '{"logical_count": [[2.0, 2.0]]}')
+    write("sglang_loads/sum_odd", '{"logical_count": [[1, 2]]}')
     write("tensorrt_llm_loads/1/meta_info.json",
           '{"num_experts": 2, "num_experts_per_token": 2}')
     write("tensorrt_llm_loads/1/rank0.safetensors", safetensors(

@@ -224,6 +224,10 @@ def broken_recordings(write):
 
 
 def write_broken(write):
+    write("recognize/json_cut_off", '{"a": [1')
+    write("recognize/array_cut_off", b"\x93NUMPY\1\0")
+    write("recognize/torch_hostile", torch_file(Raw(b"\x80\x02cos\nsystem\n)R.")))
+    write("recognize/torch_records_without_keys", torch_file({"records": [1]}))
     broken_archives(write)
     broken_pickles(write)
     broken_tensors(write)
@@ -231,6 +235,9 @@ def write_broken(write):
 
 
 def write_well_formed(write):
+    write("recognize/text", "a text")
+    write("recognize/lines", '{"top_indices": []}\n{}\n')
+    write("recognize/torch", dump())
     write("torch/containers", torch_file({"a": [1, -2, 2**70, 0.5, True, None, "x", (3, 4)], "b": {}}))
     write("torch/tensors", torch_file({"a": Tensor([1, 2, 3, 4], (2, 2), strides=(1, 2), location="cuda:0"),
                                        "b": Tensor([], (0, 2)), "c": Tensor([1], (1, 1), "q", "LongStorage")}))
