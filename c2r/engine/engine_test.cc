@@ -117,20 +117,32 @@ using Scores = TinyModel;
 
 TEST_F(Scores, AreTheLogSoftmaxOfTheOtherImplementationsLogits) {
   Engine engine = this->engine();
+  // Each logit is within 1e-4 of the largest, about 10, as the golden test checks.
+  constexpr double kBoundOfToken = 2e-3;
   for (const std::int64_t first : {1, 4, 11, 12}) {
     double expected = 0;
+    std::vector<double> expected_of_tokens;
     bool is_greedy = true;
     for (auto t = static_cast<std::size_t>(first); t < prompt_.size(); ++t) {
       const auto logits = expected_.at("logits").at(t - 1).get<std::vector<double>>();
       double sum = 0;
       for (const double v : logits) sum += std::exp(v);
       const double logit = logits.at(index(prompt_[t]));
-      expected += logit - std::log(sum);
+      expected_of_tokens.push_back(logit - std::log(sum));
+      expected += expected_of_tokens.back();
       is_greedy = is_greedy && logit == *std::ranges::max_element(logits);
     }
-    const Score got = score(engine, {prompt_, first});
-    // Each logit is within 1e-4 of the largest, about 10, as the golden test checks.
-    EXPECT_NEAR(got.log_likelihood, expected, 2e-3 * static_cast<double>(12 - first) + 1e-12);
+    std::vector<double> of_tokens;
+    const Score got = score(engine, {prompt_, first}, &of_tokens);
+    EXPECT_NEAR(got.log_likelihood, expected,
+                kBoundOfToken * static_cast<double>(12 - first) + 1e-12);
+    ASSERT_EQ(of_tokens.size(), expected_of_tokens.size());
+    double sum = 0;
+    for (std::size_t t = 0; t < of_tokens.size(); ++t) {
+      EXPECT_NEAR(of_tokens[t], expected_of_tokens[t], kBoundOfToken);
+      sum += of_tokens[t];
+    }
+    EXPECT_EQ(sum, got.log_likelihood);
     EXPECT_EQ(got.num_tokens, 12 - first);
     EXPECT_EQ(got.is_greedy, is_greedy);
   }
@@ -173,7 +185,11 @@ TEST_F(Scores, AreReportedInTheOrderOfRequests) {
       [&, next = std::size_t{0}]() mutable {
         return next < requests.size() ? std::optional(requests[next++]) : std::nullopt;
       },
-      [&](const Score& score) { num_tokens.push_back(score.num_tokens); }, progress_);
+      [&](const Score& score, std::span<const double> log_likelihoods) {
+        num_tokens.push_back(score.num_tokens);
+        EXPECT_EQ(std::ssize(log_likelihoods), score.num_tokens);
+      },
+      progress_);
   EXPECT_EQ(num_tokens, (std::vector<std::int64_t>{0, 11, 0, 0, 8, 0}));
   Score expected = score(engine, requests[1]);
   expected.add(score(engine, requests[4]));

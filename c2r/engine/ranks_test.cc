@@ -109,27 +109,37 @@ TEST_P(Ranks, ScoreAsOneProcessInTheOrderOfRequests) {
     requests.push_back({tokens, (std::ssize(tokens) + 1) / 2});
   }
   std::vector<Score> expected;
+  std::vector<double> expected_of_tokens;
   Engine engine(model, kEngine);
   NoProgress progress;
   (void)score_all(
-      engine, one_by_one(requests), [&](const Score& score) { expected.push_back(score); },
+      engine, one_by_one(requests),
+      [&](const Score& score, std::span<const double> log_likelihoods) {
+        expected.push_back(score);
+        expected_of_tokens.insert(expected_of_tokens.end(), log_likelihoods.begin(),
+                                  log_likelihoods.end());
+      },
       progress);
   ASSERT_EQ(expected.size(), requests.size());
   std::int64_t num_scored = 0;
   for (const Score& score : expected) num_scored += score.num_tokens;
   for (std::uint64_t seed = 0; seed < 4; ++seed) {
     std::vector<Score> got;
+    std::vector<double> got_of_tokens;
     run(model, options(model.config(), CopyMode::kPerExpert, ElementType::kF32, seed),
         [&](Engine& e) {
           NoProgress silent;
-          const auto on_score = [&](const Score& score) {
+          const auto on_score = [&](const Score& score, std::span<const double> log_likelihoods) {
             ASSERT_TRUE(e.is_first_rank());
             got.push_back(score);
+            got_of_tokens.insert(got_of_tokens.end(), log_likelihoods.begin(),
+                                 log_likelihoods.end());
           };
           const Score total = score_all(e, on_first_rank(e, requests), on_score, silent);
           EXPECT_EQ(total.num_tokens, e.is_first_rank() ? num_scored : 0);
         });
     EXPECT_EQ(got, expected);
+    EXPECT_EQ(got_of_tokens, expected_of_tokens);
   }
 }
 
@@ -164,8 +174,8 @@ TEST_P(Ranks, ScoreAsOneProcessIfRanksAndLayersDifferInTheirSlots) {
     Engine engine(model, kEngine);
     NoProgress progress;
     (void)score_all(
-        engine, one_by_one(requests), [&](const Score& score) { expected.push_back(score); },
-        progress);
+        engine, one_by_one(requests),
+        [&](const Score& score, std::span<const double>) { expected.push_back(score); }, progress);
     ExpertParallelOptions unequal =
         options(model.config(), CopyMode::kPerExpert, ElementType::kF32, 1);
     for (std::size_t layer = 0; layer < unequal.placements.size(); ++layer) {
@@ -178,7 +188,9 @@ TEST_P(Ranks, ScoreAsOneProcessIfRanksAndLayersDifferInTheirSlots) {
       std::vector<Score> got;
       run(model, unequal, [&](Engine& e) {
         NoProgress silent;
-        const auto on_score = [&](const Score& score) { got.push_back(score); };
+        const auto on_score = [&](const Score& score, std::span<const double>) {
+          got.push_back(score);
+        };
         (void)score_all(e, on_first_rank(e, requests), on_score, silent);
       });
       ASSERT_EQ(got.size(), expected.size());
@@ -208,14 +220,14 @@ TEST_P(Ranks, ScoreNearlyAsOneProcessWithRowsOfBf16) {
     Engine engine(model, kEngine);
     NoProgress progress;
     (void)score_all(
-        engine, one_by_one(requests), [&](const Score& score) { expected.push_back(score); },
-        progress);
+        engine, one_by_one(requests),
+        [&](const Score& score, std::span<const double>) { expected.push_back(score); }, progress);
     for (const CopyMode mode : {CopyMode::kPerExpert, CopyMode::kPerRank, CopyMode::kPerNode}) {
       SCOPED_TRACE(fmt::format("{}, {}", family, name_of(mode)));
       std::size_t next = 0;
       run(model, options(model.config(), mode, ElementType::kBf16, 1), [&](Engine& e) {
         NoProgress silent;
-        const auto on_score = [&](const Score& score) {
+        const auto on_score = [&](const Score& score, std::span<const double>) {
           const Score& one = expected[next++];
           EXPECT_EQ(score.num_tokens, one.num_tokens);
           EXPECT_NEAR(score.log_likelihood, one.log_likelihood, -0.03 * one.log_likelihood);

@@ -58,21 +58,21 @@ class PendingRequests {
   }
 
   // Takes the score of the next request that was sent.
-  void add(const Score& score) {
+  void add(const Score& score, std::span<const double> log_likelihoods) {
     report_unscored();
     is_scored_.pop_front();
-    report(score);
+    report(score, log_likelihoods);
     report_unscored();
   }
 
   // Reports the requests without scored tokens that are next.
   void report_unscored() {
-    for (; !is_scored_.empty() && !is_scored_.front(); is_scored_.pop_front()) report({});
+    for (; !is_scored_.empty() && !is_scored_.front(); is_scored_.pop_front()) report({}, {});
   }
 
  private:
-  void report(const Score& score) {
-    if (on_score_) on_score_(score);
+  void report(const Score& score, std::span<const double> log_likelihoods) {
+    if (on_score_) on_score_(score, log_likelihoods);
   }
 
   const NextScoreRequest& next_;
@@ -81,16 +81,35 @@ class PendingRequests {
   std::deque<bool> is_scored_;
 };
 
-// The scores of one round on rank 0, in the order of ranks; elsewhere nothing.
-std::vector<Score> scores_of_round(Engine& engine, const WorkItem& item) {
-  std::vector<Score> mine;
-  if (!item.empty()) mine.push_back(score(engine, request_of(item)));
+// The requests that some ranks have scored, in the order of ranks.
+struct RoundScores {
+  std::vector<Score> scores;
+  std::vector<double> log_likelihoods;  // of each scored token of the first, then of the second ...
+};
+
+template <class T>
+void append_parts(const std::vector<std::vector<T>>& parts, std::vector<T>& all) {
+  for (const auto& part : parts) all.insert(all.end(), part.begin(), part.end());
+}
+
+// The scores of one round on rank 0, elsewhere nothing.
+RoundScores scores_of_round(Engine& engine, const WorkItem& item) {
+  RoundScores mine;
+  if (!item.empty()) {
+    mine.scores.push_back(score(engine, request_of(item), &mine.log_likelihoods));
+  }
   engine.finish_passes();
   if (engine.transport() == nullptr) return mine;
-  std::vector<Score> all;
-  for (const auto& part : gather<Score>(*engine.transport(), mine, "scores")) {
-    all.insert(all.end(), part.begin(), part.end());
-  }
+  Transport& transport = *engine.transport();
+  RoundScores all;
+  append_parts(gather<Score>(transport, mine.scores, "scores"), all.scores);
+  append_parts(gather<double>(transport, mine.log_likelihoods, "log-likelihoods"),
+               all.log_likelihoods);
+  std::int64_t num_tokens = 0;
+  for (const Score& one : all.scores) num_tokens += one.num_tokens;
+  C2R_REQUIRE(num_tokens == std::ssize(all.log_likelihoods), kTransport,
+              "ranks scored {} tokens, but sent {} log-likelihoods", num_tokens,
+              all.log_likelihoods.size());
   return all;
 }
 
@@ -117,7 +136,7 @@ void check_request(const ScoreRequest& request, const ModelConfig& config) {
   if (request.has_scored_tokens()) check_length(std::ssize(tokens) - 1, config);
 }
 
-Score score(Engine& engine, const ScoreRequest& request) {
+Score score(Engine& engine, const ScoreRequest& request, std::vector<double>* log_likelihoods) {
   check_request(request, engine.config());
   Score total;
   if (!request.has_scored_tokens()) return total;
@@ -132,7 +151,10 @@ Score score(Engine& engine, const ScoreRequest& request) {
       logits.reshape(end - row, engine.config().vocab_size);
       engine.decoder().logits(states.rows(row, end), logits);
       for (std::int64_t r = row; r < end; ++r) {
-        total.add(score_row(logits.row(r - row), tokens[static_cast<std::size_t>(first + r + 1)]));
+        const auto t = static_cast<std::size_t>(first + r + 1);
+        const Score one = score_row(logits.row(r - row), tokens[t]);
+        total.add(one);
+        if (log_likelihoods != nullptr) log_likelihoods->push_back(one.log_likelihood);
       }
       row = end;
     }
@@ -147,10 +169,14 @@ Score score_all(Engine& engine, const NextScoreRequest& next, const ScoreObserve
   Score total;
   while (const auto item =
              distribute(engine.transport(), [&] { return pending.next_work_item(); })) {
-    for (const Score& one : scores_of_round(engine, *item)) {
+    const RoundScores round = scores_of_round(engine, *item);
+    std::span<const double> rest = round.log_likelihoods;
+    for (const Score& one : round.scores) {
       total.add(one);
       progress.update(total.num_tokens, 0);
-      pending.add(one);
+      const auto num_tokens = static_cast<std::size_t>(one.num_tokens);
+      pending.add(one, rest.first(num_tokens));
+      rest = rest.subspan(num_tokens);
     }
   }
   pending.report_unscored();

@@ -41,12 +41,17 @@ struct ScoreRequest {
 void check_request(const ScoreRequest& request, const ModelConfig& config);
 
 /// Scores one request on this rank. Its passes are collective, see engine.h.
+/// @param log_likelihoods unless it is null, that of each scored token is appended, in their order;
+///        in this order they sum to that of the result
 /// @returns the score of the request's scored tokens
 /// @throws as check_request(); Error(kInvalidFile) if a logit is not finite; as Exchange::wait()
-Score score(Engine& engine, const ScoreRequest& request);
+Score score(Engine& engine, const ScoreRequest& request,
+            std::vector<double>* log_likelihoods = nullptr);
 
 using NextScoreRequest = std::function<std::optional<ScoreRequest>()>;
-using ScoreObserver = std::function<void(const Score& score)>;
+/// Called with a request's score, and the log-likelihood of each scored token [num_tokens].
+using ScoreObserver =
+    std::function<void(const Score& score, std::span<const double> log_likelihoods)>;
 
 /// Scores one request after another. Collective: requests are distributed to the ranks in turn, and
 /// those without scored tokens are not sent. Only rank 0 calls `next`, and `on_score` once for each

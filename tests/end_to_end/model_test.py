@@ -297,6 +297,8 @@ class Models(CommandLine):
         self.assertTrue(score["is_greedy"])
         self.assertEqual(score["num_tokens"], 64)
         self.assertLess(score["log_likelihood"], 0)
+        self.assertEqual(len(score["token_log_likelihoods"]), 64)
+        self.assertAlmostEqual(sum(score["token_log_likelihoods"]), score["log_likelihood"], 9)
 
     def test_mistakes_are_explained(self):
         self.fails_with(1, "c2r inspect: 'x' is not a folder with a model", "inspect", "x")

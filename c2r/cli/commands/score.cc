@@ -5,6 +5,7 @@
 #include <deque>
 #include <iostream>
 #include <memory>
+#include <span>
 
 #include "c2r/cli/app.h"
 #include "c2r/cli/commands/commands.h"
@@ -52,12 +53,17 @@ struct RequestPlace {
   std::int64_t window_idx = 0;
 };
 
-void print_json(const RequestPlace& asked, const Score& score) {
+void print_json(const RequestPlace& asked, const Score& score,
+                std::span<const double> log_likelihoods) {
   const SequencePlace& sequence = asked.sequence;
   const Json line = sequence.line ? Json(*sequence.line) : Json();
-  const Json json = {{"input", sequence.input},        {"line", line},
-                     {"piece", asked.window_idx},      {"log_likelihood", score.log_likelihood},
-                     {"num_tokens", score.num_tokens}, {"is_greedy", score.is_greedy}};
+  const Json json = {{"input", sequence.input},
+                     {"line", line},
+                     {"piece", asked.window_idx},
+                     {"log_likelihood", score.log_likelihood},
+                     {"num_tokens", score.num_tokens},
+                     {"is_greedy", score.is_greedy},
+                     {"token_log_likelihoods", log_likelihoods}};
   std::cout << json_text(json) << "\n";
 }
 
@@ -71,8 +77,8 @@ void print_scores(Engine& engine, const NextRequest& next, bool is_json) {
     places.push_back({std::move(asked->place), asked->window_idx});
     return std::move(asked->request);
   };
-  const auto print_score = [&](const Score& score) {
-    if (is_json) print_json(places.front(), score);
+  const auto print_score = [&](const Score& score, std::span<const double> log_likelihoods) {
+    if (is_json) print_json(places.front(), score, log_likelihoods);
     places.pop_front();
   };
   const Score total = score_all(engine, next_score, print_score, *progress);
@@ -136,6 +142,7 @@ void add_score(CLI::App& app) {
       "  log_likelihood  of all scored tokens together, as a natural logarithm\n"
       "  num_tokens      the number of scored tokens; 0 for a text of fewer than two tokens\n"
       "  is_greedy       whether each of these tokens was the likeliest one\n"
+      "  token_log_likelihoods  the log-likelihood of each scored token, an array\n"
       "Example:\n"
       "  c2r score model --text text.txt");
   command->callback([options] {
