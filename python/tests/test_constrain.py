@@ -6,8 +6,10 @@ import pytest
 import torch
 from families import (
     CONFIGS,
+    NORMALIZES,
     NUM_EXPERTS,
     NUM_LAYERS,
+    SCORE_SCALE,
     TOP_K,
     VOCABULARY,
     choose_by_definition,
@@ -16,6 +18,7 @@ from families import (
     weigh_by_definition,
 )
 
+import c2r
 import c2r.hf
 
 transformers = pytest.importorskip("transformers", minversion="5.23")
@@ -52,6 +55,32 @@ def test_every_choice_is_the_rule_token_by_token(family, top_t):
             expected = weigh_by_definition(logits[t].float(), chosen, family)
             torch.testing.assert_close(weights[t].float(), expected, rtol=20 * 2.0**-24, atol=0)
     assert num_changed > 0
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("has_ties", [False, True])
+def test_every_choice_is_that_of_the_policy_in_cpp(family, has_ties):
+    pytest.importorskip("c2r._c2r", reason="pip install . builds the extension module")
+    model, lists = random_model(family), random_lists(5)
+    router = c2r.hf.constrain(model, lists).routers[0]
+    x = torch.randn(200, 32, generator=torch.Generator().manual_seed(2))
+    if has_ties:  # few values, so that many logits are equal
+        for parameter in router.module.parameters():
+            torch.nn.init.zeros_(parameter)
+        last = router.module.gate_network[-1] if family == "llama_moe" else router.module
+        last.weight.data[:, :2] = torch.randint(-1, 2, (NUM_EXPERTS, 2), generator=torch.Generator().manual_seed(3))
+        x[:, :2] = torch.randint(-1, 2, (200, 2), generator=torch.Generator().manual_seed(4))
+    logits, weights, topk_idx = router.module(x)
+    norm = family in NORMALIZES
+    scoring = "softmax-over-chosen" if family in ("gpt_oss", "llama_moe") else "softmax"
+    scale = SCORE_SCALE if family == "llama_moe" else 1.0
+    policy = c2r.RoutingPolicy(TOP_K, scoring=scoring, norm_topk_prob=norm, scale=scale, top_t=5,
+                               collaborators=torch.tensor(lists[0], dtype=torch.int32))  # fmt: skip
+    expected_idx, expected_weights = c2r.route(logits.detach().float(), policy)
+    assert torch.equal(topk_idx, torch.from_numpy(expected_idx).long())
+    # float32: a softmax of 12 terms and two quotients on both sides
+    torch.testing.assert_close(weights.float(), torch.from_numpy(expected_weights), rtol=40 * 2.0**-24, atol=0)
+    assert not has_ties or len(logits.unique()) < 10
 
 
 @pytest.mark.parametrize("family", CONFIGS)

@@ -58,6 +58,20 @@ def test_weights_are_recorded_on_request_and_the_mode_is_kept(tmp_path):
     assert np.all(trace.topk_weights(0) > 0) and np.all(trace.topk_weights(0).sum(1) < 1 + TOP_K * 2.0**-11)
 
 
+def test_texts_are_read_as_they_are_needed(tmp_path):
+    model, num_read, num_seen = random_model("olmoe"), 0, []
+
+    def texts():
+        nonlocal num_read
+        for _ in range(20):
+            num_read += 1
+            yield "experts"
+
+    model.register_forward_hook(lambda *call: num_seen.append(num_read))
+    c2r.hf.profile(model, LetterTokenizer(), texts(), tmp_path / "t.safetensors", batch_size=4)
+    assert num_seen == [4, 8, 12, 16, 20]
+
+
 def test_nothing_is_left_after_an_error(tmp_path):
     def texts():
         yield "some"

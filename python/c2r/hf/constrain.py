@@ -36,6 +36,11 @@ def balance_loss(logits: Sequence[Tensor], topk_idx: Sequence[Tensor], attention
 
     logits: of each layer, [num_tokens, num_experts]; topk_idx: [num_tokens, top_k], without -1.
     attention_mask: [batch, length], 0 for padding, whose tokens are left out.
+    Source: Fedus et al. (arXiv 2101.03961), equations 4 to 6.
+
+    >>> logits, topk_idx = torch.zeros(2, 4), torch.tensor([[0, 1], [2, 3]])
+    >>> float(balance_loss([logits], [topk_idx]))
+    2.0
     """
     device = logits[0].device
     of_all = Routing(

@@ -54,6 +54,15 @@ def permute(model: nn.Module, plan: Any) -> None:
     transformers' expert parallelism gives rank r the r-th part of the experts: then it has the plan's placement.
     Raises ValueError for replicas, for a plan of another model, for a sharded model, and while constrain() is in
     force: permute first, then constrain(model), with the lists of the config or a plan of the permuted model.
+
+    >>> import transformers
+    >>> config = transformers.OlmoeConfig(hidden_size=8, intermediate_size=4, num_hidden_layers=1, vocab_size=11,
+    ...     num_attention_heads=1, num_key_value_heads=1, num_experts=4, num_experts_per_tok=2)
+    >>> model = transformers.AutoModelForCausalLM.from_config(config)
+    >>> before = model.model.layers[0].mlp.gate.weight.clone()
+    >>> permute(model, [[[2, 0], [3, 1]]])  # rank 0 gets experts 2 and 0
+    >>> torch.equal(model.model.layers[0].mlp.gate.weight, before[[2, 0, 3, 1]])
+    True
     """
     routers = find_routers(model)
     slots = plan.slots() if callable(getattr(plan, "slots", None)) else plan

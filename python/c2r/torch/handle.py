@@ -9,7 +9,7 @@ Outline of make_handles(), for N ranks and C chunks of tokens:
 
 import dataclasses
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -233,7 +233,7 @@ def make_handles(
 
 def make_handle(
     topk_idx: Tensor,
-    rank_of_expert,
+    rank_of_expert: Any,
     group: dist.ProcessGroup | Groups | None = None,
     copies: str = "per-rank",
     layer: str = "",

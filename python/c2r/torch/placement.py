@@ -1,6 +1,6 @@
 """Which rank holds which expert, checked; and the process groups of ranks that share nodes."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -22,7 +22,7 @@ class Placement(NamedTuple):
         return (self.rank_of_expert == rank).nonzero().flatten().tolist()
 
 
-def make_placement(rank_of_expert, ep_size: int, device: torch.device | str = "cpu") -> Placement:
+def make_placement(rank_of_expert: Any, ep_size: int, device: torch.device | str = "cpu") -> Placement:
     """Checks `rank_of_expert`, integers [num_experts] in [0, ep_size).
 
     Raises ValueError for replicas (an expert with a list of ranks), ranks out of range and ranks with more experts
@@ -47,7 +47,7 @@ def make_placement(rank_of_expert, ep_size: int, device: torch.device | str = "c
     return Placement(ranks.to(device), slots.to(device), ep_size, int(counts[0]))
 
 
-def rank_of_expert(slots, num_experts: int) -> Tensor:
+def rank_of_expert(slots: Any, num_experts: int) -> Tensor:
     """int64 [num_experts] from a plan's `slots`: for each rank, the experts that it holds.
 
     Raises ValueError for replicas, missing experts and experts out of range.

@@ -6,7 +6,7 @@ best among the first T collaborators of that expert.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ NO_EXPERT = -1
 SCORINGS = ("softmax", "softmax-over-chosen")
 
 
-def collaborator_mask(lists, num_experts: int, top_t: int | None = None) -> Tensor:
+def collaborator_mask(lists: Any, num_experts: int, top_t: int | None = None) -> Tensor:
     """Which experts a token may choose once its best expert is known: bool [num_experts, num_experts] on the CPU.
 
     Row e is true for e itself and for the first `top_t` entries of its list.
