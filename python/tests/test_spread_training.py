@@ -154,6 +154,15 @@ def train_by_the_trainer(model, rank, ep_size, folder):
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
+def traffic_by_step():
+    """(rows, bytes) that this rank sent, by layer and step."""
+    sent = {}
+    for entry in ct.traffic():
+        rows, num_bytes = sent.get((entry.layer, entry.step), (0, 0))
+        sent[entry.layer, entry.step] = rows + entry.num_rows, num_bytes + entry.num_bytes
+    return sent
+
+
 def train_alone(rank, folder):
     """Losses of one process without c2r's exchange."""
     return train_in_a_loop(load(folder), 0, 1)
@@ -181,11 +190,7 @@ def train(rank, folder, implementation, num_runs, output):
     for losses, parameters in runs[1:]:
         assert losses == runs[0][0]
         assert all(torch.equal(*pair) for pair in zip(parameters, runs[0][1], strict=True))
-    sent = {}
-    for entry in ct.traffic():
-        rows, num_bytes = sent.get((entry.layer, entry.step), (0, 0))
-        sent[entry.layer, entry.step] = rows + entry.num_rows, num_bytes + entry.num_bytes
-    return losses, sent, [topk_idx.cpu() for topk_idx in recorded.topk_idx]
+    return losses, traffic_by_step(), [topk_idx.cpu() for topk_idx in recorded.topk_idx]
 
 
 def label_bytes(copies, ep_size, rows_sent, rows_received):
@@ -224,15 +229,18 @@ def check_rows(results, predicted, copies):
         assert ep_size == 1 or row_bytes > 0
 
 
-def predict(folder, cluster, results, copies, is_placed):
-    """The prediction, by the plan of the cluster, of the trace that was recorded in the last step."""
+def predict(folder, cluster, results, copies, is_placed, lengths=None):
+    """The prediction, by the plan of the cluster, of the trace that was recorded in the last step.
+
+    lengths: of the sequences of a rank, the same on each; all LENGTH if None.
+    """
     plan = c2r.Plan.load(folder / f"{cluster}.json")
     choices = [topk_idx for _, _, topk_idx in results]
     if is_placed:  # experts have the numbers of their slots there
         orders = [torch.as_tensor(slots).flatten() for slots in plan.slots()]
         choices = [[order[idx] for order, idx in zip(orders, of_rank, strict=True)] for of_rank in choices]
-    lengths = [[LENGTH] * (NUM_SEQUENCES // len(results))] * len(results)
-    trace = trace_of(choices, lengths)
+    lengths = lengths or [LENGTH] * (NUM_SEQUENCES // len(results))
+    trace = trace_of(choices, [lengths] * len(results))
     # A value has two bytes there, and four here.
     steps = c2r.simulate(plan, trace, copy_mode=copies, homes="sequences", hidden=2 * HIDDEN)
     name = "placement" if is_placed else "per-expert" if copies == "per-expert" else "deduplication"
@@ -283,3 +291,40 @@ def test_the_trainer_has_the_losses_of_one_process(prepared, family, tmp_path):
     for ep_size in (1, 2, 4):
         for losses, _, _ in run_ranks(ep_size, train, folder, "c2r", 2, str(tmp_path), timeout_s=180):
             torch.testing.assert_close(torch.tensor(losses), expected, rtol=TOLERANCE, atol=0)
+
+
+LENGTHS = [LENGTH, 4, 7, 1]  # of the sequences of each of two ranks, padded to LENGTH
+
+
+def padded_step(rank, folder, is_checkpointed):
+    """A step on padded sequences: loss, traffic, and choices of what is no padding."""
+    from c2r.hf.expert_parallel import leave_out_padding
+
+    def loss_of(model, ids, lengths):
+        mask = torch.arange(LENGTH) < torch.tensor(lengths).unsqueeze(1)
+        return model(input_ids=ids, attention_mask=mask.long(), labels=torch.where(mask, ids, -100)).loss, mask
+
+    ep_size = dist.get_world_size()
+    expected, _ = loss_of(load(folder), sequences(0), [length for length in LENGTHS for _ in range(ep_size)])
+    c2r.hf.register(NUM_CHUNKS)
+    model = load(folder, "c2r")
+    leave_out_padding(model)
+    recorded = Recorded(model)
+    if is_checkpointed:
+        model.activation_checkpointing_enable({"use_reentrant": False, "context_fn": ct.reuse_routing})
+    ct.reset_traffic()
+    loss, mask = loss_of(model, sequences(0)[rank::ep_size], LENGTHS)
+    choices = [idx[mask.flatten()] for idx in recorded.topk_idx]
+    loss.backward()
+    total = loss.detach().clone()
+    dist.all_reduce(total)
+    torch.testing.assert_close(total / ep_size, expected.detach(), rtol=TOLERANCE, atol=0)
+    return [], traffic_by_step(), choices
+
+
+@pytest.mark.parametrize("is_checkpointed", [False, True])
+def test_padding_is_not_sent(prepared, is_checkpointed):
+    folder = prepared["qwen2_moe"]
+    results = run_ranks(2, padded_step, str(folder / "contiguous"), is_checkpointed, timeout_s=180)
+    if not is_checkpointed:  # a recomputation repeats what is sent
+        check_rows(results, predict(folder, CLUSTERS[2], results, "per-rank", False, LENGTHS), "per-rank")

@@ -9,14 +9,16 @@ experts and router rows in the checkpoint. Under activation checkpointing pass
 {"use_reentrant": False, "context_fn": c2r.torch.reuse_routing} to activation_checkpointing_enable().
 """
 
+import contextvars
 import functools
 import itertools
 from collections.abc import Callable, Iterator
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.utils.hooks import RemovableHandle
 from transformers.distributed.expert_parallel import EPImplementation, EPImplementationInterface
 
 from c2r.torch.deferred import DeferredExperts
@@ -25,8 +27,13 @@ from c2r.torch.handle import Handle, make_handles
 from c2r.torch.moe import ExpertCompute, run_chunks
 from c2r.torch.placement import Groups, contiguous, make_groups, make_placement
 from c2r.torch.recompute import decide
+from c2r.torch.routing import NO_EXPERT
 
 NAMES = {"c2r": "per-rank", "c2r_per_expert": "per-expert", "c2r_per_node": "per-node"}
+
+
+# Which tokens of the batch that a model runs now are no padding, bool [num_tokens]; None: all, or it is not known.
+_IS_TOKEN: contextvars.ContextVar[Tensor | None] = contextvars.ContextVar("is_token", default=None)
 
 
 class C2rExpertParallel(EPImplementation):
@@ -56,6 +63,9 @@ class C2rExpertParallel(EPImplementation):
     def __call__(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         """hidden_states [num_tokens, hidden], the others [num_tokens, top_k] -> [num_tokens, hidden]."""
         shape = hidden_states.shape
+        is_token = decide(lambda: _IS_TOKEN.get(), is_required=False)
+        if is_token is not None and len(is_token) == len(top_k_index):
+            top_k_index = torch.where(is_token.unsqueeze(1), top_k_index, NO_EXPERT)
         if self.tp_mesh.size() > 1:
             hidden_states, top_k_index, top_k_weights = (
                 # Each takes its slice; the gradient gathers the slices.
@@ -136,3 +146,24 @@ def register(num_chunks: int = 1, ranks_per_node: int | None = None) -> None:
             groups_of=groups_of_nodes if copies == "per-node" else make_groups,
         )
         EPImplementationInterface.register(name, implementation)
+
+
+def leave_out_padding(model: nn.Module) -> list[RemovableHandle]:
+    """From now on padding is not sent to experts: tokens that the attention_mask [batch, length] of a forward pass hides.
+
+    Routed experts give zeros for them. No other token sees that, and losses leave padding out. Returns handles whose
+    remove() ends it.
+    """
+
+    def enter(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        mask = kwargs.get("attention_mask")
+        is_mask = isinstance(mask, Tensor) and mask.dim() == 2
+        _IS_TOKEN.set(mask.reshape(-1).bool() if is_mask else None)
+
+    def leave(*_) -> None:
+        _IS_TOKEN.set(None)
+
+    return [
+        model.register_forward_pre_hook(enter, with_kwargs=True),
+        model.register_forward_hook(leave, always_call=True),
+    ]
