@@ -15,8 +15,12 @@ import torch.distributed as dist
 # A server that has imported PyTorch once and forks: a rank starts in milliseconds.
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["torch._dynamo", "transformers.models.qwen2_moe.modeling_qwen2_moe", "c2r.torch", "reference"]
-)
+    [
+        "torch._dynamo", "torch.distributed.fsdp", "torch.distributed.checkpoint.state_dict", "reference", "c2r.torch",
+        "transformers.models.qwen2_moe.modeling_qwen2_moe", "transformers.trainer", "c2r.hf.llama_moe",
+        "c2r.hf.expert_parallel",
+    ]
+)  # fmt: skip
 
 
 def _run(rank: int, ep_size: int, store: str, results, function, arguments) -> None:
