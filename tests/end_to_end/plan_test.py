@@ -367,7 +367,7 @@ class ImportedPlacements(CommandLine):
         self.make_trace()
         self.succeed("plan", "trace.safetensors", "--cluster", "1x2", "-o", "plan.json")
         layers = json.loads((self.folder / "plan.json").read_text())["layers"]
-        targets = re.findall(r"^  (\S+)-placement +(\S+)", self.succeed("help", "import"), re.M)
+        targets = re.findall(r"^  (\w\S+)-placement +(\S+)", self.succeed("help", "import"), re.M)
         self.assertEqual(len(targets), 8)
         for target, suffix in targets:
             with self.subTest(target=target):
