@@ -13,7 +13,7 @@ sharded but the experts, so that what is timed is the layer.
 
 Links: "even" are so fast that what the baseline's busiest rank sends takes as long as its step on links without limit;
 "fast" and "slow" have 500 and 12,500 FLOP a byte, which stand for an A100 on NVLink and on a 200 Gb/s adapter.
-"nodes": 2 nodes of 2 ranks, of which a node's link is a quarter of one rank's.
+"nodes": 2 nodes of 2 ranks, of which a node's link has half the speed of one rank's.
 
 Needs root, Open MPI and a Python with torch, transformers and c2r with its extension module. Every cell is a JSON file
 in --work, written when it is measured; a later run measures what is missing. --report only prints the tables of what is
@@ -38,7 +38,7 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RANKS, CLUSTER = 4, "c2rtorch"
 FAST_MBIT = 100_000
-NODE_SLOWER = 4.0  # than a rank's link
+NODE_SLOWER = 2.0  # than a rank's link
 
 # hidden, intermediate, top_t of the lists, the trained model that routes, its layer
 PROBLEMS = {
@@ -359,7 +359,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "build" / "bench-torch")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--tokens", type=int, default=192, help="of each rank (%(default)s)")
+    parser.add_argument("--tokens", type=int, default=128, help="of each rank (%(default)s)")
     parser.add_argument("--only", default="", help="only cells whose file's name has this in it")
     parser.add_argument("--others", type=pathlib.Path)
     parser.add_argument("--report", action="store_true")
