@@ -123,6 +123,23 @@ def check_python():
             results.append(report)
 
 
+def check_browser():
+    """The page of c2r report in Debian's chromium."""
+    run("tools/setup.sh", "browser")
+    build("release")
+    environment, report = BUILD / "venv-browser", BUILD / "browser" / "junit.xml"
+    python = environment / "bin" / "python"
+    run("python3", "-m", "venv", "--clear", environment)
+    run(python, "-m", "pip", "install", "-q", "pytest", "playwright==1.65.2")
+    report.unlink(missing_ok=True)
+    try:
+        run("env", f"C2R={BUILD / 'release' / 'c2r'}", python, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+            f"--junitxml={report}", "tests/browser")
+    finally:
+        if report.exists():
+            results.append(report)
+
+
 def check_long_fuzz():
     run("tools/fuzz.sh", LONG_FUZZ_SECONDS)
 
@@ -130,6 +147,7 @@ def check_long_fuzz():
 STEPS = {"format": check_format, "release": check_release, "tidy": check_tidy,
          "asan": check_asan, "tsan": check_tsan, "fuzz": check_fuzz, "python": check_python}
 LONG_STEPS = {"single": check_single, "headers": check_headers, "mpi": check_mpi,
+              "browser": check_browser,
               "long-fuzz": check_long_fuzz}
 
 

@@ -2,6 +2,7 @@
 # Installs the Debian packages that are missing. Quick, and silent, when none is.
 #   tools/setup.sh build    what building and running needs
 #   tools/setup.sh python   what `pip install .` needs
+#   tools/setup.sh browser  what building and the tests of reports in a browser need
 #   tools/setup.sh check    what building and `make check` need
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,8 +15,9 @@ python=(python3-dev python3-venv)
 case "${1:-build}" in
   build) packages+=("${tests[@]}") ;;
   python) packages+=("${python[@]}") ;;
+  browser) packages+=("${tests[@]}" python3-venv chromium) ;;
   check) packages+=("${tests[@]}" "${python[@]}" clang clang-format clang-tidy libclang-rt-14-dev libmpich-dev mpich iproute2) ;;
-  *) echo "usage: tools/setup.sh [build|python|check]" >&2; exit 2 ;;
+  *) echo "usage: tools/setup.sh [build|python|browser|check]" >&2; exit 2 ;;
 esac
 
 missing=()

@@ -219,6 +219,7 @@ int run(int argc, const char* const* argv) {
   add_plan(app);
   add_simulate(app);
   add_compare(app);
+  add_report(app);
   add_export(app);
   add_tokenize(app);
   add_inspect(app);

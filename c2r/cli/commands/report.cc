@@ -1,0 +1,83 @@
+// `c2r report`: what a plan does to a trace, as one HTML page for people who decide.
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <iostream>
+#include <memory>
+
+#include "c2r/cli/app.h"
+#include "c2r/cli/commands/commands.h"
+#include "c2r/cli/output.h"
+#include "c2r/cli/prediction_options.h"
+#include "c2r/cli/progress_line.h"
+#include "c2r/core/error.h"
+#include "c2r/report/page/figures.h"
+#include "c2r/report/page/page.h"
+#include "c2r/report/page/report_data.h"
+
+namespace c2r::cli {
+namespace {
+
+struct ReportOptions : PredictionOptions {
+  std::string trace, plan, comparison, figure, output;
+};
+
+std::string figure_of(const Json& report, const std::string& name) {
+  std::vector<std::string> names;
+  for (const Figure& figure : report_figures(report)) {
+    if (figure.name == name) return figure.pictures[0].str(figure_style());
+    names.push_back(figure.name);
+  }
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("--figure takes {}, not '{}'", fmt::join(names, ", "), name));
+}
+
+void report(const ReportOptions& options) {
+  check_output(options.output, {options.trace, options.plan});
+  const Plan plan = read_plan(options.plan);
+  const Trace trace(options.trace);
+  const Cluster cluster = options.cluster.empty() ? plan.cluster : read_cluster(options.cluster);
+  ReportRequest request{.plan_name = options.plan,
+                        .trace_name = options.trace,
+                        .part = parse_sequence_part(options.part),
+                        .predict = request_of(options, cluster),
+                        .format = format_of(options),
+                        .num_threads = options.num_threads};
+  if (!options.comparison.empty()) request.comparison = read_comparison(options.comparison);
+  ProgressLine progress("report");
+  const Json data = report_data(plan, trace, request, progress);
+  if (!options.figure.empty()) {
+    write_result(options.output, figure_of(data, options.figure));
+  } else {
+    write_result(options.output, options.is_json ? json_text(data, 1) + "\n" : report_page(data));
+  }
+}
+
+}  // namespace
+
+void add_report(CLI::App& app) {
+  auto* const command =
+      app.add_subcommand("report", "show what a plan does, as one HTML page for people who decide");
+  auto options = std::make_shared<ReportOptions>();
+  command->add_option("trace", options->trace, "the routing trace to count on")->required();
+  command->add_option("--plan", options->plan, "the plan")->required()->type_name("FILE");
+  command
+      ->add_option("--compare", options->comparison,
+                   "the output of `c2r compare --json`: the page shows its placements, too")
+      ->type_name("FILE");
+  command
+      ->add_option("--figure", options->figure,
+                   "one figure as SVG instead of the page: waterfall, layers, loads, drift, front, "
+                   "links or sequence")
+      ->type_name("NAME");
+  add_prediction_options(*command, *options);
+  add_output(*command, options->output, "the file to write; standard output if not given");
+  command->footer(
+      "The page needs no network and no other file. Its numbers are those of `c2r analyze`,\n"
+      "`c2r simulate` and `c2r compare`, and the page holds all of them as JSON.\n"
+      "Example:\n"
+      "  c2r report trace.safetensors --plan plan.json --on odd --hidden 2048 -o report.html");
+  command->callback([options] { report(*options); });
+}
+
+}  // namespace c2r::cli

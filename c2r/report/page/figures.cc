@@ -1,0 +1,348 @@
+// Draws the figures of a report as SVG from its JSON, and lists their numbers in tables.
+#include "c2r/report/page/figures.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+
+#include "c2r/plan/predict.h"
+#include "c2r/report/page/axes.h"
+#include "c2r/report/page/report_data.h"
+
+namespace c2r {
+namespace {
+
+using Column = std::vector<double>;
+
+Column column(const Json& step, const char* name) {
+  return step.at(name).get<Column>();
+}
+
+std::string number(double value) {
+  return fmt::format("{:.3f}", value);
+}
+
+Figure waterfall(const Json& report) {
+  const Json& steps = report.at("steps");
+  const bool has_bytes = steps[0].contains("wire_bytes_per_token");
+  const bool has_time = !steps[0].at("predicted_layer_time_s").empty();
+  Figure figure{.name = "waterfall",
+                .title = "What each step saves",
+                .caption =
+                    "Copies of a token that cross a link between ranks, mean over layers: "
+                    "sent once for each expert, once for each rank, and under the plan.",
+                .table = {{"step", "copies a token", "on the wire", "between nodes", "imbalance"}}};
+  if (has_bytes) figure.table[0].emplace_back("kB a token and layer");
+  if (has_time) figure.table[0].emplace_back("predicted ms a layer");
+  const double most = mean_of(steps[0], "wire_copies_per_token");
+  Axes axes(640, 34.0 * static_cast<double>(steps.size()) + 34, "Copies on the wire, by step",
+            {.left = 130, .right = 150, .top = 8, .bottom = 24});
+  axes.set_x(0, std::max(most, 1e-9));
+  double y = 12;
+  for (const Json& step : steps) {
+    const auto name = step.at("step").get<std::string>();
+    const double copies = mean_of(step, "wire_copies_per_token");
+    std::vector<std::string> row = {name, number(mean_of(step, "copies_per_token")), number(copies),
+                                    number(mean_of(step, "inter_node_copies_per_token")),
+                                    number(mean_of(step, "imbalance"))};
+    if (has_bytes) {
+      row.push_back(fmt::format("{:.2f}", step.at("wire_bytes_per_token").get<double>() / 1e3));
+    }
+    if (has_time) {
+      row.push_back(fmt::format("{:.4g}", 1e3 * mean_of(step, "predicted_layer_time_s")));
+    }
+    axes.svg().text(122, y + 17, "end", name);
+    axes.svg().rect(axes.x(0), y, axes.x(copies) - axes.x(0), 24,
+                    &step == &steps.back() ? "after" : "before",
+                    fmt::format("{}: {} copies on the wire", name, number(copies)));
+    const std::string saved =
+        most > 0 ? fmt::format("{}  ({:+.1f} %)", number(copies), 100 * (copies / most - 1)) : "0";
+    axes.svg().text(axes.x(copies) + 6, y + 17, "start", saved);
+    figure.table.push_back(std::move(row));
+    y += 34;
+  }
+  figure.pictures.push_back(axes.svg());
+  return figure;
+}
+
+// Two bars a layer, and a line at `bound` if it is positive.
+Svg layer_bars(const std::vector<std::string>& names, const Column& before, const Column& after,
+               const std::string& what, double bound) {
+  Axes axes(960, 220, fmt::format("{} of each layer, before and after", what), {});
+  const double most = std::max({std::ranges::max(before), std::ranges::max(after), bound, 1e-9});
+  axes.set_x(0, static_cast<double>(names.size()));
+  axes.set_y(0, 1.08 * most);
+  axes.draw_y_grid(what);
+  const std::size_t every = 1 + names.size() / 32;
+  for (std::size_t layer = 0; layer < names.size(); ++layer) {
+    const double x = static_cast<double>(layer), width = axes.x(0.36) - axes.x(0);
+    const auto bar = [&](double offset, double value, std::string_view style, const char* which) {
+      axes.svg().rect(axes.x(x + offset), axes.y(value), width, axes.y(0) - axes.y(value), style,
+                      fmt::format("layer {}, {}: {} {}", names[layer], which, number(value), what));
+    };
+    bar(0.12, before[layer], "before", "before");
+    bar(0.5, after[layer], "after", "after");
+    if (layer % every == 0) axes.svg().text(axes.x(x + 0.5), 212, "middle", names[layer]);
+  }
+  if (bound > 0) axes.svg().line(axes.x(0), axes.y(bound), axes.right(), axes.y(bound), "bound");
+  return axes.svg();
+}
+
+Figure layers(const Json& report) {
+  const Json &before = step_before(report), &after = step_after(report);
+  Figure figure{
+      .name = "layers",
+      .title = "Layer by layer",
+      .caption =
+          "Copies on the wire, and imbalance of ranks (the busiest rank's choices "
+          "over the mean), before and under the plan. The dashed line is the "
+          "bound that the plan was made for. Grey is before, blue is under the "
+          "plan.",
+      .table = {{"layer", "copies before", "copies after", "imbalance before", "imbalance after"}}};
+  std::vector<std::string> names;
+  for (const Json& layer : report.at("layers")) {
+    names.push_back(std::to_string(layer.at("layer_index").get<int>()));
+  }
+  const Column copies_before = column(before, "wire_copies_per_token"),
+               copies_after = column(after, "wire_copies_per_token"),
+               imbalance_before = column(before, "imbalance"),
+               imbalance_after = column(after, "imbalance");
+  for (std::size_t layer = 0; layer < names.size(); ++layer) {
+    figure.table.push_back({names[layer], number(copies_before[layer]), number(copies_after[layer]),
+                            number(imbalance_before[layer]), number(imbalance_after[layer])});
+  }
+  const Json& bound = report.at("plan").at("max_imbalance");
+  figure.pictures.push_back(
+      layer_bars(names, copies_before, copies_after, "copies on the wire", 0));
+  figure.pictures.push_back(layer_bars(names, imbalance_before, imbalance_after, "imbalance",
+                                       bound.is_null() ? 0 : bound.get<double>()));
+  return figure;
+}
+
+// A matrix of cells, the darker the larger.
+Svg matrix(const Json& rows, const std::string& title, double most, std::string_view row_name,
+           std::string_view column_name, std::string_view unit) {
+  const auto num_rows = static_cast<double>(rows.size()),
+             num_columns = static_cast<double>(rows[0].size());
+  const double size = std::clamp(400 / std::max(num_rows, num_columns), 3.0, 34.0);
+  Svg svg(60 + size * num_columns, 44 + size * num_rows, title);
+  svg.text(50, 14, "start", title);
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    const double y = 24 + size * static_cast<double>(r);
+    if (size >= 12) svg.text(44, y + size / 2 + 4, "end", std::to_string(r));
+    for (std::size_t c = 0; c < rows[r].size(); ++c) {
+      const auto value = rows[r][c].get<double>();
+      svg.cell(
+          50 + size * static_cast<double>(c), y, size - 1, size - 1, most > 0 ? value / most : 0,
+          fmt::format("{} {}, {} {}: {} {}", row_name, r, column_name, c, number(value), unit));
+    }
+  }
+  for (std::size_t c = 0; size >= 12 && c < rows[0].size(); ++c) {
+    svg.text(50 + size * (static_cast<double>(c) + 0.5), 38 + size * num_rows, "middle",
+             std::to_string(c));
+  }
+  return svg;
+}
+
+double largest(const Json& rows) {
+  double most = 0;
+  for (const Json& row : rows) {
+    for (const Json& value : row) most = std::max(most, value.get<double>());
+  }
+  return most;
+}
+
+Figure links(const Json& report) {
+  const Json &before = report.at("links").at("before"), &after = report.at("links").at("after");
+  Figure figure{.name = "links",
+                .title = "Who sends to whom",
+                .caption =
+                    "Copies a token and layer from each rank (row) to each rank (column). "
+                    "The diagonal stays on its rank and crosses no link.",
+                .table = {{"from", "to", "before", "after"}}};
+  const double most = std::max(largest(before), largest(after));
+  figure.pictures = {matrix(before, "before", most, "from rank", "to rank", "copies"),
+                     matrix(after, "under the plan", most, "from rank", "to rank", "copies")};
+  for (std::size_t src = 0; src < before.size(); ++src) {
+    for (std::size_t dst = 0; dst < before.size(); ++dst) {
+      figure.table.push_back({std::to_string(src), std::to_string(dst),
+                              fmt::format("{:.4f}", before[src][dst].get<double>()),
+                              fmt::format("{:.4f}", after[src][dst].get<double>())});
+    }
+  }
+  return figure;
+}
+
+// Mean over layers of a rank's share of all choices, times the number of ranks.
+Column loads_of(const Json& step) {
+  const Json& volumes = step.at("counts").at("layers");
+  Column loads(volumes[0].at("choices").size(), 0.0);
+  for (const Json& volume : volumes) {
+    const auto choices = volume.at("choices").get<Column>();
+    double sum = 0;
+    for (const double rank : choices) sum += rank;
+    for (std::size_t r = 0; r < loads.size() && sum > 0; ++r) {
+      loads[r] += choices[r] / sum * static_cast<double>(loads.size()) /
+                  static_cast<double>(volumes.size());
+    }
+  }
+  return loads;
+}
+
+Figure loads(const Json& report) {
+  const Column before = loads_of(step_before(report)), after = loads_of(step_after(report));
+  std::vector<std::string> names;
+  Figure figure{.name = "loads",
+                .title = "Load of each rank",
+                .caption =
+                    "Choices that a rank computes, over the mean of all ranks; mean over "
+                    "layers; grey is before, blue is under the plan. Single layers are more "
+                    "uneven: see the figure above.",
+                .table = {{"rank", "before", "after"}}};
+  for (std::size_t r = 0; r < before.size(); ++r) {
+    names.push_back(std::to_string(r));
+    figure.table.push_back({names[r], number(before[r]), number(after[r])});
+  }
+  figure.pictures.push_back(layer_bars(names, before, after, "times the mean", 0));
+  return figure;
+}
+
+Figure drift(const Json& report) {
+  const Json& parts = report.at("drift");
+  Figure figure{.name = "drift",
+                .title = "Over the trace",
+                .caption =
+                    "Copies on the wire in ten parts of the trace, in its order. If the "
+                    "lines meet, the plan does not fit that traffic.",
+                .table = {{"part", "tokens", "copies before", "copies after", "imbalance before",
+                           "imbalance after"}}};
+  Axes axes(640, 240, "Copies on the wire over the trace", {});
+  double most = 1e-9;
+  for (const Json& part : parts) {
+    most = std::max({most, part.at("before").get<double>(), part.at("after").get<double>()});
+  }
+  axes.set_x(0, static_cast<double>(parts.size()));
+  axes.set_y(0, 1.08 * most);
+  axes.draw_y_grid("copies on the wire");
+  for (const char* which : {"before", "after"}) {
+    std::vector<std::pair<double, double>> points;
+    for (std::size_t p = 0; p < parts.size(); ++p) {
+      points.emplace_back(axes.x(static_cast<double>(p) + 0.5),
+                          axes.y(parts[p].at(which).get<double>()));
+    }
+    axes.svg().polyline(points, fmt::format("line-{}", which));
+    for (std::size_t p = 0; p < parts.size(); ++p) {
+      axes.svg().circle(
+          points[p].first, points[p].second, 4, which,
+          fmt::format("part {}, {}: {}", p + 1, which, number(parts[p].at(which).get<double>())));
+    }
+    axes.svg().text(axes.right(), points.back().second - 8, "end",
+                    which == std::string_view("before") ? "before" : "under the plan");
+  }
+  for (std::size_t p = 0; p < parts.size(); ++p) {
+    const Json& part = parts[p];
+    axes.svg().text(axes.x(static_cast<double>(p) + 0.5), 232, "middle", std::to_string(p + 1));
+    figure.table.push_back(
+        {std::to_string(p + 1), std::to_string(part.at("num_tokens").get<std::int64_t>()),
+         number(part.at("before").get<double>()), number(part.at("after").get<double>()),
+         number(part.at("imbalance_before").get<double>()),
+         number(part.at("imbalance_after").get<double>())});
+  }
+  figure.pictures.push_back(axes.svg());
+  return figure;
+}
+
+// The place for a label that is wanted at (x, y): below the labels that are there already.
+std::pair<double, double> free_place(double x, double y,
+                                     std::span<const std::pair<double, double>> labels) {
+  const auto is_taken = [&](const std::pair<double, double>& label) {
+    return std::abs(label.first - x) < 90 && std::abs(label.second - y) < 13;
+  };
+  while (std::ranges::any_of(labels, is_taken)) y += 13;
+  return {x, y};
+}
+
+// The plan, baselines and, where it was searched, the front: a point each.
+Figure front(const Json& report) {
+  const Json& placements = report.at("comparison").at("placements");
+  Figure figure{.name = "front",
+                .title = "Copies against balance",
+                .caption =
+                    "Each point is a placement: to the left fewer copies cross links, "
+                    "further down ranks are loaded more alike.",
+                .table = {{"placement", "copies on the wire", "imbalance"}}};
+  std::vector<std::pair<double, double>> values;
+  double least_x = 1e300, most_x = 0, most_y = 1;
+  for (const Json& entry : placements) {
+    values.emplace_back(mean_of(entry, "wire_copies_per_token"), mean_of(entry, "imbalance"));
+    least_x = std::min(least_x, values.back().first);
+    most_x = std::max(most_x, values.back().first);
+    most_y = std::max(most_y, values.back().second);
+  }
+  Axes axes(720, 320, "Copies on the wire against imbalance", {.bottom = 40});
+  const double margin = std::max(0.08 * (most_x - least_x), 1e-3);
+  axes.set_x(least_x - margin, most_x + 3 * margin);
+  axes.set_y(1, 1.05 * most_y);
+  axes.draw_y_grid("imbalance");
+  axes.draw_x_labels("copies on the wire");
+  std::vector<std::pair<double, double>> labels;
+  for (std::size_t p = 0; p < placements.size(); ++p) {
+    const auto name = placements[p].at("placement").get<std::string>();
+    const auto [x, y] = values[p];
+    axes.svg().circle(axes.x(x), axes.y(y), 5, "after",
+                      fmt::format("{}: {} copies, imbalance {}", name, number(x), number(y)));
+    const std::pair<double, double> label = free_place(axes.x(x) + 8, axes.y(y) + 4, labels);
+    axes.svg().text(label.first, label.second, "start", name);
+    labels.push_back(label);
+    figure.table.push_back({name, number(x), number(y)});
+  }
+  figure.pictures.push_back(axes.svg());
+  return figure;
+}
+
+Figure sequence(const Json& report) {
+  const Json& data = report.at("sequence");
+  Figure figure{
+      .name = "sequence",
+      .title = "One sequence on its way",
+      .caption = fmt::format(
+          "Copies a token that each rank (column) receives in each layer (row) "
+          "of sequence {}, {} tokens: under the plan they gather on fewer ranks.",
+          data.at("index").get<std::int64_t>(), data.at("num_tokens").get<std::int64_t>()),
+      .table = {{"layer", "rank", "before", "after"}}};
+  const Json &before = data.at("before"), &after = data.at("after");
+  const double most = std::max(largest(before), largest(after));
+  figure.pictures = {matrix(before, "before", most, "layer", "rank", "copies"),
+                     matrix(after, "under the plan", most, "layer", "rank", "copies")};
+  for (std::size_t layer = 0; layer < before.size(); ++layer) {
+    for (std::size_t r = 0; r < before[layer].size(); ++r) {
+      figure.table.push_back({std::to_string(layer), std::to_string(r),
+                              number(before[layer][r].get<double>()),
+                              number(after[layer][r].get<double>())});
+    }
+  }
+  return figure;
+}
+
+}  // namespace
+
+std::vector<Figure> report_figures(const Json& report) {
+  // More ranks would be more cells than a reader can tell apart.
+  const bool has_cells = report.at("links").at("before").size() <= 64;
+  std::vector<Figure> figures = {waterfall(report), layers(report), loads(report), drift(report)};
+  if (report.contains("comparison")) figures.push_back(front(report));
+  if (has_cells) figures.push_back(links(report));
+  if (has_cells) figures.push_back(sequence(report));
+  return figures;
+}
+
+std::string_view figure_style() {
+  return "text{font:13px sans-serif;fill:#222}.before{fill:#9aa5b1}.after,.cell{fill:#0b62a4}"
+         ".line-before{fill:none;stroke:#9aa5b1;stroke-width:2}"
+         ".line-after{fill:none;stroke:#0b62a4;stroke-width:2}"
+         ".grid{stroke:#ddd}.axis{stroke:#555}.bound{stroke:#c43d00;stroke-dasharray:6 4}";
+}
+
+}  // namespace c2r

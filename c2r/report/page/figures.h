@@ -1,0 +1,29 @@
+// The figures of a report: each a picture, and the table of the numbers in it.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "c2r/io/json.h"
+#include "c2r/report/page/svg.h"
+
+namespace c2r {
+
+struct Figure {
+  std::string name;     // "waterfall"; also the element's id in the page
+  std::string title;    // one line
+  std::string caption;  // what is shown, and what to look for
+  std::vector<Svg> pictures;
+  std::vector<std::vector<std::string>> table;  // the first row is the header
+};
+
+/// The figures that the data allow, in the order of the page: waterfall, layers, loads, drift,
+/// front (with a comparison), links and sequence (both of at most 64 ranks).
+/// @param report as report_data() makes it
+std::vector<Figure> report_figures(const Json& report);
+
+/// CSS rules for a picture outside of the page: black on white.
+std::string_view figure_style();
+
+}  // namespace c2r

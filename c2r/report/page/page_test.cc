@@ -1,0 +1,243 @@
+// Tests of reports: their numbers against direct counts, what they advise, and hostile texts.
+#include "c2r/report/page/page.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <regex>
+
+#include "c2r/core/testing.h"
+#include "c2r/placement/testing_internal.h"
+#include "c2r/report/page/answer.h"
+#include "c2r/report/page/figures.h"
+#include "c2r/report/page/report_data.h"
+
+namespace c2r {
+namespace {
+
+using testing::error_of;
+using testing::make_placement;
+
+// 40 tokens in 4 sequences. Experts 0 and 2 choose each other, and 1 and 3: contiguous experts are
+// as bad as can be. In layer 5 the first expert of the pair is chosen first, in layer 7 the other.
+Trace crossing_pairs(const std::string& model = "m") {
+  Matrix<ExpertId> first(40, 2), second(40, 2);
+  for (std::int32_t t = 0; t < 40; ++t) {
+    const std::int32_t low = t % 3 == 0 ? 1 : 0;
+    first(t, 0) = second(t, 1) = ExpertId{low};
+    first(t, 1) = second(t, 0) = ExpertId{low + 2};
+  }
+  const std::vector<MatrixView<const ExpertId>> layers = {first, second};
+  const std::vector<std::int64_t> starts = {0, 10, 20, 30};
+  return Trace({.model = model, .num_experts = 4, .top_k = 2, .layer_indices = {5, 7}}, layers,
+               starts);
+}
+
+Plan plan_of_ranks(const Placement& placement, const std::string& model = "m") {
+  return {.model = model,
+          .num_experts = 4,
+          .top_k = 2,
+          .cluster = {.ranks_per_node = 2},
+          .layers = {{.layer_index = 5, .placement = placement},
+                     {.layer_index = 7, .placement = placement}},
+          .provenance = {.method = "test", .options = {{"max_imbalance", 1.1}}}};
+}
+
+const Placement kTogether = make_placement(4, {{0, 2}, {1, 3}});
+const Placement kApart = make_placement(4, {{0, 1}, {2, 3}});
+
+ReportRequest request_for(const Plan& plan) {
+  return {.plan_name = "plan.json",
+          .trace_name = "trace",
+          .predict = {.traffic = {.cluster = plan.cluster}},
+          .format = CopyFormat{.hidden = 10}};
+}
+
+Json report_of(const Plan& plan, const Trace& trace) {
+  NoProgress progress;
+  return report_data(plan, trace, request_for(plan), progress);
+}
+
+// The counts that were packed, by the definition of the format.
+CollaborationMatrix unpacked(const std::string& text, std::int64_t num_experts) {
+  const std::string digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string bits;
+  for (const char c : text) {
+    if (c == '=') break;
+    for (int bit = 5; bit >= 0; --bit) bits += (digits.find(c) >> bit & 1) != 0 ? '1' : '0';
+  }
+  std::vector<std::uint64_t> values;
+  std::uint64_t value = 0;
+  int shift = 0;
+  for (std::size_t at = 0; at + 8 <= bits.size(); at += 8) {
+    const auto byte = std::stoul(bits.substr(at, 8), nullptr, 2);
+    value |= (byte & 127) << shift;
+    shift += 7;
+    if ((byte & 128) != 0) continue;
+    values.push_back(value);
+    value = 0;
+    shift = 0;
+  }
+  CollaborationMatrix counts(num_experts, num_experts);
+  std::size_t next = 0;
+  for (std::int64_t a = 0; a < num_experts; ++a) {
+    for (std::int64_t b = a; b < num_experts; ++b) {
+      counts(a, b) = counts(b, a) = static_cast<std::int64_t>(values.at(next++));
+    }
+  }
+  EXPECT_EQ(next, values.size());
+  return counts;
+}
+
+TEST(ReportData, HoldsTheCountsOfTheTrace) {
+  const Trace trace = crossing_pairs();
+  const Json report = report_of(plan_of_ranks(kTogether), trace);
+  CollaborationMatrix expected(4, 4);
+  add_collaboration(trace.topk_idx(1, 0, 40), expected);
+  EXPECT_EQ(unpacked(report["layers"][1]["coactivation"], 4), expected);
+  EXPECT_EQ(report["layers"][1]["rank_of_expert"], Json({0, 1, 0, 1}));
+  EXPECT_EQ(report["trace"]["num_tokens"], 40);
+  EXPECT_EQ(report["trace"]["num_sequences"], 4);
+}
+
+TEST(ReportData, PacksCountsOfEverySize) {
+  // One token on experts 0 and 1, 300 on 0 and 2, so that counts take one byte and two.
+  Matrix<ExpertId> ids(301, 2);
+  for (std::int32_t t = 0; t < 301; ++t) {
+    ids(t, 0) = ExpertId{0};
+    ids(t, 1) = ExpertId{t == 7 ? 1 : 2};
+  }
+  const std::vector<MatrixView<const ExpertId>> layers = {ids, ids};
+  const Trace trace({.model = "m", .num_experts = 4, .top_k = 2, .layer_indices = {5, 7}}, layers);
+  const Json report = report_of(plan_of_ranks(kTogether), trace);
+  const auto counts = unpacked(report["layers"][0]["coactivation"], 4);
+  EXPECT_EQ(counts(0, 0), 301);
+  EXPECT_EQ(counts(0, 2), 300);
+  EXPECT_EQ(counts(1, 0), 1);
+  EXPECT_EQ(counts(3, 3), 0);
+}
+
+TEST(ReportData, LinksAndPartsAddUpToTheSteps) {
+  const Json report = report_of(plan_of_ranks(kTogether), crossing_pairs());
+  for (const char* which : {"before", "after"}) {
+    const Json& step = which == std::string("before") ? step_before(report) : step_after(report);
+    double wire = 0;
+    for (std::size_t src = 0; src < 2; ++src) {
+      for (std::size_t dst = 0; dst < 2; ++dst) {
+        if (src != dst) wire += report["links"][which][src][dst].get<double>();
+      }
+    }
+    EXPECT_DOUBLE_EQ(wire, mean_of(step, "wire_copies_per_token"));
+    double sum = 0;
+    std::int64_t num_tokens = 0;
+    ASSERT_EQ(report["drift"].size(), 10U);
+    for (const Json& part : report["drift"]) {
+      sum += part[which].get<double>() * part["num_tokens"].get<double>();
+      num_tokens += part["num_tokens"].get<std::int64_t>();
+    }
+    EXPECT_EQ(num_tokens, 40);
+    EXPECT_NEAR(sum / 40, wire, 1e-12);
+  }
+}
+
+TEST(ReportData, FollowsOneSequence) {
+  const Json sequence = report_of(plan_of_ranks(kTogether), crossing_pairs())["sequence"];
+  EXPECT_EQ(sequence["num_tokens"], 10);
+  // Of the first ten tokens 0, 3, 6 and 9 choose experts 1 and 3, which are on rank 1.
+  EXPECT_EQ(sequence["after"], Json({{0.6, 0.4}, {0.6, 0.4}}));
+  EXPECT_EQ(sequence["before"], Json({{1.0, 1.0}, {1.0, 1.0}}));
+}
+
+TEST(Answer, AdvisesAPlanThatSavesAndNoOther) {
+  const Json good = report_of(plan_of_ranks(kTogether), crossing_pairs())["answer"];
+  EXPECT_TRUE(good["is_advised"].get<bool>());
+  EXPECT_TRUE(good["sentence"].get<std::string>().find("50.0 % less") != std::string::npos)
+      << good["sentence"];
+  // Contiguous placement again saves nothing.
+  const Json none = report_of(plan_of_ranks(kApart), crossing_pairs())["answer"];
+  EXPECT_FALSE(none["is_advised"].get<bool>());
+  EXPECT_TRUE(none["sentence"].get<std::string>().starts_with("Do not load this plan."));
+}
+
+TEST(Answer, RefusesAPlanThatIsWorseInAPartOfTheTrace) {
+  Json report = report_of(plan_of_ranks(kTogether), crossing_pairs());
+  report["drift"][3]["after"] = report["drift"][3]["before"].get<double>() * 1.01;
+  const Json answer = answer_json(report);
+  EXPECT_FALSE(answer["is_advised"].get<bool>());
+  EXPECT_TRUE(answer["sentence"].get<std::string>().find("-1.0 % to") != std::string::npos);
+}
+
+TEST(Answer, NamesWhatToBeCarefulAbout) {
+  Plan plan = plan_of_ranks(kTogether);
+  plan.provenance.inputs = {{.role = "trace", .name = "other", .part = SequencePart::kEven}};
+  const auto cautions = report_of(plan, crossing_pairs())["answer"]["cautions"].dump();
+  EXPECT_TRUE(cautions.find("Only 4 sequences") != std::string::npos) << cautions;
+  EXPECT_TRUE(cautions.find("include those that the plan was fitted on") != std::string::npos);
+  // Rank 0 has 26 of 40 pairs, 1.3 times the mean.
+  EXPECT_TRUE(cautions.find("In 2 of 2 layers") != std::string::npos) << cautions;
+  EXPECT_TRUE(cautions.find("bound of 1.1") != std::string::npos);
+}
+
+TEST(ReportPage, ShowsHostileNamesAsText) {
+  const std::string name = "</script><img src=x onerror=alert(1)><!--";
+  Plan plan = plan_of_ranks(kTogether, name);
+  plan.provenance.method = name;
+  plan.provenance.inputs = {{.role = "trace", .name = name}};
+  const Trace trace = crossing_pairs(name);
+  NoProgress progress;
+  ReportRequest request = request_for(plan);
+  request.plan_name = request.trace_name = name;
+  const std::string page = report_page(report_data(plan, trace, request, progress));
+  EXPECT_EQ(page.find("<img"), std::string::npos);
+  EXPECT_EQ(page.find("<!--"), std::string::npos);
+  std::size_t num_ends = 0;
+  for (std::size_t at = 0; (at = page.find("</script>", at)) != std::string::npos; ++at) ++num_ends;
+  EXPECT_EQ(num_ends, 2U);
+}
+
+TEST(ReportPage, HoldsItsDataAndAsksNobody) {
+  const Json report = report_of(plan_of_ranks(kTogether), crossing_pairs());
+  const std::string page = report_page(report);
+  const std::string begin = "<script type=\"application/json\" id=\"report-data\">";
+  const auto at = page.find(begin) + begin.size();
+  EXPECT_EQ(Json::parse(page.substr(at, page.find("</script>", at) - at)), report);
+  const std::regex address("(src|href)=|https?://(?!www\\.w3\\.org/2000/svg)|@import|url\\(");
+  EXPECT_FALSE(std::regex_search(page, address));
+}
+
+TEST(ReportFigures, TableRowsAreThoseOfTheData) {
+  Json report = report_of(plan_of_ranks(kTogether), crossing_pairs());
+  const auto figures = report_figures(report);
+  ASSERT_EQ(figures.size(), 6U);
+  EXPECT_EQ(figures[0].name, "waterfall");
+  EXPECT_EQ(figures[0].table.back()[2], "0.500");
+  EXPECT_EQ(figures[1].table[2],
+            (std::vector<std::string>{"7", "1.000", "0.500", "1.000", "1.300"}));
+  for (const Figure& figure : figures) {
+    for (const auto& row : figure.table) EXPECT_EQ(row.size(), figure.table[0].size());
+    EXPECT_FALSE(figure.pictures.empty());
+  }
+}
+
+TEST(ReportFigures, LeaveMatricesOfManyRanksOut) {
+  Json report = report_of(plan_of_ranks(kTogether), crossing_pairs());
+  report["links"]["before"] = Json::array();
+  for (int r = 0; r < 65; ++r) report["links"]["before"].push_back({0.0});
+  EXPECT_EQ(report_figures(report).size(), 4U);
+}
+
+TEST(ReadComparison, RefusesWhatIsNone) {
+  const auto path = testing::temporary_path("comparison.json");
+  const auto refuse = [&](const std::string& text) {
+    std::ofstream(path) << text;
+    return error_of([&] { (void)read_comparison(path); });
+  };
+  EXPECT_TRUE(refuse("[1]").find("not what `c2r compare --json` prints") != std::string::npos);
+  EXPECT_TRUE(refuse(R"({"placements": []})").find("no placements") != std::string::npos);
+  const auto wrong = R"({"placements": [{"placement": "a", "wire_copies_per_token": [1],
+                                         "imbalance": [1, "x"]}]})";
+  EXPECT_TRUE(refuse(wrong).find("imbalance of a placement") != std::string::npos);
+}
+
+}  // namespace
+}  // namespace c2r

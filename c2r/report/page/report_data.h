@@ -1,0 +1,65 @@
+// All numbers of a report on a plan, as one JSON value.
+//
+//   {"format": "c2r-report", "version": 1, "c2r_version": "...",
+//    "trace": {"name", "part", "model", "num_tokens", "num_sequences", "num_layers", "num_experts",
+//              "top_k"},
+//    "plan": {"name", "method", "max_imbalance" or null, "fitted_on": [...], "slots_per_rank"},
+//    "cluster": {...}, "hidden": N or null,
+//    "answer": {"is_advised", "sentence", "cautions": [...]},
+//    "analysis": {...},                as `c2r analyze --json`, of the counted tokens
+//    "steps": [...],                   as `c2r simulate --json`
+//    "links": {"before": [[...]], "after": [[...]]},     copies a token and layer, [source][target]
+//    "drift": [{"num_tokens", "before", "after", "imbalance_before", "imbalance_after"}],  in order
+//    "sequence": {"index", "num_tokens", "before": [[...]], "after": [[...]]},   [layer][rank]
+//    copies "layers": [{"layer_index", "rank_of_expert": [...], "order": [...], "coactivation":
+//    "..."}], "comparison": {...}}              optional, as `c2r compare --json`
+//
+// "before" is the step "deduplication" (contiguous experts, and copies sent as the plan's are),
+// "after" the plan's last step without a constraint. `coactivation` is the upper triangle of the
+// counts, diagonal included, row by row, each count as LEB128, all in base64: 256 experts in 58
+// layers are 20 MB as decimal numbers, 5 MB so.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "c2r/core/progress.h"
+#include "c2r/io/json.h"
+#include "c2r/plan/plan.h"
+#include "c2r/plan/predict.h"
+
+namespace c2r {
+
+inline constexpr std::int32_t kReportVersion = 1;
+
+struct ReportRequest {
+  std::string plan_name, trace_name;
+  SequencePart part = SequencePart::kAll;  // the sequences that are counted
+  PredictRequest predict;
+  std::optional<CopyFormat> format;  // then there are bytes, too
+  std::optional<Json> comparison;    // the output of `c2r compare --json`
+  int num_threads = 1;
+};
+
+/// Counts the plan on a part of the trace in every way that the report shows.
+/// @throws Error(kInvalidArgument) if the plan is for another model or the part has no tokens,
+///         Error(kInvalidFile) if the trace holds an invalid choice
+///
+/// Cost: twice predict_waterfall() and once count_coactivation() of the counted tokens; memory
+/// num_layers * num_experts^2 * 8 bytes.
+Json report_data(const Plan& plan, const Trace& trace, const ReportRequest& request,
+                 Progress& progress);
+
+/// Reads what `c2r compare --json` printed.
+/// @throws Error(kInvalidFile) if it is something else
+Json read_comparison(const std::filesystem::path& path);
+
+/// The step of a report that its "before" is, and that its "after" is.
+const Json& step_before(const Json& report);
+const Json& step_after(const Json& report);
+
+/// @returns the mean over layers of a column of a step
+double mean_of(const Json& step, const char* column);
+
+}  // namespace c2r
