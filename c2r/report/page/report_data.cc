@@ -211,7 +211,7 @@ Json layers_json(const Plan& plan, std::span<const CollaborationMatrix> counts) 
 CollaborationStatistics statistics_of(const Trace& trace, std::span<const TokenRange> ranges,
                                       int num_threads) {
   CollaborationStatistics statistics{.header = trace.header()};
-  statistics.coactivation = count_coactivation(trace, ranges, num_threads);
+  statistics.coactivation = count_pairs(trace, ranges, num_threads);
   statistics.num_tokens.assign(statistics.coactivation.size(), num_tokens_in(ranges));
   return statistics;
 }

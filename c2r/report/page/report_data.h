@@ -46,7 +46,7 @@ struct ReportRequest {
 /// @throws Error(kInvalidArgument) if the plan is for another model or the part has no tokens,
 ///         Error(kInvalidFile) if the trace holds an invalid choice
 ///
-/// Cost: twice predict_waterfall() and once count_coactivation() of the counted tokens; memory
+/// Cost: twice predict_waterfall() and once count_pairs() of the counted tokens; memory
 /// num_layers * num_experts^2 * 8 bytes.
 Json report_data(const Plan& plan, const Trace& trace, const ReportRequest& request,
                  Progress& progress);
