@@ -40,7 +40,7 @@ def test_several_inputs_are_one_trace_and_what_was_left_out_is_a_warning(tmp_pat
         rows = [[[first, 1] if first >= 0 else [-1, -1]], [[4, 5]]]
         paths.append(tmp_path / f"{at}.json")
         paths[-1].write_text(json.dumps({"choices": [{"routed_experts": rows}]}))
-    with pytest.warns(UserWarning, match="left out: 1 prefix-cached tokens, whose experts are not known"):
+    with pytest.warns(UserWarning, match="left out: 1 tokens"):
         trace = c2r.import_file(paths, "vllm", tmp_path / "t.safetensors", num_experts=8)
     assert trace.topk_idx(0).tolist() == [[4, 5], [3, 1], [4, 5]]
 
