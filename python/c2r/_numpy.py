@@ -282,7 +282,7 @@ def compare(
 
 def import_file(
     inputs: _Path | Sequence[_Path],
-    format: str,
+    format: str | None = None,
     output: _Path | None = None,
     *,
     model: str = "",
@@ -292,6 +292,9 @@ def import_file(
     num_hidden_layers: int | None = None,
     weights: _Path | None = None,
     sequences: _Path | None = None,
+    placement: _Path | None = None,
+    skip_cached: bool = False,
+    phase: str | None = None,
     cluster: _Cluster | None = None,
     progress: _Progress = False,
 ) -> Trace | CollaborationStatistics | Plan:
@@ -303,7 +306,8 @@ def import_file(
         of statistics: sglang-loads, tensorrt-llm-loads, coactivation; of a plan: NAME-placement for each target NAME of
         :meth:`Plan.export`. docs/formats.md says what each holds; parquet is either one file ``layer_NN.parquet`` a layer
         with ``indices`` and perhaps ``scores``, lists for each token, or a table with ``layer``, ``token``, ``expert``
-        and perhaps ``weight`` and ``sequence``, one row a choice.
+        and perhaps ``weight`` and ``sequence``, one row a choice. None: by what is in the first input, and parquet by
+        the end of its name.
       output: the file to write; a trace needs one, statistics and plans are made in memory without it.
       model: the model's name, kept in the file.
       num_experts: routed experts of a layer; traces and placements need it.
@@ -312,6 +316,9 @@ def import_file(
       num_hidden_layers: sglang: all layers of the model, dense ones too.
       weights: npy: a file with the weights of the choices.
       sequences: npy: a CSV file with ``row_start`` and ``n_tokens`` of each sequence.
+      placement: tensorrt-llm-loads: the load balancer's yaml, if it counted slots.
+      skip_cached: sglang, vllm: leave out tokens of the prefix cache, which were not sent.
+      phase: sglang, vllm, sglang-recorder, orders-in-chaos: only prefill, or only decode.
       cluster: placements: as in :func:`plan`.
       progress: True shows a bar; or a callable of (done, total).
 
@@ -329,18 +336,18 @@ def import_file(
     [[0, 1], [2, 3]]
     """
     paths = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+    layers = None if layer_indices is None else list(layer_indices)
+    unused_by_parquet = {"num_hidden_layers": num_hidden_layers, "weights": weights, "sequences": sequences,
+                         "placement": placement, "skip_cached": skip_cached or None, "phase": phase,
+                         "cluster": None if cluster is None else _cluster_text(cluster)}  # fmt: skip
+    is_parquet = format == "parquet" or (format is None and paths and os.fspath(paths[0]).endswith(".parquet"))
     with _progress.shown(progress, "importing") as report:
-        if format == "parquet":
-            return _import_parquet(
-                paths, output, {"num_hidden_layers": num_hidden_layers, "weights": weights, "sequences": sequences,
-                "cluster": cluster}, model=model, num_experts=num_experts, top_k=top_k,
-                layer_indices=None if layer_indices is None else list(layer_indices), progress=report
-            )  # fmt: skip
-        options = {"model": model, "num_experts": num_experts, "top_k": top_k,
-                   "layer_indices": None if layer_indices is None else list(layer_indices),
-                   "num_hidden_layers": num_hidden_layers, "weights": weights, "sequences": sequences,
-                   "cluster": None if cluster is None else _cluster_text(cluster)}  # fmt: skip
-        made, messages = _c2r.import_file(format, paths, output, options, report)
+        if is_parquet:
+            return _import_parquet(paths, output, unused_by_parquet, model=model, num_experts=num_experts, top_k=top_k,
+                                   layer_indices=layers, progress=report)  # fmt: skip
+        options = {"model": model, "num_experts": num_experts, "top_k": top_k, "layer_indices": layers,
+                   **unused_by_parquet}  # fmt: skip
+        made, messages = _c2r.import_file(format or "", paths, output, options, report)
     for message in messages:
         _warnings.warn(message, stacklevel=2)
     return made

@@ -2,15 +2,19 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 
+#include "c2r/core/enum_names.h"
 #include "c2r/core/error.h"
 #include "c2r/core/version.h"
 #include "c2r/import/import.h"
+#include "c2r/import/recognize.h"
 #include "python/src/arguments.h"
 #include "python/src/bindings.h"
 #include "python/src/released.h"
 
 namespace c2r::python {
 namespace {
+
+constexpr EnumName<Phase> kPhases[] = {{Phase::kPrefill, "prefill"}, {Phase::kDecode, "decode"}};
 
 ImportRequest request_of(const std::string& format, std::vector<std::filesystem::path> inputs,
                          const std::optional<std::filesystem::path>& output,
@@ -26,10 +30,25 @@ ImportRequest request_of(const std::string& format, std::vector<std::filesystem:
   take(options, "num_hidden_layers", request.num_hidden_layers);
   take(options, "weights", request.weights);
   take(options, "sequences", request.sequences);
+  take(options, "placement", request.placement);
+  take(options, "skip_cached", request.skip_cached);
+  take_name(
+      options, "phase",
+      [](const std::string& name) { return parse_in(kPhases, "a phase is", name); }, request.phase);
   std::optional<std::string> cluster;
   take(options, "cluster", cluster);
   if (cluster) request.cluster = cluster_of(*cluster);
   return request;
+}
+
+// The format of the first input, where the caller names none.
+void recognize(ImportRequest& request, std::vector<std::string>& notes) {
+  if (!request.format.empty() || request.inputs.empty()) return;
+  const RecognizedInput input = recognize_input(request.inputs[0]);
+  C2R_REQUIRE(!input.format.empty(), kInvalidArgument, "{} looks like {}; name a format",
+              request.inputs[0].string(), input.what);
+  request.format = input.format;
+  notes.push_back(fmt::format("read as format {}: {}", input.format, input.what));
 }
 
 nb::object opened(const ImportRequest& request, ImportKind makes) {
@@ -53,7 +72,8 @@ std::pair<nb::object, std::vector<std::string>> import_to(
   ImportRequest request = request_of(format, inputs, output, options);
   std::vector<std::string> notes;
   request.notes = &notes;
-  const ImportFormat* const found = find_import_format(format);
+  recognize(request, notes);
+  const ImportFormat* const found = find_import_format(request.format);
   if (output || found == nullptr) {
     const ImportResult result = released(progress, [&](const Running& running) {
       request.progress = &running.progress;
@@ -62,7 +82,8 @@ std::pair<nb::object, std::vector<std::string>> import_to(
     return {opened(request, result.makes), std::move(notes)};
   }
   C2R_REQUIRE(found->makes != ImportKind::kTrace, kInvalidArgument,
-              "format {} makes a trace, which is written to a file: output is missing", format);
+              "format {} makes a trace, which is written to a file: output is missing",
+              request.format);
   nb::object made;
   if (found->makes == ImportKind::kPlan) {
     made = nb::cast(released(progress, [&](const Running&) { return import_plan(request); }));

@@ -45,6 +45,17 @@ def test_several_inputs_are_one_trace_and_what_was_left_out_is_a_warning(tmp_pat
     assert trace.topk_idx(0).tolist() == [[4, 5], [3, 1], [4, 5]]
 
 
+def test_a_format_is_recognized_by_what_is_in_the_file(tmp_path):
+    np.save(tmp_path / "ids.npy", choices(num_layers=3))
+    with pytest.warns(UserWarning, match="read as format npy: "):
+        found = c2r.import_file(tmp_path / "ids.npy", output=tmp_path / "found.safetensors", num_experts=8)
+    named = c2r.import_file(tmp_path / "ids.npy", "npy", tmp_path / "named.safetensors", num_experts=8)
+    np.testing.assert_array_equal(found.topk_idx(1), named.topk_idx(1))
+    (tmp_path / "notes.txt").write_text("nothing\n")
+    with pytest.raises((ValueError, OSError), match="notes.txt"):
+        c2r.import_file(tmp_path / "notes.txt", output=tmp_path / "other.safetensors", num_experts=8)
+
+
 def test_statistics_need_no_output(tmp_path):
     header = c2r.TraceHeader(num_experts=8, top_k=2, layer_indices=[0, 1], model="m")
     layers = [np.ascontiguousarray(choices()[:, layer]) for layer in range(2)]
@@ -89,6 +100,10 @@ def test_a_placement_comes_back_as_it_was_exported(tmp_path, target, suffix):
         ({"format": "parquet", "cluster": "1x2"}, ValueError, "cluster is not for format parquet"),
         ({"format": "parquet", "output": None}, ValueError, "format parquet needs inputs, output and num_experts"),
         ({"inputs": [], "format": "npy"}, ValueError, "there is no file to import"),
+        ({"format": "npy", "phase": "decode"}, ValueError, "phase"),
+        ({"format": "npy", "phase": "both"}, ValueError, "a phase is prefill or decode; not 'both'"),
+        ({"format": "npy", "skip_cached": True}, ValueError, "skip.cached"),
+        ({"format": "npy", "placement": "map.json"}, ValueError, "placement"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_and_leaves_nothing(tmp_path, arguments, error, says):
