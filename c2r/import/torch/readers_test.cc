@@ -17,7 +17,6 @@ using testing::ids_of;
 using testing::import_as;
 using testing::request_for;
 using testing::starts_of;
-using testing::temporary_path;
 
 using Indices = std::vector<std::int32_t>;
 using Starts = std::vector<std::int64_t>;
