@@ -59,8 +59,9 @@ ContextAndRest encode_texts(const std::string& context, const std::string& conti
 
 // Leaves out tokens on the left until the model has positions for the others. The last token is
 // only predicted, so it needs none.
-ScoreRequest fitting(ContextAndRest parts, std::int64_t max_positions, const std::string& place) {
-  auto& [context, rest] = parts;
+ScoreRequest fitting(const ContextAndRest& parts, std::int64_t max_positions,
+                     const std::string& place) {
+  const auto& [context, rest] = parts;
   C2R_REQUIRE(std::ssize(rest) <= max_positions, kInvalidFile,
               "{}: the continuation has {} tokens, but the model has {} positions", place,
               rest.size(), max_positions);
@@ -128,7 +129,7 @@ ScoreRequest parse_pair(const Json& pair, TextEncoder& encoder, const std::strin
     if (parts.context.empty()) put_first_token(parts, encoder);
   }
   C2R_REQUIRE(!parts.rest.empty(), kInvalidFile, "{}: the continuation must have a token", place);
-  return fitting(std::move(parts), encoder.config().max_positions, place);
+  return fitting(parts, encoder.config().max_positions, place);
 }
 
 }  // namespace c2r

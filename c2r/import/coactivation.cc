@@ -67,7 +67,7 @@ std::int64_t load_of_row(const CollaborationMatrix& counts, std::int64_t expert,
   const auto row = counts.row(expert);
   const std::int64_t others = top_k - 1;
   std::int64_t sum = 0;
-  for (const std::int64_t count : row) add(count, sum, place);
+  for (const std::int64_t count : row) counts::add(count, sum, place);
   C2R_REQUIRE(sum % others == 0, kInvalidFile,
               "{}: the row of expert {} adds up to {}, which is not a multiple of top_k - 1 = "
               "{}; is top_k right?",

@@ -37,7 +37,7 @@ void add_step(const Json& step, const std::string& place, std::vector<Loads>& la
                 kInvalidFile, "{}: has {} experts, but the rows before it have {}", where,
                 counts.size(), layers[0].size());
     for (std::size_t e = 0; e < counts.size(); ++e) {
-      add(count_of(counts[e], where), layers[layer][e], where);
+      counts::add(count_of(counts[e], where), layers[layer][e], where);
     }
   }
 }

@@ -93,7 +93,7 @@ void fold_slots(const ImportRequest& request, std::int32_t num_ranks, const std:
                 loads.size());
     Loads of_experts(static_cast<std::size_t>(request.num_experts));
     for (std::size_t slot = 0; slot < slots.size(); ++slot) {
-      add(loads[slot], of_experts[index(slots[slot])], path);
+      counts::add(loads[slot], of_experts[index(slots[slot])], path);
     }
     loads = std::move(of_experts);
   }

@@ -249,7 +249,7 @@ ImportResult write_sglang_recorder_trace(const ImportRequest& request) {
     RecorderFile file(path);
     importer.add_file(file);
   });
-  const ImportResult result = importer.finish();
+  ImportResult result = importer.finish();
   if (shape.num_other_records > 0) {
     add_note(request,
              fmt::format("left out: {} records of a draft model", shape.num_other_records));
