@@ -117,10 +117,11 @@ std::filesystem::path temporary_beside(const std::filesystem::path& path) {
          fmt::format(".{}{}", path.filename().string().substr(0, NAME_MAX - 1 - end.size()), end);
 }
 
-void add_temporary(const std::filesystem::path& path) {
+void add_temporary(const std::filesystem::path& path, const std::function<void()>& make) {
   Temporaries& all = temporaries();
   const std::lock_guard lock(all.mutex);
   all.paths.insert(path);
+  make();
 }
 
 void forget_temporary(const std::filesystem::path& path) {
@@ -132,9 +133,13 @@ void forget_temporary(const std::filesystem::path& path) {
 void remove_temporaries() noexcept {
   Temporaries& all = temporaries();
   const std::lock_guard lock(all.mutex);
+  constexpr int kAttempts = 100;  // another thread may add a file while its folder is emptied
   for (const auto& path : all.paths) {
     std::error_code ignored;  // nobody is left to tell
-    std::filesystem::remove_all(path, ignored);
+    for (int attempt = 0; attempt < kAttempts; ++attempt) {
+      std::filesystem::remove_all(path, ignored);
+      if (!std::filesystem::exists(path, ignored)) break;
+    }
   }
 }
 
@@ -184,8 +189,9 @@ AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(path), place_(
               "cannot write '{}': it is there and not a regular file", path.string());
   for (;;) {
     temporary_ = temporary_beside(place_);
-    add_temporary(temporary_);
-    fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    add_temporary(temporary_, [&] {
+      fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    });
     if (fd_ >= 0) break;
     const bool is_taken = errno == EEXIST;
     const std::string problem = last_system_error();

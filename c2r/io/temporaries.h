@@ -3,13 +3,15 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 
 namespace c2r {
 
-/// Enters a path of temporary_beside() before it is made, and removes it from the list once it was
-/// renamed or deleted. Threads may call both. These lists are the one state that all users of the
-/// library in a process share.
-void add_temporary(const std::filesystem::path& path);
+/// Calls `make`, which makes the file or folder `path` of temporary_beside(), and enters the path,
+/// so that remove_temporaries() finds whatever was made. forget_temporary() removes the path from
+/// the list once it was renamed or deleted, or if `make` has failed. Threads may call both. The
+/// list is the one state that all users of the library in a process share.
+void add_temporary(const std::filesystem::path& path, const std::function<void()>& make);
 void forget_temporary(const std::filesystem::path& path);
 
 /// Deletes what add_temporary() has entered, folders with all that is in them. To be called right

@@ -155,12 +155,15 @@ class NewFolder {
     if (path_.filename().empty()) path_ = path_.parent_path();  // "folder/"
     C2R_REQUIRE(!path_exists(path_), kInvalidArgument, "'{}' exists already", path_.string());
     std::error_code error;
-    do {  // false without an error: the folder exists already
+    bool is_made = false;
+    while (!is_made && !error) {  // false without an error: the folder exists already
       temporary_ = temporary_beside(path_);
-    } while (!std::filesystem::create_directory(temporary_, error) && !error);
+      add_temporary(temporary_,
+                    [&] { is_made = std::filesystem::create_directory(temporary_, error); });
+      if (!is_made) forget_temporary(temporary_);
+    }
     C2R_REQUIRE(!error, kInvalidFile, "cannot make the folder '{}': {}", path_.string(),
                 error.message());
-    add_temporary(temporary_);
   }
   NewFolder(const NewFolder&) = delete;
   NewFolder& operator=(const NewFolder&) = delete;

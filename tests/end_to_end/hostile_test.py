@@ -85,6 +85,8 @@ class Outputs(CommandLine):
     def fails_beyond(self, limit, most, message, *words):
         """Runs c2r with a limit of the system."""
         done = subprocess.run([C2R, *words], cwd=self.folder, text=True, capture_output=True, timeout=60, check=False,
+                              # LeakSanitizer needs files of its own.
+                              env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"},
                               preexec_fn=lambda: resource.setrlimit(limit, (most, most)))
         self.assertEqual(done.returncode, 1)
         self.assertRegex(done.stderr, rf"^c2r {words[0]}: .*{message}\n$")
