@@ -130,6 +130,7 @@ def test_options_that_do_not_fit_are_refused(trace, options, says):
 
 
 def test_ctrl_c_ends_a_search(trace):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin without
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
-        c2r.plan(trace, "1x4", effort=1e9, redundant_slots=1)
+        c2r.plan(trace, "1x4", effort=1e9, redundant_slots=1, seconds=120)
