@@ -53,7 +53,7 @@ def sent_by_one_rank(rank: int) -> None:
     torch = importlib.import_module("torch")
     c2r.torch.reset_traffic()
     topk_idx = torch.tensor([[0], [1]])
-    handle = c2r.torch.make_handle(topk_idx, torch.tensor([1, 1]))
+    handle = c2r.torch.make_handle(topk_idx, torch.tensor([0, 1]))
     c2r.torch.dispatch(torch.ones(2, 3), torch.ones(2, 1), handle)
     assert c2r.traffic() == c2r.torch.traffic() and len(c2r.traffic()) > 0
     c2r.torch.reset_traffic()
