@@ -7,6 +7,8 @@ import pathlib
 import sys
 from typing import Any
 
+from c2r._command import run_command
+
 EPILOG = """\
 tasks: arc_challenge, arc_easy, boolq, hellaswag, lambada_openai, logiqa, openbookqa, piqa, rte, sciq, winogrande.
 Prompts and metrics are those of lm-evaluation-harness 0.4.13, without examples in the prompt. FOLDER of --data has
@@ -102,31 +104,26 @@ def table(results: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
+def _work(arguments: argparse.Namespace) -> None:
+    if not (arguments.model / "config.json").is_file():
+        raise ValueError(f"{arguments.model} is not a folder with a model")
+    if arguments.limit is not None and arguments.limit < 1:
+        raise ValueError(f"--limit is {arguments.limit}, but must be at least 1")
+    from c2r.evaluate.tasks import check_documents, names_of
+
+    names = names_of(arguments.tasks)
+    for name in names:  # what is missing is said before a model is loaded
+        check_documents(name, arguments.data)
+    results = evaluate(_model_of(arguments), names, arguments.data, arguments.limit)
+    print(table(results))
+    if arguments.output is not None:
+        arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+
+
 def main(words: list[str] | None = None) -> int:
     arguments = make_parser().parse_args(words)
     os.environ["HF_DATASETS_OFFLINE"] = os.environ["HF_HUB_OFFLINE"] = "1"
-    try:
-        if not (arguments.model / "config.json").is_file():
-            raise ValueError(f"{arguments.model} is not a folder with a model")
-        if arguments.limit is not None and arguments.limit < 1:
-            raise ValueError(f"--limit is {arguments.limit}, but must be at least 1")
-        from c2r.evaluate.tasks import check_documents, names_of
-
-        names = names_of(arguments.tasks)
-        for name in names:  # what is missing is said before a model is loaded
-            check_documents(name, arguments.data)
-        results = evaluate(_model_of(arguments), names, arguments.data, arguments.limit)
-        print(table(results))
-        if arguments.output is not None:
-            arguments.output.write_text(json.dumps(results, indent=1) + "\n")
-    except ImportError as error:
-        print(f"c2r.evaluate: {error}; pip install 'c2r[eval]' brings what is missing", file=sys.stderr)
-        return 1
-    except (OSError, ValueError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        print(f"c2r.evaluate: {lines[0]}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command("c2r.evaluate", "eval", lambda: _work(arguments))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import pathlib
 import sys
 from typing import Any
 
+from c2r._command import run_command
 from c2r.finetune.settings import RECIPES, Settings, read_value, with_values
 
 EXAMPLES = """\
@@ -159,26 +160,21 @@ def _silence() -> None:
     logging.disable_progress_bar()
 
 
+def _work(arguments: argparse.Namespace) -> None:
+    _silence()
+    _check(arguments)
+    if arguments.dry_run:
+        from c2r.finetune.dry_run import dry_run
+
+        print(dry_run(arguments.model, arguments.plan or arguments.lists, arguments.top_t,
+                      lambda recipe: settings_of(arguments, recipe)))  # fmt: skip
+    else:
+        _finetune(arguments)
+
+
 def main(words: list[str] | None = None) -> int:
     arguments = make_parser().parse_args(words)
-    try:
-        _silence()
-        _check(arguments)
-        if arguments.dry_run:
-            from c2r.finetune.dry_run import dry_run
-
-            print(dry_run(arguments.model, arguments.plan or arguments.lists, arguments.top_t,
-                          lambda recipe: settings_of(arguments, recipe)))  # fmt: skip
-        else:
-            _finetune(arguments)
-    except ImportError as error:
-        print(f"c2r.finetune: {error}; pip install 'c2r[finetune]' brings what is missing", file=sys.stderr)
-        return 1
-    except (OSError, ValueError, RuntimeError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        print(f"c2r.finetune: {lines[0]}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command("c2r.finetune", "finetune", lambda: _work(arguments), (OSError, ValueError, RuntimeError))
 
 
 if __name__ == "__main__":
