@@ -58,11 +58,11 @@ Change change_of(const Json& report) {
 std::string sentence(const Json& report, const Change& change, bool is_advised) {
   const Json &before = step_before(report), &after = step_after(report);
   const bool is_deduplicated = before.at("step") != "per-expert";
-  std::string text = fmt::format(
-      "{} A token and layer sends {} over links where experts are placed in order{}, and {} under "
+  std::string text = is_advised ? "" : "Do not load this plan. ";
+  text += fmt::format(
+      "A token and layer sends {} over links where experts are placed in order{}, and {} under "
       "this plan: {} {}, and {} to {} in ten parts of the trace.",
-      is_advised ? "" : "Do not load this plan.", amount(before),
-      is_deduplicated ? " and each rank is sent to once" : "", amount(after),
+      amount(before), is_deduplicated ? " and each rank is sent to once" : "", amount(after),
       percent_text(std::abs(change.copies)), change.copies >= 0 ? "less" : "more",
       percent_text(change.least_in_parts), percent_text(change.most_in_parts));
   if (change.has_time) {
@@ -71,7 +71,7 @@ std::string sentence(const Json& report, const Change& change, bool is_advised) 
   }
   text += fmt::format(" The busiest rank computes {:.3f} times the mean, before {:.3f}.",
                       mean_of(after, "imbalance"), mean_of(before, "imbalance"));
-  return text[0] == ' ' ? text.substr(1) : text;
+  return text;
 }
 
 // Layers of the last step whose imbalance is above the plan's bound.
