@@ -82,6 +82,16 @@ std::function<std::optional<T>()> on_first_rank(const Engine& engine,
   };
 }
 
+std::vector<Score> scores_of_one_process(Engine& engine,
+                                         const std::vector<ScoreRequest>& requests) {
+  std::vector<Score> scores;
+  NoProgress progress;
+  (void)score_all(
+      engine, one_by_one(requests),
+      [&](const Score& score, std::span<const double>) { scores.push_back(score); }, progress);
+  return scores;
+}
+
 TEST_P(Ranks, WriteTheTraceOfOneProcessByteForByte) {
   NoProgress progress;
   for (const char* family : {"llama_moe", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe"}) {
@@ -170,12 +180,8 @@ TEST_P(Ranks, ScoreAsOneProcessIfRanksAndLayersDifferInTheirSlots) {
     const Model model(folder(family));
     std::vector<ScoreRequest> requests;
     for (const Tokens& tokens : some_sequences(model.config())) requests.push_back({tokens, 1});
-    std::vector<Score> expected;
     Engine engine(model, kEngine);
-    NoProgress progress;
-    (void)score_all(
-        engine, one_by_one(requests),
-        [&](const Score& score, std::span<const double>) { expected.push_back(score); }, progress);
+    const std::vector<Score> expected = scores_of_one_process(engine, requests);
     ExpertParallelOptions unequal =
         options(model.config(), CopyMode::kPerExpert, ElementType::kF32, 1);
     for (std::size_t layer = 0; layer < unequal.placements.size(); ++layer) {
@@ -216,12 +222,8 @@ TEST_P(Ranks, ScoreNearlyAsOneProcessWithRowsOfBf16) {
     for (const Tokens& tokens : some_sequences(model.config())) {
       if (tokens.size() > 1) requests.push_back({tokens, 1});
     }
-    std::vector<Score> expected;
     Engine engine(model, kEngine);
-    NoProgress progress;
-    (void)score_all(
-        engine, one_by_one(requests),
-        [&](const Score& score, std::span<const double>) { expected.push_back(score); }, progress);
+    const std::vector<Score> expected = scores_of_one_process(engine, requests);
     for (const CopyMode mode : {CopyMode::kPerExpert, CopyMode::kPerRank, CopyMode::kPerNode}) {
       SCOPED_TRACE(fmt::format("{}, {}", family, name_of(mode)));
       std::size_t next = 0;
