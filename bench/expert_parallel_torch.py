@@ -2,24 +2,29 @@
 """c2r's exchange in transformers beside transformers' own all_to_all, over links of several speeds.
 
     bench/expert_parallel_torch.py [--work FOLDER] [--rounds N] [--tokens N] [--only TEXT] [--others FILE]
-                                   [--report] [--prepare] [--local RANKS] [--device cpu|cuda] [--tiny]
+                                   [--at-a-time N] [--seconds S] [--report] [--prepare] [--local RANKS]
+                                   [--device cpu|cuda] [--tiny]
 
 Times a forward pass and a training step (forward and backward) of a model of one MoE layer on 4 hosts of
 tools/cluster.sh, gloo over their links, every exchange with transformers' experts. Two layers, with the shapes of
 Qwen1.5-MoE (hidden 2048, experts of 1408; 32 experts, top-4) and of LLaMA-MoE (4096, 1376; 8 experts, top-2), routed as
 a layer of models/nano-qwen-moe and models/nano-llama-moe routes this repository's documents: plans and lists are made
-of the even sequences, the odd ones are run. Attention has one small head, the vocabulary 64 entries, and nothing is
-sharded but the experts, so that what is timed is the layer.
+of the even sequences, the odd ones are run. Attention has one small head, the vocabulary 64 entries, and nothing but
+rows, their ids and weights travels: each rank holds its own experts and all other weights, without FSDP.
 
-Links: "even" are so fast that what the baseline's busiest rank sends takes as long as its step on links without limit;
-"fast" and "slow" have 500 and 12,500 FLOP a byte, which stand for an A100 on NVLink and on a 200 Gb/s adapter.
-"nodes": 2 nodes of 2 ranks, of which a node's link has half the speed of one rank's.
+256 tokens a rank are 128 rows an expert (Qwen1.5-MoE): enough that products of matrices, and not reading the matrices,
+take most of an expert's time, as in training, and few enough that a variant's 15 rounds take some two minutes.
+
+Links: "even" are set so that the baseline communicates for half of its time, by measuring it twice; the report says the
+share in the rounds. "fast" and "slow" have 500 and 12,500 FLOP a byte, which stand for an A100 on NVLink and on a
+200 Gb/s adapter. "nodes": 2 nodes of 2 ranks, of which a node's link has half the speed of one rank's; even.
 
 Needs root, Open MPI and a Python with torch, transformers and c2r with its extension module. Every cell is a JSON file
-in --work, written when it is measured; a later run measures what is missing. --report only prints the tables of what is
-there. --others: a Python file whose IMPLEMENTATIONS (names and classes of transformers' EPImplementation) are measured,
-too. --local: that many processes on this machine without shaped links, in place of the cluster; --tiny: small shapes;
---prepare: only make routings and models.
+in --work. --at-a-time variants run in turns with the baseline, and are written when they are measured; a later run
+measures what is missing, over the same links. With --seconds nothing begins that would take longer than the time left.
+--report only prints the tables of what is there. --others: a Python file whose IMPLEMENTATIONS (names and classes of
+transformers' EPImplementation) are measured, too. --local: that many processes on this machine without shaped links, in
+place of the cluster; --tiny: small shapes; --prepare: only make routings and models.
 """
 
 import argparse
@@ -222,8 +227,11 @@ def named(variant, suffix=""):
             "routing": routing + (suffix if "placed" in routing else "")}  # fmt: skip
 
 
-def even_flop_per_byte(problem, folder, tokens):
-    """FLOPs of the baseline's busiest rank over the bytes that its busiest rank sends, there and back."""
+def even_flop_per_byte(problem, folder, tokens, mode):
+    """FLOPs of the baseline's busiest rank over the bytes that its busiest rank sends, there and back.
+
+    A training step has three times the FLOPs of a forward pass and sends twice its bytes.
+    """
     import torch
 
     idx = torch.load(folder / "routings.pt")["free contiguous"][0]
@@ -235,12 +243,13 @@ def even_flop_per_byte(problem, folder, tokens):
     links.index_put_((home.expand_as(owner), owner), torch.ones_like(owner), accumulate=True)
     away = links - links.diag().diag()
     busiest = int((away.sum(0) + away.sum(1)).max())
-    return 6 * problem[0] * problem[1] * int(links.sum(0).max()) / max(busiest * 2 * problem[0], 1)
+    forward = 6 * problem[0] * problem[1] * int(links.sum(0).max()) / max(busiest * 2 * problem[0], 1)
+    return 1.5 * forward if mode == "train" else forward
 
 
 def points_of(args, is_nodes):
-    """FLOP per byte by name; None: as many as the baseline does."""
-    return {"nodes": None} if is_nodes else {f"local{args.local}": None} if args.local else FLOP_PER_BYTE
+    """FLOP per byte by name; None: where the baseline communicates for half of its time; 0: links without limit."""
+    return {"nodes": None} if is_nodes else {f"local{args.local}": 0} if args.local else FLOP_PER_BYTE
 
 
 def files_of(args, name):
@@ -251,23 +260,31 @@ def files_of(args, name):
 
 
 def cells_of(args, name, problem, folder, is_nodes):
-    """What is to be measured and is not there yet."""
-    even = even_flop_per_byte(problem, folder, args.tokens)
+    """What is to be measured and is not there yet, or in part."""
     others = [(name, name, 1, "free contiguous") for name in args.other_names]
     cells = []
     for mode in MODES:
         for point, ratio in points_of(args, is_nodes).items():
             variants = [BASELINE, *NODES] if is_nodes else [BASELINE, ALL]
-            variants += [*STEPS, *others] if ratio is None and not is_nodes else []
+            variants += [*STEPS, *others] if not ratio and not is_nodes else []
             result = args.work / f"{name}_{mode}_{point}.json"
-            if result.exists() or args.only not in result.name:
+            if args.only not in result.name or is_complete(result):
                 continue
             cells.append({
-                "mode": mode, "point": point, "slower": 0 if args.local else ratio / even if ratio else 1.0,
-                "flop_per_byte": ratio or even, "rounds": args.rounds, "result": str(result),
+                "mode": mode, "point": point, "flop_per_byte": ratio, "rounds": args.rounds, "result": str(result),
+                "even_flop_per_byte": even_flop_per_byte(problem, folder, args.tokens, mode),
                 "variants": [named(variant, " nodes" if is_nodes else "") for variant in variants],
             })  # fmt: skip
     return cells
+
+
+def is_complete(path):
+    """Whether a cell's file has all of its variants."""
+    if not path.exists():
+        return False
+    result = json.loads(path.read_text())
+    measured = {variant["name"] for group in result["groups"] for variant in group["variants"]}
+    return {variant["name"] for variant in result["variants"]} <= measured
 
 
 def launch(args, job, num_ranks, is_nodes):
@@ -316,7 +333,8 @@ def measure(args):
                 "tokens": args.tokens, "threads": 1, "device": args.device, "cells": cells, "chunks": [1, 2, 4],
                 "cluster": None if args.local else CLUSTER, "fast_mbit": FAST_MBIT, "others": args.others
                 and str(args.others.resolve()), "node_slower": NODE_SLOWER if is_nodes else 0,
-                "ranks_per_node": RANKS // 2 if is_nodes else None,
+                "ranks_per_node": RANKS // 2 if is_nodes else None, "at_a_time": args.at_a_time,
+                "end": args.end,
             }  # fmt: skip
             launch(args, job, args.local or RANKS, is_nodes)
 
@@ -332,36 +350,54 @@ def interval(ratios):
     return statistics.median(ordered), ordered[k - 1], ordered[n - k]
 
 
+def row_of(group, variant):
+    """Of a variant: time over the baseline's, its name, bytes of its busiest rank over the baseline's."""
+    baseline, name = group["variants"][0]["name"], variant["name"]
+    pairs = zip(group["seconds"][name], group["seconds"][baseline])
+    median, low, high = interval([ours / theirs for ours, theirs in pairs])
+    sent, base_sent = group["bytes_sent"][name], group["bytes_sent"][baseline]
+    chunks = f", {variant['chunks']} chunks" if variant["chunks"] > 1 else ""
+    share = f"{max(sent) / max(base_sent):.2f}" if sent else ""
+    return [f"{median:.2f} ({low:.2f} to {high:.2f})", f"{name}{chunks}", share]
+
+
+def lead_of(result):
+    """Of a cell: layer, mode, links, the baseline's time, its share of communication, what is left without bytes."""
+    cell, groups = result["cell"], result["groups"]
+    baseline = groups[0]["variants"][0]["name"]
+    ours = groups[0]["variants"][1]["name"]
+    seconds = statistics.median(s for group in groups for s in group["seconds"][baseline])
+    free = statistics.median(s for group in groups for s in group["free_s"][baseline])
+    limit = statistics.median(groups[0]["free_s"][ours]) / statistics.median(groups[0]["seconds"][baseline])
+    links = f"{cell['point']}, {result['flop_per_byte']:.0f} FLOP/B, {result['mbit']} Mbit/s"
+    times = [f"{1e3 * seconds:.0f}", f"{100 * (1 - free / seconds):.0f} %", f"{limit:.2f}"]
+    return [f"{result['problem']}, {result['tokens']} tokens", cell["mode"], links, *times]
+
+
 def report(args):
-    """Markdown: a row for each cell, the ratios of paired rounds to the baseline's, and what was sent."""
-    print("| layer | | links | baseline ms | it communicates | of its time: | | bytes of the busiest rank |")
-    print("|---|---|---|---|---|---|---|---|")
+    """Markdown: a row for each variant of each cell, the ratios of paired rounds to the baseline's, and what was sent."""
+    print("| layer | | links | baseline ms | it communicates | ours without bytes | of its time: | | bytes |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for path in sorted(path for name in PROBLEMS for path in args.work.glob(f"{name}_*_*.json")):
         result = json.loads(path.read_text())
-        cell, seconds = result["cell"], result["seconds"]
-        base = seconds[result["variants"][0]["name"]]
-        share = 1 - statistics.median(result["baseline_free_s"]) / statistics.median(base)
-        bytes_of = {name: max(sent) if sent else None for name, sent in result["bytes_sent"].items()}
-        links = f"{cell['point']}, {cell['flop_per_byte']:.0f} FLOP/B, {result['mbit']} Mbit/s"
-        lead = [result["problem"], cell["mode"], links, f"{1e3 * statistics.median(base):.0f}", f"{100 * share:.0f} %"]
-        for variant in result["variants"][1:]:
-            name = variant["name"]
-            median, low, high = interval([ours / theirs for ours, theirs in zip(seconds[name], base)])
-            sent = bytes_of[name]
-            part = f"{sent / bytes_of[result['variants'][0]['name']]:.2f}" if sent else ""
-            chunks = f", {variant['chunks']} chunks" if variant["chunks"] > 1 else ""
-            row = [*lead, f"{median:.2f} ({low:.2f} to {high:.2f})", f"{name}{chunks}", part]
-            print("| " + " | ".join(row) + " |")
-            lead = [""] * 5
+        if not result["groups"]:
+            continue
+        lead = lead_of(result)
+        for group in result["groups"]:
+            for variant in group["variants"][1:]:
+                print("| " + " | ".join(lead + row_of(group, variant)) + " |")
+                lead = [""] * len(lead)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "build" / "bench-torch")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--tokens", type=int, default=128, help="of each rank (%(default)s)")
+    parser.add_argument("--tokens", type=int, default=256, help="of each rank (%(default)s)")
     parser.add_argument("--only", default="", help="only cells whose file's name has this in it")
     parser.add_argument("--others", type=pathlib.Path)
+    parser.add_argument("--at-a-time", type=int, default=3, metavar="N", help="variants in turns with the baseline")
+    parser.add_argument("--seconds", type=float, help="begin nothing that would end later")
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--prepare", action="store_true")
     parser.add_argument("--local", type=int, default=0, metavar="RANKS")
@@ -369,6 +405,7 @@ def main():
     parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args()
     args.work = args.work.resolve()
+    args.end = args.seconds and time.time() + args.seconds
     if not args.report:
         check_needs(args)
         sys.path.insert(0, str(ROOT / "bench"))

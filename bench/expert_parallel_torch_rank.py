@@ -64,28 +64,33 @@ def load_others(path):
     return module.IMPLEMENTATIONS
 
 
+def keep_own_experts(experts, rank, size):
+    """Cuts a module of transformers' experts down to those of this rank, contiguous and equally many on each."""
+    num_local = experts.num_experts // size
+    for name, matrices in list(experts.named_parameters(recurse=False)):
+        own = matrices.detach()[rank * num_local : (rank + 1) * num_local].clone()
+        setattr(experts, name, torch.nn.Parameter(own))
+    experts.num_experts, experts._is_expert_parallel = num_local, True
+    return experts
+
+
 class Layer:
-    """The model of one layer, sharded; its router returns recorded choices."""
+    """The model of one layer with this rank's experts; its router returns recorded choices."""
 
     def __init__(self, job, rank, size, device):
         import transformers
-        from transformers.distributed.configuration_utils import DistributedConfig
+        from transformers.distributed.expert_parallel import EpDispatchExpertsParallel
 
         self.switch = register_switch(job["ranks_per_node"], load_others(job["others"]))
-        # Without FSDP, whose work is the same for all and which is half of a step on a CPU.
-        sizes = {"fsdp_size": size, "ep_size": size, "fsdp_plan": {}}
-        config = DistributedConfig(**sizes, ep_implementation="switch") if size > 1 else None
+        # Not by a DistributedConfig: that also shards everything but the experts by FSDP, whatever its fsdp_plan, and
+        # weights would travel over the same links as tokens.
         self.model = transformers.AutoModelForCausalLM.from_pretrained(
-            job["model"], dtype=torch.bfloat16, distributed_config=config, local_files_only=True
+            job["model"], dtype=torch.bfloat16, local_files_only=True
         )
+        mesh = dist.init_device_mesh(device.type, (size, 1), mesh_dim_names=("ep", "tp"))
+        experts = keep_own_experts(self.model.model.layers[0].mlp.experts, rank, size)
+        EpDispatchExpertsParallel().install_forward(experts, mesh["ep"], tp_mesh=mesh["tp"], ep_implementation="switch")
         self.model.to(device).train()
-        if size == 1:
-            from transformers.distributed.expert_parallel import EpDispatchExpertsParallel
-
-            mesh = dist.init_device_mesh(device.type, (1,))
-            EpDispatchExpertsParallel().install_forward(
-                self.model.model.layers[0].mlp.experts, mesh, tp_mesh=mesh, ep_implementation="switch"
-            )
         self.routings = torch.load(job["routings"])  # by name: int64 [num_batches, num_tokens of all ranks, top_k]
         self.rank, self.device, self.tokens = rank, device, job["tokens"]
         self.hidden = self.model.config.hidden_size
@@ -194,10 +199,10 @@ def choose_chunks(layer, mode, variants, candidates):
     if first is None:
         return variants
     trials = {chunks: [] for chunks in candidates}
-    for at in range(4):
+    for at in range(3):
         for chunks in candidates:
             trials[chunks].append(timed(layer, mode, {**first, "chunks": chunks}, at))
-    best = min(candidates, key=lambda chunks: statistics.median(trials[chunks][1:]))
+    best = min(candidates, key=lambda chunks: statistics.median(trials[chunks]))
     return [{**variant, "chunks": variant["chunks"] or best} for variant in variants]
 
 
@@ -206,29 +211,95 @@ def log(text):
         print(text, flush=True)
 
 
-def measure_cell(job, cell, layer):
-    """One mode at one point: links are set by what the baseline computes when they are fast."""
+def next_mbit(mbit, seconds, free):
+    """The link speed at which a step that takes `free` seconds on links without limit, and `seconds` at mbit, would
+    communicate for half of its time: its communication takes a time in proportion to 1 / mbit."""
+    return max(1, round(mbit * min(max(seconds / free - 1, 0.1), 10)))
+
+
+def choose_links(job, cell, layer):
+    """Mbit/s of a rank's link. "even": until the baseline communicates for half of its time, as measured."""
     mode, baseline = cell["mode"], cell["variants"][0]
     set_links(job, job["fast_mbit"], job["fast_mbit"])
     timed(layer, mode, baseline, 0)
-    free = [timed(layer, mode, baseline, at) for at in range(5)]
+    free = statistics.median(timed(layer, mode, baseline, at) for at in range(4))
     busiest = max(bytes_sent(layer, mode, baseline))
-    computes = statistics.median(free)
-    # cell["slower"]: even links over these, 0 for links without limit.
-    mbit = max(1, round(8e-6 * busiest / computes / cell["slower"])) if cell["slower"] else job["fast_mbit"]
-    # A node's ranks share its link; it is slower by this factor than all of theirs.
-    node_mbit = max(1, round(mbit / job["node_slower"])) if job["node_slower"] else job["fast_mbit"]
-    set_links(job, mbit, node_mbit)
-    variants = choose_chunks(layer, mode, cell["variants"], job["chunks"])
-    seconds = rounds_of(layer, mode, variants, cell["rounds"])
+    # What a rank computes in a second, over FLOP per byte. Links without limit for a cell without a number.
+    flop_per_s = cell["even_flop_per_byte"] * busiest / free
+    if cell["flop_per_byte"] == 0:
+        return job["fast_mbit"], flop_per_s
+    mbit = max(1, round(8e-6 * flop_per_s / (cell["flop_per_byte"] or cell["even_flop_per_byte"])))
+    for _ in range(2 if cell["flop_per_byte"] is None else 0):
+        set_links(job, mbit, node_mbit_of(job, mbit))
+        mbit = next_mbit(mbit, statistics.median(timed(layer, mode, baseline, at) for at in range(3)), free)
+    return mbit, flop_per_s
+
+
+def node_mbit_of(job, mbit):
+    """A node's ranks share its link; it is slower by a factor than one of theirs."""
+    return max(1, round(mbit / job["node_slower"])) if job["node_slower"] else job["fast_mbit"]
+
+
+def measure_group(job, cell, layer, result, variants):
+    """The baseline and some variants in turns, after a check of their results and times on links without limit."""
+    mode = cell["mode"]
     set_links(job, job["fast_mbit"], job["fast_mbit"])
-    free += [timed(layer, mode, baseline, at) for at in range(3)]
-    sent = {variant["name"]: bytes_sent(layer, mode, variant) for variant in variants}
+    check(layer, variants)
+    free = rounds_of(layer, mode, variants[:2], 4)
+    set_links(job, result["mbit"], result["node_mbit"])
     return {
-        "cell": cell, "problem": job["problem"], "tokens": job["tokens"], "device": str(layer.device),
-        "ranks": dist.get_world_size(), "mbit": mbit, "node_mbit": node_mbit, "variants": variants,
-        "baseline_free_s": free, "seconds": seconds, "bytes_sent": sent,
+        "variants": variants, "free_s": {name: seconds[1:] for name, seconds in free.items()},
+        "seconds": rounds_of(layer, mode, variants, cell["rounds"]),
+        "bytes_sent": {variant["name"]: bytes_sent(layer, mode, variant) for variant in variants},
     }  # fmt: skip
+
+
+def begin_cell(job, cell, layer):
+    """Chooses what all groups of a cell share: the links and the number of chunks."""
+    mbit, flop_per_s = choose_links(job, cell, layer)
+    result = {
+        "cell": cell, "problem": job["problem"], "tokens": job["tokens"], "device": str(layer.device),
+        "ranks": dist.get_world_size(), "mbit": mbit, "node_mbit": node_mbit_of(job, mbit), "groups": [],
+        "flop_per_byte": flop_per_s / (mbit * 1e6 / 8),
+    }  # fmt: skip
+    set_links(job, mbit, result["node_mbit"])
+    result["variants"] = choose_chunks(layer, cell["mode"], cell["variants"], job["chunks"])
+    return result
+
+
+def save(path, result):
+    if dist.get_rank() == 0:
+        path.with_suffix(".part").write_text(json.dumps(result))
+        path.with_suffix(".part").rename(path)
+    dist.barrier()
+
+
+def is_over(job, seconds):
+    """Whether what takes this long would end after the time that the job has; rank 0 decides."""
+    over = torch.tensor(float(job["end"] is not None and time.time() + seconds > job["end"]))
+    dist.broadcast(over, 0)
+    return bool(over)
+
+
+def measure_cell(job, cell, layer):
+    """One mode at one point, with what its file lacks. False: the time is over."""
+    path = pathlib.Path(cell["result"])
+    result = json.loads(path.read_text()) if path.exists() else begin_cell(job, cell, layer)
+    save(path, result)
+    baseline, *others = result["variants"]
+    measured = {variant["name"] for group in result["groups"] for variant in group["variants"]}
+    missing = [variant for variant in others if variant["name"] not in measured]
+    lasted = 0.0
+    for first in range(0, len(missing), job["at_a_time"]):
+        if is_over(job, lasted):
+            return False
+        start = time.monotonic()
+        group = [baseline, *missing[first : first + job["at_a_time"]]]
+        result["groups"].append(measure_group(job, cell, layer, result, group))
+        save(path, result)
+        lasted = time.monotonic() - start
+        log(f"{path.name}: {', '.join(variant['name'] for variant in group)}: {lasted:.0f} s")
+    return True
 
 
 def main():
@@ -242,16 +313,10 @@ def main():
         os.environ["LOCAL_RANK"] = "0"  # one device for all
         torch.cuda.set_device(0)
     layer = Layer(job, rank, size, device)
-    known = {variant["name"]: variant for cell in job["cells"] for variant in cell["variants"]}
-    check(layer, [{**variant, "chunks": variant["chunks"] or 2} for variant in known.values()])
-    for at, cell in enumerate(job["cells"]):
-        result = pathlib.Path(cell["result"])
-        start = time.monotonic()
-        measured = measure_cell(job, cell, layer)
-        if rank == 0:
-            result.with_suffix(".part").write_text(json.dumps(measured))
-            result.with_suffix(".part").rename(result)
-        log(f"{at + 1}/{len(job['cells'])} {result.name}: {time.monotonic() - start:.0f} s")
+    for cell in job["cells"]:
+        if not measure_cell(job, cell, layer):
+            log("the time is over; what is missing is measured by the next run")
+            break
     dist.barrier()
     dist.destroy_process_group()
 
