@@ -37,10 +37,10 @@ class Engine:
             raise ValueError(said.splitlines()[-1])
         return done.stdout
 
-    def steps(self, num_ranks: int, redundant_slots: int) -> dict[str, dict]:
-        """The waterfall of an optimized plan: by step, means over layers."""
+    def steps(self, num_ranks: int, redundant_slots: int, effort: float = 1) -> dict[str, dict]:
+        """The waterfall of an optimized plan: by step, means over layers. effort multiplies the work of the search."""
         self.run("plan", "trace.safetensors", "--cluster", f"1x{num_ranks}", "--fit", "even", "--redundant-slots",
-                 redundant_slots, "-o", "plan.json")  # fmt: skip
+                 redundant_slots, "--effort", effort, "-o", "plan.json")  # fmt: skip
         steps = json.loads(self.run("simulate", "plan.json", "trace.safetensors", "--on", "odd", "--json"))["steps"]
         return {
             step["step"]: {key: sum(step[key]) / len(step[key]) for key in ("copies_per_token", "imbalance")}

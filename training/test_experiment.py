@@ -2,17 +2,22 @@
 
 import json
 import math
+import types
 import xml.etree.ElementTree
 
+import c2r
+import numpy as np
 import pytest
 import torch
 import transformers
 import zstandard
+from c2r.evaluate.scorer import find_program
 
 from training.corpus import DOMAINS, is_held_out
-from training.experiment import report, rivals, texts
+from training.experiment import compare, figures, report, rivals, tasks, texts
 from training.experiment.conditions import CONDITIONS
 from training.experiment.driver import main, record_of
+from training.experiment.measure import costs
 
 RANKS = torch.tensor([0, 0, 1, 1, 2, 2])
 #                         rank 0      rank 1      rank 2
@@ -133,38 +138,158 @@ def test_the_penalty_lowers_what_leaves_the_best_rank():
     assert shares[0][1] < shares[1][1] < shares[1][0] + 1e-3
 
 
-def record(name, losses, copies, seed=1):
+def record(name, losses, copies, seed=1, **more):
     step = {"copies_per_token": copies, "imbalance": 1.1}
     steps = {"per-expert": step | {"copies_per_token": 4.0}, "deduplication": step, "placement": step, "one slot": step}
+    times = {"per-expert": 0.4, "deduplication": 0.3, "placement": copies / 10, "overlap": copies / 20}
+    is_trained = CONDITIONS[name].trained != "nothing"
     return {
-        "condition": name, "seed": seed, "model": "m", "length": 8, "trained_tokens": 64, "learning_rate": 1e-3,
-        "minutes": 1, "machine": "x", "domains": ["code", "code", "novels"], "losses": losses,
+        "condition": name, "seed": seed, "model": "m", "length": 8, "trained_tokens": 64 if is_trained else 0,
+        "learning_rate": 1e-3, "minutes": 1, "machine": "x", "domains": ["code", "code", "novels"], "losses": losses,
         "distinct_experts_of_8_tokens": 9, "traffic": dict.fromkeys(("2", "4", "8"), steps),
-    }  # fmt: skip
+        "layer_time_s": {"NVLink": times}, "effective_collaborators": [1.5, 2.0], "pairs_of_second_layer": [1, 0, 3],
+        "training_loss": [[2, sum(losses)], [4, losses[0]]] if is_trained else [],
+    } | more  # fmt: skip
 
 
 def write(folder, *records):
+    folder.mkdir(exist_ok=True)
     for one in records:
         (folder / record_of(one["condition"], one["seed"])).write_text(json.dumps(one))
 
 
-def test_differences_are_paired_by_document():
-    found = report.paired([2.0, 3.0, 7.0], [1.0, 3.0, 5.0])  # differences 1, 0, 2
-    assert found.mean == pytest.approx(1)
-    assert found.half_width == pytest.approx(1.96 * 1 / math.sqrt(3))
+def test_intervals_are_over_documents_and_over_seeds():
+    one_seed = compare.paired([[1.0, 0.0, 2.0]])
+    assert one_seed.mean == pytest.approx(1)
+    assert one_seed.half_width == pytest.approx(1.96 * 1 / math.sqrt(3))
+    # Means of documents: 2, 1, 3; of seeds: 1 and 3, whose mean has the standard error 1.
+    two_seeds = compare.paired([[1.0, 0.0, 2.0], [3.0, 2.0, 4.0]])
+    assert two_seeds.mean == pytest.approx(2)
+    assert two_seeds.half_width == pytest.approx(math.hypot(1.96 / math.sqrt(3), 12.706 * 1))
 
 
-def test_tables_and_figure_come_from_records(tmp_path):
-    write(tmp_path, record("free", [1.0, 2.0, 3.0], 2.5), record("T=4", [1.1, 2.1, 3.4], 1.5),
-          record("T=4", [1.3, 2.3, 3.2], 1.7, seed=2))  # fmt: skip
-    found = report.read_records(tmp_path)
-    assert list(found) == ["free", "T=4"]
-    text = report.report(found)
-    assert "| T=4 | 2 | 2.2333 | +0.2333 ± 0.0653 | +0.2000 ± 0.0000 | +0.3000 ± 0.0000 |" in text
-    assert "| T=4 | 4.000 | 1.600 | 1.600 | 1.600 | 1.100 | 9.00 |" in text
+def test_losses_are_paired_by_document_and_seed():
+    free = [record("free", [1.0, 2.0, 3.0], 2.5), record("free", [2.0, 2.0, 2.0], 2.5, seed=2)]
+    constrained = [record("T=4", [1.5, 2.5, 4.0], 2, seed=1), record("T=4", [2.5, 2.5, 2.0], 2, seed=2)]
+    # Differences: 0.5, 0.5, 1 and 0.5, 0.5, 0.
+    assert compare.loss_difference(constrained, free).mean == pytest.approx(0.5)
+    code = compare.loss_difference(constrained, free, "code")
+    assert (code.mean, code.half_width) == (pytest.approx(0.5), pytest.approx(0))
+    # One seed alone is compared with its own; a model that was not trained is the reference of every seed.
+    assert compare.loss_difference(constrained[1:], free).mean == pytest.approx(1 / 3)
+    before = [record("before", [1.0, 1.0, 1.0], 2.5)]
+    untrained = [record("T=4, untrained", [1.0, 1.0, 4.0], 2, seed=2)]
+    assert compare.loss_difference(untrained, before).mean == pytest.approx(1)
+    with pytest.raises(ValueError, match="no seed of T=4 is one of free"):
+        compare.loss_difference([record("T=4", [1.0, 1.0, 1.0], 2, seed=3)], free)
+
+
+def test_training_losses_are_compared_at_the_same_text():
+    free = [record("free", [1.0, 2.0, 3.0], 2.5), record("free", [2.0, 2.0, 2.0], 2.5, seed=2)]
+    constrained = [record("T=4", [2.0, 2.0, 3.0], 2), record("T=4", [2.0, 2.0, 3.0], 2, seed=2)]
+    # Step 2: 7 - 6 and 7 - 6; step 4: 2 - 1 and 2 - 2.
+    assert compare.training_curve(constrained, free) == [(2, 1.0), (4, 0.5)]
+
+
+def at(copies, loss):
+    return compare.Point("", copies, 1.0, 9.0, compare.Paired(loss, 0.1))
+
+
+def test_equal_copies_are_read_off_straight_lines():
+    curve = [at(2.0, 0.0), at(1.0, 0.4), at(1.5, 0.1)]
+    assert compare.at_copies(curve, 1.0) == pytest.approx(0.4)
+    assert compare.at_copies(curve, 1.25) == pytest.approx(0.25)
+    assert compare.at_copies(curve, 1.75) == pytest.approx(0.05)
+    assert compare.at_copies(curve, 0.9) is None
+    assert compare.at_copies(curve, 2.1) is None
+
+
+def test_curves_need_three_points_and_end_at_free_routing(tmp_path):
+    write(tmp_path, record("free", [1.0, 1.0, 1.0], 2.0), record("T=4", [2.0, 2.0, 2.0], 1.0),
+          record("T=8", [1.2, 1.2, 1.2], 1.5))  # fmt: skip
+    assert report.curves(report.read_records(tmp_path)) == {}
+    write(tmp_path, record("T=16", [1.1, 1.1, 1.1], 1.9))
+    found = report.curves(report.read_records(tmp_path))
+    assert [one.name for one in found["collaborator lists"]] == ["T=4", "T=8", "T=16", "free"]
+    text = report.equal_copies_table(found)
+    # From 1.0 to 2.0 in steps of two tenths, from the first that is above the least.
+    assert "| loss difference at copies per token: | points | 1.1 | 1.3 | 1.5 | 1.7 | 1.9 |" in text
+    assert "| collaborator lists | 3 | +0.8400 | +0.5200 | +0.2000 | +0.1500 | +0.1000 |" in text
+
+
+TASKS = {"piqa": {"documents": 20, "acc": 0.5, "acc_stderr": 0.1}, "sciq": {"documents": 20, "acc": 0.7, "acc_stderr": 0.1},
+         "lambada_openai": {"documents": 50, "acc": 0.01, "acc_stderr": 0.01, "perplexity": 900.0}}  # fmt: skip
+
+
+def test_the_page_comes_from_records(tmp_path):
+    write(tmp_path / "small", record("free", [1.0, 2.0, 3.0], 2.5, tasks=TASKS), record("T=4", [1.1, 2.1, 3.4], 1.5),
+          record("free", [1.0, 2.0, 3.0], 2.5, seed=2), record("T=4", [1.3, 2.3, 3.2], 1.7, seed=2))  # fmt: skip
     assert report.main(["--records", str(tmp_path), "-o", str(tmp_path)]) == 0
-    figure = xml.etree.ElementTree.parse(tmp_path / "experiment.svg").getroot()
-    assert sum(element.tag.endswith("circle") for element in figure) == 2
+    text = (tmp_path / "experiment.md").read_text()
+    # By document the means over seeds are 0.2, 0.2, 0.3; by seed the means are 0.2 and 0.2667.
+    assert f"| T=4 | 2 | 2.2333 | +0.2333 ± {math.hypot(1.96 / 30, 12.706 / 30):.4f} | +0.2000 ±" in text
+    assert "| T=4 | 4.000 | 1.600 | 1.600 | 1.600 | 1.100 | 1.100 |" in text
+    assert "| T=4 | 1.000 | 0.750 | 0.400 | 0.200 |" in text
+    assert "| T=4 | 1.5 | 2.0 | 9.00 |  |" in text
+    assert "| free | 1 | 50.0 ± 10.0 | 70.0 ± 10.0 | 1.0 ± 1.0 | 900 | 60.00 |" in text
+    assert not list(tmp_path.glob("*.svg"))  # there is no curve yet
+
+
+def test_figures_have_every_condition_of_an_experiment_with_a_curve(tmp_path):
+    losses = [1.0, 2.0, 3.0]
+    write(tmp_path / "small", record("before", losses, 2.5), record("free", losses, 2.5), record("penalty 1.0", losses, 2),
+          *(record(f"T={t}", [1.5, 2.4, 3.0], 1 + t / 10) for t in (4, 8, 12)))  # fmt: skip
+    assert report.main(["--records", str(tmp_path), "-o", str(tmp_path)]) == 0
+    front = xml.etree.ElementTree.parse(tmp_path / "small_front.svg").getroot()
+    # Three panels with three points of the curve and its end, the penalty and the model before; and three of the legend.
+    assert sum(element.tag.endswith("circle") for element in front) == 3 * (4 + 1 + 1) + 3
+    training = xml.etree.ElementTree.parse(tmp_path / "small_training.svg").getroot()
+    assert sum(element.tag.endswith("circle") for element in training) == 3 * 2 + 3
+    heat = (tmp_path / "small_specialization.svg").read_text()
+    assert all(f">{name}</text>" in heat for name in ("before", "free", "T=8", "T=4"))
+
+
+def test_axes_have_round_ticks():
+    assert figures.Axis("", 0.93, 2.07).ticks() == pytest.approx([1.0, 1.5, 2.0])
+    assert figures.Axis("", -0.031, 0.1).ticks() == pytest.approx([0.0, 0.05, 0.1])
+
+
+def test_heat_maps_shade_by_the_share_of_partners():
+    assert figures.square_of([1, 0, 3]) == [[0, 1, 0], [1, 0, 3], [0, 3, 0]]
+    drawn = figures.heat_maps({"x": [1, 0, 3]}, order=[2, 0, 1], cell=10)
+    # Rows 2, 0, 1. Experts 2 and 0 have one partner each, 1; expert 1 has 2 for three quarters and 0 for one: black all.
+    assert drawn.count("h10v10h-10z") == 4
+    assert 'd="M44 24h10v10h-10zM44 34h10v10h-10zM24 44h10v10h-10zM34 44h10v10h-10z" fill="#000000"' in drawn
+    assert 'fill="#ffffff"' not in drawn
+
+
+def test_costs_follow_from_the_trace_and_the_log(tmp_path):
+    """Two halves of the experts that never work together: two ranks hold a half each, so four tokens need a copy each."""
+    header = c2r.TraceHeader(num_experts=8, top_k=2, layer_indices=[0, 1])
+    choices = np.array([[0, 2], [2, 4], [4, 6], [6, 0], [1, 3], [3, 5], [5, 7], [7, 1]] * 200, np.int32)
+    writer = c2r.TraceWriter(tmp_path / "trace.safetensors", header, has_weights=False)
+    for _ in range(2):
+        writer.start_sequence()
+        for layer in range(2):
+            writer.append(layer, choices, None, "test")
+    writer.finish()
+    (tmp_path / "log.jsonl").write_text('{"step": 2, "loss": 1.5, "learning_rate": 0}\n')
+    found = costs(find_program(), tmp_path)
+    assert found["traffic"]["2"]["per-expert"]["copies_per_token"] == 2
+    assert found["traffic"]["2"]["deduplication"]["copies_per_token"] == 1.5
+    assert found["traffic"]["2"]["placement"]["copies_per_token"] == 1
+    assert (
+        found["traffic"]["4"]["one slot"]["copies_per_token"] < found["traffic"]["4"]["placement"]["copies_per_token"]
+    )
+    assert found["effective_collaborators"] == pytest.approx([2, 2])
+    assert len(found["pairs_of_second_layer"]) == 28
+    assert found["pairs_of_second_layer"][:7] == [0, 400, 0, 0, 0, 400, 0]  # of expert 0 with 2 and with 6
+    assert found["training_loss"] == [[2, 1.5]]
+    slow, fast = found["layer_time_s"]["200 Gb/s"], found["layer_time_s"]["NVLink"]
+    # Contiguous experts are two by two, and no token has two of a rank: deduplication saves nothing at 4 ranks.
+    assert slow["placement"] < slow["deduplication"] == slow["per-expert"]
+    assert slow["overlap"] < slow["placement"]
+    assert fast["placement"] < slow["placement"]
 
 
 def test_records_of_other_runs_are_not_compared(tmp_path):
@@ -182,3 +307,20 @@ def test_conditions_that_do_not_exist_are_named(tmp_path, capsys):
         "training.experiment: there is no condition 'T=5'; there are: before; free"
     )
     assert len({record_of(name, 1) for name in CONDITIONS}) == len(CONDITIONS)
+
+
+def test_a_record_is_given_its_tasks_once(tmp_path, monkeypatch):
+    write(tmp_path, record("free", [1.0, 2.0, 3.0], 2.5))
+    asked = []
+
+    def train(experiment, name, seed, num_tokens, output):
+        asked.append((name, seed, num_tokens, output.name))
+        return torch.nn.Identity(), {}
+
+    monkeypatch.setattr(tasks, "train", train)
+    monkeypatch.setattr(tasks, "accuracies", lambda experiment, model, limit: {"piqa": {"documents": limit}})
+    experiment = types.SimpleNamespace(records=tmp_path, folder=tmp_path)
+    for name, seed in (("free", 1), ("free", 1), ("free", 2), ("T=4", 1)):
+        tasks.add_tasks(experiment, name, seed, 7)
+    assert asked == [("free", 1, 64, "free.seed1")]
+    assert json.loads((tmp_path / "free.seed1.json").read_text())["tasks"] == {"piqa": {"documents": 7}}

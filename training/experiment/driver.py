@@ -1,6 +1,7 @@
 """Runs conditions of the experiment, one record each: python3 -m training.experiment.driver MODEL --data ../shared/data."""
 
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -20,7 +21,7 @@ from torch import nn
 
 from training.experiment import rivals, texts
 from training.experiment.conditions import CONDITIONS, Condition
-from training.experiment.measure import losses_and_trace, traffic
+from training.experiment.measure import costs, losses_and_trace
 from training.files import new_file
 from training.measure import Engine
 
@@ -35,8 +36,9 @@ class Experiment:
     """
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        self.model, self.folder, self.records = arguments.model, arguments.output, arguments.records
-        self.program = arguments.c2r.resolve()
+        self.model, self.folder = arguments.model, arguments.output
+        self.records = arguments.records or pathlib.Path("training/experiment/records") / self.model.name
+        self.program, self.data = arguments.c2r.resolve(), arguments.data
         self.length, self.learning_rate = arguments.length, arguments.learning_rate
         self.folder.mkdir(parents=True, exist_ok=True)
         self.records.mkdir(parents=True, exist_ok=True)
@@ -69,23 +71,37 @@ class Experiment:
         rows = texts.to_train_on(self._corpora, self.tokenizer, num_tokens, self.length)
         return [data.Example(row, row) for row in rows]
 
-    def per_layer(self, budget: float) -> list[int]:
-        """T of each layer: the least whose constraint on that layer alone costs at most its share of `budget`."""
-        few = self.documents[:40]
+    @functools.cached_property
+    def layer_costs(self) -> list[list[float]]:
+        """What the constraint of one layer alone costs, for each T of CANDIDATES, in nats per token of 40 sequences of
+        the training text. Kept in `layer_costs.json` of the folder. [num_layers, len(CANDIDATES)]
+        """
+        path = self.folder / "layer_costs.json"
+        if path.exists():
+            return json.loads(path.read_text())
+        rows = texts.to_train_on(self._corpora, self.tokenizer, 40 * self.length, self.length)
+        few = [texts.Document("", row) for row in rows]
         model = self.load()
         free = _mean_loss(model, few, self.folder)
-        found = []
-        for layer in range(len(self.lists)):
+        found: list[list[float]] = [[] for _ in self.lists]
+        for layer, of_layer in enumerate(found):
             for top_t in CANDIDATES:
                 lengths = [len(self.lists[0][0])] * len(self.lists)
                 lengths[layer] = top_t
                 constraint = c2r.hf.constrain(model, self.lists, lengths)
-                cost = _mean_loss(model, few, self.folder) - free
+                of_layer.append(_mean_loss(model, few, self.folder) - free)
                 constraint.remove()
-                if cost <= budget / len(self.lists) or top_t == CANDIDATES[-1]:
-                    found.append(top_t)
-                    break
+        with new_file(path) as new:
+            new.write_text(json.dumps(found))
         return found
+
+    def per_layer(self, budget: float) -> list[int]:
+        """T of each layer: the least whose constraint on that layer alone costs at most its share of `budget`."""
+        share = budget / len(self.lists)
+        return [
+            next((top_t for top_t, cost in zip(CANDIDATES, of_layer, strict=True) if cost <= share), CANDIDATES[-1])
+            for of_layer in self.layer_costs
+        ]
 
     def apply(self, model: nn.Module, condition: Condition) -> dict[str, Any]:
         """Puts a rule in force. Returns what the record says about it."""
@@ -118,7 +134,7 @@ def settings_for(experiment: Experiment, condition: Condition, seed: int, num_st
     rate = experiment.learning_rate * (10 if condition.trained == "router" else 1)
     return with_values(RECIPES["text"], {
         "batch": 8, "micro_batch": 8, "length": experiment.length, "learning_rate": rate, "seed": seed,
-        "checkpointing": False, "warmup_steps": max(1, num_steps // 20), "save_steps": 50, "logging_steps": 10,
+        "checkpointing": False, "warmup_steps": max(1, num_steps // 20), "save_steps": 20, "logging_steps": 2,
         "max_steps": num_steps, "trained": "all" if condition.trained == "nothing" else condition.trained,
     })  # fmt: skip
 
@@ -176,8 +192,7 @@ def run_condition(experiment: Experiment, name: str, seed: int, num_tokens: int)
         "machine": f"{os.uname().machine}, PyTorch {torch.__version__}, {torch.get_num_threads()} threads",
         "domains": [document.domain for document in experiment.documents],
         "losses": [round(loss, 5) for loss in losses], "distinct_experts_of_8_tokens": round(distinct, 3),
-        "traffic": traffic(experiment.program, output),
-    } | said  # fmt: skip
+    } | costs(experiment.program, output) | said  # fmt: skip
     with new_file(experiment.records / record_of(name, seed)) as path:
         path.write_text(json.dumps(record) + "\n")
     print(f"{name}, seed {seed}: loss {sum(losses) / len(losses):.4f}, copies at {NUM_RANKS} ranks "
@@ -220,16 +235,25 @@ def make_parser() -> argparse.ArgumentParser:
     add("--threads", type=int, default=1, metavar="N")
     add("-o", "--output", type=pathlib.Path, default=pathlib.Path("build/training/experiment"), metavar="FOLDER",
         help="for models and traces")  # fmt: skip
-    add("--records", type=pathlib.Path, default=pathlib.Path("training/experiment/records"), metavar="FOLDER")
+    add("--records", type=pathlib.Path, metavar="FOLDER",
+        help="one record a run (default training/experiment/records/ and the name of the model)")  # fmt: skip
     add("--again", action="store_true",
-        help="compute the traffic of all records anew from their traces, after a change of the planner")  # fmt: skip
+        help="compute traffic and times of all records anew from their traces, after a change of the planner")  # fmt: skip
     return parser
 
 
-def traffic_again(experiment: Experiment) -> None:
+def names_of(words: str) -> list[str]:
+    """The conditions of "all" or of names with semicolons. Raises ValueError for one that is not there."""
+    names = list(CONDITIONS) if words == "all" else words.split(";")
+    if unknown := [name for name in names if name not in CONDITIONS]:
+        raise ValueError(f"there is no condition '{unknown[0]}'; there are: {'; '.join(CONDITIONS)}")
+    return names
+
+
+def costs_again(experiment: Experiment) -> None:
     for path in sorted(experiment.records.glob("*.json")):
         record = json.loads(path.read_text())
-        record["traffic"] = traffic(experiment.program, experiment.folder / path.name.removesuffix(".json"))
+        record |= costs(experiment.program, experiment.folder / path.name.removesuffix(".json"))
         with new_file(path) as new:
             new.write_text(json.dumps(record) + "\n")
 
@@ -240,14 +264,12 @@ def main(words: list[str] | None = None) -> int:
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(arguments.threads)
     try:
-        names = list(CONDITIONS) if arguments.conditions == "all" else arguments.conditions.split(";")
-        if unknown := [name for name in names if name not in CONDITIONS]:
-            raise ValueError(f"there is no condition '{unknown[0]}'; there are: {'; '.join(CONDITIONS)}")
+        names = names_of(arguments.conditions)
         if not arguments.again and (arguments.minutes is None) == (arguments.tokens is None):
             raise ValueError("give --minutes or --tokens, one of the two")
         experiment = Experiment(arguments)
         if arguments.again:
-            traffic_again(experiment)
+            costs_again(experiment)
             return 0
         seeds = [int(seed) for seed in arguments.seeds.split(",")]
         trained = [name for name in names if CONDITIONS[name].trained != "nothing"]
