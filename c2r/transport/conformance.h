@@ -128,6 +128,25 @@ TEST_P(TransportConformance, DeliversEveryPartToItsRank) {
   });
 }
 
+// All ranks send to one, which sends nothing, as to the rank of an expert that every token chooses.
+TEST_P(TransportConformance, LetsOneRankReceiveEverythingFromAll) {
+  run([](Transport& t) {
+    for (std::int64_t hot = 0; hot < t.ep_size(); ++hot) {
+      std::vector<std::unique_ptr<MarkedExchange>> in_flight;
+      for (std::int64_t id = 0; id < 4; ++id) {
+        const auto size = [&](std::int64_t src, std::int64_t dst) -> std::int64_t {
+          return dst == hot ? (id % 2 == 0 ? 1'000'000 : 100) + src : 0;
+        };
+        in_flight.push_back(std::make_unique<MarkedExchange>(t, size, id));
+      }
+      for (const auto& marked : in_flight) {
+        marked->exchange().wait();
+        marked->check();
+      }
+    }
+  });
+}
+
 TEST_P(TransportConformance, FinishesWhilePolledWithoutWaiting) {
   run([](Transport& t) {
     MarkedExchange marked(t, [](std::int64_t src, std::int64_t) { return 300'000 + src; });
@@ -255,7 +274,7 @@ TEST_P(TransportConformance, ScattersAndGathersPartsOfAnySize) {
     };
     std::vector<std::vector<std::int32_t>> parts;
     for (std::int32_t rank = 0; me == 0 && rank < n; ++rank) parts.push_back(part_of(rank));
-    const auto got = scatter<std::int32_t>(t, parts, "deal");
+    const auto got = scatter<std::int32_t>(t, parts, "scatter");
     EXPECT_EQ(got, part_of(me));
     EXPECT_EQ(gather<std::int32_t>(t, got, "collect"), parts);
   });

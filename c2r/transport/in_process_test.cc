@@ -90,12 +90,12 @@ TEST(Scatter, RefusesMoreOrFewerPartsThanRanks) {
       run_in_process(3, [&](Transport& t) {
         std::vector<std::vector<std::int32_t>> parts;
         if (t.rank() == RankId{0}) parts.resize(num_parts, {4, 5});
-        (void)scatter<std::int32_t>(t, parts, "deal");
+        (void)scatter<std::int32_t>(t, parts, "scatter");
       });
     });
   };
-  EXPECT_EQ(error(2), "rank 0: deal: rank 0 has parts for 2 ranks, but there are 3");
-  EXPECT_EQ(error(4), "rank 0: deal: rank 0 has parts for 4 ranks, but there are 3");
+  EXPECT_EQ(error(2), "rank 0: scatter: rank 0 has parts for 2 ranks, but there are 3");
+  EXPECT_EQ(error(4), "rank 0: scatter: rank 0 has parts for 4 ranks, but there are 3");
 }
 
 TEST(ValuesOf, RefusesBytesThatAreNoWholeValues) {
