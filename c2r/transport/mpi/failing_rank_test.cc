@@ -2,7 +2,7 @@
 //   failing_rank HOW PHASE FAILING_RANK TIMEOUT_MS
 // HOW: throw, kill (SIGKILL), stop (SIGSTOP), leave (exit without a word), or none. PHASE: where.
 // Each layer has the phases of expert parallelism: counts, dispatch, combine; "end" comes after
-// all.
+// all, and "start" before MPI starts.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -28,6 +28,14 @@ void fail(std::string_view how) {
   if (how == "stop") raise(SIGSTOP);
 }
 
+// By the variables of Open MPI and MPICH, which say it before MPI starts.
+bool is_launched_as(std::string_view rank) {
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK"}) {
+    if (const char* const value = std::getenv(name)) return rank == value;
+  }
+  return false;
+}
+
 void exchange_with_all(Transport& t, const std::string& label) {
   const auto n = std::size_t(t.ep_size());
   const std::size_t part_bytes = 100'000;
@@ -49,6 +57,7 @@ int main(int argc, char** argv) {
   if (argc != 5) return 2;
   const std::string_view how = argv[1], phase = argv[2];
   const std::size_t failing_rank = std::strtoul(argv[3], nullptr, 10);
+  if (phase == "start" && is_launched_as(argv[3])) fail(how);
   const auto body = [&](Transport& t) {
     const auto enter = [&](const std::string& label) {
       if (how != "none" && index(t.rank()) == failing_rank && label == phase) fail(how);

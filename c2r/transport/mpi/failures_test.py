@@ -23,6 +23,17 @@ class Failures(FailureTests, unittest.TestCase):
         self.assertEqual(run.finish(), 0, run.output)
         self.assertEqual(run.output, "all layers done\n")
 
+    def test_a_rank_stops_before_mpi_has_started(self):
+        run = self.start("stop", "start")
+        self.check_end(run)
+        self.assertIn("failing_rank: MPI has not started within 10000 ms: a rank has stopped, or its machine cannot "
+                      "be reached\n", run.output)
+
+    def test_a_rank_ends_before_mpi_has_started(self):
+        for how in ("kill", "leave"):
+            with self.subTest(how=how):
+                self.check_end(self.start(how, "start"))
+
     def test_a_rank_leaves(self):
         run = self.start("leave", "layer 1 dispatch")
         self.check_end(run)

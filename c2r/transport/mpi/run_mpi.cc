@@ -5,8 +5,11 @@
 #include <mpi.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <condition_variable>
 #include <csignal>
+#include <mutex>
 #include <thread>
 
 #include "c2r/core/error.h"
@@ -16,6 +19,9 @@
 
 namespace c2r {
 namespace {
+
+// Starting processes on busy machines takes longer than an exchange between those that run.
+constexpr std::chrono::milliseconds kLeastStartTimeout = std::chrono::seconds(10);
 
 static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler sets one");
 std::atomic<bool> is_interrupted = false;  // signals are the process's, so this is, too
@@ -41,13 +47,49 @@ class CatchSignals {
   struct sigaction previous_int_ = {}, previous_term_ = {};
 };
 
+using Report = std::function<void(const std::string& line)>;
+
+// Ends this process if MPI_Init_thread() has not returned when the time is over. It waits for all
+// ranks without a limit and cannot be interrupted, so nothing else can end the wait for a rank that
+// has stopped.
+class StartWatchdog {
+ public:
+  StartWatchdog(std::chrono::milliseconds timeout, const Report& report)
+      : thread_([this, timeout, report] {
+          std::unique_lock lock(mutex_);
+          if (started_.wait_for(lock, timeout, [this] { return is_started_; })) return;
+          report(
+              fmt::format("MPI has not started within {} ms: a rank has stopped, or its machine "
+                          "cannot be reached",
+                          timeout.count()));
+          _exit(1);
+        }) {}
+  StartWatchdog(const StartWatchdog&) = delete;
+  StartWatchdog& operator=(const StartWatchdog&) = delete;
+  ~StartWatchdog() {
+    {
+      const std::lock_guard lock(mutex_);
+      is_started_ = true;
+    }
+    started_.notify_one();
+    thread_.join();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable started_;
+  bool is_started_ = false;
+  std::thread thread_;
+};
+
 // Initializes MPI unless the program has. @returns whether it did
-bool initialize() {
+bool initialize(std::chrono::milliseconds timeout, const Report& report) {
   int is_initialized = 0, provided = 0;
   MPI_Initialized(&is_initialized);
   if (is_initialized != 0) {
     MPI_Query_thread(&provided);
   } else {
+    const StartWatchdog watchdog(std::max(timeout, kLeastStartTimeout), report);
     MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
   }
   C2R_REQUIRE(provided >= MPI_THREAD_FUNNELED, kUnsupported,
@@ -69,7 +111,7 @@ void run_mpi(const std::function<void(Transport&)>& body, std::chrono::milliseco
              const std::function<void(const std::string& line)>& report) {
   C2R_REQUIRE(timeout.count() > 0, kInvalidArgument, "the timeout is {} ms, but must be positive",
               timeout.count());
-  const bool is_own_mpi = initialize();
+  const bool is_own_mpi = initialize(timeout, report);
   int rank = 0;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   const auto fail = [&](const std::string& what) {
