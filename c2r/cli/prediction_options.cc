@@ -1,8 +1,14 @@
 // The options of the commands that predict, and the request that they make.
 #include "c2r/cli/prediction_options.h"
 
+#include <fmt/ranges.h>
+
+#include <string_view>
+#include <vector>
+
 #include "c2r/cli/app.h"
 #include "c2r/core/error.h"
+#include "c2r/plan/engines/engine_traffic.h"
 
 namespace c2r::cli {
 
@@ -12,9 +18,16 @@ PredictRequest request_of(const PredictionOptions& options, const Cluster& clust
                                      .copy_mode = options.copy_mode.empty()
                                                       ? default_copy_mode(cluster)
                                                       : parse_copy_mode(options.copy_mode),
-                                     .replica_rule = parse_replica_rule(options.rule),
                                      .seed = options.seed,
                                      .homes = parse_homes(options.homes)}};
+  if (const auto engine = engine_of(options.engine, options.backend)) {
+    C2R_REQUIRE(options.copy_mode.empty(), kInvalidArgument,
+                "--copy-mode and --engine both say how copies are sent: give one of them");
+    request = for_engine(*engine, std::move(request));
+  }
+  if (!options.rule.empty()) request.traffic.replica_rule = parse_replica_rule(options.rule);
+  C2R_REQUIRE(!options.tokens_per_second || (!options.engine.empty() && options.hidden > 0),
+              kInvalidArgument, "--tokens-per-second needs --engine and --hidden");
   if (options.intermediate > 0) {
     C2R_REQUIRE(options.hidden > 0, kInvalidArgument, "--intermediate needs --hidden");
     C2R_REQUIRE(
@@ -29,12 +42,42 @@ PredictRequest request_of(const PredictionOptions& options, const Cluster& clust
   return request;
 }
 
+void add_engine_options(CLI::App& command, std::string& engine, std::string& backend) {
+  std::vector<std::string_view> names;
+  for (const EngineRow& row : engines()) {
+    if (!row.backends.empty()) names.push_back(row.name);
+  }
+  auto* const option =
+      command
+          .add_option("--engine", engine,
+                      fmt::format("the engine that runs the model: {}. Copies are counted as its "
+                                  "backend sends them, and compared with what it sends today",
+                                  fmt::join(names, ", ")))
+          ->type_name("NAME");
+  command
+      .add_option("--backend", backend,
+                  "the all-to-all backend of the engine, such as deepep; default is the engine's")
+      ->needs(option)
+      ->type_name("NAME");
+}
+
+std::optional<EngineBackend> engine_of(const std::string& engine, const std::string& backend) {
+  if (engine.empty()) return std::nullopt;
+  return find_engine_backend(engine, backend);
+}
+
 std::optional<CopyFormat> format_of(const PredictionOptions& options) {
   if (options.hidden == 0) return std::nullopt;
   return CopyFormat{.hidden = options.hidden};
 }
 
 void add_prediction_options(CLI::App& command, PredictionOptions& options) {
+  add_engine_options(command, options.engine, options.backend);
+  command
+      .add_option("--tokens-per-second", options.tokens_per_second,
+                  "with --engine and --hidden: also print the GB/s on all links together")
+      ->check(number_in(1e-3, 1e15))
+      ->type_name("N");
   command
       .add_option("--copy-mode", options.copy_mode,
                   "how copies are sent: per-expert, per-rank, per-node or all-gather; default is "
@@ -42,8 +85,8 @@ void add_prediction_options(CLI::App& command, PredictionOptions& options) {
       ->type_name("MODE");
   command
       .add_option("--replica-rule", options.rule,
-                  "how replicas are chosen: fewest-ranks, local-first or random")
-      ->capture_default_str()
+                  "how replicas are chosen: fewest-ranks, local-first or random; default is the "
+                  "engine's rule, or fewest-ranks")
       ->type_name("RULE");
   command
       .add_option(

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "c2r/plan/engines/engine.h"
 #include "c2r/plan/predict.h"
 
 namespace c2r::cli {
@@ -16,7 +17,10 @@ inline constexpr const char* kClusterHelp =
 struct PredictionOptions {
   std::string cluster, part = "all";
   std::string copy_mode;  // empty: default_copy_mode()
-  std::string rule = "fewest-ranks", homes = "uniform", overlap = "added";
+  std::string rule;       // empty: the engine's, or fewest-ranks
+  std::string engine, backend;
+  std::optional<double> tokens_per_second;
+  std::string homes = "uniform", overlap = "added";
   std::int64_t hidden = 0, intermediate = 0;
   std::uint64_t seed = 0;
   bool is_json = false;
@@ -31,6 +35,13 @@ void add_prediction_options(CLI::App& command, PredictionOptions& options);
 /// has
 ///         no device_flop_per_s
 PredictRequest request_of(const PredictionOptions& options, const Cluster& cluster);
+
+/// Adds --engine and --backend.
+void add_engine_options(CLI::App& command, std::string& engine, std::string& backend);
+
+/// @returns the engine and backend of the options, nothing without --engine
+/// @throws Error(kInvalidArgument), listing the names
+std::optional<EngineBackend> engine_of(const std::string& engine, const std::string& backend);
 
 /// @returns the format of a copy if --hidden is given, else nothing
 std::optional<CopyFormat> format_of(const PredictionOptions& options);

@@ -188,12 +188,22 @@ std::vector<double> copies_bounds(const Comparing& with, std::int32_t slots_per_
 
 void predict_entries(const Comparing& with, Comparison& comparison) {
   std::map<std::int32_t, std::vector<double>> bounds;  // by slots per rank
+  const RoutedTokens tokens{
+      .trace = &with.trace,
+      .ranges = with.ranges_on,
+      .name = fmt::format("{}, {}", with.trace.path(), name_of(with.request.on))};
+  with.progress.begin("counting what it is compared with");
+  comparison.base =
+      predict_base(tokens, with.request.predict, with.request.num_threads, with.progress)
+          .prediction;
   for (ComparisonEntry& entry : comparison.entries) {
     with.progress.begin("counting " + entry.name);
-    entry.prediction = predict(with.trace, with.ranges_on, entry.placements, with.request.predict,
-                               with.request.num_threads, with.progress);
-    entry.prediction.placement = entry.name;
-    entry.prediction.trace = fmt::format("{}, {}", with.trace.path(), name_of(with.request.on));
+    WaterfallStep step = predict_step(entry.name, tokens, entry.placements, with.request.predict,
+                                      with.request.num_threads, with.progress);
+    entry.prediction = std::move(step.prediction);
+    for (const Volume& volume : step.volumes) {
+      entry.jain_index.push_back(jain_index(volume.choices));
+    }
     if (!with.request.bounds_copies) continue;
     std::vector<double> of_entry;
     for (const Placement& placement : entry.placements) {

@@ -42,10 +42,12 @@ struct ComparisonEntry {
   bool is_by_name = false;                 // the plan has only the name of its trace, no hash
   std::vector<Placement> placements = {};  // [num_layers]
   Prediction prediction = {};
+  std::vector<double> jain_index = {};      // [num_layers], of the choices over ranks
   std::optional<double> copies_bound = {};  // mean over layers, for all placements of these slots
 };
 
 struct Comparison {
+  Prediction base;                       // what savings are measured against: predict_base()
   std::vector<ComparisonEntry> entries;  // baselines, plans and the front, in this order
   std::vector<std::string> left_out;     // baselines that cannot place this: "NAME: REASON"
 };

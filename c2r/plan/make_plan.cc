@@ -12,6 +12,7 @@
 #include "c2r/core/version.h"
 #include "c2r/placement/baselines/baselines.h"
 #include "c2r/plan/content_hash.h"
+#include "c2r/plan/engines/engine_traffic.h"
 #include "c2r/plan/plan_search_internal.h"
 #include "c2r/plan/predict.h"
 
@@ -76,7 +77,8 @@ std::vector<Placement> by_baseline(const PlanTokens& tokens, const PlanRequest& 
 void add_predictions(const PlanTokens& tokens, const PlanRequest& request, Progress& progress,
                      Plan& plan) {
   progress.begin("predicting");
-  const PredictRequest predicted{.traffic = default_traffic(request.cluster)};
+  PredictRequest predicted{.traffic = default_traffic(request.cluster)};
+  if (request.engine) predicted = for_engine(*request.engine, predicted);
   for (WaterfallStep& step : predict_waterfall(plan, tokens.reported, nullptr, predicted,
                                                request.num_threads, progress)) {
     plan.predictions.push_back(std::move(step.prediction));
@@ -145,7 +147,9 @@ SearchReport report_of(internal::FoundPlacements found, const PlanGoal& goal) {
 std::optional<ContiguousReport> compare_with_contiguous(const PlanTokens& tokens,
                                                         const SearchReport& search,
                                                         const Plan& plan) {
-  const auto step = std::ranges::find(plan.predictions, "deduplication", &Prediction::placement);
+  // The last step with contiguous experts is sent as the plan's copies are.
+  const auto step = std::ranges::find(plan.predictions, plan.predictions.back().copy_mode,
+                                      &Prediction::copy_mode);
   if (mean_over_layers(step->copies_per_token) >=
       mean_over_layers(plan.predictions.back().copies_per_token)) {
     return std::nullopt;

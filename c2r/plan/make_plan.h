@@ -20,6 +20,7 @@
 
 #include "c2r/core/progress.h"
 #include "c2r/placement/optimize.h"
+#include "c2r/plan/engines/engine.h"
 #include "c2r/plan/plan.h"
 #include "c2r/plan/routed_tokens.h"
 #include "c2r/trace/sequence_split.h"
@@ -71,7 +72,9 @@ struct PlanRequest {
   std::int32_t redundant_slots_per_rank = 0;  // for replicas, beyond those that hold all experts
   std::optional<std::int32_t> num_groups;     // of group-limited routing: optimize and eplb
   std::uint64_t seed = 0;                     // of the method and the predictions' ties
-  std::optional<std::int32_t> top_t;          // also list as many collaborators of each expert
+  // Predict what this engine sends, beside what it sends today; without it, beside per-expert.
+  std::optional<EngineBackend> engine;
+  std::optional<std::int32_t> top_t;  // also list as many collaborators of each expert
   int num_threads = 1;
   // Only for the method optimize:
   PlanGoal goal;

@@ -63,6 +63,15 @@ WaterfallStep step_of(std::string name, const RoutedTokens& tokens,
   return step;
 }
 
+// The first step: what savings are measured against.
+WaterfallStep base_step(const RoutedTokens& tokens, std::span<const Reach> reach_of_contiguous,
+                        const PredictRequest& request) {
+  if (!request.base.empty()) return step_of(request.base, tokens, reach_of_contiguous, request);
+  PredictRequest per_expert = request;
+  per_expert.traffic.copy_mode = CopyMode::kPerExpert;
+  return step_of("per-expert", tokens, reach_of_contiguous, per_expert);
+}
+
 // Adds the step of the placement and, if the plan has replicas, that of the replicas.
 void add_plan_steps(const Plan& plan, const RoutedTokens& tokens, const PredictRequest& request,
                     int num_threads, Progress& progress, std::vector<WaterfallStep>& steps) {
@@ -109,9 +118,21 @@ Prediction predict(const Trace& trace, std::span<const TokenRange> ranges,
                    int num_threads, Progress& progress) {
   const RoutedTokens tokens{
       .trace = &trace, .ranges = {ranges.begin(), ranges.end()}, .name = trace.path()};
-  return step_of("plan", tokens,
-                 reach_of(tokens, placements, request.traffic, num_threads, progress), request)
-      .prediction;
+  return predict_step("plan", tokens, placements, request, num_threads, progress).prediction;
+}
+
+WaterfallStep predict_step(std::string name, const RoutedTokens& tokens,
+                           std::span<const Placement> placements, const PredictRequest& request,
+                           int num_threads, Progress& progress) {
+  return step_of(std::move(name), tokens,
+                 reach_of(tokens, placements, request.traffic, num_threads, progress), request);
+}
+
+WaterfallStep predict_base(const RoutedTokens& tokens, const PredictRequest& request,
+                           int num_threads, Progress& progress) {
+  const auto contiguous = contiguous_placements(tokens.header(), request.traffic.cluster);
+  const auto reach = reach_of(tokens, contiguous, request.traffic, num_threads, progress);
+  return base_step(tokens, reach, request);
 }
 
 std::vector<WaterfallStep> predict_waterfall(const Plan& plan, const RoutedTokens& tokens,
@@ -122,14 +143,13 @@ std::vector<WaterfallStep> predict_waterfall(const Plan& plan, const RoutedToken
   if (constrained != nullptr) check_fits(plan, constrained->header(), constrained->name);
   const auto contiguous = contiguous_placements(tokens.header(), request.traffic.cluster);
   const auto reach = reach_of(tokens, contiguous, request.traffic, num_threads, progress);
-  PredictRequest per_expert = request;
-  per_expert.traffic.copy_mode = CopyMode::kPerExpert;
   std::vector<WaterfallStep> steps;
-  steps.push_back(step_of("per-expert", tokens, reach, per_expert));
-  if (request.traffic.copy_mode == CopyMode::kAllGather) {
-    steps.push_back(step_of("all-gather", tokens, reach, request));
-  } else if (request.traffic.copy_mode != CopyMode::kPerExpert) {
-    steps.push_back(step_of("deduplication", tokens, reach, request));
+  steps.push_back(base_step(tokens, reach, request));
+  const bool is_per_expert = request.traffic.copy_mode == CopyMode::kPerExpert;
+  if (request.base.empty() && !is_per_expert) {
+    const bool is_all_gather = request.traffic.copy_mode == CopyMode::kAllGather;
+    steps.push_back(
+        step_of(is_all_gather ? "all-gather" : "deduplication", tokens, reach, request));
   }
   add_plan_steps(plan, tokens, request, num_threads, progress, steps);
   if (constrained != nullptr) {

@@ -21,6 +21,9 @@ namespace c2r {
 struct PredictRequest {
   TrafficModel traffic;
   std::optional<LayerTimeOptions> layer_time;  // to predict times, of a batch of all tokens
+  /// What savings are measured against: contiguous experts, sent as `traffic` says, under this
+  /// name, such as "SGLang, DeepEP normal". Empty: contiguous experts sent per-expert.
+  std::string base;
 };
 
 /// @param name of the file with the header, for messages
@@ -42,11 +45,24 @@ struct WaterfallStep {
   std::vector<Volume> volumes;  // [num_layers], the exact counts of the prediction
 };
 
+/// Counts the copies of `placements` on `tokens`.
+/// @param name of the placements, for tables
+/// @throws as reach_of()
+WaterfallStep predict_step(std::string name, const RoutedTokens& tokens,
+                           std::span<const Placement> placements, const PredictRequest& request,
+                           int num_threads, Progress& progress);
+
+/// Counts what savings are measured against, as the request says.
+/// @throws as reach_of()
+WaterfallStep predict_base(const RoutedTokens& tokens, const PredictRequest& request,
+                           int num_threads, Progress& progress);
+
 /// Predicts what each part of a plan saves. Each step changes one thing:
 ///   "per-expert"     contiguous placement, one copy for every choice, as MegaBlocks sends
 ///   "deduplication"  one copy per rank or per node, by the mode of the request. With another mode
 ///   the
 ///                    step has the name of the mode, and it is left out if nothing changes
+///   Where the request names its base, that is the first step in place of these two.
 ///   "placement"      the placement of the plan with one slot for each expert: the slot that serves
 ///                    most of its choices in the next step (keep_main_slots()), so that ranks may
 ///                    hold different numbers of experts

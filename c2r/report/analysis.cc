@@ -86,7 +86,7 @@ std::string analysis_table(const Analysis& analysis) {
   const ModelMetrics& m = analysis.metrics;
   const TraceHeader& header = analysis.statistics.header;
   std::vector<std::vector<std::string>> rows = {
-      {"layer", "imbalance", "busiest share",
+      {"layer", "expert imbalance", "busiest share",
        fmt::format("collaborators of {}", header.num_experts - 1), "for 90 %", "specialization"}};
   for (const FanOutOfSplit& split : analysis.fan_out) {
     rows[0].push_back(fmt::format("fan-out over {}", split.ep_size));

@@ -32,16 +32,19 @@ Analysis example() {
 
 // exp(H(0)) = 2^1.5 = 2.83, specialization 1 - 1.5 ln 2 / ln 3 = 0.054; 1 and 1 for the others.
 TEST(AnalysisTable, HasALineForEachLayerAndTheMeans) {
-  EXPECT_EQ(
-      analysis_table(example()),
-      "layer  imbalance  busiest share  collaborators of 3  for 90 %  specialization  fan-out "
-      "over 2\n"
-      "1           2.00         50.0 %                 1.5       1.5           0.763           "
-      "1.500\n"
-      "5           1.00          0.0 %                   -         -               -           "
-      "0.000\n"
-      "mean        1.50         25.0 %                 1.5       1.5           0.763           "
-      "0.750\n");
+  EXPECT_EQ(analysis_table(example()),
+            "layer  expert imbalance  busiest share  collaborators of 3  for 90 %  specialization  "
+            "fan-out "
+            "over 2\n"
+            "1                  2.00         50.0 %                 1.5       1.5           0.763  "
+            "         "
+            "1.500\n"
+            "5                  1.00          0.0 %                   -         -               -  "
+            "         "
+            "0.000\n"
+            "mean               1.50         25.0 %                 1.5       1.5           0.763  "
+            "         "
+            "0.750\n");
 }
 
 TEST(AnalysisJson, NamesEveryNumber) {

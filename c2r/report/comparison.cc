@@ -37,16 +37,16 @@ Json slots_json(const ComparisonEntry& entry) {
 }
 
 Row header_row(const ComparisonEntry& first, const Cluster& cluster, bool has_format) {
-  Row row = {"placement",   "fitted on", "slots/rank", "copies/token",
-             "on the wire", "saved",     "imbalance"};
+  Row row = {"placement",   "fitted on", "slots/rank",    "copies/token",
+             "on the wire", "saved",     "rank imbalance"};
   if (cluster.num_nodes > 1) row.emplace_back("between nodes");
-  if (has_format) row.emplace_back("kB/token");
+  if (has_format) row.emplace_back("kB/token and layer");
   if (!first.prediction.predicted_layer_time_s.empty()) row.emplace_back("predicted ms/layer");
   if (first.copies_bound) row.emplace_back("over bound");
   return row;
 }
 
-Row row_of(const ComparisonEntry& first, const ComparisonEntry& entry, const Cluster& cluster,
+Row row_of(const Prediction& base, const ComparisonEntry& entry, const Cluster& cluster,
            const std::optional<CopyFormat>& format) {
   const Prediction& p = entry.prediction;
   Row row = {
@@ -55,7 +55,7 @@ Row row_of(const ComparisonEntry& first, const ComparisonEntry& entry, const Clu
       slots_text(entry),
       fmt::format("{:.3f}", mean_over_layers(p.copies_per_token)),
       fmt::format("{:.3f}", mean_over_layers(p.wire_copies_per_token)),
-      saved_text(link_cost_per_token(p, cluster), link_cost_per_token(first.prediction, cluster)),
+      saved_text(link_cost_per_token(p, cluster), link_cost_per_token(base, cluster)),
       fmt::format("{:.3f}", mean_over_layers(p.imbalance))};
   if (cluster.num_nodes > 1) {
     row.push_back(fmt::format("{:.3f}", mean_over_layers(p.inter_node_copies_per_token)));
@@ -78,7 +78,7 @@ std::string comparison_table(const Comparison& comparison, const Cluster& cluste
   std::vector<Row> rows = {header_row(first, cluster, format.has_value())};
   bool has_fitted = false, replicates = false;
   for (const ComparisonEntry& entry : comparison.entries) {
-    rows.push_back(row_of(first, entry, cluster, format));
+    rows.push_back(row_of(comparison.base, entry, cluster, format));
     has_fitted |= entry.is_fitted;
     replicates |= std::ranges::any_of(entry.placements, has_replicas);
   }
@@ -88,7 +88,7 @@ std::string comparison_table(const Comparison& comparison, const Cluster& cluste
       "predicted on {} tokens of {}; copy mode {}, homes {}{}\n", p.num_tokens, p.trace,
       name_of(p.copy_mode), name_of(p.homes),
       replicates ? fmt::format(", replicas chosen by {}", name_of(p.replica_rule)) : "");
-  text += saved_line(cluster, first.name);
+  text += saved_line(cluster, comparison.base.placement);
   if (has_fitted) text += "* fitted on some of the counted tokens\n";
   if (first.copies_bound) {
     text +=
@@ -111,10 +111,13 @@ Json comparison_json(const Comparison& comparison, const Cluster& cluster,
     if (entry.copies_bound) json["copies_bound"] = *entry.copies_bound;
     Json numbers = predictions_json({&entry.prediction, 1}, format)[0];
     numbers.erase("step");
+    numbers["jain_index"] = entry.jain_index;
     json.update(numbers);
     placements.push_back(std::move(json));
   }
+  Json base = predictions_json({&comparison.base, 1}, format)[0];
   return {{"cluster", cluster_to_json(cluster)},
+          {"base", std::move(base)},
           {"placements", std::move(placements)},
           {"left_out", comparison.left_out}};
 }

@@ -34,13 +34,13 @@ std::string tokens_lines(std::span<const Prediction> steps) {
 
 }  // namespace
 
-std::string saved_text(double cost, double first) {
-  return first > 0 ? fmt::format("{:.1f} %", 100 * (1 - cost / first)) : "-";
+std::string saved_text(double cost, double base) {
+  return base > 0 ? fmt::format("{:.1f} %", 100 * (1 - cost / base)) : "-";
 }
 
-std::string saved_line(const Cluster& cluster, std::string_view first) {
+std::string saved_line(const Cluster& cluster, std::string_view base) {
   std::string text =
-      fmt::format("saved: the share of the copies on the wire of {} that is saved", first);
+      fmt::format("saved: the share of the copies on the wire of {} that is saved", base);
   if (cluster.num_nodes > 1 && cluster.ranks_per_node > 1) {
     text += fmt::format(
         "; a copy between nodes counts as {:.3g} within a node, by the speed of the links",
@@ -52,8 +52,8 @@ std::string saved_line(const Cluster& cluster, std::string_view first) {
 std::string prediction_table(std::span<const Prediction> steps, const Cluster& cluster,
                              const std::optional<CopyFormat>& format) {
   std::vector<std::vector<std::string>> rows = {
-      {"step", "copies/token", "on the wire", "between nodes", "saved", "imbalance"}};
-  if (format) rows[0].push_back("kB/token");
+      {"step", "copies/token", "on the wire", "between nodes", "saved", "rank imbalance"}};
+  if (format) rows[0].push_back("kB/token and layer");
   const bool has_times = !steps[0].predicted_layer_time_s.empty();
   if (has_times) rows[0].push_back("predicted ms/layer");
   const double baseline = link_cost_per_token(steps[0], cluster);
@@ -101,7 +101,8 @@ Json volumes_json(std::span<const Volume> volumes, const std::optional<CopyForma
                       {"inter_node_copies", volume.inter_node_copies},
                       {"sent", volume.sent},
                       {"received", volume.received},
-                      {"choices", volume.choices}});
+                      {"choices", volume.choices},
+                      {"jain_index", jain_index(volume.choices)}});
     if (!format) continue;
     layers.back()["dispatch_wire_bytes"] = dispatch_bytes(volume, *format).wire_bytes();
     layers.back()["combine_wire_bytes"] = combine_bytes(volume, *format).wire_bytes();

@@ -12,12 +12,12 @@
 
 namespace c2r {
 
-/// @returns the cell of the column "saved": how much less a cost is than that of the first line
-std::string saved_text(double cost, double first);
+/// @returns the cell of the column "saved": how much less a cost is than that of the base
+std::string saved_text(double cost, double base);
 
-/// @param first the name of the first line
+/// @param base the name of what savings are measured against
 /// @returns the line that explains the column "saved"
-std::string saved_line(const Cluster& cluster, std::string_view first);
+std::string saved_line(const Cluster& cluster, std::string_view base);
 
 /// @returns a table of means over layers with one line for each step, and the share of the first
 /// step's

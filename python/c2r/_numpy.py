@@ -31,6 +31,7 @@ __all__ = [
     "collaborators",
     "compare",
     "count_collaboration",
+    "engine_traffic",
     "import_file",
     "load_statistics",
     "plan",
@@ -127,6 +128,8 @@ def plan(
     hidden: int = 0,
     intermediate: int = 0,
     num_groups: int | None = None,
+    engine: str = "",
+    backend: str = "",
     seed: int = 0,
     effort: float = 1.0,
     seconds: float | None = None,
@@ -147,6 +150,7 @@ def plan(
       max_imbalance: a bound on the busiest rank's load over the mean; 1.1 if only copies are minimized.
       bound_on: fitted, or unseen: the bound is to hold on tokens that were not fitted.
       max_copies: a bound on copies, for minimize="imbalance".
+      engine, backend: predict what this engine sends, such as "sglang" and "deepep", beside what it sends today.
       seconds: a cut-off of the search, which then gives the best so far.
       progress: True shows a bar; or a callable of (done, total).
 
@@ -183,6 +187,8 @@ def simulate(
     constrained: _TraceOrArrays | None = None,
     num_experts: int | None = None,
     on: str = "all",
+    engine: str = "",
+    backend: str = "",
     copy_mode: str | None = None,
     replica_rule: str | None = None,
     homes: str | None = None,
@@ -198,6 +204,7 @@ def simulate(
       trace_or_arrays: as in :func:`plan`.
       constrained: a second recording, with the constraint on: one more step.
       on: the sequences to count: all, even, odd, first-half, second-half.
+      engine, backend: count as this engine's backend sends; the first step is then what it sends today.
       copy_mode: per-expert, per-rank, per-node or all-gather; by default what the plan's cluster suggests.
       replica_rule: fewest-ranks (default), local-first or random.
       homes: uniform (default) or sequences.
@@ -218,10 +225,52 @@ def simulate(
     """
     trace = _trace(trace_or_arrays, num_experts)
     other = None if constrained is None else _trace(constrained, num_experts)
-    options = {"on": on, "copy_mode": copy_mode, "replica_rule": replica_rule, "homes": homes, "hidden": hidden,
-               "seed": seed, "num_threads": num_threads}  # fmt: skip
+    options = {"on": on, "engine": engine, "backend": backend, "copy_mode": copy_mode, "replica_rule": replica_rule,
+               "homes": homes, "hidden": hidden, "seed": seed, "num_threads": num_threads}  # fmt: skip
     with _progress.shown(progress, "simulating") as report:
         return json.loads(_c2r.simulate(plan, trace, other, options, report))
+
+
+def engine_traffic(
+    plan: Plan,
+    trace_or_arrays: _TraceOrArrays,
+    engine: str,
+    *,
+    backend: str = "",
+    num_experts: int | None = None,
+    on: str = "all",
+    homes: str | None = None,
+    hidden: int = 0,
+    seed: int = 0,
+    num_threads: int = 0,
+    progress: _Progress = False,
+) -> dict[str, Any]:
+    """What each kernel of an engine's backend sends today and under a plan: the headline of `c2r simulate --engine`.
+
+    Args:
+      plan: a :class:`Plan`.
+      trace_or_arrays: as in :func:`plan`.
+      engine, backend: such as "sglang" and "deepep"; the engine's default backend without one.
+      on, homes, hidden: as in :func:`simulate`.
+
+    Returns:
+      A dict with "engine", "backend", "num_layers" and "kernels", as ``c2r simulate --json`` has it.
+
+    Raises:
+      ValueError: c2r does not know the engine or the backend (it lists those that it knows), or the plan is of another
+      model than the trace; OSError: the trace is broken.
+
+    >>> together = [np.array([[0, 2], [0, 2], [1, 3], [1, 3]], np.int32)]
+    >>> plan = c2r.plan(together, "1x2", num_experts=4)
+    >>> traffic = c2r.engine_traffic(plan, together, "tensorrt-llm", num_experts=4)
+    >>> [traffic["kernels"][0][key]["dispatch_copies_per_token"] for key in ("today", "planned")]
+    [1.0, 0.5]
+    """
+    options = {"engine": engine, "backend": backend, "on": on, "homes": homes, "hidden": hidden, "seed": seed,
+               "num_threads": num_threads}  # fmt: skip
+    trace = _trace(trace_or_arrays, num_experts)
+    with _progress.shown(progress, "counting") as report:
+        return json.loads(_c2r.engine_traffic(plan, trace, options, report))
 
 
 def compare(
@@ -235,6 +284,8 @@ def compare(
     baselines: Sequence[str] = ("contiguous", "eplb"),
     front_points: int | None = None,
     redundant_slots: int = 0,
+    engine: str = "",
+    backend: str = "",
     copy_mode: str | None = None,
     hidden: int = 0,
     seed: int = 0,
@@ -248,10 +299,11 @@ def compare(
       plans: a dict of names and :class:`Plan`, or a list of plans.
       cluster: as in :func:`plan`; by default that of the first plan.
       on, fit: the sequences that are counted, and those that baselines are fitted on (by default the others).
+      engine, backend: as in :func:`simulate`; "base" is then what the engine sends today.
       front_points: also optimize: so many placements from the fewest copies to the best balance.
 
     Returns:
-      A dict with "cluster", "placements" and "left_out", as ``c2r compare --json`` has them.
+      A dict with "cluster", "base", "placements" and "left_out", as ``c2r compare --json`` has them.
 
     Raises:
       ValueError: a name is unknown, a plan is of another model than the trace, or nothing says what the cluster is;
@@ -267,8 +319,8 @@ def compare(
     if cluster is None and not named:
         raise ValueError("cluster is required where no plan says what the cluster is")
     options = {"on": on, "fit": fit, "baselines": list(baselines), "front_points": front_points,
-               "redundant_slots": redundant_slots, "copy_mode": copy_mode, "hidden": hidden, "seed": seed,
-               "num_threads": num_threads}  # fmt: skip
+               "redundant_slots": redundant_slots, "engine": engine, "backend": backend, "copy_mode": copy_mode,
+               "hidden": hidden, "seed": seed, "num_threads": num_threads}  # fmt: skip
     with _progress.shown(progress, "comparing") as report:
         text = _c2r.compare(
             _trace(trace_or_arrays, num_experts),

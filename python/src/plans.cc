@@ -12,11 +12,13 @@
 #include "c2r/io/json.h"
 #include "c2r/plan/compare.h"
 #include "c2r/plan/engines/engine.h"
+#include "c2r/plan/engines/engine_traffic.h"
 #include "c2r/plan/engines/export.h"
 #include "c2r/plan/make_plan.h"
 #include "c2r/plan/plan.h"
 #include "c2r/plan/predict.h"
 #include "c2r/report/comparison.h"
+#include "c2r/report/engine_traffic.h"
 #include "c2r/report/predictions.h"
 #include "python/src/arguments.h"
 #include "python/src/arrays.h"
@@ -25,6 +27,15 @@
 
 namespace c2r::python {
 namespace {
+
+// The engine of the options; nothing without one.
+std::optional<EngineBackend> engine_of(const nb::dict& options) {
+  std::string engine, backend;
+  take(options, "engine", engine);
+  take(options, "backend", backend);
+  if (engine.empty()) return std::nullopt;
+  return find_engine_backend(engine, backend);
+}
 
 struct PlanArguments {
   PlanRequest request;
@@ -41,6 +52,7 @@ PlanArguments plan_arguments(const std::string& cluster, const nb::dict& options
   take(options, "num_groups", request.num_groups);
   take(options, "seed", request.seed);
   take(options, "top_t", request.top_t);
+  request.engine = engine_of(options);
   take(options, "effort", request.effort);
   take(options, "seconds", request.seconds);
   int num_threads = 0;
@@ -75,6 +87,11 @@ std::pair<Plan, std::vector<std::string>> make(const Trace& trace, const std::st
 
 PredictRequest predict_request(const Cluster& cluster, const nb::dict& options) {
   PredictRequest request{.traffic = default_traffic(cluster)};
+  if (const auto engine = engine_of(options)) {
+    C2R_REQUIRE(!options.contains("copy_mode") || options["copy_mode"].is_none(), kInvalidArgument,
+                "copy_mode and engine both say how copies are sent: give one of them");
+    request = for_engine(*engine, std::move(request));
+  }
   take_name(options, "copy_mode", parse_copy_mode, request.traffic.copy_mode);
   take_name(options, "replica_rule", parse_replica_rule, request.traffic.replica_rule);
   take_name(options, "homes", parse_homes, request.traffic.homes);
@@ -115,6 +132,20 @@ std::string simulate(const Plan& plan, const Trace& trace, const Trace* constrai
     const auto steps = predict_waterfall(plan, tokens, constrained == nullptr ? nullptr : &others,
                                          request, how.num_threads, running.progress);
     return json_text(waterfall_json(steps, format));
+  });
+}
+
+std::string engine_traffic(const Plan& plan, const Trace& trace, const nb::dict& options,
+                           const nb::object& progress) {
+  const PredictRequest request = predict_request(plan.cluster, options);
+  const EngineBackend engine = engine_of(options).value();
+  const auto format = copy_format(options);
+  const Counting how = counting(options);
+  return released(progress, [&](const Running& running) {
+    return json_text(engine_traffic_json(
+        predict_engine_traffic(engine, placements_of(plan), routed_tokens_of(trace, how.on),
+                               request.traffic, how.num_threads, running.progress),
+        format));
   });
 }
 
@@ -283,6 +314,8 @@ void add_plans(nb::module_& module) {
              nb::arg("progress").none());
   module.def("simulate", &simulate, nb::arg("plan"), nb::arg("trace"),
              nb::arg("constrained").none(), nb::arg("options"), nb::arg("progress").none());
+  module.def("engine_traffic", &engine_traffic, nb::arg("plan"), nb::arg("trace"),
+             nb::arg("options"), nb::arg("progress").none());
   module.def("compare", &compare_plans, nb::arg("trace"), nb::arg("plans"), nb::arg("cluster"),
              nb::arg("options"), nb::arg("progress").none());
 }

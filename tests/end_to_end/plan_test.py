@@ -118,6 +118,62 @@ class Plans(CommandLine):
         self.assertIn("saved: the share of the copies on the wire of per-expert that is saved; a copy between nodes "
                       "counts as 8 within a node, by the speed of the links", " ".join(rows[-2] + rows[-1]))
 
+    def test_the_engine_decides_how_copies_are_sent_and_what_is_saved_of(self):
+        self.make_trace()
+        use = ["--engine", "sglang", "--backend", "deepep"]
+        text = self.succeed("plan", "trace.safetensors", "--cluster", "2x2", "-o", "plan.json", *use)
+        self.assertRegex(text, r"SGLang, DeepEP normal: [0-9.]+ -> [0-9.]+ copies on the wire a token and layer, ")
+        words = ["simulate", "plan.json", "trace.safetensors", *use, "--hidden", "1000"]
+        simulated = json.loads(self.succeed(*words, "--json"))
+        self.assertEqual(simulated["base"], "SGLang, DeepEP normal")
+        self.assertEqual([s["step"] for s in simulated["steps"]], ["SGLang, DeepEP normal", "placement"])
+        predictions = json.loads((self.folder / "plan.json").read_text())["predictions"]
+        self.assertEqual([p["wire_copies_per_token"] for p in predictions],
+                         [s["wire_copies_per_token"] for s in simulated["steps"]])
+        normal, low_latency = simulated["engine"]["kernels"]
+        for key, step in zip(("today", "planned"), simulated["steps"]):
+            self.assertAlmostEqual(normal[key]["bytes_per_token"], step["wire_bytes_per_token"])
+        per_expert = json.loads(self.succeed(*words[:3], "--copy-mode", "per-expert", "--hidden", "1000",
+                                             "--json"))["steps"]
+        for key, step in zip(("today", "planned"), per_expert):
+            self.assertAlmostEqual(low_latency[key]["bytes_per_token"], step["wire_bytes_per_token"])
+        today, planned = (low_latency[key]["bytes_per_token"] / 1e3 for key in ("today", "planned"))
+        text = self.succeed(*words, "--tokens-per-second", "1e6")
+        self.assertIn(f"; DeepEP low latency: {today:.1f} -> {planned:.1f} kB a token and layer, ", text)
+        total = 4 * normal["today"]["bytes_per_token"]  # of the model's MoE layers
+        self.assertIn(f"; at 1000000 tokens a second {total / 1e3:.4g} -> ", text)
+        self.assertIn("saved: the share of the copies on the wire of SGLang, DeepEP normal that is saved", text)
+        compared = json.loads(self.succeed("compare", "trace.safetensors", "plan.json", *use, "--json"))
+        self.assertEqual(compared["base"]["wire_copies_per_token"],
+                         simulated["steps"][0]["wire_copies_per_token"])
+        self.assertEqual(compared["engine"][0]["kernels"][0]["today"]["dispatch_copies_per_token"],
+                         normal["today"]["dispatch_copies_per_token"])
+        self.assertIn("the exchange is hidden under the experts' products: placement saves no time here",
+                      self.succeed(*words[:3], "--engine", "sglang", "--backend", "megamoe"))
+        for said, *wrong in (("a backend of sglang is none, deepep, ", "--engine", "sglang", "--backend", "pplx"),
+                             ("--copy-mode and --engine both say how copies are sent", *use, "--copy-mode", "per-rank"),
+                             ("--tokens-per-second needs --engine and --hidden", "--tokens-per-second", "1")):
+            done = self.run_c2r(*words[:3], *wrong)
+            self.assertEqual((done.returncode, said in done.stderr), (2, True), done.stderr)
+
+    def test_what_is_saved_has_one_base(self):
+        self.make_plan()
+        simulated = self.succeed("simulate", "plan.json", "trace.safetensors").splitlines()
+        compared = self.succeed("compare", "trace.safetensors", "plan.json", "--baselines", "contiguous").splitlines()
+        share = lambda lines, name: re.search(r"([0-9.]+) %", next(l for l in lines if l.startswith(name)))[1]
+        self.assertEqual(share(simulated, "placement "), share(compared, "plan.json "))
+        self.assertEqual(share(simulated, "deduplication"), share(compared, "contiguous"))
+
+    def test_how_even_ranks_are_is_jains_index_too(self):
+        self.make_plan()
+        simulated = json.loads(self.succeed("simulate", "plan.json", "trace.safetensors", "--json"))["steps"][-1]
+        compared = json.loads(self.succeed("compare", "trace.safetensors", "plan.json", "--baselines", "none",
+                                           "--json"))["placements"][0]
+        for layer, jain in zip(simulated["counts"]["layers"], compared["jain_index"]):
+            loads = layer["choices"]
+            self.assertAlmostEqual(jain, sum(loads) ** 2 / len(loads) / sum(x * x for x in loads))
+            self.assertEqual(layer["jain_index"], jain)
+
     def test_the_constraint_is_a_step_of_its_own(self):
         self.make_plan()
         text = self.succeed("simulate", "plan.json", "trace.safetensors", "--on", "even",

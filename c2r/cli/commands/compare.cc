@@ -14,7 +14,9 @@
 #include "c2r/core/error.h"
 #include "c2r/core/version.h"
 #include "c2r/io/file.h"
+#include "c2r/plan/engines/engine_traffic.h"
 #include "c2r/report/comparison.h"
+#include "c2r/report/engine_traffic.h"
 
 namespace c2r::cli {
 namespace {
@@ -78,6 +80,23 @@ void write_front_plans(const CompareOptions& options, std::span<const Plan> plan
   for (const auto& file : files) file->commit();
 }
 
+// @returns what the engine sends with each plan; empty without --engine
+std::vector<EngineTraffic> engine_traffic(const CompareOptions& options,
+                                          std::span<const NamedPlan> plans, const Trace& trace,
+                                          const CompareRequest& request) {
+  const auto engine = engine_of(options.engine, options.backend);
+  std::vector<EngineTraffic> traffic;
+  if (!engine) return traffic;
+  ProgressLine progress("counting");
+  const RoutedTokens tokens = routed_tokens_of(trace, request.on);
+  for (const auto& [name, plan] : plans) {
+    traffic.push_back(predict_engine_traffic(*engine, placements_of(plan), tokens,
+                                             request.predict.traffic, options.num_threads,
+                                             progress));
+  }
+  return traffic;
+}
+
 void compare_placements(const CompareOptions& options) {
   check_front_plans(options);
   std::vector<NamedPlan> plans;
@@ -90,12 +109,22 @@ void compare_placements(const CompareOptions& options) {
     write_front_plans(options, front_plans(trace, comparison, request));
   }
   const Cluster& cluster = request.predict.traffic.cluster;
+  const auto format = format_of(options);
+  const auto traffic = engine_traffic(options, plans, trace, request);
   if (!options.is_json) {
-    std::cout << comparison_table(comparison, cluster, format_of(options));
+    for (std::size_t p = 0; p < traffic.size(); ++p) {
+      std::cout << plans[p].name << ": "
+                << engine_traffic_text(traffic[p], format, options.tokens_per_second);
+    }
+    std::cout << comparison_table(comparison, cluster, format);
     return;
   }
   Json json = {{"version", version_text()}};
-  json.update(comparison_json(comparison, cluster, format_of(options)));
+  json.update(comparison_json(comparison, cluster, format));
+  for (std::size_t p = 0; p < traffic.size(); ++p) {
+    json["engine"].push_back(engine_traffic_json(traffic[p], format));
+    json["engine"].back()["plan"] = plans[p].name;
+  }
   std::cout << json_text(json, 1) << "\n";
 }
 

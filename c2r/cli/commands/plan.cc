@@ -10,9 +10,12 @@
 #include "c2r/cli/app.h"
 #include "c2r/cli/commands/commands.h"
 #include "c2r/cli/commands/plan_options.h"
+#include "c2r/cli/prediction_options.h"
 #include "c2r/cli/progress_line.h"
 #include "c2r/core/error.h"
+#include "c2r/plan/engines/engine_traffic.h"
 #include "c2r/plan/make_plan.h"
+#include "c2r/report/engine_traffic.h"
 #include "c2r/report/predictions.h"
 
 namespace c2r::cli {
@@ -122,6 +125,19 @@ std::string provenance_text(const Provenance& provenance) {
   return text + "\n";
 }
 
+// @returns what the engine of --engine sends on the reported tokens; empty without it
+std::string engine_text(const PlanOptions& options, const Plan& plan) {
+  const auto engine = engine_of(options.engine, options.backend);
+  if (!engine) return "";
+  const Trace trace(options.trace);
+  const RoutedTokens tokens = routed_tokens_of(trace, other_part(parse_sequence_part(options.fit)));
+  ProgressLine progress("counting");
+  const TrafficModel traffic = for_engine(*engine, {default_traffic(plan.cluster)}).traffic;
+  return engine_traffic_text(predict_engine_traffic(*engine, placements_of(plan), tokens, traffic,
+                                                    options.num_threads, progress),
+                             std::nullopt, std::nullopt);
+}
+
 void print(const MadePlan& made, const std::string& output) {
   const Plan& plan = made.plan;
   if (made.search && made.search->unseen_max_imbalance) {
@@ -164,6 +180,7 @@ void add_plan(CLI::App& app) {
     check_plan_options(*command, *options);
     const MadePlan made = make(*options);
     write_plan(made.plan, options->output);
+    std::cout << engine_text(*options, made.plan);
     print(made, options->output);
   });
 }

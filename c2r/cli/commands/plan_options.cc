@@ -191,6 +191,7 @@ CLI::Option* add_effort(CLI::App& command, double& effort, const std::string& he
 void add_plan_options(CLI::App& command, PlanOptions& options) {
   add_inputs(command, options);
   add_placement_options(command, options);
+  add_engine_options(command, options.engine, options.backend);
   add_search_options(command, options);
   add_threads(command, options.num_threads);
 }
@@ -210,6 +211,7 @@ PlanRequest plan_request_of(const PlanOptions& options, const Cluster& cluster) 
                       .method = options.method,
                       .redundant_slots_per_rank = options.redundant_slots,
                       .seed = options.seed,
+                      .engine = engine_of(options.engine, options.backend),
                       .num_threads = options.num_threads,
                       .goal = goal_of(options.goal, cluster),
                       .effort = options.effort,

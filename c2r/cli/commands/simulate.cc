@@ -9,7 +9,9 @@
 #include "c2r/cli/progress_line.h"
 #include "c2r/core/error.h"
 #include "c2r/core/version.h"
+#include "c2r/plan/engines/engine_traffic.h"
 #include "c2r/plan/predict.h"
+#include "c2r/report/engine_traffic.h"
 #include "c2r/report/predictions.h"
 
 namespace c2r::cli {
@@ -44,34 +46,48 @@ Recording read_recording(const std::string& path) {
   return recording;
 }
 
-std::vector<WaterfallStep> waterfall(const SimulateOptions& options, const Plan& plan,
-                                     const Cluster& cluster) {
+struct Simulated {
+  std::vector<WaterfallStep> steps;
+  std::optional<EngineTraffic> engine;  // of --engine
+};
+
+Simulated simulated(const SimulateOptions& options, const Plan& plan, const Cluster& cluster) {
   const PredictRequest request = request_of(options, cluster);
   const SequencePart part = parse_sequence_part(options.part);
   const Recording recording = read_recording(options.tokens);
   const RoutedTokens tokens = recording.tokens_in(part);
   ProgressLine progress("simulating");
+  Simulated result;
   if (options.constrained.empty()) {
-    return predict_waterfall(plan, tokens, nullptr, request, options.num_threads, progress);
+    result.steps = predict_waterfall(plan, tokens, nullptr, request, options.num_threads, progress);
+  } else {
+    const Recording constrained = read_recording(options.constrained);
+    const RoutedTokens constrained_tokens = constrained.tokens_in(part);
+    result.steps = predict_waterfall(plan, tokens, &constrained_tokens, request,
+                                     options.num_threads, progress);
   }
-  const Recording constrained = read_recording(options.constrained);
-  const RoutedTokens constrained_tokens = constrained.tokens_in(part);
-  return predict_waterfall(plan, tokens, &constrained_tokens, request, options.num_threads,
-                           progress);
+  if (const auto engine = engine_of(options.engine, options.backend)) {
+    result.engine = predict_engine_traffic(*engine, placements_of(plan), tokens, request.traffic,
+                                           options.num_threads, progress);
+  }
+  return result;
 }
 
 void simulate(const SimulateOptions& options) {
   const Plan plan = read_plan(options.plan);
   const Cluster cluster = options.cluster.empty() ? plan.cluster : read_cluster(options.cluster);
-  const std::vector<WaterfallStep> steps = waterfall(options, plan, cluster);
+  const auto [steps, engine] = simulated(options, plan, cluster);
   const auto format = format_of(options);
   if (options.is_json) {
-    const Json json = {{"version", version_text()},
-                       {"plan", options.plan},
-                       {"steps", waterfall_json(steps, format)}};
+    Json json = {{"version", version_text()},
+                 {"plan", options.plan},
+                 {"base", steps[0].prediction.placement},
+                 {"steps", waterfall_json(steps, format)}};
+    if (engine) json["engine"] = engine_traffic_json(*engine, format);
     std::cout << json_text(json, 1) << "\n";
     return;
   }
+  if (engine) std::cout << engine_traffic_text(*engine, format, options.tokens_per_second);
   std::cout << prediction_table(predictions_of(steps), cluster, format);
   for (const PlanInput& input : plan.provenance.inputs) {
     if (input.role == "trace") std::cout << "the plan was fitted on " << input.text() << "\n";
@@ -97,7 +113,8 @@ void add_simulate(CLI::App& app) {
   add_prediction_options(*command, *options);
   command->footer(
       "Example:\n"
-      "  c2r simulate plan.json trace.safetensors --on odd --hidden 2048");
+      "  c2r simulate plan.json trace.safetensors --on odd --hidden 2048\n"
+      "  c2r simulate plan.json trace.safetensors --engine sglang --backend deepep --hidden 7168");
   command->callback([options] { simulate(*options); });
 }
 

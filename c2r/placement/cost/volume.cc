@@ -105,6 +105,15 @@ Volume volume_of(const Reach& reach, const TrafficModel& traffic) {
   return volume;
 }
 
+double jain_index(std::span<const std::int64_t> loads) {
+  double sum = 0, squares = 0;
+  for (const std::int64_t load : loads) {
+    sum += static_cast<double>(load);
+    squares += static_cast<double>(load) * static_cast<double>(load);
+  }
+  return squares > 0 ? sum * sum / (static_cast<double>(loads.size()) * squares) : 1;
+}
+
 void check_copy_format(const CopyFormat& format) {
   C2R_REQUIRE(
       format.hidden >= 1 && format.dispatch_element_bytes >= 1 && format.combine_element_bytes >= 1,

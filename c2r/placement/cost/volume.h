@@ -14,6 +14,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "c2r/core/matrix.h"
@@ -54,6 +55,10 @@ struct Volume {
 ///
 /// Cost: O(ep_size^2).
 Volume volume_of(const Reach& reach, const TrafficModel& traffic);
+
+/// @returns Jain's index of fairness of the loads, (sum of x)^2 / (n sum of x^2): 1 if all are the
+///          same or 0, and 1 / n if one of n has everything
+double jain_index(std::span<const std::int64_t> loads);
 
 /// The size of one copy. Element sizes may differ between the directions: fp8 there, bf16 back.
 struct CopyFormat {

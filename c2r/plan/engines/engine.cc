@@ -30,10 +30,11 @@ void check_map_shape(const MapShape& shape) {
 }  // namespace
 
 std::span<const EngineRow> engines() {
-  static const EngineRow rows[] = {engine_rows::sglang(),     engine_rows::tensorrt_llm(),
-                                   engine_rows::vllm(),       engine_rows::vllm_ascend(),
-                                   engine_rows::omni_infer(), engine_rows::eplb(),
-                                   engine_rows::megatron()};
+  static const EngineRow rows[] = {
+      engine_rows::sglang(),      engine_rows::tensorrt_llm(), engine_rows::vllm(),
+      engine_rows::vllm_ascend(), engine_rows::omni_infer(),   engine_rows::eplb(),
+      engine_rows::megatron(),    engine_rows::transformers(), engine_rows::torchtitan(),
+      engine_rows::deepspeed(),   engine_rows::axolotl()};
   return rows;
 }
 
@@ -49,6 +50,19 @@ const Backend* find_backend(const EngineRow& engine, std::string_view name) {
   const auto found = std::ranges::find_if(
       engine.backends, [&](const Backend& b) { return name.empty() || b.name == name; });
   return found == engine.backends.end() ? nullptr : &*found;
+}
+
+EngineBackend find_engine_backend(std::string_view engine, std::string_view backend) {
+  const EngineRow& row = find_engine(engine);
+  const Backend* const found = find_backend(row, backend);
+  if (found != nullptr) return {&row, found};
+  std::vector<std::string_view> names;
+  for (const Backend& known : row.backends) names.push_back(known.name);
+  C2R_REQUIRE(!names.empty(), kInvalidArgument,
+              "c2r does not know how {} sends copies: leave the engine out, and give the copy mode",
+              row.name);
+  C2R_THROW(kInvalidArgument, "a backend of {} is {}; not '{}'", row.name, fmt::join(names, ", "),
+            shown(backend));
 }
 
 std::vector<ExportTarget> export_targets() {

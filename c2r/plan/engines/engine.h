@@ -14,6 +14,8 @@
 // | eplb         | eplb           | .json, EPLB's three results          | MoE layers             |
 // | megatron     | permutation    | .json, old_of_new and new_of_old     | the model's own index  |
 //
+// transformers, torchtitan, deepspeed and axolotl load no placement; their rows have backends only.
+//
 // A new engine needs a file in this folder that makes its row, a line in engine_rows_internal.h,
 // one in engine.cc, and broken files of its form in tests/malformed.
 #pragma once
@@ -80,17 +82,31 @@ struct PlacementFile {
   bool has_slots_by_layer = false;     // layers may have different numbers of slots
 };
 
+/// A kernel with which a backend sends copies, as its source was read.
+struct ExchangeKernel {
+  std::string_view title;  // for people: "DeepEP normal"
+  /// How dispatch sends copies; nothing if no copy mode describes it.
+  std::optional<CopyMode> mode = {};
+  /// How combine returns them, if otherwise than dispatch sends them.
+  std::optional<CopyMode> combine_mode = {};
+  std::string_view source;        // the repository and the file that was read
+  std::string_view setting = {};  // of the engine, which chooses the kernel; empty = none is needed
+  /// What a placement cannot save, where the copies alone would promise too much; empty = nothing.
+  std::string_view verdict = {};
+};
+
 /// An all-to-all backend of an engine.
 struct Backend {
   std::string_view name;  // the engine's own name for it
-  CopyMode mode;          // how the backend sends copies
-  // The setting with which it sends one copy for every chosen expert instead; empty = none.
-  std::string_view per_expert_setting = {};
+  // At least one: the first is for prefill or training, or the only one.
+  std::span<const ExchangeKernel> kernels;
 };
 
 struct EngineRow {
   std::string_view name;
-  std::span<const PlacementFile> files;  // at least one
+  std::string_view title;  // as its authors write it
+  // Empty if the engine loads no placement: then the rows of a checkpoint's experts are permuted.
+  std::span<const PlacementFile> files = {};
   // The backends whose way of sending copies is known; the first is the engine's default.
   std::span<const Backend> backends = {};
   // The rule that is closest to the engine's choice among replicas; nothing if that is not known.
@@ -107,6 +123,18 @@ const EngineRow& find_engine(std::string_view name);
 /// @returns the engine's backend of that name, its default for an empty name, and null if c2r does
 ///          not know how the backend sends copies
 const Backend* find_backend(const EngineRow& engine, std::string_view name);
+
+/// An engine with one of its backends.
+struct EngineBackend {
+  const EngineRow* engine = nullptr;
+  const Backend* backend = nullptr;
+};
+
+/// @param backend empty = the engine's default
+/// @returns the engine and its backend
+/// @throws Error(kInvalidArgument), listing the names, if c2r does not know the engine or how the
+///         backend sends copies
+EngineBackend find_engine_backend(std::string_view engine, std::string_view backend);
 
 /// A placement file with the engine that loads it.
 struct ExportTarget {

@@ -12,5 +12,9 @@ EngineRow vllm_ascend();
 EngineRow omni_infer();
 EngineRow eplb();
 EngineRow megatron();
+EngineRow transformers();
+EngineRow torchtitan();
+EngineRow deepspeed();
+EngineRow axolotl();
 
 }  // namespace c2r::engine_rows

@@ -217,26 +217,54 @@ TEST(Engines, HaveOneRowEachAndFilesOfTheirOwn) {
       EXPECT_EQ(&find_export_target(file.name).engine, &engine);
     }
   }
-  EXPECT_EQ(names, "sglang tensorrt-llm vllm vllm-ascend omni-infer eplb megatron ");
+  EXPECT_EQ(names,
+            "sglang tensorrt-llm vllm vllm-ascend omni-infer eplb megatron transformers torchtitan "
+            "deepspeed axolotl ");
   EXPECT_EQ(files,
             "sglang tensorrt-llm vllm-41141 vllm-49572 vllm-ascend omni-infer eplb permutation ");
   EXPECT_EQ(error_of([] { find_engine("vllm-41141"); }),
-            "an engine is sglang, tensorrt-llm, vllm, vllm-ascend, omni-infer, eplb, megatron; not "
-            "'vllm-41141'");
+            "an engine is sglang, tensorrt-llm, vllm, vllm-ascend, omni-infer, eplb, megatron, "
+            "transformers, torchtitan, deepspeed, axolotl; not 'vllm-41141'");
 }
 
 TEST(Engines, SayHowTheirBackendsSendCopies) {
   const auto mode = [](std::string_view engine, std::string_view backend) {
     const Backend* const found = find_backend(find_engine(engine), backend);
-    return found == nullptr ? "unknown" : std::string(name_of(found->mode));
+    return found == nullptr ? "unknown" : std::string(name_of(*found->kernels[0].mode));
   };
   EXPECT_EQ(mode("vllm", "deepep_low_latency"), "per-expert");
   EXPECT_EQ(mode("vllm", ""), "all-gather") << "the default is the first";
   EXPECT_EQ(mode("megatron", "flex"), "per-node");
+  EXPECT_EQ(mode("transformers", "all_to_all"), "per-expert");
   EXPECT_EQ(mode("vllm", "pplx"), "unknown");
   EXPECT_EQ(mode("eplb", ""), "unknown");
   EXPECT_EQ(find_engine("sglang").replica_rule, ReplicaRule::kLocalFirst);
   EXPECT_EQ(find_engine("eplb").replica_rule, std::nullopt);
+}
+
+TEST(Engines, NameTheSourceOfEveryKernelAndSayWhatNoCopyModeDescribes) {
+  for (const EngineRow& engine : engines()) {
+    EXPECT_FALSE(engine.title.empty()) << engine.name;
+    for (const Backend& backend : engine.backends) {
+      ASSERT_FALSE(backend.kernels.empty()) << engine.name << " " << backend.name;
+      for (const ExchangeKernel& kernel : backend.kernels) {
+        EXPECT_FALSE(kernel.title.empty()) << engine.name << " " << backend.name;
+        EXPECT_FALSE(kernel.source.empty()) << kernel.title;
+        EXPECT_TRUE(kernel.mode || !kernel.verdict.empty()) << kernel.title;
+      }
+    }
+  }
+}
+
+TEST(Engines, AreFoundWithTheirBackends) {
+  EXPECT_EQ(find_engine_backend("sglang", "deepep").backend->kernels[1].title,
+            "DeepEP low latency");
+  EXPECT_EQ(find_engine_backend("megatron", "").backend->name, "allgather");
+  EXPECT_EQ(error_of([] { find_engine_backend("tensorrt-llm", "pp\nlx"); }),
+            "a backend of tensorrt-llm is alltoall, allgather, megamoe; not 'pp\\nlx'");
+  EXPECT_EQ(
+      error_of([] { find_engine_backend("eplb", ""); }),
+      "c2r does not know how eplb sends copies: leave the engine out, and give the copy mode");
 }
 
 // omni-infer's DeepSeek-V3 placements: 58 MoE layers of 256 experts, on 8 ranks of 32 slots and on

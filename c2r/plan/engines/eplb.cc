@@ -95,7 +95,7 @@ constexpr PlacementFile kEplbFiles[] = {{.name = "eplb",
 }  // namespace
 
 EngineRow engine_rows::eplb() {
-  return {.name = "eplb", .files = kEplbFiles};
+  return {.name = "eplb", .title = "EPLB", .files = kEplbFiles};
 }
 
 }  // namespace c2r

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <optional>
 
 #include "c2r/core/error.h"
@@ -24,27 +25,39 @@ std::string unknown_backend(const ExportTarget& target, std::string_view name) {
       target.file.name, shown(name), known);
 }
 
-std::optional<std::string> transport_warning(const ExportTarget& target,
-                                             const ExportOptions& options) {
+// @param use how the user runs the engine: "with backend deepep in --deepep-mode low_latency"
+std::optional<std::string> kernel_warning(const ExchangeKernel& kernel, std::string_view use,
+                                          std::string_view target) {
+  if (!kernel.verdict.empty()) return fmt::format("{}, {}: {}", use, target, kernel.verdict);
+  if (kernel.mode == CopyMode::kAllGather) {
+    return fmt::format(
+        "{}, {} sends every token to every rank: placement changes the balance of load, but not a "
+        "byte of traffic",
+        use, target);
+  }
+  if (kernel.mode != CopyMode::kPerExpert) return std::nullopt;
+  return fmt::format(
+      "{}, {} sends one copy for every chosen expert: placement changes only which of them stay on "
+      "their rank or node",
+      use, target);
+}
+
+std::vector<std::string> transport_warnings(const ExportTarget& target,
+                                            const ExportOptions& options) {
   const Backend* const backend = find_backend(target.engine, options.backend);
-  if (backend == nullptr && options.backend.empty()) return std::nullopt;
-  if (backend == nullptr) return unknown_backend(target, options.backend);
-  const std::string name =
-      options.backend.empty() ? "the default backend" : fmt::format("backend {}", options.backend);
-  if (backend->mode == CopyMode::kAllGather) {
-    return fmt::format(
-        "with {}, {} sends every token to every rank: placement changes the balance of load, but "
-        "not a byte of traffic",
-        name, target.file.name);
+  if (backend == nullptr && options.backend.empty()) return {};
+  if (backend == nullptr) return {unknown_backend(target, options.backend)};
+  const std::string name = options.backend.empty()
+                               ? "with the default backend"
+                               : fmt::format("with backend {}", options.backend);
+  std::vector<std::string> warnings;
+  for (const ExchangeKernel& kernel : backend->kernels) {
+    const std::string use =
+        kernel.setting.empty() ? name : fmt::format("{} {}", name, kernel.setting);
+    auto warning = kernel_warning(kernel, use, target.file.name);
+    if (warning) warnings.push_back(std::move(*warning));
   }
-  const std::string_view setting = backend->per_expert_setting;
-  if (backend->mode == CopyMode::kPerExpert || !setting.empty()) {
-    return fmt::format(
-        "with {}{}{}, {} sends one copy for every chosen expert: placement changes only which of "
-        "them stay on their rank or node",
-        name, setting.empty() ? "" : " ", setting, target.file.name);
-  }
-  return std::nullopt;
+  return warnings;
 }
 
 std::optional<std::string> constraint_warning(const ExportTarget& target, const Plan& plan) {
@@ -125,10 +138,12 @@ Export export_plan(const ExportTarget& target, const Plan& plan, const ExportOpt
   for (const std::string_view caution : target.file.cautions) {
     result.warnings.emplace_back(caution);
   }
-  for (const auto& warning :
-       {rows_warning(target, plan, options), transport_warning(target, options),
-        constraint_warning(target, plan), replica_warning(target, plan)}) {
-    if (warning) result.warnings.push_back(*warning);
+  if (auto warning = rows_warning(target, plan, options)) {
+    result.warnings.push_back(std::move(*warning));
+  }
+  std::ranges::move(transport_warnings(target, options), std::back_inserter(result.warnings));
+  for (auto warning : {constraint_warning(target, plan), replica_warning(target, plan)}) {
+    if (warning) result.warnings.push_back(std::move(*warning));
   }
   return result;
 }

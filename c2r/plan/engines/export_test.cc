@@ -158,7 +158,8 @@ TEST(Export, WarnsWherePlacementMovesNoByte) {
             cautions +
                 "c2r does not know how vllm-49572 sends copies with backend 'pplx', and so whether "
                 "placement saves any; it knows allgather_reducescatter, deepep_high_throughput, "
-                "deepep_low_latency\n");
+                "deepep_low_latency, deepep_v2, nixl_ep, mori_high_throughput, mori_low_latency, "
+                "flashinfer_nvlink_one_sided, nccl_ep, uccl\n");
   EXPECT_NE(warnings("sglang", "none").find("not a byte of traffic"), std::string::npos);
   EXPECT_EQ(warnings("sglang", "deepep").find("not a byte of traffic"), std::string::npos);
   EXPECT_NE(warnings("sglang", "deepep")
@@ -166,7 +167,11 @@ TEST(Export, WarnsWherePlacementMovesNoByte) {
                       "decodes, sglang sends one copy for every chosen"),
             std::string::npos);
   EXPECT_EQ(warnings("tensorrt-llm", ""), "");
-  EXPECT_EQ(find_backend(find_engine("sglang"), "mooncake"), nullptr);
+  EXPECT_NE(warnings("sglang", "megamoe")
+                .find("with backend megamoe, sglang: the exchange is hidden under the experts' "
+                      "products: placement saves no time here"),
+            std::string::npos);
+  EXPECT_EQ(find_backend(find_engine("sglang"), "pplx"), nullptr);
 }
 
 TEST(Export, WarnsWhereTheEngineChoosesOtherReplicasThanPredicted) {

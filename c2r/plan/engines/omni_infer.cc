@@ -102,7 +102,7 @@ constexpr PlacementFile kOmniInferFiles[] = {{.name = "omni-infer",
 }  // namespace
 
 EngineRow engine_rows::omni_infer() {
-  return {.name = "omni-infer", .files = kOmniInferFiles};
+  return {.name = "omni-infer", .title = "omni-infer", .files = kOmniInferFiles};
 }
 
 }  // namespace c2r

@@ -5,6 +5,7 @@
 #include "c2r/core/error.h"
 #include "c2r/io/json.h"
 #include "c2r/plan/engines/engine_rows_internal.h"
+#include "c2r/plan/engines/exchange_kernels_internal.h"
 #include "c2r/plan/engines/placement_files_internal.h"
 
 namespace c2r {
@@ -69,14 +70,28 @@ constexpr PlacementFile kMegatronFiles[] = {{.name = "permutation",
                                              .cautions = kPermutationCautions,
                                              .has_slots_by_layer = true}};
 
-constexpr Backend kMegatronBackends[] = {{"allgather", CopyMode::kAllGather},
-                                         {"alltoall", CopyMode::kPerExpert},
-                                         {"flex", CopyMode::kPerNode}};
+using namespace exchange_kernels;  // NOLINT(google-build-using-namespace)
+
+constexpr ExchangeKernel kMegatronAllGather[] = {kAllGather};
+constexpr ExchangeKernel kMegatronAllToAll[] = {
+    read_in(kTorchAllToAll,
+            "NVIDIA/Megatron-LM megatron/core/transformer/moe/token_dispatcher.py, "
+            "MoEAlltoAllTokenDispatcher")};
+constexpr ExchangeKernel kMegatronFlex[] = {
+    with_setting(kDeepEpNormal, "with --moe-flex-dispatcher-backend deepep"),
+    with_setting(kHybridEp, "with --moe-flex-dispatcher-backend hybridep"),
+    with_setting(kNcclEpHighThroughput, "with --moe-flex-dispatcher-backend ncclep")};
+
+constexpr Backend kMegatronBackends[] = {
+    {"allgather", kMegatronAllGather}, {"alltoall", kMegatronAllToAll}, {"flex", kMegatronFlex}};
 
 }  // namespace
 
 EngineRow engine_rows::megatron() {
-  return {.name = "megatron", .files = kMegatronFiles, .backends = kMegatronBackends};
+  return {.name = "megatron",
+          .title = "Megatron-Core",
+          .files = kMegatronFiles,
+          .backends = kMegatronBackends};
 }
 
 }  // namespace c2r

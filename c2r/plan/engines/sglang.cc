@@ -8,6 +8,7 @@
 #include "c2r/core/error.h"
 #include "c2r/io/json.h"
 #include "c2r/plan/engines/engine_rows_internal.h"
+#include "c2r/plan/engines/exchange_kernels_internal.h"
 #include "c2r/plan/engines/placement_files_internal.h"
 
 namespace c2r {
@@ -81,15 +82,52 @@ constexpr PlacementFile kSglangFiles[] = {{.name = "sglang",
                                            .cautions = kSglangCautions,
                                            .has_hidden_layer_rows = true}};
 
-// How its other backends (mooncake, mori and so on) send copies is not known.
-constexpr Backend kSglangBackends[] = {{"none", CopyMode::kAllGather},
-                                       {"deepep", CopyMode::kPerNode,  // with --deepep-mode normal
-                                        "in --deepep-mode low_latency, or auto while it decodes"}};
+using namespace exchange_kernels;  // NOLINT(google-build-using-namespace)
+
+constexpr std::string_view kDecodes = "in --deepep-mode low_latency, or auto while it decodes";
+
+constexpr ExchangeKernel kSglangNone[] = {kAllGather};
+constexpr ExchangeKernel kSglangDeepEp[] = {kDeepEpNormal,
+                                            with_setting(kDeepEpLowLatency, kDecodes)};
+constexpr ExchangeKernel kSglangDeepEpV2[] = {
+    with_setting(kDeepEpV2Hybrid, "in --deepep-v2-mode hybrid"),
+    with_setting(kDeepEpV2Direct, "in --deepep-v2-mode direct")};
+constexpr ExchangeKernel kSglangMooncake[] = {kMooncake};
+constexpr ExchangeKernel kSglangNixl[] = {kNixlLowLatency};
+constexpr ExchangeKernel kSglangMori[] = {
+    kMoriNormal, with_setting(kMoriAsync, "in --deepep-mode low_latency or auto"),
+    with_setting(kMoriInterNodeLowLatency,
+                 "for at most 256 tokens a rank on several nodes, in --deepep-mode normal")};
+constexpr ExchangeKernel kSglangFuseEp[] = {
+    {.title = "FusedDeepMoe",
+     .source = "sgl-project/sglang srt/layers/moe/token_dispatcher/fuseep.py",
+     .verdict = kFusedVerdict}};
+constexpr ExchangeKernel kSglangFlashInfer[] = {
+    read_in(kFlashInferOneSided,
+            "sgl-project/sglang srt/layers/moe/token_dispatcher/flashinfer.py "
+            "and moeAlltoAllKernels.cu of FlashInfer")};
+constexpr ExchangeKernel kSglangMegaMoe[] = {kMegaMoe};
+constexpr ExchangeKernel kSglangNcclEp[] = {kNcclEpExpertMajor, kNcclEpRankMajor};
+constexpr ExchangeKernel kSglangUccl[] = {kUcclNormal, with_setting(kUcclLowLatency, kDecodes)};
+
+constexpr Backend kSglangBackends[] = {
+    {"none", kSglangNone},
+    {"deepep", kSglangDeepEp},
+    {"deepep_v2", kSglangDeepEpV2},
+    {"mooncake", kSglangMooncake},
+    {"nixl", kSglangNixl},
+    {"mori", kSglangMori},
+    {"ascend_fuseep", kSglangFuseEp},
+    {"flashinfer", kSglangFlashInfer},
+    {"megamoe", kSglangMegaMoe},
+    {"nccl_ep", kSglangNcclEp},
+    {"uccl", kSglangUccl}};  // --moe-a2a-backend deepep with UCCL-EP in place of DeepEP
 
 }  // namespace
 
 EngineRow engine_rows::sglang() {
   return {.name = "sglang",
+          .title = "SGLang",
           .files = kSglangFiles,
           .backends = kSglangBackends,
           // With --ep-dispatch-algorithm static, which is part of usage().

@@ -9,6 +9,7 @@
 #include "c2r/core/shown.h"
 #include "c2r/io/json.h"
 #include "c2r/plan/engines/engine_rows_internal.h"
+#include "c2r/plan/engines/exchange_kernels_internal.h"
 #include "c2r/plan/engines/placement_files_internal.h"
 #include "c2r/routing/routing.h"
 
@@ -81,13 +82,25 @@ constexpr PlacementFile kTensorrtLlmFiles[] = {{.name = "tensorrt-llm",
                                                 .write = write_tensorrt_llm_yaml,
                                                 .read = read_tensorrt_llm_yaml}};
 
-constexpr Backend kTensorrtLlmBackends[] = {{"alltoall", CopyMode::kPerRank},
-                                            {"allgather", CopyMode::kAllGather}};
+using namespace exchange_kernels;  // NOLINT(google-build-using-namespace)
+
+constexpr ExchangeKernel kTensorrtLlmAllToAll[] = {
+    {.title = "NVLink all-to-all",
+     .mode = CopyMode::kPerRank,
+     .source = "NVIDIA/TensorRT-LLM kernels/communicationKernels/moeAlltoAllKernels.cu"}};
+constexpr ExchangeKernel kTensorrtLlmAllGather[] = {kAllGather};
+constexpr ExchangeKernel kTensorrtLlmMegaMoe[] = {
+    with_setting(kMegaMoe, "with moe_config backend MEGAMOE_DEEPGEMM")};
+
+constexpr Backend kTensorrtLlmBackends[] = {{"alltoall", kTensorrtLlmAllToAll},
+                                            {"allgather", kTensorrtLlmAllGather},
+                                            {"megamoe", kTensorrtLlmMegaMoe}};
 
 }  // namespace
 
 EngineRow engine_rows::tensorrt_llm() {
   return {.name = "tensorrt-llm",
+          .title = "TensorRT-LLM",
           .files = kTensorrtLlmFiles,
           .backends = kTensorrtLlmBackends,
           // It gives an expert's tokens to its replicas in turn, which needs as many copies in

@@ -7,6 +7,7 @@
 #include "c2r/core/shown.h"
 #include "c2r/io/json.h"
 #include "c2r/plan/engines/engine_rows_internal.h"
+#include "c2r/plan/engines/exchange_kernels_internal.h"
 #include "c2r/plan/engines/placement_files_internal.h"
 
 namespace c2r {
@@ -99,15 +100,36 @@ constexpr PlacementFile kVllmFiles[] = {{.name = "vllm-41141",
                                          .read = read_vllm_49572,
                                          .cautions = kVllm49572Cautions}};
 
-// How its other backends (pplx, mori, flashinfer_all2allv and so on) send copies is not known.
-constexpr Backend kVllmBackends[] = {{"allgather_reducescatter", CopyMode::kAllGather},
-                                     {"deepep_high_throughput", CopyMode::kPerNode},
-                                     {"deepep_low_latency", CopyMode::kPerExpert}};
+using namespace exchange_kernels;  // NOLINT(google-build-using-namespace)
+
+constexpr ExchangeKernel kVllmAllGather[] = {kAllGather};
+constexpr ExchangeKernel kVllmDeepEpNormal[] = {kDeepEpNormal};
+constexpr ExchangeKernel kVllmDeepEpLowLatency[] = {kDeepEpLowLatency};
+constexpr ExchangeKernel kVllmDeepEpV2[] = {kDeepEpV2Hybrid, kDeepEpV2Direct};
+constexpr ExchangeKernel kVllmNixl[] = {kNixlLowLatency};
+constexpr ExchangeKernel kVllmMori[] = {kMoriNormal};
+constexpr ExchangeKernel kVllmMoriLowLatency[] = {kMoriInterNodeLowLatency};
+constexpr ExchangeKernel kVllmFlashInfer[] = {kFlashInferOneSided};
+constexpr ExchangeKernel kVllmNcclEp[] = {kNcclEpHighThroughput, kNcclEpExpertMajor};
+constexpr ExchangeKernel kVllmUccl[] = {kUcclNormal, kUcclLowLatency};
+
+constexpr Backend kVllmBackends[] = {
+    {"allgather_reducescatter", kVllmAllGather},
+    {"deepep_high_throughput", kVllmDeepEpNormal},
+    {"deepep_low_latency", kVllmDeepEpLowLatency},
+    {"deepep_v2", kVllmDeepEpV2},
+    {"nixl_ep", kVllmNixl},
+    {"mori_high_throughput", kVllmMori},
+    {"mori_low_latency", kVllmMoriLowLatency},
+    {"flashinfer_nvlink_one_sided", kVllmFlashInfer},
+    {"nccl_ep", kVllmNcclEp},  // by pull request 46889
+    {"uccl", kVllmUccl}};      // deepep_* with UCCL-EP in place of DeepEP
 
 }  // namespace
 
 EngineRow engine_rows::vllm() {
   return {.name = "vllm",
+          .title = "vLLM",
           .files = kVllmFiles,
           .backends = kVllmBackends,
           // It chooses by a hash of the token's position, which needs as many copies in expectation

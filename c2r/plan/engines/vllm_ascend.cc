@@ -89,7 +89,7 @@ constexpr PlacementFile kVllmAscendFiles[] = {{.name = "vllm-ascend",
 }  // namespace
 
 EngineRow engine_rows::vllm_ascend() {
-  return {.name = "vllm-ascend", .files = kVllmAscendFiles};
+  return {.name = "vllm-ascend", .title = "vLLM-Ascend", .files = kVllmAscendFiles};
 }
 
 }  // namespace c2r

@@ -92,6 +92,22 @@ def test_a_simulation_is_that_of_the_command_line(tmp_path, trace):
     assert ours == theirs["steps"]
 
 
+def test_an_engine_counts_as_its_backend_sends(tmp_path, trace):
+    use = {"engine": "sglang", "backend": "deepep"}
+    plan = c2r.plan(trace, "2x2", fit="even", **use)
+    plan.save(tmp_path / "p.json")
+    theirs = json.loads(run(tmp_path, "simulate", "p.json", "t.safetensors", "--on", "odd", "--json", "--hidden", 64,
+                            "--engine", "sglang", "--backend", "deepep"))  # fmt: skip
+    assert c2r.engine_traffic(plan, trace, **use, on="odd", hidden=64) == theirs["engine"]
+    steps = c2r.simulate(plan, trace, **use, on="odd", hidden=64)
+    assert [step["step"] for step in steps] == ["SGLang, DeepEP normal", "placement"]
+    assert c2r.compare(trace, [plan], **use, on="odd")["base"]["placement"] == "SGLang, DeepEP normal"
+    with pytest.raises(ValueError, match="a backend of sglang is none, deepep, "):
+        c2r.engine_traffic(plan, trace, "sglang", backend="pplx")
+    with pytest.raises(ValueError, match="copy_mode and engine both say"):
+        c2r.simulate(plan, trace, **use, copy_mode="per-rank")
+
+
 def test_a_comparison_has_the_plans_and_the_baselines(trace):
     plan = c2r.plan(trace, "1x4", fit="even")
     compared = c2r.compare(trace, {"ours": plan}, on="odd", baselines=["contiguous", "eplb"])

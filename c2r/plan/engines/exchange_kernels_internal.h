@@ -1,0 +1,115 @@
+// The kernels that several engines call for dispatch and combine, as their sources were read in
+// August 2026: how each of them sends the copies of a token.
+#pragma once
+
+#include "c2r/plan/engines/engine.h"
+
+namespace c2r::exchange_kernels {
+
+inline constexpr std::string_view kFusedVerdict =
+    "the exchange is hidden under the experts' products: placement saves no time here";
+
+/// DeepEP's kernels of its first version. On one node the normal kernels send one copy for each
+/// rank, which mode per-node does there, too.
+inline constexpr ExchangeKernel kDeepEpNormal = {
+    .title = "DeepEP normal",
+    .mode = CopyMode::kPerNode,
+    .source = "deepseek-ai/DeepEP csrc/kernels/legacy/internode.cu, intranode.cu"};
+inline constexpr ExchangeKernel kDeepEpLowLatency = {
+    .title = "DeepEP low latency",
+    .mode = CopyMode::kPerExpert,
+    .source = "deepseek-ai/DeepEP csrc/kernels/legacy/internode_ll.cu"};
+
+inline constexpr ExchangeKernel kDeepEpV2Hybrid = {
+    .title = "DeepEP V2 hybrid",
+    .mode = CopyMode::kPerNode,
+    .source = "deepseek-ai/DeepEP deep_ep/include/deep_ep/impls/hybrid_dispatch.cuh"};
+inline constexpr ExchangeKernel kDeepEpV2Direct = {
+    .title = "DeepEP V2 direct",
+    .mode = CopyMode::kPerRank,
+    .source = "deepseek-ai/DeepEP deep_ep/include/deep_ep/impls/dispatch.cuh"};
+
+inline constexpr ExchangeKernel kMooncake = {
+    .title = "Mooncake EP low latency",
+    .mode = CopyMode::kPerExpert,
+    .source = "sgl-project/sglang srt/layers/moe/token_dispatcher/mooncake.py"};
+
+inline constexpr ExchangeKernel kNixlLowLatency = {
+    .title = "NIXL EP low latency",
+    .mode = CopyMode::kPerExpert,
+    .source = "ai-dynamo/nixl examples/device/ep/csrc/kernels/nixl_ep_ll.cu"};
+
+inline constexpr ExchangeKernel kMoriNormal = {
+    .title = "MORI normal",
+    .mode = CopyMode::kPerNode,
+    .source = "ROCm/mori src/ops/dispatch_combine/internode_v1.cpp, intranode.hpp"};
+inline constexpr ExchangeKernel kMoriAsync = {
+    .title = "MORI AsyncLL",
+    .mode = CopyMode::kPerRank,
+    .source = "ROCm/mori src/ops/dispatch_combine/low_latency_async.cpp"};
+/// It puts runs of 64 tokens to each other node, needed there or not.
+inline constexpr ExchangeKernel kMoriInterNodeLowLatency = {
+    .title = "MORI InterNodeV1LL",
+    .source = "ROCm/mori src/ops/dispatch_combine/internode_v1.cpp, DispatchInterNodeLLSend",
+    .verdict = "every token goes to every node: placement saves only copies inside a node"};
+
+inline constexpr ExchangeKernel kFlashInferOneSided = {
+    .title = "FlashInfer one-sided",
+    .mode = CopyMode::kPerRank,
+    .source =
+        "flashinfer-ai/flashinfer csrc/nv_internal/tensorrt_llm/kernels/communicationKernels/"
+        "moeAlltoAllKernels.cu"};
+
+inline constexpr ExchangeKernel kMegaMoe = {.title = "DeepGEMM Mega MoE",
+                                            .source = "deepseek-ai/DeepGEMM pull request 316",
+                                            .verdict = kFusedVerdict};
+
+inline constexpr ExchangeKernel kNcclEpHighThroughput = {
+    .title = "NCCL EP high throughput",
+    .mode = CopyMode::kPerNode,
+    .source = "NVIDIA/nccl contrib/nccl_ep/device/hybrid_ep.cuh"};
+inline constexpr ExchangeKernel kNcclEpExpertMajor = {
+    .title = "NCCL EP low latency, expert-major",
+    .mode = CopyMode::kPerRank,
+    .combine_mode = CopyMode::kPerExpert,
+    .source = "NVIDIA/nccl contrib/nccl_ep/device/low_latency.cu"};
+inline constexpr ExchangeKernel kNcclEpRankMajor = {
+    .title = "NCCL EP low latency, rank-major",
+    .mode = CopyMode::kPerRank,
+    .source = "NVIDIA/nccl contrib/nccl_ep/device/low_latency.cu"};
+
+inline constexpr ExchangeKernel kUcclNormal = {
+    .title = "UCCL-EP normal",
+    .mode = CopyMode::kPerNode,
+    .source = "uccl-project/uccl ep/README.md (the interface of DeepEP)"};
+inline constexpr ExchangeKernel kUcclLowLatency = {
+    .title = "UCCL-EP low latency",
+    .mode = CopyMode::kPerExpert,
+    .source = "uccl-project/uccl ep/README.md (the interface of DeepEP)"};
+
+inline constexpr ExchangeKernel kHybridEp = {.title = "HybridEP",
+                                             .mode = CopyMode::kPerNode,
+                                             .source = "deepseek-ai/DeepEP, branch hybrid-ep"};
+
+inline constexpr ExchangeKernel kAllGather = {
+    .title = "all-gather", .mode = CopyMode::kAllGather, .source = "collectives of NCCL"};
+
+/// One row for each token and expert, by PyTorch's all_to_all_single.
+inline constexpr ExchangeKernel kTorchAllToAll = {
+    .title = "all-to-all",
+    .mode = CopyMode::kPerExpert,
+    .source = "transformers distributed/expert_parallel.py, AllToAllEP"};
+
+/// @returns the kernel, chosen by `setting` of the engine
+constexpr ExchangeKernel with_setting(ExchangeKernel kernel, std::string_view setting) {
+  kernel.setting = setting;
+  return kernel;
+}
+
+/// @returns the kernel, as an engine calls it that was read at `source`
+constexpr ExchangeKernel read_in(ExchangeKernel kernel, std::string_view source) {
+  kernel.source = source;
+  return kernel;
+}
+
+}  // namespace c2r::exchange_kernels
