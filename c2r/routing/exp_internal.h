@@ -8,6 +8,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "c2r/core/cuda/host_device.h"
+
 namespace c2r::exp_constants {
 
 // e^x = 2^n 2^f with n = round(x log2(e)), f = x log2(e) - n, |f| <= 1/2.
@@ -29,7 +31,7 @@ namespace c2r {
 
 /// 2^(x log2_base) for |x| <= kMax; 1 at 0.
 /// @param log2_base kLog2e or -kLog2e
-inline float power_bounded(float x, float log2_base) {
+C2R_HOST_DEVICE inline float power_bounded(float x, float log2_base) {
   using namespace exp_constants;
   const float shifted = std::fma(x, log2_base, kRound);
   const float f = std::fma(x, log2_base, kRound - shifted);
@@ -45,13 +47,13 @@ inline float power_bounded(float x, float log2_base) {
 /// e^x for x <= 0, -infinity included: within (4 + 0.25 |x|) 2^-24 of it, relatively, for
 /// x >= -87.3; below that e^-87.3, which is 1.2e-38. Rounding x itself to float costs up to |x|
 /// 2^-24.
-inline float exp_of_negative(float x) {
+C2R_HOST_DEVICE inline float exp_of_negative(float x) {
   using namespace exp_constants;
   return power_bounded(std::max(x, -kMax), kLog2e);
 }
 
 /// 1 / (1 + e^-x): within (6 + 0.25 |x|) 2^-24 of it, relatively, for x >= -87.3.
-inline float sigmoid(float x) {
+C2R_HOST_DEVICE inline float sigmoid(float x) {
   using namespace exp_constants;
   return 1.0f / (1.0f + power_bounded(std::min(std::max(x, -kMax), kMax), -kLog2e));
 }

@@ -93,6 +93,19 @@ void check_constraint(const RoutingPolicy& policy, std::int32_t num_experts) {
   }
 }
 
+}  // namespace
+
+void check_policy(const RoutingPolicy& policy, std::int32_t num_experts) {
+  C2R_REQUIRE(1 <= num_experts && num_experts <= kMaxExperts, kInvalidArgument,
+              "num_experts is {}, but must be in [1, {}]", num_experts, kMaxExperts);
+  const std::int32_t max_top_k = std::min(kMaxTopK, num_experts);
+  C2R_REQUIRE(1 <= policy.top_k && policy.top_k <= max_top_k, kInvalidArgument,
+              "top_k is {}, but must be in [1, {}]", policy.top_k, max_top_k);
+  check_scores(policy, num_experts);
+  check_groups(policy, num_experts);
+  check_constraint(policy, num_experts);
+}
+
 std::vector<std::uint32_t> candidate_sets(const RoutingPolicy& policy, std::int32_t num_experts) {
   if (!policy.constraint) return {};
   const auto words = static_cast<std::size_t>(words_per_expert(num_experts));
@@ -105,19 +118,6 @@ std::vector<std::uint32_t> candidate_sets(const RoutingPolicy& policy, std::int3
     }
   }
   return sets;
-}
-
-}  // namespace
-
-void check_policy(const RoutingPolicy& policy, std::int32_t num_experts) {
-  C2R_REQUIRE(1 <= num_experts && num_experts <= kMaxExperts, kInvalidArgument,
-              "num_experts is {}, but must be in [1, {}]", num_experts, kMaxExperts);
-  const std::int32_t max_top_k = std::min(kMaxTopK, num_experts);
-  C2R_REQUIRE(1 <= policy.top_k && policy.top_k <= max_top_k, kInvalidArgument,
-              "top_k is {}, but must be in [1, {}]", policy.top_k, max_top_k);
-  check_scores(policy, num_experts);
-  check_groups(policy, num_experts);
-  check_constraint(policy, num_experts);
 }
 
 void check_logits(std::span<const float> row, std::int64_t token) {

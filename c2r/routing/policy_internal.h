@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "c2r/core/ids.h"
 #include "c2r/routing/policy.h"
@@ -29,6 +30,9 @@ constexpr std::int64_t words_per_expert(std::int32_t num_experts) {
 constexpr bool needs_sum_over_all(const RoutingPolicy& policy) {
   return policy.scoring == Scoring::kSoftmax && !policy.norm_topk_prob;
 }
+
+/// @returns what Router::candidates_ holds
+std::vector<std::uint32_t> candidate_sets(const RoutingPolicy& policy, std::int32_t num_experts);
 
 /// @throws Error(kInvalidArgument) naming `token` and the first expert whose logit is not finite
 void check_logits(std::span<const float> row, std::int64_t token);

@@ -1,0 +1,162 @@
+// The kernel's body gives the choices and weights of the reference bit for bit, and refuses what it
+// cannot route.
+#include "c2r/routing/cuda/device_router.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+#include <random>
+
+#include "c2r/core/cuda/fake_stream_testing.h"
+#include "c2r/core/rng.h"
+#include "c2r/core/testing.h"
+#include "c2r/routing/cuda/select-inl.h"
+#include "c2r/routing/policy_reference.h"
+
+namespace c2r {
+namespace {
+
+class HostSelectLauncher final : public SelectLauncher {
+ public:
+  void launch(const SelectTokens& task, DeviceStream& stream) override {
+    dynamic_cast<testing::FakeStream&>(stream).enqueue([task] {
+      for (std::int64_t token = 0; token < task.num_tokens; ++token) {
+        select_token(HostWarp{}, task, token);
+      }
+    });
+  }
+};
+
+// A router on a fake device; logits are uploaded, results copied back.
+class SelectOnFake {
+ public:
+  SelectOnFake(const RoutingPolicy& policy, std::int32_t num_experts)
+      : stream_(device_), router_(policy, num_experts, stream_, launcher_), top_k_(policy.top_k) {}
+
+  Routing route(const Matrix<float>& logits) {
+    const std::int64_t num_choices = logits.rows() * top_k_;
+    DeviceBuffer on_device(stream_, std::ssize(logits.all()) * 4), idx(stream_, num_choices * 4),
+        weights(stream_, num_choices * 4);
+    stream_.upload(std::as_bytes(logits.all()), on_device.data());
+    const MatrixView<ExpertId> topk_idx(reinterpret_cast<ExpertId*>(idx.data()), logits.rows(),
+                                        top_k_);
+    const MatrixView<float> topk_weights(reinterpret_cast<float*>(weights.data()), logits.rows(),
+                                         top_k_);
+    router_.route_into(
+        {reinterpret_cast<const float*>(on_device.data()), logits.rows(), logits.cols()}, topk_idx,
+        topk_weights);
+    Routing routing{.num_experts = std::int32_t(logits.cols()),
+                    .topk_idx = {logits.rows(), top_k_},
+                    .topk_weights = {logits.rows(), top_k_}};
+    router_.check();
+    std::copy_n(topk_idx.data(), num_choices, routing.topk_idx.all().begin());
+    std::copy_n(topk_weights.data(), num_choices, routing.topk_weights.all().begin());
+    return routing;
+  }
+
+ private:
+  testing::FakeDevice device_;
+  testing::FakeStream stream_;
+  HostSelectLauncher launcher_;
+  DeviceRouter router_;
+  std::int64_t top_k_;
+};
+
+CollaborationConstraint random_constraint(std::int32_t num_experts, std::int32_t top_k,
+                                          std::mt19937_64& rng) {
+  const std::int32_t least = std::max(1, top_k - 1);
+  CollaborationConstraint constraint{
+      .top_t = least + std::int32_t(uniform_below(std::uint64_t(num_experts - least), rng)),
+      .collaborators = {num_experts, num_experts - 1}};
+  for (std::int64_t e = 0; e < num_experts; ++e) {
+    const auto row = constraint.collaborators.row(e);
+    for (std::int64_t i = 0; i + 1 < num_experts; ++i) {
+      row[std::size_t(i)] = ExpertId{std::int32_t(i < e ? i : i + 1)};
+    }
+    for (std::size_t i = row.size(); i > 1; --i) {
+      std::swap(row[i - 1], row[uniform_below(i, rng)]);
+    }
+  }
+  return constraint;
+}
+
+// Few distinct values, so that many logits are equal; both zeros, and values far apart.
+Matrix<float> tied_logits(std::int64_t num_tokens, std::int64_t num_experts, std::mt19937_64& rng) {
+  constexpr float kValues[] = {0.0F, -0.0F, 1.5F, -1.5F, 100.0F, -100.0F, 1e-30F, -3e38F, 0.25F};
+  Matrix<float> logits(num_tokens, num_experts);
+  for (float& v : logits.all()) v = kValues[uniform_below(std::size(kValues), rng)];
+  return logits;
+}
+
+Matrix<float> random_logits(std::int64_t num_tokens, std::int64_t num_experts,
+                            std::mt19937_64& rng) {
+  Matrix<float> logits(num_tokens, num_experts);
+  for (float& v : logits.all()) v = float(double(rng() >> 11) * 0x1p-50 - 4);
+  return logits;
+}
+
+TEST(DeviceRouter, GivesTheReferenceBitForBit) {
+  std::mt19937_64 rng(1);
+  for (const std::int32_t num_experts : {1, 2, 8, 31, 32, 33, 60, 64, 128, 256, 384, 511, 512}) {
+    for (const std::int32_t most : {1, 2, 4, 8, 16}) {
+      const std::int32_t top_k = std::min(most, num_experts);
+      for (int kind = 0; kind < 8; ++kind) {
+        RoutingPolicy policy{.scoring = kind & 1 ? Scoring::kSoftmaxOverChosen : Scoring::kSoftmax,
+                             .top_k = top_k,
+                             .norm_topk_prob = kind == 2,
+                             .scale = kind & 2 ? 2.5F : 1.0F};
+        if (kind & 4 && num_experts > 1) {
+          policy.constraint = random_constraint(num_experts, top_k, rng);
+        }
+        SCOPED_TRACE(fmt::format("{} experts, top_k {}, kind {}", num_experts, top_k, kind));
+        SelectOnFake router(policy, num_experts);
+        for (const auto& logits :
+             {random_logits(9, num_experts, rng), tied_logits(9, num_experts, rng)}) {
+          const Routing expected = route_reference(policy, logits);
+          const Routing routing = router.route(logits);
+          EXPECT_EQ(routing.topk_idx, expected.topk_idx);
+          EXPECT_EQ(routing.topk_weights, expected.topk_weights);
+        }
+      }
+    }
+  }
+}
+
+TEST(DeviceRouter, RoutesNoTokens) {
+  SelectOnFake router({.top_k = 2}, 4);
+  EXPECT_EQ(router.route({0, 4}).topk_idx.rows(), 0);
+}
+
+TEST(DeviceRouter, NamesTheFirstLogitThatIsNotFinite) {
+  SelectOnFake router({.top_k = 2}, 40);
+  std::mt19937_64 rng(2);
+  Matrix<float> logits = random_logits(5, 40, rng);
+  const Matrix<float> finite = logits;
+  logits(3, 1) = std::numeric_limits<float>::quiet_NaN();
+  logits(2, 39) = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(testing::error_of([&] { (void)router.route(logits); }),
+            "the logit of token 2 for expert 39 is not finite; look for an overflow in the layers "
+            "before the router");
+  EXPECT_EQ(router.route(finite).topk_idx.rows(), 5);  // the check does not stay
+}
+
+TEST(DeviceRouter, RefusesByNameWhatItCannotRoute) {
+  const auto expect_refused = [](const RoutingPolicy& policy, std::int32_t num_experts,
+                                 const std::string& message) {
+    EXPECT_EQ(testing::error_of([&] { check_device_policy(policy, num_experts); }), message);
+  };
+  expect_refused({.top_k = 2}, 513,
+                 "a device routes over at most 512 experts, not 513; use Router");
+  expect_refused({.top_k = 17}, 64,
+                 "a device routes at most 16 choices of a token, not 17; use Router");
+  expect_refused(
+      {.scoring = Scoring::kSigmoid, .top_k = 2}, 64,
+      "a device routes by softmax only, but the policy's scores are sigmoids; use Router");
+  expect_refused({.top_k = 2, .num_groups = 4, .top_groups = 2}, 64,
+                 "a device routes without groups only, but the policy has 4 groups; use Router");
+}
+
+}  // namespace
+}  // namespace c2r
