@@ -1,0 +1,252 @@
+// The row mover of devices: handles and pipeline steps give the reference's bits on a device whose
+// streams run late, over both networks, also beside ranks that have no device.
+#include "c2r/dispatch/cuda/device_row_mover.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "c2r/core/cuda/fake_stream_testing.h"
+#include "c2r/dispatch/cuda/device_layer_testing.h"
+#include "c2r/transport/device/fake_calls_testing.h"
+#include "c2r/transport/device/staged_network.h"
+#include "c2r/transport/in_process.h"
+
+namespace c2r {
+namespace {
+
+using testing::DeviceLayer;
+using testing::ExchangeProblem;
+using testing::FakeCalls;
+using testing::FakeDevice;
+using testing::FakeStream;
+using testing::FakeWire;
+
+// Runs the bodies of kernels on the host, when the queue comes to them.
+class FakeLauncher final : public RowLauncher {
+ public:
+  void launch(const RowKernel& kernel, DeviceStream& stream) override {
+    dynamic_cast<FakeStream&>(stream).enqueue([kernel] {
+      std::visit(
+          [&](const auto& body) { kernel.is_vectorized ? run<kRowVector>(body) : run<1>(body); },
+          kernel.kernel);
+    });
+  }
+
+ private:
+  template <int kVector, class Kernel>
+  static void run(const Kernel& body) {
+    constexpr std::int64_t kThreads = 3;
+    for (std::int64_t block = 0; block < body.num_blocks(); ++block) {
+      for (std::int64_t thread = 0; thread < kThreads; ++thread) {
+        body.template run<kVector>(block, {.first = thread, .step = kThreads});
+      }
+    }
+  }
+};
+
+// Which stream runs its tasks at once; the others run theirs as late as possible.
+enum class Early { kNone, kCompute, kTravel };
+
+struct DeviceRun {
+  std::int32_t num_chunks = 1;
+  bool gathers = false;
+  FakeWire* wire = nullptr;  // null: rows go through host memory
+  int ignored_wait = -1;
+  Early early = Early::kNone;
+};
+
+// Runs this rank's part of the layer on a device of its own.
+Matrix<float> run_on_device(Transport& transport, const ExchangeProblem& problem,
+                            const DeviceRun& how, int* num_waits = nullptr) {
+  FakeDevice device;
+  device.ignore_wait(how.ignored_wait);
+  FakeStream compute(device, how.early == Early::kCompute),
+      travel(device, how.early == Early::kTravel);
+  std::unique_ptr<FakeCalls> calls;
+  std::unique_ptr<DeviceNetwork> network;
+  if (how.wire != nullptr) {
+    calls = std::make_unique<FakeCalls>(*how.wire, transport.rank());
+    network = std::make_unique<StreamNetwork>(*calls, compute, travel);
+  } else {
+    network = std::make_unique<StagedNetwork>(transport, compute, travel);
+  }
+  FakeLauncher launcher;
+  DeviceRowMover mover(compute, *network, launcher);
+  const auto experts = [&](std::span<const std::int64_t> offsets, const GatheredRows& rows,
+                           MatrixView<float> out, DeviceStream& stream) {
+    dynamic_cast<FakeStream&>(stream).enqueue(
+        [&problem, &transport, copied = std::vector(offsets.begin(), offsets.end()), rows, out] {
+          testing::compute_experts(problem, transport.rank(), copied, rows, out);
+        });
+  };
+  Matrix<float> sum;
+  {
+    DeviceLayer layer(transport, problem, compute, mover, experts, how.gathers);
+    sum = layer.run(how.num_chunks);
+  }
+  compute.synchronize();
+  travel.synchronize();
+  if (num_waits != nullptr) *num_waits = device.num_waits();
+  return sum;
+}
+
+bool has_poison(const Matrix<float>& sum) {
+  return std::ranges::any_of(sum.all(), [](float v) { return std::isnan(v); });
+}
+
+ExchangeProblem device_problem(const DispatchOptions& options, std::uint64_t seed,
+                               std::int64_t hidden) {
+  ExchangeProblem problem = testing::random_problem(options, seed);
+  std::mt19937_64 rng(seed);
+  problem.hidden = hidden;
+  for (auto& batch : problem.batches) {
+    batch.x.reshape(batch.x.rows(), hidden);
+    for (float& v : batch.x.all()) v = testing::random_value(rng);
+  }
+  return problem;
+}
+
+class DeviceRowMoverOn : public ::testing::TestWithParam<Cluster> {};
+
+TEST_P(DeviceRowMoverOn, GivesTheReferenceBitForBitOverBothNetworks) {
+  for (const DispatchOptions& options : testing::all_options(GetParam())) {
+    for (const std::int32_t num_chunks : {1, 2, 5}) {
+      SCOPED_TRACE(fmt::format("{}, {} chunks", testing::to_string(options), num_chunks));
+      // 40 columns: five vectors for three threads; 5 columns: no vectors
+      const ExchangeProblem problem =
+          device_problem(options, std::uint64_t(200 + num_chunks), num_chunks == 5 ? 5 : 40);
+      const auto expected = testing::expected_sums(problem);
+      FakeWire wire(GetParam().ep_size());
+      for (FakeWire* const over : {static_cast<FakeWire*>(nullptr), &wire}) {
+        run_in_process(GetParam().ep_size(), [&](Transport& transport) {
+          EXPECT_EQ(
+              run_on_device(transport, problem,
+                            {.num_chunks = num_chunks, .gathers = num_chunks != 2, .wire = over}),
+              expected[index(transport.rank())]);
+        });
+      }
+      EXPECT_EQ(wire.deadlock(), "");
+    }
+  }
+}
+
+// Ranks with a device and ranks without send each other the same bytes.
+TEST_P(DeviceRowMoverOn, WorksWithRanksThatHaveNoDevice) {
+  for (const DispatchOptions& options : testing::all_options(GetParam())) {
+    SCOPED_TRACE(testing::to_string(options));
+    const ExchangeProblem problem = testing::random_problem(options, 300);
+    const auto expected = testing::expected_sums(problem);
+    run_in_process(GetParam().ep_size(), [&](Transport& transport) {
+      if (index(transport.rank()) % 2 == 0) {
+        return testing::run_rank(transport, problem, expected, 1);
+      }
+      EXPECT_EQ(run_on_device(transport, problem, {}), expected[index(transport.rank())]);
+    });
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Clusters, DeviceRowMoverOn,
+                         ::testing::Values(Cluster{1, 1}, Cluster{1, 3}, Cluster{2, 2},
+                                           Cluster{2, 4}),
+                         [](const auto& test) {
+                           return fmt::format("{}x{}", test.param.num_nodes,
+                                              test.param.ranks_per_node);
+                         });
+
+// Ranks with `num_tokens` tokens each, all of which choose the experts `choices`.
+ExchangeProblem problem_of_choices(std::vector<std::int64_t> num_tokens,
+                                   const std::vector<ExpertId>& choices) {
+  ExchangeProblem problem{
+      .placement = place_contiguous(6, std::int32_t(num_tokens.size())),
+      .options = {.cluster = {.ranks_per_node = std::int32_t(num_tokens.size())}},
+      .hidden = 16};
+  std::mt19937_64 rng(12);
+  for (const std::int64_t n : num_tokens) {
+    problem.batches.push_back(testing::random_batch(n, std::ssize(choices), problem.hidden, rng,
+                                                    [&](auto&) { return choices; }));
+  }
+  testing::number_tokens(problem.batches);
+  return problem;
+}
+
+// All tokens choose one expert, which is on the last rank.
+TEST(DeviceRowMover, MovesAllRowsToOneHotExpert) {
+  const ExchangeProblem problem = problem_of_choices({17, 0, 9}, {ExpertId{5}});
+  const auto expected = testing::expected_sums(problem);
+  run_in_process(3, [&](Transport& transport) {
+    EXPECT_EQ(run_on_device(transport, problem, {.num_chunks = 2}),
+              expected[index(transport.rank())]);
+  });
+}
+
+// What the device is for: each wait that is left out on a rank must show.
+class BrokenWaits : public ::testing::TestWithParam<bool> {};
+
+TEST_P(BrokenWaits, ShowAsPoison) {
+  const bool is_staged = GetParam();
+  const ExchangeProblem problem = problem_of_choices({7, 5}, {ExpertId{1}, ExpertId{4}});
+  const auto expected = testing::expected_sums(problem);
+  const auto run = [&](int ignored_wait, Early early, int* num_waits) {
+    std::vector<Matrix<float>> got(2);
+    FakeWire wire(2);
+    run_in_process(2, [&](Transport& transport) {
+      const auto rank = index(transport.rank());
+      got[rank] = run_on_device(transport, problem,
+                                {.wire = is_staged ? nullptr : &wire,
+                                 .ignored_wait = rank == 0 ? ignored_wait : -1,
+                                 .early = early},
+                                rank == 0 ? num_waits : nullptr);
+    });
+    return got;
+  };
+  constexpr Early kOrders[] = {Early::kNone, Early::kCompute, Early::kTravel};
+  int num_waits = 0;
+  for (const Early early : kOrders) EXPECT_EQ(run(-1, early, &num_waits), expected);
+  // Dispatch and combine: the network's stream waits for the rows, the host for their copies if
+  // they are staged, the compute stream for what has come; and the host for the sums.
+  EXPECT_EQ(num_waits, is_staged ? 7 : 5);
+  for (int wait = 0; wait < num_waits; ++wait) {
+    EXPECT_TRUE(std::ranges::any_of(
+        kOrders,
+        [&](Early early) { return std::ranges::any_of(run(wait, early, nullptr), has_poison); }))
+        << "without wait " << wait;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Networks, BrokenWaits, ::testing::Bool(),
+                         [](const auto& test) { return test.param ? "Staged" : "OfStreams"; });
+
+// 2 to 8 ranks in every mode, in chunks: the groups of calls never wait in a circle.
+TEST(StreamNetwork, NeverWaitsInACircle) {
+  for (const Cluster& cluster : {Cluster{1, 2}, Cluster{1, 3}, Cluster{2, 2}, Cluster{1, 5},
+                                 Cluster{2, 3}, Cluster{1, 7}, Cluster{2, 4}, Cluster{4, 2}}) {
+    for (const auto mode : {CopyMode::kPerExpert, CopyMode::kPerRank, CopyMode::kPerNode}) {
+      for (const std::uint64_t seed : {1U, 2U, 3U}) {
+        const ExchangeProblem problem =
+            testing::random_problem({.cluster = cluster, .mode = mode}, seed);
+        SCOPED_TRACE(testing::to_string(problem.options));
+        FakeWire wire(cluster.ep_size());
+        run_in_process(cluster.ep_size(), [&](Transport& transport) {
+          (void)run_on_device(transport, problem, {.num_chunks = 3, .wire = &wire});
+        });
+        EXPECT_EQ(wire.deadlock(), "");
+      }
+    }
+  }
+}
+
+// The check itself: two ranks whose groups come in another order wait for each other.
+TEST(StreamNetwork, ChecksTheOrderOfGroups) {
+  using testing::CallGroup;
+  const CallGroup to_1{.sends = {{1, 8}}}, from_0{.recvs = {{0, 8}}};
+  const CallGroup from_1{.recvs = {{1, 4}}}, to_0{.sends = {{0, 4}}};
+  EXPECT_EQ(testing::find_deadlock({{to_1, from_1}, {from_0, to_0}}), "");
+  EXPECT_EQ(testing::find_deadlock({{to_1, from_1}, {to_0, from_0}}),
+            "rank 0 waits; rank 1 waits; ");
+  EXPECT_EQ(testing::find_deadlock({{to_1}, {{.recvs = {{0, 9}}}}}),
+            "rank 0 sends 8 bytes to rank 1, which expects 9");
+}
+
+}  // namespace
+}  // namespace c2r
