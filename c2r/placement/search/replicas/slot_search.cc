@@ -8,10 +8,7 @@
 #include "c2r/core/at.h"
 
 namespace c2r {
-namespace {
 
-// The token sets with the slots that serve them instead of experts; slots are numbered rank by
-// rank. Rows are neither sorted nor merged: SetIndex needs neither.
 TokenSets served_slots(const SetIndex& index, const ReplicaState& state) {
   const auto& slots = state.placement().slots;
   Matrix<std::int32_t> slot_of(index.num_experts(), slots.rows());
@@ -40,6 +37,8 @@ TokenSets served_slots(const SetIndex& index, const ReplicaState& state) {
   }
   return served;
 }
+
+namespace {
 
 // Every slot is an item; the other slots of its expert are its other_replicas.
 PartitionProblem slots_as_items(const SetIndex& served, const Cluster& cluster,

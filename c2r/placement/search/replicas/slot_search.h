@@ -12,6 +12,10 @@
 
 namespace c2r {
 
+/// @returns the token sets with the slots that serve them instead of experts; slots are numbered
+///          rank by rank. Rows are neither sorted nor merged: SetIndex needs neither
+TokenSets served_slots(const SetIndex& index, const ReplicaState& state);
+
 /// Anneals the slots of `state`, where every token stays with the slots that serve it now.
 /// Replicas stay on different nodes as far as there are nodes, and on different ranks.
 /// @param is_fixed_to_nodes slots may only move within their node
