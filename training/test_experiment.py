@@ -227,7 +227,7 @@ def test_the_page_comes_from_records(tmp_path):
     assert report.main(["--records", str(tmp_path), "-o", str(tmp_path)]) == 0
     text = (tmp_path / "experiment.md").read_text()
     # By document the means over seeds are 0.2, 0.2, 0.3; by seed the means are 0.2 and 0.2667.
-    assert f"| T=4 | 2 | 2.2333 | +0.2333 ± {math.hypot(1.96 / 30, 12.706 / 30):.4f} | +0.2000 ±" in text
+    assert f"| T=4 | 2 | 2.2333 |  | +0.2333 ± {math.hypot(1.96 / 30, 12.706 / 30):.4f} | +0.2000 ±" in text
     assert "| T=4 | 4.000 | 1.600 | 1.600 | 1.600 | 1.100 | 1.100 |" in text
     assert "| T=4 | 1.000 | 0.750 | 0.400 | 0.200 |" in text
     assert "| T=4 | 1.5 | 2.0 | 9.00 |  |" in text
@@ -245,6 +245,8 @@ def test_figures_have_every_condition_of_an_experiment_with_a_curve(tmp_path):
     assert sum(element.tag.endswith("circle") for element in front) == 3 * (4 + 1 + 1) + 3
     training = xml.etree.ElementTree.parse(tmp_path / "small_training.svg").getroot()
     assert sum(element.tag.endswith("circle") for element in training) == 3 * 2 + 3
+    # The model before is a reference of all: the losses 1.5, 2.4, 3.0 minus 1, 2, 3.
+    assert "| T=4 | 1 | 2.3000 | +0.3000 ±" in (tmp_path / "experiment.md").read_text()
     heat = (tmp_path / "small_specialization.svg").read_text()
     assert all(f">{name}</text>" in heat for name in ("before", "free", "T=8", "T=4"))
 

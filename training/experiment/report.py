@@ -56,12 +56,14 @@ def loss_table(found: Found) -> str:
     rows = []
     for name, records in found.items():
         loss = _mean([_mean(record["losses"]) for record in records])
+        since = shown(loss_difference(records, found["before"])) if "before" in found and name != "before" else ""
         reference = reference_of(found, name)
-        differences = [""] * (1 + len(domains)) if reference is None else [
-            shown(loss_difference(records, found[reference], domain)) for domain in (None, *domains)
-        ]  # fmt: skip
-        rows.append([name, str(len(records)), f"{loss:.4f}", *differences])
-    return table(["condition", "seeds", "loss", "difference", *domains], rows)
+        differences = [
+            "" if reference is None else shown(loss_difference(records, found[reference], domain))
+            for domain in (None, *domains)
+        ]
+        rows.append([name, str(len(records)), f"{loss:.4f}", since, *differences])
+    return table(["condition", "seeds", "loss", "minus before", "minus free", *domains], rows)
 
 
 def _traffic(records: list[dict], ranks: str, step: str, key: str) -> float:
@@ -224,11 +226,11 @@ def head(found: Found) -> str:
     records = [record for some in found.values() for record in some]
     first, trained = records[0], [record for record in records if record["trained_tokens"]]
     tokens = max((record["trained_tokens"] for record in trained), default=0)
+    minutes = sum(record["minutes"] for record in records)
     return (
         f"{len(first['domains'])} held-out documents of {first['length']} tokens. {len(trained)} runs trained on "
-        f"{tokens:,} tokens each, at learning rate {first['learning_rate']:g}; {len(records) - len(trained)} conditions "
-        f"were not trained. {first['machine']}; {sum(record['minutes'] for record in records):.0f} minutes in all, beside "
-        "other work."
+        f"{tokens:,} tokens each, at learning rate {first['learning_rate']:g}; {len(records) - len(trained)} records are "
+        f"of models that were not trained. {first['machine']}; {minutes:.0f} minutes by the clock, beside other work."
     )
 
 
@@ -265,8 +267,8 @@ at free routing. *Points* counts those of the rule:"""
 TRAINING = "The difference of training losses at the same text. No text is seen twice, so it is a held-out loss, too:"
 HEAT = """How often experts of the second layer were chosen together on the held-out documents: row e is the share of
 its partners, white none and black a quarter or more. All maps have the order of the last one:"""
-LOSS = """Held-out loss in nats per token, and its paired difference from the run without the rule that was trained as
-much, with 95 % intervals over documents and, where there are several, over seeds:"""
+LOSS = """Held-out loss in nats per token, and its paired differences: from the model before, and from free routing that was
+trained as much (in all, and by domain), with 95 % intervals over documents and, where there are several, over seeds:"""
 TASKS = """Accuracies in %, with standard errors over documents; means over seeds. The number of documents is in
 parentheses:"""
 TRAFFIC = """Copies per token, means over layers and seeds; placements are fitted on half of the documents and counted on
