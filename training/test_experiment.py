@@ -16,7 +16,7 @@ from c2r.evaluate.scorer import find_program
 from training.corpus import DOMAINS, is_held_out
 from training.experiment import compare, figures, report, rivals, tasks, texts
 from training.experiment.conditions import CONDITIONS
-from training.experiment.driver import main, record_of
+from training.experiment.driver import Experiment, main, record_of
 from training.experiment.measure import costs
 
 RANKS = torch.tensor([0, 0, 1, 1, 2, 2])
@@ -232,7 +232,10 @@ def test_the_page_comes_from_records(tmp_path):
     assert "| T=4 | 1.000 | 0.750 | 0.400 | 0.200 |" in text
     assert "| T=4 | 1.5 | 2.0 | 9.00 |  |" in text
     assert "| free | 1 | 50.0 ± 10.0 | 70.0 ± 10.0 | 1.0 ± 1.0 | 900 | 60.00 |" in text
-    assert not list(tmp_path.glob("*.svg"))  # there is no curve yet
+    # Two conditions in three panels and one series, for there is no curve yet.
+    front = xml.etree.ElementTree.parse(tmp_path / "small_front.svg").getroot()
+    assert sum(element.tag.endswith("circle") for element in front) == 3 * 2 + 1
+    assert "At equal copies" not in text
 
 
 def test_figures_have_every_condition_of_an_experiment_with_a_curve(tmp_path):
@@ -241,8 +244,8 @@ def test_figures_have_every_condition_of_an_experiment_with_a_curve(tmp_path):
           *(record(f"T={t}", [1.5, 2.4, 3.0], 1 + t / 10) for t in (4, 8, 12)))  # fmt: skip
     assert report.main(["--records", str(tmp_path), "-o", str(tmp_path)]) == 0
     front = xml.etree.ElementTree.parse(tmp_path / "small_front.svg").getroot()
-    # Three panels with three points of the curve and its end, the penalty and the model before; and three of the legend.
-    assert sum(element.tag.endswith("circle") for element in front) == 3 * (4 + 1 + 1) + 3
+    # Three panels: three points of the curve and its end, the penalty, the model before and its replicas; and the legend.
+    assert sum(element.tag.endswith("circle") for element in front) == 3 * (4 + 1 + 1 + 1) + 4
     training = xml.etree.ElementTree.parse(tmp_path / "small_training.svg").getroot()
     assert sum(element.tag.endswith("circle") for element in training) == 3 * 2 + 3
     # The model before is a reference of all: the losses 1.5, 2.4, 3.0 minus 1, 2, 3.
@@ -309,6 +312,15 @@ def test_conditions_that_do_not_exist_are_named(tmp_path, capsys):
         "training.experiment: there is no condition 'T=5'; there are: before; free"
     )
     assert len({record_of(name, 1) for name in CONDITIONS}) == len(CONDITIONS)
+
+
+def test_all_conditions_are_those_that_the_model_allows():
+    qwen, llama = (types.SimpleNamespace(num_experts=n, top_k=k) for n, k in ((32, 4), (8, 2)))
+    assert [Experiment.allows(qwen, f"T={t}") for t in (2, 3, 16)] == [False, True, True]
+    assert [Experiment.allows(llama, f"T={t}") for t in (2, 6, 8)] == [True, True, False]
+    assert Experiment.allows(qwen, "group-balanced, untrained")
+    assert not Experiment.allows(llama, "group-balanced, untrained")
+    assert Experiment.allows(llama, "free")
 
 
 def test_a_record_is_given_its_tasks_once(tmp_path, monkeypatch):

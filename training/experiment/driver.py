@@ -43,7 +43,8 @@ class Experiment:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.records.mkdir(parents=True, exist_ok=True)
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(self.model)
-        self.num_experts = transformers.AutoConfig.from_pretrained(self.model).num_experts
+        router = find_routers(self.load())[0]
+        self.num_experts, self.top_k = router.num_experts, router.top_k
         corpora = arguments.data / "corpora"
         self.documents = texts.held_out(corpora, self.tokenizer, arguments.documents, self.length)
         self._corpora = corpora
@@ -51,6 +52,15 @@ class Experiment:
 
     def load(self, path: pathlib.Path | None = None) -> nn.Module:
         return transformers.AutoModelForCausalLM.from_pretrained(path or self.model, dtype=torch.float32)
+
+    def allows(self, name: str) -> bool:
+        """Whether the model can run a condition: a list has from top_k - 1 to num_experts - 1 experts, and every rank of
+        a group-balanced choice has equally many.
+        """
+        condition = CONDITIONS[name]
+        if condition.rule == "lists":
+            return self.top_k - 1 <= condition.value < self.num_experts
+        return condition.rule != "group-balanced" or self.top_k % NUM_RANKS == 0
 
     def _profile(self) -> None:
         """Lists and placement of the free model, on text to train on: `before` in the folder."""
@@ -105,7 +115,7 @@ class Experiment:
 
     def apply(self, model: nn.Module, condition: Condition) -> dict[str, Any]:
         """Puts a rule in force. Returns what the record says about it."""
-        top_k = find_routers(model)[0].top_k
+        top_k = self.top_k
         rules = {
             "device-limited": lambda ranks, logits: rivals.device_limited(logits, ranks, int(condition.value), top_k),
             "group-balanced": lambda ranks, logits: rivals.group_balanced(logits, ranks, top_k),
@@ -225,7 +235,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--data", type=pathlib.Path, required=True, metavar="FOLDER", help="has corpora/DOMAIN.jsonl.zst")
     add("--c2r", type=pathlib.Path, default=pathlib.Path("build/release/c2r"), metavar="PROGRAM")
     add("--conditions", default="before;free;T=4;T=8", metavar="NAMES",
-        help=f"with semicolons, or all; there are: {'; '.join(CONDITIONS)}")  # fmt: skip
+        help=f"with semicolons, or all that the model allows; there are: {'; '.join(CONDITIONS)}")  # fmt: skip
     add("--seeds", default="1", metavar="N,N", help="of the order of the text (default 1)")
     add("--minutes", type=float, metavar="N", help="for all runs together: decides how many tokens a run has")
     add("--tokens", type=int, metavar="N", help="of each run, instead of --minutes")
@@ -268,6 +278,8 @@ def main(words: list[str] | None = None) -> int:
         if not arguments.again and (arguments.minutes is None) == (arguments.tokens is None):
             raise ValueError("give --minutes or --tokens, one of the two")
         experiment = Experiment(arguments)
+        if arguments.conditions == "all":
+            names = [name for name in names if experiment.allows(name)]
         if arguments.again:
             costs_again(experiment)
             return 0

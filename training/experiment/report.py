@@ -133,13 +133,13 @@ def task_table(found: Found) -> str:
     return table(["condition", "seeds", *counts, *perplexities, "mean without LAMBADA"], rows)
 
 
-def point(found: Found, name: str) -> Point:
+def point(found: Found, name: str, step: str = "placement") -> Point:
     records = found[name]
     reference = reference_of(found, name)
     difference = Paired(0.0, 0.0) if reference is None else loss_difference(records, found[reference])
-    return Point(name, _traffic(records, RANKS, "placement", "copies_per_token"),
-                 _traffic(records, RANKS, "placement", "imbalance"),
-                 _mean([record["distinct_experts_of_8_tokens"] for record in records]), difference)  # fmt: skip
+    copies, imbalance = (_traffic(records, RANKS, step, key) for key in ("copies_per_token", "imbalance"))
+    distinct = _mean([record["distinct_experts_of_8_tokens"] for record in records])
+    return Point(name, copies, imbalance, distinct, difference)
 
 
 def curves(found: Found) -> dict[str, list[Point]]:
@@ -164,43 +164,47 @@ def equal_copies_table(of_curves: dict[str, list[Point]]) -> str:
     return table(["loss difference at copies per token:", "points", *(f"{level:.1f}" for level in levels)], rows)
 
 
-def _label(name: str) -> str:
-    return name.removesuffix(", untrained").removeprefix("router alone, ").removeprefix("T per layer, ")
+def _series(found: Found) -> list[tuple[Series, list[Point]]]:
+    """Every condition in one of the series, whose marks are still to be made of the points; and replicas alone."""
+    of_curves = curves(found)
+    in_curves = {one.name for curve in of_curves.values() for one in curve}
+    result = [(Series(name, [], True, name in CURVES), curve) for name, curve in of_curves.items()]
+    rest = [point(found, name) for name in found if name not in in_curves]
+    for title, is_untrained in (("others", False), ("others, untrained", True)):
+        there = [one for one in rest if (CONDITIONS[one.name].trained == "nothing") == is_untrained]
+        result.append((Series(title, [], False, not is_untrained), there))
+    if "before" in found:
+        replicas = point(found, "before", "one slot")._replace(name="a replica on each rank")
+        result.append((Series("the model before, with replicas", [], False, False), [replicas]))
+    return [(series, there) for series, there in result if there]
 
 
 def front(found: Found) -> str:
-    """Difference of loss against copies, imbalance and distinct experts: every condition is in one of the series."""
-    of_curves = curves(found)
-    in_curves = {one.name for curve in of_curves.values() for one in curve}
-    groups = {name: (curve, True, name not in UNTRAINED_CURVES) for name, curve in of_curves.items()}
-    rest = [point(found, name) for name in found if name not in in_curves]
-    for title, untrained in (("others", False), ("others, untrained", True)):
-        there = [one for one in rest if (CONDITIONS[one.name].trained == "nothing") == untrained]
-        if there:
-            groups[title] = (there, False, not untrained)
+    """Difference of loss against copies, imbalance and distinct experts."""
     plots = []
     for title, key in (("copies per token at 4 ranks, placed", "copies"), ("imbalance, placed", "imbalance"),
                        ("distinct experts of 8 tokens", "distinct")):  # fmt: skip
-        series = [
-            Series(name, [Mark(getattr(one, key), one.loss.mean, one.loss.half_width,
-                               _label(one.name) if key == "copies" else "") for one in members], has_line and
-                   key == "copies", is_filled)
-            for name, (members, has_line, is_filled) in groups.items()
-        ]  # fmt: skip
-        plots.append(Plot(title, "loss minus that of free routing, nats", series))
+        of_panel = []
+        for series, there in _series(found):
+            marks = [Mark(getattr(one, key), one.loss.mean, one.loss.half_width,
+                          one.name.removesuffix(", untrained") if key == "copies" else "") for one in there]  # fmt: skip
+            of_panel.append(series._replace(marks=marks, has_line=series.has_line and key == "copies"))
+        plots.append(Plot(title, "loss minus that of free routing, nats", of_panel))
     return panels(plots, width=400, height=420)
 
 
 def training_figure(found: Found) -> str:
-    """The difference of training losses from the free run while the models are trained."""
-    series = []
-    records = [record for some in found.values() for record in some if record["trained_tokens"]]
-    a_step = records[0]["trained_tokens"] / records[0]["training_loss"][-1][0] / 1000
-    for name in found:
-        condition = CONDITIONS[name]
-        if condition.trained == "all" and not condition.penalty and name != "free" and "free" in found:
-            curve = training_curve(found[name], found["free"])
-            series.append(Series(name, [Mark(step * a_step, value) for step, value in curve]))
+    """The difference of training losses from the free run while the models are trained; empty if nothing was."""
+    names = [name for name in found if CONDITIONS[name].trained == "all" and not CONDITIONS[name].penalty]
+    if "free" not in names or len(names) == 1:
+        return ""
+    free = found["free"]
+    a_step = free[0]["trained_tokens"] / free[0]["training_loss"][-1][0] / 1000
+    series = [
+        Series(name, [Mark(step * a_step, value) for step, value in training_curve(found[name], free)])
+        for name in names
+        if name != "free"
+    ]
     plot = Plot("thousand tokens of training", "training loss minus that of free routing, nats", series)
     return panels([plot], width=640, height=380)
 
@@ -237,20 +241,16 @@ def head(found: Found) -> str:
 def section(folder: pathlib.Path, output: pathlib.Path) -> str:
     """The tables of one experiment; writes its figures."""
     found, name = read_records(folder), folder.name
-    parts = [f"## {name}", head(found)]
-    of_curves = curves(found)
-    if of_curves:
-        figures = {
-            "front": front(found),
-            "training": training_figure(found),
-            "specialization": specialization_figure(found),
-        }
-        for figure, drawn in figures.items():
-            (output / f"{name}_{figure}.svg").write_text(drawn)
-        parts += [FRONT, f"![Loss against traffic]({name}_front.svg)"]
+    drawn = {"front": front(found), "training": training_figure(found), "specialization": specialization_figure(found)}
+    for figure, text in drawn.items():
+        if text:
+            (output / f"{name}_{figure}.svg").write_text(text)
+    parts = [f"## {name}", head(found), FRONT, f"![Loss against traffic]({name}_front.svg)"]
+    if of_curves := curves(found):
         parts += [EQUAL, equal_copies_table(of_curves)]
+    if drawn["training"]:
         parts += [TRAINING, f"![Training]({name}_training.svg)"]
-        parts += [HEAT, f"![Collaboration]({name}_specialization.svg)"]
+    parts += [HEAT, f"![Collaboration]({name}_specialization.svg)"]
     parts += [LOSS, loss_table(found)]
     if tasks := task_table(found):
         parts += [TASKS, tasks]
@@ -261,7 +261,8 @@ def section(folder: pathlib.Path, output: pathlib.Path) -> str:
 
 
 FRONT = """Difference of held-out loss from free routing that was trained as much (filled) or as little (hollow), with 95 %
-intervals, against copies per token, imbalance and the distinct experts of 8 tokens of different documents:"""
+intervals, against copies per token, imbalance and the distinct experts of 8 tokens of different documents. Replicas have
+one more slot on each rank:"""
 EQUAL = """At equal copies per token (4 ranks, placed), read off straight lines between the points of a curve, which ends
 at free routing. *Points* counts those of the rule:"""
 TRAINING = "The difference of training losses at the same text. No text is seen twice, so it is a held-out loss, too:"
