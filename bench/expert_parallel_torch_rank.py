@@ -219,19 +219,21 @@ def next_mbit(mbit, seconds, free):
 
 def choose_links(job, cell, layer):
     """Mbit/s of a rank's link. "even": until the baseline communicates for half of its time, as measured."""
-    mode, baseline = cell["mode"], cell["variants"][0]
-    set_links(job, job["fast_mbit"], job["fast_mbit"])
-    timed(layer, mode, baseline, 0)
-    free = statistics.median(timed(layer, mode, baseline, at) for at in range(4))
-    busiest = max(bytes_sent(layer, mode, baseline))
+    mode, baseline, fast = cell["mode"], cell["variants"][0], job["fast_mbit"]
+
+    def step_s(mbit):
+        set_links(job, mbit, fast if mbit == fast else node_mbit_of(job, mbit))
+        return statistics.median(timed(layer, mode, baseline, at) for at in range(3))
+
+    step_s(fast)  # the first steps are slow: memory is fresh
+    free = step_s(fast)
     # What a rank computes in a second, over FLOP per byte. Links without limit for a cell without a number.
-    flop_per_s = cell["even_flop_per_byte"] * busiest / free
+    flop_per_s = cell["even_flop_per_byte"] * max(bytes_sent(layer, mode, baseline)) / free
     if cell["flop_per_byte"] == 0:
-        return job["fast_mbit"], flop_per_s
+        return fast, flop_per_s
     mbit = max(1, round(8e-6 * flop_per_s / (cell["flop_per_byte"] or cell["even_flop_per_byte"])))
     for _ in range(2 if cell["flop_per_byte"] is None else 0):
-        set_links(job, mbit, node_mbit_of(job, mbit))
-        mbit = next_mbit(mbit, statistics.median(timed(layer, mode, baseline, at) for at in range(3)), free)
+        mbit = next_mbit(mbit, step_s(mbit), step_s(fast))
     return mbit, flop_per_s
 
 
@@ -285,6 +287,10 @@ def measure_cell(job, cell, layer):
     """One mode at one point, with what its file lacks. False: the time is over."""
     path = pathlib.Path(cell["result"])
     result = json.loads(path.read_text()) if path.exists() else begin_cell(job, cell, layer)
+    known = {variant["name"] for variant in result["variants"]}
+    chunks = result["variants"][1]["chunks"]
+    new = [variant for variant in cell["variants"] if variant["name"] not in known]
+    result["variants"] += [{**variant, "chunks": variant["chunks"] or chunks} for variant in new]
     save(path, result)
     baseline, *others = result["variants"]
     measured = {variant["name"] for group in result["groups"] for variant in group["variants"]}

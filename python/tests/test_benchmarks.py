@@ -82,9 +82,10 @@ def test_a_variant_is_compared_with_the_baseline_of_its_own_rounds(capsys, tmp_p
     names = ["all_to_all", "all", "other"]
     path = tmp_path / "qwen1.5-moe_train_even.json"
     path.write_text(json.dumps(cell([first], names)))
-    assert not bench.is_complete(path) and not bench.is_complete(tmp_path / "none.json")
+    wanted = [(name, "c2r", None, "free placed") for name in names]
+    assert not bench.is_complete(path, wanted) and not bench.is_complete(tmp_path / "none.json", wanted)
     path.write_text(json.dumps(cell([first, second], names)))
-    assert bench.is_complete(path)
+    assert bench.is_complete(path, wanted)
     bench.report(argparse.Namespace(work=tmp_path))
     rows = [[part.strip() for part in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
     # The baseline took 2 and 4 s, and 1 s on links without limit, where ours took 0.5 s.
