@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from c2r.hf.lists import keep_in_config, lists_of_layers, masks_of, read_lists, top_t_of_config
 from c2r.hf.routers import Router, device_of, find_routers
-from c2r.torch.recompute import decide
+from c2r.torch.recompute import decide, is_in_backward
 from c2r.torch.routing import Routing, select, switch_loss
 
 _CONFIG_KEYS = ("top_t", "collaborative_list")
@@ -65,6 +65,7 @@ class Constraint:
         """called: the module whose forward pass is called, the model or a wrapper of it."""
         self.model, self.lists, self.routers = model, lists, routers
         self.topk_idx: list[Tensor | None] = [None] * len(routers)
+        self._logits: list[Tensor | None] = [None] * len(routers)  # of a forward pass that runs now
         self._masks = [
             mask.to(device_of(router)) for mask, router in zip(masks_of(lists, routers), routers, strict=True)
         ]
@@ -126,21 +127,36 @@ class Constraint:
             # A recomputation of this layer weighs what the forward pass has chosen, whatever its logits are now.
             topk_idx = decide(lambda: select(logits, self._masks[at], router.top_k), is_required=False)
             self.topk_idx[at] = topk_idx
+            if not torch.compiler.is_compiling() and not is_in_backward():
+                self._logits[at] = logits
             return logits, router.weights(logits, topk_idx), topk_idx
 
         return constrained
 
     def _after_forward(self, called: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
+        recorded, self._logits = self._logits, [None] * len(self.routers)  # not to keep their graph
         if not torch.compiler.is_compiling():
             self.check()
-        if getattr(output, "aux_loss", None) is None or getattr(output, "router_logits", None) is None:
-            return output
-        if getattr(self.model, "balances_real_choice", False):  # c2r.hf.llama_moe
+        theirs = getattr(output, "aux_loss", None)
+        if theirs is None or getattr(self.model, "balances_real_choice", False):  # c2r.hf.llama_moe
             return output
         given = inspect.signature(called.forward).bind_partial(*args, **kwargs).arguments
-        output.aux_loss = balance_loss(output.router_logits, self.topk_idx, given.get("attention_mask"))
-        if output.loss is not None and self._coefficient:
-            output.loss = output.loss + self._coefficient * output.aux_loss.to(output.loss.device)
+        given = {**given, **given.get("kwargs", {})}
+        logits = getattr(output, "router_logits", None)
+        if logits is not None:
+            output.aux_loss = balance_loss(logits, self.topk_idx, given.get("attention_mask"))
+            if output.loss is not None and self._coefficient:
+                output.loss = output.loss + self._coefficient * output.aux_loss.to(output.loss.device)
+            return output
+        # The forward pass of TRL's trainers: it returns no logits, and has added its loss by the config's coefficient.
+        if any(layer is None for layer in recorded):
+            raise RuntimeError("a forward pass returns a balance loss of an unconstrained choice and no router logits; "
+                               "set output_router_logits to False, or do not compile the model")  # fmt: skip
+        output.aux_loss = balance_loss(recorded, self.topk_idx, given.get("attention_mask"))
+        if output.loss is not None:
+            difference = output.aux_loss - theirs.to(output.aux_loss.device)
+            coefficient = getattr(self.model.config, "router_aux_loss_coef", 0.0)
+            output.loss = output.loss + coefficient * difference.to(output.loss.device)
         return output
 
 
