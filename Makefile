@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh Debian 12: `make demo` and `make check`.
 .DEFAULT_GOAL := help
-.PHONY: help setup configure build demo check check-long check-torch bench install clean
+.PHONY: help setup configure build demo check check-long check-torch check-gpu bench install clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -34,6 +34,13 @@ check-torch: ## the tests of training/, c2r.torch and c2r.hf; downloads PyTorch 
 	  "$$python" -m pip install -q --no-deps --force-reinstall "$$wheel" && \
 	  "$$python" -m pytest -q -p no:cacheprovider training && \
 	  "$$python" -m pytest -q -rs -p no:cacheprovider --ignore=python/tests/library python/tests
+
+check-gpu: configure ## on a machine with an NVIDIA GPU and nvcc: kernels and layers against the host; build/check-gpu.json
+	@cmake --preset release -DC2R_CUDA=on >build/configure.log 2>&1 || { cat build/configure.log; exit 1; }
+	@cmake --build --preset release --target cuda_test
+	@build/release/cuda_test --gtest_output=json:build/check-gpu.json
+	@if command -v compute-sanitizer >/dev/null; then compute-sanitizer --error-exitcode 1 build/release/cuda_test; \
+	  else echo "check-gpu: no compute-sanitizer, so memory accesses of kernels were not checked"; fi
 
 bench: build ## every benchmark
 	@tools/bench.sh

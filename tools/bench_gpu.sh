@@ -5,6 +5,7 @@
 #
 # 1. bench/gpu_training.py: training with spread experts, one process and two on the same device over gloo
 # 2. bench/expert_parallel_torch.py: times of the exchanges beside transformers' all_to_all, likewise
+# First, where `make check-gpu` has built it: build/release/cuda_test, kernels and layers against the host.
 # Each result is a JSON file in --out (default build/bench-gpu), written at once; a part that fails does not
 # stop the next, and the exit status is 1 in the end.
 # --work: where the second part keeps routings and models (default: --out). Recording routings needs c2r's
@@ -53,6 +54,11 @@ part() {  # NAME COMMAND...: at most half of the time for each
   timeout 550 "$@" 2>&1 | tee "$out/$name.log" || failed+=" $name"
   echo "== $name took $((SECONDS - start)) s"
 }
+if [ $device = cuda ] && [ -x build/release/cuda_test ]; then
+  part kernels build/release/cuda_test --gtest_output=json:"$out/kernels.json"
+else
+  echo "== kernels are left out: there is no GPU, or no build/release/cuda_test"
+fi
 part training "$python" bench/gpu_training.py --device $device --out "$out"
 for ranks in 1 2; do
   part "times_$ranks" "$python" bench/expert_parallel_torch.py --local $ranks --device $device --work "${work:-$out}" \

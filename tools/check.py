@@ -105,6 +105,25 @@ def check_mpi():
     ctest("release", "-L", "mpi", "--repeat", f"until-fail:{MPI_REPEATS}", name="repeats")
 
 
+def build_cuda(folder, target, *options):
+    """Builds a target of cmake/c2r_cuda.cmake, or says that there is no nvcc."""
+    run("cmake", "--preset", "release", "-B", BUILD / folder, *options)
+    if not re.search(r"^C2R_HAS_CUDA:INTERNAL=ON$", (BUILD / folder / "CMakeCache.txt").read_text(), re.M):
+        print("no nvcc, skipped  ", end="", flush=True)
+        return
+    run("cmake", "--build", BUILD / folder, "-j", JOBS, "--target", target)
+
+
+def check_cuda():
+    """Compiles what runs on NVIDIA GPUs, and its tests, which `make check-gpu` runs."""
+    build_cuda("release", "cuda_test")
+
+
+def check_cuda_architectures():
+    """Compiles the kernels for the other architectures."""
+    build_cuda("cuda", "cuda_kernels", "-DC2R_CUDA_ARCHITECTURES=80;100")
+
+
 def check_python():
     """Builds the package's wheel, as `pip install .` does, and tests it in a fresh environment without PyTorch."""
     run("tools/setup.sh", "python")
@@ -144,11 +163,11 @@ def check_long_fuzz():
     run("tools/fuzz.sh", LONG_FUZZ_SECONDS)
 
 
-STEPS = {"format": check_format, "release": check_release, "tidy": check_tidy,
+STEPS = {"format": check_format, "release": check_release, "cuda": check_cuda, "tidy": check_tidy,
          "asan": check_asan, "tsan": check_tsan, "fuzz": check_fuzz, "python": check_python}
 LONG_STEPS = {"single": check_single, "headers": check_headers, "mpi": check_mpi,
               "browser": check_browser,
-              "long-fuzz": check_long_fuzz}
+              "cuda-all": check_cuda_architectures, "long-fuzz": check_long_fuzz}
 
 
 def data_is_present():

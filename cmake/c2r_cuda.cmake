@@ -1,0 +1,81 @@
+# What runs on NVIDIA GPUs: the library c2r_cuda, of the .cu files and of the .cc files named below. It is
+# built where nvcc is found. Nothing else needs it: all other code of c2r/*/cuda and c2r/transport/device
+# is part of its module and tested on the host.
+#
+# C2R_NVCC is the nvcc; without it nvcc is looked for in PATH, in CUDA_HOME and in /usr/local/cuda.
+# PyPI's nvcc and libraries will do (docs/dependencies.md says which).
+set(C2R_CUDA "auto" CACHE STRING "Build for NVIDIA GPUs: auto (where nvcc is found), on, off")
+set_property(CACHE C2R_CUDA PROPERTY STRINGS auto on off)
+set(C2R_CUDA_ARCHITECTURES "90a" CACHE STRING "GPU architectures to compile for, as in sm_90a")
+set(C2R_HAS_CUDA OFF CACHE INTERNAL "whether there are the targets c2r_cuda and cuda_test")
+if(C2R_CUDA STREQUAL "off" OR NOT TARGET c2r_dispatch)
+  return()
+endif()
+find_program(C2R_NVCC nvcc HINTS ENV CUDA_HOME PATHS /usr/local/cuda PATH_SUFFIXES bin)
+if(NOT C2R_NVCC)
+  if(C2R_CUDA STREQUAL "on")
+    message(FATAL_ERROR "c2r: C2R_CUDA is on, but no nvcc was found; name it by -DC2R_NVCC=...; "
+                        "docs/dependencies.md says where nvcc is from")
+  endif()
+  message(STATUS "c2r: no nvcc, so what runs on NVIDIA GPUs is left out")
+  return()
+endif()
+
+# nvcc may be a script that calls the real one, so ask it where it is.
+execute_process(COMMAND ${C2R_NVCC} --dryrun -x cu /dev/null ERROR_VARIABLE dry_run OUTPUT_QUIET)
+string(REGEX MATCH "#\\$ _HERE_=([^\n]+)" here "${dry_run}")
+get_filename_component(C2R_CUDA_ROOT "${CMAKE_MATCH_1}/.." ABSOLUTE)
+foreach(library cudart nccl)
+  find_library(C2R_${library}_LIBRARY NAMES ${library} lib${library}.so.13 lib${library}.so.2
+               PATHS ${C2R_CUDA_ROOT} PATH_SUFFIXES lib lib64 NO_DEFAULT_PATH)
+  find_library(C2R_${library}_LIBRARY ${library})
+endforeach()
+find_path(C2R_CUDA_INCLUDE cuda_runtime.h PATHS ${C2R_CUDA_ROOT}/include NO_DEFAULT_PATH)
+find_path(C2R_NCCL_INCLUDE nccl.h PATHS ${C2R_CUDA_ROOT}/include)
+if(NOT C2R_cudart_LIBRARY OR NOT C2R_CUDA_INCLUDE)
+  message(STATUS "c2r: ${C2R_NVCC} has no CUDA runtime in ${C2R_CUDA_ROOT}, so what runs on NVIDIA GPUs is "
+                 "left out")
+  return()
+endif()
+set(C2R_HAS_CUDA ON CACHE INTERNAL "")
+
+# The kernels. nvcc is called by name, since CMake's own support for it links programs to look at the
+# compiler, which takes a minute. fmt takes nvcc for a compiler without constexpr, and
+# --fmad=false keeps the bits of the host.
+set(generate)
+foreach(architecture ${C2R_CUDA_ARCHITECTURES})
+  list(APPEND generate -gencode arch=compute_${architecture},code=sm_${architecture})
+endforeach()
+file(GLOB kernels CONFIGURE_DEPENDS c2r/*/cuda/*.cu)
+set(objects)
+foreach(kernel ${kernels})
+  get_filename_component(name ${kernel} NAME_WE)
+  set(object ${PROJECT_BINARY_DIR}/cuda/${name}.o)
+  add_custom_command(OUTPUT ${object} DEPFILE ${object}.d DEPENDS ${kernel} VERBATIM
+    COMMAND ${C2R_NVCC} -std=c++20 -O2 --expt-relaxed-constexpr --fmad=false -Werror all-warnings
+            -Xcompiler -fPIC -DFMT_USE_CONSTEXPR=1 ${generate} -I ${PROJECT_SOURCE_DIR} -I ${C2R_CUDA_INCLUDE}
+            -MD -MF ${object}.d -c ${kernel} -o ${object}
+    COMMENT "nvcc ${name}.cu for ${C2R_CUDA_ARCHITECTURES}")
+  list(APPEND objects ${object})
+endforeach()
+file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/cuda)
+add_custom_target(cuda_kernels DEPENDS ${objects})
+
+# What is only declared here is not built by `all`: the targets c2r_cuda and cuda_test are asked for.
+set(sources c2r/core/cuda/cuda_stream.cc)
+if(C2R_NCCL_INCLUDE AND C2R_nccl_LIBRARY)
+  list(APPEND sources c2r/transport/nccl/nccl_calls.cc)
+else()
+  message(STATUS "c2r: no NCCL, so GPUs exchange rows through host memory only")
+endif()
+add_library(c2r_cuda STATIC EXCLUDE_FROM_ALL ${sources} ${objects})
+c2r_flags(c2r_cuda)
+target_include_directories(c2r_cuda SYSTEM PRIVATE ${C2R_CUDA_INCLUDE} $<$<BOOL:${C2R_NCCL_INCLUDE}>:${C2R_NCCL_INCLUDE}>)
+target_link_libraries(c2r_cuda PUBLIC c2r_dispatch c2r_routing ${C2R_cudart_LIBRARY}
+  $<$<BOOL:${C2R_nccl_LIBRARY}>:${C2R_nccl_LIBRARY}>)
+if(C2R_BUILD_TESTS)
+  file(GLOB tests CONFIGURE_DEPENDS tests/gpu/*_test.cc)
+  add_executable(cuda_test EXCLUDE_FROM_ALL ${tests})
+  c2r_flags(cuda_test)
+  target_link_libraries(cuda_test PRIVATE c2r_cuda GTest::gtest_main)
+endif()
