@@ -244,14 +244,16 @@ def node_mbit_of(job, mbit):
 
 def measure_group(job, cell, layer, result, variants):
     """The baseline and some variants in turns, after a check of their results and times on links without limit."""
-    mode = cell["mode"]
-    set_links(job, job["fast_mbit"], job["fast_mbit"])
-    check(layer, variants)
-    free = rounds_of(layer, mode, variants[:2], 4)
+    mode, fast = cell["mode"], job["fast_mbit"]
+    set_links(job, fast, fast)
+    check(layer, variants)  # which warms up, too
+    before = rounds_of(layer, mode, variants[:2], 3)
     set_links(job, result["mbit"], result["node_mbit"])
+    seconds = rounds_of(layer, mode, variants, cell["rounds"])
+    set_links(job, fast, fast)
+    after = rounds_of(layer, mode, variants[:2], 2)
     return {
-        "variants": variants, "free_s": {name: seconds[1:] for name, seconds in free.items()},
-        "seconds": rounds_of(layer, mode, variants, cell["rounds"]),
+        "variants": variants, "free_s": {name: before[name] + after[name] for name in before}, "seconds": seconds,
         "bytes_sent": {variant["name"]: bytes_sent(layer, mode, variant) for variant in variants},
     }  # fmt: skip
 
