@@ -7,6 +7,8 @@ set(C2R_OTHERS
   "fmt::fmt|fmt|CONFIG|fmt|libfmt-dev"
   "nlohmann_json::nlohmann_json|nlohmann_json|CONFIG|nlohmann_json|nlohmann-json3-dev"
   "LibLZMA::LibLZMA|LibLZMA|MODULE|liblzma|liblzma-dev"
+  "ZLIB::ZLIB|ZLIB|MODULE|zlib|zlib1g-dev"
+  "zstd::libzstd_shared|zstd|CONFIG|libzstd|libzstd-dev"
   "hwy::hwy|hwy|CONFIG|libhwy|libhwy-dev"
   "Eigen3::Eigen|Eigen3|CONFIG|eigen3|libeigen3-dev"
   "CLI11::CLI11|CLI11|CONFIG|CLI11|libcli11-dev"

@@ -21,11 +21,12 @@ void add_sequence_files(CLI::App& command, SequenceFiles& files) {
       .add_option(
           "--text", files.texts,
           "files, each with one text, or *.jsonl (or .ndjson) with one {\"text\": \"...\"} a "
-          "line; also as .xz; - is one text from standard input")
+          "line; also as .xz, .gz or .zst; - is one text from standard input")
       ->type_name("FILES");
   command
       .add_option("--tokens", files.tokens,
-                  "files with one JSON array of token ids a line, also as .xz; - is standard input")
+                  "files with one JSON array of token ids a line, also as .xz, .gz or .zst; - is "
+                  "standard input")
       ->type_name("FILES");
 }
 

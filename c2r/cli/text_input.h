@@ -8,9 +8,7 @@
 
 namespace c2r::cli {
 
-/// @returns the text of a file, decompressed if its name ends in .xz, or of standard input if
-/// `path`
-///          is "-"
+/// @returns the text of a file, as read_text_file(), or of standard input if `path` is "-"
 /// @throws Error(kInvalidFile) if it cannot be read, or as check_utf8()
 std::string read_text_input(const std::string& path);
 

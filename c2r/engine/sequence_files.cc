@@ -11,9 +11,9 @@
 namespace c2r {
 namespace {
 
-// Whether a file of texts has one text a line, as its name says, with or without ".xz".
-bool has_json_lines(std::string_view path) {
-  if (path.ends_with(".xz")) path.remove_suffix(3);
+// Whether a file of texts has one text a line, as its name says, compressed or not.
+bool has_json_lines(std::string_view given) {
+  const std::string path = without_compression(given);
   C2R_REQUIRE(!path.ends_with(".json"), kInvalidArgument,
               "{}: is JSON, not text; give {{\"text\": \"...\"}} a line in a file called *.jsonl",
               path);

@@ -21,7 +21,7 @@ namespace c2r {
 /// input; the library itself reads files only.
 using TextReader = std::function<std::string(const std::string& path)>;
 
-/// Reads a file of text, decompressed if its name ends in .xz.
+/// Reads a file of text, decompressed if its name ends in .xz, .gz or .zst.
 /// @returns its text
 /// @throws Error(kInvalidFile) if it cannot be read, or as check_utf8()
 std::string read_utf8_file(const std::string& path);

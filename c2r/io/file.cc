@@ -2,7 +2,6 @@
 #include "c2r/io/file.h"
 
 #include <fcntl.h>
-#include <lzma.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -16,67 +15,12 @@
 #include <utility>
 
 #include "c2r/core/error.h"
+#include "c2r/io/decompress_internal.h"
 #include "c2r/io/file_descriptor_internal.h"
-#include "c2r/io/memory.h"
 #include "c2r/io/temporaries.h"
 
 namespace c2r {
 namespace {
-
-// `xz -9` needs 65 MiB. Without a limit, liblzma allocates whatever dictionary a file claims.
-constexpr std::uint64_t kMaxXzMemoryBytes = 256 << 20;
-
-// A file of a few megabytes could fill the memory otherwise. Our traces shrink by up to 20 times.
-constexpr std::int64_t kXzFreeBytes = 64 << 20, kMaxXzRatio = 100;
-
-std::string_view xz_problem(lzma_ret status) {
-  switch (status) {
-    case LZMA_FORMAT_ERROR:
-      return "it does not begin like one";
-    case LZMA_BUF_ERROR:
-      return "it is cut off";
-    case LZMA_MEMLIMIT_ERROR:
-      return "its dictionary needs more than 256 MiB";
-    default:
-      return "it is corrupt";
-  }
-}
-
-// The decoder's own checks find truncation and corruption. @tparam Bytes a vector or a string
-template <class Bytes>
-Bytes decompress_xz(std::span<const std::byte> compressed, const std::filesystem::path& path) {
-  lzma_stream stream = LZMA_STREAM_INIT;
-  C2R_REQUIRE(lzma_stream_decoder(&stream, kMaxXzMemoryBytes, LZMA_CONCATENATED) == LZMA_OK,
-              kUnsupported, "{}: liblzma cannot start a decoder", path.string());
-  struct End {
-    lzma_stream* stream;
-    ~End() { lzma_end(stream); }
-  } const end{&stream};
-
-  // While the output grows, its old and its new memory exist together.
-  const std::int64_t most_memory = available_bytes().value_or(INT64_MAX) / 3;
-  const std::int64_t most_ratio = kXzFreeBytes + kMaxXzRatio * std::ssize(compressed);
-  const std::int64_t most = std::min(most_memory, most_ratio);
-  Bytes out;
-  Bytes chunk(1 << 20, {});
-  stream.next_in = reinterpret_cast<const std::uint8_t*>(compressed.data());
-  stream.avail_in = compressed.size();
-  for (;;) {
-    stream.next_out = reinterpret_cast<std::uint8_t*>(chunk.data());
-    stream.avail_out = chunk.size();
-    const lzma_ret status = lzma_code(&stream, LZMA_FINISH);
-    const auto produced = static_cast<std::ptrdiff_t>(chunk.size() - stream.avail_out);
-    C2R_REQUIRE(std::ssize(out) + produced <= most, kInvalidFile, "{}: holds more than {} MB, {}",
-                path.string(), most / 1'000'000,
-                most_ratio < most_memory
-                    ? "over 100 times its size; decompress it yourself if that is right"
-                    : "for which the memory that is free does not suffice");
-    out.insert(out.end(), chunk.begin(), chunk.begin() + produced);
-    if (status == LZMA_STREAM_END) return out;
-    C2R_REQUIRE(status == LZMA_OK, kInvalidFile, "{}: not a complete xz file: {}", path.string(),
-                xz_problem(status));
-  }
-}
 
 struct Temporaries {
   std::mutex mutex;
@@ -99,6 +43,23 @@ std::filesystem::path followed(const std::filesystem::path& path) {
     place = place.parent_path() / target;
   }
   C2R_THROW(kInvalidFile, "cannot write '{}': too many levels of symbolic links", path.string());
+}
+
+// @tparam Bytes a vector of bytes or a string
+template <class Bytes>
+Bytes read_as(const std::filesystem::path& path) {
+  const MappedFile file(path);
+  Bytes bytes;
+  const auto append = [&](std::span<const std::byte> part) {
+    const auto* const begin = reinterpret_cast<const typename Bytes::value_type*>(part.data());
+    bytes.insert(bytes.end(), begin, begin + part.size());
+  };
+  if (is_compressed(path)) {
+    decompress(file.bytes(), path, append);
+  } else {
+    append(file.bytes());
+  }
+  return bytes;
 }
 
 }  // namespace
@@ -170,16 +131,16 @@ MappedFile::~MappedFile() {
   if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
 }
 
+std::filesystem::path without_compression(const std::filesystem::path& path) {
+  return is_compressed(path) ? path.parent_path() / path.stem() : path;
+}
+
 std::vector<std::byte> read_file(const std::filesystem::path& path) {
-  const MappedFile file(path);
-  if (path.extension() == ".xz") return decompress_xz<std::vector<std::byte>>(file.bytes(), path);
-  return {file.bytes().begin(), file.bytes().end()};
+  return read_as<std::vector<std::byte>>(path);
 }
 
 std::string read_text_file(const std::filesystem::path& path) {
-  const MappedFile file(path);
-  if (path.extension() == ".xz") return decompress_xz<std::string>(file.bytes(), path);
-  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
+  return read_as<std::string>(path);
 }
 
 AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(path), place_(followed(path)) {

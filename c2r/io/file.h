@@ -37,8 +37,12 @@ class MappedFile {
   std::span<const std::byte> bytes_;
 };
 
-/// Reads a whole file, decompressing it if its name ends in `.xz`.
-/// @throws Error(kInvalidFile) if it cannot be read, or its xz stream is broken or cut off
+/// @returns the path without the ending `.xz`, `.gz` or `.zst`, if it has one: what read_file()
+///          decompresses
+std::filesystem::path without_compression(const std::filesystem::path& path);
+
+/// Reads a whole file, decompressing it if its name ends in `.xz`, `.gz` or `.zst`.
+/// @throws Error(kInvalidFile) if it cannot be read, or what was compressed is broken or cut off
 std::vector<std::byte> read_file(const std::filesystem::path& path);
 
 /// As read_file(), as text. The text is in memory once; the file is also mapped during the call.

@@ -26,7 +26,15 @@ constexpr std::string_view kHelloXz(
     "\x1e\x06\xc1\x2f\xa4\x1d\x1f\xb6\xf3\x7d\x01\x00\x00\x00\x00\x04\x59\x5a",
     64);
 
-// The same with a dictionary of 512 MiB.
+// The same by `gzip -n` and `zstd`.
+constexpr std::string_view kHelloGzip(
+    "\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xcb\x48\xcd\xc9\xc9\xe7\x02\x00\x20\x30\x3a\x36\x06"
+    "\x00\x00\x00",
+    26);
+constexpr std::string_view kHelloZstd(
+    "\x28\xb5\x2f\xfd\x04\x58\x31\x00\x00\x68\x65\x6c\x6c\x6f\x0a\x53\x88\xbd\x91", 19);
+
+// kHelloXz with a dictionary of 512 MiB.
 constexpr std::string_view kHugeDictionaryXz(
     "\xfd\x37\x7a\x58\x5a\x00\x00\x04\xe6\xd6\xb4\x46\x02\x00\x21\x01\x22\x00\x00\x00\x82\x40\xac"
     "\xdc"
@@ -175,15 +183,30 @@ std::string xz_of(std::string_view text) {
   return out;
 }
 
-TEST(ReadFile, DecompressesXzByItsName) {
-  const auto path = temporary_path("file.txt.xz");
-  write_text_file(path, kHelloXz);
-  EXPECT_EQ(read_text_file(path), "hello\n");
-  write_text_file(path, std::string(kHelloXz) + std::string(kHelloXz));  // as `cat a.xz b.xz`
-  EXPECT_EQ(read_text_file(path), "hello\nhello\n");
-  const auto plain = temporary_path("file.txt");
-  write_text_file(plain, kHelloXz);
-  EXPECT_EQ(read_text_file(plain), kHelloXz);
+// A form of compression, as files of the same content.
+struct Compressed {
+  std::string_view ending, name;
+  std::string_view hello;  // "hello\n"
+  std::size_t changed_at;  // a byte of the content, which a checksum covers
+};
+
+constexpr Compressed kCompressed[] = {
+    {".xz", "xz", kHelloXz, 30}, {".gz", "gzip", kHelloGzip, 12}, {".zst", "zstd", kHelloZstd, 12}};
+
+TEST(ReadFile, DecompressesByTheEndingOfTheName) {
+  for (const Compressed& form : kCompressed) {
+    const auto path = temporary_path(fmt::format("file.txt{}", form.ending));
+    write_text_file(path, form.hello);
+    EXPECT_EQ(read_text_file(path), "hello\n") << form.name;
+    EXPECT_EQ(read_file(path).size(), 6u) << form.name;
+    write_text_file(path, fmt::format("{}{}", form.hello, form.hello));  // as `cat a.xz b.xz`
+    EXPECT_EQ(read_text_file(path), "hello\nhello\n") << form.name;
+    const auto plain = temporary_path("file.txt");
+    write_text_file(plain, form.hello);
+    EXPECT_EQ(read_text_file(plain), form.hello) << form.name;
+    EXPECT_EQ(without_compression(path), plain);
+    EXPECT_EQ(without_compression(plain), plain);
+  }
 }
 
 // 80 MB of zeros in 12 kB.
@@ -198,26 +221,41 @@ TEST(ReadFile, RefusesXzThatGrowsTooMuch) {
   EXPECT_EQ(read_text_file(path).size(), 60U << 20);
 }
 
-TEST(ReadFile, NoticesEveryTruncationOfAnXzFile) {
-  const auto path = temporary_path("file.txt.xz");
-  for (std::size_t size = 0; size < kHelloXz.size(); ++size) {
-    write_text_file(path, kHelloXz.substr(0, size));
-    EXPECT_EQ(error_of([&] { (void)read_file(path); }),
-              fmt::format("{}: not a complete xz file: it is cut off", path.string()))
-        << size << " bytes";
+std::string error_of_reading(const std::filesystem::path& path, std::string_view content) {
+  write_text_file(path, content);
+  const std::string message = error_of([&] { (void)read_file(path); });
+  return message.starts_with(path.string()) ? message.substr(path.string().size()) : message;
+}
+
+TEST(ReadFile, NoticesEveryTruncationOfACompressedFile) {
+  for (const Compressed& form : kCompressed) {
+    const auto path = temporary_path(fmt::format("file.txt{}", form.ending));
+    for (std::size_t size = 0; size < form.hello.size(); ++size) {
+      EXPECT_EQ(error_of_reading(path, form.hello.substr(0, size)),
+                fmt::format(": not a complete {} file: it is cut off", form.name))
+          << size << " bytes";
+    }
   }
 }
 
-TEST(ReadFile, NoticesABrokenXzFile) {
-  const auto path = temporary_path("file.txt.xz");
-  std::string broken(kHelloXz);
-  broken[30] = static_cast<char>(broken[30] ^ 1);  // in "hello"
-  write_text_file(path, broken);
-  EXPECT_EQ(error_of([&] { (void)read_file(path); }),
-            fmt::format("{}: not a complete xz file: it is corrupt", path.string()));
-  write_text_file(path, "hello, this is not xz\n");
-  EXPECT_EQ(error_of([&] { (void)read_file(path); }),
-            fmt::format("{}: not a complete xz file: it does not begin like one", path.string()));
+TEST(ReadFile, NoticesABrokenCompressedFile) {
+  for (const Compressed& form : kCompressed) {
+    const auto path = temporary_path(fmt::format("file.txt{}", form.ending));
+    std::string broken(form.hello);
+    broken[form.changed_at] = static_cast<char>(broken[form.changed_at] ^ 1);
+    EXPECT_EQ(error_of_reading(path, broken),
+              fmt::format(": not a complete {} file: it is corrupt", form.name));
+    EXPECT_EQ(error_of_reading(path, "hello, this is not compressed\n"),
+              fmt::format(": not a complete {} file: it does not begin like one", form.name));
+  }
+}
+
+// A frame of zstd whose header claims a window of 256 MiB.
+TEST(ReadFile, RefusesWindowsThatNeedTooMuchMemory) {
+  const auto path = temporary_path("file.zst");
+  constexpr std::string_view kHuge("\x28\xb5\x2f\xfd\x00\x90\x01\x00\x00", 9);
+  EXPECT_EQ(error_of_reading(path, kHuge),
+            ": not a complete zstd file: its window needs more than 128 MiB");
 }
 
 TEST(ReadFile, RefusesDictionariesThatNeedTooMuchMemory) {

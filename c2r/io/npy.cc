@@ -30,7 +30,12 @@ class HeaderParser {
  public:
   HeaderParser(std::string_view text, std::string_view place) : text_(text), place_(place) {}
 
-  NpyView parse() {
+  struct Header {
+    NpyView array;  // without bytes
+    bool is_big_endian = false;
+  };
+
+  Header parse() {
     NpyView array;
     bool has_descr = false, has_order = false, has_shape = false;
     expect('{');
@@ -62,7 +67,7 @@ class HeaderParser {
     C2R_REQUIRE(rest() == "\n", kInvalidFile,
                 "{}: the header must end in a line feed after its dict, but has '{}'", place_,
                 shown(rest(), 20));
-    return array;
+    return {std::move(array), is_big_endian_};
   }
 
  private:
@@ -104,10 +109,13 @@ class HeaderParser {
     C2R_REQUIRE(!rest().starts_with('['), kUnsupported,
                 "{}: has a structured dtype; save each field as an array of its own", place_);
     const auto name = quoted();
-    const auto* const row = std::ranges::find(kDescrs, name, &DescrRow::descr);
+    is_big_endian_ = name.starts_with('>');
+    std::string descr(name);
+    if (is_big_endian_) descr[0] = '<';
+    const auto* const row = std::ranges::find(kDescrs, descr, &DescrRow::descr);
     C2R_REQUIRE(row != std::end(kDescrs), kUnsupported,
-                "{}: has the dtype '{}', but only little-endian b1, u1, i1, u2, i2, i4, i8, f2, f4 "
-                "and f8 are read; convert it with astype()",
+                "{}: has the dtype '{}', but only b1, u1, i1, u2, i2, i4, i8, f2, f4 and f8 are "
+                "read; convert it with astype()",
                 place_, shown(name));
     return row->dtype;
   }
@@ -151,6 +159,7 @@ class HeaderParser {
 
   std::string_view text_, place_;
   std::size_t at_ = 0;
+  bool is_big_endian_ = false;
 };
 
 void check_element(const NpyView& array, std::int64_t i) {
@@ -170,9 +179,7 @@ T load(const NpyView& array, std::int64_t i) {
   return value;
 }
 
-}  // namespace
-
-NpyView parse_npy(std::span<const std::byte> file, std::string_view place) {
+HeaderParser::Header parse_any_npy(std::span<const std::byte> file, std::string_view place) {
   const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
   C2R_REQUIRE(text.starts_with(kMagic), kInvalidFile,
               "{}: not an npy file: it does not begin with \\x93NUMPY", place);
@@ -191,18 +198,38 @@ NpyView parse_npy(std::span<const std::byte> file, std::string_view place) {
               "{}: is cut off: the header claims {} bytes, the file has {}", place, header_bytes,
               text.size() - header_at);
 
-  NpyView array = HeaderParser(text.substr(header_at, header_bytes), place).parse();
+  auto header = HeaderParser(text.substr(header_at, header_bytes), place).parse();
+  NpyView& array = header.array;
   array.bytes = file.subspan(header_at + header_bytes);
   const auto expected = tensor_bytes(array.shape, array.dtype);
   C2R_REQUIRE(expected == std::ssize(array.bytes), kInvalidFile,
               "{}: shape {} of {} needs {} bytes, but the file has {}", place,
               shape_text(array.shape), dtype_name(array.dtype),
               expected ? std::to_string(*expected) : "too many", array.bytes.size());
-  return array;
+  return header;
 }
 
-NpyFile::NpyFile(const std::filesystem::path& path)
-    : path_(path.string()), bytes_(read_file(path)), array_(parse_npy(bytes_, path_)) {}
+}  // namespace
+
+NpyView parse_npy(std::span<const std::byte> file, std::string_view place) {
+  auto header = parse_any_npy(file, place);
+  C2R_REQUIRE(!header.is_big_endian, kUnsupported,
+              "{}: is big-endian; convert it with astype() to a little-endian dtype", place);
+  return std::move(header.array);
+}
+
+NpyFile::NpyFile(const std::filesystem::path& path) : NpyFile(path.string(), read_file(path)) {}
+
+NpyFile::NpyFile(std::string place, std::vector<std::byte> bytes)
+    : path_(std::move(place)), bytes_(std::move(bytes)) {
+  auto header = parse_any_npy(bytes_, path_);
+  array_ = std::move(header.array);
+  if (!header.is_big_endian) return;
+  const std::int64_t size = dtype_bytes(array_.dtype);
+  for (auto at = bytes_.end() - std::ssize(array_.bytes); at != bytes_.end(); at += size) {
+    std::reverse(at, at + size);
+  }
+}
 
 bool is_integer(Dtype dtype) {
   switch (dtype) {
@@ -238,13 +265,16 @@ std::int64_t integer_at(const NpyView& array, std::int64_t i) {
   }
 }
 
-float float_at(const NpyView& array, std::int64_t i) {
+double double_at(const NpyView& array, std::int64_t i) {
   check_element(array, i);
-  if (const auto type = element_type_of(array.dtype)) {
-    return load_element(array.bytes.data(), *type, i);
-  }
-  if (array.dtype != Dtype::kF64) refuse_dtype(array, "floats");
-  return static_cast<float>(load<double>(array, i));
+  if (array.dtype == Dtype::kF64) return load<double>(array, i);
+  const auto type = element_type_of(array.dtype);
+  if (!type) refuse_dtype(array, "floats");
+  return load_element(array.bytes.data(), *type, i);
+}
+
+float float_at(const NpyView& array, std::int64_t i) {
+  return static_cast<float>(double_at(array, i));
 }
 
 }  // namespace c2r

@@ -30,11 +30,14 @@ struct NpyView {
 ///         as long as it says; Error(kUnsupported) for Fortran order, big-endian and other dtypes
 NpyView parse_npy(std::span<const std::byte> file, std::string_view place);
 
-/// A .npy or .npy.xz file, read into memory.
+/// A .npy file, read into memory. Elements of a big-endian one are turned around.
 class NpyFile {
  public:
-  /// @throws as read_file() and parse_npy()
+  /// @throws as read_file() and parse_npy(), but for big-endian arrays, which are read
   explicit NpyFile(const std::filesystem::path& path);
+  /// The same from the bytes of a file.
+  /// @param place names the bytes in messages
+  NpyFile(std::string place, std::vector<std::byte> bytes);
   NpyFile(NpyFile&&) = default;
   NpyFile& operator=(NpyFile&&) = default;
 
@@ -54,8 +57,11 @@ bool is_integer(Dtype dtype);
 /// @throws Error(kInvalidArgument) if there is no such element, or the dtype is not is_integer()
 std::int64_t integer_at(const NpyView& array, std::int64_t i);
 
-/// @returns element `i` of an array of f2, f4 or f8, rounded to float
+/// @returns element `i` of an array of f2, f4 or f8
 /// @throws Error(kInvalidArgument) if there is no such element, or the dtype is another
+double double_at(const NpyView& array, std::int64_t i);
+
+/// The same, rounded to float.
 float float_at(const NpyView& array, std::int64_t i);
 
 }  // namespace c2r

@@ -89,7 +89,9 @@ TEST(ParseNpy, SaysWhyItCannotReadAnArray) {
   EXPECT_EQ(error_of_file(npy("{'descr': '<i8', 'fortran_order': True, 'shape': (1, 1), }", "")),
             "a.npy: is in Fortran order; save numpy.ascontiguousarray() of it");
   EXPECT_EQ(error_of_file(npy(header_of(">i8", "(1,)"), "12345678")),
-            "a.npy: has the dtype '>i8', but only little-endian b1, u1, i1, u2, i2, i4, i8, f2, f4 "
+            "a.npy: is big-endian; convert it with astype() to a little-endian dtype");
+  EXPECT_EQ(error_of_file(npy(header_of(">c8", "(1,)"), "12345678")),
+            "a.npy: has the dtype '>c8', but only b1, u1, i1, u2, i2, i4, i8, f2, f4 "
             "and f8 are read; convert it with astype()");
   EXPECT_EQ(error_of_file(npy("{'descr': [('a', '<i8')], 'fortran_order': False, }", "")),
             "a.npy: has a structured dtype; save each field as an array of its own");
@@ -138,6 +140,18 @@ TEST(Npy, ElementsThatAreNotThereAreRefused) {
   EXPECT_EQ(
       error_of([&] { (void)integer_at(parse_npy(std::as_bytes(std::span(weights)), "a.npy"), 0); }),
       "an array of F32 was read as one of integers");
+}
+
+TEST(NpyFile, TurnsBigEndianElementsAround) {
+  const auto numbers = testing::text_file(
+      "numbers.npy", npy(header_of(">i4", "(2,)"), {"\0\0\1\2\xff\xff\xff\xfe", 8}));
+  const NpyFile file(numbers);
+  EXPECT_EQ(file.array().dtype, Dtype::kI32);
+  EXPECT_EQ(integer_at(file.array(), 0), 258);
+  EXPECT_EQ(integer_at(file.array(), 1), -2);
+  const auto floats =
+      testing::text_file("floats.npy", npy(header_of(">f8", "(1,)"), {"\x3f\xf8\0\0\0\0\0\0", 8}));
+  EXPECT_EQ(double_at(NpyFile(floats).array(), 0), 1.5);
 }
 
 TEST(NpyOnRealData, ReadsCollaborationMatrices) {

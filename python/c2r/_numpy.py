@@ -353,7 +353,8 @@ def import_file(
     """Reads what other programs record of routing, and where they place experts: ``c2r import``, and parquet.
 
     Args:
-      inputs: a path, or the paths in the order of their tokens in the trace; text and npy files also as .xz.
+      inputs: a path, or the paths in the order of their tokens in the trace; text and npy files also as .xz, .gz or
+        .zst.
       format: of a trace: npy, megatron, orders-in-chaos, moe-beyond, vllm, sglang, sglang-recorder, flame-moe, parquet;
         of statistics: sglang-loads, tensorrt-llm-loads, coactivation; of a plan: NAME-placement for each target NAME of
         :meth:`Plan.export`. docs/formats.md says what each holds; parquet is either one file ``layer_NN.parquet`` a layer

@@ -96,7 +96,7 @@ class Consumer(unittest.TestCase):
     def test_a_project_with_c2r_as_a_folder_is_left_as_it_was(self):
         self.configure(HERE / "parent", "parent", f"-DC2R={ROOT}",
                        *without("PkgConfig", "Eigen3", "CLI11", "MPI", "GTest", "benchmark", "hwy",
-                                "LibLZMA", "nlohmann_json"))
+                                "LibLZMA", "ZLIB", "zstd", "nlohmann_json"))
         self.run_command("cmake", "--build", WORK / "parent")
         self.assertIn("sum 6", self.run_command(WORK / "parent" / "program"))
 

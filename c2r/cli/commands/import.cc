@@ -165,7 +165,8 @@ void add_import(CLI::App& app) {
   auto options = std::make_shared<ImportOptions>();
   ImportRequest& request = options->request;
   command
-      ->add_option("inputs", options->inputs, "the files to read; text and npy files also as .xz")
+      ->add_option("inputs", options->inputs,
+                   "the files to read; text and npy files also as .xz, .gz or .zst")
       ->required();
   command
       ->add_option("--from", request.format,

@@ -76,7 +76,6 @@ def broken_npy(write):
     write("npy/key_twice", npy(header="{'descr': '|u1', 'descr': '|u1'}\n"))
     write("npy/key_missing", npy(header="{'descr': '|u1', 'shape': (4,)}\n"))
     write("npy/string_open", npy(header="{'descr: |u1}\n"))
-    write("npy/dtype_big_endian", npy(">i2", "(2,)"))
     write("npy/dtype_complex", npy("<c8", "(2,)"))
     write("npy/dtype_structured", npy(header="{'descr': [('a', '|u1')], 'fortran_order': False}\n"))
     write("npy/fortran_order",
