@@ -2,6 +2,7 @@
 
 import json
 import math
+import pathlib
 import types
 import xml.etree.ElementTree
 
@@ -338,3 +339,13 @@ def test_a_record_is_given_its_tasks_once(tmp_path, monkeypatch):
         tasks.add_tasks(experiment, name, seed, 7)
     assert asked == [("free", 1, 64, "free.seed1")]
     assert json.loads((tmp_path / "free.seed1.json").read_text())["tasks"] == {"piqa": {"documents": 7}}
+
+
+def test_the_page_and_figures_in_docs_are_those_of_the_records(tmp_path):
+    root = pathlib.Path(__file__).resolve().parents[1]
+    records = root / "training" / "experiment" / "records"
+    assert report.main(["--records", str(records), "-o", str(tmp_path)]) == 0
+    for made in tmp_path.iterdir():
+        assert (root / "docs" / made.name).read_text() == made.read_text(), (
+            f"{made.name}: run training.experiment.report"
+        )
