@@ -8,19 +8,47 @@
 
 #include "c2r/cli/app.h"
 #include "c2r/core/error.h"
+#include "c2r/placement/hardware.h"
 #include "c2r/plan/engines/engine_traffic.h"
 
 namespace c2r::cli {
 
+namespace {
+
+// The times that the options ask for; nothing without --intermediate.
+std::optional<LayerTimeOptions> layer_time_of(const PredictionOptions& options,
+                                              const Cluster& cluster) {
+  const Overlap overlap = parse_overlap(options.overlap);  // a wrong name is always an error
+  C2R_REQUIRE(options.intermediate > 0 || options.batch_tokens == 0, kInvalidArgument,
+              "--batch-tokens is for predicted times, which need --hidden and --intermediate");
+  if (options.intermediate == 0) return std::nullopt;
+  C2R_REQUIRE(options.hidden > 0, kInvalidArgument, "--intermediate needs --hidden");
+  C2R_REQUIRE(cluster.device_flop_per_s.has_value(), kInvalidArgument,
+              "--intermediate asks for predicted times, but the cluster has no device_flop_per_s; "
+              "give --hardware, or --cluster a JSON file with it");
+  LayerTimeOptions time{.format = *format_of(options),
+                        .flop_per_choice = flop_of_gated_mlp(options.hidden, options.intermediate),
+                        .overlap = overlap};
+  if (options.batch_tokens > 0) time.batch_tokens = options.batch_tokens;
+  if (cluster.memory_bytes_per_s) {
+    const double bytes_of_value = options.weight_type == "fp8" ? 1 : 2;
+    time.weight_bytes_per_expert = 3.0 * static_cast<double>(options.hidden) *
+                                   static_cast<double>(options.intermediate) * bytes_of_value;
+  }
+  return time;
+}
+
+}  // namespace
+
 PredictRequest request_of(const PredictionOptions& options, const Cluster& cluster) {
-  const Overlap overlap = parse_overlap(options.overlap);
-  PredictRequest request{.traffic = {.cluster = cluster,
-                                     .copy_mode = options.copy_mode.empty()
-                                                      ? default_copy_mode(cluster)
-                                                      : parse_copy_mode(options.copy_mode),
-                                     .seed = options.seed,
-                                     .homes = parse_homes(options.homes)}};
-  if (const auto engine = engine_of(options.engine, options.backend)) {
+  PredictRequest request{
+      .traffic = {.cluster = cluster,
+                  .copy_mode = options.copy_mode.empty() ? default_copy_mode(cluster)
+                                                         : parse_copy_mode(options.copy_mode),
+                  .seed = options.seed,
+                  .homes = parse_homes(options.homes)},
+      .layer_time = layer_time_of(options, cluster)};
+  if (const auto engine = engine_of(options)) {
     C2R_REQUIRE(options.copy_mode.empty(), kInvalidArgument,
                 "--copy-mode and --engine both say how copies are sent: give one of them");
     request = for_engine(*engine, std::move(request));
@@ -28,17 +56,6 @@ PredictRequest request_of(const PredictionOptions& options, const Cluster& clust
   if (!options.rule.empty()) request.traffic.replica_rule = parse_replica_rule(options.rule);
   C2R_REQUIRE(!options.tokens_per_second || (!options.engine.empty() && options.hidden > 0),
               kInvalidArgument, "--tokens-per-second needs --engine and --hidden");
-  if (options.intermediate > 0) {
-    C2R_REQUIRE(options.hidden > 0, kInvalidArgument, "--intermediate needs --hidden");
-    C2R_REQUIRE(
-        cluster.device_flop_per_s.has_value(), kInvalidArgument,
-        "--intermediate asks for predicted times, but the cluster has no device_flop_per_s; "
-        "give --cluster a JSON file with it");
-    request.layer_time = {
-        .format = {.hidden = options.hidden},
-        .flop_per_choice = flop_of_gated_mlp(options.hidden, options.intermediate),
-        .overlap = overlap};
-  }
   return request;
 }
 
@@ -66,12 +83,80 @@ std::optional<EngineBackend> engine_of(const std::string& engine, const std::str
   return find_engine_backend(engine, backend);
 }
 
-std::optional<CopyFormat> format_of(const PredictionOptions& options) {
-  if (options.hidden == 0) return std::nullopt;
-  return CopyFormat{.hidden = options.hidden};
+std::optional<EngineBackend> engine_of(const PredictionOptions& options) {
+  auto engine = engine_of(options.engine, options.backend);
+  if (engine) engine->decodes = options.phase == "decode";
+  return engine;
 }
 
+void add_hardware_option(CLI::App& command, std::string& hardware) {
+  std::vector<std::string_view> names;
+  for (const NamedHardware& known : known_hardware()) names.push_back(known.name);
+  command
+      .add_option(
+          "--hardware", hardware,
+          fmt::format("the links and rates of the cluster by name: {}; or a JSON file, such "
+                      "as c2r bench exchange --hardware-out writes",
+                      fmt::join(names, ", ")))
+      ->type_name("NAME");
+}
+
+Cluster on_hardware(const Cluster& cluster, const std::string& hardware) {
+  return hardware.empty() ? cluster : with_hardware(cluster, read_hardware(hardware));
+}
+
+std::optional<CopyFormat> format_of(const PredictionOptions& options) {
+  C2R_REQUIRE(options.hidden > 0 || (options.wire_width == 0 && options.dispatch_type == "bf16"),
+              kInvalidArgument, "--wire-width and --dispatch-type need --hidden");
+  if (options.hidden == 0) return std::nullopt;
+  const CopyFormat format{.hidden = options.wire_width > 0 ? options.wire_width : options.hidden};
+  return options.dispatch_type == "fp8" ? with_fp8_dispatch(format) : format;
+}
+
+namespace {
+
+void add_prediction_time_options(CLI::App& command, PredictionOptions& options) {
+  add_hardware_option(command, options.hardware);
+  command
+      .add_option(
+          "--batch-tokens", options.batch_tokens,
+          "for times: the tokens of one batch on all ranks together; default is all counted "
+          "tokens")
+      ->check(in_range(1, INT64_C(1) << 40))
+      ->type_name("N");
+  command
+      .add_option("--phase", options.phase,
+                  "with --engine: the kernel of the backend that tables and times are about, that "
+                  "for prefill or that for decode")
+      ->check(CLI::IsMember({"prefill", "decode"}).description(""))
+      ->capture_default_str()
+      ->type_name("PHASE");
+  command
+      .add_option(
+          "--dispatch-type", options.dispatch_type,
+          "the type of copies in dispatch: bf16, or fp8 with a scale of 4 bytes for each 128 "
+          "values; combine is in bf16")
+      ->check(CLI::IsMember({"bf16", "fp8"}).description(""))
+      ->capture_default_str()
+      ->type_name("TYPE");
+  command
+      .add_option("--wire-width", options.wire_width,
+                  "values of a copy, if other than --hidden are sent")
+      ->check(in_range(1, 1 << 20))
+      ->type_name("N");
+  command
+      .add_option("--weight-type", options.weight_type,
+                  "the type of the experts' weights, which are read from memory where the hardware "
+                  "says how fast that is: bf16 or fp8")
+      ->check(CLI::IsMember({"bf16", "fp8"}).description(""))
+      ->capture_default_str()
+      ->type_name("TYPE");
+}
+
+}  // namespace
+
 void add_prediction_options(CLI::App& command, PredictionOptions& options) {
+  add_prediction_time_options(command, options);
   add_engine_options(command, options.engine, options.backend);
   command
       .add_option("--tokens-per-second", options.tokens_per_second,
@@ -105,16 +190,13 @@ void add_prediction_options(CLI::App& command, PredictionOptions& options) {
                   std::string("instead of the plan's own: ") + kClusterHelp)
       ->type_name("CLUSTER");
   command
-      .add_option(
-          "--hidden", options.hidden,
-          "values of a token, which is sent in bf16: also print the bytes of dispatch and combine")
+      .add_option("--hidden", options.hidden,
+                  "values of a token: also print the bytes of dispatch and combine")
       ->check(in_range(1, 1 << 20))
       ->type_name("N");
   command
-      .add_option(
-          "--intermediate", options.intermediate,
-          "the inner width of the experts: also print the predicted time of a layer, for one batch "
-          "of all counted tokens")
+      .add_option("--intermediate", options.intermediate,
+                  "the inner width of the experts: also print the predicted time of a layer")
       ->check(in_range(1, 1 << 20))
       ->type_name("N");
   command

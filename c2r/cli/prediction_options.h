@@ -18,7 +18,9 @@ struct PredictionOptions {
   std::string cluster, part = "all";
   std::string copy_mode;  // empty: default_copy_mode()
   std::string rule;       // empty: the engine's, or fewest-ranks
-  std::string engine, backend;
+  std::string engine, backend, phase = "prefill";
+  std::string hardware, dispatch_type = "bf16", weight_type = "bf16";
+  std::int64_t batch_tokens = 0, wire_width = 0;
   std::optional<double> tokens_per_second;
   std::string homes = "uniform", overlap = "added";
   std::int64_t hidden = 0, intermediate = 0;
@@ -39,9 +41,18 @@ PredictRequest request_of(const PredictionOptions& options, const Cluster& clust
 /// Adds --engine and --backend.
 void add_engine_options(CLI::App& command, std::string& engine, std::string& backend);
 
+/// Adds --hardware.
+void add_hardware_option(CLI::App& command, std::string& hardware);
+
+/// @returns the cluster with the links and rates of --hardware; as it is without
+/// @throws as read_hardware()
+Cluster on_hardware(const Cluster& cluster, const std::string& hardware);
+
 /// @returns the engine and backend of the options, nothing without --engine
 /// @throws Error(kInvalidArgument), listing the names
 std::optional<EngineBackend> engine_of(const std::string& engine, const std::string& backend);
+/// @returns the same with the phase of the options
+std::optional<EngineBackend> engine_of(const PredictionOptions& options);
 
 /// @returns the format of a copy if --hidden is given, else nothing
 std::optional<CopyFormat> format_of(const PredictionOptions& options);

@@ -26,19 +26,14 @@ void check_link(const Link& link, std::string_view name) {
               name, link.bandwidth_bytes_per_s);
   C2R_REQUIRE(std::isfinite(link.latency_s) && link.latency_s >= 0, kInvalidArgument,
               "the cluster's {} latency is {} s, but must be at least 0", name, link.latency_s);
+  C2R_REQUIRE(std::isfinite(link.message_s) && link.message_s >= 0, kInvalidArgument,
+              "the cluster's {} time of a message is {} s, but must be at least 0", name,
+              link.message_s);
 }
 
-Link link_from_json(const Json& json, std::string_view name, std::string_view place) {
-  json_check_keys(json, {"bandwidth_bytes_per_s", "latency_s"}, name, place);
-  return {
-      .bandwidth_bytes_per_s = json_number(json_at(json, "bandwidth_bytes_per_s", place), kSmallest,
-                                           fmt::format("{}.bandwidth_bytes_per_s", name), place),
-      .latency_s = json_number(json_at(json, "latency_s", place), 0,
-                               fmt::format("{}.latency_s", name), place)};
-}
-
-Json link_to_json(const Link& link) {
-  return {{"bandwidth_bytes_per_s", link.bandwidth_bytes_per_s}, {"latency_s", link.latency_s}};
+void check_rate(const std::optional<double>& rate, std::string_view name) {
+  C2R_REQUIRE(!rate || (std::isfinite(*rate) && *rate >= kSmallest), kInvalidArgument,
+              "the cluster's {} is {}, but must be positive", name, rate.value_or(0));
 }
 
 }  // namespace
@@ -52,9 +47,8 @@ void check_cluster(const Cluster& cluster) {
               cluster.num_nodes, cluster.ranks_per_node, kMaxRanks);
   check_link(cluster.intra_node, "intra_node");
   check_link(cluster.inter_node, "inter_node");
-  const double rate = cluster.device_flop_per_s.value_or(1.0);
-  C2R_REQUIRE(std::isfinite(rate) && rate >= kSmallest, kInvalidArgument,
-              "the cluster's device_flop_per_s is {}, but must be positive", rate);
+  check_rate(cluster.device_flop_per_s, "device_flop_per_s");
+  check_rate(cluster.memory_bytes_per_s, "memory_bytes_per_s");
 }
 
 Cluster parse_cluster(std::string_view text) {
@@ -75,9 +69,28 @@ Cluster read_cluster(std::string_view text_or_path) {
   return cluster_from_json(read_json_file(text_or_path), text_or_path);
 }
 
+Link link_from_json(const Json& json, std::string_view name, std::string_view place) {
+  json_check_keys(json, {"bandwidth_bytes_per_s", "latency_s", "message_s"}, name, place);
+  const auto number = [&](std::string_view key, double least) {
+    return json_number(json_at(json, key, place), least, fmt::format("{}.{}", name, key), place);
+  };
+  Link link{.bandwidth_bytes_per_s = number("bandwidth_bytes_per_s", kSmallest),
+            .latency_s = number("latency_s", 0)};
+  if (json.contains("message_s")) link.message_s = number("message_s", 0);
+  return link;
+}
+
+Json link_to_json(const Link& link) {
+  Json json = {{"bandwidth_bytes_per_s", link.bandwidth_bytes_per_s},
+               {"latency_s", link.latency_s}};
+  if (link.message_s > 0) json["message_s"] = link.message_s;
+  return json;
+}
+
 Cluster cluster_from_json(const Json& json, std::string_view place) {
   json_check_keys(json,
-                  {"num_nodes", "ranks_per_node", "intra_node", "inter_node", "device_flop_per_s"},
+                  {"num_nodes", "ranks_per_node", "intra_node", "inter_node", "device_flop_per_s",
+                   "memory_bytes_per_s"},
                   "the cluster", place);
   const auto count = [&](std::string_view key) {
     return static_cast<std::int32_t>(
@@ -94,6 +107,9 @@ Cluster cluster_from_json(const Json& json, std::string_view place) {
   if (json.contains("device_flop_per_s"))
     cluster.device_flop_per_s =
         json_number(json["device_flop_per_s"], kSmallest, "device_flop_per_s", place);
+  if (json.contains("memory_bytes_per_s"))
+    cluster.memory_bytes_per_s =
+        json_number(json["memory_bytes_per_s"], kSmallest, "memory_bytes_per_s", place);
   return cluster;
 }
 
@@ -103,6 +119,7 @@ Json cluster_to_json(const Cluster& cluster) {
                {"intra_node", link_to_json(cluster.intra_node)},
                {"inter_node", link_to_json(cluster.inter_node)}};
   if (cluster.device_flop_per_s) json["device_flop_per_s"] = *cluster.device_flop_per_s;
+  if (cluster.memory_bytes_per_s) json["memory_bytes_per_s"] = *cluster.memory_bytes_per_s;
   return json;
 }
 

@@ -4,8 +4,8 @@
 //   {"num_nodes": 2, "ranks_per_node": 4,
 //    "intra_node": {"bandwidth_bytes_per_s": 400e9, "latency_s": 2e-6},
 //    "inter_node": {"bandwidth_bytes_per_s": 50e9, "latency_s": 5e-6},
-//    "device_flop_per_s": 400e12}
-// The first two keys are required. Another key is an error.
+//    "device_flop_per_s": 400e12, "memory_bytes_per_s": 3e12}
+// The first two keys are required. A link may also have "message_s". Another key is an error.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +25,7 @@ inline constexpr std::int32_t kMaxRanks = 1024;
 struct Link {
   double bandwidth_bytes_per_s = 0;
   double latency_s = 0;
+  double message_s = 0;  // of a rank, for each message, in addition to its bytes
 
   bool operator==(const Link&) const = default;
 };
@@ -37,6 +38,7 @@ struct Cluster {
   Link intra_node = {.bandwidth_bytes_per_s = 400e9, .latency_s = 2e-6};
   Link inter_node = {.bandwidth_bytes_per_s = 50e9, .latency_s = 5e-6};
   std::optional<double> device_flop_per_s;
+  std::optional<double> memory_bytes_per_s;  // at which a device reads weights
 
   std::int32_t ep_size() const { return num_nodes * ranks_per_node; }
   std::int32_t node_of(RankId rank) const {
@@ -64,6 +66,14 @@ Cluster parse_cluster(std::string_view text);
 /// @throws Error(kInvalidArgument)
 /// @throws Error(kInvalidFile) from a file
 Cluster read_cluster(std::string_view text_or_path);
+
+/// @param name of the link in its object, for messages
+/// @param place where the value is from, for messages
+/// @throws Error(kInvalidFile), naming the key
+Link link_from_json(const nlohmann::ordered_json& json, std::string_view name,
+                    std::string_view place);
+/// @returns JSON that link_from_json() reads back as an equal link
+nlohmann::ordered_json link_to_json(const Link& link);
 
 /// @param place where the value is from, for messages
 /// @throws Error(kInvalidFile), naming the key

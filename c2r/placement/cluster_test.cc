@@ -55,7 +55,8 @@ TEST(Cluster, SaysWhatIsWrongWithJson) {
   EXPECT_EQ(error(R"({"num_nodes": 2})"), "c.json: the key 'ranks_per_node' is missing");
   EXPECT_EQ(error(R"({"num_nodes": 2, "ranks_per_node": 4, "rack": 1})"),
             "c.json: the cluster has the unknown key \"rack\"; the known ones are num_nodes, "
-            "ranks_per_node, intra_node, inter_node, device_flop_per_s");
+            "ranks_per_node, intra_node, inter_node, device_flop_per_s, "
+            "memory_bytes_per_s");
   EXPECT_EQ(error(R"({"num_nodes": 0, "ranks_per_node": 4})"),
             "c.json: num_nodes is 0, but must be an integer in [1, 1024]");
   EXPECT_EQ(error(R"({"num_nodes": 64, "ranks_per_node": 64})"),

@@ -19,16 +19,17 @@ namespace {
 
 // The arguments of all parts of a comparison.
 struct Comparing {
-  const Trace& trace;
+  const RoutedTokens on, fit;  // the counted tokens, and those that placements are fitted on
   const CompareRequest& request;
   Progress& progress;
-  std::vector<TokenRange> ranges_on, ranges_fit;
-  std::string trace_hash;
+  std::string path, hash;  // of the file; counts have no hash
 
+  const TraceHeader& header() const { return on.header(); }
+  bool has_tokens() const { return on.statistics == nullptr; }
   const Cluster& cluster() const { return request.predict.traffic.cluster; }
   std::int32_t least_slots_per_rank() const {
     const std::int32_t ep_size = cluster().ep_size();
-    return (trace.header().num_experts + ep_size - 1) / ep_size;
+    return (header().num_experts + ep_size - 1) / ep_size;
   }
 };
 
@@ -49,7 +50,7 @@ void check_compare_request(const CompareRequest& request) {
 void add_baselines(const Comparing& with, Comparison& comparison) {
   const CompareRequest& request = with.request;
   if (request.baselines.empty()) return;
-  const auto counts = count_pairs(with.trace, with.ranges_fit, request.num_threads);
+  const auto counts = pair_counts_of(with.fit, request.num_threads);
   for (const std::string& name : request.baselines) {
     const bool looks_at_tokens = name != "contiguous" && name != "round-robin" && name != "random";
     ComparisonEntry entry{.name = name,
@@ -60,7 +61,8 @@ void add_baselines(const Comparing& with, Comparison& comparison) {
       with.progress.begin("placing experts: " + name);
       entry.placements = place_layers(
           name, counts,
-          {.cluster = with.cluster(),
+          {.has_pairs = !with.fit.has_loads_only(),
+           .cluster = with.cluster(),
            .slots_per_rank = with.least_slots_per_rank() + request.redundant_slots_per_rank,
            .seed = request.seed},
           with.progress);
@@ -78,13 +80,13 @@ std::vector<std::vector<OptimizedPlacement>> layer_fronts(const Comparing& with,
                                                           const Comparison& comparison) {
   const CompareRequest& request = with.request;
   std::vector<std::vector<OptimizedPlacement>> fronts(
-      static_cast<std::size_t>(with.trace.header().num_layers()));
+      static_cast<std::size_t>(with.header().num_layers()));
   with.progress.begin("placing experts");
   std::atomic<std::int64_t> num_done = 0;
   const PlacementObjective objective = objective_for(with.cluster());
   parallel_for(std::ssize(fronts), request.num_threads, [&](std::int64_t l, int thread) {
     const auto layer = static_cast<std::size_t>(l);
-    const TokenSets sets = collect_token_sets(with.trace, l, with.ranges_fit);
+    const TokenSets sets = token_sets_of(with.fit, l);
     auto points = pareto_front(sets, with.cluster(), objective,
                                {.seed = request.seed,
                                 .effort = request.effort,
@@ -124,10 +126,10 @@ struct FittedTokens {
   bool is_by_name = false;   // the plan says only what the trace was called
 };
 
-bool is_same_trace(const PlanInput& input, const Trace& trace, std::string_view hash) {
-  if (!input.hash.empty()) return input.hash == hash;
+bool is_same_file(const PlanInput& input, const Comparing& with) {
+  if (!input.hash.empty()) return input.hash == with.hash;
   return std::filesystem::path(input.name).filename() ==
-         std::filesystem::path(trace.path()).filename();
+         std::filesystem::path(with.path).filename();
 }
 
 // @returns the tokens that the plan was fitted on. Of a trace with another hash only the name is
@@ -135,10 +137,12 @@ bool is_same_trace(const PlanInput& input, const Trace& trace, std::string_view 
 FittedTokens fitted_on(const Plan& plan, const Comparing& with) {
   std::string names;
   for (const PlanInput& input : plan.provenance.inputs) {
-    if (input.role != "trace") continue;
-    if (input.part && is_same_trace(input, with.trace, with.trace_hash)) {
-      return {.name = std::string(name_of(*input.part)),
-              .is_reported = overlap(*input.part, with.request.on),
+    const bool is_counts = input.role == "statistics";
+    if (input.role != "trace" && !is_counts) continue;
+    if ((input.part || is_counts) && is_same_file(input, with)) {
+      const SequencePart part = input.part.value_or(SequencePart::kAll);
+      return {.name = std::string(name_of(part)),
+              .is_reported = overlap(part, with.request.on),
               .is_by_name = input.hash.empty()};
     }
     names += (names.empty() ? "" : "; ") + input.text();
@@ -153,7 +157,7 @@ void add_plans(std::span<const NamedPlan> plans, const Comparing& with, Comparis
                 kInvalidArgument, "{} is for a cluster of {}x{} ranks, but {}x{} are compared",
                 name, own.num_nodes, own.ranks_per_node, common.num_nodes, common.ranks_per_node);
     try {
-      check_fits(plan, with.trace.header(), with.trace.path());
+      check_fits(plan, with.header(), with.path);
     } catch (const Error& e) {
       C2R_THROW(kInvalidArgument, "{}: {}", name, e.what());
     }
@@ -174,8 +178,7 @@ std::vector<double> copies_bounds(const Comparing& with, std::int32_t slots_per_
   std::vector<double> bounds;
   with.progress.begin("bounding copies");
   for (const OptimizedPlacement& layer : optimize_placements(
-           with.trace.header().num_layers(),
-           [&](std::int64_t l) { return collect_token_sets(with.trace, l, with.ranges_on); },
+           with.header().num_layers(), [&](std::int64_t l) { return token_sets_of(with.on, l); },
            with.cluster(), {},
            {.effort = 0.01,
            .redundant_slots_per_rank = slots_per_rank - with.least_slots_per_rank(),
@@ -188,17 +191,13 @@ std::vector<double> copies_bounds(const Comparing& with, std::int32_t slots_per_
 
 void predict_entries(const Comparing& with, Comparison& comparison) {
   std::map<std::int32_t, std::vector<double>> bounds;  // by slots per rank
-  const RoutedTokens tokens{
-      .trace = &with.trace,
-      .ranges = with.ranges_on,
-      .name = fmt::format("{}, {}", with.trace.path(), name_of(with.request.on))};
   with.progress.begin("counting what it is compared with");
   comparison.base =
-      predict_base(tokens, with.request.predict, with.request.num_threads, with.progress)
+      predict_base(with.on, with.request.predict, with.request.num_threads, with.progress)
           .prediction;
   for (ComparisonEntry& entry : comparison.entries) {
     with.progress.begin("counting " + entry.name);
-    WaterfallStep step = predict_step(entry.name, tokens, entry.placements, with.request.predict,
+    WaterfallStep step = predict_step(entry.name, with.on, entry.placements, with.request.predict,
                                       with.request.num_threads, with.progress);
     entry.prediction = std::move(step.prediction);
     for (const Volume& volume : step.volumes) {
@@ -215,17 +214,11 @@ void predict_entries(const Comparing& with, Comparison& comparison) {
   }
 }
 
-}  // namespace
-
-Comparison compare(const Trace& trace, std::span<const NamedPlan> plans,
-                   const CompareRequest& request, Progress& progress) {
-  check_compare_request(request);
-  const Comparing with{.trace = trace,
-                       .request = request,
-                       .progress = progress,
-                       .ranges_on = tokens_of(trace, request.on),
-                       .ranges_fit = tokens_of(trace, request.fit),
-                       .trace_hash = content_hash(trace)};
+Comparison compare_all(const Comparing& with, std::span<const NamedPlan> plans) {
+  const CompareRequest& request = with.request;
+  C2R_REQUIRE(with.has_tokens() || (!request.num_front_points && !request.bounds_copies),
+              kInvalidArgument,
+              "{} holds counts: a front and bounds need the choices of each token", with.path);
   Comparison comparison;
   add_baselines(with, comparison);
   add_plans(plans, with, comparison);
@@ -234,6 +227,40 @@ Comparison compare(const Trace& trace, std::span<const NamedPlan> plans,
               comparison.left_out.empty() ? "" : ": " + comparison.left_out[0]);
   predict_entries(with, comparison);
   return comparison;
+}
+
+}  // namespace
+
+Comparison compare(const Trace& trace, std::span<const NamedPlan> plans,
+                   const CompareRequest& request, Progress& progress) {
+  check_compare_request(request);
+  return compare_all({.on = routed_tokens_of(trace, request.on),
+                      .fit = routed_tokens_of(trace, request.fit),
+                      .request = request,
+                      .progress = progress,
+                      .path = trace.path(),
+                      .hash = content_hash(trace)},
+                     plans);
+}
+
+Comparison compare(const CollaborationStatistics& statistics, std::string_view name,
+                   std::span<const NamedPlan> plans, const CompareRequest& request,
+                   Progress& progress) {
+  check_compare_request(request);
+  C2R_REQUIRE(request.on == SequencePart::kAll && request.fit == SequencePart::kAll,
+              kInvalidArgument, "{} holds counts, which are of all sequences, not of {}", name,
+              name_of(request.on == SequencePart::kAll ? request.fit : request.on));
+  CompareRequest of_counts = request;
+  // The only rule for which pair counts say what replicas serve.
+  of_counts.predict.traffic.replica_rule = ReplicaRule::kLocalFirst;
+  const RoutedTokens counts = routed_tokens_of(statistics, name);
+  return compare_all({.on = counts,
+                      .fit = counts,
+                      .request = of_counts,
+                      .progress = progress,
+                      .path = std::string(name),
+                      .hash = {}},
+                     plans);
 }
 
 std::vector<Plan> front_plans(const Trace& trace, const Comparison& comparison,

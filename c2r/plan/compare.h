@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "c2r/core/progress.h"
@@ -60,6 +61,14 @@ struct Comparison {
 /// Cost: count_reach() for each entry; the baselines; pareto_front() of each layer, if asked for.
 Comparison compare(const Trace& trace, std::span<const NamedPlan> plans,
                    const CompareRequest& request, Progress& progress);
+
+/// Compares on counts of all sequences: pairs, whose copies are exact for top-2 and else a lower
+/// bound, with the replica rule local-first; or loads, which give the imbalance only.
+/// @param name of the counts: their file
+/// @throws as above, and Error(kInvalidArgument) if another part, a front or bounds are asked for
+Comparison compare(const CollaborationStatistics& statistics, std::string_view name,
+                   std::span<const NamedPlan> plans, const CompareRequest& request,
+                   Progress& progress);
 
 /// @param request as it was given to compare()
 /// @returns a plan of each of the front's placements, in their order, without predictions

@@ -10,6 +10,7 @@
 #include "c2r/core/enum_names.h"
 #include "c2r/core/error.h"
 #include "c2r/core/version.h"
+#include "c2r/placement/baselines/balance.h"
 #include "c2r/placement/baselines/baselines.h"
 #include "c2r/plan/content_hash.h"
 #include "c2r/plan/engines/engine_traffic.h"
@@ -24,6 +25,9 @@ struct PlanTokens {
   RoutedTokens fitted, reported;
   PlanInput input;
   std::string fit;  // the name of the part
+
+  // That of the model; fitted pairs of a larger top-k have a header of top-2.
+  const TraceHeader& header() const { return reported.header(); }
 };
 
 void check_request(const PlanRequest& request, const TraceHeader& header, const PlanHooks& hooks) {
@@ -67,11 +71,29 @@ std::vector<Placement> by_baseline(const PlanTokens& tokens, const PlanRequest& 
   progress.begin("placing experts");
   return place_layers(
       request.method, pair_counts_of(tokens.fitted, request.num_threads),
-      {.cluster = request.cluster,
+      {.has_pairs = !tokens.fitted.has_loads_only(),
+       .cluster = request.cluster,
        .slots_per_rank = (num_experts + ep_size - 1) / ep_size + request.redundant_slots_per_rank,
        .num_groups = request.num_groups.value_or(1),
        .seed = request.seed},
       progress);
+}
+
+BalanceReport balance_of(const PlanTokens& tokens, const PlanRequest& request,
+                         std::span<const Placement> placements) {
+  const auto counts = pair_counts_of(tokens.fitted, request.num_threads);
+  const auto num_layers = static_cast<double>(placements.size());
+  BalanceReport report{.imbalance = 0, .imbalance_bound = 0};
+  for (std::size_t layer = 0; layer < placements.size(); ++layer) {
+    std::vector<std::int64_t> loads;
+    for (std::int64_t e = 0; e < counts[layer].rows(); ++e) loads.push_back(counts[layer](e, e));
+    const Placement& placement = placements[layer];
+    report.imbalance += imbalance_of_loads(placement, loads) / num_layers;
+    report.imbalance_bound +=
+        imbalance_bound_of_loads(loads, placement.ep_size(), std::ssize(placement.slots.all())) /
+        num_layers;
+  }
+  return report;
 }
 
 void add_predictions(const PlanTokens& tokens, const PlanRequest& request, Progress& progress,
@@ -79,6 +101,9 @@ void add_predictions(const PlanTokens& tokens, const PlanRequest& request, Progr
   progress.begin("predicting");
   PredictRequest predicted{.traffic = default_traffic(request.cluster)};
   if (request.engine) predicted = for_engine(*request.engine, predicted);
+  // The only rule for which pair counts say what replicas serve.
+  const bool is_from_pairs = tokens.reported.statistics != nullptr;
+  if (is_from_pairs) predicted.traffic.replica_rule = ReplicaRule::kLocalFirst;
   for (WaterfallStep& step : predict_waterfall(plan, tokens.reported, nullptr, predicted,
                                                request.num_threads, progress)) {
     plan.predictions.push_back(std::move(step.prediction));
@@ -154,7 +179,7 @@ std::optional<ContiguousReport> compare_with_contiguous(const PlanTokens& tokens
       mean_over_layers(plan.predictions.back().copies_per_token)) {
     return std::nullopt;
   }
-  const auto contiguous = contiguous_placements(tokens.fitted.header(), plan.cluster);
+  const auto contiguous = contiguous_placements(tokens.header(), plan.cluster);
   const auto num_layers = static_cast<double>(plan.num_layers());
   ContiguousReport report;
   for (std::int64_t layer = 0; layer < plan.num_layers(); ++layer) {
@@ -169,8 +194,14 @@ std::optional<ContiguousReport> compare_with_contiguous(const PlanTokens& tokens
 
 MadePlan make_plan_of(const PlanTokens& tokens, const PlanRequest& request,
                       const PlanHooks& hooks) {
-  const TraceHeader& header = tokens.fitted.header();
+  const TraceHeader& header = tokens.header();
   check_request(request, header, hooks);
+  C2R_REQUIRE(!tokens.fitted.has_loads_only() ||
+                  (request.method != kOptimizeMethod && !request.top_t && !request.engine),
+              kInvalidArgument,
+              "{}: loads do not say which experts are chosen together, so copies, collaborators "
+              "and what an engine sends are unknown: take the method balance or eplb, or a trace",
+              tokens.fitted.name);
   NoProgress silent;
   Progress& progress = hooks.progress != nullptr ? *hooks.progress : silent;
   const auto pairs = pairs_to_list(tokens, request, hooks);
@@ -186,6 +217,7 @@ MadePlan make_plan_of(const PlanTokens& tokens, const PlanRequest& request,
     made.search = report_of(std::move(found), request.goal);
   } else {
     placements = by_baseline(tokens, request, progress);
+    if (request.method == kBalanceMethod) made.balance = balance_of(tokens, request, placements);
   }
   made.plan = plan_of(header, request.cluster, std::move(placements), std::move(provenance));
   if (request.top_t)
@@ -232,6 +264,22 @@ MadePlan make_plan(const ModelTokenSets& fitted, const PlanRequest& request,
   if (reported == nullptr) {
     tokens.reported.name = reported_tokens_name(fitted.name, SequencePart::kAll);
   }
+  return make_plan_of(tokens, request, hooks);
+}
+
+MadePlan make_plan(const CollaborationStatistics& statistics, std::string_view name,
+                   const PlanRequest& request, const PlanHooks& hooks) {
+  const RoutedTokens counts = routed_tokens_of(statistics, name);
+  PlanTokens tokens{.fitted = counts,
+                    .reported = counts,
+                    .input = {.role = "statistics", .name = std::string(name)},
+                    .fit = std::string(name_of(SequencePart::kAll))};
+  const bool searches = request.method == kOptimizeMethod;
+  if (counts.has_loads_only() || !searches) return make_plan_of(tokens, request, hooks);
+  const ModelTokenSets sets = token_sets_of_pairs(statistics, name);
+  tokens.fitted = tokens_of(sets);
+  if (statistics.header.top_k == 2) tokens.reported = tokens.fitted;
+  tokens.reported.name = fmt::format("{} (the fitted ones)", counts.name);
   return make_plan_of(tokens, request, hooks);
 }
 

@@ -111,9 +111,15 @@ struct SearchReport {
   std::optional<ContiguousReport> contiguous;
 };
 
+/// How even ranks are on the fitted loads, and can be: means over layers.
+struct BalanceReport {
+  double imbalance = 1, imbalance_bound = 1;
+};
+
 struct MadePlan {
   Plan plan;
-  std::optional<SearchReport> search;  // of the method optimize
+  std::optional<SearchReport> search;    // of the method optimize
+  std::optional<BalanceReport> balance;  // of the method balance
 };
 
 /// Fits a plan on part of a trace, and predicts what it saves on the other sequences, as
@@ -134,6 +140,19 @@ MadePlan make_plan(const Trace& trace, const PlanRequest& request,
 /// @throws as above, and Error(kInvalidArgument) for BoundOn::kUnseen, since sets have no sequences
 MadePlan make_plan(const ModelTokenSets& fitted, const PlanRequest& request,
                    const ModelTokenSets* reported = nullptr, const PlanHooks& hooks = {});
+
+/// The method for loads alone: it evens the loads of ranks (c2r/placement/baselines/balance.h).
+inline constexpr std::string_view kBalanceMethod = "balance";
+
+/// Fits a plan on counts. Pair counts of top-2 determine the tokens, so that this is make_plan() of
+/// their sets. Of a larger top-k each pair is fitted as a token of two experts, and the predictions
+/// are those of reach_from_pairs(), with the rule local-first. From loads alone, eplb, balance and
+/// the methods that look at no token can place; the predictions have the imbalance, and copies are
+/// unknown.
+/// @param name of the counts: their file
+/// @throws as above, and Error(kInvalidArgument) if loads alone are to be optimized
+MadePlan make_plan(const CollaborationStatistics& statistics, std::string_view name,
+                   const PlanRequest& request, const PlanHooks& hooks = {});
 
 /// @throws Error(kInvalidArgument), listing the names, unless it is kOptimizeMethod or a baseline
 void check_plan_method(std::string_view method);

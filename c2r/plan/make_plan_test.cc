@@ -219,9 +219,10 @@ TEST(MakePlan, RefusesRequestsThatContradictThemselves) {
     change(request);
     return error_of([&] { (void)make_plan(trace, request); });
   };
-  EXPECT_EQ(error_with([](PlanRequest& r) { r.method = "best"; }),
-            "a method is optimize, contiguous, round-robin, random, eplb, affinity, grace or "
-            "exhaustive; not 'best'");
+  EXPECT_EQ(
+      error_with([](PlanRequest& r) { r.method = "best"; }),
+      "a method is optimize, contiguous, round-robin, random, eplb, balance, affinity, grace or "
+      "exhaustive; not 'best'");
   EXPECT_EQ(
       error_with([](PlanRequest& r) { r.top_t = 8; }),
       "top_t 8 is not in [2, 7]: a token of top-3 needs 2 collaborators, and an expert has 7");

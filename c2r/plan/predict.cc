@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "c2r/core/error.h"
+#include "c2r/placement/baselines/balance.h"
 #include "c2r/placement/baselines/baselines.h"
 
 namespace c2r {
@@ -49,18 +50,44 @@ namespace {
 WaterfallStep step_of(std::string name, const RoutedTokens& tokens,
                       std::span<const Reach> reach_of_layers, const PredictRequest& request) {
   WaterfallStep step;
-  std::vector<PredictedLayerTime> times;
   for (const Reach& reach : reach_of_layers) {
     step.volumes.push_back(volume_of(reach, request.traffic));
     if (request.layer_time) {
-      times.push_back(
-          predict_layer_time(step.volumes.back(), request.traffic.cluster, *request.layer_time));
+      step.times.push_back(predict_layer_time(step.volumes.back(), request.traffic.cluster,
+                                              *request.layer_time, reach.choices_of_expert));
     }
   }
-  step.prediction = make_prediction(request.traffic, step.volumes, times);
+  step.prediction = make_prediction(request.traffic, step.volumes, step.times);
   step.prediction.placement = std::move(name);
   step.prediction.trace = tokens.name;
   return step;
+}
+
+// @returns [num_experts]
+std::vector<std::int64_t> loads_of(const CollaborationMatrix& counts) {
+  std::vector<std::int64_t> loads;
+  for (std::int64_t e = 0; e < counts.rows(); ++e) loads.push_back(counts(e, e));
+  return loads;
+}
+
+// What loads alone say: the imbalance, which is exact without replicas.
+WaterfallStep step_of_loads(std::string name, const RoutedTokens& tokens,
+                            std::span<const Placement> placements, const PredictRequest& request) {
+  const CollaborationStatistics& statistics = *tokens.statistics;
+  C2R_REQUIRE(!request.layer_time, kInvalidArgument,
+              "{} holds loads only: without copies no time can be predicted", tokens.name);
+  Prediction prediction{.placement = std::move(name),
+                        .trace = tokens.name,
+                        .num_tokens = std::ranges::max(statistics.num_tokens),
+                        .copy_mode = request.traffic.copy_mode,
+                        .replica_rule = request.traffic.replica_rule,
+                        .homes = request.traffic.homes,
+                        .is_exact = std::ranges::none_of(placements, has_replicas)};
+  for (std::size_t layer = 0; layer < placements.size(); ++layer) {
+    const auto loads = loads_of(statistics.coactivation[layer]);
+    prediction.imbalance.push_back(imbalance_of_loads(placements[layer], loads));
+  }
+  return {.prediction = std::move(prediction), .volumes = {}, .times = {}};
 }
 
 // The first step: what savings are measured against.
@@ -108,9 +135,8 @@ double link_cost_per_token(const Prediction& prediction, const Cluster& cluster)
 }
 
 double wire_bytes_per_token(const Prediction& prediction, const CopyFormat& format) {
-  const auto bytes = format.dispatch_element_bytes + format.combine_element_bytes;
   return mean_over_layers(prediction.wire_copies_per_token) *
-         static_cast<double>(format.hidden * bytes);
+         static_cast<double>(format.dispatch_copy_bytes() + format.combine_copy_bytes());
 }
 
 Prediction predict(const Trace& trace, std::span<const TokenRange> ranges,
@@ -124,6 +150,9 @@ Prediction predict(const Trace& trace, std::span<const TokenRange> ranges,
 WaterfallStep predict_step(std::string name, const RoutedTokens& tokens,
                            std::span<const Placement> placements, const PredictRequest& request,
                            int num_threads, Progress& progress) {
+  if (tokens.has_loads_only()) {
+    return step_of_loads(std::move(name), tokens, placements, request);
+  }
   return step_of(std::move(name), tokens,
                  reach_of(tokens, placements, request.traffic, num_threads, progress), request);
 }
@@ -131,6 +160,7 @@ WaterfallStep predict_step(std::string name, const RoutedTokens& tokens,
 WaterfallStep predict_base(const RoutedTokens& tokens, const PredictRequest& request,
                            int num_threads, Progress& progress) {
   const auto contiguous = contiguous_placements(tokens.header(), request.traffic.cluster);
+  if (tokens.has_loads_only()) return step_of_loads("contiguous", tokens, contiguous, request);
   const auto reach = reach_of(tokens, contiguous, request.traffic, num_threads, progress);
   return base_step(tokens, reach, request);
 }
@@ -142,8 +172,15 @@ std::vector<WaterfallStep> predict_waterfall(const Plan& plan, const RoutedToken
   check_fits(plan, tokens.header(), tokens.name);
   if (constrained != nullptr) check_fits(plan, constrained->header(), constrained->name);
   const auto contiguous = contiguous_placements(tokens.header(), request.traffic.cluster);
-  const auto reach = reach_of(tokens, contiguous, request.traffic, num_threads, progress);
   std::vector<WaterfallStep> steps;
+  if (tokens.has_loads_only()) {
+    C2R_REQUIRE(constrained == nullptr, kInvalidArgument,
+                "{} holds loads only, which do not say what a constraint saves", tokens.name);
+    steps.push_back(step_of_loads("contiguous", tokens, contiguous, request));
+    steps.push_back(step_of_loads("placement", tokens, placements_of(plan), request));
+    return steps;
+  }
+  const auto reach = reach_of(tokens, contiguous, request.traffic, num_threads, progress);
   steps.push_back(base_step(tokens, reach, request));
   const bool is_per_expert = request.traffic.copy_mode == CopyMode::kPerExpert;
   if (request.base.empty() && !is_per_expert) {

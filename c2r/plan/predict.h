@@ -20,7 +20,7 @@ namespace c2r {
 
 struct PredictRequest {
   TrafficModel traffic;
-  std::optional<LayerTimeOptions> layer_time;  // to predict times, of a batch of all tokens
+  std::optional<LayerTimeOptions> layer_time;  // to predict times
   /// What savings are measured against: contiguous experts, sent as `traffic` says, under this
   /// name, such as "SGLang, DeepEP normal". Empty: contiguous experts sent per-expert.
   std::string base;
@@ -42,7 +42,8 @@ Prediction predict(const Trace& trace, std::span<const TokenRange> ranges,
 
 struct WaterfallStep {
   Prediction prediction;
-  std::vector<Volume> volumes;  // [num_layers], the exact counts of the prediction
+  std::vector<Volume> volumes;            // [num_layers], the exact counts of the prediction
+  std::vector<PredictedLayerTime> times;  // [num_layers], or empty
 };
 
 /// Counts the copies of `placements` on `tokens`.
@@ -69,9 +70,10 @@ WaterfallStep predict_base(const RoutedTokens& tokens, const PredictRequest& req
 ///   "replicas"       all slots of the plan; only if the plan has replicas
 ///   "constraint"     the same on the tokens `constrained`, which were routed with the constraint;
 ///                    only if given. Predicted times are for as many tokens as in the other steps
+/// Where only loads are known, the steps are "contiguous" and "placement", whose copies are
+/// unknown; replicas serve equal shares of their expert's load.
 /// @throws as predict() and reach_from_pairs()
-/// @throws Error(kInvalidArgument) if the plan is for another model, or if statistics hold loads
-///         without pairs
+/// @throws Error(kInvalidArgument) if the plan is for another model
 std::vector<WaterfallStep> predict_waterfall(const Plan& plan, const RoutedTokens& tokens,
                                              const RoutedTokens* constrained,
                                              const PredictRequest& request, int num_threads,

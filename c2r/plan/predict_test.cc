@@ -134,8 +134,8 @@ TEST(PredictWaterfall, CountsPairsLikeTokensWhereTopKIsTwo) {
   ASSERT_EQ(found.size(), expected.size());
   for (std::size_t s = 0; s < found.size(); ++s) EXPECT_EQ(found[s].volumes, expected[s].volumes);
   statistics.has_pairs = false;
-  EXPECT_EQ(error_of([&] { predict_waterfall(plan, pairs, nullptr, request, 1, progress); }),
-            "pairs holds loads without pairs, which say nothing about copies");
+  EXPECT_FALSE(
+      predict_waterfall(plan, pairs, nullptr, request, 1, progress)[0].prediction.has_copies());
 }
 
 TEST(PredictWaterfall, CountsOnlyTheTokensAskedFor) {
@@ -149,7 +149,7 @@ TEST(PredictWaterfall, CountsOnlyTheTokensAskedFor) {
   EXPECT_EQ(steps[2].prediction.imbalance[0], 2);  // one token, all on one of two ranks
 }
 
-TEST(RoutedTokensOf, NameTheirSourceAndRefuseWhatSaysNothingAboutCopies) {
+TEST(RoutedTokensOf, NameTheirSource) {
   Matrix<ExpertId> ids(2, 2);
   ids(0, 1) = ids(1, 1) = ExpertId{1};
   const MatrixView<const ExpertId> layers[] = {ids};
@@ -166,8 +166,59 @@ TEST(RoutedTokensOf, NameTheirSourceAndRefuseWhatSaysNothingAboutCopies) {
   EXPECT_EQ(routed_tokens_of(statistics, "s").name, "s, pair counts");
   EXPECT_EQ(routed_tokens_of(statistics, "s").statistics, &statistics);
   statistics.has_pairs = false;
-  EXPECT_EQ(error_of([&] { (void)routed_tokens_of(statistics, "s"); }),
-            "s holds loads only, which say nothing about copies; give a trace, or counts of pairs");
+  EXPECT_EQ(routed_tokens_of(statistics, "s").name, "s, loads");
+  EXPECT_TRUE(routed_tokens_of(statistics, "s").has_loads_only());
+  EXPECT_EQ(error_of([&] { (void)token_sets_of_pairs(statistics, "s"); }),
+            "s holds loads only, which do not say which experts are chosen together");
+}
+
+// 3 tokens chose 0 and 1, 2 chose 2 alone, 1 chose none.
+TEST(TokenSetsOfPairs, AreTheTokensOfTop2) {
+  const TraceHeader header{.model = "m", .num_experts = 4, .top_k = 2, .layer_indices = {1}};
+  CollaborationStatistics statistics = empty_statistics(header);
+  statistics.num_tokens = {6};
+  auto& counts = statistics.coactivation[0];
+  counts(0, 0) = counts(1, 1) = counts(0, 1) = counts(1, 0) = 3;
+  counts(2, 2) = 2;
+  const ModelTokenSets sets = token_sets_of_pairs(statistics, "s");
+  EXPECT_EQ(sets.layers[0].num_tokens, 6);
+  EXPECT_EQ(sets.layers[0].multiplicity, (std::vector<std::int64_t>{3, 2}));
+  EXPECT_EQ(sets.layers[0].experts(1, 0), ExpertId{2});
+  EXPECT_EQ(sets.layers[0].experts(1, 1), kNoExpert);
+  EXPECT_EQ(tokens_of(sets).name, "s");
+  counts(0, 1) = counts(1, 0) = 4;
+  EXPECT_EQ(error_of([&] { (void)token_sets_of_pairs(statistics, "s"); }),
+            "s: layer 0: expert 0 is in more pairs than it has tokens, which top-2 does not allow");
+  statistics.header.top_k = 3;
+  EXPECT_EQ(token_sets_of_pairs(statistics, "s").layers[0].num_tokens, 4) << "one for each pair";
+}
+
+// Loads 6, 2, 1, 3 on two ranks: 8 against 4 in order, 7 against 5 in the plan.
+TEST(PredictWaterfall, KnowsTheImbalanceOfLoadsAndNoCopies) {
+  const TraceHeader header{.model = "m", .num_experts = 4, .top_k = 2, .layer_indices = {1}};
+  CollaborationStatistics statistics = empty_statistics(header, /*has_pairs=*/false);
+  statistics.num_tokens = {6};
+  for (std::int64_t e = 0; e < 4; ++e) {
+    statistics.coactivation[0](e, e) = std::vector<std::int64_t>{6, 2, 1, 3}[std::size_t(e)];
+  }
+  const Plan plan =
+      plan_of(header, {.ranks_per_node = 2}, {make_placement(4, {{0, 2}, {1, 3}})}, {});
+  NoProgress progress;
+  const auto steps = predict_waterfall(plan, routed_tokens_of(statistics, "s"), nullptr,
+                                       {.traffic = default_traffic(plan.cluster)}, 1, progress);
+  ASSERT_EQ(steps.size(), 2u);
+  EXPECT_EQ(steps[0].prediction.placement, "contiguous");
+  EXPECT_EQ(steps[0].prediction.imbalance, std::vector<double>{8 / 6.0});
+  EXPECT_EQ(steps[1].prediction.imbalance, std::vector<double>{7 / 6.0});
+  EXPECT_TRUE(steps[1].prediction.is_exact);
+  EXPECT_FALSE(steps[1].prediction.has_copies());
+  EXPECT_EQ(error_of([&] {
+              predict_waterfall(
+                  plan, routed_tokens_of(statistics, "s"), nullptr,
+                  {.traffic = default_traffic(plan.cluster), .layer_time = LayerTimeOptions{}}, 1,
+                  progress);
+            }),
+            "s, loads holds loads only: without copies no time can be predicted");
 }
 
 TEST(PredictWaterfall, RefusesAPlanForAnotherModel) {

@@ -2,8 +2,10 @@
 #include "c2r/plan/routed_tokens.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 
+#include "c2r/core/at.h"
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
 #include "c2r/trace/trace_chunks.h"
@@ -71,6 +73,40 @@ std::vector<Reach> reach_of_all_sets(const ModelTokenSets& sets,
   return reach;
 }
 
+// The pairs of one layer as sets. Of top-2 also the sets of one expert: an expert's load without
+// the pairs that it is in; and tokens without a choice.
+TokenSets sets_of_pairs(const CollaborationStatistics& statistics, std::int64_t layer,
+                        std::string_view name) {
+  const CollaborationMatrix& counts = at(statistics.coactivation, layer);
+  const bool is_top_2 = statistics.header.top_k <= 2;
+  std::vector<std::array<std::int64_t, 3>> found;  // two experts, -1 for none, and how often
+  std::int64_t num_tokens = 0;
+  for (std::int64_t a = 0; a < counts.rows(); ++a) {
+    std::int64_t alone = counts(a, a);
+    for (std::int64_t b = 0; b < counts.cols(); ++b) {
+      if (a == b) continue;
+      alone -= counts(a, b);
+      if (a < b && counts(a, b) > 0) found.push_back({a, b, counts(a, b)});
+    }
+    C2R_REQUIRE(!is_top_2 || alone >= 0, kInvalidArgument,
+                "{}: layer {}: expert {} is in more pairs than it has tokens, which top-2 does not "
+                "allow",
+                name, layer, a);
+    if (is_top_2 && alone > 0) found.push_back({a, -1, alone});
+  }
+  TokenSets sets{.num_experts = statistics.header.num_experts, .experts = {std::ssize(found), 2}};
+  for (std::size_t set = 0; set < found.size(); ++set) {
+    const auto [a, b, count] = found[set];
+    sets.experts(static_cast<std::int64_t>(set), 0) = ExpertId{static_cast<std::int32_t>(a)};
+    sets.experts(static_cast<std::int64_t>(set), 1) =
+        b < 0 ? kNoExpert : ExpertId{static_cast<std::int32_t>(b)};
+    sets.multiplicity.push_back(count);
+    num_tokens += count;
+  }
+  sets.num_tokens = is_top_2 ? std::max(num_tokens, at(statistics.num_tokens, layer)) : num_tokens;
+  return sets;
+}
+
 std::vector<Reach> reach_of_counts(const RoutedTokens& tokens,
                                    std::span<const Placement> placements,
                                    const TrafficModel& traffic) {
@@ -107,13 +143,22 @@ RoutedTokens routed_tokens_of(const Trace& trace, SequencePart part) {
 }
 
 RoutedTokens routed_tokens_of(const CollaborationStatistics& statistics, std::string_view name) {
-  C2R_REQUIRE(
-      statistics.has_pairs, kInvalidArgument,
-      "{} holds loads only, which say nothing about copies; give a trace, or counts of pairs",
-      name);
   C2R_REQUIRE(std::ranges::max(statistics.num_tokens) > 0, kInvalidArgument, "{} has no tokens",
               name);
-  return {.statistics = &statistics, .name = fmt::format("{}, pair counts", name)};
+  return {.statistics = &statistics,
+          .name = fmt::format("{}, {}", name, statistics.has_pairs ? "pair counts" : "loads")};
+}
+
+ModelTokenSets token_sets_of_pairs(const CollaborationStatistics& statistics,
+                                   std::string_view name) {
+  C2R_REQUIRE(statistics.has_pairs, kInvalidArgument,
+              "{} holds loads only, which do not say which experts are chosen together", name);
+  ModelTokenSets sets{.header = statistics.header, .name = std::string(name)};
+  sets.header.top_k = 2;
+  for (std::int64_t layer = 0; layer < statistics.num_layers(); ++layer) {
+    sets.layers.push_back(sets_of_pairs(statistics, layer, name));
+  }
+  return sets;
 }
 
 RoutedTokens tokens_of(const ModelTokenSets& sets) {

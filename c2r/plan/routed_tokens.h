@@ -31,6 +31,8 @@ struct RoutedTokens {
   std::string name;                                     // for messages and tables
   const ModelTokenSets* sets = nullptr;                 // instead of the trace
 
+  /// Whether only the loads of experts are known: then nothing says how many copies are sent.
+  bool has_loads_only() const { return statistics != nullptr && !statistics->has_pairs; }
   const TraceHeader& header() const {
     if (trace != nullptr) return trace->header();
     return sets != nullptr ? sets->header : statistics->header;
@@ -46,9 +48,18 @@ std::vector<TokenRange> tokens_of(const Trace& trace, SequencePart part);
 RoutedTokens routed_tokens_of(const Trace& trace, SequencePart part);
 
 /// @param name of the statistics: their file
-/// @returns all tokens of the statistics, named "NAME, pair counts"
-/// @throws Error(kInvalidArgument) if the statistics hold loads only, or have no tokens
+/// @returns all tokens of the statistics, named "NAME, pair counts" or "NAME, loads"
+/// @throws Error(kInvalidArgument) if the statistics have no tokens
 RoutedTokens routed_tokens_of(const CollaborationStatistics& statistics, std::string_view name);
+
+/// @returns the sets of tokens that pair counts of top-2 determine, or, of a larger top-k, a set of
+///          two experts for each pair: an estimate of which experts to place together, in which a
+///          token stands for as many sets as it has pairs. The header is the statistics', with the
+///          sets' top_k
+/// @throws Error(kInvalidArgument) if the statistics hold loads only or have no pairs, or if counts
+///         of top-2 contradict each other
+ModelTokenSets token_sets_of_pairs(const CollaborationStatistics& statistics,
+                                   std::string_view name);
 
 /// @returns token sets as tokens to fit or to predict for
 /// @throws Error(kInvalidArgument) if a layer has other experts or top_k than the header or is not

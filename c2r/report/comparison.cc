@@ -53,14 +53,14 @@ Row row_of(const Prediction& base, const ComparisonEntry& entry, const Cluster& 
       entry.name,
       entry.fitted_on + (entry.is_by_name ? ", by name" : "") + (entry.is_fitted ? " *" : ""),
       slots_text(entry),
-      fmt::format("{:.3f}", mean_over_layers(p.copies_per_token)),
-      fmt::format("{:.3f}", mean_over_layers(p.wire_copies_per_token)),
+      copies_text(p, p.copies_per_token),
+      copies_text(p, p.wire_copies_per_token),
       saved_text(link_cost_per_token(p, cluster), link_cost_per_token(base, cluster)),
       fmt::format("{:.3f}", mean_over_layers(p.imbalance))};
   if (cluster.num_nodes > 1) {
-    row.push_back(fmt::format("{:.3f}", mean_over_layers(p.inter_node_copies_per_token)));
+    row.push_back(copies_text(p, p.inter_node_copies_per_token));
   }
-  if (format) row.push_back(fmt::format("{:.2f}", wire_bytes_per_token(p, *format) / 1e3));
+  if (format) row.push_back(kilobytes_text(p, *format));
   if (!p.predicted_layer_time_s.empty()) {
     row.push_back(fmt::format("{:.4g}", 1e3 * mean_over_layers(p.predicted_layer_time_s)));
   }
@@ -88,7 +88,12 @@ std::string comparison_table(const Comparison& comparison, const Cluster& cluste
       "predicted on {} tokens of {}; copy mode {}, homes {}{}\n", p.num_tokens, p.trace,
       name_of(p.copy_mode), name_of(p.homes),
       replicates ? fmt::format(", replicas chosen by {}", name_of(p.replica_rule)) : "");
-  text += saved_line(cluster, comparison.base.placement);
+  text += p.has_copies()
+              ? saved_line(cluster, comparison.base.placement)
+              : "copies: unknown from loads, which do not say which experts a token chose\n";
+  if (p.has_copies() && !p.is_exact) {
+    text += "from pair counts, which are exact only up to top-2: the copies are lower bounds\n";
+  }
   if (has_fitted) text += "* fitted on some of the counted tokens\n";
   if (first.copies_bound) {
     text +=

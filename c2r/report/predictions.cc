@@ -24,6 +24,14 @@ std::string tokens_lines(std::span<const Prediction> steps) {
     text += fmt::format("constraint: on {} tokens of {}\n", steps.back().num_tokens,
                         steps.back().trace);
   }
+  if (!plan.has_copies()) {
+    return text +
+           "copies: unknown from loads, which do not say which experts a token chose; give a "
+           "trace, or counts of pairs\n" +
+           (std::ranges::all_of(steps, &Prediction::is_exact)
+                ? ""
+                : "rank imbalance: replicas of an expert serve equal shares of its load\n");
+  }
   if (!std::ranges::all_of(steps, &Prediction::is_exact)) {
     text +=
         "from pair counts, which are exact only up to top-2: the copies are lower bounds, and the "
@@ -32,7 +40,23 @@ std::string tokens_lines(std::span<const Prediction> steps) {
   return text;
 }
 
+// One part of the time of each layer.
+std::vector<double> column_of(const WaterfallStep& step, double PredictedLayerTime::*part) {
+  std::vector<double> column;
+  for (const PredictedLayerTime& time : step.times) column.push_back(time.*part);
+  return column;
+}
+
 }  // namespace
+
+std::string copies_text(const Prediction& prediction, std::span<const double> column) {
+  return prediction.has_copies() ? fmt::format("{:.3f}", mean_over_layers(column)) : "-";
+}
+
+std::string kilobytes_text(const Prediction& prediction, const CopyFormat& format) {
+  if (!prediction.has_copies()) return "-";
+  return fmt::format("{:.2f}", wire_bytes_per_token(prediction, format) / 1e3);
+}
 
 std::string saved_text(double cost, double base) {
   return base > 0 ? fmt::format("{:.1f} %", 100 * (1 - cost / base)) : "-";
@@ -58,19 +82,39 @@ std::string prediction_table(std::span<const Prediction> steps, const Cluster& c
   if (has_times) rows[0].push_back("predicted ms/layer");
   const double baseline = link_cost_per_token(steps[0], cluster);
   for (const Prediction& step : steps) {
-    rows.push_back({step.placement, fmt::format("{:.3f}", mean_over_layers(step.copies_per_token)),
-                    fmt::format("{:.3f}", mean_over_layers(step.wire_copies_per_token)),
-                    fmt::format("{:.3f}", mean_over_layers(step.inter_node_copies_per_token)),
+    rows.push_back({step.placement, copies_text(step, step.copies_per_token),
+                    copies_text(step, step.wire_copies_per_token),
+                    copies_text(step, step.inter_node_copies_per_token),
                     saved_text(link_cost_per_token(step, cluster), baseline),
                     fmt::format("{:.3f}", mean_over_layers(step.imbalance))});
-    if (format)
-      rows.back().push_back(fmt::format("{:.2f}", wire_bytes_per_token(step, *format) / 1e3));
+    if (format) rows.back().push_back(kilobytes_text(step, *format));
     if (has_times) {
       rows.back().push_back(
           fmt::format("{:.4g}", 1e3 * mean_over_layers(step.predicted_layer_time_s)));
     }
   }
-  return render_table(rows) + tokens_lines(steps) + saved_line(cluster, steps[0].placement);
+  const std::string saved = steps[0].has_copies() ? saved_line(cluster, steps[0].placement) : "";
+  return render_table(rows) + tokens_lines(steps) + saved;
+}
+
+std::string time_table(std::span<const WaterfallStep> steps, const LayerTimeOptions& options) {
+  if (steps[0].times.empty()) return "";
+  std::vector<std::vector<std::string>> rows = {
+      {"step", "dispatch ms", "experts ms", "combine ms", "predicted ms/layer"}};
+  for (const WaterfallStep& step : steps) {
+    rows.push_back({step.prediction.placement});
+    for (const auto part :
+         {&PredictedLayerTime::predicted_dispatch_s, &PredictedLayerTime::predicted_compute_s,
+          &PredictedLayerTime::predicted_combine_s, &PredictedLayerTime::predicted_total_s}) {
+      rows.back().push_back(fmt::format("{:.4g}", 1e3 * mean_over_layers(column_of(step, part))));
+    }
+  }
+  const std::int64_t batch = options.batch_tokens.value_or(steps[0].prediction.num_tokens);
+  return render_table(rows) +
+         fmt::format(
+             "predicted for a batch of {} tokens on all ranks together; communication and experts "
+             "{}\n",
+             batch, name_of(options.overlap));
 }
 
 Json predictions_json(std::span<const Prediction> steps, const std::optional<CopyFormat>& format) {
@@ -88,7 +132,10 @@ Json predictions_json(std::span<const Prediction> steps, const std::optional<Cop
                     {"inter_node_copies_per_token", step.inter_node_copies_per_token},
                     {"imbalance", step.imbalance},
                     {"predicted_layer_time_s", step.predicted_layer_time_s}});
-    if (format) json.back()["wire_bytes_per_token"] = wire_bytes_per_token(step, *format);
+    if (!step.has_copies()) json.back()["copies"] = "unknown from loads";
+    if (format && step.has_copies()) {
+      json.back()["wire_bytes_per_token"] = wire_bytes_per_token(step, *format);
+    }
   }
   return json;
 }
@@ -113,7 +160,12 @@ Json volumes_json(std::span<const Volume> volumes, const std::optional<CopyForma
 Json waterfall_json(std::span<const WaterfallStep> steps, const std::optional<CopyFormat>& format) {
   Json json = predictions_json(predictions_of(steps), format);
   for (std::size_t s = 0; s < steps.size(); ++s) {
-    json[s]["counts"] = volumes_json(steps[s].volumes, format);
+    if (!steps[s].volumes.empty()) json[s]["counts"] = volumes_json(steps[s].volumes, format);
+    if (steps[s].times.empty()) continue;
+    json[s]["predicted_dispatch_s"] =
+        column_of(steps[s], &PredictedLayerTime::predicted_dispatch_s);
+    json[s]["predicted_experts_s"] = column_of(steps[s], &PredictedLayerTime::predicted_compute_s);
+    json[s]["predicted_combine_s"] = column_of(steps[s], &PredictedLayerTime::predicted_combine_s);
   }
   return json;
 }

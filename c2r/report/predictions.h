@@ -15,6 +15,11 @@ namespace c2r {
 /// @returns the cell of the column "saved": how much less a cost is than that of the base
 std::string saved_text(double cost, double base);
 
+/// @returns the mean of a column of copies of the prediction; "-" where copies are unknown
+std::string copies_text(const Prediction& prediction, std::span<const double> column);
+/// @returns the kB of a token on the wire in one layer; "-" where copies are unknown
+std::string kilobytes_text(const Prediction& prediction, const CopyFormat& format);
+
 /// @param base the name of what savings are measured against
 /// @returns the line that explains the column "saved"
 std::string saved_line(const Cluster& cluster, std::string_view base);
@@ -25,6 +30,10 @@ std::string saved_line(const Cluster& cluster, std::string_view base);
 ///          combine together
 std::string prediction_table(std::span<const Prediction> steps, const Cluster& cluster,
                              const std::optional<CopyFormat>& format);
+
+/// @returns a table of the predicted times of each step, dispatch, experts and combine apart; empty
+///          if no times were predicted
+std::string time_table(std::span<const WaterfallStep> steps, const LayerTimeOptions& options);
 
 /// @returns the same with the numbers of each layer
 Json predictions_json(std::span<const Prediction> steps, const std::optional<CopyFormat>& format);

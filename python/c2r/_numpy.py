@@ -41,6 +41,7 @@ __all__ = [
 
 _Path = str | os.PathLike[str]
 _TraceOrArrays = Trace | _Path | Sequence[NDArray[np.int32]]
+_Tokens = _TraceOrArrays | CollaborationStatistics
 _Cluster = str | os.PathLike[str] | dict[str, Any]
 _Progress = bool | Callable[[int, int], object] | None
 
@@ -112,12 +113,12 @@ def collaborators(statistics: CollaborationStatistics, top_t: int) -> NDArray[np
 
 
 def plan(
-    trace_or_arrays: _TraceOrArrays,
+    trace_or_arrays: _Tokens,
     cluster: _Cluster,
     *,
     num_experts: int | None = None,
     fit: str = "all",
-    method: str = "optimize",
+    method: str | None = None,
     redundant_slots: int = 0,
     top_t: int | None = None,
     minimize: str = "copies",
@@ -140,10 +141,12 @@ def plan(
 
     Args:
       trace_or_arrays: a :class:`Trace`, its path, or for each layer an int32 array [num_tokens, top_k] of expert ids,
-        -1 for none; arrays need ``num_experts`` and are one sequence.
+        -1 for none; arrays need ``num_experts`` and are one sequence. Or :class:`CollaborationStatistics`: pair counts,
+        or loads, from which the plan's predictions have the imbalance, and no copies.
       cluster: nodes x ranks per node, such as "1x8"; the path of a JSON file with bandwidths; or its content, a dict.
       fit: the sequences to fit: all, even, odd, first-half, second-half. The plan's predictions are of the others.
-      method: optimize, or a baseline: contiguous, round-robin, random, eplb, affinity, grace, exhaustive.
+      method: optimize, or a baseline: contiguous, round-robin, random, eplb, balance, affinity, grace, exhaustive; by
+        default optimize, and balance for loads.
       redundant_slots: slots of each rank for replicas of busy experts.
       top_t: also put the top-T collaborators of each expert into the plan.
       minimize: copies, imbalance or time; the last needs ``hidden``, ``intermediate`` and a cluster with a rate.
@@ -172,9 +175,12 @@ def plan(
         for key, value in locals().items()
         if key not in ("trace_or_arrays", "cluster", "num_experts", "progress")
     }
-    trace = _trace(trace_or_arrays, num_experts)
     with _progress.shown(progress, "placing experts") as report:
-        made, messages = _c2r.make_plan(trace, _cluster_text(cluster), options, report)
+        if isinstance(trace_or_arrays, CollaborationStatistics):
+            made, messages = _c2r.make_plan_of_counts(trace_or_arrays, _cluster_text(cluster), options, report)
+        else:
+            trace = _trace(trace_or_arrays, num_experts)
+            made, messages = _c2r.make_plan(trace, _cluster_text(cluster), options, report)
     for message in messages:
         _warnings.warn(message, stacklevel=2)
     return made
@@ -182,7 +188,7 @@ def plan(
 
 def simulate(
     plan: Plan,
-    trace_or_arrays: _TraceOrArrays,
+    trace_or_arrays: _Tokens,
     *,
     constrained: _TraceOrArrays | None = None,
     num_experts: int | None = None,
@@ -223,11 +229,15 @@ def simulate(
     >>> {step["step"]: step["copies_per_token"] for step in steps}
     {'per-expert': [2.0], 'deduplication': [2.0], 'placement': [1.0]}
     """
-    trace = _trace(trace_or_arrays, num_experts)
-    other = None if constrained is None else _trace(constrained, num_experts)
     options = {"on": on, "engine": engine, "backend": backend, "copy_mode": copy_mode, "replica_rule": replica_rule,
                "homes": homes, "hidden": hidden, "seed": seed, "num_threads": num_threads}  # fmt: skip
     with _progress.shown(progress, "simulating") as report:
+        if isinstance(trace_or_arrays, CollaborationStatistics):
+            if constrained is not None:
+                raise ValueError("constrained is a second trace, but the tokens are counts")
+            return json.loads(_c2r.simulate_counts(plan, trace_or_arrays, options, report))
+        trace = _trace(trace_or_arrays, num_experts)
+        other = None if constrained is None else _trace(constrained, num_experts)
         return json.loads(_c2r.simulate(plan, trace, other, options, report))
 
 
@@ -274,7 +284,7 @@ def engine_traffic(
 
 
 def compare(
-    trace_or_arrays: _TraceOrArrays,
+    trace_or_arrays: _Tokens,
     plans: Mapping[str, Plan] | Sequence[Plan] = (),
     *,
     cluster: _Cluster | None = None,
@@ -321,14 +331,12 @@ def compare(
     options = {"on": on, "fit": fit, "baselines": list(baselines), "front_points": front_points,
                "redundant_slots": redundant_slots, "engine": engine, "backend": backend, "copy_mode": copy_mode,
                "hidden": hidden, "seed": seed, "num_threads": num_threads}  # fmt: skip
+    shape = "" if cluster is None else _cluster_text(cluster)
     with _progress.shown(progress, "comparing") as report:
-        text = _c2r.compare(
-            _trace(trace_or_arrays, num_experts),
-            named,
-            "" if cluster is None else _cluster_text(cluster),
-            options,
-            report,
-        )
+        if isinstance(trace_or_arrays, CollaborationStatistics):
+            text = _c2r.compare_on_counts(trace_or_arrays, named, shape, options, report)
+        else:
+            text = _c2r.compare(_trace(trace_or_arrays, num_experts), named, shape, options, report)
     return json.loads(text)
 
 

@@ -3,6 +3,7 @@
 #include <nanobind/stl/pair.h>
 
 #include <filesystem>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -85,6 +86,26 @@ std::pair<Plan, std::vector<std::string>> make(const Trace& trace, const std::st
   return {std::move(plan), std::move(warnings)};
 }
 
+// The same on counts of all sequences.
+std::pair<Plan, std::vector<std::string>> make_of_counts(const CollaborationStatistics& statistics,
+                                                         const std::string& cluster,
+                                                         const nb::dict& options,
+                                                         const nb::object& progress) {
+  PlanArguments arguments = plan_arguments(cluster, options);
+  C2R_REQUIRE(arguments.fit == SequencePart::kAll, kInvalidArgument,
+              "counts are of all sequences, not of fit={}", name_of(arguments.fit));
+  const bool has_method = options.contains("method") && !options["method"].is_none();
+  if (!statistics.has_pairs && !has_method) arguments.request.method = kBalanceMethod;
+  std::vector<std::string> warnings;
+  Plan plan = released(progress, [&](const Running& running) {
+    const PlanHooks hooks{.progress = &running.progress,
+                          .stop = &running.stop,
+                          .warn = [&](const std::string& text) { warnings.push_back(text); }};
+    return make_plan(statistics, "memory", arguments.request, hooks).plan;
+  });
+  return {std::move(plan), std::move(warnings)};
+}
+
 PredictRequest predict_request(const Cluster& cluster, const nb::dict& options) {
   PredictRequest request{.traffic = default_traffic(cluster)};
   if (const auto engine = engine_of(options)) {
@@ -135,6 +156,21 @@ std::string simulate(const Plan& plan, const Trace& trace, const Trace* constrai
   });
 }
 
+std::string simulate_counts(const Plan& plan, const CollaborationStatistics& statistics,
+                            const nb::dict& options, const nb::object& progress) {
+  const PredictRequest request = predict_request(plan.cluster, options);
+  const auto format = copy_format(options);
+  const Counting how = counting(options);
+  C2R_REQUIRE(how.on == SequencePart::kAll, kInvalidArgument,
+              "counts are of all sequences, not of on={}", name_of(how.on));
+  return released(progress, [&](const Running& running) {
+    const RoutedTokens tokens = routed_tokens_of(statistics, "memory");
+    return json_text(waterfall_json(
+        predict_waterfall(plan, tokens, nullptr, request, how.num_threads, running.progress),
+        format));
+  });
+}
+
 std::string engine_traffic(const Plan& plan, const Trace& trace, const nb::dict& options,
                            const nb::object& progress) {
   const PredictRequest request = predict_request(plan.cluster, options);
@@ -149,10 +185,11 @@ std::string engine_traffic(const Plan& plan, const Trace& trace, const nb::dict&
   });
 }
 
-std::string compare_plans(const Trace& trace,
-                          const std::vector<std::pair<std::string, Plan>>& plans,
-                          const std::string& cluster, const nb::dict& options,
-                          const nb::object& progress) {
+// @param compare_on called with the plans, the request and the progress
+template <class CompareOn>
+std::string compare_plans_on(const std::vector<std::pair<std::string, Plan>>& plans,
+                             const std::string& cluster, const nb::dict& options,
+                             const nb::object& progress, CompareOn compare_on) {
   const Cluster used =
       cluster.empty() && !plans.empty() ? plans[0].second.cluster : cluster_of(cluster);
   CompareRequest request{.predict = predict_request(used, options)};
@@ -169,9 +206,28 @@ std::string compare_plans(const Trace& trace,
   std::vector<NamedPlan> named;
   for (const auto& [name, plan] : plans) named.push_back({name, plan});
   return released(progress, [&](const Running& running) {
-    return json_text(
-        comparison_json(compare(trace, named, request, running.progress), used, format));
+    return json_text(comparison_json(compare_on(named, request, running.progress), used, format));
   });
+}
+
+std::string compare_plans(const Trace& trace,
+                          const std::vector<std::pair<std::string, Plan>>& plans,
+                          const std::string& cluster, const nb::dict& options,
+                          const nb::object& progress) {
+  return compare_plans_on(plans, cluster, options, progress,
+                          [&](std::span<const NamedPlan> named, const CompareRequest& request,
+                              Progress& shown) { return compare(trace, named, request, shown); });
+}
+
+std::string compare_on_counts(const CollaborationStatistics& statistics,
+                              const std::vector<std::pair<std::string, Plan>>& plans,
+                              const std::string& cluster, const nb::dict& options,
+                              const nb::object& progress) {
+  return compare_plans_on(
+      plans, cluster, options, progress,
+      [&](std::span<const NamedPlan> named, const CompareRequest& request, Progress& shown) {
+        return compare(statistics, "memory", named, request, shown);
+      });
 }
 
 using SlotsOfLayer = nb::ndarray<nb::numpy, std::int32_t>;  // [rows, columns]
@@ -312,6 +368,12 @@ void add_plans(nb::module_& module) {
   add_plan_class(module);
   module.def("make_plan", &make, nb::arg("trace"), nb::arg("cluster"), nb::arg("options"),
              nb::arg("progress").none());
+  module.def("make_plan_of_counts", &make_of_counts, nb::arg("statistics"), nb::arg("cluster"),
+             nb::arg("options"), nb::arg("progress").none());
+  module.def("simulate_counts", &simulate_counts, nb::arg("plan"), nb::arg("statistics"),
+             nb::arg("options"), nb::arg("progress").none());
+  module.def("compare_on_counts", &compare_on_counts, nb::arg("statistics"), nb::arg("plans"),
+             nb::arg("cluster"), nb::arg("options"), nb::arg("progress").none());
   module.def("simulate", &simulate, nb::arg("plan"), nb::arg("trace"),
              nb::arg("constrained").none(), nb::arg("options"), nb::arg("progress").none());
   module.def("engine_traffic", &engine_traffic, nb::arg("plan"), nb::arg("trace"),

@@ -99,7 +99,7 @@ class Comparisons(CommandLine):
         self.fails_with(2, "c2r compare: plan.json is for a cluster of 1x2 ranks, but 1x4 are "
                            "compared", "compare", "trace.safetensors", "plan.json", "--cluster",
                         "1x4")
-        self.fails_with(2, "c2r compare: a baseline is contiguous, round-robin, random, eplb, "
+        self.fails_with(2, "c2r compare: a baseline is contiguous, round-robin, random, eplb, balance, "
                            "affinity, grace, exhaustive; not 'best'",
                         "compare", "trace.safetensors", "plan.json", "--baselines", "best")
         self.fails_with(2, "c2r compare: there is nothing to compare", "compare",

@@ -95,9 +95,12 @@ class Plans(CommandLine):
         self.succeed(*loads, "8", "-o", "loads.st")
         self.fails_with(1, "c2r import: counts.json: holds counts of 8 experts, but --num-experts is 9",
                         *loads, "9", "-o", "loads.st")
-        self.fails_with(2, "c2r simulate: loads.st holds loads only, which say nothing about copies; give a trace, or "
-                           "counts of pairs", "simulate", "plan.json", "loads.st")
-        self.fails_with(2, "c2r simulate: statistics.safetensors holds pair counts, which are of "
+        text = self.succeed("simulate", "plan.json", "loads.st")
+        self.assertIn("copies: unknown from loads", text)
+        self.assertRegex(text, r"\nplacement +- +- +- +- +1.000")
+        self.fails_with(2, "c2r simulate: loads.st holds loads only: what --engine sends is unknown; give a trace, or "
+                           "counts of pairs", "simulate", "plan.json", "loads.st", "--engine", "megatron")
+        self.fails_with(2, "c2r simulate: statistics.safetensors holds counts, which are of "
                            "all sequences, not of --on even",
                         "simulate", "plan.json", "statistics.safetensors", "--on", "even")
 
@@ -107,6 +110,64 @@ class Plans(CommandLine):
         self.succeed("plan", "top4", "--cluster", "1x2", "-o", "plan.json")
         self.assertIn("from pair counts, which are exact only up to top-2: the copies are lower bounds, and the "
                       "savings upper bounds\n", self.succeed("simulate", "plan.json", "pairs"))
+
+    def test_counts_alone_are_enough_to_plan(self):
+        self.make_trace()
+        self.succeed("analyze", "trace.safetensors", "-o", "pairs.st")
+        of_trace, of_pairs = (self.succeed("plan", name, "--cluster", "1x2", "-o", f"{name}.json")
+                              for name in ("trace.safetensors", "pairs.st"))
+        self.assertEqual(of_trace.splitlines()[:4], of_pairs.splitlines()[:4])  # top-2: the same tokens
+        loads = [[40, 20, 10, 10, 0, 20, 10, 10]] * 4
+        (self.folder / "counts.json").write_text(json.dumps({"logical_count": loads}))
+        self.succeed("import", "--from", "sglang-loads", "counts.json", "--top-k", "2", "-o", "loads.st")
+        text = self.succeed("plan", "loads.st", "--cluster", "1x2", "-o", "even.json")
+        self.assertIn("on the fitted loads, an imbalance of 1.0000; no placement of these slots can be below 1.0000", text)
+        self.assertIn("method balance", text)
+        predictions = json.loads((self.folder / "even.json").read_text())["predictions"]
+        self.assertEqual([p["placement"] for p in predictions], ["contiguous", "placement"])
+        self.assertNotIn("copies_per_token", predictions[1])
+        self.assertEqual(predictions[0]["imbalance"], [80 / 60] * 4)
+        compared = json.loads(self.succeed("compare", "loads.st", "even.json", "--baselines", "contiguous,eplb,affinity",
+                                           "--json"))
+        self.assertEqual([p["copies"] for p in compared["placements"]], ["unknown from loads"] * 3)
+        self.assertEqual(compared["placements"][2]["imbalance"], [1] * 4)
+        self.assertEqual(len(compared["left_out"]), 1)
+        self.fails_with(2, "c2r plan: loads.st, loads: loads do not say which experts are chosen together, so copies, "
+                           "collaborators and what an engine sends are unknown: take the method balance or eplb, or a "
+                           "trace", "plan", "loads.st", "--cluster", "1x2", "--method", "optimize", "-o", "p.json")
+        self.fails_with(2, "c2r plan: loads.st holds counts, which are of all sequences, not of --fit even",
+                        "plan", "loads.st", "--cluster", "1x2", "--fit", "even", "-o", "p.json")
+        self.fails_with(2, "c2r compare: pairs.st holds counts: a front and bounds need the choices of each token",
+                        "compare", "pairs.st", "--cluster", "1x2", "--bound")
+
+    def test_times_are_of_the_users_batch_and_hardware(self):
+        self.make_trace()
+        self.succeed("plan", "trace.safetensors", "--cluster", "2x2", "-o", "plan.json")
+        words = ["simulate", "plan.json", "trace.safetensors", "--hardware", "h800-ib400", "--hidden", "7168",
+                 "--intermediate", "2048", "--engine", "vllm", "--backend", "deepep_low_latency"]
+        few, many = (json.loads(self.succeed(*words, "--json", "--batch-tokens", n))["steps"][0] for n in ("4", "4000000"))
+        for layer in range(small_model.NUM_LAYERS):
+            link = few["inter_node_copies_per_token"][layer]  # of each rank; in 4 tokens together
+            bytes_of_rank = max(many["counts"]["layers"][layer]["sent"])
+            self.assertGreater(bytes_of_rank, 0)
+            self.assertGreater(few["predicted_dispatch_s"][layer], 30e-6)  # the latency
+            self.assertLess(few["predicted_dispatch_s"][layer], 31e-6 + link * 14336 / 44.5e9 * 10)
+            self.assertGreater(many["predicted_dispatch_s"][layer], 1e5 * 14336 / 130e9)
+            # 3 x 7168 x 2048 weights of 2 bytes take 26 us; a few tokens read few experts
+            self.assertLess(few["predicted_experts_s"][layer], 8 * 27e-6)
+            self.assertGreater(few["predicted_experts_s"][layer], 26e-6 * 0.5)
+        fp8 = json.loads(self.succeed(*words, "--json", "--batch-tokens", "4000000", "--dispatch-type", "fp8"))["steps"][0]
+        for a, b in zip(fp8["predicted_dispatch_s"], many["predicted_dispatch_s"]):
+            self.assertAlmostEqual((a - 30e-6) / (b - 30e-6), (7168 + 56 * 4) / 14336, places=4)
+        self.assertEqual(fp8["predicted_combine_s"], many["predicted_combine_s"])
+        text = self.succeed(*words, "--batch-tokens", "128")
+        self.assertIn("dispatch ms", text)
+        self.assertIn("predicted for a batch of 128 tokens on all ranks together", text)
+        done = self.run_c2r(*words[:3], "--hardware", "h900")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("hardware is a100-ib200, h800-ib400, ", done.stderr)
+        self.fails_with(2, "c2r simulate: --batch-tokens is for predicted times, which need --hidden and --intermediate",
+                        *words[:3], "--batch-tokens", "4")
 
     def test_what_is_saved_weighs_links(self):
         self.make_trace()
@@ -268,10 +329,6 @@ class Plans(CommandLine):
 
     def test_files_in_each_others_places_are_recognized(self):
         self.make_trace()
-        self.succeed("analyze", "trace.safetensors", "-o", "statistics.safetensors")
-        self.fails_with(1, "c2r plan: statistics.safetensors: holds counts, not each token's choices; "
-                           "give the trace that was counted", "plan", "statistics.safetensors",
-                        "--cluster", "1x2", "-o", "x")
         self.succeed("plan", "trace.safetensors", "--cluster", "1x2", "-o", "plan.json")
         self.fails_with(1, "c2r simulate: trace.safetensors: is not a plan but a safetensors file, as traces are; "
                            "plans are JSON", "simulate", "trace.safetensors", "plan.json")
@@ -287,7 +344,7 @@ class Plans(CommandLine):
                         *words, "random", "--num-groups", "2")
         self.fails_with(2, "c2r plan: --hidden and --intermediate are for --minimize time",
                         *words, "optimize", "--hidden", "8")
-        self.fails_with(2, "c2r plan: a method is optimize, contiguous, round-robin, random, eplb, "
+        self.fails_with(2, "c2r plan: a method is optimize, contiguous, round-robin, random, eplb, balance, "
                            "affinity, grace or exhaustive; not 'best'", *words, "best")
         self.fails_with(2, "c2r import: --cluster is for placements; format npy has none",
                         *IMPORT, "-o", "x", "--cluster", "1x2")
@@ -395,7 +452,9 @@ class Plans(CommandLine):
     def test_how_to_load_an_export_is_said_as_it_would_be_typed(self):
         self.make_plan("--redundant-slots", "1")
         done = self.run_c2r("export", "plan.json", "--to", "sglang", "-o", "map.json")
-        self.assertEqual(done.stderr.splitlines()[-1],
+        self.assertEqual(done.stderr.splitlines()[-1], "a placement does not change the model's answers, only which "
+                         "rank computes them; to go back, start the engine as before, without this file")
+        self.assertEqual(done.stderr.splitlines()[-2],
                          "load it on 2 ranks with: --ep-size 2 --ep-num-redundant-experts 2 --init-expert-location "
                          "map.json --ep-dispatch-algorithm static")
         self.fails_with(2, "c2r export: --output 'map.pt' must end in .json, by which sglang knows the form of the "

@@ -4,11 +4,14 @@
 #include <optional>
 
 #include "c2r/bench/layer_problem.h"
+#include "c2r/bench/measure_links.h"
 #include "c2r/cli/app.h"
 #include "c2r/cli/commands/bench_output.h"
 #include "c2r/cli/commands/commands.h"
 #include "c2r/cli/progress_line.h"
 #include "c2r/core/error.h"
+#include "c2r/io/file.h"
+#include "c2r/io/json.h"
 #include "c2r/plan/plan.h"
 
 namespace c2r::cli {
@@ -82,6 +85,13 @@ void run_rank(const BenchOptions& options, const SharedProblem& shared, Transpor
                   problem.variants, *progress);
   progress.reset();  // wipes the line
   if (is_first_rank) print_bench(options, problem, results);
+  if (options.hardware_out.empty()) return;
+  Cluster shape{.ranks_per_node = transport.ep_size()};
+  if (!options.cluster.empty()) shape = read_cluster(options.cluster);
+  const Hardware links = measure_links(transport, shape, 4 * options.num_rounds + 1);
+  if (is_first_rank) {
+    write_text_file(options.hardware_out, json_text(hardware_to_json(links), 1) + "\n");
+  }
 }
 
 void run_bench(const BenchOptions& options) {
@@ -164,6 +174,12 @@ void add_bench_layer(CLI::App& bench, const char* what, const char* help) {
   options->what = what;
   add_problem_options(*command, *options);
   add_run_options(*command, *options);
+  if (options->what == "exchange") {
+    add_text(*command, "--hardware-out", options->hardware_out,
+             "also measure the latency and the bandwidth of the links, and write them for "
+             "--hardware of c2r plan, simulate and compare",
+             "FILE");
+  }
   command->footer(
       "The baseline sends a copy for every choice to contiguous experts, computes, and sends "
       "every\n"

@@ -16,7 +16,7 @@ namespace c2r::cli {
 /// The options of both commands.
 struct BenchOptions {
   RankOptions ranks;
-  std::string what, problem, trace, plan, cluster, part = "all";
+  std::string what, problem, trace, plan, cluster, hardware_out, part = "all";
   std::string copy_mode = "per-rank", rule = "fewest-ranks", row_type = "bf16", dtype = "bf16";
   std::int64_t layer = 0, num_tokens = 1024;
   std::optional<std::int32_t> num_chunks;

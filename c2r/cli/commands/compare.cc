@@ -8,6 +8,7 @@
 #include "c2r/cli/app.h"
 #include "c2r/cli/commands/commands.h"
 #include "c2r/cli/commands/plan_options.h"
+#include "c2r/cli/inputs.h"
 #include "c2r/cli/output.h"
 #include "c2r/cli/prediction_options.h"
 #include "c2r/cli/progress_line.h"
@@ -51,7 +52,8 @@ CompareRequest request_of(const CompareOptions& options, std::span<const NamedPl
               "--cluster is required where no plan says what the cluster is");
   const SequencePart on = parse_sequence_part(options.part);
   const Cluster cluster =
-      options.cluster.empty() ? plans[0].plan.cluster : read_cluster(options.cluster);
+      on_hardware(options.cluster.empty() ? plans[0].plan.cluster : read_cluster(options.cluster),
+                  options.hardware);
   CompareRequest request{
       .predict = request_of(options, cluster),
       .on = on,
@@ -82,13 +84,15 @@ void write_front_plans(const CompareOptions& options, std::span<const Plan> plan
 
 // @returns what the engine sends with each plan; empty without --engine
 std::vector<EngineTraffic> engine_traffic(const CompareOptions& options,
-                                          std::span<const NamedPlan> plans, const Trace& trace,
+                                          std::span<const NamedPlan> plans,
+                                          const RoutedTokens& tokens,
                                           const CompareRequest& request) {
-  const auto engine = engine_of(options.engine, options.backend);
+  const auto engine = engine_of(options);
   std::vector<EngineTraffic> traffic;
   if (!engine) return traffic;
+  C2R_REQUIRE(!tokens.has_loads_only(), kInvalidArgument,
+              "{}: what --engine sends is unknown; give a trace, or counts of pairs", tokens.name);
   ProgressLine progress("counting");
-  const RoutedTokens tokens = routed_tokens_of(trace, request.on);
   for (const auto& [name, plan] : plans) {
     traffic.push_back(predict_engine_traffic(*engine, placements_of(plan), tokens,
                                              request.predict.traffic, options.num_threads,
@@ -97,20 +101,12 @@ std::vector<EngineTraffic> engine_traffic(const CompareOptions& options,
   return traffic;
 }
 
-void compare_placements(const CompareOptions& options) {
-  check_front_plans(options);
-  std::vector<NamedPlan> plans;
-  for (const std::string& path : options.plans) plans.push_back({path, read_plan(path)});
-  const CompareRequest request = request_of(options, plans);
-  const Trace trace(options.trace);
-  ProgressLine progress("comparing");
-  const Comparison comparison = compare(trace, plans, request, progress);
-  if (!options.front_plans.empty()) {
-    write_front_plans(options, front_plans(trace, comparison, request));
-  }
+void print_comparison(const CompareOptions& options, const Comparison& comparison,
+                      std::span<const NamedPlan> plans, const RoutedTokens& tokens,
+                      const CompareRequest& request) {
   const Cluster& cluster = request.predict.traffic.cluster;
   const auto format = format_of(options);
-  const auto traffic = engine_traffic(options, plans, trace, request);
+  const auto traffic = engine_traffic(options, plans, tokens, request);
   if (!options.is_json) {
     for (std::size_t p = 0; p < traffic.size(); ++p) {
       std::cout << plans[p].name << ": "
@@ -126,6 +122,30 @@ void compare_placements(const CompareOptions& options) {
     json["engine"].back()["plan"] = plans[p].name;
   }
   std::cout << json_text(json, 1) << "\n";
+}
+
+void compare_placements(const CompareOptions& options) {
+  check_front_plans(options);
+  std::vector<NamedPlan> plans;
+  for (const std::string& path : options.plans) plans.push_back({path, read_plan(path)});
+  CompareRequest request = request_of(options, plans);
+  if (is_statistics_file(options.trace)) {
+    const CollaborationStatistics statistics = read_statistics(options.trace);
+    if (options.fit.empty()) request.fit = SequencePart::kAll;
+    ProgressLine progress("comparing");
+    const Comparison comparison = compare(statistics, options.trace, plans, request, progress);
+    request.predict.traffic.replica_rule = ReplicaRule::kLocalFirst;
+    print_comparison(options, comparison, plans, routed_tokens_of(statistics, options.trace),
+                     request);
+    return;
+  }
+  const Trace trace(options.trace);
+  ProgressLine progress("comparing");
+  const Comparison comparison = compare(trace, plans, request, progress);
+  if (!options.front_plans.empty()) {
+    write_front_plans(options, front_plans(trace, comparison, request));
+  }
+  print_comparison(options, comparison, plans, routed_tokens_of(trace, request.on), request);
 }
 
 void add_front_options(CLI::App& command, CompareOptions& options) {
@@ -151,12 +171,15 @@ void add_front_options(CLI::App& command, CompareOptions& options) {
 void add_compare(CLI::App& app) {
   auto* const command = app.add_subcommand("compare", "compare plans and baselines on a trace");
   auto options = std::make_shared<CompareOptions>();
-  command->add_option("trace", options->trace, "the routing trace to count on")->required();
+  command
+      ->add_option("trace", options->trace,
+                   "the routing trace to count on, or statistics: pair counts or loads")
+      ->required();
   command->add_option("plans", options->plans,
                       "the plans to compare, made by c2r plan or imported");
-  add_list(
-      *command, "--baselines", options->baselines,
-      "a list of contiguous, round-robin, random, eplb, affinity, grace and exhaustive, or none")
+  add_list(*command, "--baselines", options->baselines,
+           "a list of contiguous, round-robin, random, eplb, balance, affinity, grace and "
+           "exhaustive, or none")
       ->allow_extra_args(false)  // a plan may follow
       ->capture_default_str()
       ->type_name("NAME,...");

@@ -32,6 +32,10 @@ void export_file(const ExportFileOptions& options) {
   if (options.output.empty()) return;
   std::cerr << fmt::format("load it on {} ranks with: {}\n", plan.cluster.ep_size(),
                            export_usage(target, plan, options.output));
+  std::cerr << fmt::format(
+      "a placement does not change the model's answers, only which rank computes them; to go back, "
+      "{}\n",
+      target.file.rollback);
 }
 
 std::string targets_text() {

@@ -10,6 +10,7 @@
 #include "c2r/cli/app.h"
 #include "c2r/cli/commands/commands.h"
 #include "c2r/cli/commands/plan_options.h"
+#include "c2r/cli/inputs.h"
 #include "c2r/cli/prediction_options.h"
 #include "c2r/cli/progress_line.h"
 #include "c2r/core/error.h"
@@ -125,17 +126,35 @@ std::string provenance_text(const Provenance& provenance) {
   return text + "\n";
 }
 
-// @returns what the engine of --engine sends on the reported tokens; empty without it
-std::string engine_text(const PlanOptions& options, const Plan& plan) {
-  const auto engine = engine_of(options.engine, options.backend);
-  if (!engine) return "";
-  const Trace trace(options.trace);
-  const RoutedTokens tokens = routed_tokens_of(trace, other_part(parse_sequence_part(options.fit)));
+std::string engine_text_of(const PlanOptions& options, const Plan& plan,
+                           const RoutedTokens& tokens) {
+  const EngineBackend engine = find_engine_backend(options.engine, options.backend);
+  TrafficModel traffic = for_engine(engine, {default_traffic(plan.cluster)}).traffic;
+  if (tokens.statistics != nullptr) traffic.replica_rule = ReplicaRule::kLocalFirst;
   ProgressLine progress("counting");
-  const TrafficModel traffic = for_engine(*engine, {default_traffic(plan.cluster)}).traffic;
-  return engine_traffic_text(predict_engine_traffic(*engine, placements_of(plan), tokens, traffic,
+  return engine_traffic_text(predict_engine_traffic(engine, placements_of(plan), tokens, traffic,
                                                     options.num_threads, progress),
                              std::nullopt, std::nullopt);
+}
+
+// @returns what the engine of --engine sends on the reported tokens; empty without it
+std::string engine_text(const PlanOptions& options, const Plan& plan) {
+  if (options.engine.empty()) return "";
+  if (is_statistics_file(options.trace)) {
+    const CollaborationStatistics statistics = read_statistics(options.trace);
+    return engine_text_of(options, plan, routed_tokens_of(statistics, options.trace));
+  }
+  const Trace trace(options.trace);
+  const SequencePart reported = other_part(parse_sequence_part(options.fit));
+  return engine_text_of(options, plan, routed_tokens_of(trace, reported));
+}
+
+// How even the balancer made the fitted loads, and how even they can be.
+std::string balance_text(const BalanceReport& balance) {
+  return fmt::format(
+      "on the fitted loads, an imbalance of {:.4f}; no placement of these slots can be below "
+      "{:.4f}\n",
+      balance.imbalance, balance.imbalance_bound);
 }
 
 void print(const MadePlan& made, const std::string& output) {
@@ -147,23 +166,40 @@ void print(const MadePlan& made, const std::string& output) {
   }
   std::cout << prediction_table(plan.predictions, plan.cluster, std::nullopt);
   if (made.search) std::cout << reached_text(*made.search) << contiguous_text(*made.search);
+  if (made.balance) std::cout << balance_text(*made.balance);
   std::cout << remainder_text(plan) << provenance_text(plan.provenance)
             << fmt::format("{}: {} layers, {} slots on each of {} ranks\n", output,
                            plan.num_layers(), plan.layers[0].placement.slots_per_rank(),
                            plan.cluster.ep_size());
 }
 
-MadePlan make(const PlanOptions& options) {
+// @param has_method whether the user has chosen one
+MadePlan make_from_counts(const PlanOptions& options, bool has_method, PlanRequest request,
+                          const PlanHooks& hooks) {
+  C2R_REQUIRE(parse_sequence_part(options.fit) == SequencePart::kAll, kInvalidArgument,
+              "{} holds counts, which are of all sequences, not of --fit {}", options.trace,
+              options.fit);
+  const CollaborationStatistics statistics = read_statistics(options.trace);
+  if (!statistics.has_pairs && !has_method) request.method = kBalanceMethod;
+  return make_plan(statistics, options.trace, request, hooks);
+}
+
+MadePlan make(const PlanOptions& options, bool has_method) {
   const SequencePart fit = parse_sequence_part(options.fit);
-  const Trace trace(options.trace);
+  const PlanRequest request =
+      plan_request_of(options, on_hardware(read_cluster(options.cluster), options.hardware));
   const StopOnInterrupt interrupt;
   ProgressLine progress("counting");
-  return make_plan(
-      trace, plan_request_of(options, read_cluster(options.cluster)), fit,
-      {.progress = &progress,
-       .stop = &should_stop,
-       .warn = [](const std::string& text) { std::cerr << "warning: " << text << "\n"; },
-       .top_t_name = "--top-t"});
+  const PlanHooks hooks{
+      .progress = &progress,
+      .stop = &should_stop,
+      .warn = [](const std::string& text) { std::cerr << "warning: " << text << "\n"; },
+      .top_t_name = "--top-t"};
+  if (is_statistics_file(options.trace)) {
+    return make_from_counts(options, has_method, request, hooks);
+  }
+  const Trace trace(options.trace);
+  return make_plan(trace, request, fit, hooks);
 }
 
 }  // namespace
@@ -178,7 +214,7 @@ void add_plan(CLI::App& app) {
       "  c2r plan trace.safetensors --cluster 1x2 --minimize imbalance --max-copies 1.5 -o b.json");
   command->callback([command, options] {
     check_plan_options(*command, *options);
-    const MadePlan made = make(*options);
+    const MadePlan made = make(*options, command->count("--method") > 0);
     write_plan(made.plan, options->output);
     std::cout << engine_text(*options, made.plan);
     print(made, options->output);

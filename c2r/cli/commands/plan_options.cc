@@ -15,7 +15,11 @@ namespace c2r::cli {
 namespace {
 
 void add_inputs(CLI::App& command, PlanOptions& options) {
-  command.add_option("trace", options.trace, "the routing trace to fit")->required();
+  command
+      .add_option("trace", options.trace,
+                  "the routing trace to fit, or statistics: pair counts, or loads, for which the "
+                  "default method is balance")
+      ->required();
   command.add_option("--cluster", options.cluster, kClusterHelp)->required()->type_name("CLUSTER");
   add_output(command, options.output, "the plan to write")->required();
   command
@@ -45,10 +49,10 @@ void add_placement_options(CLI::App& command, PlanOptions& options) {
       ->check(in_range(1, 1024))
       ->type_name("N");
   command
-      .add_option(
-          "--method", options.method,
-          "optimize, or a baseline: contiguous, round-robin, random, eplb, affinity, grace, "
-          "exhaustive")
+      .add_option("--method", options.method,
+                  "optimize, or a baseline: contiguous, round-robin, random, eplb, balance, "
+                  "affinity, grace, "
+                  "exhaustive")
       ->capture_default_str()
       ->type_name("NAME");
   command.add_option("--seed", options.seed, "the seed of the search")
@@ -192,6 +196,7 @@ void add_plan_options(CLI::App& command, PlanOptions& options) {
   add_inputs(command, options);
   add_placement_options(command, options);
   add_engine_options(command, options.engine, options.backend);
+  add_hardware_option(command, options.hardware);
   add_search_options(command, options);
   add_threads(command, options.num_threads);
 }

@@ -20,7 +20,7 @@ struct GoalOptions {
 struct PlanOptions {
   std::string trace, cluster, output, fit = "all", method = std::string(kOptimizeMethod);
   std::int32_t top_t = 0, redundant_slots = 0, num_groups = 0;
-  std::string engine, backend;
+  std::string engine, backend, hardware;
   GoalOptions goal;
   double effort = 1;
   std::optional<double> seconds;

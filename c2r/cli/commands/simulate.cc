@@ -30,8 +30,7 @@ struct Recording {
   RoutedTokens tokens_in(SequencePart part) const {
     if (trace) return routed_tokens_of(*trace, part);
     C2R_REQUIRE(part == SequencePart::kAll, kInvalidArgument,
-                "{} holds pair counts, which are of all sequences, not of --on {}", path,
-                name_of(part));
+                "{} holds counts, which are of all sequences, not of --on {}", path, name_of(part));
     return routed_tokens_of(statistics, path);
   }
 };
@@ -49,6 +48,7 @@ Recording read_recording(const std::string& path) {
 struct Simulated {
   std::vector<WaterfallStep> steps;
   std::optional<EngineTraffic> engine;  // of --engine
+  std::optional<LayerTimeOptions> layer_time;
 };
 
 Simulated simulated(const SimulateOptions& options, const Plan& plan, const Cluster& cluster) {
@@ -57,7 +57,7 @@ Simulated simulated(const SimulateOptions& options, const Plan& plan, const Clus
   const Recording recording = read_recording(options.tokens);
   const RoutedTokens tokens = recording.tokens_in(part);
   ProgressLine progress("simulating");
-  Simulated result;
+  Simulated result{.layer_time = request.layer_time};
   if (options.constrained.empty()) {
     result.steps = predict_waterfall(plan, tokens, nullptr, request, options.num_threads, progress);
   } else {
@@ -66,7 +66,11 @@ Simulated simulated(const SimulateOptions& options, const Plan& plan, const Clus
     result.steps = predict_waterfall(plan, tokens, &constrained_tokens, request,
                                      options.num_threads, progress);
   }
-  if (const auto engine = engine_of(options.engine, options.backend)) {
+  if (const auto engine = engine_of(options)) {
+    C2R_REQUIRE(!tokens.has_loads_only(), kInvalidArgument,
+                "{} holds loads only: what --engine sends is unknown; give a trace, or counts of "
+                "pairs",
+                options.tokens);
     result.engine = predict_engine_traffic(*engine, placements_of(plan), tokens, request.traffic,
                                            options.num_threads, progress);
   }
@@ -75,8 +79,9 @@ Simulated simulated(const SimulateOptions& options, const Plan& plan, const Clus
 
 void simulate(const SimulateOptions& options) {
   const Plan plan = read_plan(options.plan);
-  const Cluster cluster = options.cluster.empty() ? plan.cluster : read_cluster(options.cluster);
-  const auto [steps, engine] = simulated(options, plan, cluster);
+  const Cluster cluster = on_hardware(
+      options.cluster.empty() ? plan.cluster : read_cluster(options.cluster), options.hardware);
+  const auto [steps, engine, layer_time] = simulated(options, plan, cluster);
   const auto format = format_of(options);
   if (options.is_json) {
     Json json = {{"version", version_text()},
@@ -89,6 +94,7 @@ void simulate(const SimulateOptions& options) {
   }
   if (engine) std::cout << engine_traffic_text(*engine, format, options.tokens_per_second);
   std::cout << prediction_table(predictions_of(steps), cluster, format);
+  if (layer_time) std::cout << time_table(steps, *layer_time);
   for (const PlanInput& input : plan.provenance.inputs) {
     if (input.role == "trace") std::cout << "the plan was fitted on " << input.text() << "\n";
   }
@@ -102,9 +108,8 @@ void add_simulate(CLI::App& app) {
   command->add_option("plan", options->plan, "the plan")->required();
   command
       ->add_option("trace", options->tokens,
-                   "the routing trace to count on, or statistics: with these the copies are exact "
-                   "for top-2, "
-                   "and otherwise a lower bound")
+                   "the routing trace to count on, or statistics: with pair counts the copies are "
+                   "exact for top-2, and otherwise a lower bound; with loads they are unknown")
       ->required();
   command
       ->add_option("--constrained", options->constrained,

@@ -112,6 +112,7 @@ constexpr internal::Baseline kBaselines[] = {
     {"round-robin", always, place_round_robin},
     {"random", always, place_random},
     {"eplb", needs_eplb_to_divide, internal::place_eplb},
+    {"balance", needs_eplb_to_divide, internal::place_balance},
     {"affinity", needs_pairs_and_no_replicas, place_affinity},
     {"grace", needs_pairs, internal::place_grace},
     {"exhaustive", needs_few_partitions, internal::place_exhaustive},

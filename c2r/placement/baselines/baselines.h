@@ -44,6 +44,10 @@ inline constexpr double kMaxPartitions = 1e7;
 ///                load that leaves no such pair, in the same node if there is one; where there is
 ///                none, its slot goes to the expert with the highest load per replica that the
 ///                rank lacks.
+///   balance      EPLB's and a greedy placement, improved by swaps and by other replicas as long as
+///   the
+///                busiest rank gets less (balance.h). It looks at loads alone, and neither at nodes
+///                nor at groups.
 ///   affinity     Balanced spectral grouping of the pair counts (spectral.h), one group for each
 ///                rank, as Occult (ICML 2025) and C2R (NAACL 2025) co-locate collaborators. It
 ///                makes no replicas and does not look at nodes; groups are numbered by their lowest

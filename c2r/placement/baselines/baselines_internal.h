@@ -19,6 +19,7 @@ struct Baseline {
 std::span<const Baseline> baselines();
 
 Placement place_eplb(const BaselineProblem& problem);
+Placement place_balance(const BaselineProblem& problem);
 Placement place_grace(const BaselineProblem& problem);
 Placement place_exhaustive(const BaselineProblem& problem);
 

@@ -192,7 +192,8 @@ TEST(Baselines, SayWhyTheyCannotPlace) {
             "64 experts cannot be placed on 2 ranks of 31 slots: every expert needs a slot, and a "
             "rank holds an expert once");
   EXPECT_EQ(error_of([&] { place_baseline("best", problem); }),
-            "a baseline is contiguous, round-robin, random, eplb, affinity, grace, exhaustive; not "
+            "a baseline is contiguous, round-robin, random, eplb, balance, affinity, grace, "
+            "exhaustive; not "
             "'best'");
 }
 

@@ -22,41 +22,88 @@ double batch_scale(const Volume& volume, const LayerTimeOptions& options) {
          static_cast<double>(volume.num_tokens);
 }
 
-// What one rank sends or receives over each of its two links, in the volume's counts.
+// What one rank sends or receives over each of its two links.
+struct LinkLoad {
+  std::int64_t copies = 0;     // in the volume's counts
+  std::int64_t num_peers = 0;  // with some of them
+};
 struct RankTraffic {
-  std::int64_t intra_node = 0, inter_node = 0;
+  LinkLoad intra_node, inter_node;
 };
 
-double link_s(std::int64_t copies, double bytes_per_copy, const Link& link) {
-  if (copies == 0) return 0;
-  return static_cast<double>(copies) * bytes_per_copy / link.bandwidth_bytes_per_s + link.latency_s;
-}
+// Scales counts of the volume to the batch, and knows what a copy costs in one direction.
+struct CopyCost {
+  double scale = 1, bytes = 0;
+  bool is_message = false;
+
+  double seconds(const LinkLoad& load, const Link& link) const {
+    if (load.copies == 0) return 0;
+    const double copies = static_cast<double>(load.copies) * scale;
+    const double messages = is_message ? copies : static_cast<double>(load.num_peers);
+    return copies * bytes / link.bandwidth_bytes_per_s + messages * link.message_s + link.latency_s;
+  }
+};
 
 // The slowest link in one direction of time; reversing every copy swaps sent and received, whose
 // maximum this is, so that dispatch and combine differ in bytes only.
-double slowest_link_s(const Volume& volume, const Cluster& cluster, const LayerTimeOptions& options,
-                      std::int64_t element_bytes) {
+double slowest_link_s(const Volume& volume, const Cluster& cluster, const CopyCost& cost) {
   const auto ep_size = static_cast<std::size_t>(cluster.ep_size());
   std::vector<RankTraffic> sent(ep_size), received(ep_size);
   for (std::int32_t src = 0; src < cluster.ep_size(); ++src) {
     for (std::int32_t dst = 0; dst < cluster.ep_size(); ++dst) {
-      if (src == dst) continue;
+      const std::int64_t copies = volume.link_copies(src, dst);
+      if (src == dst || copies == 0) continue;
       const bool is_intra = cluster.node_of(RankId{src}) == cluster.node_of(RankId{dst});
       const auto level = is_intra ? &RankTraffic::intra_node : &RankTraffic::inter_node;
-      at(sent, src).*level += volume.link_copies(src, dst);
-      at(received, dst).*level += volume.link_copies(src, dst);
+      for (LinkLoad* const load : {&(at(sent, src).*level), &(at(received, dst).*level)}) {
+        load->copies += copies;
+        ++load->num_peers;
+      }
     }
   }
-  const double bytes_per_copy =
-      static_cast<double>(options.format.hidden * element_bytes) * batch_scale(volume, options);
   double slowest = 0;
   for (const auto& ranks : {sent, received}) {
     for (const RankTraffic& rank : ranks) {
-      slowest = std::max({slowest, link_s(rank.intra_node, bytes_per_copy, cluster.intra_node),
-                          link_s(rank.inter_node, bytes_per_copy, cluster.inter_node)});
+      slowest = std::max({slowest, cost.seconds(rank.intra_node, cluster.intra_node),
+                          cost.seconds(rank.inter_node, cluster.inter_node)});
     }
   }
   return slowest;
+}
+
+// How many slots of each rank a token of the batch is expected to choose. [ep_size]
+std::vector<double> touched_slots(const Volume& volume, const LayerTimeOptions& options,
+                                  MatrixView<const std::int64_t> choices_of_expert) {
+  std::vector<double> touched(volume.choices.size());
+  if (volume.num_tokens == 0) return touched;
+  const auto batch = static_cast<double>(options.batch_tokens.value_or(volume.num_tokens));
+  const auto tokens = static_cast<double>(volume.num_tokens * volume.denominator);
+  for (std::int64_t e = 0; e < choices_of_expert.rows(); ++e) {
+    for (std::int64_t rank = 0; rank < choices_of_expert.cols(); ++rank) {
+      const double share = std::min(1.0, static_cast<double>(choices_of_expert(e, rank)) / tokens);
+      at(touched, rank) += 1 - std::pow(1 - share, batch);
+    }
+  }
+  return touched;
+}
+
+// The seconds of each rank's experts. [ep_size]
+std::vector<double> expert_seconds(const Volume& volume, const Cluster& cluster,
+                                   const LayerTimeOptions& options,
+                                   MatrixView<const std::int64_t> choices_of_expert) {
+  std::vector<double> seconds;
+  const double scale = batch_scale(volume, options);
+  for (const std::int64_t choices : volume.choices) {
+    seconds.push_back(static_cast<double>(choices) * scale * options.flop_per_choice /
+                      *cluster.device_flop_per_s);
+  }
+  if (options.weight_bytes_per_expert == 0) return seconds;
+  const auto touched = touched_slots(volume, options, choices_of_expert);
+  for (std::size_t rank = 0; rank < seconds.size(); ++rank) {
+    seconds[rank] = std::max(seconds[rank], touched[rank] * options.weight_bytes_per_expert /
+                                                *cluster.memory_bytes_per_s);
+  }
+  return seconds;
 }
 
 void check_options(const Volume& volume, const Cluster& cluster, const LayerTimeOptions& options) {
@@ -74,6 +121,12 @@ void check_options(const Volume& volume, const Cluster& cluster, const LayerTime
               options.flop_per_choice);
   C2R_REQUIRE(options.batch_tokens.value_or(0) >= 0, kInvalidArgument,
               "batch_tokens is {}, but must be at least 0", options.batch_tokens.value_or(0));
+  C2R_REQUIRE(
+      std::isfinite(options.weight_bytes_per_expert) && options.weight_bytes_per_expert >= 0,
+      kInvalidArgument, "weight_bytes_per_expert is {}, but must be at least 0",
+      options.weight_bytes_per_expert);
+  C2R_REQUIRE(options.weight_bytes_per_expert == 0 || cluster.memory_bytes_per_s, kInvalidArgument,
+              "the time of reading weights needs the cluster's memory_bytes_per_s");
 }
 
 }  // namespace
@@ -91,17 +144,24 @@ double flop_of_gated_mlp(std::int64_t hidden, std::int64_t intermediate) {
 }
 
 PredictedLayerTime predict_layer_time(const Volume& volume, const Cluster& cluster,
-                                      const LayerTimeOptions& options) {
+                                      const LayerTimeOptions& options,
+                                      MatrixView<const std::int64_t> choices_of_expert) {
   check_options(volume, cluster, options);
-  const auto busiest = std::ranges::max_element(volume.choices);
-  const double choices = static_cast<double>(*busiest) * batch_scale(volume, options);
+  C2R_REQUIRE(options.weight_bytes_per_expert == 0 || choices_of_expert.cols() == cluster.ep_size(),
+              kInvalidArgument,
+              "the time of reading weights needs the choices of each expert on {} ranks, not {}",
+              cluster.ep_size(), choices_of_expert.cols());
+  const auto seconds = expert_seconds(volume, cluster, options, choices_of_expert);
+  const auto slowest = std::ranges::max_element(seconds);
+  CopyCost cost{.scale = batch_scale(volume, options),
+                .bytes = static_cast<double>(options.format.dispatch_copy_bytes()),
+                .is_message = options.is_message_per_copy};
   PredictedLayerTime time{
-      .predicted_compute_s = choices * options.flop_per_choice / *cluster.device_flop_per_s,
-      .predicted_dispatch_s =
-          slowest_link_s(volume, cluster, options, options.format.dispatch_element_bytes),
-      .predicted_combine_s =
-          slowest_link_s(volume, cluster, options, options.format.combine_element_bytes),
-      .slowest_compute_rank = RankId{static_cast<std::int32_t>(busiest - volume.choices.begin())}};
+      .predicted_compute_s = *slowest,
+      .predicted_dispatch_s = slowest_link_s(volume, cluster, cost),
+      .slowest_compute_rank = RankId{static_cast<std::int32_t>(slowest - seconds.begin())}};
+  cost.bytes = static_cast<double>(options.format.combine_copy_bytes());
+  time.predicted_combine_s = slowest_link_s(volume, cluster, cost);
   const double communication = time.predicted_dispatch_s + time.predicted_combine_s;
   time.predicted_total_s = options.overlap == Overlap::kAdded
                                ? communication + time.predicted_compute_s

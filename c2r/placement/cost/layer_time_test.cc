@@ -76,6 +76,58 @@ TEST(LayerTime, OfAnotherBatchIsInProportion) {
             predict_layer_time(small_volume(), kCluster, kOptions));
 }
 
+TEST(LayerTime, CountsTheScalesOfFp8) {
+  LayerTimeOptions options = kOptions;
+  options.format = with_fp8_dispatch({.hidden = 130});
+  EXPECT_EQ(options.format.dispatch_copy_bytes(), 130 + 2 * 4);
+  EXPECT_EQ(options.format.combine_copy_bytes(), 260);
+  const PredictedLayerTime time = predict_layer_time(small_volume(), kCluster, options);
+  EXPECT_EQ(time.predicted_dispatch_s, 4 * 138 / 16.0 + 2);
+  EXPECT_EQ(time.predicted_combine_s, 4 * 260 / 16.0 + 2);
+}
+
+TEST(LayerTime, TakesTimeForEachMessage) {
+  Cluster cluster = kCluster;
+  cluster.inter_node.message_s = 8;
+  LayerTimeOptions options = kOptions;
+  // Rank 2 receives 4 copies from rank 0 over the slow link: one message, or four.
+  EXPECT_EQ(predict_layer_time(small_volume(), cluster, options).predicted_dispatch_s,
+            4 * 16 / 16.0 + 8 + 2);
+  options.is_message_per_copy = true;
+  EXPECT_EQ(predict_layer_time(small_volume(), cluster, options).predicted_dispatch_s,
+            4 * 16 / 16.0 + 4 * 8 + 2);
+  options.batch_tokens = 40;  // twice the volume's
+  EXPECT_EQ(predict_layer_time(small_volume(), cluster, options).predicted_dispatch_s,
+            8 * 16 / 16.0 + 8 * 8 + 2);
+}
+
+// Expert 0 is chosen by each of the 20 tokens on rank 1, expert 1 by half of them on rank 3.
+TEST(LayerTime, ReadsTheWeightsOfTheExpertsThatTheBatchChooses) {
+  Cluster cluster = kCluster;
+  cluster.memory_bytes_per_s = 2.0;
+  LayerTimeOptions options = kOptions;
+  options.weight_bytes_per_expert = 100;
+  options.flop_per_choice = 0.001;
+  Matrix<std::int64_t> choices(2, 4);
+  choices(0, 1) = 20;
+  choices(1, 1) = choices(1, 3) = 10;
+  options.batch_tokens = 2;
+  const PredictedLayerTime time = predict_layer_time(small_volume(), cluster, options, choices);
+  EXPECT_DOUBLE_EQ(time.predicted_compute_s, (1 + 1 - 0.5 * 0.5) * 100 / 2);
+  EXPECT_EQ(time.slowest_compute_rank, RankId{1});
+  options.batch_tokens = 0;
+  EXPECT_EQ(predict_layer_time(small_volume(), cluster, options, choices).predicted_compute_s, 0);
+  options.batch_tokens = 1000000;  // then the experts' work takes longer than reading
+  options.flop_per_choice = 4;
+  EXPECT_GT(predict_layer_time(small_volume(), cluster, options, choices).predicted_compute_s,
+            2 * 100 / 2.0);
+  EXPECT_EQ(error_of([&] { predict_layer_time(small_volume(), cluster, options); }),
+            "the time of reading weights needs the choices of each expert on 4 ranks, not 0");
+  cluster.memory_bytes_per_s.reset();
+  EXPECT_EQ(error_of([&] { predict_layer_time(small_volume(), cluster, options, choices); }),
+            "the time of reading weights needs the cluster's memory_bytes_per_s");
+}
+
 TEST(LayerTime, CountsAGatedExpert) {
   EXPECT_EQ(flop_of_gated_mlp(2048, 1408), 17301504.0);
 }

@@ -63,14 +63,15 @@ void sum_links(const Cluster& cluster, Volume& volume) {
   }
 }
 
-VolumeBytes bytes_of(const Volume& volume, std::int64_t hidden, std::int64_t element_bytes) {
+VolumeBytes bytes_of(const Volume& volume, std::int64_t hidden, std::int64_t element_bytes,
+                     std::int64_t scale_bytes) {
   // The sum of the three counts fits, so that each of them and any sum of them does.
-  std::int64_t total = 0;
-  C2R_REQUIRE(!__builtin_mul_overflow(hidden, element_bytes, &total) &&
-                  !__builtin_mul_overflow(total, volume.total_copies(), &total),
+  std::int64_t copy_bytes = 0, total = 0;
+  C2R_REQUIRE(!__builtin_mul_overflow(hidden, element_bytes, &copy_bytes) &&
+                  !__builtin_add_overflow(copy_bytes, scale_bytes, &copy_bytes) &&
+                  !__builtin_mul_overflow(copy_bytes, volume.total_copies(), &total),
               kInvalidArgument, "{} copies of {} values of {} bytes are more than 2^63 bytes",
               volume.total_copies(), hidden, element_bytes);
-  const std::int64_t copy_bytes = hidden * element_bytes;
   return {.denominator = volume.denominator,
           .intra_node_bytes = volume.intra_node_copies * copy_bytes,
           .inter_node_bytes = volume.inter_node_copies * copy_bytes,
@@ -114,6 +115,14 @@ double jain_index(std::span<const std::int64_t> loads) {
   return squares > 0 ? sum * sum / (static_cast<double>(loads.size()) * squares) : 1;
 }
 
+CopyFormat with_fp8_dispatch(CopyFormat format) {
+  constexpr std::int64_t kValuesOfAScale = 128, kScaleBytes = 4;
+  format.dispatch_element_bytes = 1;
+  format.dispatch_scale_bytes =
+      (format.hidden + kValuesOfAScale - 1) / kValuesOfAScale * kScaleBytes;
+  return format;
+}
+
 void check_copy_format(const CopyFormat& format) {
   C2R_REQUIRE(
       format.hidden >= 1 && format.dispatch_element_bytes >= 1 && format.combine_element_bytes >= 1,
@@ -121,16 +130,20 @@ void check_copy_format(const CopyFormat& format) {
       "a copy of {} values of {} bytes in dispatch and {} in combine: each must be at least "
       "1",
       format.hidden, format.dispatch_element_bytes, format.combine_element_bytes);
+  C2R_REQUIRE(format.dispatch_scale_bytes >= 0, kInvalidArgument,
+              "a copy has {} bytes of scales, but must have at least 0",
+              format.dispatch_scale_bytes);
 }
 
 VolumeBytes dispatch_bytes(const Volume& volume, const CopyFormat& format) {
   check_copy_format(format);
-  return bytes_of(volume, format.hidden, format.dispatch_element_bytes);
+  return bytes_of(volume, format.hidden, format.dispatch_element_bytes,
+                  format.dispatch_scale_bytes);
 }
 
 VolumeBytes combine_bytes(const Volume& volume, const CopyFormat& format) {
   check_copy_format(format);
-  return bytes_of(volume, format.hidden, format.combine_element_bytes);
+  return bytes_of(volume, format.hidden, format.combine_element_bytes, 0);
 }
 
 }  // namespace c2r

@@ -62,12 +62,21 @@ double jain_index(std::span<const std::int64_t> loads);
 
 /// The size of one copy. Element sizes may differ between the directions: fp8 there, bf16 back.
 struct CopyFormat {
-  std::int64_t hidden = 0;
+  std::int64_t hidden = 0;  // values that are sent; another number than the model's if it is padded
   std::int64_t dispatch_element_bytes = 2;
   std::int64_t combine_element_bytes = 2;
+  std::int64_t dispatch_scale_bytes = 0;  // of the scales of a copy
+
+  std::int64_t dispatch_copy_bytes() const {
+    return hidden * dispatch_element_bytes + dispatch_scale_bytes;
+  }
+  std::int64_t combine_copy_bytes() const { return hidden * combine_element_bytes; }
 };
 
-/// Bytes in one layer and direction = copies x hidden x element size. Like the copies, they are to
+/// @returns the format with copies dispatched in fp8: each 128 values have a scale of 4 bytes
+CopyFormat with_fp8_dispatch(CopyFormat format);
+
+/// Bytes in one layer and direction = copies x the bytes of a copy. Like the copies, they are to
 /// be divided by `denominator`: of tokens whose homes are known they are whole bytes.
 struct VolumeBytes {
   std::int64_t denominator = 1;

@@ -65,6 +65,12 @@ EngineBackend find_engine_backend(std::string_view engine, std::string_view back
             shown(backend));
 }
 
+const ExchangeKernel& kernel_of(const EngineBackend& use) {
+  const auto kernels = use.backend->kernels;
+  const auto found = std::ranges::find(kernels, use.decodes, &ExchangeKernel::is_for_decoding);
+  return found == kernels.end() ? kernels[0] : *found;
+}
+
 std::vector<ExportTarget> export_targets() {
   std::vector<ExportTarget> targets;
   for (const EngineRow& engine : engines()) {

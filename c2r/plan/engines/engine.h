@@ -80,6 +80,8 @@ struct PlacementFile {
   bool has_hidden_layer_rows = false;  // the file has a row for each hidden layer, dense or not
   bool keeps_slot_order = true;        // false: the file says only which rank holds an expert
   bool has_slots_by_layer = false;     // layers may have different numbers of slots
+  // How a user goes back to before, as the end of a sentence.
+  std::string_view rollback = "start the engine as before, without this file";
 };
 
 /// A kernel with which a backend sends copies, as its source was read.
@@ -91,6 +93,8 @@ struct ExchangeKernel {
   std::optional<CopyMode> combine_mode = {};
   std::string_view source;        // the repository and the file that was read
   std::string_view setting = {};  // of the engine, which chooses the kernel; empty = none is needed
+  /// Made for the few tokens of decoding: it sends each copy as a message of its own.
+  bool is_for_decoding = false;
   /// What a placement cannot save, where the copies alone would promise too much; empty = nothing.
   std::string_view verdict = {};
 };
@@ -128,7 +132,12 @@ const Backend* find_backend(const EngineRow& engine, std::string_view name);
 struct EngineBackend {
   const EngineRow* engine = nullptr;
   const Backend* backend = nullptr;
+  bool decodes = false;  // take the backend's kernel for decoding
 };
+
+/// @returns the kernel that times and tables are about: the backend's first one for decoding if
+///          `use` decodes and there is one, else its first
+const ExchangeKernel& kernel_of(const EngineBackend& use);
 
 /// @param backend empty = the engine's default
 /// @returns the engine and its backend

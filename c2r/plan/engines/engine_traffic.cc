@@ -29,14 +29,15 @@ std::optional<WireCopies> copies_of(const ExchangeKernel& kernel, std::span<cons
 
 double WireCopies::bytes(const CopyFormat& format) const {
   check_copy_format(format);
-  return dispatch * static_cast<double>(format.hidden * format.dispatch_element_bytes) +
-         combine * static_cast<double>(format.hidden * format.combine_element_bytes);
+  return dispatch * static_cast<double>(format.dispatch_copy_bytes()) +
+         combine * static_cast<double>(format.combine_copy_bytes());
 }
 
 PredictRequest for_engine(const EngineBackend& use, PredictRequest request) {
   TrafficModel& traffic = request.traffic;
   traffic.replica_rule = use.engine->replica_rule.value_or(traffic.replica_rule);
-  const ExchangeKernel& kernel = use.backend->kernels[0];
+  const ExchangeKernel& kernel = kernel_of(use);
+  if (request.layer_time) request.layer_time->is_message_per_copy = kernel.is_for_decoding;
   if (!kernel.mode) return request;
   traffic.copy_mode = *kernel.mode;
   request.base = fmt::format("{}, {}", use.engine->title, kernel.title);

@@ -73,6 +73,20 @@ TEST(EngineTraffic, NamesTheBaseAfterTheEngine) {
   EXPECT_EQ(request.traffic.replica_rule, ReplicaRule::kLocalFirst);
 }
 
+TEST(EngineTraffic, TakesTheKernelOfThePhase) {
+  EngineBackend use = find_engine_backend("sglang", "deepep");
+  use.decodes = true;
+  const PredictRequest request =
+      for_engine(use, {.traffic = {.cluster = {}}, .layer_time = LayerTimeOptions{}});
+  EXPECT_EQ(request.base, "SGLang, DeepEP low latency");
+  EXPECT_EQ(request.traffic.copy_mode, CopyMode::kPerExpert);
+  EXPECT_TRUE(request.layer_time->is_message_per_copy);
+  use = find_engine_backend("megatron", "alltoall");
+  use.decodes = true;
+  EXPECT_EQ(kernel_of(use).title, "all-to-all") << "the only one";
+  EXPECT_EQ(kernel_of(find_engine_backend("sglang", "nixl")).title, "NIXL EP low latency");
+}
+
 TEST(EngineTraffic, IsTheBaseOfTheWaterfall) {
   const ModelTokenSets sets = four_ranks_of_every_token();
   const Cluster cluster{.num_nodes = 2, .ranks_per_node = 2};

@@ -18,7 +18,8 @@ inline constexpr ExchangeKernel kDeepEpNormal = {
 inline constexpr ExchangeKernel kDeepEpLowLatency = {
     .title = "DeepEP low latency",
     .mode = CopyMode::kPerExpert,
-    .source = "deepseek-ai/DeepEP csrc/kernels/legacy/internode_ll.cu"};
+    .source = "deepseek-ai/DeepEP csrc/kernels/legacy/internode_ll.cu",
+    .is_for_decoding = true};
 
 inline constexpr ExchangeKernel kDeepEpV2Hybrid = {
     .title = "DeepEP V2 hybrid",
@@ -32,12 +33,14 @@ inline constexpr ExchangeKernel kDeepEpV2Direct = {
 inline constexpr ExchangeKernel kMooncake = {
     .title = "Mooncake EP low latency",
     .mode = CopyMode::kPerExpert,
-    .source = "sgl-project/sglang srt/layers/moe/token_dispatcher/mooncake.py"};
+    .source = "sgl-project/sglang srt/layers/moe/token_dispatcher/mooncake.py",
+    .is_for_decoding = true};
 
 inline constexpr ExchangeKernel kNixlLowLatency = {
     .title = "NIXL EP low latency",
     .mode = CopyMode::kPerExpert,
-    .source = "ai-dynamo/nixl examples/device/ep/csrc/kernels/nixl_ep_ll.cu"};
+    .source = "ai-dynamo/nixl examples/device/ep/csrc/kernels/nixl_ep_ll.cu",
+    .is_for_decoding = true};
 
 inline constexpr ExchangeKernel kMoriNormal = {
     .title = "MORI normal",
@@ -46,11 +49,13 @@ inline constexpr ExchangeKernel kMoriNormal = {
 inline constexpr ExchangeKernel kMoriAsync = {
     .title = "MORI AsyncLL",
     .mode = CopyMode::kPerRank,
-    .source = "ROCm/mori src/ops/dispatch_combine/low_latency_async.cpp"};
+    .source = "ROCm/mori src/ops/dispatch_combine/low_latency_async.cpp",
+    .is_for_decoding = true};
 /// It puts runs of 64 tokens to each other node, needed there or not.
 inline constexpr ExchangeKernel kMoriInterNodeLowLatency = {
     .title = "MORI InterNodeV1LL",
     .source = "ROCm/mori src/ops/dispatch_combine/internode_v1.cpp, DispatchInterNodeLLSend",
+    .is_for_decoding = true,
     .verdict = "every token goes to every node: placement saves only copies inside a node"};
 
 inline constexpr ExchangeKernel kFlashInferOneSided = {
@@ -72,11 +77,13 @@ inline constexpr ExchangeKernel kNcclEpExpertMajor = {
     .title = "NCCL EP low latency, expert-major",
     .mode = CopyMode::kPerRank,
     .combine_mode = CopyMode::kPerExpert,
-    .source = "NVIDIA/nccl contrib/nccl_ep/device/low_latency.cu"};
+    .source = "NVIDIA/nccl contrib/nccl_ep/device/low_latency.cu",
+    .is_for_decoding = true};
 inline constexpr ExchangeKernel kNcclEpRankMajor = {
     .title = "NCCL EP low latency, rank-major",
     .mode = CopyMode::kPerRank,
-    .source = "NVIDIA/nccl contrib/nccl_ep/device/low_latency.cu"};
+    .source = "NVIDIA/nccl contrib/nccl_ep/device/low_latency.cu",
+    .is_for_decoding = true};
 
 inline constexpr ExchangeKernel kUcclNormal = {
     .title = "UCCL-EP normal",
@@ -85,7 +92,8 @@ inline constexpr ExchangeKernel kUcclNormal = {
 inline constexpr ExchangeKernel kUcclLowLatency = {
     .title = "UCCL-EP low latency",
     .mode = CopyMode::kPerExpert,
-    .source = "uccl-project/uccl ep/README.md (the interface of DeepEP)"};
+    .source = "uccl-project/uccl ep/README.md (the interface of DeepEP)",
+    .is_for_decoding = true};
 
 inline constexpr ExchangeKernel kHybridEp = {.title = "HybridEP",
                                              .mode = CopyMode::kPerNode,

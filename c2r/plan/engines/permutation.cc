@@ -62,13 +62,15 @@ constexpr std::string_view kPermutationCautions[] = {
     "permute group-limited models (DeepSeek) only within expert groups or groups as units, or "
     "their router chooses other experts"};
 
-constexpr PlacementFile kMegatronFiles[] = {{.name = "permutation",
-                                             .suffix = ".json",
-                                             .usage = permutation_usage,
-                                             .write = write_permutation,
-                                             .read = read_permutation,
-                                             .cautions = kPermutationCautions,
-                                             .has_slots_by_layer = true}};
+constexpr PlacementFile kMegatronFiles[] = {
+    {.name = "permutation",
+     .suffix = ".json",
+     .usage = permutation_usage,
+     .write = write_permutation,
+     .read = read_permutation,
+     .cautions = kPermutationCautions,
+     .has_slots_by_layer = true,
+     .rollback = "load the checkpoint that was not permuted"}};
 
 using namespace exchange_kernels;  // NOLINT(google-build-using-namespace)
 

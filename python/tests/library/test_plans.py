@@ -108,6 +108,19 @@ def test_an_engine_counts_as_its_backend_sends(tmp_path, trace):
         c2r.simulate(plan, trace, **use, copy_mode="per-rank")
 
 
+def test_counts_alone_are_enough(trace):
+    counts = c2r.count_collaboration(trace)
+    plan = c2r.plan(counts, "1x4")
+    steps = c2r.simulate(plan, counts)
+    assert [step["step"] for step in steps] == ["per-expert", "deduplication", "placement"]
+    compared = c2r.compare(counts, {"ours": plan}, baselines=["contiguous", "balance"])
+    assert [entry["placement"] for entry in compared["placements"]] == ["contiguous", "balance", "ours"]
+    with pytest.raises(ValueError, match="counts are of all sequences, not of fit=even"):
+        c2r.plan(counts, "1x4", fit="even")
+    with pytest.raises(ValueError, match="counts are of all sequences, not of on=odd"):
+        c2r.simulate(plan, counts, on="odd")
+
+
 def test_a_comparison_has_the_plans_and_the_baselines(trace):
     plan = c2r.plan(trace, "1x4", fit="even")
     compared = c2r.compare(trace, {"ours": plan}, on="odd", baselines=["contiguous", "eplb"])

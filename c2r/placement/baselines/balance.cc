@@ -1,0 +1,230 @@
+// The balancer: starts from EPLB's placement and from the greedy one, and improves both by moves.
+//
+// Outline. A state is a placement with the load of every rank, where an expert's replicas share its
+// load. Each step looks at the busiest rank and takes the best of
+//   a swap     of one of its slots with a slot of another rank, and
+//   a replica  of one of its experts in the slot of another rank whose expert has several,
+// if the larger load of the ranks that change becomes smaller than the busiest's. It ends when no
+// move does that. Of the results of both starts the more even one is kept.
+#include "c2r/placement/baselines/balance.h"
+
+#include <algorithm>
+#include <numeric>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "c2r/core/at.h"
+#include "c2r/core/error.h"
+#include "c2r/placement/baselines/baselines_internal.h"
+
+namespace c2r {
+namespace {
+
+// A gain below this share of the mean load is none, so that rounding cannot keep the search going.
+constexpr double kLeastGain = 1e-9;
+
+class BalanceState {
+ public:
+  BalanceState(Placement placement, std::span<const double> loads)
+      : placement_(std::move(placement)),
+        loads_(loads),
+        num_replicas_(loads.size()),
+        rank_load_(static_cast<std::size_t>(placement_.ep_size())) {
+    for (const ExpertId e : placement_.slots.all()) {
+      if (e != kNoExpert) ++at(num_replicas_, e);
+    }
+    for (std::int64_t rank = 0; rank < placement_.slots.rows(); ++rank) {
+      for (const ExpertId e : placement_.slots.row(rank)) {
+        if (e != kNoExpert) at(rank_load_, rank) += share(e);
+      }
+    }
+    const double total = std::accumulate(rank_load_.begin(), rank_load_.end(), 0.0);
+    least_gain_ = kLeastGain * total / static_cast<double>(rank_load_.size());
+  }
+
+  void improve() {
+    while (improve_once()) {
+    }
+  }
+  double largest() const { return std::ranges::max(rank_load_); }
+  const Placement& placement() const { return placement_; }
+
+ private:
+  struct Move {
+    std::int64_t position = 0;         // of a slot of the busiest rank
+    std::int64_t rank = 0, other = 0;  // and a slot of another
+    bool is_replica = false;           // else a swap
+    double largest = 0;                // load of the ranks that change, afterwards
+  };
+
+  double share(ExpertId e) const { return at(loads_, e) / at(num_replicas_, e); }
+  bool holds(std::int64_t rank, ExpertId e) const {
+    const auto row = placement_.slots.row(rank);
+    return std::ranges::find(row, e) != row.end();
+  }
+
+  bool improve_once() {
+    const std::int64_t busiest = std::ranges::max_element(rank_load_) - rank_load_.begin();
+    std::optional<Move> best;
+    for (std::int64_t position = 0; position < placement_.slots.cols(); ++position) {
+      if (placement_.slots(busiest, position) == kNoExpert) continue;
+      for (std::int64_t rank = 0; rank < placement_.slots.rows(); ++rank) {
+        if (rank == busiest) continue;
+        for (std::int64_t other = 0; other < placement_.slots.cols(); ++other) {
+          consider({.position = position, .rank = rank, .other = other}, busiest, best);
+          consider({.position = position, .rank = rank, .other = other, .is_replica = true},
+                   busiest, best);
+        }
+      }
+    }
+    if (!best || best->largest >= at(rank_load_, busiest) - least_gain_) return false;
+    apply(*best, busiest);
+    return true;
+  }
+
+  void consider(Move move, std::int64_t busiest, std::optional<Move>& best) const {
+    const ExpertId mine = placement_.slots(busiest, move.position);
+    const ExpertId theirs = placement_.slots(move.rank, move.other);
+    if (theirs == mine || holds(move.rank, mine)) return;
+    if (move.is_replica) {
+      if (theirs != kNoExpert && at(num_replicas_, theirs) == 1) return;
+      move.largest = largest_after_replica(mine, theirs, move.rank);
+    } else {
+      if (theirs == kNoExpert || holds(busiest, theirs)) return;
+      const double moved = share(mine) - share(theirs);
+      move.largest = std::max(at(rank_load_, busiest) - moved, at(rank_load_, move.rank) + moved);
+    }
+    if (!best || move.largest < best->largest) best = move;
+  }
+
+  // The largest load of a rank with one of the two experts, if `mine` gets a slot of `theirs`.
+  double largest_after_replica(ExpertId mine, ExpertId theirs, std::int64_t rank) const {
+    const double mine_now = share(mine),
+                 mine_then = at(loads_, mine) / (at(num_replicas_, mine) + 1);
+    const bool frees = theirs == kNoExpert;
+    const double theirs_now = frees ? 0 : share(theirs);
+    const double theirs_then = frees ? 0 : at(loads_, theirs) / (at(num_replicas_, theirs) - 1);
+    double largest = 0;
+    for (std::int64_t r = 0; r < placement_.slots.rows(); ++r) {
+      double load = at(rank_load_, r);
+      if (r == rank) {
+        load += mine_then - theirs_now;
+      } else {
+        if (holds(r, mine)) load += mine_then - mine_now;
+        if (!frees && holds(r, theirs)) load += theirs_then - theirs_now;
+      }
+      largest = std::max(largest, load);
+    }
+    return largest;
+  }
+
+  void apply(const Move& move, std::int64_t busiest) {
+    ExpertId& mine = placement_.slots(busiest, move.position);
+    ExpertId& theirs = placement_.slots(move.rank, move.other);
+    if (move.is_replica) {
+      theirs = mine;
+    } else {
+      std::swap(mine, theirs);
+    }
+    *this = BalanceState(std::move(placement_), loads_);  // sums anew, so that no rounding adds up
+  }
+
+  Placement placement_;
+  std::span<const double> loads_;           // [num_experts]
+  std::vector<std::int32_t> num_replicas_;  // [num_experts]
+  std::vector<double> rank_load_;           // [ep_size]
+  double least_gain_ = 0;
+};
+
+// Replicas for the experts with most load per replica, then the heaviest to the lightest rank with
+// a free slot that lacks it.
+std::optional<Placement> place_greedily(const BaselineProblem& problem,
+                                        std::span<const double> loads) {
+  const std::int32_t ep_size = problem.cluster.ep_size();
+  std::vector<std::int32_t> replicas(loads.size(), 1);
+  for (std::int32_t slot = problem.num_experts(); slot < problem.num_slots(); ++slot) {
+    std::int64_t best = -1;
+    for (std::int64_t e = 0; e < problem.num_experts(); ++e) {
+      if (at(replicas, e) == ep_size) continue;
+      if (best < 0 || at(loads, e) * at(replicas, best) > at(loads, best) * at(replicas, e)) {
+        best = e;
+      }
+    }
+    ++at(replicas, best);
+  }
+  std::vector<std::int64_t> order(loads.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::stable_sort(order, [&](std::int64_t a, std::int64_t b) {
+    return at(loads, a) * at(replicas, b) > at(loads, b) * at(replicas, a);
+  });
+  std::vector<std::vector<std::int32_t>> held(static_cast<std::size_t>(ep_size));
+  std::vector<double> rank_load(static_cast<std::size_t>(ep_size));
+  for (const std::int64_t e : order) {
+    for (std::int32_t replica = 0; replica < at(replicas, e); ++replica) {
+      std::int64_t lightest = -1;
+      for (std::int64_t rank = 0; rank < ep_size; ++rank) {
+        const auto& experts = at(held, rank);
+        if (std::ssize(experts) == problem.slots_per_rank ||
+            std::ranges::count(experts, static_cast<std::int32_t>(e)) > 0) {
+          continue;
+        }
+        if (lightest < 0 || at(rank_load, rank) < at(rank_load, lightest)) lightest = rank;
+      }
+      if (lightest < 0) return std::nullopt;  // the ranks with free slots all hold it
+      at(held, lightest).push_back(static_cast<std::int32_t>(e));
+      at(rank_load, lightest) += at(loads, e) / at(replicas, e);
+    }
+  }
+  return placement_of_ranks(problem.num_experts(), held);
+}
+
+}  // namespace
+
+Placement internal::place_balance(const BaselineProblem& problem) {
+  std::vector<double> loads;
+  for (std::int64_t e = 0; e < problem.num_experts(); ++e) {
+    loads.push_back(static_cast<double>(problem.counts(e, e)));
+  }
+  BalanceState best(place_eplb(problem), loads);
+  best.improve();
+  if (auto greedy = place_greedily(problem, loads)) {
+    BalanceState other(std::move(*greedy), loads);
+    other.improve();
+    if (other.largest() < best.largest()) return other.placement();
+  }
+  return best.placement();
+}
+
+double imbalance_of_loads(const Placement& placement, std::span<const std::int64_t> loads) {
+  C2R_REQUIRE(std::ssize(loads) == placement.num_experts, kInvalidArgument,
+              "there are loads of {} experts, but the placement is for {}", loads.size(),
+              placement.num_experts);
+  std::vector<std::int32_t> replicas(loads.size());
+  for (const ExpertId e : placement.slots.all()) {
+    if (e != kNoExpert) ++at(replicas, e);
+  }
+  double largest = 0, total = 0;
+  for (std::int64_t rank = 0; rank < placement.slots.rows(); ++rank) {
+    double load = 0;
+    for (const ExpertId e : placement.slots.row(rank)) {
+      if (e != kNoExpert) load += static_cast<double>(at(loads, e)) / at(replicas, e);
+    }
+    largest = std::max(largest, load);
+    total += load;
+  }
+  return total > 0 ? largest * static_cast<double>(placement.slots.rows()) / total : 1;
+}
+
+double imbalance_bound_of_loads(std::span<const std::int64_t> loads, std::int32_t ep_size,
+                                std::int64_t num_slots) {
+  double largest = 0, total = 0;
+  for (const std::int64_t load : loads) {
+    largest = std::max(largest, static_cast<double>(load));
+    total += static_cast<double>(load);
+  }
+  const auto replicas = std::min<std::int64_t>(ep_size, 1 + num_slots - std::ssize(loads));
+  return total > 0 ? std::max(1.0, largest / static_cast<double>(replicas) * ep_size / total) : 1;
+}
+
+}  // namespace c2r

@@ -1,0 +1,125 @@
+// Tests of the balancer: by hand, by enumeration, and beside DeepSeek's algorithm.
+#include "c2r/placement/baselines/balance.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+#include "c2r/core/at.h"
+#include "c2r/core/rng.h"
+#include "c2r/core/testing.h"
+#include "c2r/placement/baselines/baselines.h"
+#include "c2r/placement/baselines/eplb.h"
+#include "c2r/placement/testing_internal.h"
+
+namespace c2r {
+namespace {
+
+using testing::error_of;
+using testing::make_placement;
+
+CollaborationMatrix counts_of(std::span<const std::int64_t> loads) {
+  CollaborationMatrix counts(std::ssize(loads), std::ssize(loads));
+  for (std::int64_t e = 0; e < std::ssize(loads); ++e) counts(e, e) = at(loads, e);
+  return counts;
+}
+
+double imbalance_by(std::string_view method, std::span<const std::int64_t> loads,
+                    const Cluster& cluster, std::int32_t slots_per_rank) {
+  const CollaborationMatrix counts = counts_of(loads);
+  return imbalance_of_loads(place_baseline(method, {.counts = counts,
+                                                    .has_pairs = false,
+                                                    .cluster = cluster,
+                                                    .slots_per_rank = slots_per_rank}),
+                            loads);
+}
+
+TEST(Balance, SharesALoadAmongReplicas) {
+  const std::vector<std::int64_t> loads = {6, 1, 3};
+  // Ranks have 3 + 1 and 3 + 3.
+  EXPECT_DOUBLE_EQ(imbalance_of_loads(make_placement(3, {{0, 1}, {0, 2}}), loads), 6 / 5.0);
+  EXPECT_EQ(imbalance_of_loads(make_placement(3, {{0, 1}, {0, 2}}), std::vector<std::int64_t>(3)),
+            1);
+  EXPECT_EQ(error_of([&] {
+              imbalance_of_loads(make_placement(2, {{0}, {1}}), loads);
+            }),
+            "there are loads of 3 experts, but the placement is for 2");
+}
+
+TEST(Balance, BoundsWhatNoPlacementCanBeBelow) {
+  EXPECT_EQ(imbalance_bound_of_loads(std::vector<std::int64_t>{8, 1, 1, 2}, 2, 4), 8 * 2 / 12.0);
+  EXPECT_EQ(imbalance_bound_of_loads(std::vector<std::int64_t>{8, 1, 1, 2}, 2, 6), 1)
+      << "with a replica the expert is half";
+  EXPECT_EQ(imbalance_bound_of_loads(std::vector<std::int64_t>{0, 0}, 2, 2), 1);
+}
+
+// 6 experts on 2 ranks of 3 slots: 20 splits.
+TEST(Balance, FindsWhatEnumerationFinds) {
+  std::mt19937_64 rng(5);
+  for (int round = 0; round < 50; ++round) {
+    std::vector<std::int64_t> loads(6);
+    for (auto& load : loads) load = static_cast<std::int64_t>(uniform_below(20, rng));
+    double best = 100;
+    for (unsigned set = 0; set < 64; ++set) {
+      std::vector<std::int32_t> ranks[2];
+      for (std::int32_t e = 0; e < 6; ++e) ranks[(set >> e) & 1].push_back(e);
+      if (ranks[0].size() != 3) continue;
+      best = std::min(
+          best, imbalance_of_loads(make_placement(6, {{ranks[0][0], ranks[0][1], ranks[0][2]},
+                                                      {ranks[1][0], ranks[1][1], ranks[1][2]}}),
+                                   loads));
+    }
+    const double found = imbalance_by("balance", loads, {.ranks_per_node = 2}, 3);
+    EXPECT_LE(found, best * 1.2) << "round " << round;
+    EXPECT_GE(found, best - 1e-12);
+    EXPECT_GE(found, imbalance_bound_of_loads(loads, 2, 6) - 1e-12);
+  }
+}
+
+// DeepSeek's algorithm itself, before the second replica of an expert leaves its rank.
+double imbalance_by_deepseek(std::span<const std::int64_t> loads, const Cluster& cluster,
+                             std::int32_t slots_per_rank) {
+  const std::vector<float> as_float(loads.begin(), loads.end());
+  const EplbResult result =
+      rebalance_eplb(as_float, {.num_slots = slots_per_rank * cluster.ep_size(),
+                                .num_nodes = 1,
+                                .num_ranks = cluster.ep_size()});
+  std::vector<double> rank_load(std::size_t(cluster.ep_size()));
+  double total = 0;
+  for (std::size_t slot = 0; slot < result.expert_of_slot.size(); ++slot) {
+    const ExpertId e = result.expert_of_slot[slot];
+    const double share = static_cast<double>(at(loads, e)) / at(result.num_replicas, e);
+    rank_load[slot / std::size_t(slots_per_rank)] += share;
+    total += share;
+  }
+  return std::ranges::max(rank_load) * cluster.ep_size() / total;
+}
+
+TEST(Balance, IsNeverLessEvenThanDeepSeeksAlgorithm) {
+  for (unsigned seed = 0; seed < 40; ++seed) {
+    std::mt19937_64 rng(seed);
+    const auto num_experts = static_cast<std::int32_t>(16 << uniform_below(4, rng));
+    const Cluster cluster{.ranks_per_node = std::int32_t(4 << uniform_below(2, rng))};
+    const auto redundant = static_cast<std::int32_t>(uniform_below(3, rng));
+    const std::int32_t slots = num_experts / cluster.ep_size() + redundant;
+    std::vector<std::int64_t> loads(static_cast<std::size_t>(num_experts));
+    for (std::size_t e = 0; e < loads.size(); ++e) {  // few are hot, as in recordings
+      const double hot = 1e5 / std::pow(1.0 + double(e), 0.2 * double(seed % 6));
+      loads[e] = static_cast<std::int64_t>(hot * (0.5 + double(uniform_below(1000, rng)) / 1000));
+    }
+    const double found = imbalance_by("balance", loads, cluster, slots);
+    EXPECT_LE(found, imbalance_by_deepseek(loads, cluster, slots) + 1e-9) << "seed " << seed;
+    EXPECT_LE(found, imbalance_by("eplb", loads, cluster, slots) + 1e-9) << "seed " << seed;
+    EXPECT_GE(found, imbalance_bound_of_loads(loads, cluster.ep_size(),
+                                              std::int64_t{slots} * cluster.ep_size()) -
+                         1e-9);
+  }
+}
+
+TEST(Balance, WorksWithoutAnyLoad) {
+  EXPECT_EQ(imbalance_by("balance", std::vector<std::int64_t>(8), {.ranks_per_node = 4}, 3), 1);
+}
+
+}  // namespace
+}  // namespace c2r
