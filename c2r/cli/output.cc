@@ -1,6 +1,8 @@
 // Checks and writes the output file of a command.
 #include "c2r/cli/output.h"
 
+#include <langinfo.h>
+#include <locale.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -51,9 +53,19 @@ void write_result(const std::string& path, std::string_view text) {
   }
 }
 
-bool wants_color() {
-  const char* const no_color = std::getenv("NO_COLOR");  // https://no-color.org
-  return (no_color == nullptr || *no_color == '\0') && ::isatty(STDOUT_FILENO) != 0;
+HeatMapStyle heat_map_style() {
+  const auto variable = [](const char* name) {
+    const char* const value = std::getenv(name);
+    return std::string_view(value == nullptr ? "" : value);
+  };
+  if (variable("NO_COLOR").empty() && variable("TERM") != "dumb" && ::isatty(STDOUT_FILENO) != 0) {
+    return HeatMapStyle::kColors;
+  }
+  const locale_t locale = ::newlocale(LC_CTYPE_MASK, "", nullptr);  // what the environment says
+  if (locale == nullptr) return HeatMapStyle::kAscii;               // it names none that exists
+  const bool is_utf8 = std::string_view(::nl_langinfo_l(CODESET, locale)) == "UTF-8";
+  ::freelocale(locale);
+  return is_utf8 ? HeatMapStyle::kBlocks : HeatMapStyle::kAscii;
 }
 
 }  // namespace c2r::cli

@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "c2r/report/heat_map.h"
+
 namespace c2r::cli {
 
 /// Adds -o, which takes the name of a file; "-" is refused, since some results cannot be printed.
@@ -20,7 +22,9 @@ void check_output(const std::string& path, const std::vector<std::string>& input
 /// Writes `text` to the file, or to standard output if `path` is empty.
 void write_result(const std::string& path, std::string_view text);
 
-/// @returns whether to print colours: standard output is a terminal and NO_COLOR is not set
-bool wants_color();
+/// @returns colours if standard output is a terminal that has them (TERM is not "dumb") and
+///          NO_COLOR is not set (https://no-color.org); otherwise blocks, or ASCII in a locale
+///          whose character set is not UTF-8, such as LC_ALL=C
+HeatMapStyle heat_map_style();
 
 }  // namespace c2r::cli

@@ -7,8 +7,8 @@
 #include "c2r/collaboration/ordering.h"
 #include "c2r/core/error.h"
 #include "c2r/core/shown.h"
-#include "c2r/report/heat_map.h"
 #include "c2r/report/table.h"
+#include "c2r/report/wrap.h"
 
 namespace c2r {
 namespace {
@@ -58,6 +58,26 @@ std::vector<std::string> cells(const std::string& name, double imbalance, double
   return row;
 }
 
+// What the columns mean.
+std::string legend(const Analysis& analysis) {
+  std::string text = fmt::format(
+      "imbalance: the load of the busiest expert over the mean; a plan's imbalance is that of "
+      "ranks\n"
+      "busiest: the share of all choices that fall on one expert\n"
+      "collaborators: with how many of the {} other experts an expert effectively works; 90 %: how "
+      "many make up 90 % of its pairs\n"
+      "specialization: 0 if an expert works equally with all others, 1 if only with one; 0.19 in "
+      "gpt-oss-20b, "
+      "0.38 in LLaMA-MoE-3.5B",
+      analysis.statistics.header.num_experts - 1);
+  if (!analysis.fan_out.empty()) {
+    text +=
+        "\nover N: the fan-out, the ranks that a token must reach if experts are split in order "
+        "over N ranks";
+  }
+  return text;
+}
+
 }  // namespace
 
 Json analysis_json(const Analysis& analysis) {
@@ -86,10 +106,9 @@ std::string analysis_table(const Analysis& analysis) {
   const ModelMetrics& m = analysis.metrics;
   const TraceHeader& header = analysis.statistics.header;
   std::vector<std::vector<std::string>> rows = {
-      {"layer", "expert imbalance", "busiest share",
-       fmt::format("collaborators of {}", header.num_experts - 1), "for 90 %", "specialization"}};
+      {"layer", "imbalance", "busiest", "collaborators", "90 %", "specialization"}};
   for (const FanOutOfSplit& split : analysis.fan_out) {
-    rows[0].push_back(fmt::format("fan-out over {}", split.ep_size));
+    rows[0].push_back(fmt::format("over {}", split.ep_size));
   }
   for (std::size_t layer = 0; layer < m.layers.size(); ++layer) {
     const LayerMetrics& l = m.layers[layer];
@@ -115,17 +134,11 @@ std::string analysis_text(const Analysis& analysis, const HeatMaps& heat_maps) {
   text += analysis_table(analysis);
   for (const std::int64_t layer : heat_maps.layers) {
     text += '\n';
-    text += collaboration_heat_map(analysis.statistics, layer, heat_maps.max_cells,
-                                   heat_maps.has_color);
-  }
-  text +=
-      "\ncollaborators: the effective number of other experts that an expert is chosen with;"
-      "\nspecialization: 0 if it works equally with all others, 1 if only with one";
-  if (!analysis.fan_out.empty()) {
     text +=
-        ";\nfan-out over N: the ranks that a token must reach if experts are split in order over N";
+        collaboration_heat_map(analysis.statistics, layer, heat_maps.max_cells, heat_maps.style);
   }
-  return text + "\n";
+  text += '\n' + wrap_text(legend(analysis)) + '\n';
+  return text;
 }
 
 std::vector<std::int64_t> heat_map_layers(const Analysis& analysis, std::string_view which,
@@ -155,7 +168,7 @@ std::int64_t most_specialized_layer(const ModelMetrics& metrics) {
 }
 
 std::string collaboration_heat_map(const CollaborationStatistics& statistics, std::int64_t layer,
-                                   std::int64_t max_cells, bool has_color) {
+                                   std::int64_t max_cells, HeatMapStyle style) {
   const CollaborationMatrix& counts = statistics.coactivation[static_cast<std::size_t>(layer)];
   const auto order = order_by_collaboration(counts);
   Matrix<double> shares(counts.rows(), counts.cols());
@@ -173,15 +186,15 @@ std::string collaboration_heat_map(const CollaborationStatistics& statistics, st
   const double largest = std::ranges::max(drawn.all());
   if (largest == 0) return "no two experts were chosen together\n";
   const bool is_averaged = drawn.rows() < shares.rows();
-  std::string text = fmt::format(
+  std::string text = wrap_text(fmt::format(
       "layer {}: a cell is the {} in the pairs of the row's {}; solid = {:.{}f} %\n",
       statistics.header.layer_indices[static_cast<std::size_t>(layer)],
       is_averaged ? "mean share of one of the column's experts" : "share of the column's expert",
-      is_averaged ? "experts" : "expert", 100 * largest, is_averaged ? 1 : 0);
-  text += render_heat_map(drawn, largest, has_color);
-  text += "experts from left to right:";
-  for (const ExpertId e : order) text += fmt::format(" {}", index(e));
-  return text + "\n";
+      is_averaged ? "experts" : "expert", 100 * largest, is_averaged ? 1 : 0));
+  text += render_heat_map(drawn, largest, style);
+  std::string experts = "experts from left to right:";
+  for (const ExpertId e : order) experts += fmt::format(" {}", index(e));
+  return text + wrap_text(experts) + "\n";
 }
 
 }  // namespace c2r

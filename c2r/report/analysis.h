@@ -11,6 +11,7 @@
 #include "c2r/core/ids.h"
 #include "c2r/io/json.h"
 #include "c2r/placement/cost/fan_out.h"
+#include "c2r/report/heat_map.h"
 
 namespace c2r {
 
@@ -31,13 +32,12 @@ std::string analysis_table(const Analysis& analysis);
 /// The heat maps of an analysis.
 struct HeatMaps {
   std::vector<std::int64_t> layers;  // to draw, as heat_map_layers()
-  std::int64_t max_cells = 64;       // as in collaboration_heat_map()
-  bool has_color = false;
+  std::int64_t max_cells = 40;       // as in collaboration_heat_map(); 40 fill a line
+  HeatMapStyle style = HeatMapStyle::kBlocks;
 };
 
 /// @returns the analysis for people: a line that names the model, the table, the heat maps, and
-/// what
-///          the columns mean
+///          what the columns mean
 std::string analysis_text(const Analysis& analysis, const HeatMaps& heat_maps);
 
 /// @param which "best" (the most specialized layer), "all", "none", or the model's own index of an
@@ -60,6 +60,6 @@ std::int64_t most_specialized_layer(const ModelMetrics& metrics);
 /// @param max_cells the largest number of rows and columns; of more experts, neighbours are
 /// averaged
 std::string collaboration_heat_map(const CollaborationStatistics& statistics, std::int64_t layer,
-                                   std::int64_t max_cells, bool has_color);
+                                   std::int64_t max_cells, HeatMapStyle style);
 
 }  // namespace c2r

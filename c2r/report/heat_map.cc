@@ -16,9 +16,11 @@ std::size_t level_of(double value, double full, std::size_t num_levels) {
   return static_cast<std::size_t>(std::lround(std::clamp(value / full, 0.0, 1.0) * last));
 }
 
-std::string shaded_cell(double value, double full) {
-  static constexpr std::string_view kShades[] = {"  ", "░░", "▒▒", "▓▓", "██"};
-  return std::string(kShades[level_of(value, full, std::size(kShades))]);
+std::string shaded_cell(double value, double full, HeatMapStyle style) {
+  static constexpr std::string_view kAscii[] = {"  ", "..", "::", "**", "##"};
+  static constexpr std::string_view kBlocks[] = {"  ", "░░", "▒▒", "▓▓", "██"};
+  const std::size_t level = level_of(value, full, std::size(kBlocks));
+  return std::string(style == HeatMapStyle::kAscii ? kAscii[level] : kBlocks[level]);
 }
 
 std::string colored_cell(double value, double full) {
@@ -47,13 +49,14 @@ Matrix<double> average_cells(MatrixView<const double> values, std::int64_t max_c
   return cells;
 }
 
-std::string render_heat_map(MatrixView<const double> values, double full, bool has_color) {
+std::string render_heat_map(MatrixView<const double> values, double full, HeatMapStyle style) {
   C2R_REQUIRE(full > 0, kInvalidArgument, "the heat map's full value is {}, not positive", full);
+  const bool has_color = style == HeatMapStyle::kColors;
   std::string text;
   for (std::int64_t r = 0; r < values.rows(); ++r) {
     std::string line;
     for (const double value : values.row(r)) {
-      line += has_color ? colored_cell(value, full) : shaded_cell(value, full);
+      line += has_color ? colored_cell(value, full) : shaded_cell(value, full, style);
     }
     if (has_color) {
       line += "\x1b[0m";

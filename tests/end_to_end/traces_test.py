@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """c2r import, analyze and collaborators: counts that the definition confirms."""
 import json
+import os
+import subprocess
 import unittest
 
 import small_model
-from command_line import IMPORT, CommandLine
+from command_line import C2R, IMPORT, CommandLine
 
 
 class Results(CommandLine):
@@ -68,9 +70,22 @@ class Results(CommandLine):
         lines = self.succeed("analyze", "trace.safetensors", "--heat-map", "0", "--heat-map-cells",
                              "4").splitlines()
         first = next(at for at, line in enumerate(lines) if line.startswith("layer 0: "))
-        self.assertIn("mean share of one of the column's experts", lines[first])
-        self.assertTrue(lines[first + 5].startswith("experts from left to right:"))
-        self.assertLessEqual(max(map(len, lines[first + 1:first + 5])), 2 * 4)
+        last = next(at for at, line in enumerate(lines) if line.startswith("experts from left to right:"))
+        self.assertIn("mean share of one of the column's experts", " ".join(lines[first:last - 4]))
+        self.assertEqual(last - first, 2 + 4)  # the sentence takes two lines
+        self.assertLessEqual(max(map(len, lines[last - 4:last])), 2 * 4)
+
+    def test_tables_fold_and_shades_are_those_that_the_locale_has(self):
+        self.make_trace()
+        for locale, solid in (("C", "##"), ("C.UTF-8", "██")):
+            with self.subTest(locale=locale):
+                done = subprocess.run([C2R, "analyze", "trace.safetensors", "--ranks", "1,2,4,8"], cwd=self.folder,
+                                      env={**os.environ, "LC_ALL": locale}, capture_output=True, encoding="utf-8",
+                                      timeout=240, check=True)
+                lines = done.stdout.splitlines()
+                self.assertLessEqual(max(map(len, lines)), 80)
+                self.assertEqual([line.split()[0] for line in lines if line.startswith("layer  ")], ["layer"] * 2)
+                self.assertIn(solid, done.stdout)
 
     def test_results_do_not_depend_on_threads(self):
         self.make_trace()

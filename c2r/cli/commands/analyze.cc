@@ -21,7 +21,7 @@ struct AnalyzeOptions {
   std::vector<std::string> inputs;
   std::vector<std::string> ranks;
   std::string heat_map = "best";
-  std::int64_t heat_map_cells = 64;
+  std::int64_t heat_map_cells = 40;
   std::string statistics_path;
   bool is_json = false;
   int num_threads = 0;
@@ -73,7 +73,7 @@ void analyze(const AnalyzeOptions& options) {
   analysis.statistics = std::move(inputs.statistics);
   const HeatMaps heat_maps{.layers = heat_map_layers(analysis, options.heat_map, "--heat-map"),
                            .max_cells = options.heat_map_cells,
-                           .has_color = wants_color()};
+                           .style = heat_map_style()};
   if (!options.statistics_path.empty()) {
     write_statistics(analysis.statistics, options.statistics_path);
   }
