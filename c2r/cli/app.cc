@@ -4,17 +4,17 @@
 #include <fmt/ranges.h>
 
 #include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
 #include <CLI/Validators.hpp>
 #include <algorithm>
 #include <iostream>
-#include <numeric>
 
 #include "c2r/cli/commands/commands.h"
+#include "c2r/cli/help_format.h"
 #include "c2r/cli/printable.h"
 #include "c2r/cli/ranks.h"
 #include "c2r/cli/run.h"
 #include "c2r/core/error.h"
+#include "c2r/core/matrix.h"
 #include "c2r/core/parallel.h"
 #include "c2r/core/shown.h"
 #include "c2r/core/version.h"
@@ -22,18 +22,28 @@
 namespace c2r::cli {
 namespace {
 
+// Letters to insert, delete or replace, and neighbours to exchange (optimal string alignment).
 std::size_t edit_distance(std::string_view from, std::string_view to) {
-  std::vector<std::size_t> row(to.size() + 1);  // row[n]: distance to the first n letters of `to`
-  std::iota(row.begin(), row.end(), std::size_t{0});
-  for (const char letter : from) {
-    std::size_t diagonal = row[0]++;
-    for (std::size_t n = 0; n < to.size(); ++n) {
-      const std::size_t above = row[n + 1];
-      row[n + 1] = std::min({above + 1, row[n] + 1, diagonal + (letter != to[n] ? 1 : 0)});
-      diagonal = above;
+  Matrix<std::int64_t> least(std::ssize(from) + 1,
+                             std::ssize(to) + 1);  // of the first f, t letters
+  for (std::int64_t f = 0; f < least.rows(); ++f) {
+    for (std::int64_t t = 0; t < least.cols(); ++t) {
+      if (f == 0 || t == 0) {
+        least(f, t) = f + t;
+        continue;
+      }
+      const auto letter = [](std::string_view word, std::int64_t n) {
+        return word[static_cast<std::size_t>(n - 1)];
+      };
+      const bool is_same = letter(from, f) == letter(to, t);
+      least(f, t) = std::min(
+          {least(f - 1, t) + 1, least(f, t - 1) + 1, least(f - 1, t - 1) + (is_same ? 0 : 1)});
+      const bool are_exchanged = f > 1 && t > 1 && letter(from, f) == letter(to, t - 1) &&
+                                 letter(from, f - 1) == letter(to, t);
+      if (are_exchanged) least(f, t) = std::min(least(f, t), least(f - 2, t - 2) + 1);
     }
   }
-  return row.back();
+  return static_cast<std::size_t>(least.all().back());
 }
 
 std::vector<std::string> command_names(const CLI::App& app) {
@@ -210,6 +220,7 @@ int run(int argc, const char* const* argv) {
   CLI::App app(
       "Collaboration-constrained routing and expert parallelism for Mixture-of-Experts models.",
       "c2r");
+  app.formatter(std::make_shared<HelpFormat>());  // the commands added below inherit it
   app.set_version_flag("--version", version_text());
   app.require_subcommand(1);
   app.footer("`c2r help COMMAND` explains a command and shows an example.");

@@ -29,6 +29,13 @@ class Help(CommandLine):
                 done = self.run_c2r(*words[1:])
                 self.assertEqual(done.returncode, 0, done.stderr)
 
+    def test_every_help_fits_a_terminal(self):
+        for words in [["--help"], *(["help", *name.split()] for name in COMMANDS)]:
+            with self.subTest(words=words):
+                # The lines of an example are commands, which stay whole.
+                shown = self.succeed(*words).split("\nExample")[0]
+                self.assertLessEqual(max(map(len, shown.splitlines())), 80)
+
     def test_version_names_the_build(self):
         self.assertRegex(self.succeed("--version"), r"^c2r \d+\.\d+\.\d+ \(commit \S+, .+\)\n$")
 
@@ -36,6 +43,7 @@ class Help(CommandLine):
 class Mistakes(CommandLine):
     def test_unknown_names_are_answered_with_the_nearest(self):
         self.fails_with(2, "c2r: unknown command 'analyse'; did you mean 'analyze'?", "analyse", "x")
+        self.fails_with(2, "c2r: unknown command 'plna'; did you mean 'plan'?", "plna")
         self.fails_with(2, "c2r help: unknown command 'analyse'; did you mean 'analyze'?", "help", "analyse")
         self.fails_with(2, "c2r bench: unknown command 'modl'; did you mean 'model'?", "bench", "modl")
         self.fails_with(2, "c2r help: unknown command 'models'; did you mean 'model'?", "help", "bench", "models")
