@@ -58,7 +58,8 @@ Figure waterfall(const Json& report) {
                     &step == &steps.back() ? "after" : "before",
                     fmt::format("{}: {} copies on the wire", name, number(copies)));
     const std::string saved =
-        most > 0 ? fmt::format("{}  ({:+.1f} %)", number(copies), 100 * (copies / most - 1)) : "0";
+        copies < most ? fmt::format("{}  ({:+.1f} %)", number(copies), 100 * (copies / most - 1))
+                      : number(copies);
     axes.svg().text(axes.x(copies) + 6, y + 17, "start", saved);
     figure.table.push_back(std::move(row));
     y += 34;

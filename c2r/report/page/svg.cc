@@ -94,7 +94,11 @@ std::string Svg::str(std::string_view css) const {
       "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {:g} {:g}\" width=\"{:g}\" "
       "role=\"img\" aria-label=\"{}\">{}\n{}</svg>\n",
       width_, height_, width_, html_text(label_),
-      css.empty() ? "" : fmt::format("<style>{}</style>", css), body_);
+      css.empty() ? ""
+                  : fmt::format("<style>{}</style>\n<rect width=\"100%\" height=\"100%\" "
+                                "fill=\"#fff\"/>",
+                                css),
+      body_);
 }
 
 }  // namespace c2r
