@@ -90,3 +90,6 @@ and plan.json. Try next:
   $c2r compare $out/trace.safetensors $out/plan.json --on odd
   $c2r export $out/plan.json --to sglang -o $out/expert_location.json
 TEXT
+quietly $c2r report $out/trace.safetensors --plan $out/plan.json --on odd --hidden "$(of_config hidden_size)" \
+  --intermediate "$(of_config moe_intermediate_size)" -o $out/report.html
+echo "== All figures are on one page, which a browser opens: $out/report.html"

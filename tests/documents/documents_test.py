@@ -87,6 +87,9 @@ class Documents(unittest.TestCase):
         for document in DOCUMENTS:
             with tempfile.TemporaryDirectory() as folder:
                 small_model.write_inputs(pathlib.Path(folder))
+                for name in ("models", "docs", "README.md"):  # as in the tree, where nothing is to be written
+                    (pathlib.Path(folder) / name).symlink_to(ROOT / name)
+                (pathlib.Path(folder) / "build").mkdir()
                 for line in shell_lines(document.read_text()):
                     with self.subTest(document=document.name, line=line):
                         num_commands += self.check_command(line, targets, folder)
