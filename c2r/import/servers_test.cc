@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "c2r/import/testing_internal.h"
+#include "c2r/io/base64.h"
 
 namespace c2r {
 namespace {
@@ -18,25 +19,9 @@ using testing::text_file;
 using Indices = std::vector<std::int32_t>;
 using Starts = std::vector<std::int64_t>;
 
-std::string base64_of_bytes(std::string bytes) {
-  constexpr std::string_view kDigits =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string text;
-  const std::size_t num_padding = (3 - bytes.size() % 3) % 3;
-  bytes.append(num_padding, '\0');
-  for (std::size_t i = 0; i < bytes.size(); i += 3) {
-    const auto byte = [&](std::size_t at) {
-      return unsigned{static_cast<unsigned char>(bytes[i + at])};
-    };
-    const unsigned bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-    for (const int shift : {18, 12, 6, 0}) text += kDigits[bits >> shift & 63];
-  }
-  return text.replace(text.size() - num_padding, num_padding, num_padding, '=');
-}
-
 template <class T>
 std::string base64(const std::vector<T>& ids) {
-  return base64_of_bytes({reinterpret_cast<const char*>(ids.data()), ids.size() * sizeof(T)});
+  return encode_base64(std::as_bytes(std::span(ids)));
 }
 
 TEST(ImportVllm, GivesThePromptToTheFirstChoice) {
@@ -141,7 +126,7 @@ TEST(ImportVllm, ReadsBase64OfAnArray) {
     }
     const auto request = request_for(
         {text_file("response.json", fmt::format(R"({{"choices":[{{"routed_experts":"{}"}}]}})",
-                                                base64_of_bytes(bytes)))});
+                                                encode_base64(std::as_bytes(std::span(bytes)))))});
     EXPECT_EQ(import_as("vllm", request).header.layer_indices, (Indices{1}));
     EXPECT_EQ(ids_of(Trace(request.output), 0), "3 5 7") << dtype;
   }

@@ -11,9 +11,9 @@
 
 #include "c2r/core/error.h"
 #include "c2r/core/shown.h"
-#include "c2r/import/base64_internal.h"
 #include "c2r/import/formats_internal.h"
 #include "c2r/import/routed_ids_internal.h"
+#include "c2r/io/base64.h"
 #include "c2r/io/npy.h"
 #include "c2r/routing/routing.h"
 

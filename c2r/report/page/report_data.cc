@@ -2,6 +2,7 @@
 #include "c2r/report/page/report_data.h"
 
 #include <algorithm>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "c2r/core/at.h"
 #include "c2r/core/error.h"
 #include "c2r/core/version.h"
+#include "c2r/io/base64.h"
 #include "c2r/report/analysis.h"
 #include "c2r/report/page/answer.h"
 #include "c2r/report/predictions.h"
@@ -18,24 +20,6 @@ namespace c2r {
 namespace {
 
 constexpr std::int64_t kDriftParts = 10;
-
-std::string base64_of(std::string_view bytes) {
-  constexpr std::string_view kDigits =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string text;
-  text.reserve((bytes.size() + 2) / 3 * 4);
-  for (std::size_t at = 0; at < bytes.size(); at += 3) {
-    const std::size_t count = std::min<std::size_t>(3, bytes.size() - at);
-    std::uint32_t group = 0;
-    for (std::size_t b = 0; b < 3; ++b) {
-      group = group << 8 | (b < count ? static_cast<unsigned char>(bytes[at + b]) : 0U);
-    }
-    for (std::size_t digit = 0; digit < 4; ++digit) {
-      text += digit <= count ? kDigits[group >> (18 - 6 * digit) & 63] : '=';
-    }
-  }
-  return text;
-}
 
 void append_leb128(std::uint64_t value, std::string& bytes) {
   for (; value >= 0x80; value >>= 7) bytes += static_cast<char>(0x80 | (value & 0x7F));
@@ -49,7 +33,7 @@ std::string packed_counts(const CollaborationMatrix& counts) {
       append_leb128(static_cast<std::uint64_t>(counts(a, b)), bytes);
     }
   }
-  return base64_of(bytes);
+  return encode_base64(std::as_bytes(std::span(bytes)));
 }
 
 // The tokens of the ranges in `num_parts` parts that follow each other, as long as each other.
