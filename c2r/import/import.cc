@@ -6,9 +6,11 @@
 #include <algorithm>
 #include <functional>
 
+#include "c2r/core/enum_names.h"
 #include "c2r/core/error.h"
 #include "c2r/core/shown.h"
 #include "c2r/import/formats_internal.h"
+#include "c2r/import/recognize.h"
 #include "c2r/import/torch/sglang_map_internal.h"
 #include "c2r/import/torch/torch_file_internal.h"
 #include "c2r/io/file.h"
@@ -18,6 +20,8 @@ namespace c2r {
 namespace {
 
 using enum ImportField;
+
+constexpr EnumName<Phase> kPhases[] = {{Phase::kPrefill, "prefill"}, {Phase::kDecode, "decode"}};
 
 struct FieldRow {
   ImportField field;
@@ -104,7 +108,8 @@ void check_fields(const ImportFormat& format, const ImportRequest& request) {
 }
 
 // @returns the request's format, after all checks that need no input
-const ImportFormat& checked_format(const ImportRequest& request) {
+const ImportFormat& checked_format(ImportRequest& request) {
+  recognize_format(request);
   const ImportFormat* const format = find_import_format(request.format);
   C2R_REQUIRE(format != nullptr, kInvalidArgument, "unknown format '{}'", shown(request.format));
   C2R_REQUIRE(!request.inputs.empty(), kInvalidArgument, "there is no file to import");
@@ -189,6 +194,10 @@ void for_each_input(const ImportRequest& request,
   }
 }
 
+Phase parse_phase(std::string_view name) {
+  return parse_in(kPhases, "a phase is", name);
+}
+
 std::span<const ImportFormat> import_formats() {
   static const std::vector<ImportFormat> formats = all_formats();
   return formats;
@@ -200,21 +209,35 @@ const ImportFormat* find_import_format(std::string_view name) {
   return found == formats.end() ? nullptr : &*found;
 }
 
-ImportResult import_file(const ImportRequest& request) {
+void recognize_format(ImportRequest& request) {
+  if (!request.format.empty()) return;
+  C2R_REQUIRE(!request.inputs.empty(), kInvalidArgument, "there is no file to import");
+  const auto& path = request.inputs[0];
+  const RecognizedInput input = recognize_input(path);
+  C2R_REQUIRE(!input.format.empty(), kInvalidArgument,
+              "{} looks like {}; `c2r help import` lists the formats that {} can name",
+              path.string(), input.what, request.format_option);
+  request.format = input.format;
+  if (request.notes == nullptr) return;
+  request.notes->push_back(
+      fmt::format("read as {} {}: {}", request.format_option, input.format, input.what));
+}
+
+ImportResult import_file(ImportRequest request) {
   const ImportFormat& format = checked_format(request);
   if (format.makes == ImportKind::kStatistics) return write_imported_statistics(format, request);
   if (format.makes == ImportKind::kPlan) return write_imported_plan(format, request);
   return format.write_trace(request);
 }
 
-CollaborationStatistics import_statistics(const ImportRequest& request) {
+CollaborationStatistics import_statistics(ImportRequest request) {
   const ImportFormat& format = checked_format(request);
   C2R_REQUIRE(format.makes == ImportKind::kStatistics, kInvalidArgument,
               "format {} does not make statistics", format.name);
   return statistics_of(format, request);
 }
 
-Plan import_plan(const ImportRequest& request) {
+Plan import_plan(ImportRequest request) {
   const ImportFormat& format = checked_format(request);
   C2R_REQUIRE(format.makes == ImportKind::kPlan, kInvalidArgument, "format {} does not make a plan",
               format.name);

@@ -50,10 +50,14 @@ namespace c2r {
 /// The two phases of a request: its prompt, and the tokens that it generates one after the other.
 enum class Phase { kPrefill, kDecode };
 
+/// @param name "prefill" or "decode"
+/// @throws Error(kInvalidArgument) for any other name, listing the two
+Phase parse_phase(std::string_view name);
+
 /// What to import, and what the inputs do not say about themselves. A format needs some of the
 /// fields from `num_experts` on and does not use others (ImportFormat).
 struct ImportRequest {
-  std::string format;                         // the name of an ImportFormat
+  std::string format;                         // the name of an ImportFormat; empty = recognized
   std::vector<std::filesystem::path> inputs;  // in the order of their tokens in the trace
   std::filesystem::path output;               // not used by import_statistics() and import_plan()
   std::string model;                          // free text for the header; may be empty
@@ -69,7 +73,8 @@ struct ImportRequest {
   std::optional<Phase> phase;       // only the tokens of this phase
   std::optional<Cluster> cluster;   // that a placement is for
   std::string c2r_version;          // noted in the provenance of a plan; may be empty
-  Progress* progress = nullptr;     // told of tokens (npy) or inputs done; may be null
+  std::string_view format_option = "format";  // what the caller calls `format`, for messages
+  Progress* progress = nullptr;               // told of tokens (npy) or inputs done; may be null
   // Gets a sentence for each thing that was left out of the output or assumed; may be null.
   std::vector<std::string>* notes = nullptr;
 };
@@ -124,23 +129,31 @@ std::span<const ImportFormat> import_formats();
 /// @returns the format of that name, or null
 const ImportFormat* find_import_format(std::string_view name);
 
+/// Sets `request.format`, if it is empty, to the format that recognize_input() finds in the first
+/// input, and appends a sentence that says so to the notes. The imports below begin with this; call
+/// it to know the format before.
+/// @throws Error(kInvalidArgument) if the input has none of the formats, or there is no input
+/// @throws Error as recognize_input()
+void recognize_format(ImportRequest& request);
+
 /// Imports the inputs into the file `output`, a trace, statistics or a plan.
 /// @returns what was made
 /// @throws Error(kInvalidArgument) for an unknown format, and for a field of the request that is
 ///         missing, out of range or not used by the format
+/// @throws Error as recognize_format()
 /// @throws Error(kInvalidFile), naming file, layer and token, for what is wrong with an input; then
 ///         no output appears, and an older one stays as it was
 ///
 /// Cost: each input is read once, by megatron and sglang-recorder twice.
-ImportResult import_file(const ImportRequest& request);
+ImportResult import_file(ImportRequest request);
 
 /// Imports statistics into memory. Loads and pairs must be counts that tokens of top_k distinct
 /// experts each could have produced.
 /// @throws Error as import_file(), and Error(kInvalidArgument) unless the format makes statistics
-CollaborationStatistics import_statistics(const ImportRequest& request);
+CollaborationStatistics import_statistics(ImportRequest request);
 
 /// Imports a placement into memory, as a plan without lists and predictions.
 /// @throws Error as import_file(), and Error(kInvalidArgument) unless the format makes a plan
-Plan import_plan(const ImportRequest& request);
+Plan import_plan(ImportRequest request);
 
 }  // namespace c2r

@@ -357,6 +357,42 @@ TEST(Import, MakesAPlanOfAPlacement) {
             "format vllm-49572-placement does not make statistics");
 }
 
+TEST(Import, TakesTheFormatThatTheFirstInputHas) {
+  const auto response =
+      text_file("response.json", R"({"choices":[{"routed_experts":[[[0,1]],[[2,3]]]}]})");
+  std::vector<std::string> notes;
+  ImportRequest request = request_for({response});
+  request.notes = &notes;
+  EXPECT_EQ(import_file(request).num_tokens, 2);
+  ASSERT_EQ(notes.size(), 1U);
+  EXPECT_TRUE(notes[0].starts_with("read as format vllm: ")) << notes[0];
+
+  request.format_option = "--from";
+  request.format = "vllm";
+  notes.clear();
+  recognize_format(request);  // a name is left as it is
+  EXPECT_TRUE(notes.empty());
+  request.format.clear();
+  recognize_format(request);
+  EXPECT_EQ(request.format, "vllm");
+  EXPECT_TRUE(notes.at(0).starts_with("read as --from vllm: ")) << notes[0];
+
+  request.format.clear();
+  request.inputs = {text_file("notes.txt", "some notes\n")};
+  EXPECT_EQ(error_of([&] { (void)import_plan(request); }),
+            request.inputs[0].string() +
+                " looks like text that begins with 'some notes'; `c2r help import` lists the "
+                "formats that --from can name");
+  EXPECT_EQ(error_of([] { (void)import_statistics({}); }), "there is no file to import");
+}
+
+TEST(Import, NamesThePhases) {
+  EXPECT_EQ(parse_phase("prefill"), Phase::kPrefill);
+  EXPECT_EQ(parse_phase("decode"), Phase::kDecode);
+  EXPECT_EQ(error_of([] { (void)parse_phase("train"); }),
+            "a phase is prefill or decode; not 'train'");
+}
+
 TEST(Import, RefusesFieldsThatAFormatNeedsOrDoesNotUse) {
   const auto input = text_file("a", "[[0,1]]");
   const auto error = [&](ImportRequest request) {

@@ -2,19 +2,15 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 
-#include "c2r/core/enum_names.h"
 #include "c2r/core/error.h"
 #include "c2r/core/version.h"
 #include "c2r/import/import.h"
-#include "c2r/import/recognize.h"
 #include "python/src/arguments.h"
 #include "python/src/bindings.h"
 #include "python/src/released.h"
 
 namespace c2r::python {
 namespace {
-
-constexpr EnumName<Phase> kPhases[] = {{Phase::kPrefill, "prefill"}, {Phase::kDecode, "decode"}};
 
 ImportRequest request_of(const std::string& format, std::vector<std::filesystem::path> inputs,
                          const std::optional<std::filesystem::path>& output,
@@ -32,23 +28,11 @@ ImportRequest request_of(const std::string& format, std::vector<std::filesystem:
   take(options, "sequences", request.sequences);
   take(options, "placement", request.placement);
   take(options, "skip_cached", request.skip_cached);
-  take_name(
-      options, "phase",
-      [](const std::string& name) { return parse_in(kPhases, "a phase is", name); }, request.phase);
+  take_name(options, "phase", parse_phase, request.phase);
   std::optional<std::string> cluster;
   take(options, "cluster", cluster);
   if (cluster) request.cluster = cluster_of(*cluster);
   return request;
-}
-
-// The format of the first input, where the caller names none.
-void recognize(ImportRequest& request, std::vector<std::string>& notes) {
-  if (!request.format.empty() || request.inputs.empty()) return;
-  const RecognizedInput input = recognize_input(request.inputs[0]);
-  C2R_REQUIRE(!input.format.empty(), kInvalidArgument, "{} looks like {}; name a format",
-              request.inputs[0].string(), input.what);
-  request.format = input.format;
-  notes.push_back(fmt::format("read as format {}: {}", input.format, input.what));
 }
 
 nb::object opened(const ImportRequest& request, ImportKind makes) {
@@ -72,7 +56,7 @@ std::pair<nb::object, std::vector<std::string>> import_to(
   ImportRequest request = request_of(format, inputs, output, options);
   std::vector<std::string> notes;
   request.notes = &notes;
-  recognize(request, notes);
+  recognize_format(request);
   const ImportFormat* const found = find_import_format(request.format);
   if (output || found == nullptr) {
     const ImportResult result = released(progress, [&](const Running& running) {

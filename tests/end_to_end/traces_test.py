@@ -156,8 +156,8 @@ class Mistakes(CommandLine):
         self.assertEqual((self.folder / "found.safetensors").read_bytes(),
                          (self.folder / "named.safetensors").read_bytes())
         (self.folder / "notes.txt").write_text("some notes\n")
-        self.fails_with(2, "c2r import: notes.txt looks like text that begins with 'some notes'; name a format with "
-                           "--from, `c2r help import` lists them", "import", "notes.txt", "-o", "x")
+        self.fails_with(2, "c2r import: notes.txt looks like text that begins with 'some notes'; `c2r help "
+                           "import` lists the formats that --from can name", "import", "notes.txt", "-o", "x")
 
     def test_a_placement_says_how_many_slots_its_layers_have(self):
         # Each of 2 ranks holds 2 experts of layer 0 and 3 of layer 1.

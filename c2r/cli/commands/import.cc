@@ -13,7 +13,6 @@
 #include "c2r/cli/progress_line.h"
 #include "c2r/core/error.h"
 #include "c2r/core/version.h"
-#include "c2r/import/recognize.h"
 #include "c2r/routing/routing.h"
 
 namespace c2r::cli {
@@ -87,17 +86,6 @@ void print_result(const ImportResult& result, const ImportOptions& options) {
   }
 }
 
-// The format of the first input, where the command line does not name one.
-void recognize(ImportOptions& options, std::vector<std::string>& notes) {
-  if (!options.request.format.empty()) return;
-  const RecognizedInput input = recognize_input(options.inputs.at(0));
-  C2R_REQUIRE(!input.format.empty(), kInvalidArgument,
-              "{} looks like {}; name a format with --from, `c2r help import` lists them",
-              options.inputs[0], input.what);
-  options.request.format = input.format;
-  notes.push_back(fmt::format("read as --from {}: {}", input.format, input.what));
-}
-
 void run_import(ImportOptions& options) {
   std::vector<std::string> inputs = options.inputs;
   inputs.insert(inputs.end(),
@@ -105,16 +93,17 @@ void run_import(ImportOptions& options) {
   check_output(options.output, inputs);
   ImportRequest& request = options.request;
   std::vector<std::string> notes;
-  recognize(options, notes);
   request.layer_indices = parse_layers(parts_of(options.layers));
-  if (find_import_format(request.format) == nullptr) refuse_format(request.format);
+  if (!request.format.empty() && find_import_format(request.format) == nullptr) {
+    refuse_format(request.format);
+  }
+  request.format_option = "--from";
   request.inputs.assign(options.inputs.begin(), options.inputs.end());
   request.output = options.output;
   request.weights = options.weights;
   request.sequences = options.sequences;
   request.placement = options.placement;
-  if (options.phase == "prefill") request.phase = Phase::kPrefill;
-  if (options.phase == "decode") request.phase = Phase::kDecode;
+  if (!options.phase.empty()) request.phase = parse_phase(options.phase);
   request.c2r_version = version_text();
   if (options.top_k > 0) request.top_k = options.top_k;
   if (options.num_hidden_layers > 0) request.num_hidden_layers = options.num_hidden_layers;
@@ -213,7 +202,6 @@ void add_import(CLI::App& app) {
   command
       ->add_option("--phase", options->phase,
                    "sglang, vllm, sglang-recorder, orders-in-chaos: only prefill, or only decode")
-      ->check(CLI::IsMember({"prefill", "decode"}))
       ->type_name("PHASE");
   command->footer(formats_text());
   command->callback([options] { run_import(*options); });
