@@ -2,7 +2,7 @@
 // without NUM_RANKS, on the processes that mpirun has started.
 //   score_on_ranks MODEL TOKENS [NUM_RANKS]    TOKENS: a file with a JSON array of token ids a line
 #include <c2r/core/error.h>
-#include <c2r/engine/score_requests.h>
+#include <c2r/engine/requests/score_requests.h>
 #include <c2r/engine/session.h>
 #include <c2r/transport/in_process.h>
 #ifdef C2R_HAVE_MPI

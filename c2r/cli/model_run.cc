@@ -9,8 +9,8 @@
 #include "c2r/cli/app.h"
 #include "c2r/cli/printable.h"
 #include "c2r/core/error.h"
-#include "c2r/engine/agreement.h"
 #include "c2r/engine/memory.h"
+#include "c2r/engine/ranks/agreement.h"
 #include "c2r/engine/session.h"
 
 namespace c2r::cli {

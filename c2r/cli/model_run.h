@@ -6,7 +6,7 @@
 
 #include "c2r/cli/model_options.h"
 #include "c2r/engine/engine.h"
-#include "c2r/engine/sequence_files.h"
+#include "c2r/engine/requests/sequence_files.h"
 
 namespace c2r::cli {
 

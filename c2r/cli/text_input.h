@@ -4,7 +4,7 @@
 #include <CLI/App.hpp>
 #include <string>
 
-#include "c2r/engine/sequence_files.h"
+#include "c2r/engine/requests/sequence_files.h"
 
 namespace c2r::cli {
 

@@ -15,10 +15,10 @@
 #include <string>
 
 #include "c2r/core/parallel.h"
-#include "c2r/engine/pass_chunks.h"
+#include "c2r/engine/ranks/pass_chunks.h"
 #include "c2r/model/decoder.h"
-#include "c2r/model/expert_parallel.h"
 #include "c2r/model/model.h"
+#include "c2r/model/moe/expert_parallel.h"
 #include "c2r/transport/transport.h"
 
 namespace c2r {

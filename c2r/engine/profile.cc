@@ -6,7 +6,7 @@
 #include <span>
 
 #include "c2r/core/error.h"
-#include "c2r/engine/distribute.h"
+#include "c2r/engine/ranks/distribute.h"
 #include "c2r/trace/trace.h"
 #include "c2r/transport/collectives.h"
 

@@ -9,7 +9,7 @@
 
 #include "c2r/core/progress.h"
 #include "c2r/engine/engine.h"
-#include "c2r/engine/windows.h"
+#include "c2r/engine/requests/windows.h"
 
 namespace c2r {
 

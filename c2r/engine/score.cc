@@ -7,8 +7,8 @@
 #include <limits>
 
 #include "c2r/core/error.h"
-#include "c2r/engine/distribute.h"
 #include "c2r/engine/finite_internal.h"
+#include "c2r/engine/ranks/distribute.h"
 #include "c2r/transport/collectives.h"
 
 namespace c2r {

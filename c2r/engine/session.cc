@@ -2,8 +2,8 @@
 #include "c2r/engine/session.h"
 
 #include "c2r/core/error.h"
-#include "c2r/engine/agreement.h"
 #include "c2r/engine/memory.h"
+#include "c2r/engine/ranks/agreement.h"
 #include "c2r/io/memory.h"
 #include "c2r/plan/predict.h"
 

@@ -15,8 +15,8 @@
 
 #include "c2r/dispatch/dispatch.h"
 #include "c2r/engine/engine.h"
-#include "c2r/model/expert_parallel.h"
 #include "c2r/model/model.h"
+#include "c2r/model/moe/expert_parallel.h"
 #include "c2r/placement/cost/volume.h"
 #include "c2r/transport/transport.h"
 

@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "c2r/core/testing.h"
-#include "c2r/engine/agreement.h"
+#include "c2r/engine/ranks/agreement.h"
 #include "c2r/engine/score.h"
 #include "c2r/placement/testing_internal.h"
 #include "c2r/transport/collectives.h"

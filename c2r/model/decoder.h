@@ -10,8 +10,8 @@
 
 #include "c2r/model/attention.h"
 #include "c2r/model/config.h"
-#include "c2r/model/moe_layer.h"
-#include "c2r/model/routed_experts.h"
+#include "c2r/model/moe/moe_layer.h"
+#include "c2r/model/moe/routed_experts.h"
 #include "c2r/model/weights.h"
 #include "c2r/routing/policy.h"
 

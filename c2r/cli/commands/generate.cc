@@ -17,7 +17,7 @@
 #include "c2r/cli/printable.h"
 #include "c2r/cli/text_input.h"
 #include "c2r/core/error.h"
-#include "c2r/engine/prompts.h"
+#include "c2r/engine/requests/prompts.h"
 #include "c2r/tokenizer/stop_texts.h"
 
 namespace c2r::cli {

@@ -14,7 +14,7 @@
 #include "c2r/cli/progress_line.h"
 #include "c2r/cli/text_input.h"
 #include "c2r/core/error.h"
-#include "c2r/engine/score_requests.h"
+#include "c2r/engine/requests/score_requests.h"
 
 namespace c2r::cli {
 namespace {

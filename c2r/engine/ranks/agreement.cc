@@ -1,5 +1,5 @@
 // Compares fingerprints of what ranks have opened, and tells all ranks of an error on one.
-#include "c2r/engine/agreement.h"
+#include "c2r/engine/ranks/agreement.h"
 
 #include <algorithm>
 #include <array>

@@ -3,7 +3,7 @@
 
 #include "c2r/core/matrix.h"
 #include "c2r/experts/expert_mlp.h"
-#include "c2r/model/routed_experts.h"
+#include "c2r/model/moe/routed_experts.h"
 #include "c2r/model/weights.h"
 #include "c2r/routing/policy.h"
 

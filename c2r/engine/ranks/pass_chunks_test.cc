@@ -1,5 +1,5 @@
 // Tests of the number of chunks that an engine chooses from the times of earlier passes.
-#include "c2r/engine/pass_chunks.h"
+#include "c2r/engine/ranks/pass_chunks.h"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // Scatters one round of work items; a last integer of each says whether there is a round at all.
-#include "c2r/engine/distribute.h"
+#include "c2r/engine/ranks/distribute.h"
 
 #include <algorithm>
 

@@ -1,5 +1,5 @@
 // Reads prompts and checks that the model can continue them before any is continued.
-#include "c2r/engine/prompts.h"
+#include "c2r/engine/requests/prompts.h"
 
 #include "c2r/core/error.h"
 

@@ -1,5 +1,5 @@
 // Compares the MoE layer of the decoder with its reference.
-#include "c2r/model/moe_layer.h"
+#include "c2r/model/moe/moe_layer.h"
 
 #include <gtest/gtest.h>
 
@@ -10,7 +10,7 @@
 #include "c2r/core/testing.h"
 #include "c2r/experts/testing_internal.h"
 #include "c2r/model/model.h"
-#include "c2r/model/reference_moe.h"
+#include "c2r/model/moe/reference_moe.h"
 
 namespace c2r {
 namespace {

@@ -1,5 +1,5 @@
 // Computes one MoE layer: the gate and the shared expert here, the routed experts in RoutedExperts.
-#include "c2r/model/moe_layer.h"
+#include "c2r/model/moe/moe_layer.h"
 
 #include <cmath>
 #include <vector>

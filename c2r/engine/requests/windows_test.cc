@@ -1,5 +1,5 @@
 // Sequences are cut into windows in order, without losing an empty one.
-#include "c2r/engine/windows.h"
+#include "c2r/engine/requests/windows.h"
 
 #include <gtest/gtest.h>
 

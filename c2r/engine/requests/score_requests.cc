@@ -1,5 +1,5 @@
 // Turns files into score requests, one at a time.
-#include "c2r/engine/score_requests.h"
+#include "c2r/engine/requests/score_requests.h"
 
 #include <algorithm>
 #include <iterator>

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "c2r/engine/generate.h"
-#include "c2r/engine/sequence_files.h"
+#include "c2r/engine/requests/sequence_files.h"
 
 namespace c2r {
 

@@ -1,6 +1,6 @@
 // The routed experts on ranks: gives each layer to its dispatcher, and the rows of each slot to its
 // expert.
-#include "c2r/model/expert_parallel.h"
+#include "c2r/model/moe/expert_parallel.h"
 
 #include <fmt/core.h>
 

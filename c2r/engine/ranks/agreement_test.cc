@@ -1,5 +1,5 @@
 // Tests that ranks notice when one runs another model, plan or options.
-#include "c2r/engine/agreement.h"
+#include "c2r/engine/ranks/agreement.h"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // Cuts each sequence from its first token on; the last window of a sequence may be shorter.
-#include "c2r/engine/windows.h"
+#include "c2r/engine/requests/windows.h"
 
 #include <algorithm>
 #include <utility>

@@ -1,5 +1,5 @@
 // Tests of how work items are distributed over ranks.
-#include "c2r/engine/distribute.h"
+#include "c2r/engine/ranks/distribute.h"
 
 #include <gtest/gtest.h>
 

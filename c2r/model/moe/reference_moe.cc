@@ -1,5 +1,5 @@
 // The MoE layer by its definition, value by value, with sums in double.
-#include "c2r/model/reference_moe.h"
+#include "c2r/model/moe/reference_moe.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,5 @@
 // All experts in this process: rows are grouped by expert, computed at once, and added up by token.
-#include "c2r/model/routed_experts.h"
+#include "c2r/model/moe/routed_experts.h"
 
 #include <algorithm>
 #include <vector>

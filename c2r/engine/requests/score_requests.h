@@ -6,9 +6,9 @@
 #include <optional>
 #include <string>
 
+#include "c2r/engine/requests/sequence_files.h"
+#include "c2r/engine/requests/windows.h"
 #include "c2r/engine/score.h"
-#include "c2r/engine/sequence_files.h"
-#include "c2r/engine/windows.h"
 
 namespace c2r {
 

@@ -1,5 +1,5 @@
 // Reads texts and JSON lines, and checks that texts are UTF-8 and token ids are the model's.
-#include "c2r/engine/sequence_files.h"
+#include "c2r/engine/requests/sequence_files.h"
 
 #include <algorithm>
 #include <utility>

@@ -1,5 +1,5 @@
 // Compares experts on several ranks with those of one process.
-#include "c2r/model/expert_parallel.h"
+#include "c2r/model/moe/expert_parallel.h"
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,7 @@
 #include "c2r/core/testing.h"
 #include "c2r/dispatch/reference.h"
 #include "c2r/model/model.h"
-#include "c2r/model/moe_layer.h"
+#include "c2r/model/moe/moe_layer.h"
 #include "c2r/placement/testing_internal.h"
 #include "c2r/transport/in_process.h"
 

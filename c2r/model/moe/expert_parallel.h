@@ -12,7 +12,7 @@
 #include "c2r/dispatch/pipeline.h"
 #include "c2r/experts/expert_mlp.h"
 #include "c2r/model/config.h"
-#include "c2r/model/routed_experts.h"
+#include "c2r/model/moe/routed_experts.h"
 #include "c2r/placement/placement.h"
 #include "c2r/transport/transport.h"
 

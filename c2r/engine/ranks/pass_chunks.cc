@@ -1,5 +1,5 @@
 // Chooses the chunks of a pass from the times of the longest pass in one chunk.
-#include "c2r/engine/pass_chunks.h"
+#include "c2r/engine/ranks/pass_chunks.h"
 
 namespace c2r {
 

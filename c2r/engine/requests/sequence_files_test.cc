@@ -1,11 +1,11 @@
 // Files become token sequences, score requests and prompts, each with its place.
-#include "c2r/engine/sequence_files.h"
+#include "c2r/engine/requests/sequence_files.h"
 
 #include <gtest/gtest.h>
 
 #include "c2r/core/testing.h"
-#include "c2r/engine/prompts.h"
-#include "c2r/engine/score_requests.h"
+#include "c2r/engine/requests/prompts.h"
+#include "c2r/engine/requests/score_requests.h"
 #include "c2r/model/model.h"
 
 namespace c2r {
