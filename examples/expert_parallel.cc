@@ -40,8 +40,9 @@ void run_rank(c2r::Transport& transport) {
   c2r::ThreadPool pool(2);
   const auto placement = c2r::place_contiguous(kNumExperts, kNumRanks);
   const auto slots = placement.slots.row(std::int64_t(c2r::index(transport.rank())));
-  c2r::Dispatcher dispatcher(transport, pool, placement,
-                             {.cluster = {.num_nodes = 1, .ranks_per_node = kNumRanks}});
+  c2r::Dispatcher dispatcher(
+      transport, pool, placement,
+      {.traffic = {.cluster = {.num_nodes = 1, .ranks_per_node = kNumRanks}}});
   // Every token chooses experts 2 and 3, which share a rank, with weights 0.25 and 0.75.
   c2r::Matrix<c2r::ExpertId> topk_idx(kNumTokens, kTopK);
   c2r::Matrix<float> topk_weights(kNumTokens, kTopK), x(kNumTokens, kHidden, 2), sum = x;

@@ -91,7 +91,8 @@ class Runner {
   Clock::duration run_once(PipelineTimes& times);
   // The same work without an exchange.
   Clock::duration compute_once();
-  // From a run with one chunk, if nobody has said how many. @returns the chunks of later rounds
+  // From a run with one chunk, if the variant does not say how many. @returns the chunks of later
+  // rounds
   std::int32_t choose_chunks(const PipelineTimes& times);
 
  private:
@@ -152,10 +153,8 @@ void Runner::check_and_count(VariantResult& result) {
 // Each rank predicts the copies of its own tokens; together they are all.
 void Runner::check_volume(const VariantResult& result) {
   const DispatchOptions& how = variant_.dispatch;
-  const TrafficModel traffic{.cluster = how.cluster,
-                             .replica_rule = how.rule,
-                             .seed = how.seed,
-                             .homes = Homes::kSequences};
+  TrafficModel traffic = how.traffic;
+  traffic.homes = Homes::kSequences;
   ReachCounter counter(variant_.placement, traffic);
   counter.add(batch_.topk_idx,
               std::vector<RankId>(std::size_t(batch_.x.rows()), transport_.rank()));
@@ -165,7 +164,7 @@ void Runner::check_volume(const VariantResult& result) {
     all_reduce(transport_, copies.all(), Reduction::kSum, "check");
     return copies;
   };
-  const auto there = sum_of_ranks(how.mode);
+  const auto there = sum_of_ranks(how.traffic.copy_mode);
   const auto back = how.sums_before_return ? there : sum_of_ranks(CopyMode::kPerExpert);
   const std::int64_t row_bytes = batch_.x.cols() * element_bytes(how.row_type);
   for (std::int64_t src = 0; src < there.rows(); ++src) {

@@ -22,7 +22,7 @@ TEST(BenchLayer, ChecksAndCountsEveryVariant) {
   for (const CopyMode mode : {CopyMode::kPerExpert, CopyMode::kPerRank, CopyMode::kPerNode}) {
     variants.push_back({.name = std::string(name_of(mode)),
                         .placement = place_contiguous(8, 4),
-                        .dispatch = {.cluster = cluster, .mode = mode},
+                        .dispatch = {.traffic = {.cluster = cluster, .copy_mode = mode}},
                         .num_chunks = 3,
                         .overlaps_shared = mode != CopyMode::kPerExpert});
   }

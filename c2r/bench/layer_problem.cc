@@ -51,7 +51,7 @@ std::vector<LayerVariant> variants_of(const LayerProblemOptions& options,
                      .placement = placement_of(options, problem.shape, ep_size),
                      .dispatch = options.dispatch,
                      .num_chunks = options.num_chunks};
-  asked.dispatch.cluster = problem.cluster;
+  asked.dispatch.traffic.cluster = problem.cluster;
   const Placement contiguous = place_contiguous(problem.shape.num_experts, ep_size);
   std::vector<LayerVariant> variants{asked};
   const auto add = [&](const char* name) -> LayerVariant& {
@@ -64,11 +64,11 @@ std::vector<LayerVariant> variants_of(const LayerProblemOptions& options,
     in_turn.num_chunks = 1, in_turn.overlaps_shared = in_turn.dispatch.separates_own = false;
     add("without placement").placement = contiguous;
     add("without local sums").dispatch.sums_before_return = false;
-    add("without deduplication").dispatch.mode = CopyMode::kPerExpert;
+    add("without deduplication").dispatch.traffic.copy_mode = CopyMode::kPerExpert;
   }
   LayerVariant& baseline = add("baseline");
   baseline.placement = contiguous;
-  baseline.dispatch.mode = CopyMode::kPerExpert;
+  baseline.dispatch.traffic.copy_mode = CopyMode::kPerExpert;
   baseline.num_chunks = 1, baseline.overlaps_shared = baseline.dispatch.separates_own = false;
   return variants;
 }

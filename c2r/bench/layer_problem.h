@@ -97,8 +97,7 @@ struct LayerProblem {
 /// ablation, and the baseline: a copy for every choice, contiguous experts, and nothing overlapped.
 /// @param options its trace and plan must outlive the call only
 /// @throws Error(kInvalidArgument) if a name is unknown, the cluster has another number of ranks,
-/// the
-///         plan or the trace lacks the layer, or the plan has another number of experts
+///         the plan or the trace lacks the layer, or the plan has another number of experts
 LayerProblem make_layer_problem(const LayerProblemOptions& options, std::int32_t ep_size);
 
 /// The choices of a rank's tokens [num_tokens, top_k]: of the trace, those of the sequences whose

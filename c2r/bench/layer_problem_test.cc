@@ -79,24 +79,24 @@ TEST(LayerProblem, DrawsDistinctExpertsOfItsOwnForEachRank) {
 TEST(LayerProblem, LeavesOutOneIngredientInEachVariantOfAnAblation) {
   LayerProblemOptions options{.shape = "olmoe", .num_chunks = 4, .has_experts = false};
   options.cluster = Cluster{.num_nodes = 2, .ranks_per_node = 2};
-  options.dispatch.mode = CopyMode::kPerNode;
+  options.dispatch.traffic.copy_mode = CopyMode::kPerNode;
   const auto plain = make_layer_problem(options, 4).variants;
   ASSERT_EQ(plain.size(), 2U);
   EXPECT_EQ(plain[0].name, "as asked");
-  EXPECT_EQ(plain[0].dispatch.mode, CopyMode::kPerNode);
-  EXPECT_EQ(plain[0].dispatch.cluster, *options.cluster);
+  EXPECT_EQ(plain[0].dispatch.traffic.copy_mode, CopyMode::kPerNode);
+  EXPECT_EQ(plain[0].dispatch.traffic.cluster, *options.cluster);
   EXPECT_EQ(plain[0].num_chunks, 4);
   EXPECT_EQ(plain[1].name, "baseline");
-  EXPECT_EQ(plain[1].dispatch.mode, CopyMode::kPerExpert);
+  EXPECT_EQ(plain[1].dispatch.traffic.copy_mode, CopyMode::kPerExpert);
   EXPECT_EQ(plain[1].num_chunks, 1);
   EXPECT_FALSE(plain[1].overlaps_shared);
   options.has_ablation = true;
   const auto all = make_layer_problem(options, 4).variants;
   ASSERT_EQ(all.size(), 6U);
   EXPECT_EQ(all[1].num_chunks, 1);  // without overlap
-  EXPECT_EQ(all[1].dispatch.mode, CopyMode::kPerNode);
-  EXPECT_FALSE(all[3].dispatch.sums_before_return);       // without local sums
-  EXPECT_EQ(all[4].dispatch.mode, CopyMode::kPerExpert);  // without deduplication
+  EXPECT_EQ(all[1].dispatch.traffic.copy_mode, CopyMode::kPerNode);
+  EXPECT_FALSE(all[3].dispatch.sums_before_return);                    // without local sums
+  EXPECT_EQ(all[4].dispatch.traffic.copy_mode, CopyMode::kPerExpert);  // without deduplication
   EXPECT_EQ(all[4].num_chunks, 4);
 }
 

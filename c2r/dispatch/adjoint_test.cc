@@ -36,7 +36,7 @@ Matrix<float> combined(Handle& handle, const Matrix<float>& rows, std::span<cons
 Products products_of(const ExchangeProblem& problem) {
   Products products;
   std::mutex mutex;
-  run_in_process(problem.options.cluster.ep_size(), [&](Transport& transport) {
+  run_in_process(problem.options.traffic.cluster.ep_size(), [&](Transport& transport) {
     const TokenBatch& batch = problem.batches[index(transport.rank())];
     std::mt19937_64 rng(77 + index(transport.rank()));
     ThreadPool pool(2);
@@ -140,7 +140,7 @@ TEST_P(AdjointOn, OneValueOfEachChoiceGoesToItsRowAndHome) {
     for (std::uint64_t seed = 0; seed < 5; ++seed) {
       SCOPED_TRACE(fmt::format("{}, seed {}", testing::to_string(options), seed));
       const ExchangeProblem problem = testing::random_problem(options, seed);
-      run_in_process(options.cluster.ep_size(),
+      run_in_process(options.traffic.cluster.ep_size(),
                      [&](Transport& transport) { check_choices(transport, problem); });
     }
   }

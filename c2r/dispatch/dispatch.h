@@ -1,12 +1,11 @@
 // Dispatch sends tokens to the ranks that hold their experts; combine brings the weighted results
 // back.
 //
-//   Dispatcher dispatcher(transport, pool, placement, {.cluster = cluster});  // for each layer
-//   Handle handle = dispatcher.make_handle(idx, weights, 0, "layer 3");       // for each batch
-//   handle.start_dispatch(x);
-//   compute_the_shared_expert();   // and call handle.poll() now and then
-//   handle.dispatch_own(rows);     // rows of own tokens, by slot as own_offsets() says
-//   handle.finish_dispatch(rows);  // rows of other ranks' tokens, by slot as offsets() says
+//   Dispatcher dispatcher(transport, pool, placement, {.traffic = {.cluster = cluster}});  // for
+//   each layer Handle handle = dispatcher.make_handle(idx, weights, 0, "layer 3");       // for
+//   each batch handle.start_dispatch(x); compute_the_shared_expert();   // and call handle.poll()
+//   now and then handle.dispatch_own(rows);     // rows of own tokens, by slot as own_offsets()
+//   says handle.finish_dispatch(rows);  // rows of other ranks' tokens, by slot as offsets() says
 //   compute_the_experts(rows, outputs);
 //   handle.start_combine(outputs);
 //   handle.combine_own(outputs);
@@ -53,8 +52,7 @@
 #include "c2r/core/matrix.h"
 #include "c2r/core/parallel.h"
 #include "c2r/dispatch/rows/row_mover.h"
-#include "c2r/placement/cluster.h"
-#include "c2r/placement/cost/replica_rule.h"
+#include "c2r/placement/cost/traffic_model.h"
 #include "c2r/placement/cost/volume.h"
 #include "c2r/placement/placement.h"
 #include "c2r/transport/transport.h"
@@ -66,10 +64,8 @@ namespace c2r {
 ElementType parse_row_type(std::string_view name);
 
 struct DispatchOptions {
-  Cluster cluster;
-  CopyMode mode = CopyMode::kPerRank;  // not kAllGather
-  ReplicaRule rule = ReplicaRule::kFewestRanks;
-  std::uint64_t seed = 0;                     // of the rule
+  // Not kAllGather. The homes play no part: a token's home is the rank that dispatches it.
+  TrafficModel traffic;
   ElementType row_type = ElementType::kBf16;  // of rows that cross the wire
   /// If false, which is for per-rank mode only, a rank returns a row for each choice as in
   /// per-expert mode, and the home rank adds them in the order of choice. Serves to measure how
@@ -181,8 +177,7 @@ class Dispatcher {
   /// @param transport,pool must outlive the dispatcher; the transport has as many ranks as the
   ///        placement and the cluster
   /// @throws Error(kInvalidArgument) if the numbers of ranks differ, the placement is not valid,
-  /// the
-  ///         mode is kAllGather, or sums_before_return is false in per-node mode
+  ///         the mode is kAllGather, or sums_before_return is false in per-node mode
   Dispatcher(Transport& transport, ThreadPool& pool, const Placement& placement,
              const DispatchOptions& options);
   /// Makes a dispatcher for rows in the memory of `mover`, which the views x, rows and sum of its

@@ -86,7 +86,8 @@ void run_round(Transport& transport, Handle& handle, const TokenBatch& batch, Tu
 
 void BM_MoveRows(benchmark::State& state, CopyMode mode, ElementType type, int num_threads) {
   const DispatchOptions options{
-      .cluster = {.num_nodes = 2, .ranks_per_node = kNumRanks / 2}, .mode = mode, .row_type = type};
+      .traffic = {.cluster = {.num_nodes = 2, .ranks_per_node = kNumRanks / 2}, .copy_mode = mode},
+      .row_type = type};
   const Placement placement = place_contiguous(kNumExperts, kNumRanks);
   const std::vector<TokenBatch> batches = random_batches();
   const auto expected =

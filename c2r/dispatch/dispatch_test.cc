@@ -25,7 +25,7 @@ using testing::random_problem;
 
 void check(const ExchangeProblem& problem) {
   const auto expected = testing::expected_sums(problem);
-  run_in_process(problem.options.cluster.ep_size(),
+  run_in_process(problem.options.traffic.cluster.ep_size(),
                  [&](Transport& transport) { testing::run_rank(transport, problem, expected); });
 }
 
@@ -53,7 +53,8 @@ TEST(Dispatch, DoesAWorkedExample) {
       x(0, 0) = 1.00390625F, x(1, 0) = 8;  // 1 + 2^-8 has no bf16 and rounds to 1
     }
     ThreadPool pool(2);
-    Dispatcher dispatcher(transport, pool, placement, {.cluster = {.ranks_per_node = 2}});
+    Dispatcher dispatcher(transport, pool, placement,
+                          {.traffic = {.cluster = {.ranks_per_node = 2}}});
     Handle handle = dispatcher.make_handle(idx, weights, 0, "layer 0");
     using Offsets = std::vector<std::int64_t>;
     EXPECT_TRUE(
@@ -147,7 +148,7 @@ TEST(Dispatch, IsCloseToOneProcess) {
     const ExchangeProblem problem = random_problem(options, 5);
     const auto sums = testing::expected_sums(problem);
     const bool is_exact =
-        options.mode == CopyMode::kPerExpert && options.row_type == ElementType::kF32;
+        options.traffic.copy_mode == CopyMode::kPerExpert && options.row_type == ElementType::kF32;
     for (std::size_t r = 0; r < problem.batches.size(); ++r) {
       const TokenBatch& batch = problem.batches[r];
       for (std::int64_t t = 0; t < batch.x.rows(); ++t) {
@@ -213,7 +214,8 @@ TEST(DispatchOnRealData, SendsThePredictedVolumeOfGptOss) {
 // A rank that throws before each of its steps: all others end, and say where.
 TEST(Dispatch, FailsEverywhereWhenARankFails) {
   for (const CopyMode mode : {CopyMode::kPerExpert, CopyMode::kPerRank, CopyMode::kPerNode}) {
-    const DispatchOptions options{.cluster = {.num_nodes = 2, .ranks_per_node = 2}, .mode = mode};
+    const DispatchOptions options{
+        .traffic = {.cluster = {.num_nodes = 2, .ranks_per_node = 2}, .copy_mode = mode}};
     std::mt19937_64 rng(3);
     const Placement placement = place_contiguous(8, 4);
     for (int failing_step = 0; failing_step < 5; ++failing_step) {
@@ -272,7 +274,8 @@ TEST(Dispatch, TwoLayersMayBeUnderWayAtOnce) {
   const Placement placement = place_contiguous(8, 4);
   run_in_process(4, [&](Transport& transport) {
     ThreadPool pool(1);
-    Dispatcher one(transport, pool, placement, {.cluster = cluster, .mode = CopyMode::kPerNode});
+    Dispatcher one(transport, pool, placement,
+                   {.traffic = {.cluster = cluster, .copy_mode = CopyMode::kPerNode}});
     Dispatcher two(one, placement);
     std::mt19937_64 rng(index(transport.rank()));
     const auto nap = [&] {
@@ -313,21 +316,23 @@ TEST(Dispatch, RefusesOptionsThatDoNotFit) {
           1, [&](Transport& transport) { Dispatcher(transport, pool, placement, options); });
     });
   };
-  EXPECT_EQ(error({.cluster = {1, 2}}), "rank 0: the cluster has 1x2 ranks, but 1 are running");
-  EXPECT_EQ(error({.cluster = {1, 1}}),
+  EXPECT_EQ(error({.traffic = {.cluster = {1, 2}}}),
+            "rank 0: the cluster has 1x2 ranks, but 1 are running");
+  EXPECT_EQ(error({.traffic = {.cluster = {1, 1}}}),
             "rank 0: the placement is for 2 ranks, but the cluster has 1x1");
-  EXPECT_EQ(
-      error_of([&] {
-        run_in_process(2, [&](Transport& transport) {
-          Dispatcher(transport, pool, placement, {.cluster = {1, 2}, .mode = CopyMode::kAllGather});
-        });
-      }).substr(8),
-      "tokens are sent per-expert, per-rank or per-node; not all-gather");
+  EXPECT_EQ(error_of([&] {
+              run_in_process(2, [&](Transport& transport) {
+                Dispatcher(transport, pool, placement,
+                           {.traffic = {.cluster = {1, 2}, .copy_mode = CopyMode::kAllGather}});
+              });
+            }).substr(8),
+            "tokens are sent per-expert, per-rank or per-node; not all-gather");
   const std::string message = error_of([&] {
     run_in_process(2, [&](Transport& transport) {
       const auto type = transport.rank() == RankId{0} ? ElementType::kF32 : ElementType::kBf16;
       ThreadPool own_pool(1);
-      Dispatcher dispatcher(transport, own_pool, placement, {.cluster = {1, 2}, .row_type = type});
+      Dispatcher dispatcher(transport, own_pool, placement,
+                            {.traffic = {.cluster = {1, 2}}, .row_type = type});
       dispatcher.make_handle({}, {}, 0, "layer 3");
     });
   });
@@ -338,7 +343,7 @@ TEST(Dispatch, RefusesOptionsThatDoNotFit) {
 TEST(Dispatch, RefusesChoicesThatAreNotValidAndCallsOutOfOrder) {
   run_in_process(1, [](Transport& transport) {
     ThreadPool pool(1);
-    Dispatcher dispatcher(transport, pool, place_contiguous(4, 1), {.cluster = {}});
+    Dispatcher dispatcher(transport, pool, place_contiguous(4, 1), {});
     Matrix<ExpertId> idx(2, 2, kNoExpert);
     const Matrix<float> weights(2, 2), other(2, 3);
     idx(0, 0) = ExpertId{2}, idx(0, 1) = ExpertId{1};  // valid

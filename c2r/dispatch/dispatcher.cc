@@ -1,4 +1,4 @@
-// The public face of dispatch: dispatchers, their handles, and the names of rows on the wire.
+// Implements the public classes of dispatch, Dispatcher and Handle, and parses row types.
 #include <utility>
 
 #include "c2r/core/enum_names.h"

@@ -188,7 +188,7 @@ Matrix<float> HandleState::home_weights() const {
 
 std::vector<float> HandleState::row_weights() const {
   if (!plan_.row_weight.empty()) return plan_.row_weight;
-  if (dispatcher_.table.options.mode != CopyMode::kPerExpert) return {};
+  if (dispatcher_.table.options.traffic.copy_mode != CopyMode::kPerExpert) return {};
   const auto choices = of_choices();
   Matrix<float> weights(plan_.num_rows(), 1);
   choices->start_dispatch(home_weights());

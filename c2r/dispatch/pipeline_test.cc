@@ -57,7 +57,7 @@ TEST_P(PipelineChunks, GiveTheReferenceBitForBit) {
       const ExchangeProblem problem =
           testing::random_problem(options, std::uint64_t(100 + num_chunks));
       const auto expected = testing::expected_sums(problem);
-      run_in_process(problem.options.cluster.ep_size(), [&](Transport& transport) {
+      run_in_process(problem.options.traffic.cluster.ep_size(), [&](Transport& transport) {
         run_pipeline(transport, problem, num_chunks, expected);
       });
     }
@@ -109,7 +109,7 @@ TEST(PipelineSteps, StartADispatchBetweenTheCombinesOfTheTwoChunksBefore) {
 TEST(Pipeline, RefusesNoChunksAndTokensWithoutRows) {
   run_in_process(1, [](Transport& transport) {
     ThreadPool pool(1);
-    Dispatcher dispatcher(transport, pool, place_contiguous(2, 1), {.cluster = {}});
+    Dispatcher dispatcher(transport, pool, place_contiguous(2, 1), {});
     EXPECT_EQ(testing::error_of([&] { Pipeline(pool, 0); }),
               "num_chunks is 0, but must be positive");
     Pipeline pipeline(pool, 1);

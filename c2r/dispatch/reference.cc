@@ -40,11 +40,11 @@ class Reference {
       : options_(options), expert_(expert) {}
 
   void add_token(const Token& token, std::span<float> sum) const {
-    switch (options_.sums_before_return ? options_.mode : CopyMode::kPerExpert) {
+    switch (options_.sums_before_return ? options_.traffic.copy_mode : CopyMode::kPerExpert) {
       case CopyMode::kPerExpert:
         return add_per_expert(token, sum);
       case CopyMode::kPerRank:
-        for (std::int32_t r = 0; r < options_.cluster.ep_size(); ++r) {
+        for (std::int32_t r = 0; r < options_.traffic.cluster.ep_size(); ++r) {
           add_rank(token, RankId{r}, token.home, sum);
         }
         return;
@@ -84,7 +84,7 @@ class Reference {
   }
 
   void add_per_node(const Token& token, std::span<float> sum) const {
-    const Cluster& cluster = options_.cluster;
+    const Cluster& cluster = options_.traffic.cluster;
     for (std::int32_t node = 0; node < cluster.num_nodes; ++node) {
       const RankId relay = cluster.peer_on(node, token.home);
       Row partial(token.x.size());
@@ -106,7 +106,7 @@ std::vector<Matrix<float>> reference_exchange(std::span<const TokenBatch> batche
                                               const Placement& placement,
                                               const DispatchOptions& options,
                                               const ExpertFunction& expert) {
-  ReplicaChooser chooser(placement, options.cluster, options.rule, options.seed);
+  ReplicaChooser chooser(placement, options.traffic);
   const Reference reference(options, expert);
   std::vector<Matrix<float>> sums;
   for (std::size_t home = 0; home < batches.size(); ++home) {

@@ -50,13 +50,13 @@ inline void number_tokens(std::vector<TokenBatch>& batches) {
 /// Up to 20 tokens a rank, some ranks without any, replicas, masked choices.
 inline ExchangeProblem random_problem(const DispatchOptions& options, std::uint64_t seed) {
   std::mt19937_64 rng(seed);
-  const std::int32_t ep_size = options.cluster.ep_size();
+  const std::int32_t ep_size = options.traffic.cluster.ep_size();
   const auto num_experts = std::int32_t(ep_size + std::int32_t(uniform_below(12, rng)));
   const auto top_k = std::int32_t(1 + uniform_below(std::uint64_t(std::min(6, num_experts)), rng));
   ExchangeProblem problem{.placement = random_placement(num_experts, ep_size, 3, rng),
                           .options = options,
                           .hidden = 1 + std::int64_t(uniform_below(9, rng))};
-  problem.options.seed = seed;
+  problem.options.traffic.seed = seed;
   for (std::int32_t r = 0; r < ep_size; ++r) {
     const auto num_tokens = std::int64_t(uniform_below(3, rng) == 0 ? 0 : uniform_below(21, rng));
     problem.batches.push_back(
@@ -91,11 +91,8 @@ inline void compute_experts(const ExchangeProblem& problem, RankId rank,
 
 /// The copies that the volume model predicts. Of all batches, each once.
 inline Volume predicted_volume(const ExchangeProblem& problem, CopyMode mode) {
-  const TrafficModel traffic{.cluster = problem.options.cluster,
-                             .copy_mode = mode,
-                             .replica_rule = problem.options.rule,
-                             .seed = problem.options.seed,
-                             .homes = Homes::kSequences};
+  TrafficModel traffic = with_copy_mode(problem.options.traffic, mode);
+  traffic.homes = Homes::kSequences;
   ReachCounter counter(problem.placement, traffic);
   for (std::size_t r = 0; r < problem.batches.size(); ++r) {
     const Matrix<ExpertId>& topk_idx = problem.batches[r].topk_idx;
@@ -137,9 +134,9 @@ class TrafficMeter {
 inline void run_rank(Transport& transport, const ExchangeProblem& problem,
                      std::span<const Matrix<float>> expected, int num_rounds = 2) {
   const DispatchOptions& how = problem.options;
-  const Volume volume = predicted_volume(problem, how.mode);
-  const Volume back =
-      predicted_volume(problem, how.sums_before_return ? how.mode : CopyMode::kPerExpert);
+  const Volume volume = predicted_volume(problem, how.traffic.copy_mode);
+  const Volume back = predicted_volume(
+      problem, how.sums_before_return ? how.traffic.copy_mode : CopyMode::kPerExpert);
   const auto me = std::int64_t(index(transport.rank()));
   const TokenBatch& batch = problem.batches[std::size_t(me)];
   ThreadPool pool(2);
@@ -178,14 +175,15 @@ inline std::vector<Matrix<float>> expected_sums(const ExchangeProblem& problem) 
 /// What is tried: every mode, rule and row type.
 inline std::vector<DispatchOptions> all_options(const Cluster& cluster) {
   std::vector<DispatchOptions> all{
-      {.cluster = cluster, .sums_before_return = false},
-      {.cluster = cluster, .row_type = ElementType::kF16},
-      {.cluster = cluster, .mode = CopyMode::kPerExpert, .separates_own = false}};
+      {.traffic = {.cluster = cluster}, .sums_before_return = false},
+      {.traffic = {.cluster = cluster}, .row_type = ElementType::kF16},
+      {.traffic = {.cluster = cluster, .copy_mode = CopyMode::kPerExpert}, .separates_own = false}};
   for (const auto mode : {CopyMode::kPerExpert, CopyMode::kPerRank, CopyMode::kPerNode}) {
     for (const auto rule :
          {ReplicaRule::kFewestRanks, ReplicaRule::kLocalFirst, ReplicaRule::kRandom}) {
       for (const auto type : {ElementType::kF32, ElementType::kBf16}) {
-        all.push_back({.cluster = cluster, .mode = mode, .rule = rule, .row_type = type});
+        all.push_back({.traffic = {.cluster = cluster, .copy_mode = mode, .replica_rule = rule},
+                       .row_type = type});
       }
     }
   }
@@ -193,10 +191,11 @@ inline std::vector<DispatchOptions> all_options(const Cluster& cluster) {
 }
 
 inline std::string to_string(const DispatchOptions& options) {
-  return fmt::format(
-      "{}x{} {}{}{} {} {}", options.cluster.num_nodes, options.cluster.ranks_per_node,
-      name_of(options.mode), options.sums_before_return ? "" : " without sums",
-      options.separates_own ? "" : " together", name_of(options.rule), name_of(options.row_type));
+  return fmt::format("{}x{} {}{}{} {} {}", options.traffic.cluster.num_nodes,
+                     options.traffic.cluster.ranks_per_node, name_of(options.traffic.copy_mode),
+                     options.sums_before_return ? "" : " without sums",
+                     options.separates_own ? "" : " together",
+                     name_of(options.traffic.replica_rule), name_of(options.row_type));
 }
 
 }  // namespace c2r::testing

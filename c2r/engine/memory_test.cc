@@ -75,7 +75,7 @@ TEST(RankMemory, HoldsTheWeightsOfItsOwnSlotsOnly) {
   std::mt19937_64 rng(3);
   const ExpertParallelOptions options{
       .placements = {testing::random_placement(kNumExperts, 4, 1, rng)},
-      .dispatch = {.cluster = {1, 4}}};
+      .dispatch = {.traffic = {.cluster = {1, 4}}}};
   const Placement& placement = options.placements[0];
   std::mutex mutex;  // EXPECT_ is not for several threads everywhere
   run_in_process(4, [&](Transport& transport) {

@@ -41,8 +41,8 @@ ExpertParallelOptions expert_parallel_options(const SessionOptions& options, con
       options.arithmetic == Arithmetic::kBf16 ? ElementType::kBf16 : ElementType::kF32;
   return {
       .placements = plan != nullptr ? placements_of(*plan) : contiguous_placements(header, cluster),
-      .dispatch = {.cluster = cluster,
-                   .mode = options.copy_mode.value_or(default_copy_mode(cluster)),
+      .dispatch = {.traffic = {.cluster = cluster,
+                               .copy_mode = options.copy_mode.value_or(default_copy_mode(cluster))},
                    .row_type = options.row_type.value_or(row_type)},
       .num_chunks = options.num_chunks};
 }

@@ -79,13 +79,14 @@ TEST(Session, TakesPlacementsAndDispatchFromThePlan) {
   const auto planned = expert_parallel_options(options, model, 4);
   ASSERT_EQ(planned.placements.size(), model.plan()->layers.size());
   EXPECT_EQ(planned.placements[1].slots, model.plan()->layers[1].placement.slots);
-  EXPECT_EQ(planned.dispatch.mode, CopyMode::kPerNode);      // of two nodes of several ranks
+  EXPECT_EQ(planned.dispatch.traffic.copy_mode,
+            CopyMode::kPerNode);                             // of two nodes of several ranks
   EXPECT_EQ(planned.dispatch.row_type, ElementType::kBf16);  // as the arithmetic
   options.copy_mode = CopyMode::kPerRank;
   options.row_type = ElementType::kF32;
   options.num_chunks = 3;
   const auto asked = expert_parallel_options(options, model, 4);
-  EXPECT_EQ(asked.dispatch.mode, CopyMode::kPerRank);
+  EXPECT_EQ(asked.dispatch.traffic.copy_mode, CopyMode::kPerRank);
   EXPECT_EQ(asked.dispatch.row_type, ElementType::kF32);
   EXPECT_EQ(asked.num_chunks, 3);
   EXPECT_EQ(error_of([&] { (void)expert_parallel_options(options, model, 3); }),

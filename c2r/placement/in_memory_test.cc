@@ -74,7 +74,7 @@ TEST(InMemory, ChoosersRefuseATokenThatIsNone) {
   std::vector<RankId> served_by(2);
   for (const ReplicaRule rule :
        {ReplicaRule::kFewestRanks, ReplicaRule::kLocalFirst, ReplicaRule::kRandom}) {
-    ReplicaChooser chooser(everywhere, two, rule, 0);
+    ReplicaChooser chooser(everywhere, {.cluster = two, .replica_rule = rule});
     for (const int wrong : {3, 900, -2}) {
       const std::vector experts = {ExpertId{1}, ExpertId{wrong}};
       const std::string message =
@@ -93,7 +93,7 @@ TEST(InMemory, ChoosersRefuseATokenThatIsNone) {
         "a token has 2 experts, but there is room for 1 ranks");
     EXPECT_EQ(error_of([&] { chooser.choose(experts, RankId{0}, 0, served_by); }), "no error");
   }
-  ReplicaChooser fewest(everywhere, two, ReplicaRule::kFewestRanks, 0);
+  ReplicaChooser fewest(everywhere, {.cluster = two});
   EXPECT_EQ(error_of([&] {
               fewest.choose_alike(std::vector{ExpertId{1}, ExpertId{2}}, 0, served_by);
             }),
@@ -143,13 +143,13 @@ TEST(InMemory, OneLimitOnTheChoicesOfAToken) {
   std::vector<std::int32_t> all(40);
   std::iota(all.begin(), all.end(), 0);
   const Placement everywhere = placement_of_ranks(40, std::vector{all, all});
-  ReachCounter counter(everywhere, {.cluster = two, .replica_rule = ReplicaRule::kFewestRanks});
+  ReachCounter counter(everywhere, {.cluster = two});
   counter.add(first_experts(2, kMaxTopK), {});
   EXPECT_EQ(counter.finish().choices_on_rank(0, 0), kMaxTopK);
   EXPECT_EQ(error_of([&] { counter.add(first_experts(2, kMaxTopK + 1), {}); }),
             "tokens have 33 choices, but at most 32 can be served");
 
-  ReplicaChooser chooser(everywhere, two, ReplicaRule::kFewestRanks, 0);
+  ReplicaChooser chooser(everywhere, {.cluster = two});
   std::vector<RankId> served_by(kMaxTopK + 1);
   EXPECT_EQ(error_of([&] {
               chooser.choose(first_experts(1, kMaxTopK + 1).row(0), RankId{0}, 0, served_by);

@@ -90,7 +90,7 @@ OptimizedPlacement balanced_placement(const TokenSets& sets, const Cluster& clus
   constexpr int kSteps = 6;  // of a sixth of the effort: together as much as the first search
   OptimizeOptions coarse = options;
   coarse.effort /= kSteps;
-  coarse.max_columns = 0;  // whatever is optimal within these bounds, nobody asked for it
+  coarse.max_columns = 0;  // optima within these bounds need no proof
   PlacementObjective asked = objective;
   asked.goal = Goal::kCopies;
   asked.imbalance_weight = 0;

@@ -41,7 +41,8 @@ void check_placement(const Placement& placement) {
 }
 
 bool has_replicas(const Placement& placement) {
-  return std::ssize(placement.slots.all()) > placement.num_experts;
+  const auto slots = placement.slots.all();
+  return std::ssize(slots) - std::ranges::count(slots, kNoExpert) > placement.num_experts;
 }
 
 std::vector<std::vector<RankId>> ranks_of_experts(const Placement& placement) {

@@ -31,7 +31,7 @@ void check_slots(const Placement& placement);
 /// @throws as check_slots()
 void check_placement(const Placement& placement);
 
-/// @returns whether there are redundant slots
+/// @returns whether an expert has several slots; empty slots do not count
 bool has_replicas(const Placement& placement);
 
 /// @returns the ranks that host each expert, ascending. [num_experts]

@@ -21,6 +21,13 @@ TEST(Placement, IsMadeOfRanksAndSaysTheRankOfEachExpert) {
   EXPECT_EQ(placement_of_ranks(0, {}).ep_size(), 0);
 }
 
+TEST(Placement, HasReplicasIfAnExpertHasSeveralSlots) {
+  EXPECT_FALSE(has_replicas(testing::make_placement(4, {{0, 1}, {2, 3}})));
+  EXPECT_FALSE(has_replicas(testing::make_placement(3, {{0, -1}, {2, 1}}))) << "an empty slot";
+  EXPECT_TRUE(has_replicas(testing::make_placement(3, {{0, 1}, {2, 1}})));
+  EXPECT_TRUE(has_replicas(testing::make_placement(3, {{0, 1, -1}, {2, 1, -1}})));
+}
+
 TEST(Placement, SaysWhichRankOrExpertDoesNotFit) {
   EXPECT_EQ(error_of([] {
               placement_of_ranks(4, std::vector<std::vector<std::int32_t>>{{0, 1}, {2, 3}, {1}});

@@ -35,20 +35,21 @@ BenchFiles read_files(const BenchOptions& options) {
 }
 
 LayerProblemOptions problem_options(const BenchOptions& options, const BenchFiles& files) {
-  LayerProblemOptions problem{.shape = options.problem,
-                              .num_tokens = options.num_tokens,
-                              .trace = files.trace ? &*files.trace : nullptr,
-                              .part = parse_sequence_part(options.part),
-                              .plan = files.plan ? &*files.plan : nullptr,
-                              .layer = options.layer,
-                              .dispatch = {.mode = parse_copy_mode(options.copy_mode),
-                                           .rule = parse_replica_rule(options.rule),
-                                           .seed = options.seed,
-                                           .row_type = parse_row_type(options.row_type)},
-                              .num_chunks = options.num_chunks,
-                              .seed = options.seed,
-                              .has_experts = options.what == "layer",
-                              .has_ablation = options.is_ablation};
+  LayerProblemOptions problem{
+      .shape = options.problem,
+      .num_tokens = options.num_tokens,
+      .trace = files.trace ? &*files.trace : nullptr,
+      .part = parse_sequence_part(options.part),
+      .plan = files.plan ? &*files.plan : nullptr,
+      .layer = options.layer,
+      .dispatch = {.traffic = {.copy_mode = parse_copy_mode(options.copy_mode),
+                               .replica_rule = parse_replica_rule(options.rule),
+                               .seed = options.seed},
+                   .row_type = parse_row_type(options.row_type)},
+      .num_chunks = options.num_chunks,
+      .seed = options.seed,
+      .has_experts = options.what == "layer",
+      .has_ablation = options.is_ablation};
   if (!options.cluster.empty()) problem.cluster = read_cluster(options.cluster);
   return problem;
 }

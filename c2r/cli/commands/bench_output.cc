@@ -14,8 +14,8 @@ namespace {
 Json variant_json(const BenchOptions& options, const LayerVariant& variant,
                   const VariantResult& result, const LayerSummary& s) {
   Json json = {{"name", variant.name},
-               {"copy_mode", name_of(variant.dispatch.mode)},
-               {"replica_rule", name_of(variant.dispatch.rule)},
+               {"copy_mode", name_of(variant.dispatch.traffic.copy_mode)},
+               {"replica_rule", name_of(variant.dispatch.traffic.replica_rule)},
                {"num_chunks", result.num_chunks},
                {"overlaps_shared", variant.overlaps_shared},
                {"seconds", result.seconds},

@@ -159,7 +159,7 @@ ExchangeProblem problem_of_choices(std::vector<std::int64_t> num_tokens,
                                    const std::vector<ExpertId>& choices) {
   ExchangeProblem problem{
       .placement = place_contiguous(6, std::int32_t(num_tokens.size())),
-      .options = {.cluster = {.ranks_per_node = std::int32_t(num_tokens.size())}},
+      .options = {.traffic = {.cluster = {.ranks_per_node = std::int32_t(num_tokens.size())}}},
       .hidden = 16};
   std::mt19937_64 rng(12);
   for (const std::int64_t n : num_tokens) {
@@ -224,7 +224,7 @@ TEST(StreamNetwork, NeverWaitsInACircle) {
     for (const auto mode : {CopyMode::kPerExpert, CopyMode::kPerRank, CopyMode::kPerNode}) {
       for (const std::uint64_t seed : {1U, 2U, 3U}) {
         const ExchangeProblem problem =
-            testing::random_problem({.cluster = cluster, .mode = mode}, seed);
+            testing::random_problem({.traffic = {.cluster = cluster, .copy_mode = mode}}, seed);
         SCOPED_TRACE(testing::to_string(problem.options));
         FakeWire wire(cluster.ep_size());
         run_in_process(cluster.ep_size(), [&](Transport& transport) {

@@ -17,11 +17,11 @@ std::uint64_t fingerprint_of(const Placement& placement, const DispatchOptions& 
   hash.add(placement.num_experts);
   hash.add(placement.slots.cols());
   for (const ExpertId e : placement.slots.all()) hash.add(e);
-  hash.add(options.cluster.num_nodes);
-  hash.add(options.cluster.ranks_per_node);
-  hash.add(options.mode);
-  hash.add(options.rule);
-  hash.add(options.seed);
+  hash.add(options.traffic.cluster.num_nodes);
+  hash.add(options.traffic.cluster.ranks_per_node);
+  hash.add(options.traffic.copy_mode);
+  hash.add(options.traffic.replica_rule);
+  hash.add(options.traffic.seed);
   hash.add(options.row_type);
   hash.add(options.sums_before_return);
   return hash.value();
@@ -65,7 +65,7 @@ struct Target {
 Target target_of(const RoutingTable& table, RankId serving, ExpertId expert) {
   const std::uint16_t slot =
       table.slot_of(std::int64_t(index(serving)), std::int64_t(index(expert)));
-  const Cluster& cluster = table.options.cluster;
+  const Cluster& cluster = table.options.traffic.cluster;
   const std::int32_t node = cluster.node_of(serving);
   if (table.relays.empty() || node == cluster.node_of(table.rank)) return {serving, slot};
   const std::int32_t place = std::int32_t(serving) % cluster.ranks_per_node;
@@ -92,7 +92,7 @@ class RowPlanMaker {
  public:
   RowPlanMaker(const RoutingTable& table, std::int64_t num_tokens, std::int64_t top_k)
       : table_(table),
-        out_(std::size_t(table.options.cluster.ep_size())),
+        out_(std::size_t(table.options.traffic.cluster.ep_size())),
         in_(out_.size()),
         out_choices_(out_.size()) {
     plan_.rank = table.rank;
@@ -268,7 +268,7 @@ void RowPlanMaker::number_received_rows() {
   plan_.recv_offsets.assign(1, 0);
   plan_.recv_choice_offsets.assign(1, 0);
   plan_.choice_offsets.assign(1, 0);
-  if (table_.options.mode != CopyMode::kPerExpert) {
+  if (table_.options.traffic.copy_mode != CopyMode::kPerExpert) {
     plan_.row_weight.resize(std::size_t(plan_.num_rows()));
   }
   for (std::size_t r = 0; r < in_.size(); ++r) {
@@ -287,7 +287,8 @@ void RowPlanMaker::number_received_rows() {
 }
 
 void RowPlanMaker::number_returns() {
-  const bool has_weights = plan_.returns_choices || table_.options.mode == CopyMode::kPerExpert;
+  const bool has_weights =
+      plan_.returns_choices || table_.options.traffic.copy_mode == CopyMode::kPerExpert;
   const auto& offsets = plan_.returns_choices ? plan_.send_choice_offsets : plan_.send_offsets;
   for (const auto& [from, idx, weight] : returns_) {
     plan_.return_row.push_back(static_cast<std::int32_t>(offsets[index(from)] + idx));
@@ -315,19 +316,19 @@ RoutingTable::RoutingTable(const Transport& transport, const Placement& placemen
                            const DispatchOptions& dispatch_options)
     : options(dispatch_options),
       rank(transport.rank()),
-      chooser(placement, dispatch_options.cluster, dispatch_options.rule, dispatch_options.seed),
+      chooser(placement, dispatch_options.traffic),
       num_experts(placement.num_experts),
       slots_per_rank(placement.slots_per_rank()),
       slot_of(placement.ep_size(), placement.num_experts),
       fingerprint(fingerprint_of(placement, dispatch_options)) {
-  const Cluster& cluster = options.cluster;
+  const Cluster& cluster = options.traffic.cluster;
   C2R_REQUIRE(cluster.ep_size() == transport.ep_size(), kInvalidArgument,
               "the cluster has {}x{} ranks, but {} are running", cluster.num_nodes,
               cluster.ranks_per_node, transport.ep_size());
-  C2R_REQUIRE(options.mode != CopyMode::kAllGather, kInvalidArgument,
+  C2R_REQUIRE(options.traffic.copy_mode != CopyMode::kAllGather, kInvalidArgument,
               "tokens are sent per-expert, per-rank or per-node; not all-gather");
-  C2R_REQUIRE(options.sums_before_return || options.mode != CopyMode::kPerNode, kInvalidArgument,
-              "per-node, rows can come back only as sums");
+  C2R_REQUIRE(options.sums_before_return || options.traffic.copy_mode != CopyMode::kPerNode,
+              kInvalidArgument, "per-node, rows can come back only as sums");
   for (std::int32_t r = 0; r < placement.ep_size(); ++r) {
     for (std::int32_t slot = 0; slot < slots_per_rank; ++slot) {
       const ExpertId expert = placement.slots(r, slot);
@@ -336,7 +337,7 @@ RoutingTable::RoutingTable(const Transport& transport, const Placement& placemen
       }
     }
   }
-  const bool is_per_node = options.mode == CopyMode::kPerNode;
+  const bool is_per_node = options.traffic.copy_mode == CopyMode::kPerNode;
   const std::int32_t own_node = cluster.node_of(rank);
   for (std::int32_t r = 0; r < cluster.ep_size(); ++r) {
     if (!is_per_node || cluster.node_of(RankId{r}) == own_node) group.push_back(RankId{r});
@@ -356,7 +357,7 @@ std::vector<RowPlan> make_row_plans(Transport& transport, RoutingTable& table,
   check_choices(table, topk_idx, topk_weights, label);
   const Matrix<RankId> served_by = serve(table, topk_idx, first_token);
   const BatchChoices choices{topk_idx, topk_weights, MatrixView<const RankId>(served_by)};
-  const bool is_per_expert = table.options.mode == CopyMode::kPerExpert;
+  const bool is_per_expert = table.options.traffic.copy_mode == CopyMode::kPerExpert;
   const std::int64_t num_tokens = topk_idx.rows();
   std::vector<RowPlanMaker> makers;
   std::vector<ListPair> lists;

@@ -84,16 +84,16 @@ std::uint64_t hash_of_plan(const ModelConfig& config, const ExpertParallelOption
     hash.add(placement.slots_per_rank());
     for (const ExpertId e : placement.slots.all()) hash.add(e);
   }
-  hash.add(options.dispatch.cluster.ranks_per_node);
+  hash.add(options.dispatch.traffic.cluster.ranks_per_node);
   return hash.value();
 }
 
 std::uint64_t hash_of_options(Arithmetic arithmetic, const ExpertParallelOptions& options) {
   Fingerprint hash;
   hash.add(arithmetic);
-  hash.add(options.dispatch.mode);
-  hash.add(options.dispatch.rule);
-  hash.add(options.dispatch.seed);
+  hash.add(options.dispatch.traffic.copy_mode);
+  hash.add(options.dispatch.traffic.replica_rule);
+  hash.add(options.dispatch.traffic.seed);
   hash.add(options.dispatch.row_type);
   hash.add(options.num_chunks.value_or(0));
   return hash.value();

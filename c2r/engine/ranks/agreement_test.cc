@@ -34,7 +34,7 @@ void expect_error(const std::function<void(OwnRun&)>& change, const std::string&
   const Cluster cluster{.num_nodes = 1, .ranks_per_node = 3};
   run_in_process(3, [&](Transport& transport) {
     OwnRun run;
-    run.options.dispatch.cluster = cluster;
+    run.options.dispatch.traffic.cluster = cluster;
     if (transport.rank() == RankId{2}) change(run);
     const Model model(run.folder);
     const ModelConfig& config = model.config();
@@ -96,7 +96,8 @@ TEST(CheckSameRun, TellsOtherOptions) {
   const std::string message = rank_2_has("another copy mode, row type, dtype or number of chunks");
   expect_error([](OwnRun& run) { run.arithmetic = Arithmetic::kBf16; }, message);
   expect_error([](OwnRun& run) { run.options.num_chunks = 2; }, message);
-  expect_error([](OwnRun& run) { run.options.dispatch.mode = CopyMode::kPerExpert; }, message);
+  expect_error([](OwnRun& run) { run.options.dispatch.traffic.copy_mode = CopyMode::kPerExpert; },
+               message);
   expect_error([](OwnRun& run) { run.options.dispatch.row_type = ElementType::kF32; }, message);
 }
 

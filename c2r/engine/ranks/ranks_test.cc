@@ -26,7 +26,7 @@ class Ranks : public ::testing::TestWithParam<Cluster> {
                                        ElementType row_type, std::uint64_t seed) {
     std::mt19937_64 rng(seed);
     ExpertParallelOptions options{
-        .dispatch = {.cluster = GetParam(), .mode = mode, .row_type = row_type},
+        .dispatch = {.traffic = {.cluster = GetParam(), .copy_mode = mode}, .row_type = row_type},
         .num_chunks = std::int32_t(1 + seed % 3)};
     if (seed % 4 == 3) options.num_chunks.reset();  // as the engine chooses
     for (std::int64_t layer = 0; layer < config.num_moe_layers(); ++layer) {
@@ -190,7 +190,7 @@ TEST_P(Ranks, ScoreAsOneProcessIfRanksAndLayersDifferInTheirSlots) {
     }
     for (const CopyMode mode : {CopyMode::kPerExpert, CopyMode::kPerRank, CopyMode::kPerNode}) {
       SCOPED_TRACE(fmt::format("{}, {}", family, name_of(mode)));
-      unequal.dispatch.mode = mode;
+      unequal.dispatch.traffic.copy_mode = mode;
       std::vector<Score> got;
       run(model, unequal, [&](Engine& e) {
         NoProgress silent;
@@ -286,7 +286,7 @@ TEST_P(Ranks, FailTogether) {
   const Model model(folder("mixtral"));
   const std::vector<Tokens> sequences{{TokenId{1}, TokenId{2}}, {TokenId{1}, TokenId{64}}};
   const auto path = testing::path_in_empty_folder("trace");
-  // Whoever the second sequence is dealt to fails; the others wait for it.
+  // The rank that gets the second sequence fails; the others wait for it.
   const std::string failing = GetParam().ep_size() == 1 ? "rank 0" : "rank 1";
   EXPECT_EQ(testing::error_of([&] {
               run(model, options(model.config(), CopyMode::kPerRank, ElementType::kF32, 1),

@@ -15,7 +15,7 @@
 namespace c2r {
 namespace {
 
-// The first MoE layer of a golden model, on random states that are dealt to ranks.
+// The first MoE layer of a golden model, on random states that are distributed over ranks.
 struct Problem {
   std::int64_t layer_idx = 0;  // of the model
   std::vector<TokenBatch> batches;
@@ -32,7 +32,7 @@ Matrix<float> random_states(std::int64_t num_tokens, std::int64_t hidden, std::m
 Problem random_problem(const ModelConfig& config, const DispatchOptions& dispatch,
                        std::uint64_t seed) {
   std::mt19937_64 rng(seed);
-  const std::int32_t ep_size = dispatch.cluster.ep_size();
+  const std::int32_t ep_size = dispatch.traffic.cluster.ep_size();
   Problem problem{.layer_idx = config.moe_layers[0],
                   .options = {.dispatch = dispatch, .num_chunks = std::int32_t(1 + seed % 3)}};
   for (std::int64_t layer = 0; layer < config.num_moe_layers(); ++layer) {
@@ -49,7 +49,7 @@ Problem random_problem(const ModelConfig& config, const DispatchOptions& dispatc
 // What every rank's layer gives, beginning with zeros. [ep_size]
 std::vector<Matrix<float>> run_on_ranks(const Model& model, const Problem& problem) {
   std::vector<Matrix<float>> sums(problem.batches.size());
-  run_in_process(problem.options.dispatch.cluster.ep_size(), [&](Transport& transport) {
+  run_in_process(problem.options.dispatch.traffic.cluster.ep_size(), [&](Transport& transport) {
     ThreadPool pool(2);
     GroupedGemm gemm(Arithmetic::kF32, pool);
     ExpertParallelExperts experts(model.config(), Arithmetic::kF32, pool, transport,
@@ -79,7 +79,8 @@ class ExpertParallelLayers : public ::testing::TestWithParam<Cluster> {
         for (std::uint64_t seed = 0; seed < 6; ++seed) {
           SCOPED_TRACE(fmt::format("{}, {}, seed {}", name_of(mode), name_of(type), seed));
           Problem problem = random_problem(
-              model.config(), {.cluster = GetParam(), .mode = mode, .row_type = type}, seed);
+              model.config(),
+              {.traffic = {.cluster = GetParam(), .copy_mode = mode}, .row_type = type}, seed);
           check(problem);
         }
       }
@@ -159,9 +160,10 @@ TEST(ExpertParallelExperts, RefuseWhatIsNotForTheModelOrTheRanks) {
     return testing::error_of([&] {
       run_in_process(2, [&](Transport& transport) {
         ThreadPool pool(1);
-        ExpertParallelExperts(
-            model.config(), Arithmetic::kF32, pool, transport,
-            {.placements = placements, .dispatch = {.cluster = {1, 2}}, .num_chunks = num_chunks});
+        ExpertParallelExperts(model.config(), Arithmetic::kF32, pool, transport,
+                              {.placements = placements,
+                               .dispatch = {.traffic = {.cluster = {1, 2}}},
+                               .num_chunks = num_chunks});
       });
     });
   };

@@ -248,7 +248,7 @@ void check_gradients(const GradientProblem& problem) {
   const ExactGradients magnitudes = naive_gradients(problem.layer(true));
   ExactGradients got = no_gradients(layer);
   std::mutex mutex;
-  run_in_process(problem.exchange.options.cluster.ep_size(),
+  run_in_process(problem.exchange.options.traffic.cluster.ep_size(),
                  [&](Transport& transport) { RankLayer(transport, problem).run(got, mutex); });
   for (std::size_t rank = 0; rank < layer.ranks.size(); ++rank) {
     expect_near_gradients(problem, "y", got.y[rank], expected.y[rank], magnitudes.y[rank]);
@@ -289,8 +289,8 @@ INSTANTIATE_TEST_SUITE_P(Clusters, LayerGradientsOn,
 // the third derivative, below 100 here, and by rounding, some 1e-15 / h.
 TEST(NaiveLayer, HasTheGradientsOfFiniteDifferences) {
   constexpr double kStep = 1e-4;
-  const GradientProblem problem({.cluster = {.ranks_per_node = 2}, .row_type = ElementType::kF32},
-                                7);
+  const GradientProblem problem(
+      {.traffic = {.cluster = {.ranks_per_node = 2}}, .row_type = ElementType::kF32}, 7);
   ExactLayer layer = problem.layer(false);
   const ExactGradients gradients = naive_gradients(layer);
   const auto loss = [&] {

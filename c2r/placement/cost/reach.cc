@@ -97,7 +97,7 @@ std::vector<RankId> homes_of_sequences(std::span<const std::int64_t> sequence_st
 
 ReachCounter::ReachCounter(const Placement& placement, const TrafficModel& traffic)
     : traffic_(traffic),
-      chooser_(placement, traffic.cluster, traffic.replica_rule, traffic.seed),
+      chooser_(placement, traffic),
       reach_(empty_reach(placement, traffic, traffic.cluster.ep_size())),
       alike_(empty_reach(placement, traffic, 1)),
       num_alike_homes_(traffic.homes == Homes::kUniform ? chooser_.num_alike_homes() : 1),

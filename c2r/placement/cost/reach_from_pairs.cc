@@ -85,7 +85,7 @@ Reach reach_from_pairs(const CollaborationMatrix& counts, std::int64_t num_token
   C2R_REQUIRE(
       traffic.homes == Homes::kUniform, kInvalidArgument,
       "pair counts do not say which sequence a token is of: take homes uniform, or a trace");
-  ReplicaChooser chooser(placement, traffic.cluster, traffic.replica_rule, traffic.seed);
+  ReplicaChooser chooser(placement, traffic);
   C2R_REQUIRE(chooser.ignores_token(), kInvalidArgument,
               "pair counts cannot predict the replica rule {}: take local-first, or a trace",
               name_of(traffic.replica_rule));

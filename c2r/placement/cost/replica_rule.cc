@@ -5,16 +5,11 @@
 #include <map>
 
 #include "c2r/core/at.h"
-#include "c2r/core/enum_names.h"
 #include "c2r/core/error.h"
 #include "c2r/core/rng.h"
 
 namespace c2r {
 namespace {
-
-constexpr EnumName<ReplicaRule> kRules[] = {{ReplicaRule::kFewestRanks, "fewest-ranks"},
-                                            {ReplicaRule::kLocalFirst, "local-first"},
-                                            {ReplicaRule::kRandom, "random"}};
 
 // The hosts among which `home` chooses under kLocalFirst: the nearest ones.
 std::vector<RankId> nearest_hosts(const std::vector<RankId>& hosts, RankId home,
@@ -28,34 +23,26 @@ std::vector<RankId> nearest_hosts(const std::vector<RankId>& hosts, RankId home,
 
 }  // namespace
 
-std::string_view name_of(ReplicaRule rule) {
-  return name_in(kRules, rule);
-}
-
-ReplicaRule parse_replica_rule(std::string_view name) {
-  return parse_in(kRules, "a replica rule is", name);
-}
-
 std::int32_t ReplicaChooser::num_alike_homes() const {
   if (!has_replicas_ || rule_ == ReplicaRule::kRandom) return cluster_.ep_size();
   return rule_ == ReplicaRule::kFewestRanks ? cluster_.ranks_per_node : 1;
 }
 
-ReplicaChooser::ReplicaChooser(const Placement& placement, const Cluster& cluster, ReplicaRule rule,
-                               std::uint64_t seed)
-    : cluster_(cluster), rule_(rule), seed_(seed) {
-  check_cluster(cluster);
+ReplicaChooser::ReplicaChooser(const Placement& placement, const TrafficModel& traffic)
+    : cluster_(traffic.cluster), rule_(traffic.replica_rule), seed_(traffic.seed) {
+  check_cluster(cluster_);
   check_slots(placement);
-  C2R_REQUIRE(placement.ep_size() == cluster.ep_size(), kInvalidArgument,
+  C2R_REQUIRE(placement.ep_size() == cluster_.ep_size(), kInvalidArgument,
               "the placement is for {} ranks, but the cluster has {}x{}", placement.ep_size(),
-              cluster.num_nodes, cluster.ranks_per_node);
+              cluster_.num_nodes, cluster_.ranks_per_node);
   hosts_ = ranks_of_experts(placement);
-  has_replicas_ = std::ranges::any_of(hosts_, [](const auto& hosts) { return hosts.size() > 1; });
+  for (const auto& hosts : hosts_) only_host_.push_back(hosts.size() > 1 ? kNoRank : hosts[0]);
+  has_replicas_ = std::ranges::find(only_host_, kNoRank) != only_host_.end();
   if (!has_replicas_) return;
-  if (rule == ReplicaRule::kLocalFirst) assign_local_first();
-  if (rule == ReplicaRule::kFewestRanks) {
-    load_ = {cluster.ep_size(), cluster.ep_size()};
-    solver_.emplace(cluster, placement.num_experts);
+  if (rule_ == ReplicaRule::kLocalFirst) assign_local_first();
+  if (rule_ == ReplicaRule::kFewestRanks) {
+    load_ = {cluster_.ep_size(), cluster_.ep_size()};
+    solver_.emplace(cluster_, placement.num_experts);
     for (std::int32_t e = 0; e < placement.num_experts; ++e) {
       std::vector<std::uint16_t> ranks;
       for (const RankId host : at(hosts_, e)) {
@@ -100,11 +87,12 @@ void ReplicaChooser::choose(std::span<const ExpertId> experts, RankId home, std:
   for (std::size_t i = 0; i < experts.size(); ++i) {
     if (experts[i] == kNoExpert) {
       served_by[i] = kNoRank;
-    } else if (const auto& hosts = at(hosts_, experts[i]); hosts.size() == 1) {
-      served_by[i] = hosts[0];
+    } else if (const RankId only = at(only_host_, experts[i]); only != kNoRank) {
+      served_by[i] = only;
     } else if (rule_ == ReplicaRule::kLocalFirst) {
       served_by[i] = assigned_(std::int64_t(index(home)), std::int64_t(index(experts[i])));
     } else {
+      const auto& hosts = at(hosts_, experts[i]);
       const auto draw = mix_bits(mix_bits(mix_bits(seed_) + static_cast<std::uint64_t>(token)) +
                                  index(experts[i]));
       served_by[i] = hosts[draw % hosts.size()];  // the bias is below replicas / 2^64

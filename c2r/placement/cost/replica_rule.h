@@ -1,48 +1,18 @@
-// Replica rules: which rank serves each chosen expert of a token where experts have several
-// replicas.
-//
-// The rule decides how many copies of the token are sent, so every predicted number names it.
-// Without replicas there is nothing to choose, and all rules agree.
+// Applies replica rules (traffic_model.h): which rank serves each chosen expert of a token where
+// experts have several replicas.
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <span>
-#include <string_view>
 #include <vector>
 
 #include "c2r/core/ids.h"
-#include "c2r/placement/cluster.h"
 #include "c2r/placement/cost/cover.h"
+#include "c2r/placement/cost/traffic_model.h"
 #include "c2r/placement/placement.h"
 
 namespace c2r {
-
-enum class ReplicaRule {
-  /// Fewest ranks, exactly: no choice of replicas needs fewer (cover.h), as the optimizer assumes.
-  /// Ties go to the fewest nodes; then to ranks of which one is in the home node; then to the least
-  /// load so far, summed over the token's experts; then to the lexicographically lowest ranks. An
-  /// expert that two of the ranks host goes to the less loaded, then lower one. "Load so far"
-  /// counts the (token, expert) choices that earlier tokens of the same home rank gave to a rank:
-  /// the home rank knows it without asking another, so that a runtime can follow the rule and agree
-  /// exactly.
-  kFewestRanks,
-  /// Each expert by itself: the home rank's own replica, else one in the home node, else one
-  /// elsewhere. Where several are left, one is fixed for each (home rank, expert) by a seeded
-  /// random assignment that is balanced: of the ranks that must choose among the same replicas, the
-  /// numbers that use each differ by at most one. This is SGLang's `static` algorithm, but not its
-  /// random numbers.
-  kLocalFirst,
-  /// Each (token, expert) by itself, all replicas equally likely: a hash of seed, token and expert,
-  /// whatever the home rank, so that layers given the same seed draw alike. SGLang's `dynamic`,
-  /// made repeatable.
-  kRandom,
-};
-
-/// @returns "fewest-ranks", "local-first" or "random": the same in options, JSON and tables
-std::string_view name_of(ReplicaRule rule);
-/// @throws Error(kInvalidArgument), listing the names
-ReplicaRule parse_replica_rule(std::string_view name);
 
 /// "Served by no rank": what a masked choice gets.
 inline constexpr RankId kNoRank{-1};
@@ -52,9 +22,9 @@ inline constexpr RankId kNoRank{-1};
 /// rank in their order; on nothing else.
 class ReplicaChooser {
  public:
-  /// @throws Error(kInvalidArgument) if the placement is not valid or not for this cluster
-  ReplicaChooser(const Placement& placement, const Cluster& cluster, ReplicaRule rule,
-                 std::uint64_t seed);
+  /// @param traffic whose copy mode and homes play no part
+  /// @throws Error(kInvalidArgument) if the placement is not valid or not for the cluster
+  ReplicaChooser(const Placement& placement, const TrafficModel& traffic);
 
   /// Fills `served_by` [top_k] with the rank that serves each of `experts` [top_k], kNoRank for
   /// kNoExpert.
@@ -97,6 +67,7 @@ class ReplicaChooser {
   std::uint64_t seed_;
   bool has_replicas_ = false;
   std::vector<std::vector<RankId>> hosts_;  // [num_experts], ascending
+  std::vector<RankId> only_host_;           // [num_experts], kNoRank of those with several
   Matrix<RankId> assigned_;  // [ep_size, num_experts], (home, expert); kLocalFirst only
 
   // kFewestRanks only.

@@ -82,7 +82,7 @@ TEST(FewestRanks, IsTheDefinitionOnRandomCases) {
     const Placement placement =
         random_placement(top_k + int(seed % 7), cluster.ep_size(), 1 + int(seed % 3), rng);
     const auto hosts = ranks_of_experts(placement);
-    ReplicaChooser chooser(placement, cluster, ReplicaRule::kFewestRanks, 0);
+    ReplicaChooser chooser(placement, {.cluster = cluster});
     std::vector<std::vector<std::int64_t>> loads(
         std::size_t(cluster.ep_size()), std::vector<std::int64_t>(std::size_t(cluster.ep_size())));
     for (std::int64_t token = 0; token < 10; ++token) {
@@ -106,7 +106,7 @@ TEST(FewestRanks, IsTheDefinitionOnManyRanks) {
   std::mt19937_64 rng(1);
   const Placement placement = random_placement(132, cluster.ep_size(), 2, rng);
   const auto hosts = ranks_of_experts(placement);
-  ReplicaChooser chooser(placement, cluster, ReplicaRule::kFewestRanks, 0);
+  ReplicaChooser chooser(placement, {.cluster = cluster});
   std::vector<std::int64_t> loads(std::size_t(cluster.ep_size()));
   for (std::int64_t token = 0; token < 100; ++token) {
     auto experts = testing::random_choices(placement.num_experts, 6, rng);
@@ -122,26 +122,26 @@ TEST(FewestRanks, IsTheDefinitionOnManyRanks) {
 // A greedy cover would take rank 0 for experts 0 to 3 first, and then need two more.
 TEST(FewestRanks, NeedsFewerThanAGreedyCover) {
   ReplicaChooser chooser(make_placement(8, {{0, 1, 2, 3}, {0, 1, 4, 6}, {2, 3, 5, 7}}),
-                         {.ranks_per_node = 3}, ReplicaRule::kFewestRanks, 0);
+                         {.cluster = {.ranks_per_node = 3}});
   EXPECT_EQ(served(chooser, {0, 1, 2, 3, 4, 5}, 0), (std::vector{1, 1, 2, 2, 1, 2}));
 }
 
 TEST(FewestRanks, BreaksTiesAsDocumented) {
-  ReplicaChooser chooser(kSmall, kTwoByTwo, ReplicaRule::kFewestRanks, 0);
+  ReplicaChooser chooser(kSmall, {.cluster = kTwoByTwo});
   EXPECT_EQ(served(chooser, {0, 1}, 3), (std::vector{2, 2})) << "home node before lower rank";
   EXPECT_EQ(served(chooser, {0, 1}, 1), (std::vector{0, 0}));
   EXPECT_EQ(served(chooser, {0, 4}, 1), (std::vector{2, 3})) << "one node before the home node";
   EXPECT_EQ(served(chooser, {4, -1, 5}, 0), (std::vector{3, -1, 3}));
 
-  ReplicaChooser balanced(make_placement(3, {{0, 1}, {0, 2}}), {.ranks_per_node = 2},
-                          ReplicaRule::kFewestRanks, 0);
+  ReplicaChooser balanced(make_placement(3, {{0, 1}, {0, 2}}), {.cluster = {.ranks_per_node = 2}});
   EXPECT_EQ(served(balanced, {0}, 0), (std::vector{0})) << "all equal: the lower rank";
   EXPECT_EQ(served(balanced, {0}, 0), (std::vector{1})) << "rank 0 has load 1 from this home";
   EXPECT_EQ(served(balanced, {0}, 1), (std::vector{0})) << "this home has given none";
 }
 
 TEST(LocalFirst, TakesTheNearestReplicaAndDealsTheRestFairly) {
-  ReplicaChooser chooser(kSmall, kTwoByTwo, ReplicaRule::kLocalFirst, 7);
+  ReplicaChooser chooser(
+      kSmall, {.cluster = kTwoByTwo, .replica_rule = ReplicaRule::kLocalFirst, .seed = 7});
   EXPECT_EQ(served(chooser, {0, 1, 4}, 0), (std::vector{0, 0, 3}));
   EXPECT_EQ(served(chooser, {0, 1, 4}, 1), (std::vector{0, 0, 3}));
   EXPECT_EQ(served(chooser, {0, 1, 4}, 3), (std::vector{2, 2, 3}));
@@ -151,12 +151,13 @@ TEST(LocalFirst, TakesTheNearestReplicaAndDealsTheRestFairly) {
   const Cluster cluster = {.num_nodes = 8, .ranks_per_node = 1};
   std::set<std::map<int, int>> seen;
   for (std::uint64_t seed = 0; seed < 40; ++seed) {
-    ReplicaChooser deal(placement, cluster, ReplicaRule::kLocalFirst, seed);
+    ReplicaChooser chooser(
+        placement, {.cluster = cluster, .replica_rule = ReplicaRule::kLocalFirst, .seed = seed});
     std::map<int, int> users;
     for (int home = 3; home < 8; ++home) {
-      const int rank = served(deal, {0}, home, 1)[0];
+      const int rank = served(chooser, {0}, home, 1)[0];
       ++users[rank];
-      EXPECT_EQ(served(deal, {0}, home, 2)[0], rank) << "fixed for a source rank";
+      EXPECT_EQ(served(chooser, {0}, home, 2)[0], rank) << "fixed for a source rank";
     }
     EXPECT_EQ(users.size(), 3u);
     for (const auto& [rank, count] : users) EXPECT_LE(count, 2) << "rank " << rank;
@@ -166,7 +167,8 @@ TEST(LocalFirst, TakesTheNearestReplicaAndDealsTheRestFairly) {
 }
 
 TEST(RandomRule, IsRepeatableAndEven) {
-  ReplicaChooser chooser(kSmall, kTwoByTwo, ReplicaRule::kRandom, 1);
+  ReplicaChooser chooser(kSmall,
+                         {.cluster = kTwoByTwo, .replica_rule = ReplicaRule::kRandom, .seed = 1});
   int on_rank_2 = 0;
   for (std::int64_t token = 0; token < 1000; ++token) {
     const auto ranks = served(chooser, {0, 5}, 0, token);
@@ -186,7 +188,7 @@ TEST(ReplicaRule, ServesEveryChoiceFromAHost) {
     const auto hosts = ranks_of_experts(placement);
     for (const auto rule :
          {ReplicaRule::kFewestRanks, ReplicaRule::kLocalFirst, ReplicaRule::kRandom}) {
-      ReplicaChooser chooser(placement, cluster, rule, seed);
+      ReplicaChooser chooser(placement, {.cluster = cluster, .replica_rule = rule, .seed = seed});
       for (std::int64_t token = 0; token < 20; ++token) {
         const auto experts = testing::random_choices(placement.num_experts, 3, rng);
         std::vector<RankId> ranks(experts.size());
@@ -204,11 +206,9 @@ TEST(ReplicaRule, ServesEveryChoiceFromAHost) {
 }
 
 TEST(ReplicaRule, RefusesAPlacementForAnotherCluster) {
-  EXPECT_EQ(error_of([] {
-              ReplicaChooser(kSmall, {.num_nodes = 1, .ranks_per_node = 2}, ReplicaRule::kRandom,
-                             0);
-            }),
-            "the placement is for 4 ranks, but the cluster has 1x2");
+  EXPECT_EQ(
+      error_of([] { ReplicaChooser(kSmall, {.cluster = {.num_nodes = 1, .ranks_per_node = 2}}); }),
+      "the placement is for 4 ranks, but the cluster has 1x2");
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Names of copy modes and homes, and the traffic model where nothing else is said.
+// Names of copy modes, replica rules and homes, and the traffic model where nothing else is said.
 #include "c2r/placement/cost/traffic_model.h"
 
 #include "c2r/core/enum_names.h"
@@ -10,6 +10,9 @@ constexpr EnumName<CopyMode> kModes[] = {{CopyMode::kPerExpert, "per-expert"},
                                          {CopyMode::kPerRank, "per-rank"},
                                          {CopyMode::kPerNode, "per-node"},
                                          {CopyMode::kAllGather, "all-gather"}};
+constexpr EnumName<ReplicaRule> kRules[] = {{ReplicaRule::kFewestRanks, "fewest-ranks"},
+                                            {ReplicaRule::kLocalFirst, "local-first"},
+                                            {ReplicaRule::kRandom, "random"}};
 constexpr EnumName<Homes> kHomes[] = {{Homes::kSequences, "sequences"},
                                       {Homes::kUniform, "uniform"},
                                       {Homes::kSignature, "signature"}};
@@ -27,6 +30,14 @@ CopyMode parse_copy_mode(std::string_view name) {
 CopyMode default_copy_mode(const Cluster& cluster) {
   const bool has_fast_level = cluster.num_nodes > 1 && cluster.ranks_per_node > 1;
   return has_fast_level ? CopyMode::kPerNode : CopyMode::kPerRank;
+}
+
+std::string_view name_of(ReplicaRule rule) {
+  return name_in(kRules, rule);
+}
+
+ReplicaRule parse_replica_rule(std::string_view name) {
+  return parse_in(kRules, "a replica rule is", name);
 }
 
 std::string_view name_of(Homes homes) {

@@ -186,7 +186,7 @@ TEST(Volume, OfFewestRanksIsWhatTheOptimizerCounts) {
 Matrix<std::int64_t> links_by_definition(const RandomCase& c, const TrafficModel& traffic,
                                          CopyMode mode) {
   Matrix<std::int64_t> links(c.cluster.ep_size(), c.cluster.ep_size());
-  ReplicaChooser chooser(c.placement, c.cluster, traffic.replica_rule, traffic.seed);
+  ReplicaChooser chooser(c.placement, traffic);
   std::vector<RankId> served_by(static_cast<std::size_t>(c.topk_idx.cols()));
   for (std::int64_t t = 0; t < c.topk_idx.rows(); ++t) {
     for (int home = 0; home < c.cluster.ep_size(); ++home) {
