@@ -34,8 +34,7 @@ void add_prediction_options(CLI::App& command, PredictionOptions& options);
 
 /// @returns the request of the options
 /// @throws Error(kInvalidArgument) if a name is unknown, or if times are asked for and the cluster
-/// has
-///         no device_flop_per_s
+///         has no device_flop_per_s
 PredictRequest request_of(const PredictionOptions& options, const Cluster& cluster);
 
 /// Adds --engine and --backend.

@@ -1,4 +1,5 @@
-// Signal handlers wake a thread, which may do what they must not.
+// Removes temporary files when a signal ends the program: a handler, which must not allocate or
+// delete, wakes a thread that does.
 #include "c2r/cli/signals.h"
 
 #include <fcntl.h>

@@ -4,8 +4,7 @@
 // 2. The two most similar clusters are joined until one is left. The similarity of a joined cluster
 //    to another is the mean of its two parts', weighted by their sizes.
 // 3. When clusters a and b are joined, each is reversed or not, so that the last expert of a and
-// the
-//    first of b are as similar as possible.
+//    the first of b are as similar as possible.
 #include "c2r/collaboration/ordering.h"
 
 #include <algorithm>

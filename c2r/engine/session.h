@@ -48,8 +48,7 @@ class Session {
  public:
   /// Opens a session in which this process has all experts; the plan's placements are not used.
   /// @param warn called if the plan's collaborator lists replace those of the config, and if files
-  /// of
-  ///        the folder are not used
+  ///        of the folder are not used
   /// @throws as Model() and Engine()
   explicit Session(const SessionOptions& options, const WarningObserver& warn = {});
 

@@ -15,8 +15,7 @@ struct RecognizedInput {
 /// Looks at a file or folder, by its content and never by its name.
 /// @throws Error(kInvalidFile) if it cannot be read, or begins like a format and is broken
 /// Cost: reads the input once; parses of JSON lines only the first, of arrays and tensors no
-/// elements
-///       but at most one matrix of pairs.
+///       elements but at most one matrix of pairs.
 RecognizedInput recognize_input(const std::filesystem::path& path);
 
 }  // namespace c2r

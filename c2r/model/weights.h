@@ -42,8 +42,7 @@ struct ModelWeights {
 
 /// Finds and checks all tensors of the model.
 /// @throws Error(kInvalidFile) if a tensor is missing, has another type or shape, or is not used;
-/// if
-///         the embeddings are tied, but there is another output projection
+///         if the embeddings are tied, but there is another output projection
 /// Cost: reads no weights, but compares the output projection of a tied model that stores one.
 ModelWeights find_weights(const ModelConfig& config, Checkpoint& checkpoint);
 

@@ -172,8 +172,7 @@ void add_plans(std::span<const NamedPlan> plans, const Comparing& with, Comparis
 }
 
 // @returns lower bounds of the copies of each layer with so many slots. The search is short,
-// because
-//          the bound depends only on the tokens. [num_layers]
+//          because the bound depends only on the tokens. [num_layers]
 std::vector<double> copies_bounds(const Comparing& with, std::int32_t slots_per_rank) {
   std::vector<double> bounds;
   with.progress.begin("bounding copies");

@@ -125,8 +125,7 @@ struct MadePlan {
 /// Fits a plan on part of a trace, and predicts what it saves on the other sequences, as
 /// predict_waterfall() does; on the same sequences if `fit` is kAll.
 /// @throws Error(kInvalidArgument) if the request contradicts itself or does not suit the model, or
-/// if
-///         a part has no tokens
+///         if a part has no tokens
 /// @throws Error(kInvalidFile) if the trace holds an invalid choice
 /// @throws Error(kUnsupported) with the reason if the baseline cannot place the experts
 ///
@@ -159,8 +158,7 @@ void check_plan_method(std::string_view method);
 
 /// @returns the objective of the optimizer for the goal
 /// @throws Error(kInvalidArgument) if the goal contradicts itself or the cluster lacks a rate that
-/// it
-///         needs
+///         it needs
 PlacementObjective objective_of(const PlanGoal& goal, const Cluster& cluster);
 
 /// @returns the name of the tokens that are reported on after fitting a part of a trace:

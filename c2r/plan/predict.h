@@ -61,8 +61,7 @@ WaterfallStep predict_base(const RoutedTokens& tokens, const PredictRequest& req
 /// Predicts what each part of a plan saves. Each step changes one thing:
 ///   "per-expert"     contiguous placement, one copy for every choice, as MegaBlocks sends
 ///   "deduplication"  one copy per rank or per node, by the mode of the request. With another mode
-///   the
-///                    step has the name of the mode, and it is left out if nothing changes
+///                    the step has the name of the mode, and it is left out if nothing changes
 ///   Where the request names its base, that is the first step in place of these two.
 ///   "placement"      the placement of the plan with one slot for each expert: the slot that serves
 ///                    most of its choices in the next step (keep_main_slots()), so that ranks may

@@ -25,9 +25,8 @@ std::string kilobytes_text(const Prediction& prediction, const CopyFormat& forma
 std::string saved_line(const Cluster& cluster, std::string_view base);
 
 /// @returns a table of means over layers with one line for each step, and the share of the first
-/// step's
-///          copies that each step saves. With a format it has the bytes of a token, dispatch and
-///          combine together
+///          step's copies that each step saves. With a format it has the bytes of a token, dispatch
+///          and combine together
 std::string prediction_table(std::span<const Prediction> steps, const Cluster& cluster,
                              const std::optional<CopyFormat>& format);
 
@@ -42,9 +41,8 @@ Json predictions_json(std::span<const Prediction> steps, const std::optional<Cop
 Json waterfall_json(std::span<const WaterfallStep> steps, const std::optional<CopyFormat>& format);
 
 /// @returns the exact counts of one step, to be divided by its `denominator`: of each layer the
-/// copies
-///          by kind of link, the copies and choices of each rank and, with a format, the bytes in
-///          each direction
+///          copies by kind of link, the copies and choices of each rank and, with a format, the
+///          bytes in each direction
 Json volumes_json(std::span<const Volume> volumes, const std::optional<CopyFormat>& format);
 
 /// @returns the predictions of the steps, in their order

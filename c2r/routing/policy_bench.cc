@@ -1,4 +1,4 @@
-// How many times the time of reading the logits from memory each policy takes, on one thread.
+// Compares the time of each policy with that of reading the logits from memory, on one thread.
 //
 // Every benchmark alternates three sweeps over the same logits, which are larger than the caches:
 // a sum that reads them at memory speed, the policy, and the same policy without its constraint.

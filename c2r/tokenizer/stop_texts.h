@@ -18,8 +18,7 @@ class StopTexts {
   explicit StopTexts(std::vector<std::string> stops);
 
   /// @returns what surely comes before a stop text; a piece that may begin one is held back. After
-  /// a
-  ///          stop text: nothing
+  ///          a stop text: nothing
   /// Cost: O(text held back and new x the longest stop text) for each stop text.
   std::string push(std::string_view piece);
   /// @returns what was held back; to be called once

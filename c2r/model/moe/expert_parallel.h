@@ -22,7 +22,7 @@ struct ExpertParallelOptions {
   std::vector<Placement> placements;  // [num_moe_layers]
   DispatchOptions dispatch;
   // A batch is cut into so many, one of which travels while another is computed. The same on every
-  // rank. None: 1, until somebody says otherwise.
+  // rank. None: 1, until set_num_chunks() is called.
   std::optional<std::int32_t> num_chunks;
 };
 
