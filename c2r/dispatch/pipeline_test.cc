@@ -3,8 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include <thread>
-
 #include "c2r/core/testing.h"
 #include "c2r/dispatch/pipeline_steps.h"
 #include "c2r/dispatch/testing_internal.h"
@@ -14,39 +12,6 @@ namespace c2r {
 namespace {
 
 using testing::ExchangeProblem;
-
-// Two layers of the same tokens, so that the memory of the first is used again.
-void run_pipeline(Transport& transport, const ExchangeProblem& problem, std::int32_t num_chunks,
-                  std::span<const Matrix<float>> expected) {
-  const TokenBatch& batch = problem.batches[index(transport.rank())];
-  ThreadPool pool(2);
-  Dispatcher first(transport, pool, problem.placement, problem.options);
-  Dispatcher second(first, problem.placement);
-  Pipeline pipeline(pool, num_chunks);
-  for (int layer = 0; layer < 2; ++layer) {
-    int num_local = 0, num_computed = 0;
-    // Long enough to poll, after which the next chunk may leave.
-    const auto idle = [&] {
-      pool.run(2, [](std::int64_t, int) {
-        std::this_thread::sleep_for(std::chrono::microseconds(300));
-      });
-    };
-    const PipelineWork work = {.experts =
-                                   [&](auto offsets, auto rows, auto out) {
-                                     if (num_chunks < 7) idle();
-                                     testing::compute_experts(problem, transport.rank(), offsets,
-                                                              rows, out);
-                                     ++num_computed;
-                                   },
-                               .local_work = [&] { idle(), ++num_local; }};
-    Matrix<float> sum(batch.x.rows(), problem.hidden);
-    pipeline.run(layer == 0 ? first : second, batch.x, batch.topk_idx, batch.topk_weights,
-                 batch.first_token, fmt::format("layer {}", layer), work, sum);
-    EXPECT_EQ(sum, expected[index(transport.rank())]) << "rank " << index(transport.rank());
-    EXPECT_EQ(num_local, 1);
-    EXPECT_EQ(num_computed, 2 * num_chunks);
-  }
-}
 
 class PipelineChunks : public ::testing::TestWithParam<Cluster> {};
 
@@ -58,7 +23,20 @@ TEST_P(PipelineChunks, GiveTheReferenceBitForBit) {
           testing::random_problem(options, std::uint64_t(100 + num_chunks));
       const auto expected = testing::expected_sums(problem);
       run_in_process(problem.options.traffic.cluster.ep_size(), [&](Transport& transport) {
-        run_pipeline(transport, problem, num_chunks, expected);
+        testing::run_pipeline(transport, problem, num_chunks, expected);
+      });
+    }
+  }
+}
+
+TEST_P(PipelineChunks, GiveTheReferenceWhereEveryTokenChoosesOneExpert) {
+  for (const DispatchOptions& options : testing::all_options(GetParam())) {
+    const ExchangeProblem problem = testing::hot_expert_problem(options, 5);
+    const auto expected = testing::expected_sums(problem);
+    for (const std::int32_t num_chunks : {1, 4}) {
+      SCOPED_TRACE(fmt::format("{}, {} chunks", testing::to_string(options), num_chunks));
+      run_in_process(problem.options.traffic.cluster.ep_size(), [&](Transport& transport) {
+        testing::run_pipeline(transport, problem, num_chunks, expected);
       });
     }
   }

@@ -4,10 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "c2r/core/rng.h"
 #include "c2r/dispatch/dispatch.h"
+#include "c2r/dispatch/pipeline.h"
 #include "c2r/dispatch/reference.h"
 #include "c2r/placement/cost/reach.h"
 #include "c2r/placement/testing_internal.h"
@@ -62,6 +64,22 @@ inline ExchangeProblem random_problem(const DispatchOptions& options, std::uint6
     problem.batches.push_back(
         random_batch(num_tokens, top_k, problem.hidden, rng,
                      [&](auto& random) { return random_choices(num_experts, top_k, random); }));
+  }
+  number_tokens(problem.batches);
+  return problem;
+}
+
+/// Every token of every rank chooses the last expert and nothing else, so that the last rank
+/// receives everything from all.
+inline ExchangeProblem hot_expert_problem(const DispatchOptions& options, std::uint64_t seed) {
+  std::mt19937_64 rng(seed);
+  const std::int32_t ep_size = options.traffic.cluster.ep_size();
+  ExchangeProblem problem{
+      .placement = place_contiguous(2 * ep_size, ep_size), .options = options, .hidden = 5};
+  for (std::int32_t r = 0; r < ep_size; ++r) {
+    problem.batches.push_back(random_batch(20 + r, 2, problem.hidden, rng, [&](auto&) {
+      return std::vector{ExpertId{2 * ep_size - 1}, kNoExpert};
+    }));
   }
   number_tokens(problem.batches);
   return problem;
@@ -165,6 +183,39 @@ inline void run_rank(Transport& transport, const ExchangeProblem& problem,
     meter.expect_rows("combine", row_bytes,
                       [&](std::int64_t src) { return back.link_copies(src, me); });
     EXPECT_EQ(sum, expected[std::size_t(me)]) << "rank " << me << ", round " << round;
+  }
+}
+
+/// Runs this rank's batch in chunks through two layers, so that the memory of the first is used
+/// again, and compares results with `expected` [ep_size] bit for bit.
+inline void run_pipeline(Transport& transport, const ExchangeProblem& problem,
+                         std::int32_t num_chunks, std::span<const Matrix<float>> expected) {
+  const TokenBatch& batch = problem.batches[index(transport.rank())];
+  ThreadPool pool(2);
+  Dispatcher first(transport, pool, problem.placement, problem.options);
+  Dispatcher second(first, problem.placement);
+  Pipeline pipeline(pool, num_chunks);
+  for (int layer = 0; layer < 2; ++layer) {
+    int num_local = 0, num_computed = 0;
+    // Long enough to poll, after which the next chunk may leave.
+    const auto idle = [&] {
+      pool.run(2, [](std::int64_t, int) {
+        std::this_thread::sleep_for(std::chrono::microseconds(300));
+      });
+    };
+    const PipelineWork work = {.experts =
+                                   [&](auto offsets, auto rows, auto out) {
+                                     if (num_chunks < 7) idle();
+                                     compute_experts(problem, transport.rank(), offsets, rows, out);
+                                     ++num_computed;
+                                   },
+                               .local_work = [&] { idle(), ++num_local; }};
+    Matrix<float> sum(batch.x.rows(), problem.hidden);
+    pipeline.run(layer == 0 ? first : second, batch.x, batch.topk_idx, batch.topk_weights,
+                 batch.first_token, fmt::format("layer {}", layer), work, sum);
+    EXPECT_EQ(sum, expected[index(transport.rank())]) << "rank " << index(transport.rank());
+    EXPECT_EQ(num_local, 1);
+    EXPECT_EQ(num_computed, 2 * num_chunks);
   }
 }
 
