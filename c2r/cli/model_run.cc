@@ -73,6 +73,12 @@ void open_and_prepare(const ModelOptions& options, Transport& transport, const P
   agree_on_errors(transport, "start of the run", [&] { run.work = prepare(*run.open); });
 }
 
+// Says on one rank what all ranks know. @returns the exit status
+int say_once(const ModelOptions& options, const Transport& transport, const Error& error) {
+  if (transport.rank() == RankId{0}) print_line(options, error.what());
+  return exit_status(error);
+}
+
 // @returns the exit status
 // @throws an error that not all ranks know, such as a failure of the transport
 int run_rank(const ModelOptions& options, Transport& transport, const Prepare& prepare) {
@@ -81,11 +87,14 @@ int run_rank(const ModelOptions& options, Transport& transport, const Prepare& p
     open_and_prepare(options, transport, prepare, run);
   } catch (const Error& e) {
     if (is_transport_failure(e)) throw;
-    if (transport.rank() == RankId{0}) print_line(options, e.what());
-    return exit_status(e);
+    return say_once(options, transport, e);
   }
   for (const std::string& warning : run.warnings) print_line(options, warning);
-  run.work();
+  try {
+    run.work();
+  } catch (const AgreedError& e) {
+    return say_once(options, transport, e);
+  }
   const auto memory = gather_memory(transport, run.open->model);
   if (is_under_mpirun()) print_memory(memory);
   return 0;

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "c2r/core/error.h"
+#include "c2r/engine/ranks/agreement.h"
 #include "c2r/engine/ranks/distribute.h"
 #include "c2r/trace/trace.h"
 #include "c2r/transport/collectives.h"
@@ -106,9 +107,11 @@ ProfileResult profile(Engine& engine, const NextSequence& next, const ProfileReq
     }
     progress.update(result.num_tokens, request.max_tokens.value_or(0));
   }
-  if (!writer) return result;
-  C2R_REQUIRE(result.num_tokens > 0, kInvalidArgument, "there is no token to profile");
-  writer->finish();
+  agree_on_errors(engine, "end of the trace", [&] {
+    if (!writer) return;
+    C2R_REQUIRE(result.num_tokens > 0, kInvalidArgument, "there is no token to profile");
+    writer->finish();
+  });
   return result;
 }
 

@@ -142,6 +142,22 @@ class Ranks(CommandLine):
         self.fails_on(2, 2, "c2r score: a row type is f32 or bf16; not 'fp8'", *score, "--row-type",
                       "fp8")
 
+    def test_an_input_without_tokens_or_with_a_broken_line_is_an_error_of_one_rank_only(self):
+        self.make_plan("1x3")
+        plan = ["--plan", "plan.json"]
+        (self.folder / "empty.jsonl").write_text("")
+        (self.folder / "broken.jsonl").write_text("[5, 6]\n[1, 2]\n[3, 4]\n[7, 8]\n[9,\n")
+        self.fails_on(3, 2, "c2r score: there is no token to score",
+                      "score", "tiny_model", "--tokens", "empty.jsonl", *plan)
+        self.fails_on(3, 2, "c2r profile: there is no token to profile",
+                      "profile", "tiny_model", "--tokens", "empty.jsonl", "-o", "trace", *plan)
+        for words in (["score"], ["profile", "-o", "trace"]):
+            done = self.run_ranks(3, *words, "tiny_model", "--tokens", "broken.jsonl", *plan)
+            ours = [line for line in done.stderr.splitlines() if line.startswith("c2r")]
+            self.assertEqual((done.returncode, done.stdout, len(ours)), (1, "", 1), done.stderr)
+            self.assertIn(f"c2r {words[0]}: broken.jsonl:5: ", ours[0])
+        self.assertFalse((self.folder / "trace").exists())
+
     def test_copies_travel_as_the_plan_assumes(self):
         self.make_plan("2x2")
         words = [C2R, "score", "tiny_model", "--tokens", "tokens.jsonl", "--plan", "plan.json"]

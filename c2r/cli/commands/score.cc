@@ -14,6 +14,7 @@
 #include "c2r/cli/progress_line.h"
 #include "c2r/cli/text_input.h"
 #include "c2r/core/error.h"
+#include "c2r/engine/ranks/agreement.h"
 #include "c2r/engine/requests/score_requests.h"
 
 namespace c2r::cli {
@@ -82,8 +83,12 @@ void print_scores(Engine& engine, const NextRequest& next, bool is_json) {
     places.pop_front();
   };
   const Score total = score_all(engine, next_score, print_score, *progress);
-  if (!engine.is_first_rank() || is_json) return;
-  C2R_REQUIRE(total.num_tokens > 0, kInvalidArgument, "there is no token to score");
+  if (is_json) return;
+  agree_on_errors(engine, "end of the scores", [&] {
+    C2R_REQUIRE(!engine.is_first_rank() || total.num_tokens > 0, kInvalidArgument,
+                "there is no token to score");
+  });
+  if (!engine.is_first_rank()) return;
   std::cout << fmt::format("log-likelihood {:.4f} of {} tokens, perplexity {:.4f}\n",
                            total.log_likelihood, total.num_tokens, total.perplexity());
 }

@@ -133,7 +133,7 @@ void broadcast(Transport& transport, RankId root, std::span<std::byte> bytes,
 }
 
 // The error that `root` has, on every rank.
-Error broadcast_error(Transport& transport, RankId root, const std::optional<Error>& own) {
+AgreedError broadcast_error(Transport& transport, RankId root, const std::optional<Error>& own) {
   std::string message = own ? own->what() : "";
   std::array<std::int64_t, 2> header = {own ? static_cast<std::int64_t>(own->code()) : 0,
                                         std::ssize(message)};
@@ -159,6 +159,11 @@ void agree_on_errors(Transport& transport, const std::string& label,
   if (most == 0) return;
   const RankId lowest{static_cast<std::int32_t>(transport.ep_size() - most)};
   throw broadcast_error(transport, lowest, transport.rank() == lowest ? own : std::nullopt);
+}
+
+void agree_on_errors(Engine& engine, const std::string& label, const std::function<void()>& step) {
+  if (engine.transport() == nullptr) return step();
+  agree_on_errors(*engine.transport(), label, step);
 }
 
 RunFingerprint fingerprint_of_run(const Model& model, Arithmetic arithmetic,

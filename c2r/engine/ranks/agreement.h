@@ -12,9 +12,15 @@
 
 namespace c2r {
 
+/// An error that every rank of a group throws, with the same message. The transport works as
+/// before, so all ranks can end in order, and one of them says why.
+class AgreedError : public Error {
+ public:
+  using Error::Error;
+};
+
 /// Collective: runs `step` on every rank and returns when it has succeeded on all of them. If it
-/// throws on some, every rank throws the same Error, that of the lowest of these ranks. The
-/// transport works as before, so all ranks can end in order.
+/// throws on some, every rank throws the same AgreedError, that of the lowest of these ranks.
 ///
 /// An exception that is no Error becomes one of code kUnsupported; std::bad_alloc is called "out of
 /// memory".
@@ -26,6 +32,9 @@ namespace c2r {
 /// Cost: 8 bytes from each rank to each other; after a failure also the message.
 void agree_on_errors(Transport& transport, const std::string& label,
                      const std::function<void()>& step);
+
+/// As above for the ranks of an engine. An engine of one process just runs `step`.
+void agree_on_errors(Engine& engine, const std::string& label, const std::function<void()>& step);
 
 /// Other ranks may not know of an error of the transport, so the group has to be ended after it.
 /// All other errors of agree_on_errors() are known on all ranks.

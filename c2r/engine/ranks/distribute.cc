@@ -1,9 +1,12 @@
-// Scatters one round of work items; a last integer of each says whether there is a round at all.
+// Scatters one round of work items; a last integer of each says whether there is a round at all, or
+// whether rank 0 has failed to make one.
 #include "c2r/engine/ranks/distribute.h"
 
 #include <algorithm>
+#include <exception>
 
 #include "c2r/core/error.h"
+#include "c2r/engine/ranks/agreement.h"
 #include "c2r/transport/collectives.h"
 
 namespace c2r {
@@ -15,7 +18,10 @@ std::optional<WorkItem> checked(std::optional<WorkItem> item) {
   return item;
 }
 
-// The next items, one a rank, each with the integer that says whether there is a round.
+// The last integer of what a rank is sent.
+constexpr std::int32_t kIsEnd = 0, kIsRound = 1, kHasFailed = 2;
+
+// The next items, one a rank, each with its last integer.
 std::vector<WorkItem> items_of_round(std::int32_t ep_size,
                                      const std::function<std::optional<WorkItem>()>& next) {
   std::vector<WorkItem> items;
@@ -24,9 +30,9 @@ std::vector<WorkItem> items_of_round(std::int32_t ep_size,
     if (!item) break;
     items.push_back(std::move(*item));
   }
-  const bool is_round = !items.empty();
+  const std::int32_t status = items.empty() ? kIsEnd : kIsRound;
   items.resize(static_cast<std::size_t>(ep_size));
-  for (WorkItem& item : items) item.push_back(is_round ? 1 : 0);
+  for (WorkItem& item : items) item.push_back(status);
   return items;
 }
 
@@ -49,11 +55,24 @@ std::optional<WorkItem> distribute(Transport* transport,
                                    const std::function<std::optional<WorkItem>()>& next) {
   if (transport == nullptr) return checked(next());
   std::vector<WorkItem> items;
-  if (transport->rank() == RankId{0}) items = items_of_round(transport->ep_size(), next);
+  std::exception_ptr failure;
+  if (transport->rank() == RankId{0}) {
+    try {
+      items = items_of_round(transport->ep_size(), next);
+    } catch (...) {
+      failure = std::current_exception();
+      items.assign(static_cast<std::size_t>(transport->ep_size()), {kHasFailed});
+    }
+  }
   WorkItem mine = scatter<std::int32_t>(*transport, items, "the next sequences");
-  const bool is_round = mine.back() == 1;
+  const std::int32_t status = mine.back();
   mine.pop_back();
-  return is_round ? std::optional(std::move(mine)) : std::nullopt;
+  if (status == kHasFailed) {
+    agree_on_errors(*transport, "failure of the input", [&] {
+      if (failure) std::rethrow_exception(failure);
+    });
+  }
+  return status == kIsRound ? std::optional(std::move(mine)) : std::nullopt;
 }
 
 }  // namespace c2r

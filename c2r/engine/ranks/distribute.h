@@ -28,8 +28,9 @@ std::vector<TokenId> tokens_of(std::span<const std::int32_t> work_item);
 /// @param next returns the next item, or nothing at the end; called on rank 0 only
 /// @returns the item of this rank, or nothing after the last round. The item is empty if the round
 ///          has none for this rank, which takes part in the round's passes all the same.
-/// @throws Error(kInvalidArgument) on rank 0 if an item is empty; as Exchange::wait(); what `next`
-///         throws
+/// @throws AgreedError on every rank, of what `next` throws, or kInvalidArgument if an item is
+///         empty; without a transport what `next` throws, or Error(kInvalidArgument)
+/// @throws as Exchange::wait()
 /// Cost: two messages from rank 0 to each other rank, of 8 bytes, and of 4 bytes for each integer
 /// of the item and 4 more.
 std::optional<WorkItem> distribute(Transport* transport,

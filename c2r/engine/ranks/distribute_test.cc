@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "c2r/core/testing.h"
+#include "c2r/transport/collectives.h"
 #include "c2r/transport/in_process.h"
 
 namespace c2r {
@@ -52,27 +53,31 @@ TEST(Distribute, GivesOneProcessEveryItem) {
   EXPECT_EQ(distribute(nullptr, next), std::nullopt);
 }
 
-TEST(Distribute, FailsOnEveryRankIfRankZeroCannotRead) {
-  EXPECT_EQ(testing::error_of([] {
-              run_in_process(3, [](Transport& transport) {
-                (void)distribute(&transport, []() -> std::optional<WorkItem> {
-                  throw Error(ErrorCode::kInvalidFile, "text.jsonl:2: not JSON");
-                });
-              });
+// The error of `next`, which every rank throws, after which the transport still works.
+std::string agreed_error_of(const std::function<std::optional<WorkItem>()>& next) {
+  std::string error;
+  run_in_process(3, [&](Transport& transport) {
+    const std::string mine = testing::error_of([&] { (void)distribute(&transport, next); });
+    std::vector<std::int64_t> length{std::ssize(mine)};
+    all_reduce(transport, length, Reduction::kSum, "afterwards");
+    EXPECT_EQ(length[0], 3 * std::ssize(mine)) << mine;
+    if (transport.rank() == RankId{0}) error = mine;
+  });
+  return error;
+}
+
+TEST(Distribute, FailsAlikeOnEveryRankIfRankZeroCannotRead) {
+  EXPECT_EQ(agreed_error_of([]() -> std::optional<WorkItem> {
+              throw Error(ErrorCode::kInvalidFile, "text.jsonl:2: not JSON");
             }),
-            "rank 0: text.jsonl:2: not JSON");
+            "text.jsonl:2: not JSON");
 }
 
 TEST(Distribute, RefusesAnEmptyItem) {
   // The second item, so that the first is not the one that is checked.
-  const auto second_is_empty = [next = 0]() mutable {
-    return std::optional(WorkItem(next++ == 0 ? 1 : 0));
-  };
-  EXPECT_EQ(testing::error_of([&] {
-              run_in_process(
-                  3, [&](Transport& transport) { (void)distribute(&transport, second_is_empty); });
-            }),
-            "rank 0: a work item is empty, but must have at least one integer");
+  EXPECT_EQ(agreed_error_of(
+                [next = 0]() mutable { return std::optional(WorkItem(next++ == 0 ? 1 : 0)); }),
+            "a work item is empty, but must have at least one integer");
 }
 
 }  // namespace
