@@ -1,4 +1,4 @@
-// Draws progress on a terminal, with the rate and the remaining time.
+// Shows progress on a terminal or under mpirun, with the rate and the remaining time.
 #include "c2r/cli/progress_line.h"
 
 #include <fmt/core.h>
@@ -7,27 +7,43 @@
 #include <cstdio>
 #include <utility>
 
+#include "c2r/cli/ranks.h"
+
 namespace c2r::cli {
 
+namespace {
+
+constexpr auto kFirstDrawing = std::chrono::milliseconds(1000);
+constexpr auto kDrawing = std::chrono::milliseconds(100);
+constexpr auto kPrintedLine = std::chrono::seconds(5);
+
+}  // namespace
+
 void ProgressLine::update(std::int64_t done, std::int64_t total) {
-  using std::chrono::duration;
   const auto now = Clock::now();
-  const double elapsed_s = duration<double>(now - start_).count();
-  const bool is_due = now - last_drawn_ >= std::chrono::milliseconds(is_drawn_ ? 100 : 1000);
-  if (!is_due || ::isatty(STDERR_FILENO) == 0) return;
+  if (::isatty(STDERR_FILENO) == 0) {
+    if (now - last_drawn_ < kPrintedLine || !is_under_mpirun()) return;
+    fmt::print(stderr, "{}\n", text(done, total));
+  } else {
+    if (now - last_drawn_ < (is_drawn_ ? kDrawing : kFirstDrawing)) return;
+    fmt::print(stderr, "\r\x1b[K{}", text(done, total));
+    is_drawn_ = true;
+  }
   last_drawn_ = now;
-  is_drawn_ = true;
+  std::fflush(stderr);
+}
+
+std::string ProgressLine::text(std::int64_t done, std::int64_t total) const {
+  const double elapsed_s = std::chrono::duration<double>(Clock::now() - start_).count();
   const std::string rate =
       units_.empty() ? ""
                      : fmt::format(", {:.1f} {}/s", static_cast<double>(done) / elapsed_s, units_);
-  if (total > 0 && done > 0) {
-    const double share = static_cast<double>(done) / static_cast<double>(total);
-    fmt::print(stderr, "\r\x1b[K{}: {:.0f} %{}, {:.0f} s left", what_, 100 * share, rate,
-               elapsed_s * (1 - share) / share);
-  } else {
-    fmt::print(stderr, "\r\x1b[K{}: {} done{}, {:.0f} s", what_, done, rate, elapsed_s);
+  if (total <= 0 || done <= 0) {
+    return fmt::format("{}: {} done{}, {:.0f} s", what_, done, rate, elapsed_s);
   }
-  std::fflush(stderr);
+  const double share = static_cast<double>(done) / static_cast<double>(total);
+  return fmt::format("{}: {:.0f} %{}, {:.0f} s left", what_, 100 * share, rate,
+                     elapsed_s * (1 - share) / share);
 }
 
 void ProgressLine::begin(std::string_view step) {

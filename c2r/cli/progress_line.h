@@ -1,4 +1,4 @@
-// A line on standard error that shows the progress of long work.
+// Shows the progress of long work on standard error.
 #pragma once
 
 #include <chrono>
@@ -11,7 +11,8 @@
 namespace c2r::cli {
 
 /// Draws nothing unless standard error is a terminal and the work takes over a second; then
-/// redraws at most ten times a second and wipes the line at the end.
+/// redraws at most ten times a second and wipes the line at the end. Under mpirun, where standard
+/// error is no terminal, it prints a line every 5 seconds instead.
 class ProgressLine final : public Progress {
  public:
   /// @param units the units of `done`, to print their rate: "tokens"; empty = no rate
@@ -27,6 +28,7 @@ class ProgressLine final : public Progress {
  private:
   using Clock = std::chrono::steady_clock;
 
+  std::string text(std::int64_t done, std::int64_t total) const;
   void wipe();
 
   std::string what_, units_;
