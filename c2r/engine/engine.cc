@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "c2r/core/error.h"
+#include "c2r/engine/finite_internal.h"
 #include "c2r/transport/collectives.h"
 
 namespace c2r {
@@ -21,13 +22,15 @@ std::int64_t checked_pass_tokens(const EngineOptions& options) {
 }  // namespace
 
 Engine::Engine(const Model& model, const EngineOptions& options)
-    : max_pass_tokens_(checked_pass_tokens(options)),
+    : checkpoint_(&model.checkpoint()),
+      max_pass_tokens_(checked_pass_tokens(options)),
       pool_(options.num_threads),
       decoder_(model.config(), model.weights(), options.arithmetic, pool_) {}
 
 Engine::Engine(const Model& model, const EngineOptions& options, Transport& transport,
                const ExpertParallelOptions& expert_parallel)
-    : max_pass_tokens_(checked_pass_tokens(options)),
+    : checkpoint_(&model.checkpoint()),
+      max_pass_tokens_(checked_pass_tokens(options)),
       pool_(options.num_threads),
       transport_(&transport),
       experts_(std::make_unique<ExpertParallelExperts>(model.config(), options.arithmetic, pool_,
@@ -57,7 +60,19 @@ MatrixView<const float> Engine::forward(std::span<const SequenceSlice> batch,
   std::int64_t num_tokens = 0;
   for (const SequenceSlice& slice : batch) num_tokens += std::ssize(slice.tokens);
   agree_on_pass(num_tokens);
-  return decoder_.forward(batch, on_routing);
+  try {
+    return decoder_.forward(batch, on_routing);
+  } catch (const Error& e) {
+    // A gate has refused logits that are not finite.
+    if (e.code() == ErrorCode::kInvalidFile) checkpoint_->check_finite();
+    throw;
+  }
+}
+
+void Engine::check_logits(std::span<const float> logits) const {
+  if (are_finite(logits)) return;
+  checkpoint_->check_finite();
+  require_finite(logits);
 }
 
 // @returns whether any rank has tokens for the next pass. The same exchange carries the times of

@@ -67,9 +67,14 @@ class Engine {
 
   /// Runs one pass, which appends the slices to their sequences.
   /// @returns as Decoder::forward()
-  /// @throws as Decoder::forward(); on several ranks also as Exchange::wait()
+  /// @throws as Decoder::forward(), but as Checkpoint::check_finite() where the weights are why; on
+  ///         several ranks also as Exchange::wait()
   MatrixView<const float> forward(std::span<const SequenceSlice> batch,
                                   const RoutingObserver& on_routing = {});
+
+  /// Checks logits before they are used.
+  /// @throws Error(kInvalidFile) if one is not finite, naming the weight that is not either, if any
+  void check_logits(std::span<const float> logits) const;
 
   /// Takes part in the passes of other ranks until no rank has tokens left. Collective.
   /// @throws as Exchange::wait()
@@ -79,6 +84,7 @@ class Engine {
   bool agree_on_pass(std::int64_t num_tokens);
   void choose_chunks(std::int64_t num_tokens, double waited_s, double computed_s);
 
+  const Checkpoint* checkpoint_;
   std::int64_t max_pass_tokens_;
   ThreadPool pool_;
   Transport* transport_ = nullptr;

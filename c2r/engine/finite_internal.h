@@ -9,9 +9,13 @@
 
 namespace c2r {
 
+inline bool are_finite(std::span<const float> logits) {
+  return std::ranges::all_of(logits, [](float v) { return std::isfinite(v); });
+}
+
 /// @throws Error(kInvalidFile) if a logit is not finite
 inline void require_finite(std::span<const float> logits) {
-  C2R_REQUIRE(std::ranges::all_of(logits, [](float v) { return std::isfinite(v); }), kInvalidFile,
+  C2R_REQUIRE(are_finite(logits), kInvalidFile,
               "the model's logits are not finite: its weights hold NaN, or are too large");
 }
 

@@ -106,8 +106,9 @@ class GenerationBatch {
     for (std::size_t i = first; i < running_.size(); ++i) {
       Generation& g = running_[i];
       const GenerateRequest& request = requests_[g.request];
-      const TokenId token =
-          sample(logits_.row(static_cast<std::int64_t>(i - first)), request.sampling, g.rng);
+      const auto logits = logits_.row(static_cast<std::int64_t>(i - first));
+      engine_.check_logits(logits);
+      const TokenId token = sample(logits, request.sampling, g.rng);
       g.text.push_back(token);
       const bool is_ended = request.is_last && request.is_last(token);
       g.is_done = is_ended || std::ssize(g.text) == request.max_new_tokens ||

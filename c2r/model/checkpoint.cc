@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <optional>
 
 #include "c2r/core/error.h"
@@ -47,6 +48,20 @@ std::string note_of_unused_index(const std::filesystem::path& folder) {
   }
   return fmt::format("{}, whose {} files are all there ({}); remove the model that you do not mean",
                      used, files.size(), shown(fmt::format("{}", fmt::join(files, ", ")), 200));
+}
+
+// @returns the position of the first value that is not finite, or -1
+std::int64_t first_not_finite(std::span<const std::byte> bytes, ElementType type) {
+  std::array<float, 4096> values{};
+  const std::int64_t num_values = std::ssize(bytes) / element_bytes(type);
+  for (std::int64_t begin = 0; begin < num_values; begin += std::ssize(values)) {
+    const auto count = std::min(std::ssize(values), num_values - begin);
+    const auto some = std::span(values).first(static_cast<std::size_t>(count));
+    to_f32(bytes.data() + begin * element_bytes(type), type, some);
+    const auto bad = std::ranges::find_if(some, [](float v) { return !std::isfinite(v); });
+    if (bad != some.end()) return begin + (bad - some.begin());
+  }
+  return -1;
 }
 
 }  // namespace
@@ -143,6 +158,18 @@ void Checkpoint::check_all_used(std::span<const std::string_view> unused) const 
     C2R_REQUIRE(is_unused || used_.contains(name), kInvalidFile,
                 "{}: tensor '{}' is no part of a model with this config.json",
                 shards_[shard].path(), shown(name));
+  }
+}
+
+void Checkpoint::check_finite() const {
+  for (const SafetensorsFile& shard : shards_) {
+    for (const auto& [name, tensor] : shard.tensors()) {
+      const auto type = element_type_of(tensor.dtype);
+      if (!type) continue;
+      const std::int64_t at = first_not_finite(tensor.bytes, *type);
+      C2R_REQUIRE(at < 0, kInvalidFile, "{}: value {} of tensor '{}' is {}, but must be finite",
+                  shard.path(), at, shown(name), load_element(tensor.bytes.data(), *type, at));
+    }
   }
 }
 

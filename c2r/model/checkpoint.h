@@ -44,6 +44,11 @@ class Checkpoint {
   /// @throws Error(kInvalidFile) if there is none
   const TensorView& tensor(std::string_view name) const;
 
+  /// Checks that all weights that are floats are finite, to say why a result is not.
+  /// @throws Error(kInvalidFile), naming the file, the tensor and the first value that is not
+  /// Cost: reads all weights.
+  void check_finite() const;
+
   /// @returns the bytes of all tensors, used or not
   std::int64_t num_bytes() const;
   const std::vector<SafetensorsFile>& shards() const { return shards_; }

@@ -3,6 +3,7 @@
 import json
 import lzma
 import pathlib
+import struct
 import subprocess
 import unittest
 
@@ -258,6 +259,20 @@ class Models(CommandLine):
             self.assertEqual(self.succeed(*words, "--prompt", "Hello", *template),
                              texts[template].replace("\r", "\n") + "\n")
         self.assertNotEqual(*texts.values())
+
+    def test_a_weight_that_is_not_finite_is_named(self):
+        path = self.folder / "model" / "model.safetensors"
+        whole = path.read_bytes()
+        end = 8 + struct.unpack("<Q", whole[:8])[0]
+        header = json.loads(whole[8:end])
+        # The first makes the gate of its layer fail, the second the logits.
+        for name in ("model.layers.0.self_attn.v_proj.weight", "lm_head.weight"):
+            at = end + header[name]["data_offsets"][0] + 4 * 5
+            path.write_bytes(whole[:at] + struct.pack("<f", float("nan")) + whole[at + 4:])
+            message = f"model/model.safetensors: value 5 of tensor '{name}' is nan, but must be finite"
+            self.fails_with(1, f"c2r score: {message}", "score", "model", "--text", "text.txt")
+            self.fails_with(1, f"c2r generate: {message}", "generate", "model", "--prompt", "Hello",
+                            "--max-new-tokens", "2")
 
     def test_a_folder_with_only_a_config_is_inspected(self):
         config = self.folder / "model" / "config.json"

@@ -4,7 +4,22 @@
 #include <cmath>
 #include <vector>
 
+#include "c2r/core/error.h"
+
 namespace c2r {
+namespace {
+
+// The gate's input and weights are the model's, so it is the model's fault if a logit is not
+// finite, and not that of the caller.
+Routing routing_of(std::int64_t moe_layer, const Router& router, MatrixView<const float> logits) {
+  try {
+    return router.route(logits);
+  } catch (const Error& e) {
+    C2R_THROW(kInvalidFile, "MoE layer {}: {}", moe_layer, e.what());
+  }
+}
+
+}  // namespace
 
 MoeLayer::MoeLayer(GroupedGemm& gemm, RoutedExperts& experts)
     : experts_(&experts), exact_gemm_(Arithmetic::kF32, gemm.pool()) {}
@@ -24,7 +39,7 @@ Matrix<float> MoeLayer::gate_logits(const MoeWeights& weights, MatrixView<const 
 
 Routing MoeLayer::run(std::int64_t moe_layer, const MoeWeights& weights, const Router& router,
                       MatrixView<const float> x, MatrixView<float> sum) {
-  Routing routing = router.route(gate_logits(weights, x));
+  Routing routing = routing_of(moe_layer, router, gate_logits(weights, x));
   std::vector<ExpertRows> shared_experts;
   if (weights.shared) {
     shared_.reshape(x.rows(), x.cols());

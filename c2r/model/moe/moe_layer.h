@@ -22,7 +22,7 @@ class MoeLayer {
   /// @param x [num_tokens, hidden], normalized
   /// @param sum [num_tokens, hidden], another matrix than `x`
   /// @returns the routing of the tokens
-  /// @throws Error(kInvalidArgument) if a logit is not finite
+  /// @throws Error(kInvalidFile), naming the layer, if a logit is not finite
   Routing run(std::int64_t moe_layer, const MoeWeights& weights, const Router& router,
               MatrixView<const float> x, MatrixView<float> sum);
 
