@@ -63,33 +63,40 @@ class Run:
         self.process.wait()
 
 
-class FailureTests:
-    """Tests of PROGRAM, whose rank FAILING_RANK goes wrong as it is told, in each of `phases`.
-
-    To be mixed into a TestCase: unittest would run one that is imported a second time.
-    """
-    phases = []
-    phase_of_control_c = ""
+class FailingRuns:
+    """Starts PROGRAM on ranks of which one goes wrong as it is told. To be mixed into a TestCase."""
     arguments = []  # for PROGRAM, after those that say how to fail
     folder = None  # in which to run; None is the current one
 
-    def label_of(self, phase):
-        """What the other ranks call the phase that a rank does not reach."""
-        return phase
-
-    def start(self, how, phase, timeout_ms=TIMEOUT_MS):
-        run = Run(MPIEXEC, "-n", str(NUM_RANKS), PROGRAM, how, phase, str(FAILING_RANK),
-                  str(timeout_ms), *self.arguments, cwd=self.folder)
+    def start(self, how, phase, timeout_ms=TIMEOUT_MS, rank=FAILING_RANK):
+        run = Run(MPIEXEC, "-n", str(NUM_RANKS), PROGRAM, how, phase, str(rank), str(timeout_ms), *self.arguments,
+                  cwd=self.folder)
         self.addCleanup(run.stop)
         return run
 
     def check_end(self, run):
         """It fails, and leaves no process behind."""
         self.assertNotEqual(run.finish(), 0, run.output)
+        self.check_no_rank_is_left(run)
+
+    def check_no_rank_is_left(self, run):
         deadline = time.monotonic() + HANG_S
         while run.ranks_left() and time.monotonic() < deadline:
             time.sleep(0.05)
         self.assertEqual(run.ranks_left(), [], run.output)
+
+
+class FailureTests(FailingRuns):
+    """Tests of PROGRAM, whose rank FAILING_RANK goes wrong as it is told, in each of `phases`.
+
+    To be mixed into a TestCase: unittest would run one that is imported a second time.
+    """
+    phases = []
+    phase_of_control_c = ""
+
+    def label_of(self, phase):
+        """What the other ranks call the phase that a rank does not reach."""
+        return phase
 
     def check_waited(self, run, phase, why):
         """A rank other than the failing one said that it waited for that one in this phase."""
