@@ -314,6 +314,14 @@ class Plans(CommandLine):
         plan = json.loads((self.folder / "plan.json").read_text())
         self.assertEqual({len(rank) for layer in plan["layers"] for rank in layer["slots"]}, {5})
 
+    def test_what_is_lost_with_each_rank_is_said(self):
+        self.make_trace()
+        words = ["plan", "trace.safetensors", "--cluster", "1x2", "-o", "plan.json", "--survive"]
+        for slots, num_lost, num_layers in (([], 16, 4), (["--redundant-slots", "4"], 0, 0)):
+            said = self.succeed(*words, *slots).splitlines()[-2:]
+            self.assertEqual(said, [f"loss of rank {rank}: {num_lost} of 32 experts are on no other rank, in "
+                                    f"{num_layers} of 4 layers" for rank in range(2)])
+
     def test_slots_that_experts_leave_are_said_to_hold_replicas(self):
         self.make_trace()
         words = ["plan", "trace.safetensors", "-o", "plan.json", "--effort", "0.01", "--cluster"]

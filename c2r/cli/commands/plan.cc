@@ -16,6 +16,7 @@
 #include "c2r/core/error.h"
 #include "c2r/plan/engines/engine_traffic.h"
 #include "c2r/plan/make_plan.h"
+#include "c2r/plan/survival.h"
 #include "c2r/report/engine_traffic.h"
 #include "c2r/report/predictions.h"
 
@@ -157,6 +158,16 @@ std::string balance_text(const BalanceReport& balance) {
       balance.imbalance, balance.imbalance_bound);
 }
 
+void print_losses(const Plan& plan) {
+  const auto losses = losses_of_ranks(plan);
+  for (std::size_t rank = 0; rank < losses.size(); ++rank) {
+    std::cout << fmt::format(
+        "loss of rank {}: {} of {} experts are on no other rank, in {} of {} layers\n", rank,
+        losses[rank].num_orphans, std::int64_t{plan.num_experts} * plan.num_layers(),
+        losses[rank].num_layers, plan.num_layers());
+  }
+}
+
 void print(const MadePlan& made, const std::string& output) {
   const Plan& plan = made.plan;
   if (made.search && made.search->unseen_max_imbalance) {
@@ -212,12 +223,16 @@ void add_plan(CLI::App& app) {
       "Example:\n"
       "  c2r plan trace.safetensors --cluster 1x2 --fit even -o plan.json\n"
       "  c2r plan trace.safetensors --cluster 1x2 --minimize imbalance --max-copies 1.5 -o b.json");
-  command->callback([command, options] {
+  const auto prints_losses = std::make_shared<bool>(false);
+  command->add_flag("--survive", *prints_losses,
+                    "print how many experts are lost with each rank: those on no other rank");
+  command->callback([command, options, prints_losses] {
     check_plan_options(*command, *options);
     const MadePlan made = make(*options, command->count("--method") > 0);
     write_plan(made.plan, options->output);
     std::cout << engine_text(*options, made.plan);
     print(made, options->output);
+    if (*prints_losses) print_losses(made.plan);
   });
 }
 
