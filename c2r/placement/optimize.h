@@ -6,10 +6,10 @@
 // metric of balanced hypergraph partitioning; with them, each token takes the fewest ranks that
 // host all its experts, then the fewest nodes, then the least load.
 //
-// Search: annealing over swaps that are judged in O(1) (partition_level.h), seeded on pair counts
-// where tokens are too many, then replicas by gain, then annealing of the whole (replica_search.h)
-// or, where that is too slow, of where the slots are (slot_search.h). docs/placement.md describes
-// the steps in order.
+// Search: annealing over swaps that are judged in O(1) (partition_level.h), hot on a sample where
+// tokens are many and then on all (partition_stages.h), then replicas by gain, then annealing of
+// the whole (replica_search.h) or, where slots are too many, of where they are (slot_search.h).
+// docs/placement.md describes the steps in order.
 #pragma once
 
 #include <cstdint>

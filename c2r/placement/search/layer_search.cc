@@ -2,16 +2,18 @@
 //
 // Outline of LayerSearch::run():
 //   1. Index the token sets; fix ranks to nodes where groups of experts must stay together.
-//   2. Start with contiguous experts. With more groups than nodes, first place groups on nodes, as
-//      a problem of its own whose experts are the groups.
-//   3. best_partition(): anneal one slot an expert, on tokens or, where tokens are too many
-//      (is_large()), on pair counts with a short annealing on tokens after it. On several nodes
-//      both ways are tried, nodes first and then ranks, or all at once; the better one stays.
-//   4. finish_by_columns(): without redundant slots and where columns are few, find the optimum.
-//   5. filled(): give redundant slots to replicas, greedily (replica_fill.h).
-//   6. search_replicas(): anneal slots and replicas together (replica_search.h).
-//   7. measure_state(): count the result anew, with its bounds.
-// Steps 3 and 6 share the effort by partition_work(), pairs_work(), refine_work(), replica_work().
+//   2. Search in rounds of the efforts 1, 1, 2, 4, 8, ... and keep the best: a search with more
+//      effort begins with the rounds of one with less, so it is never worse. Each round:
+//      a. Start with contiguous experts. With more groups than nodes, first place groups on nodes,
+//         as a problem of its own whose experts are the groups.
+//      b. best_partition(): anneal one slot an expert (partition_stages.h). On several nodes both
+//         ways are tried, nodes first and then ranks, or all at once; the better one stays.
+//      c. finish_by_columns(): without redundant slots and where columns are few, find the optimum.
+//      d. filled(): give redundant slots to replicas, greedily (replica_fill.h).
+//      e. with_replicas(): anneal slots and replicas together (replica_search.h), hot on a sample
+//         of the sets where all are too many, then on all.
+//      f. measure_state(): count the result anew, with its bounds.
+// Steps b and e share the effort by partition_work(), replica_work() and slot_work().
 #include "c2r/placement/search/layer_search.h"
 
 #include <algorithm>
@@ -24,11 +26,12 @@
 
 #include "c2r/core/at.h"
 #include "c2r/core/error.h"
+#include "c2r/core/rng.h"
 #include "c2r/placement/search/column_search.h"
 #include "c2r/placement/search/copy_bounds.h"
 #include "c2r/placement/search/measure_state.h"
-#include "c2r/placement/search/partition_level.h"
 #include "c2r/placement/search/partition_search.h"
+#include "c2r/placement/search/partition_stages.h"
 #include "c2r/placement/search/replicas/replica_fill.h"
 #include "c2r/placement/search/replicas/replica_search.h"
 #include "c2r/placement/search/replicas/replica_state.h"
@@ -41,7 +44,12 @@ class LayerSearch {
  public:
   LayerSearch(const TokenSets& sets, const Cluster& cluster, const PlacementObjective& objective,
               const OptimizeOptions& options, const SearchLimits& limits)
-      : sets_(sets), options_(options), limits_(limits), index_(sets), bounds_(index_) {
+      : sets_(sets),
+        options_(options),
+        limits_(limits),
+        index_(sets),
+        bounds_(index_),
+        stages_(index_, limits_) {
     const std::int32_t ep_size = cluster.ep_size();
     const std::int32_t base = (sets.num_experts + ep_size - 1) / ep_size;
     slots_per_rank_ = base + options.redundant_slots_per_rank;
@@ -57,7 +65,7 @@ class LayerSearch {
   }
 
   OptimizedPlacement run(const PlacementObjective& objective) {
-    OptimizedPlacement result = measured(objective, search(objective));
+    OptimizedPlacement result = search_rounds(objective);
     for (std::int64_t rank = 0; rank < result.placement.ep_size(); ++rank) {
       std::ranges::sort(result.placement.slots.row(rank));
     }
@@ -72,19 +80,79 @@ class LayerSearch {
   }
 
  private:
+  // The best placement of all rounds that the effort pays for.
+  OptimizedPlacement search_rounds(const PlacementObjective& objective) {
+    OptimizedPlacement best;
+    double spent = 0;
+    for (int round = 0; round == 0 || spent + round_effort(round) <= options_.effort; ++round) {
+      effort_ = round_effort(round);
+      seed_ = round == 0 ? options_.seed : mix_bits(options_.seed + std::uint64_t(round));
+      const ReplicaState state = search(objective, round);
+      OptimizedPlacement met = measured(objective, state);
+      const bool is_final = is_proved_ || !can_improve(met);
+      if (round == 0 || met.quality() < best.quality()) best = std::move(met);
+      if (is_final || limits_.reached()) break;
+      spent += effort_;
+    }
+    return best;
+  }
+  double round_effort(int round) const {
+    return round == 0 ? std::min(options_.effort, 1.0) : std::ldexp(1, round - 1);
+  }
+
   // Returns a state whose loads are settled.
-  ReplicaState search(const PlacementObjective& objective) {
+  ReplicaState search(const PlacementObjective& objective, int round) {
     std::vector<std::int32_t> rank_of = first_assignment();
     if (!index_is_empty()) rank_of = best_partition(rank_of);
-    if (!index_is_empty() && takes_columns() && !limits_.reached())
+    // Columns depend on the start too little to be listed in every round.
+    if (round == 0 && !index_is_empty() && takes_columns() && !limits_.reached())
       rank_of = finish_by_columns(std::move(rank_of));
     ReplicaState state(index_, problem_.cluster, filled(rank_of), is_fixed_to_nodes());
     if (!has_redundant_slots() || index_is_empty() || !can_improve(measured(objective, state))) {
       return state;
     }
-    return search_replicas(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(),
-                           {.work = replica_work(), .seed = options_.seed}, limits_,
-                           std::move(state));
+    return with_replicas(std::move(state));
+  }
+
+  double sets_per_expert() const { return num_set_choices() / sets_.num_experts; }
+  // The sets of an expert in a sample on which half of the work tries every pair of slots five
+  // times. A try counts the sets of two experts.
+  double sampled_per_expert() const {
+    constexpr double kTriesPerPair = 5;
+    const double slots = slots_per_rank_ * problem_.cluster.ep_size();
+    return static_cast<double>(replica_work()) / 2 / (kTriesPerPair * slots * slots) / 2;
+  }
+  // Whether slots cannot be annealed together with their replicas: a smaller sample misleads.
+  bool has_too_many_slots() const {
+    constexpr double kFewestSetsPerExpert = 32;
+    return has_redundant_slots() && sampled_per_expert() < kFewestSetsPerExpert;
+  }
+
+  // Anneals on all sets if they are few enough; else hot on a sample and cold on all. Where the
+  // slots are too many even for a sample, anneals where the slots are.
+  ReplicaState with_replicas(ReplicaState state) {
+    if (sampled_per_expert() >= sets_per_expert()) {
+      return searched(index_, {.work = replica_work(), .seed = seed_}, std::move(state));
+    }
+    if (has_too_many_slots()) {
+      return searched(index_, {.work = slot_work(), .seed = seed_}, std::move(state));
+    }
+    const double share = sampled_per_expert() / sets_per_expert();
+    const auto work = static_cast<double>(replica_work());
+    const SetIndex drawn =
+        index_.sample(std::int64_t(share * static_cast<double>(index_.num_sets())), seed_);
+    const ReplicaState hot =
+        searched(drawn, {.work = std::int64_t(work / 2), .seed = seed_},
+                 ReplicaState(drawn, problem_.cluster, state.placement(), is_fixed_to_nodes()));
+    ReplicaState start(index_, problem_.cluster, hot.placement(), is_fixed_to_nodes());
+    const double cold_work = work / 2 + static_cast<double>(effort_times(2 * num_set_choices()));
+    return searched(index_, {.work = std::int64_t(cold_work), .seed = seed_, .is_warm = true},
+                    std::move(start));
+  }
+
+  ReplicaState searched(const SetIndex& index, const ReplicaEffort& effort, ReplicaState start) {
+    return search_replicas(index, problem_.cluster, problem_.energy, is_fixed_to_nodes(), effort,
+                           limits_, std::move(start));
   }
 
   OptimizedPlacement measured(const PlacementObjective& objective,
@@ -178,32 +246,25 @@ class LayerSearch {
   // Caps the work, so that an infinite effort fits an integer: 10^15 takes longer than a month.
   std::int64_t effort_times(double work) const {
     constexpr double kEndless = 1e15;
-    return static_cast<std::int64_t>(std::min(options_.effort * work, kEndless));
+    return static_cast<std::int64_t>(std::min(effort_ * work, kEndless));
   }
   // At most `work`; a small problem needs no more than 2000 tries of every exchange of two slots.
   std::int64_t work_for(double work, std::int32_t num_slots) const {
     const double slots = num_slots, sets_per_slot = num_set_choices() / slots;
     return effort_times(std::min(work, 2000 * slots * slots * (1 + 2 * sets_per_slot)));
   }
-  // Four times as much improves gpt-oss-20b by 0.1 % (measured). The search over columns needs a
-  // start only, hence less.
+  // More experts need more work, but no more than 4 times as much (measured). The search over
+  // columns needs a start only, hence less; so does that of replicas.
   std::int64_t partition_work() const {
-    return work_for(takes_columns() ? 1e6 : 7e6, problem_.num_items);
+    const double work = has_redundant_slots() ? 4e6 : 7e6;
+    const double growth =
+        has_redundant_slots() ? 1.0 : std::clamp(problem_.num_items / 32.0, 1.0, 4.0);
+    return work_for(takes_columns() ? 1e6 : growth * work, problem_.num_items);
   }
-  // Annealing from an arbitrary start needs some 50 accepted swaps of each item, and each swap
-  // visits the sets of its items.
-  bool is_large() const {
-    return 50.0 * problem_.num_items * (1 + 4 * num_set_choices() / index_.num_experts()) > 7e6;
-  }
-  // The work of a large problem on pair counts, and on tokens after that.
-  std::int64_t pairs_work() const {
-    return effort_times(std::max(7.5e5, 3e3 * problem_.num_items));
-  }
-  std::int64_t refine_work() const { return effort_times(1e6 + 2 * num_set_choices()); }
   std::int64_t replica_work() const {
-    const std::int32_t num_slots = slots_per_rank_ * problem_.cluster.ep_size();
-    return work_for(is_large() ? 2e6 + 2 * num_set_choices() : 4e7, num_slots);
+    return work_for(1e7, slots_per_rank_ * problem_.cluster.ep_size());
   }
+  std::int64_t slot_work() const { return effort_times(2e6 + 2 * num_set_choices()); }
   bool takes_columns() const {
     return !has_redundant_slots() && sets_.num_experts <= 64 && !has_node_level() &&
            !is_fixed_to_nodes() && problem_.energy.imbalance_scale == 0 &&
@@ -218,68 +279,34 @@ class LayerSearch {
     return count;
   }
 
-  static Quality quality(const PartitionProblem& problem,
-                         const std::vector<std::int32_t>& rank_of) {
-    const PartitionCost cost = partition_cost(problem, rank_of);
-    const double total = problem.energy.cost(cost.rank_copies, cost.node_copies);
-    return problem.energy.quality(total, cost.loads);
-  }
-
   // Tries nodes first and all ranks at once, where there are nodes; the better one is returned.
   std::vector<std::int32_t> best_partition(const std::vector<std::int32_t>& start) {
-    const bool needs_seed = is_large();
-    if (needs_seed) pairs_ = pair_counts(index_, problem_.num_items);
     const bool tries_both = has_node_level() && !is_fixed_to_nodes();
-    const std::int64_t work = partition_work() / (tries_both && !needs_seed ? 2 : 1);
-
-    auto jointly = needs_seed ? seeded(problem_, start) : annealed(problem_, start, work);
-    if (tries_both) {
-      auto split = nodes_first(start, needs_seed, work);
-      if (quality(problem_, split) < quality(problem_, jointly)) jointly = std::move(split);
-    }
-    if (!needs_seed) return jointly;
-    // With redundant slots, slot_search.h looks at tokens later.
-    auto by_tokens = has_redundant_slots() ? std::move(jointly) : refined(std::move(jointly));
-    // By tokens, the start may be better than what pair counts led to.
-    return quality(problem_, start) < quality(problem_, by_tokens) ? start : by_tokens;
+    const std::int64_t work = partition_work() / (tries_both ? 2 : 1);
+    auto jointly = annealed(problem_, work, start);
+    if (!tries_both) return jointly;
+    auto split = nodes_first(start, work);
+    return partition_quality(problem_, split) < partition_quality(problem_, jointly) ? split
+                                                                                     : jointly;
   }
 
-  std::vector<std::int32_t> nodes_first(const std::vector<std::int32_t>& start, bool needs_seed,
-                                        std::int64_t work) {
+  std::vector<std::int32_t> nodes_first(const std::vector<std::int32_t>& start, std::int64_t work) {
     PartitionProblem across = problem_;
     across.energy.rank_cost = 0;
-    auto rank_of = needs_seed ? seeded(across, start) : annealed(across, start, work / 2);
+    const auto rank_of = annealed(across, work / 2, start);
     PartitionProblem within = problem_;
     for (std::int32_t rank = 0; rank < within.cluster.ep_size(); ++rank) {
       at(within.domain_of_rank, rank) = within.cluster.node_of(RankId{rank});
     }
-    return needs_seed ? seeded(within, rank_of) : annealed(within, rank_of, work / 2);
+    return annealed(within, work / 2, rank_of);
   }
 
-  std::vector<std::int32_t> seeded(const PartitionProblem& problem,
-                                   const std::vector<std::int32_t>& start) const {
-    const PartitionEffort effort{.work = pairs_work(), .seed = options_.seed};
-    return anneal_pairs(problem, pairs_, effort, limits_, start);
-  }
-
-  // Anneals on tokens from a low temperature, so that the start by pair counts is not destroyed.
-  std::vector<std::int32_t> refined(std::vector<std::int32_t> rank_of) const {
-    const PartitionEffort effort{.work = refine_work(),
-                                 .start_temperature = 0.004,
-                                 .end_temperature = 0.001,
-                                 .seed = options_.seed};
-    return anneal_partition(problem_, effort, limits_, std::move(rank_of));
-  }
-
-  std::vector<std::int32_t> annealed(const PartitionProblem& problem,
-                                     const std::vector<std::int32_t>& start,
-                                     std::int64_t work) const {
-    PartitionEffort effort{.work = work, .start_penalty = 0.1, .seed = options_.seed};
-    auto rank_of = anneal_partition(problem, effort, limits_, start);
-    if (quality(problem, rank_of).violation == 0) return rank_of;
-    effort.start_penalty = 1;  // the bound is tight: the full penalty from the beginning
-    auto tight = anneal_partition(problem, effort, limits_, start);
-    return quality(problem, tight) < quality(problem, rank_of) ? tight : rank_of;
+  // Many slots are annealed on tokens later (slot_search.h): here pair counts suffice.
+  std::vector<std::int32_t> annealed(const PartitionProblem& problem, std::int64_t work,
+                                     const std::vector<std::int32_t>& start) {
+    if (!has_too_many_slots()) return stages_.anneal(problem, work, seed_, start);
+    const std::int64_t pairs_work = effort_times(std::max(7.5e5, 3e3 * problem.num_items));
+    return stages_.anneal_on_pairs(problem, pairs_work, seed_, start);
   }
 
   std::vector<std::int32_t> finish_by_columns(std::vector<std::int32_t> rank_of) {
@@ -311,7 +338,9 @@ class LayerSearch {
   CopyBounds bounds_;
   std::int32_t slots_per_rank_ = 0;
   PartitionProblem problem_;
-  Matrix<std::int64_t> pairs_;
+  PartitionStages stages_;
+  double effort_ = 1;       // of this round
+  std::uint64_t seed_ = 0;  // of this round
   bool is_proved_ = false;
   std::optional<double> columns_bound_;  // of the copy cost per token
 };

@@ -228,10 +228,12 @@ PartitionCost partition_cost(const PartitionProblem& problem,
   PartitionCost cost{.loads = std::vector<std::int64_t>(static_cast<std::size_t>(ep_size))};
   std::vector<std::int64_t> last_of_rank(static_cast<std::size_t>(ep_size), -1);
   std::vector<std::int64_t> last_of_node(static_cast<std::size_t>(problem.cluster.num_nodes), -1);
+  for (std::int32_t e = 0; e < index.num_experts(); ++e) {
+    at(cost.loads, at(rank_of, e)) += index.load(e);
+  }
   for (std::int64_t set = 0; set < index.num_sets(); ++set) {
     for (const std::uint16_t e : index.experts(set)) {
       const auto rank = std::size_t(rank_of[e]), node = std::size_t(node_of[e]);
-      cost.loads[rank] += index.weight(set);
       if (std::exchange(last_of_rank[rank], set) != set) cost.rank_copies += index.weight(set);
       if (std::exchange(last_of_node[node], set) != set) cost.node_copies += index.weight(set);
     }

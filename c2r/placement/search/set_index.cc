@@ -1,10 +1,12 @@
 // Copies token sets into compact rows and lists the sets of each expert.
 #include "c2r/placement/search/set_index.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "c2r/core/at.h"
 #include "c2r/core/error.h"
+#include "c2r/core/rng.h"
 #include "c2r/routing/routing.h"
 
 namespace c2r {
@@ -20,6 +22,27 @@ std::vector<std::int64_t> expert_loads(const TokenSets& sets) {
   return loads;
 }
 
+// The least distance between drawn tokens with which at most `num_sets` are expected to be drawn:
+// a set of w tokens is drawn with the probability min(1, w / distance).
+std::int64_t distance_for(std::span<const std::int64_t> weights, std::int64_t num_sets) {
+  const auto expected = [&](std::int64_t distance) {
+    double sum = 0;
+    for (const std::int64_t w : weights) {
+      sum += std::min(1.0, static_cast<double>(w) / static_cast<double>(distance));
+    }
+    return sum;
+  };
+  const auto wanted = static_cast<double>(num_sets);
+  if (expected(1) <= wanted) return 1;
+  std::int64_t low = 1, high = 2;
+  while (expected(high) > wanted && high < INT64_MAX / 4) low = high, high *= 2;
+  while (high - low > 1) {
+    const std::int64_t middle = low + (high - low) / 2;
+    (expected(middle) > wanted ? low : high) = middle;
+  }
+  return high;
+}
+
 }  // namespace
 
 SetIndex::SetIndex(const TokenSets& sets)
@@ -28,7 +51,6 @@ SetIndex::SetIndex(const TokenSets& sets)
       experts_(static_cast<std::size_t>(sets.num_sets() * sets.top_k())),
       sizes_(static_cast<std::size_t>(sets.num_sets())),
       weights_(sets.multiplicity),
-      offsets_(static_cast<std::size_t>(sets.num_experts) + 1),
       loads_(expert_loads(sets)) {
   C2R_REQUIRE(sets.num_experts <= 1 << 16, kUnsupported,
               "placements can be optimized up to {} experts or slots, not {}", 1 << 16,
@@ -40,8 +62,15 @@ SetIndex::SetIndex(const TokenSets& sets)
     for (const ExpertId e : sets.experts.row(static_cast<std::int64_t>(set))) {
       if (e == kNoExpert) continue;
       experts_[set * width_ + sizes_[set]++] = static_cast<std::uint16_t>(e);
-      ++offsets_[index(e) + 1];
     }
+  }
+  list_sets_of_experts();
+}
+
+void SetIndex::list_sets_of_experts() {
+  offsets_.assign(static_cast<std::size_t>(num_experts_) + 1, 0);
+  for (std::int64_t set = 0; set < num_sets(); ++set) {
+    for (const std::uint16_t e : experts(set)) ++offsets_[std::size_t{e} + 1];
   }
   std::partial_sum(offsets_.begin(), offsets_.end(), offsets_.begin());
   set_ids_.resize(offsets_.back());
@@ -49,6 +78,33 @@ SetIndex::SetIndex(const TokenSets& sets)
   for (std::int64_t set = 0; set < num_sets(); ++set) {
     for (const std::uint16_t e : experts(set)) set_ids_[next[e]++] = static_cast<std::int32_t>(set);
   }
+}
+
+SetIndex SetIndex::sample(std::int64_t num_sets, std::uint64_t seed) const {
+  const std::int64_t distance = distance_for(weights_, num_sets);
+  if (distance <= 1) return *this;
+  SetIndex drawn;
+  drawn.num_experts_ = num_experts_;
+  drawn.width_ = width_;
+  drawn.total_weight_ = total_weight_;
+  drawn.num_choices_ = num_choices_;
+  drawn.loads_ = loads_;
+  // Token t of the tokens in the order of the sets is drawn if t + shift is a multiple of distance.
+  const auto shift =
+      static_cast<std::int64_t>(mix_bits(seed) % static_cast<std::uint64_t>(distance));
+  std::int64_t tokens_before = shift;
+  for (std::size_t set = 0; set < weights_.size(); ++set) {
+    const std::int64_t tokens_until = tokens_before + weights_[set];
+    const std::int64_t num_drawn = tokens_until / distance - tokens_before / distance;
+    tokens_before = tokens_until;
+    if (num_drawn == 0) continue;
+    const auto row = std::span(experts_).subspan(set * width_, width_);
+    drawn.experts_.insert(drawn.experts_.end(), row.begin(), row.end());
+    drawn.sizes_.push_back(sizes_[set]);
+    drawn.weights_.push_back(num_drawn * distance);
+  }
+  drawn.list_sets_of_experts();
+  return drawn;
 }
 
 }  // namespace c2r

@@ -16,6 +16,16 @@ class SetIndex {
  public:
   explicit SetIndex(const TokenSets& sets);
 
+  /// Draws tokens in the order of the sets at equal distances, and gives each the weight of the
+  /// distance. So the copies of a placement are estimated without bias, and sets with many tokens
+  /// are never left out. load(), num_choices() and total_weight() stay those of all sets.
+  /// @param num_sets that the sample has at most, in expectation; at least 1
+  /// @param seed of the first token that is drawn
+  /// @returns the sample, or a copy of all sets if there are no more
+  ///
+  /// Cost: some 20 passes over the weights, and one over the sample.
+  SetIndex sample(std::int64_t num_sets, std::uint64_t seed) const;
+
   std::int32_t num_experts() const { return num_experts_; }
   std::int64_t num_sets() const { return std::ssize(weights_); }
   std::int64_t total_weight() const { return total_weight_; }  // tokens with a choice
@@ -48,6 +58,9 @@ class SetIndex {
   std::int64_t load(std::int32_t expert) const { return at(loads_, expert); }
 
  private:
+  SetIndex() = default;
+  void list_sets_of_experts();
+
   std::int32_t num_experts_ = 0;
   std::size_t width_ = 0;
   std::int64_t total_weight_ = 0, num_choices_ = 0;

@@ -9,7 +9,8 @@
 //      passes this test serves its tokens anew. Accept it if the growth of E is at most
 //      -temperature x log(u), u uniform in (0, 1). Then polish(): sweep over the ranks and give the
 //      slot of a replica to one of the four experts with the largest gains_on() the rank, as long
-//      as E falls.
+//      as E falls. A start that was annealed on a sample of the sets (is_warm) is annealed at low
+//      temperatures in any case.
 //   2. Else place_slots(): anneal where the slots are (slot_search.h); after a round that exceeded
 //      the bound, give a replica's slot to an expert of the busiest rank first
 //      (replicate_busiest()).
@@ -69,11 +70,11 @@ class ReplicaSearch {
     } else if (has_bound || asked_.imbalance_scale > 0) {
       const int num_rounds = has_bound ? 4 : 1;
       approach_bound(num_rounds, [&](int round) {
-        anneal_and_polish(effort_.work * round / num_rounds, round == 1 ? 0.04 : 0.012);
+        anneal_and_polish(effort_.work * round / num_rounds, start_temperature(round));
         return_to_best();
       });
     } else {  // copies alone are minimized: they do not depend on settled loads
-      anneal_and_polish(effort_.work, 0.04);
+      anneal_and_polish(effort_.work, start_temperature(1));
       return_to_best();
     }
     return std::move(state_);
@@ -86,6 +87,7 @@ class ReplicaSearch {
 
   // Whether the work is enough to try every pair of slots a few times.
   bool can_anneal() const {
+    if (effort_.is_warm) return true;
     const std::int64_t num_slots = std::ssize(state_.placement().slots.all());
     const std::int64_t sets_per_move = std::max<std::int64_t>(1, 2 * sets_per_expert_);
     return effort_.work / (kWorkToCount * sets_per_move) > num_slots * num_slots;
@@ -117,6 +119,11 @@ class ReplicaSearch {
   }
 
   void return_to_best() { state_ = ReplicaState(index_, cluster_, best_, is_fixed_to_nodes_); }
+
+  double start_temperature(int round) const {
+    if (effort_.is_warm) return 0.006;
+    return round == 1 ? 0.04 : 0.012;
+  }
 
   // Works until work_ reaches `work_until`.
   void anneal_and_polish(std::int64_t work_until, double start_temperature) {

@@ -13,6 +13,9 @@ namespace c2r {
 struct ReplicaEffort {
   std::int64_t work = 0;  // in units of PartitionEffort
   std::uint64_t seed = 0;
+  // The start was annealed on a sample of the sets: anneals it at low temperatures, even if the
+  // work is too little to try every pair of slots.
+  bool is_warm = false;
 };
 
 /// Improves a placement with replicas by annealing or, where that is too slow for the effort, by
