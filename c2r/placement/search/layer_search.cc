@@ -262,7 +262,8 @@ class LayerSearch {
     return work_for(takes_columns() ? 1e6 : growth * work, problem_.num_items);
   }
   std::int64_t replica_work() const {
-    return work_for(1e7, slots_per_rank_ * problem_.cluster.ep_size());
+    // On gpt-oss-20b on 2 nodes, 10^7 leaves 1.6 % more copies.
+    return work_for(has_node_level() ? 4e7 : 1e7, slots_per_rank_ * problem_.cluster.ep_size());
   }
   std::int64_t slot_work() const { return effort_times(2e6 + 2 * num_set_choices()); }
   bool takes_columns() const {
