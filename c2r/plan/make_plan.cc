@@ -12,6 +12,7 @@
 #include "c2r/core/version.h"
 #include "c2r/placement/baselines/balance.h"
 #include "c2r/placement/baselines/baselines.h"
+#include "c2r/placement/moves/relabel.h"
 #include "c2r/plan/content_hash.h"
 #include "c2r/plan/engines/engine_traffic.h"
 #include "c2r/plan/plan_search_internal.h"
@@ -30,6 +31,11 @@ struct PlanTokens {
   const TraceHeader& header() const { return reported.header(); }
 };
 
+std::int32_t slots_per_rank_of(const PlanRequest& request, const TraceHeader& header) {
+  const std::int32_t ep_size = request.cluster.ep_size();
+  return (header.num_experts + ep_size - 1) / ep_size + request.redundant_slots_per_rank;
+}
+
 void check_request(const PlanRequest& request, const TraceHeader& header, const PlanHooks& hooks) {
   check_cluster(request.cluster);
   check_plan_method(request.method);
@@ -41,6 +47,13 @@ void check_request(const PlanRequest& request, const TraceHeader& header, const 
               request.redundant_slots_per_rank);
   if (request.top_t) check_top_t(*request.top_t, header, hooks.top_t_name);
   if (searches) (void)objective_of(request.goal, request.cluster);
+  if (!request.from) return;
+  check_running(*request.from, header, request.cluster, slots_per_rank_of(request, header));
+  if (!request.from->max_moves) return;
+  C2R_REQUIRE(searches, kInvalidArgument, "a bound on moves is for the method optimize, not {}",
+              request.method);
+  C2R_REQUIRE(request.goal.bound_on == BoundOn::kFitted, kInvalidArgument,
+              "a bound on moves takes no bound on unseen tokens, only on the fitted ones");
 }
 
 // Counts pairs of the fitted tokens for the collaborator lists. This comes before the search, which
@@ -66,17 +79,20 @@ void add_lists(std::vector<Matrix<ExpertId>> lists, std::int32_t top_t, Plan& pl
 
 std::vector<Placement> by_baseline(const PlanTokens& tokens, const PlanRequest& request,
                                    Progress& progress) {
-  const std::int32_t num_experts = tokens.fitted.header().num_experts;
-  const std::int32_t ep_size = request.cluster.ep_size();
   progress.begin("placing experts");
-  return place_layers(
-      request.method, pair_counts_of(tokens.fitted, request.num_threads),
-      {.has_pairs = !tokens.fitted.has_loads_only(),
-       .cluster = request.cluster,
-       .slots_per_rank = (num_experts + ep_size - 1) / ep_size + request.redundant_slots_per_rank,
-       .num_groups = request.num_groups.value_or(1),
-       .seed = request.seed},
-      progress);
+  return place_layers(request.method, pair_counts_of(tokens.fitted, request.num_threads),
+                      {.has_pairs = !tokens.fitted.has_loads_only(),
+                       .cluster = request.cluster,
+                       .slots_per_rank = slots_per_rank_of(request, tokens.header()),
+                       .num_groups = request.num_groups.value_or(1),
+                       .seed = request.seed},
+                      progress);
+}
+
+PredictRequest predict_request_of(const PlanRequest& request) {
+  PredictRequest predicted{.traffic = default_traffic(request.cluster)};
+  predicted.layer_time = layer_time_of(request.goal, request.cluster);
+  return request.engine ? for_engine(*request.engine, predicted) : predicted;
 }
 
 BalanceReport balance_of(const PlanTokens& tokens, const PlanRequest& request,
@@ -99,8 +115,7 @@ BalanceReport balance_of(const PlanTokens& tokens, const PlanRequest& request,
 void add_predictions(const PlanTokens& tokens, const PlanRequest& request, Progress& progress,
                      Plan& plan) {
   progress.begin("predicting");
-  PredictRequest predicted{.traffic = default_traffic(request.cluster)};
-  if (request.engine) predicted = for_engine(*request.engine, predicted);
+  PredictRequest predicted = predict_request_of(request);
   // The only rule for which pair counts say what replicas serve.
   const bool is_from_pairs = tokens.reported.statistics != nullptr;
   if (is_from_pairs) predicted.traffic.replica_rule = ReplicaRule::kLocalFirst;
@@ -144,12 +159,19 @@ std::vector<PlanOption> resolved_options(const PlanRequest& request,
 }
 
 Provenance provenance_of(const PlanTokens& tokens, const PlanRequest& request) {
-  return {.c2r_version = version_text(),
-          .method = request.method,
-          .seed = request.seed,
-          .inputs = {tokens.input},
-          .options = {{"fit", tokens.fit},
-                      {"redundant_slots", static_cast<double>(request.redundant_slots_per_rank)}}};
+  Provenance provenance{
+      .c2r_version = version_text(),
+      .method = request.method,
+      .seed = request.seed,
+      .inputs = {tokens.input},
+      .options = {{"fit", tokens.fit},
+                  {"redundant_slots", static_cast<double>(request.redundant_slots_per_rank)}}};
+  if (!request.from) return provenance;
+  provenance.options.push_back({"from", request.from->name});
+  if (request.from->max_moves) {
+    provenance.options.push_back({"max_moves", double(*request.from->max_moves)});
+  }
+  return provenance;
 }
 
 SearchReport report_of(internal::FoundPlacements found, const PlanGoal& goal) {
@@ -192,6 +214,57 @@ std::optional<ContiguousReport> compare_with_contiguous(const PlanTokens& tokens
   return report;
 }
 
+// Relabels ranks and slots so that few experts move from the plan that runs.
+void keep_moves_few(const PlanRequest& request, std::vector<Placement>& placements) {
+  if (!request.from) return;
+  for (std::size_t layer = 0; layer < placements.size(); ++layer) {
+    placements[layer] = with_fewest_moves(request.from->plan.layers[layer].placement,
+                                          placements[layer], request.cluster);
+  }
+}
+
+PlanMoves count_moves(const PlanTokens& tokens, const PlanRequest& request, const Plan& plan) {
+  NoProgress silent;
+  const PlanGoal& goal = request.goal;
+  auto expert_bytes = request.from->expert_bytes;
+  if (!expert_bytes && goal.hidden > 0 && goal.intermediate > 0) {
+    expert_bytes = 3.0 * 2 * double(goal.hidden) * double(goal.intermediate);  // gated, in bf16
+  }
+  Prediction before = predict_step("running", tokens.reported, placements_of(request.from->plan),
+                                   predict_request_of(request), request.num_threads, silent)
+                          .prediction;
+  return moves_of(request.from->plan, plan, std::move(before), plan.predictions.back(), goal.hidden,
+                  expert_bytes);
+}
+
+// Predicts what engines do without the plan, with its slots, and compares.
+PlanCheck check_made(const PlanTokens& tokens, const PlanRequest& request,
+                     const SearchReport& search, const Plan& plan) {
+  std::vector<Prediction> baselines;
+  const PredictRequest how = predict_request_of(request);
+  NoProgress silent;
+  for (const std::string_view name : {"contiguous", "eplb"}) {
+    PlanRequest same_slots = request;
+    same_slots.method = name;
+    try {
+      const auto placements = name == "contiguous"
+                                  ? contiguous_placements(tokens.fitted.header(), plan.cluster)
+                                  : by_baseline(tokens, same_slots, silent);
+      baselines.push_back(predict_step(std::string(name), tokens.reported, placements, how,
+                                       request.num_threads, silent)
+                              .prediction);
+    } catch (const Error& e) {
+      // EPLB cannot place every number of experts.
+      if (e.code() != ErrorCode::kUnsupported) throw;
+    }
+  }
+  const auto bound =
+      search.unseen_max_imbalance ? search.unseen_max_imbalance : search.objective.max_imbalance;
+  const bool is_unseen = tokens.fit != name_of(SequencePart::kAll);
+  return check_predictions(plan.predictions.back(), std::move(baselines), plan.cluster,
+                           search.objective, is_unseen ? bound : std::nullopt);
+}
+
 MadePlan make_plan_of(const PlanTokens& tokens, const PlanRequest& request,
                       const PlanHooks& hooks) {
   const TraceHeader& header = tokens.header();
@@ -209,8 +282,14 @@ MadePlan make_plan_of(const PlanTokens& tokens, const PlanRequest& request,
   MadePlan made;
   std::vector<Placement> placements;
   if (request.method == kOptimizeMethod) {
-    auto found = internal::search_placements(tokens.fitted, request, hooks, progress);
-    for (const OptimizedPlacement& layer : found.layers) placements.push_back(layer.placement);
+    auto found = request.from && request.from->max_moves
+                     ? internal::replan_placements(tokens.fitted, request, progress)
+                     : internal::search_placements(tokens.fitted, request, hooks, progress);
+    for (OptimizedPlacement& layer : found.layers) placements.push_back(layer.placement);
+    keep_moves_few(request, placements);
+    for (std::size_t layer = 0; layer < placements.size(); ++layer) {
+      found.layers[layer].placement = placements[layer];
+    }
     std::ranges::move(resolved_options(request, found.objective),
                       std::back_inserter(provenance.options));
     provenance.ended_by = found.ended_by;
@@ -218,13 +297,16 @@ MadePlan make_plan_of(const PlanTokens& tokens, const PlanRequest& request,
   } else {
     placements = by_baseline(tokens, request, progress);
     if (request.method == kBalanceMethod) made.balance = balance_of(tokens, request, placements);
+    keep_moves_few(request, placements);
   }
   made.plan = plan_of(header, request.cluster, std::move(placements), std::move(provenance));
   if (request.top_t)
     add_lists(collaborators_of_layers(pairs, *request.top_t), *request.top_t, made.plan);
   add_predictions(tokens, request, progress, made.plan);
-  if (made.search)
-    made.search->contiguous = compare_with_contiguous(tokens, *made.search, made.plan);
+  if (request.from) made.moves = count_moves(tokens, request, made.plan);
+  if (!made.search) return made;
+  made.search->contiguous = compare_with_contiguous(tokens, *made.search, made.plan);
+  made.check = check_made(tokens, request, *made.search, made.plan);
   return made;
 }
 

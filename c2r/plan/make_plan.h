@@ -22,6 +22,8 @@
 #include "c2r/placement/optimize.h"
 #include "c2r/plan/engines/engine.h"
 #include "c2r/plan/plan.h"
+#include "c2r/plan/plan_check.h"
+#include "c2r/plan/plan_moves.h"
 #include "c2r/plan/routed_tokens.h"
 #include "c2r/trace/sequence_split.h"
 #include "c2r/trace/trace.h"
@@ -60,8 +62,8 @@ struct PlanGoal {
   std::optional<double> max_imbalance;  // a bound; kDefaultMaxImbalance for copies alone, else none
   BoundOn bound_on = BoundOn::kFitted;  // kUnseen only for kCopies
   std::optional<double> max_copies;     // only for kImbalance: a bound on the (weighted) copies
-  // Only for kTime, which needs a cluster with device_flop_per_s: values of a token in bf16, and
-  // the experts' inner width.
+  // Values of a token in bf16, and the experts' inner width. Only for kTime, which needs a cluster
+  // with device_flop_per_s; with other goals and such a cluster, times are predicted, too.
   std::int64_t hidden = 0, intermediate = 0;
   Overlap overlap = Overlap::kAdded;
 };
@@ -75,6 +77,10 @@ struct PlanRequest {
   // Predict what this engine sends, beside what it sends today; without it, beside per-expert.
   std::optional<EngineBackend> engine;
   std::optional<std::int32_t> top_t;  // also list as many collaborators of each expert
+  // The plan that runs: the new one gets the labels of ranks and slots with which the fewest
+  // experts move. With max_moves, which is for the method optimize, the placements that run are
+  // changed by replan() instead of being searched anew.
+  std::optional<RunningPlan> from;
   int num_threads = 1;
   // Only for the method optimize:
   PlanGoal goal;
@@ -120,6 +126,8 @@ struct MadePlan {
   Plan plan;
   std::optional<SearchReport> search;    // of the method optimize
   std::optional<BalanceReport> balance;  // of the method balance
+  std::optional<PlanCheck> check;        // the same
+  std::optional<PlanMoves> moves;        // with PlanRequest::from
 };
 
 /// Fits a plan on part of a trace, and predicts what it saves on the other sequences, as
@@ -160,6 +168,10 @@ void check_plan_method(std::string_view method);
 /// @throws Error(kInvalidArgument) if the goal contradicts itself or the cluster lacks a rate that
 ///         it needs
 PlacementObjective objective_of(const PlanGoal& goal, const Cluster& cluster);
+
+/// @returns what predicts times for the goal: nothing unless hidden, intermediate and the cluster's
+///          device_flop_per_s are known
+std::optional<LayerTimeOptions> layer_time_of(const PlanGoal& goal, const Cluster& cluster);
 
 /// @returns the name of the tokens that are reported on after fitting a part of a trace:
 ///          "t.safetensors, odd (not fitted)", or "..., all (the fitted ones)"

@@ -47,6 +47,13 @@ Goal parse_goal(std::string_view name) {
   return parse_in(kGoals, "a goal is", name);
 }
 
+std::optional<LayerTimeOptions> layer_time_of(const PlanGoal& goal, const Cluster& cluster) {
+  if (!cluster.device_flop_per_s || goal.hidden <= 0 || goal.intermediate <= 0) return std::nullopt;
+  return LayerTimeOptions{.format = {.hidden = goal.hidden},
+                          .flop_per_choice = flop_of_gated_mlp(goal.hidden, goal.intermediate),
+                          .overlap = goal.overlap};
+}
+
 PlacementObjective objective_of(const PlanGoal& goal, const Cluster& cluster) {
   check_goal(goal, cluster);
   PlacementObjective objective = objective_for(cluster);
@@ -54,11 +61,7 @@ PlacementObjective objective_of(const PlanGoal& goal, const Cluster& cluster) {
   objective.max_imbalance = goal.max_imbalance;
   objective.max_copy_cost = goal.max_copies;
   objective.imbalance_weight = goal.imbalance_weight;
-  if (goal.minimize == Goal::kTime) {
-    objective.layer_time = {.format = {.hidden = goal.hidden},
-                            .flop_per_choice = flop_of_gated_mlp(goal.hidden, goal.intermediate),
-                            .overlap = goal.overlap};
-  }
+  if (goal.minimize == Goal::kTime) objective.layer_time = layer_time_of(goal, cluster);
   const bool is_copies_alone = goal.minimize == Goal::kCopies && goal.imbalance_weight == 0;
   if (is_copies_alone && !objective.max_imbalance) objective.max_imbalance = kDefaultMaxImbalance;
   C2R_REQUIRE(goal.bound_on == BoundOn::kFitted || objective.max_imbalance, kInvalidArgument,

@@ -7,6 +7,7 @@
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
 #include "c2r/placement/cost/reach.h"
+#include "c2r/placement/moves/replan.h"
 #include "c2r/plan/plan_search_internal.h"
 #include "c2r/trace/trace_chunks.h"
 
@@ -103,6 +104,37 @@ class PlanSearch {
 };
 
 }  // namespace
+
+FoundPlacements replan_placements(const RoutedTokens& tokens, const PlanRequest& request,
+                                  Progress& progress) {
+  const Plan& running = request.from->plan;
+  const std::int64_t num_layers = tokens.header().num_layers();
+  FoundPlacements found{.objective = objective_of(request.goal, request.cluster),
+                        .ended_by = "work"};
+  const PlacementObjective linear =
+      linear_objective(found.objective, request.cluster, tokens.header().top_k);
+  const bool is_fixed_to_nodes = request.num_groups && request.cluster.num_nodes > 1;
+  progress.begin("placing experts");
+  std::vector<std::optional<RunningLayer>> made(static_cast<std::size_t>(num_layers));
+  std::vector<TokenSets> sets(static_cast<std::size_t>(num_layers));
+  parallel_for(num_layers, request.num_threads, [&](std::int64_t l, int) {
+    const auto layer = std::size_t(l);
+    sets[layer] = token_sets_of(tokens, l);
+    made[layer].emplace(sets[layer], request.cluster, linear, running.layers[layer].placement,
+                        is_fixed_to_nodes);
+  });
+  std::vector<RunningLayer> layers;
+  for (auto& layer : made) layers.push_back(*std::move(layer));
+  const auto placements = replan(layers, *request.from->max_moves, request.num_threads);
+  found.layers.resize(std::size_t(num_layers));
+  parallel_for(num_layers, request.num_threads, [&](std::int64_t l, int) {
+    const auto layer = std::size_t(l);
+    found.layers[layer] =
+        measure_placement(sets[layer], request.cluster, found.objective, placements[layer]);
+  });
+  progress.update(num_layers, num_layers);
+  return found;
+}
 
 FoundPlacements search_placements(const RoutedTokens& tokens, const PlanRequest& request,
                                   const PlanHooks& hooks, Progress& progress) {

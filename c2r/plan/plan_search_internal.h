@@ -14,6 +14,10 @@ struct FoundPlacements {
   std::string ended_by;  // as in Provenance
 };
 
+/// Changes the placements of request.from by at most request.from->max_moves experts.
+FoundPlacements replan_placements(const RoutedTokens& tokens, const PlanRequest& request,
+                                  Progress& progress);
+
 FoundPlacements search_placements(const RoutedTokens& tokens, const PlanRequest& request,
                                   const PlanHooks& hooks, Progress& progress);
 

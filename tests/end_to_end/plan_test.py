@@ -228,8 +228,8 @@ class Plans(CommandLine):
                                "it", *words, "eplb", *option)
         self.fails_with(2, "c2r plan: --num-groups is for the methods optimize and eplb, not random",
                         *words, "random", "--num-groups", "2")
-        self.fails_with(2, "c2r plan: --hidden and --intermediate are for --minimize time",
-                        *words, "optimize", "--hidden", "8")
+        self.fails_with(2, "c2r plan: a time is predicted of --hidden and --intermediate, but one "
+                           "of them is missing", *words, "optimize", "--hidden", "8")
         self.fails_with(2, "c2r plan: a method is optimize, contiguous, round-robin, random, eplb, balance, "
                            "affinity, grace or exhaustive; not 'best'", *words, "best")
         self.fails_with(2, "c2r import: --cluster is for placements; format npy has none",

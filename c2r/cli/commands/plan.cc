@@ -178,6 +178,7 @@ void print(const MadePlan& made, const std::string& output) {
   std::cout << prediction_table(plan.predictions, plan.cluster, std::nullopt);
   if (made.search) std::cout << reached_text(*made.search) << contiguous_text(*made.search);
   if (made.balance) std::cout << balance_text(*made.balance);
+  if (made.moves) std::cout << moves_text(*made.moves, plan.predictions.back());
   std::cout << remainder_text(plan) << provenance_text(plan.provenance)
             << fmt::format("{}: {} layers, {} slots on each of {} ranks\n", output,
                            plan.num_layers(), plan.layers[0].placement.slots_per_rank(),
@@ -233,6 +234,9 @@ void add_plan(CLI::App& app) {
     std::cout << engine_text(*options, made.plan);
     print(made, options->output);
     if (*prints_losses) print_losses(made.plan);
+    const std::string warning =
+        made.check ? warning_text(*made.check, made.plan.predictions.back()) : "";
+    if (!warning.empty()) std::cerr << "warning: " << warning << "\n";
   });
 }
 

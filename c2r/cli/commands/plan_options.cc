@@ -61,6 +61,28 @@ void add_placement_options(CLI::App& command, PlanOptions& options) {
       ->type_name("N");
 }
 
+void add_running_options(CLI::App& command, PlanOptions& options) {
+  command
+      .add_option(
+          "--from", options.from,
+          "the plan that runs: ranks and slots are numbered so that the fewest experts move, "
+          "and it is printed after how many steps the moves pay")
+      ->type_name("PLAN");
+  command
+      .add_option(
+          "--max-moves", options.max_moves,
+          "with --from: change the plan that runs by at most so many experts, of all layers "
+          "together, instead of searching a new one")
+      ->check(in_range(0, 1 << 30))
+      ->type_name("N");
+  command
+      .add_option("--move-cost", options.move_cost,
+                  "with --from: bytes to load for an expert that moves; default is three bf16 "
+                  "matrices of --hidden x --intermediate")
+      ->check(number_in(1, 1e15))
+      ->type_name("BYTES");
+}
+
 void add_bounds(CLI::App& command, GoalOptions& options) {
   command
       .add_option(
@@ -88,13 +110,14 @@ void add_bounds(CLI::App& command, GoalOptions& options) {
 
 void add_time_options(CLI::App& command, GoalOptions& options) {
   command
-      .add_option("--hidden", options.hidden,
-                  "for --minimize time: values of a token, which is sent in bf16")
+      .add_option(
+          "--hidden", options.hidden,
+          "values of a token, which is sent in bf16: to predict times, and for --minimize time")
       ->check(in_range(1, 1 << 20))
       ->type_name("N");
   command
       .add_option("--intermediate", options.intermediate,
-                  "for --minimize time: the inner width of the experts")
+                  "the inner width of the experts: to predict times, and for --minimize time")
       ->check(in_range(1, 1 << 20))
       ->type_name("N");
   command
@@ -156,8 +179,8 @@ void check_goal(const GoalOptions& options) {
   const bool is_time = options.minimize == "time";
   C2R_REQUIRE(!is_time || (options.hidden > 0 && options.intermediate > 0), kInvalidArgument,
               "--minimize time needs --hidden and --intermediate");
-  C2R_REQUIRE(is_time || (options.hidden == 0 && options.intermediate == 0), kInvalidArgument,
-              "--hidden and --intermediate are for --minimize time");
+  C2R_REQUIRE((options.hidden > 0) == (options.intermediate > 0), kInvalidArgument,
+              "a time is predicted of --hidden and --intermediate, but one of them is missing");
   (void)parse_overlap(options.overlap);  // a wrong name is an error of other goals, too
   const bool is_unseen = options.bound_on == "unseen";
   C2R_REQUIRE(!is_unseen || options.minimize == "copies", kInvalidArgument,
@@ -197,6 +220,7 @@ void add_plan_options(CLI::App& command, PlanOptions& options) {
   add_placement_options(command, options);
   add_engine_options(command, options.engine, options.backend);
   add_hardware_option(command, options.hardware);
+  add_running_options(command, options);
   add_search_options(command, options);
   add_threads(command, options.num_threads);
 }
@@ -208,6 +232,8 @@ void check_plan_options(const CLI::App& command, const PlanOptions& options) {
   C2R_REQUIRE(options.num_groups == 0 || searches || options.method == "eplb", kInvalidArgument,
               "--num-groups is for the methods optimize and eplb, not {}", options.method);
   if (searches) check_goal(options.goal);
+  C2R_REQUIRE(!options.from.empty() || (!options.max_moves && !options.move_cost), kInvalidArgument,
+              "--max-moves and --move-cost need --from");
   check_output(options.output, {options.trace, options.cluster});
 }
 
@@ -224,6 +250,12 @@ PlanRequest plan_request_of(const PlanOptions& options, const Cluster& cluster) 
                       .proves = options.proves};
   if (options.num_groups > 0) request.num_groups = options.num_groups;
   if (options.top_t > 0) request.top_t = options.top_t;
+  if (!options.from.empty()) {
+    request.from = RunningPlan{.plan = read_plan(options.from),
+                               .name = options.from,
+                               .max_moves = options.max_moves,
+                               .expert_bytes = options.move_cost};
+  }
   return request;
 }
 
