@@ -15,6 +15,8 @@
 #include "c2r/placement/moves/relabel.h"
 #include "c2r/plan/content_hash.h"
 #include "c2r/plan/engines/engine_traffic.h"
+#include "c2r/plan/homes/assign_homes.h"
+#include "c2r/plan/homes/fit_homes.h"
 #include "c2r/plan/plan_search_internal.h"
 #include "c2r/plan/predict.h"
 
@@ -47,6 +49,8 @@ void check_request(const PlanRequest& request, const TraceHeader& header, const 
               request.redundant_slots_per_rank);
   if (request.top_t) check_top_t(*request.top_t, header, hooks.top_t_name);
   if (searches) (void)objective_of(request.goal, request.cluster);
+  C2R_REQUIRE(!request.from || !request.home_tokens, kInvalidArgument,
+              "the running plan decides the labels of ranks, so homes cannot align them");
   if (!request.from) return;
   check_running(*request.from, header, request.cluster, slots_per_rank_of(request, header));
   if (!request.from->max_moves) return;
@@ -89,10 +93,14 @@ std::vector<Placement> by_baseline(const PlanTokens& tokens, const PlanRequest& 
                       progress);
 }
 
-PredictRequest predict_request_of(const PlanRequest& request) {
+PredictRequest predict_request_of(const PlanTokens& tokens, const PlanRequest& request) {
   PredictRequest predicted{.traffic = default_traffic(request.cluster)};
   predicted.layer_time = layer_time_of(request.goal, request.cluster);
-  return request.engine ? for_engine(*request.engine, predicted) : predicted;
+  if (request.engine) predicted = for_engine(*request.engine, predicted);
+  // The only rule for which pair counts say what replicas serve.
+  const bool is_from_pairs = tokens.reported.statistics != nullptr;
+  if (is_from_pairs) predicted.traffic.replica_rule = ReplicaRule::kLocalFirst;
+  return predicted;
 }
 
 BalanceReport balance_of(const PlanTokens& tokens, const PlanRequest& request,
@@ -115,10 +123,7 @@ BalanceReport balance_of(const PlanTokens& tokens, const PlanRequest& request,
 void add_predictions(const PlanTokens& tokens, const PlanRequest& request, Progress& progress,
                      Plan& plan) {
   progress.begin("predicting");
-  PredictRequest predicted = predict_request_of(request);
-  // The only rule for which pair counts say what replicas serve.
-  const bool is_from_pairs = tokens.reported.statistics != nullptr;
-  if (is_from_pairs) predicted.traffic.replica_rule = ReplicaRule::kLocalFirst;
+  const PredictRequest predicted = predict_request_of(tokens, request);
   for (WaterfallStep& step : predict_waterfall(plan, tokens.reported, nullptr, predicted,
                                                request.num_threads, progress)) {
     plan.predictions.push_back(std::move(step.prediction));
@@ -214,6 +219,29 @@ std::optional<ContiguousReport> compare_with_contiguous(const PlanTokens& tokens
   return report;
 }
 
+// Aligns the labels of ranks over layers.
+// @returns the signature for them
+std::optional<HomeSignature> align_homes(const PlanTokens& tokens, const PlanRequest& request,
+                                         Progress& progress, std::vector<Placement>& placements) {
+  if (!request.home_tokens) return std::nullopt;
+  FittedHomes fitted = fit_homes(tokens.fitted, placements, request.cluster, *request.home_tokens,
+                                 request.num_threads, progress);
+  for (std::size_t layer = 0; layer < placements.size(); ++layer) {
+    placements[layer] = relabelled(placements[layer], fitted.label_of[layer]);
+  }
+  return std::move(fitted.signature);
+}
+
+HomesReport report_homes(const PlanTokens& tokens, const PlanRequest& request, const Plan& plan) {
+  const AssignedHomes homes = assign_homes(*plan.homes->signature, tokens.reported, 0);
+  NoProgress silent;
+  Prediction prediction =
+      predict_with_homes(tokens.reported, homes.of_token, placements_of(plan),
+                         predict_request_of(tokens, request), request.num_threads, silent);
+  prediction.placement = plan.predictions.back().placement;
+  return {.prediction = std::move(prediction), .imbalance = homes.imbalance};
+}
+
 // Relabels ranks and slots so that few experts move from the plan that runs.
 void keep_moves_few(const PlanRequest& request, std::vector<Placement>& placements) {
   if (!request.from) return;
@@ -231,7 +259,7 @@ PlanMoves count_moves(const PlanTokens& tokens, const PlanRequest& request, cons
     expert_bytes = 3.0 * 2 * double(goal.hidden) * double(goal.intermediate);  // gated, in bf16
   }
   Prediction before = predict_step("running", tokens.reported, placements_of(request.from->plan),
-                                   predict_request_of(request), request.num_threads, silent)
+                                   predict_request_of(tokens, request), request.num_threads, silent)
                           .prediction;
   return moves_of(request.from->plan, plan, std::move(before), plan.predictions.back(), goal.hidden,
                   expert_bytes);
@@ -241,7 +269,7 @@ PlanMoves count_moves(const PlanTokens& tokens, const PlanRequest& request, cons
 PlanCheck check_made(const PlanTokens& tokens, const PlanRequest& request,
                      const SearchReport& search, const Plan& plan) {
   std::vector<Prediction> baselines;
-  const PredictRequest how = predict_request_of(request);
+  const PredictRequest how = predict_request_of(tokens, request);
   NoProgress silent;
   for (const std::string_view name : {"contiguous", "eplb"}) {
     PlanRequest same_slots = request;
@@ -281,12 +309,14 @@ MadePlan make_plan_of(const PlanTokens& tokens, const PlanRequest& request,
   Provenance provenance = provenance_of(tokens, request);
   MadePlan made;
   std::vector<Placement> placements;
+  std::optional<HomeSignature> signature;
   if (request.method == kOptimizeMethod) {
     auto found = request.from && request.from->max_moves
                      ? internal::replan_placements(tokens.fitted, request, progress)
                      : internal::search_placements(tokens.fitted, request, hooks, progress);
     for (OptimizedPlacement& layer : found.layers) placements.push_back(layer.placement);
     keep_moves_few(request, placements);
+    signature = align_homes(tokens, request, progress, placements);
     for (std::size_t layer = 0; layer < placements.size(); ++layer) {
       found.layers[layer].placement = placements[layer];
     }
@@ -298,11 +328,16 @@ MadePlan make_plan_of(const PlanTokens& tokens, const PlanRequest& request,
     placements = by_baseline(tokens, request, progress);
     if (request.method == kBalanceMethod) made.balance = balance_of(tokens, request, placements);
     keep_moves_few(request, placements);
+    signature = align_homes(tokens, request, progress, placements);
   }
   made.plan = plan_of(header, request.cluster, std::move(placements), std::move(provenance));
   if (request.top_t)
     add_lists(collaborators_of_layers(pairs, *request.top_t), *request.top_t, made.plan);
   add_predictions(tokens, request, progress, made.plan);
+  if (signature) {
+    made.plan.homes = PlanHomes{.sequences = {}, .signature = std::move(signature)};
+    made.homes = report_homes(tokens, request, made.plan);
+  }
   if (request.from) made.moves = count_moves(tokens, request, made.plan);
   if (!made.search) return made;
   made.search->contiguous = compare_with_contiguous(tokens, *made.search, made.plan);

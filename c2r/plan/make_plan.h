@@ -77,6 +77,9 @@ struct PlanRequest {
   // Predict what this engine sends, beside what it sends today; without it, beside per-expert.
   std::optional<EngineBackend> engine;
   std::optional<std::int32_t> top_t;  // also list as many collaborators of each expert
+  // Aligns the labels of ranks over layers and adds a signature that looks at so many tokens of a
+  // sequence (homes/fit_homes.h). Only for traces; not with `from`, which decides the labels.
+  std::optional<std::int64_t> home_tokens;
   // The plan that runs: the new one gets the labels of ranks and slots with which the fewest
   // experts move. With max_moves, which is for the method optimize, the placements that run are
   // changed by replan() instead of being searched anew.
@@ -122,12 +125,19 @@ struct BalanceReport {
   double imbalance = 1, imbalance_bound = 1;
 };
 
+/// What the signature saves on the reported tokens.
+struct HomesReport {
+  Prediction prediction;  // of the plan, with homes by signature
+  double imbalance = 1;   // tokens of a home rank over the mean
+};
+
 struct MadePlan {
   Plan plan;
   std::optional<SearchReport> search;    // of the method optimize
   std::optional<BalanceReport> balance;  // of the method balance
   std::optional<PlanCheck> check;        // the same
   std::optional<PlanMoves> moves;        // with PlanRequest::from
+  std::optional<HomesReport> homes;      // with PlanRequest::home_tokens
 };
 
 /// Fits a plan on part of a trace, and predicts what it saves on the other sequences, as

@@ -104,6 +104,15 @@ std::string contiguous_text(const SearchReport& search) {
       *bound, planned, copies, imbalance, std::ceil(100 * imbalance) / 100);
 }
 
+std::string homes_text(const Prediction& uniform, const HomesReport& homes) {
+  const double before = mean_over_layers(uniform.wire_copies_per_token);
+  const double after = mean_over_layers(homes.prediction.wire_copies_per_token);
+  return fmt::format(
+      "homes by signature: {:.3f} copies on the wire instead of {:.3f} ({:.1f} % less), tokens of "
+      "the busiest home {:.3f} of the mean\n",
+      after, before, before > 0 ? 100 * (1 - after / before) : 0, homes.imbalance);
+}
+
 // Explains replicas that the user did not ask for.
 std::string remainder_text(const Plan& plan) {
   const std::int32_t ep_size = plan.cluster.ep_size();
@@ -178,6 +187,7 @@ void print(const MadePlan& made, const std::string& output) {
   std::cout << prediction_table(plan.predictions, plan.cluster, std::nullopt);
   if (made.search) std::cout << reached_text(*made.search) << contiguous_text(*made.search);
   if (made.balance) std::cout << balance_text(*made.balance);
+  if (made.homes) std::cout << homes_text(plan.predictions.back(), *made.homes);
   if (made.moves) std::cout << moves_text(*made.moves, plan.predictions.back());
   std::cout << remainder_text(plan) << provenance_text(plan.provenance)
             << fmt::format("{}: {} layers, {} slots on each of {} ranks\n", output,

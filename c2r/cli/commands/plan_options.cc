@@ -10,6 +10,7 @@
 #include "c2r/cli/output.h"
 #include "c2r/cli/prediction_options.h"
 #include "c2r/core/error.h"
+#include "c2r/plan/homes/fit_homes.h"
 
 namespace c2r::cli {
 namespace {
@@ -59,6 +60,18 @@ void add_placement_options(CLI::App& command, PlanOptions& options) {
       ->check(in_range(0, INT64_MAX))
       ->capture_default_str()
       ->type_name("N");
+}
+
+void add_homes(CLI::App& command, PlanOptions& options) {
+  command
+      .add_option(
+          "--homes", options.homes,
+          "uniform: the home ranks of tokens are not chosen; signature: number the ranks of "
+          "each layer so that a sequence prefers one number in all layers, and write the "
+          "signature by which a request router chooses the home of a sequence")
+      ->check(CLI::IsMember({"uniform", "signature"}))
+      ->capture_default_str()
+      ->type_name("HOMES");
 }
 
 void add_running_options(CLI::App& command, PlanOptions& options) {
@@ -220,6 +233,7 @@ void add_plan_options(CLI::App& command, PlanOptions& options) {
   add_placement_options(command, options);
   add_engine_options(command, options.engine, options.backend);
   add_hardware_option(command, options.hardware);
+  add_homes(command, options);
   add_running_options(command, options);
   add_search_options(command, options);
   add_threads(command, options.num_threads);
@@ -234,6 +248,8 @@ void check_plan_options(const CLI::App& command, const PlanOptions& options) {
   if (searches) check_goal(options.goal);
   C2R_REQUIRE(!options.from.empty() || (!options.max_moves && !options.move_cost), kInvalidArgument,
               "--max-moves and --move-cost need --from");
+  C2R_REQUIRE(options.from.empty() || options.homes == "uniform", kInvalidArgument,
+              "--homes signature numbers the ranks, and so does --from: only one of them can");
   check_output(options.output, {options.trace, options.cluster});
 }
 
@@ -250,6 +266,7 @@ PlanRequest plan_request_of(const PlanOptions& options, const Cluster& cluster) 
                       .proves = options.proves};
   if (options.num_groups > 0) request.num_groups = options.num_groups;
   if (options.top_t > 0) request.top_t = options.top_t;
+  if (options.homes == "signature") request.home_tokens = kSignatureTokens;
   if (!options.from.empty()) {
     request.from = RunningPlan{.plan = read_plan(options.from),
                                .name = options.from,

@@ -20,6 +20,7 @@ struct GoalOptions {
 struct PlanOptions {
   std::string trace, cluster, output, fit = "all", method = std::string(kOptimizeMethod), from;
   std::optional<std::int64_t> max_moves;
+  std::string homes = "uniform";
   std::optional<double> move_cost;
   std::int32_t top_t = 0, redundant_slots = 0, num_groups = 0;
   std::string engine, backend, hardware;

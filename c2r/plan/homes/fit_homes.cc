@@ -1,0 +1,285 @@
+// Aligns the labels of ranks over layers, and fits the signature of homes.
+#include "c2r/plan/homes/fit_homes.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <set>
+
+#include "c2r/core/at.h"
+#include "c2r/core/error.h"
+#include "c2r/core/parallel.h"
+#include "c2r/placement/cost/replica_rule.h"
+#include "c2r/placement/moves/relabel.h"
+#include "c2r/plan/homes/assign_homes.h"
+#include "c2r/trace/trace_chunks.h"
+
+namespace c2r {
+namespace {
+
+constexpr int kAlignRounds = 50;        // it ends by itself after some 5
+constexpr double kRidge = 0.01;         // of the mean variance of a feature
+constexpr double kFitImbalance = 1.02;  // that the prices reach on the fitted sequences
+
+// Which sequence a token is of, for all tokens in ascending sequences.
+std::size_t sequence_of(std::span<const TokenRange> sequences, std::int64_t token) {
+  const auto after = std::ranges::upper_bound(sequences, token, {}, &TokenRange::begin);
+  return static_cast<std::size_t>(after - sequences.begin()) - 1;
+}
+
+// @returns the tokens of each sequence that visit each rank in one layer. [num_sequences, ep_size]
+Matrix<double> count_visits(const Trace& trace, std::int64_t layer,
+                            std::span<const TokenRange> sequences, const Placement& placement,
+                            const Cluster& cluster) {
+  ReplicaChooser chooser(placement, cluster, ReplicaRule::kFewestRanks, 0);
+  Matrix<double> visits(std::ssize(sequences), cluster.ep_size());
+  std::vector<RankId> served_by(std::size_t(trace.header().top_k));
+  for (const TokenRange& piece : pieces_of(sequences)) {
+    const auto topk_idx = trace.topk_idx(layer, piece.begin, piece.end);
+    for (std::int64_t t = 0; t < topk_idx.rows(); ++t) {
+      chooser.choose(topk_idx.row(t), RankId{0}, piece.begin + t, served_by);
+      const auto row = visits.row(std::int64_t(sequence_of(sequences, piece.begin + t)));
+      const std::set<RankId> ranks(served_by.begin(), served_by.end());
+      for (const RankId rank : ranks) {
+        if (rank != kNoRank) ++at(row, rank);
+      }
+    }
+  }
+  return visits;
+}
+
+void centre_rows(Matrix<double>& matrix) {
+  for (std::int64_t r = 0; r < matrix.rows(); ++r) {
+    double mean = 0;
+    for (const double value : matrix.row(r)) mean += value / double(matrix.cols());
+    for (double& value : matrix.row(r)) value -= mean;
+  }
+}
+
+// sums(s, label_of[r]) += sign x visits(s, r)
+void add_labelled(const Matrix<double>& visits, std::span<const RankId> label_of, double sign,
+                  Matrix<double>& sums) {
+  for (std::int64_t s = 0; s < visits.rows(); ++s) {
+    const auto from = visits.row(s);
+    const auto to = sums.row(s);
+    for (std::size_t r = 0; r < from.size(); ++r) at(to, label_of[r]) += sign * from[r];
+  }
+}
+
+Matrix<double> label_gains(const Matrix<double>& visits, const Matrix<double>& others) {
+  Matrix<double> gain(visits.cols(), visits.cols());
+  for (std::int64_t s = 0; s < visits.rows(); ++s) {
+    for (std::int64_t r = 0; r < gain.rows(); ++r) {
+      for (std::int64_t label = 0; label < gain.cols(); ++label) {
+        gain(r, label) += visits(s, r) * others(s, label);
+      }
+    }
+  }
+  return gain;
+}
+
+double gain_of(const Matrix<double>& gain, std::span<const RankId> label_of) {
+  double sum = 0;
+  for (std::int64_t r = 0; r < gain.rows(); ++r) {
+    sum += gain(r, static_cast<std::int64_t>(at(label_of, r)));
+  }
+  return sum;
+}
+
+// Weighted least squares with a penalty on the size of the solution.
+class Ridge {
+ public:
+  // @param features, targets [num_rows, ...]; weights [num_rows]
+  Ridge(const Matrix<double>& features, const Matrix<double>& targets,
+        std::span<const double> weights)
+      : normal_(features.cols(), features.cols()), right_(features.cols(), targets.cols()) {
+    for (std::int64_t row = 0; row < features.rows(); ++row)
+      add(features.row(row), targets.row(row), at(weights, row));
+    double trace = 0;
+    for (std::int64_t i = 0; i < normal_.rows(); ++i) trace += normal_(i, i);
+    // A feature that never occurs needs some penalty, too.
+    const double penalty =
+        std::max(kRidge * trace / double(std::max<std::int64_t>(normal_.rows(), 1)), 1e-12);
+    for (std::int64_t i = 0; i < normal_.rows(); ++i) normal_(i, i) += penalty;
+  }
+
+  // @returns [num_features, num_targets], by Cholesky's decomposition
+  Matrix<double> solve() {
+    const std::int64_t n = normal_.rows();
+    for (std::int64_t i = 0; i < n; ++i) {
+      for (std::int64_t j = 0; j <= i; ++j) {
+        double sum = normal_(i, j);
+        for (std::int64_t k = 0; k < j; ++k) sum -= normal_(i, k) * normal_(j, k);
+        normal_(i, j) = i == j ? std::sqrt(sum) : sum / normal_(j, j);
+      }
+    }
+    for (std::int64_t c = 0; c < right_.cols(); ++c) {
+      for (std::int64_t i = 0; i < n; ++i) {
+        for (std::int64_t k = 0; k < i; ++k) right_(i, c) -= normal_(i, k) * right_(k, c);
+        right_(i, c) /= normal_(i, i);
+      }
+      for (std::int64_t i = n - 1; i >= 0; --i) {
+        for (std::int64_t k = i + 1; k < n; ++k) right_(i, c) -= normal_(k, i) * right_(k, c);
+        right_(i, c) /= normal_(i, i);
+      }
+    }
+    return right_;
+  }
+
+ private:
+  void add(std::span<const double> features, std::span<const double> targets, double weight) {
+    for (std::size_t i = 0; i < features.size(); ++i) {
+      if (features[i] == 0) continue;
+      const auto row = normal_.row(std::int64_t(i));
+      for (std::size_t j = 0; j <= i; ++j) row[j] += weight * features[i] * features[j];
+      const auto right = right_.row(std::int64_t(i));
+      for (std::size_t c = 0; c < targets.size(); ++c)
+        right[c] += weight * features[i] * targets[c];
+    }
+  }
+
+  Matrix<double> normal_, right_;  // the lower triangle; [num_features, num_targets]
+};
+
+// What the signature is to estimate: of each sequence the share of its tokens that visit each rank,
+// the mean over layers, less the mean over tokens. [num_sequences, ep_size]
+Matrix<double> targets_of(const Matrix<double>& sums, std::int64_t num_layers,
+                          std::span<const double> lengths) {
+  Matrix<double> targets(sums.rows(), sums.cols());
+  double all = 0;
+  std::vector<double> mean(std::size_t(sums.cols()));
+  for (std::int64_t s = 0; s < sums.rows(); ++s) {
+    all += at(lengths, s);
+    for (std::size_t r = 0; r < mean.size(); ++r) mean[r] += sums(s, std::int64_t(r));
+  }
+  for (std::int64_t s = 0; s < sums.rows(); ++s) {
+    for (std::size_t r = 0; r < mean.size(); ++r) {
+      targets(s, std::int64_t(r)) =
+          (sums(s, std::int64_t(r)) / at(lengths, s) - mean[r] / all) / double(num_layers);
+    }
+  }
+  return targets;
+}
+
+struct LayerFit {
+  double error = std::numeric_limits<double>::infinity();  // squared, weighted by tokens
+  Matrix<double> weights;                                  // [num_experts, ep_size]
+  Matrix<double> estimates;                                // [num_sequences, ep_size]
+};
+
+LayerFit fit_layer(const Matrix<double>& features, const Matrix<double>& targets,
+                   std::span<const double> lengths) {
+  LayerFit fit{.error = 0,
+               .weights = Ridge(features, targets, lengths).solve(),
+               .estimates = {targets.rows(), targets.cols()}};
+  for (std::int64_t s = 0; s < targets.rows(); ++s) {
+    for (std::int64_t e = 0; e < features.cols(); ++e) {
+      if (features(s, e) == 0) continue;
+      for (std::int64_t r = 0; r < targets.cols(); ++r) {
+        fit.estimates(s, r) += features(s, e) * fit.weights(e, r);
+      }
+    }
+    for (std::int64_t r = 0; r < targets.cols(); ++r) {
+      const double off = fit.estimates(s, r) - targets(s, r);
+      fit.error += at(lengths, s) * off * off;
+    }
+  }
+  return fit;
+}
+
+}  // namespace
+
+std::vector<TokenRange> sequences_in(const Trace& trace, std::span<const TokenRange> ranges) {
+  const auto starts = trace.sequence_starts();
+  std::vector<TokenRange> sequences;
+  for (std::size_t s = 0; s < starts.size(); ++s) {
+    const std::int64_t end = s + 1 < starts.size() ? starts[s + 1] : trace.num_tokens();
+    const bool is_in = std::ranges::any_of(ranges, [&](const TokenRange& range) {
+      return range.begin <= starts[s] && starts[s] < range.end;
+    });
+    if (is_in && starts[s] < end) sequences.push_back({starts[s], end});
+  }
+  return sequences;
+}
+
+std::vector<std::vector<RankId>> aligned_labels(std::span<const Matrix<double>> visits,
+                                                const Cluster& cluster) {
+  std::vector<RankId> own;
+  for (std::int32_t r = 0; r < cluster.ep_size(); ++r) own.push_back(RankId{r});
+  std::vector<std::vector<RankId>> label_of(visits.size(), own);
+  if (visits.empty()) return label_of;
+  std::vector<Matrix<double>> centred(visits.begin(), visits.end());
+  for (Matrix<double>& layer : centred) centre_rows(layer);
+  Matrix<double> sums(visits[0].rows(), visits[0].cols());
+  for (const Matrix<double>& layer : centred) add_labelled(layer, own, 1, sums);
+  bool changes = true;
+  for (int round = 0; round < kAlignRounds && changes; ++round) {
+    changes = false;
+    for (std::size_t layer = 0; layer < centred.size(); ++layer) {
+      add_labelled(centred[layer], label_of[layer], -1, sums);
+      const Matrix<double> gain = label_gains(centred[layer], sums);
+      auto better = best_labels(gain, cluster);
+      const double before = gain_of(gain, label_of[layer]);
+      if (gain_of(gain, better) > before + 1e-9 * std::abs(before)) {
+        label_of[layer] = std::move(better);
+        changes = true;
+      }
+      add_labelled(centred[layer], label_of[layer], 1, sums);
+    }
+  }
+  return label_of;
+}
+
+FittedHomes fit_homes(const RoutedTokens& tokens, std::span<const Placement> placements,
+                      const Cluster& cluster, std::int64_t num_tokens, int num_threads,
+                      Progress& progress) {
+  C2R_REQUIRE(tokens.trace != nullptr, kInvalidArgument,
+              "homes by signature need a trace with sequences, but {} has none", tokens.name);
+  C2R_REQUIRE(num_tokens >= 1, kInvalidArgument,
+              "the signature looks at {} tokens, but must look at 1 or more", num_tokens);
+  const Trace& trace = *tokens.trace;
+  const auto sequences = sequences_in(trace, tokens.ranges);
+  C2R_REQUIRE(sequences.size() >= 2, kInvalidArgument,
+              "homes by signature need two sequences to fit, but {} has {} there", trace.path(),
+              sequences.size());
+  const std::int64_t num_layers = trace.header().num_layers();
+  C2R_REQUIRE(std::ssize(placements) == num_layers, kInvalidArgument,
+              "there are {} placements for {} layers", placements.size(), num_layers);
+  progress.begin("fitting homes");
+  std::vector<Matrix<double>> visits(placements.size());
+  parallel_for(num_layers, num_threads, [&](std::int64_t layer, int) {
+    at(visits, layer) = count_visits(trace, layer, sequences, at(placements, layer), cluster);
+  });
+  FittedHomes fitted{.label_of = aligned_labels(visits, cluster)};
+  Matrix<double> sums(std::ssize(sequences), cluster.ep_size());
+  for (std::size_t layer = 0; layer < visits.size(); ++layer) {
+    add_labelled(visits[layer], fitted.label_of[layer], 1, sums);
+  }
+  std::vector<double> lengths;
+  for (const TokenRange& sequence : sequences)
+    lengths.push_back(double(sequence.end - sequence.begin));
+  const Matrix<double> targets = targets_of(sums, num_layers, lengths);
+  std::vector<LayerFit> fits(placements.size());
+  parallel_for(num_layers, num_threads, [&](std::int64_t layer, int) {
+    at(fits, layer) =
+        fit_layer(prefix_shares(trace, layer, sequences, num_tokens), targets, lengths);
+  });
+  const auto best = std::ranges::min_element(fits, {}, &LayerFit::error);
+  std::vector<std::int64_t> num_tokens_of;
+  for (const double length : lengths) num_tokens_of.push_back(std::int64_t(length));
+  const auto prices = even_prices(best->estimates, num_tokens_of, kFitImbalance);
+  fitted.signature = {.layer_index = at(trace.header().layer_indices, best - fits.begin()),
+                      .num_tokens = num_tokens,
+                      .weights = {cluster.ep_size(), trace.header().num_experts}};
+  for (std::int64_t r = 0; r < cluster.ep_size(); ++r) {
+    for (std::int64_t e = 0; e < best->weights.rows(); ++e) {
+      fitted.signature.weights(r, e) =
+          best->weights(e, r) - at(prices, r) / double(trace.header().top_k);
+    }
+  }
+  progress.update(num_layers, num_layers);
+  return fitted;
+}
+
+}  // namespace c2r
