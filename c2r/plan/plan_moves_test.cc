@@ -127,7 +127,7 @@ TEST(PlanMoves, RefusesAnotherModelClusterOrSlots) {
             "old.json is for a cluster of 1x4 ranks, but the new plan is for 1x2");
   PlanRequest more = request;
   more.redundant_slots_per_rank = 1;
-  EXPECT_EQ(refusal(more, running, {}), "");
+  EXPECT_EQ(refusal(more, running, {}), "no error");
   EXPECT_EQ(refusal(more, running, 3),
             "old.json has 2 slots on each rank in layer 0, but the new plan has 3: with a bound on "
             "moves both have the same");
