@@ -135,7 +135,7 @@ struct MadePlan {
   Plan plan;
   std::optional<SearchReport> search;    // of the method optimize
   std::optional<BalanceReport> balance;  // of the method balance
-  std::optional<PlanCheck> check;        // the same
+  std::optional<PlanCheck> check;        // of the method optimize
   std::optional<PlanMoves> moves;        // with PlanRequest::from
   std::optional<HomesReport> homes;      // with PlanRequest::home_tokens
 };
