@@ -9,6 +9,7 @@ set(C2R_OTHERS
   "LibLZMA::LibLZMA|LibLZMA|MODULE|liblzma|liblzma-dev"
   "ZLIB::ZLIB|ZLIB|MODULE|zlib|zlib1g-dev"
   "zstd::libzstd_shared|zstd|CONFIG|libzstd|libzstd-dev"
+  "yaml-cpp|yaml-cpp|CONFIG|yaml-cpp|libyaml-cpp-dev"
   "hwy::hwy|hwy|CONFIG|libhwy|libhwy-dev"
   "Eigen3::Eigen|Eigen3|CONFIG|eigen3|libeigen3-dev"
   "CLI11::CLI11|CLI11|CONFIG|CLI11|libcli11-dev"

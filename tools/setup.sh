@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 mkdir -p build
 
 packages=(g++ cmake ninja-build git python3 libfmt-dev nlohmann-json3-dev liblzma-dev zlib1g-dev libzstd-dev
-          libhwy-dev libeigen3-dev libcli11-dev libpcre2-dev libutf8proc-dev pkg-config)
+          libhwy-dev libeigen3-dev libcli11-dev libpcre2-dev libutf8proc-dev libyaml-cpp-dev pkg-config)
 tests=(libgtest-dev libbenchmark-dev libopenmpi-dev)
 python=(python3-dev python3-venv)
 case "${1:-build}" in

@@ -96,9 +96,11 @@ MapShape map_shape(const Plan& plan) {
 }
 
 std::vector<Placement> read_placements(const PlacementFile& file, std::string_view bytes,
-                                       const MapShape& shape, std::string_view place) {
+                                       const MapShape& shape, std::string_view place,
+                                       std::vector<std::string>* notes) {
   check_map_shape(shape);
-  return file.read(bytes, shape, place);
+  std::vector<std::string> ignored;
+  return file.read(bytes, shape, place, notes == nullptr ? ignored : *notes);
 }
 
 }  // namespace c2r

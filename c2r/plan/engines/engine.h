@@ -72,9 +72,10 @@ struct PlacementFile {
   std::string (*write)(const Plan& plan, const ExportOptions& options);
 
   /// Called through read_placements(), which checks the shape.
+  /// @param notes gets a sentence for each thing that is left out
   /// @returns one placement for each MoE layer, in order
   std::vector<Placement> (*read)(std::string_view bytes, const MapShape& shape,
-                                 std::string_view place);
+                                 std::string_view place, std::vector<std::string>& notes);
 
   std::span<const std::string_view> cautions = {};  // for the user, with every backend
   bool has_hidden_layer_rows = false;  // the file has a row for each hidden layer, dense or not
@@ -162,10 +163,13 @@ ExportTarget find_export_target(std::string_view name);
 /// p / (num_slots / ep_size). A file is refused if its layers or experts are not those of the
 /// shape, or if an expert is twice on a rank, as in some maps of EPLB.
 /// @param place where the bytes are from, for messages
+/// @param notes gets a sentence for each thing in the file that is left out, such as a shared
+///              expert; may be null
 /// @returns one placement for each MoE layer, in order
 /// @throws Error(kInvalidFile), naming the layer and the expert
 /// @throws Error(kInvalidArgument) if the shape is out of range
 std::vector<Placement> read_placements(const PlacementFile& file, std::string_view bytes,
-                                       const MapShape& shape, std::string_view place);
+                                       const MapShape& shape, std::string_view place,
+                                       std::vector<std::string>* notes = nullptr);
 
 }  // namespace c2r

@@ -90,10 +90,38 @@ TEST(ReadPlacements, SaysWhatIsWrongWithSglangsMap) {
   EXPECT_EQ(error("[0]"), "f: the map is [0], but must be an object");
 }
 
+TEST(ReadPlacements, ReadsTensorrtLlmsDocumentedForms) {
+  const auto expected =
+      std::vector{make_placement(4, {{0, 3}, {1, 2}}), make_placement(4, {{0, 1}, {2, 3}})};
+  const auto read_yaml = [](std::string_view text) {
+    return read("tensorrt-llm", text, kShape, "f");
+  };
+  // Inside the engine's whole configuration, and with lists over several lines.
+  EXPECT_EQ(read_yaml("enable_attention_dp: true\n"
+                      "moe_config:\n"
+                      "    backend: WIDEEP\n"
+                      "    load_balancer:\n"
+                      "        num_slots: 4  # two on each rank\n"
+                      "        initial_global_assignments:\n"
+                      "            1: [0, 3,\n"
+                      "                1, 2]\n"
+                      "            3:\n"
+                      "            - 0\n"
+                      "            - 1\n"
+                      "            - 2\n"
+                      "            - 3\n"),
+            expected);
+  EXPECT_EQ(read_yaml("{moe_config: {load_balancer: {num_slots: 4, initial_global_assignments: "
+                      "{\"1\": [0, 3, 1, 2], 3: [0, 1, 2, 3]}}}}"),
+            expected);
+}
+
 TEST(ReadPlacements, SaysWhatIsWrongWithAYaml) {
-  const auto error = [](std::string_view head, std::string_view layers) {
-    const auto text = fmt::format("{}initial_global_assignments:\n{}", head, layers);
+  const auto error_of_yaml = [](std::string_view text) {
     return error_of([&] { read("tensorrt-llm", text, kShape, "f"); });
+  };
+  const auto error = [&](std::string_view head, std::string_view layers) {
+    return error_of_yaml(fmt::format("{}initial_global_assignments:\n{}", head, layers));
   };
   constexpr std::string_view kHead = "num_slots: 4\nlayer_updates_per_iter: 0\n";
   EXPECT_EQ(error(kHead, "  1: [0, 1, 2, 3]\n"), "f: the key '3' is missing");
@@ -106,13 +134,60 @@ TEST(ReadPlacements, SaysWhatIsWrongWithAYaml) {
             "layer_updates_per_iter, initial_global_assignments");
   EXPECT_EQ(error("num_slots: 4\nnum_slots: 4\n", ""),
             "f: line 2: the key 'num_slots' is there twice");
-  EXPECT_EQ(error(kHead, "- 1\n"), "f: line 4: expected 'key: value', not '- 1'");
-  EXPECT_EQ(error("  1: 2\n", ""), "f: line 1: expected 'key: value', not '  1: 2'");
-  EXPECT_EQ(error("num_slots:18\n", ""), "f: line 1: expected 'key: value', not 'num_slots:18'");
-  EXPECT_EQ(error(kHead, "  \x1b[31m: 1\n  \x1b[31m: 1\n"),
-            "f: line 5: the key '\\x1b[31m' is there twice");
-  EXPECT_EQ(error(kHead, "\x1b[31m\n"), "f: line 4: expected 'key: value', not '\\x1b[31m'");
-  EXPECT_NE(error(kHead, "  1: [0, 1\n"), "no error");
+  EXPECT_EQ(error_of_yaml("num_slots: 16\nlayer_updates_per_iter: 2\n"),
+            "f: has no initial_global_assignments, thus no placement: TensorRT-LLM starts with one "
+            "of its own");
+  EXPECT_EQ(error_of_yaml("moe_config:\n  backend: WIDEEP\n  load_balancer: ./eplb.yaml\n"),
+            "f: names the load balancer's file \"./eplb.yaml\"; give that file instead");
+  EXPECT_EQ(error_of_yaml("a: &a [1]\nb: *a\n"),
+            "f: line 2: has an alias; write out what it stands for");
+  EXPECT_EQ(error_of_yaml("[1]: 2\n"), "f: line 1: a key must be text or a number");
+  EXPECT_EQ(error_of_yaml(""), "f: the yaml is null, but must be an object");
+  EXPECT_EQ(error(kHead, "- 1\n  1: 2\n").substr(0, 25), "f: line 5: not valid yaml");
+  EXPECT_EQ(error(kHead, "  \x1b[31m: 1\n"), "f: the key '1' is missing");
+}
+
+TEST(ReadPlacements, TakesTheLastMappingOfVllm41141) {
+  const auto record = [](std::string_view row) {
+    return fmt::format(
+        R"({{"record_type": "eplb_initial_mapping", "version": 1, "num_redundant_experts": 0,)"
+        R"("num_slots": 4, "initial_global_assignments": {{"0": {0}, "1": {0}}}}})",
+        row);
+  };
+  constexpr std::string_view kLoads = R"({"record_type": "eplb_load_stats", "expert_load": []})";
+  std::vector<std::string> notes;
+  const auto placements = read_placements(
+      find_export_target("vllm-41141").file,
+      fmt::format("{}\n{}\n\n{}\n", record("[0,1,2,3]"), kLoads, record("[3,2,1,0]")), kShape, "f",
+      &notes);
+  EXPECT_EQ(placements, std::vector(2, make_placement(4, {{3, 2}, {1, 0}})));
+  EXPECT_EQ(notes, (std::vector<std::string>{"read: the last of 2 mappings",
+                                             "left out: 1 records of loads"}));
+  EXPECT_EQ(error_of([&] { read("vllm-41141", kLoads, kShape, "f"); }),
+            "f: has no record 'eplb_initial_mapping', thus no placement");
+  EXPECT_EQ(error_of([&] {
+              read("vllm-41141", fmt::format("{}\n{{", kLoads), kShape, "f");
+            }).substr(0, 26),
+            "f: line 2: not valid JSON:");
+}
+
+// The shared expert has the id after the 4 routed ones, and the map has a layer for multi-token
+// prediction.
+TEST(ReadPlacements, LeavesOutWhatVllmAscendAlwaysHas) {
+  const std::string devices = R"("device_count": 2, "device_list": [{"device_expert": [4, 0, 3]},)"
+                              R"({"device_expert": [1, 4, 2]}]})";
+  const std::string map = fmt::format(
+      R"({{"moe_layer_count": 3, "layer_list": [{{"layer_id": 1, {0}, {{"layer_id": 2, {0}, {{{0}]}})",
+      devices);
+  std::vector<std::string> notes;
+  const auto placements =
+      read_placements(find_export_target("vllm-ascend").file, map, kShape, "f", &notes);
+  EXPECT_EQ(placements, std::vector(2, make_placement(4, {{0, 3}, {1, 2}})));
+  EXPECT_EQ(notes, (std::vector<std::string>{
+                       "left out: layer 2 of the map, one more than the model has, thus of "
+                       "multi-token prediction",
+                       "left out: expert 4 of 2 layers, which is on every device, thus a shared "
+                       "one"}));
 }
 
 TEST(ReadPlacements, SaysWhatIsWrongWithVllmsRecord) {
@@ -123,17 +198,18 @@ TEST(ReadPlacements, SaysWhatIsWrongWithVllmsRecord) {
   };
   constexpr std::string_view kHead =
       R"("record_type": "eplb_initial_mapping", "num_redundant_experts": 0)";
-  EXPECT_EQ(error(kHead, R"({"1": [0,1,2,3], "3": [0,1,2,3]})"), "f: the key '0' is missing")
+  EXPECT_EQ(error(kHead, R"({"1": [0,1,2,3], "3": [0,1,2,3]})"),
+            "f: line 1: the key '0' is missing")
       << "layers are ordinals, not the model's indices";
   EXPECT_EQ(error(kHead, R"({"0": [0,1,2,3], "1": [0,1,2,3]})"), "no error");
   EXPECT_EQ(error(R"("record_type": "a\nb", "num_redundant_experts": 0)", "{}"),
-            "f: record_type is 'a\\nb', not 'eplb_initial_mapping'");
+            "f: line 1: record_type is 'a\\nb', not 'eplb_initial_mapping'");
   EXPECT_EQ(error(kHead, R"({"0": [0,1,2,3], "1": [0,1,2,3], "a\nb": []})"),
-            "f: there is a layer 'a\\nb', but the MoE layers are 0, 1");
+            "f: line 1: there is a layer 'a\\nb', but the MoE layers are 0, 1");
   EXPECT_EQ(error(R"("record_type": "eplb_load_stats", "num_redundant_experts": 0)", "{}"),
-            "f: record_type is 'eplb_load_stats', not 'eplb_initial_mapping'");
+            "f: has no record 'eplb_initial_mapping', thus no placement");
   EXPECT_EQ(error(R"("record_type": "eplb_initial_mapping", "num_redundant_experts": 1)", "{}"),
-            "f: num_redundant_experts is 1, but must be an integer in [0, 0]");
+            "f: line 1: num_redundant_experts is 1, but must be an integer in [0, 0]");
 }
 
 TEST(ReadPlacements, SaysWhatIsWrongWithTheOtherForms) {
@@ -145,7 +221,7 @@ TEST(ReadPlacements, SaysWhatIsWrongWithTheOtherForms) {
                 "device_count": 2, "device_list": []}]})",
                    one, "f");
             }),
-            "f: layer_id is 4, but must be an integer in [0, 0]");
+            "f: layer 0 has 0 devices, but there are 2 ranks");
   EXPECT_EQ(error_of([&] {
               read("vllm-ascend", R"({"moe_layer_count": 1, "layer_list": [{"layer_id": 0,
                 "device_count": 2, "device_list": [{"device_id": 0, "device_expert": [0, 1]},

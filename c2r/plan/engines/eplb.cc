@@ -63,7 +63,7 @@ void check_eplb_inverse(const Json& logical_to_physical, const Json& logical_cou
 }
 
 std::vector<Placement> read_eplb_maps(std::string_view text, const MapShape& shape,
-                                      std::string_view place) {
+                                      std::string_view place, std::vector<std::string>& /*notes*/) {
   const Json json = parse_json(text, place);
   json_check_keys(json, {"physical_to_logical_map", "logical_to_physical_map", "logical_count"},
                   "the map", place);

@@ -69,7 +69,7 @@ std::vector<std::int64_t> slots_of_pattern(const NpyView& array, std::int64_t l,
 }
 
 std::vector<Placement> read_pattern(std::string_view bytes, const MapShape& shape,
-                                    std::string_view place) {
+                                    std::string_view place, std::vector<std::string>& /*notes*/) {
   const NpyView array = parse_npy(std::as_bytes(std::span(bytes)), place);
   const std::vector<std::int64_t> expected = {shape.ep_size, shape.num_layers(), shape.num_experts};
   C2R_REQUIRE(is_integer(array.dtype) && array.shape == expected, kInvalidFile,

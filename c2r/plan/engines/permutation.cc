@@ -33,7 +33,8 @@ std::string write_permutation(const Plan& plan, const ExportOptions&) {
 }
 
 std::vector<Placement> read_permutation(std::string_view text, const MapShape& shape,
-                                        std::string_view place) {
+                                        std::string_view place,
+                                        std::vector<std::string>& /*notes*/) {
   const Json json = parse_json(text, place);
   json_check_keys(json, {"num_experts", "old_of_new", "new_of_old"}, "the permutation", place);
   json_integer(json_at(json, "num_experts", place), shape.num_experts, shape.num_experts,

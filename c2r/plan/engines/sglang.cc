@@ -39,7 +39,8 @@ std::string write_sglang_map(const Plan& plan, const ExportOptions& options) {
 }
 
 std::vector<Placement> read_sglang_map(std::string_view text, const MapShape& shape,
-                                       std::string_view place) {
+                                       std::string_view place,
+                                       std::vector<std::string>& /*notes*/) {
   const Json json = parse_json(text, place);
   C2R_REQUIRE(!json.is_object() || json.contains("physical_to_logical_map") ||
                   !json.contains("logical_count"),

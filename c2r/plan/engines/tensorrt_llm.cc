@@ -1,50 +1,29 @@
 // Writes and reads the yaml of TensorRT-LLM's load balancer: `num_slots`, `layer_updates_per_iter`
-// and `initial_global_assignments` by the model's layer index. The reader takes the subset of yaml
-// that the writer writes: one key a line, lists in brackets on one line, comments.
+// and `initial_global_assignments` by the model's layer index. The reader takes them from a file of
+// their own, or from `moe_config: load_balancer:` of the engine's configuration.
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "c2r/core/error.h"
-#include "c2r/core/shown.h"
 #include "c2r/io/json.h"
 #include "c2r/plan/engines/engine_rows_internal.h"
 #include "c2r/plan/engines/exchange_kernels_internal.h"
 #include "c2r/plan/engines/placement_files_internal.h"
-#include "c2r/routing/routing.h"
+#include "c2r/plan/engines/yaml_internal.h"
 
 namespace c2r {
 namespace {
 
 using namespace placement_files;  // NOLINT(google-build-using-namespace)
 
-// Parses the yaml that the writer writes, as a JSON object.
-Json parse_simple_yaml(std::string_view text, std::string_view place) {
-  constexpr auto kMaxKeys = std::size_t{2} * kMaxLayers;  // each is compared with those before it
-  Json json = Json::object();
-  Json* nested = nullptr;
-  for (std::size_t begin = 0, number = 1; begin < text.size(); ++number) {
-    const std::size_t end = std::min(text.find('\n', begin), text.size());
-    const std::string_view line = text.substr(begin, end - begin);
-    begin = end + 1;
-    const std::string here = fmt::format("{}: line {}", place, number);
-    if (line.empty() || line.starts_with('#')) continue;
-    const bool is_nested = line.starts_with("  ");
-    const std::size_t colon = line.find(':');
-    const std::string_view after = line.substr(std::min(colon, line.size()));
-    C2R_REQUIRE((after == ":" || after.starts_with(": ")) && (!is_nested || nested != nullptr),
-                kInvalidFile, "{}: expected 'key: value', not '{}'", here, shown(line));
-    const std::string key(line.substr(is_nested ? 2 : 0, colon - (is_nested ? 2 : 0)));
-    const std::string_view value = after.substr(std::min<std::size_t>(2, after.size()));
-    Json& object = is_nested ? *nested : json;
-    C2R_REQUIRE(object.size() < kMaxKeys, kInvalidFile, "{}: there are more than {} keys", here,
-                kMaxKeys);
-    C2R_REQUIRE(!object.contains(key), kInvalidFile, "{}: the key '{}' is there twice", here,
-                shown(key));
-    object[key] = value.empty() ? Json::object() : parse_json(value, here);
-    if (!is_nested) nested = value.empty() ? &object[key] : nullptr;
-  }
-  return json;
+// The load balancer's object: the document itself, or a part of the engine's whole configuration.
+const Json& balancer_of(const Json& yaml, std::string_view place) {
+  const Json* const moe_config = json_find(yaml, "moe_config");
+  if (moe_config == nullptr) return yaml;
+  const Json& balancer = json_at(*moe_config, "load_balancer", place);
+  C2R_REQUIRE(!balancer.is_string(), kInvalidFile,
+              "{}: names the load balancer's file {}; give that file instead", place,
+              shown_value(balancer));
+  return balancer;
 }
 
 std::string write_tensorrt_llm_yaml(const Plan& plan, const ExportOptions&) {
@@ -58,14 +37,20 @@ std::string write_tensorrt_llm_yaml(const Plan& plan, const ExportOptions&) {
 }
 
 std::vector<Placement> read_tensorrt_llm_yaml(std::string_view text, const MapShape& shape,
-                                              std::string_view place) {
-  const Json yaml = parse_simple_yaml(text, place);
+                                              std::string_view place,
+                                              std::vector<std::string>& /*notes*/) {
+  const Json document = parse_yaml(text, place);
+  const Json& yaml = balancer_of(document, place);
   json_check_keys(yaml, {"num_slots", "layer_updates_per_iter", "initial_global_assignments"},
                   "the yaml", place);
   const auto num_slots =
       json_integer(json_at(yaml, "num_slots", place), 1, INT32_MAX, "num_slots", place);
-  json_integer(json_at(yaml, "layer_updates_per_iter", place), 0, INT32_MAX,
-               "layer_updates_per_iter", place);
+  const Json* const updates = json_find(yaml, "layer_updates_per_iter");
+  if (updates != nullptr) json_integer(*updates, 0, INT32_MAX, "layer_updates_per_iter", place);
+  C2R_REQUIRE(json_find(yaml, "initial_global_assignments") != nullptr, kInvalidFile,
+              "{}: has no initial_global_assignments, thus no placement: TensorRT-LLM starts with "
+              "one of its own",
+              place);
   auto placements = placements_by_key(json_at(yaml, "initial_global_assignments", place),
                                       model_indices(shape), shape, place);
   for (const Placement& placement : placements) require_slots(placement, num_slots, place);

@@ -3,6 +3,8 @@
 // 49572 is [num_layers][num_slots], or [num_slots] for every layer.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "c2r/core/error.h"
 #include "c2r/core/shown.h"
 #include "c2r/io/json.h"
@@ -29,16 +31,12 @@ std::string write_vllm_41141(const Plan& plan, const ExportOptions&) {
   return record.dump() + "\n";
 }
 
-std::vector<Placement> read_vllm_41141(std::string_view text, const MapShape& shape,
-                                       std::string_view place) {
-  const Json json = parse_json(text, place);
+std::vector<Placement> placements_of_record(const Json& json, const MapShape& shape,
+                                            std::string_view place) {
   json_check_keys(json,
                   {"record_type", "version", "num_redundant_experts", "num_slots",
                    "initial_global_assignments"},
                   "the record", place);
-  const std::string& type = json_string(json_at(json, "record_type", place), "record_type", place);
-  C2R_REQUIRE(type == "eplb_initial_mapping", kInvalidFile,
-              "{}: record_type is '{}', not 'eplb_initial_mapping'", place, shown(type));
   json_integer(json_at(json, "version", place), 1, 1, "version", place);
   const auto num_slots =
       json_integer(json_at(json, "num_slots", place), 1, INT32_MAX, "num_slots", place);
@@ -51,12 +49,54 @@ std::vector<Placement> read_vllm_41141(std::string_view text, const MapShape& sh
   return placements;
 }
 
+// The records of a file: one on each line, or one over several lines.
+std::vector<std::pair<std::string_view, std::string>> records_of(std::string_view text,
+                                                                 std::string_view place) {
+  std::vector<std::pair<std::string_view, std::string>> records;  // text and place
+  for (std::size_t begin = 0, number = 1; begin < text.size(); ++number) {
+    const std::size_t end = std::min(text.find('\n', begin), text.size());
+    const std::string_view line = text.substr(begin, end - begin);
+    begin = end + 1;
+    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    if (records.empty() && !Json::accept(line)) return {{text, std::string(place)}};
+    records.emplace_back(line, fmt::format("{}: line {}", place, number));
+  }
+  return records;
+}
+
+// Records of loads may stand beside the mapping; of several mappings the last one counts.
+std::vector<Placement> read_vllm_41141(std::string_view text, const MapShape& shape,
+                                       std::string_view place, std::vector<std::string>& notes) {
+  std::vector<Placement> placements;
+  std::size_t num_mappings = 0, num_others = 0;
+  for (const auto& [record, here] : records_of(text, place)) {
+    const Json json = parse_json(record, here);
+    const std::string& type = json_string(json_at(json, "record_type", here), "record_type", here);
+    if (type.starts_with("eplb_load_")) {
+      ++num_others;
+      continue;
+    }
+    C2R_REQUIRE(type == "eplb_initial_mapping", kInvalidFile,
+                "{}: record_type is '{}', not 'eplb_initial_mapping'", here, shown(type));
+    placements = placements_of_record(json, shape, here);
+    ++num_mappings;
+  }
+  C2R_REQUIRE(num_mappings > 0, kInvalidFile,
+              "{}: has no record 'eplb_initial_mapping', thus no placement", place);
+  if (num_mappings > 1) {
+    notes.push_back(fmt::format("read: the last of {} mappings", num_mappings));
+  }
+  if (num_others > 0) notes.push_back(fmt::format("left out: {} records of loads", num_others));
+  return placements;
+}
+
 std::string write_vllm_49572(const Plan& plan, const ExportOptions&) {
   return all_slots_to_json(plan).dump() + "\n";
 }
 
 std::vector<Placement> read_vllm_49572(std::string_view text, const MapShape& shape,
-                                       std::string_view place) {
+                                       std::string_view place,
+                                       std::vector<std::string>& /*notes*/) {
   const Json json = parse_json(text, place);
   const auto& rows = json_array(json, "the map", place);
   if (rows.empty() || rows[0].is_array()) return placements_of_rows(json, shape, "the map", place);
