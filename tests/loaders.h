@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "c2r/collaboration/collaboration.h"
 #include "c2r/core/shown.h"
@@ -18,7 +19,6 @@
 #include "c2r/io/safetensors.h"
 #include "c2r/model/model.h"
 #include "c2r/placement/cluster.h"
-#include "c2r/plan/engines/engine.h"
 #include "c2r/tokenizer/tokenizer.h"
 #include "c2r/tokenizer/tokenizer_spec.h"
 
@@ -50,15 +50,6 @@ inline void load_tokenizer_config(const std::filesystem::path& path) {
   use_tokenizer(std::move(spec));
 }
 
-/// A placement of another engine, after a line that names its export target.
-inline void load_placement(const std::filesystem::path& path) {
-  const std::string text = read_text_file(path);
-  const std::size_t end = std::min(text.find('\n'), text.size());
-  const PlacementFile& file = find_export_target(text.substr(0, end)).file;
-  const MapShape shape{.num_experts = 4, .ep_size = 2, .layer_indices = {1, 3}};
-  (void)read_placements(file, text.substr(std::min(end + 1, text.size())), shape, path.native());
-}
-
 /// Whatever torch.save() wrote, and each tensor of a dict.
 inline void load_torch(const std::filesystem::path& path) {
   const torch::TorchFile file(path);
@@ -78,40 +69,67 @@ inline std::string loader_of(const ImportFormat& format) {
   return name;
 }
 
-/// Loads `path` with the loader of this name; importers write to `output`.
-inline void load(const std::string& loader, const std::filesystem::path& path,
-                 const std::filesystem::path& output) {
-  if (loader == "safetensors") return void(SafetensorsFile(path));
-  if (loader == "trace") return load_trace(path);
-  if (loader == "statistics") return void(read_statistics(path));
-  if (loader == "npy") return void(NpyFile(path));
-  if (loader == "json") return void(read_json_file(path));
-  if (loader == "csv") return load_csv(path);
-  if (loader == "tokenizer_json") return use_tokenizer(read_tokenizer_json(path));
-  if (loader == "sentencepiece") return use_tokenizer(read_sentencepiece(path));
-  if (loader == "tokenizer_config") return load_tokenizer_config(path);
-  if (loader == "model_config") return void(parse_config(read_json_file(path), path.native()));
-  if (loader == "plan") return void(read_plan(path));
-  if (loader == "cluster") return void(cluster_from_json(read_json_file(path), path.native()));
-  if (loader == "placement") return load_placement(path);
-  if (loader == "model") return void(Model(path));
-  if (loader == "torch") return load_torch(path);
-  if (loader == "recognize") return void(recognize_input(path));
-  for (const ImportFormat& format : import_formats()) {
-    if (loader != loader_of(format)) continue;
-    ImportRequest request{.format = format.name, .inputs = {path}, .output = output};
-    if (format.makes != ImportKind::kStatistics) request.num_experts = 4;
-    if (format.name == "sglang") request.num_hidden_layers = 1;
-    const bool is_told_top_k = format.makes != ImportKind::kTrace || format.name == "sglang";
-    if (is_told_top_k) request.top_k = 2;
-    if (format.makes == ImportKind::kPlan) {
-      request.layer_indices = {1, 3};
-      request.cluster = Cluster{.num_nodes = 1, .ranks_per_node = 2};
-    }
-    if (format.makes == ImportKind::kStatistics) return void(import_statistics(request));
-    return void(import_file(request));
+struct Loader {
+  std::string_view name;
+  void (*load)(const std::filesystem::path& path);
+};
+
+/// Every loader but those of imports, which are in import_formats().
+inline constexpr Loader kLoaders[] = {
+    {"safetensors", [](const auto& path) { (void)SafetensorsFile(path); }},
+    {"trace", load_trace},
+    {"statistics", [](const auto& path) { (void)read_statistics(path); }},
+    {"npy", [](const auto& path) { (void)NpyFile(path); }},
+    {"json", [](const auto& path) { (void)read_json_file(path); }},
+    {"csv", load_csv},
+    {"tokenizer_json", [](const auto& path) { use_tokenizer(read_tokenizer_json(path)); }},
+    {"sentencepiece", [](const auto& path) { use_tokenizer(read_sentencepiece(path)); }},
+    {"tokenizer_config", load_tokenizer_config},
+    {"model_config",
+     [](const auto& path) { (void)parse_config(read_json_file(path), path.native()); }},
+    {"plan", [](const auto& path) { (void)read_plan(path); }},
+    {"cluster",
+     [](const auto& path) { (void)cluster_from_json(read_json_file(path), path.native()); }},
+    {"model", [](const auto& path) { (void)Model(path); }},
+    {"torch", load_torch},
+    {"recognize", [](const auto& path) { (void)recognize_input(path); }},
+};
+
+/// The names of all loaders.
+inline std::vector<std::string> loader_names() {
+  std::vector<std::string> names;
+  for (const Loader& loader : kLoaders) names.emplace_back(loader.name);
+  for (const ImportFormat& format : import_formats()) names.push_back(loader_of(format));
+  return names;
+}
+
+/// Imports `path` for tests: 4 experts, top-2, and placements of the layers 1 and 3 on 2 ranks.
+inline void load_import(const ImportFormat& format, const std::filesystem::path& path,
+                        const std::filesystem::path& output) {
+  ImportRequest request{.format = format.name, .inputs = {path}, .output = output};
+  if (format.makes != ImportKind::kStatistics) request.num_experts = 4;
+  if (format.name == "sglang") request.num_hidden_layers = 1;
+  const bool is_told_top_k = format.makes != ImportKind::kTrace || format.name == "sglang";
+  if (is_told_top_k) request.top_k = 2;
+  if (format.makes == ImportKind::kPlan) {
+    request.layer_indices = {1, 3};
+    request.cluster = Cluster{.num_nodes = 1, .ranks_per_node = 2};
   }
-  throw std::logic_error("there is no loader " + loader);
+  if (format.makes == ImportKind::kStatistics) return void(import_statistics(request));
+  if (format.makes == ImportKind::kPlan) return void(import_plan(request));
+  import_file(request);
+}
+
+/// Loads `path` with the loader of this name; importers of traces write to `output`.
+inline void load(const std::string& name, const std::filesystem::path& path,
+                 const std::filesystem::path& output) {
+  for (const Loader& loader : kLoaders) {
+    if (name == loader.name) return loader.load(path);
+  }
+  for (const ImportFormat& format : import_formats()) {
+    if (name == loader_of(format)) return load_import(format, path, output);
+  }
+  throw std::logic_error("there is no loader " + name);
 }
 
 }  // namespace c2r::testing

@@ -16,10 +16,7 @@ cmake --build --preset asan --target fuzz_loader
 seeds=$PWD/build/asan/tests/malformed
 cd build/asan
 mkdir -p findings corpora
-[ $# -gt 0 ] || set -- plan cluster placement safetensors trace statistics npy json csv import_npy import_megatron \
-  import_orders-in-chaos import_moe-beyond import_vllm import_sglang import_sglang-recorder \
-  torch recognize sglang_loads sglang_placement coactivation \
-  tokenizer_json sentencepiece tokenizer_config model_config
+[ $# -gt 0 ] || set -- $(tests/fuzz/fuzz_loader list)
 
 # Importers write their output in memory, not on the disk.
 TMPDIR=$(mktemp -d /dev/shm/c2r_fuzz.XXXXXX)
@@ -28,7 +25,8 @@ trap 'rm -rf "$TMPDIR"' EXIT
 
 run_one() {
   loader=$1
-  mkdir -p "corpora/$loader"
+  # Where a loader reads folders, the fuzzer starts without seeds.
+  mkdir -p "corpora/$loader" "$seeds/well_formed/$loader" "$seeds/files/$loader"
   if tests/fuzz/fuzz_loader -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=2048 \
       -artifact_prefix="findings/$loader-" "corpora/$loader" "$seeds/well_formed/$loader" \
       "$seeds/files/$loader" -ignore_remaining_args=1 "$loader" \

@@ -28,12 +28,15 @@ ImportFormat npy();
 ImportFormat megatron();
 ImportFormat orders_in_chaos();
 ImportFormat moe_beyond();
+ImportFormat table();
 ImportFormat vllm();
 ImportFormat sglang();
 ImportFormat sglang_recorder();
 ImportFormat flame_moe();
 ImportFormat sglang_loads();
+ImportFormat vllm_loads();
 ImportFormat tensorrt_llm_loads();
+ImportFormat table_loads();
 ImportFormat coactivation();
 
 }  // namespace c2r::import_rows

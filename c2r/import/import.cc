@@ -42,6 +42,8 @@ constexpr FieldRow kFields[] = {
      "weights and sequences are for the npy format only"},
     {kSequences, "--sequences", [](const ImportRequest& r) { return !r.sequences.empty(); },
      "weights and sequences are for the npy format only"},
+    {kAxes, "--axes", [](const ImportRequest& r) { return !r.axes.empty(); },
+     "--axes is for the npy format only"},
     {kCluster, "--cluster", [](const ImportRequest& r) { return r.cluster.has_value(); },
      "--cluster is for placements; format {} has none"},
     {kPlacement, "--placement", [](const ImportRequest& r) { return !r.placement.empty(); },
@@ -57,12 +59,15 @@ std::vector<ImportFormat> all_formats() {
                                        import_rows::megatron(),
                                        import_rows::orders_in_chaos(),
                                        import_rows::moe_beyond(),
+                                       import_rows::table(),
                                        import_rows::vllm(),
                                        import_rows::sglang(),
                                        import_rows::sglang_recorder(),
                                        import_rows::flame_moe(),
                                        import_rows::sglang_loads(),
+                                       import_rows::vllm_loads(),
                                        import_rows::tensorrt_llm_loads(),
+                                       import_rows::table_loads(),
                                        import_rows::coactivation()};
   for (const EngineRow& engine : engines()) {
     for (const PlacementFile& file : engine.files) {
@@ -116,6 +121,11 @@ const ImportFormat& checked_format(ImportRequest& request) {
   check_fields(*format, request);
   C2R_REQUIRE(0 <= request.num_experts && request.num_experts <= kMaxExperts, kInvalidArgument,
               "num_experts is {}, but must be in [1, {}]", request.num_experts, kMaxExperts);
+  std::string axes = request.axes;
+  std::ranges::sort(axes);
+  C2R_REQUIRE(axes.empty() || axes == "KLT", kInvalidArgument,
+              "axes (c2r import --axes) are T, L and K in the order of the array; not '{}'",
+              shown(request.axes));
   const auto& layers = request.layer_indices;
   C2R_REQUIRE(std::ranges::adjacent_find(layers, std::greater_equal{}) == layers.end() &&
                   (layers.empty() || layers[0] >= 0),
@@ -123,8 +133,45 @@ const ImportFormat& checked_format(ImportRequest& request) {
   return *format;
 }
 
+// The files of a folder that the format reads, in the order of their names.
+std::vector<std::filesystem::path> files_of_folder(const ImportFormat& format,
+                                                   const std::filesystem::path& folder) {
+  std::vector<std::filesystem::path> files;
+  std::error_code error;
+  for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
+    const std::string ending = without_compression(entry->path()).extension();
+    if (std::ranges::find(format.endings, ending) != format.endings.end()) {
+      files.push_back(entry->path());
+    }
+  }
+  C2R_REQUIRE(!error, kInvalidFile, "cannot read the folder '{}': {}", folder.string(),
+              error.message());
+  C2R_REQUIRE(!files.empty(), kInvalidFile, "{}: has no file whose name ends in {}",
+              folder.string(), fmt::join(format.endings, " or "));
+  std::ranges::sort(files);
+  return files;
+}
+
+// The request with the files of each folder in its place, if the format reads files.
+ImportRequest with_files_of_folders(const ImportFormat& format, ImportRequest request) {
+  if (format.endings.empty()) return request;
+  std::vector<std::filesystem::path> files;
+  for (const auto& input : request.inputs) {
+    std::error_code ignored;  // what cannot be looked up is said when it is opened
+    if (std::filesystem::is_directory(input, ignored)) {
+      const auto found = files_of_folder(format, input);
+      files.insert(files.end(), found.begin(), found.end());
+    } else {
+      files.push_back(input);
+    }
+  }
+  request.inputs = std::move(files);
+  return request;
+}
+
 CollaborationStatistics statistics_of(const ImportFormat& format, const ImportRequest& request) {
-  CollaborationStatistics statistics = format.statistics(request);
+  CollaborationStatistics statistics = format.statistics(with_files_of_folders(format, request));
   const std::int32_t given = request.num_experts, found = statistics.header.num_experts;
   C2R_REQUIRE(given == 0 || given == found, kInvalidFile,
               "{}: holds counts of {} experts, but --num-experts is {}", request.inputs[0].string(),
@@ -152,7 +199,7 @@ Plan plan_of_file(const ImportFormat& format, const ImportRequest& request) {
                                     {.num_experts = header.num_experts,
                                      .ep_size = request.cluster->ep_size(),
                                      .layer_indices = header.layer_indices},
-                                    input);
+                                    input, request.notes);
   return plan_of(header, *request.cluster, std::move(placements),
                  {.c2r_version = request.c2r_version,
                   .method = format.name,
@@ -227,7 +274,7 @@ ImportResult import_file(ImportRequest request) {
   const ImportFormat& format = checked_format(request);
   if (format.makes == ImportKind::kStatistics) return write_imported_statistics(format, request);
   if (format.makes == ImportKind::kPlan) return write_imported_plan(format, request);
-  return format.write_trace(request);
+  return format.write_trace(with_files_of_folders(format, request));
 }
 
 CollaborationStatistics import_statistics(ImportRequest request) {

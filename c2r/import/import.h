@@ -5,9 +5,10 @@
 // (c2r/collaboration/collaboration.h) or a plan (c2r/plan/plan.h).
 //
 // Expert ids of a trace are logical, counted from 0; slots, which SGLang's recorder names, become
-// the experts in them. Inputs whose names end in `.xz` are decompressed, but for files of
-// torch.save(), which are mapped; what those say is never executed. One input file is in memory at
-// a time; a trace that is being made is not.
+// the experts in them. An input is a file or, for most formats, a folder of them; files of JSON
+// hold one value, a list of values or a value on each line. Inputs whose names end in `.xz`, `.gz`
+// or `.zst` are decompressed, but for files of torch.save(), which are mapped; what those say is
+// never executed. One input file is in memory at a time; a trace that is being made is not.
 //
 // A trace is made of:
 // clang-format off
@@ -17,14 +18,16 @@
 // | megatron        | named in each record, as found          | none               | an input file    |
 // | orders-in-chaos | model layers as keys, null = dense      | none               | an input file    |
 // | moe-beyond      | model layers in a column                | none               | an input file    |
+// | table           | model layers in a column                | fewer rows         | an input file    |
 // | vllm            | MoE layers only, or all hidden layers   | -1 = prefix-cached | a choice         |
 // | sglang          | all hidden layers, or as a schema says  | 0 = dense layer    | a response       |
 // | sglang-recorder | all hidden layers                       | -1 = other rank's  | one of a prefill |
 // | flame-moe       | model layers, each a folder             | none               | a file           |
 // clang-format on
-// Statistics are made of sglang-loads and tensorrt-llm-loads, which hold loads only and no pairs,
-// and of coactivation, which holds pairs; the loads that it leaves out follow from them. A plan is
-// made of NAME-placement, for each NAME of a placement file in c2r/plan/engines/engine.h.
+// Statistics are made of sglang-loads, vllm-loads, tensorrt-llm-loads and table-loads, which hold
+// loads only and no pairs, and of coactivation, which holds pairs; the loads that it leaves out
+// follow from them. A plan is made of NAME-placement, for each NAME of a placement file in
+// c2r/plan/engines/engine.h.
 //
 // To add a format: a file beside this one that makes its row, a line in formats_internal.h, one in
 // import.cc, and its form in tests/malformed.
@@ -67,6 +70,7 @@ struct ImportRequest {
   std::vector<std::int32_t> layer_indices;
   std::optional<std::int32_t> num_hidden_layers;  // all layers of the model, dense ones too
   std::filesystem::path weights;                  // of the choices; empty = none
+  std::string axes;                               // of an array, as "LTK"; empty = TLK
   std::filesystem::path sequences;                // empty = one sequence
   std::filesystem::path placement;  // of the slots whose loads were counted; empty = of experts
   bool skip_cached = false;         // leave out tokens that were in the prefix cache
@@ -90,6 +94,7 @@ enum class ImportField {
   kNumHiddenLayers,  // --num-hidden-layers
   kWeights,          // --weights
   kSequences,        // --sequences
+  kAxes,             // --axes
   kCluster,          // --cluster
   kPlacement,        // --placement
   kSkipCached,       // --skip-cached
@@ -116,6 +121,9 @@ struct ImportFormat {
   std::vector<ImportField> needs;  // a request without them is refused
   std::vector<ImportField> uses;   // besides, where given; any other one is refused
   bool takes_many_inputs = true;
+  // An input that is a folder stands for the files in it whose names end so, compressed or not, in
+  // the order of their names. Empty: a folder is no input, or an input by itself.
+  std::vector<std::string_view> endings;
 
   // The reader, one of these three as `makes` says. Call import_file(), which checks the request.
   ImportResult (*write_trace)(const ImportRequest& request) = nullptr;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "c2r/import/testing_internal.h"
 
@@ -54,6 +55,56 @@ TEST(Import, TellsItsProgress) {
   request.progress = &progress;
   (void)import_as("npy", request);
   EXPECT_EQ(progress.text, "2/3 3/3 ");
+}
+
+// 2 layers of 3 tokens, top-2: layer 0 chooses 0 1, 2 3, 4 5, and layer 1 the same backwards.
+constexpr std::string_view kLayersFirst("\0\1\2\3\4\5\5\4\3\2\1\0", 12);
+
+TEST(ImportNpy, TakesAxesInTheOrderThatIsSaid) {
+  auto request = request_for({npy_file("ids.npy", "|u1", "(2, 3, 2)", kLayersFirst)});
+  request.axes = "LTK";
+  EXPECT_EQ(import_as("npy", request).num_tokens, 3);
+  EXPECT_EQ(ids_of(Trace(request.output), 0), "0 1 2 3 4 5");
+  EXPECT_EQ(ids_of(Trace(request.output), 1), "5 4 3 2 1 0");
+  std::filesystem::remove(request.output);
+  request.axes = "LTL";
+  EXPECT_EQ(error_of_import("npy", request),
+            "axes (c2r import --axes) are T, L and K in the order of the array; not 'LTL'");
+}
+
+TEST(ImportNpy, SuggestsOtherAxesWhereTheNumbersSaySo) {
+  // 2 layers of 40 tokens, which could be read as 2 tokens of 40 layers.
+  std::string ids;
+  for (int i = 0; i < 80; ++i) ids += {static_cast<char>(i % 8), static_cast<char>((i + 1) % 8)};
+  std::vector<std::string> notes;
+  auto request = request_for({npy_file("ids.npy", "|u1", "(2, 40, 2)", ids)});
+  request.notes = &notes;
+  EXPECT_EQ(import_as("npy", request).num_tokens, 2);
+  EXPECT_EQ(notes, (std::vector<std::string>{
+                       "check --axes: the shape is [2, 40, 2]; perhaps it is --axes LTK, which is "
+                       "40 tokens of 2 layers, top-2"}));
+  // Top-2 outermost.
+  std::string turned;
+  for (int k = 0; k < 2; ++k) {
+    for (int i = 0; i < 80; ++i) turned += static_cast<char>((i / 2 + k) % 8);
+  }
+  EXPECT_TRUE(error_of_import("npy", request_for({npy_file("k.npy", "|u1", "(2, 40, 2)", turned)}))
+                  .ends_with("perhaps it is --axes KTL, which is 40 tokens of 2 layers, top-2"));
+}
+
+TEST(ImportNpy, TakesWholeNumbersAsFloats) {
+  const auto file = [](const std::string& name, float second) {
+    const float values[] = {3, second, -1, 0};
+    return npy_file(name, "<f4", "(2, 1, 2)",
+                    {reinterpret_cast<const char*>(values), sizeof(values)});
+  };
+  const auto request = request_for({file("ids.npy", 5)});
+  (void)import_as("npy", request);
+  EXPECT_EQ(ids_of(Trace(request.output), 0), "3 5 - 0");
+  EXPECT_EQ(error_of_import("npy", request_for({file("half.npy", 0.5F)})),
+            ": element 1 is 0.5, but ids must be whole numbers");
+  EXPECT_EQ(error_of_import("npy", request_for({file("nan.npy", NAN)})),
+            ": element 1 is nan, but ids must be whole numbers");
 }
 
 TEST(ImportNpy, TurnsTheLayerAxisOutward) {
@@ -324,8 +375,8 @@ TEST(ImportFormats, AreNamedAsDocumented) {
     names += format.name + " ";
   }
   EXPECT_EQ(traces,
-            "npy megatron orders-in-chaos moe-beyond vllm sglang sglang-recorder flame-moe ");
-  EXPECT_EQ(statistics, "sglang-loads tensorrt-llm-loads coactivation ");
+            "npy megatron orders-in-chaos moe-beyond table vllm sglang sglang-recorder flame-moe ");
+  EXPECT_EQ(statistics, "sglang-loads vllm-loads tensorrt-llm-loads table-loads coactivation ");
   EXPECT_EQ(plans,
             "sglang-placement tensorrt-llm-placement vllm-41141-placement vllm-49572-placement "
             "vllm-ascend-placement omni-infer-placement eplb-placement permutation-placement ");

@@ -127,6 +127,7 @@ ImportFormat import_rows::megatron() {
           .makes = ImportKind::kTrace,
           .needs = {ImportField::kNumExperts},
           .uses = {ImportField::kTopK, ImportField::kLayerIndices},
+          .endings = {".jsonl"},
           .write_trace = write_megatron_trace};
 }
 

@@ -7,6 +7,7 @@
 #include "c2r/core/parse_integer.h"
 #include "c2r/core/shown.h"
 #include "c2r/import/formats_internal.h"
+#include "c2r/import/json_inputs_internal.h"
 #include "c2r/import/trace_builder_internal.h"
 
 namespace c2r {
@@ -31,14 +32,14 @@ Step parse_step(const Json& json, const std::string& place) {
   return step;
 }
 
-SequenceChoices parse_chaos_sequence(const std::filesystem::path& path, TraceBuilder& builder) {
-  const Json json = read_json_file(path);
+SequenceChoices parse_chaos_sequence(const Json& json, const std::string& path,
+                                     TraceBuilder& builder) {
   SequenceChoices sequence;
   std::int64_t num_tokens = 0;
   const ImportRequest& request = builder.request();
-  const auto& steps = json_array(json, "the list of steps", path.native());
+  const auto& steps = json_array(json, "the list of steps", path);
   for (std::size_t i = 0; i < steps.size(); ++i) {
-    const std::string place = fmt::format("{}, step {}", path.string(), i);
+    const std::string place = fmt::format("{}, step {}", path, i);
     const Step step = parse_step(steps[i], place);
     std::vector<std::int32_t> layers;
     for (const auto& [layer, rows] : step) layers.push_back(layer);
@@ -58,7 +59,7 @@ SequenceChoices parse_chaos_sequence(const std::filesystem::path& path, TraceBui
                   step.begin()->first, num_rows);
       const bool is_wanted = request.phase.value_or(phase) == phase;
       for (std::size_t t = 0; t < num_rows && is_wanted; ++t) {
-        const TokenPlace token{path.native(), index, num_tokens + static_cast<std::int64_t>(t)};
+        const TokenPlace token{path, index, num_tokens + static_cast<std::int64_t>(t)};
         builder.append_ids((*rows)[t], 0, token, sequence.topk_idx[layer]);
       }
       ++layer;
@@ -70,8 +71,10 @@ SequenceChoices parse_chaos_sequence(const std::filesystem::path& path, TraceBui
 
 ImportResult write_orders_in_chaos_trace(const ImportRequest& request) {
   TraceBuilder builder(request);
-  for_each_input(request, [&](const std::filesystem::path& path) {
-    builder.add_sequence(parse_chaos_sequence(path, builder), path.native());
+  // A request is a list of steps, so a list of lists has several.
+  const auto is_list = [](const Json& array) { return array[0].is_array(); };
+  for_each_json(request, is_list, [&](const Json& json, const std::string& place) {
+    builder.add_sequence(parse_chaos_sequence(json, place, builder), place);
   });
   return builder.finish();
 }
@@ -84,6 +87,7 @@ ImportFormat import_rows::orders_in_chaos() {
           .makes = ImportKind::kTrace,
           .needs = {ImportField::kNumExperts},
           .uses = {ImportField::kTopK, ImportField::kLayerIndices, ImportField::kPhase},
+          .endings = {".json", ".jsonl"},
           .write_trace = write_orders_in_chaos_trace};
 }
 

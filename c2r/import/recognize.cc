@@ -3,12 +3,16 @@
 #include "c2r/import/recognize.h"
 
 #include <algorithm>
+#include <optional>
+#include <set>
 #include <vector>
 
 #include "c2r/core/error.h"
 #include "c2r/core/parse_integer.h"
 #include "c2r/core/shown.h"
+#include "c2r/import/import.h"
 #include "c2r/import/torch/torch_file_internal.h"
+#include "c2r/import/torch/zip_archive_internal.h"
 #include "c2r/io/file.h"
 #include "c2r/io/json.h"
 #include "c2r/io/npy.h"
@@ -24,10 +28,12 @@ struct KeyMark {
 // In this order: what has several of these keys is what the first of them says.
 constexpr KeyMark kKeyMarks[] = {
     {"meta_info", "sglang", "a response of SGLang"},
+    {"sglext", "sglang", "a response of SGLang's OpenAI routes"},
     {"prompt_routed_experts", "vllm", "a response of vLLM"},
     {"routed_experts", "vllm", "routed experts of vLLM"},
     {"choices", "vllm", "a response of vLLM"},
     {"top_indices", "megatron", "a routing trace of Megatron-Core"},
+    {"expert_load", "vllm-loads", "loads of vLLM's pull request 41141"},
     {"logical_to_physical_map", "eplb-placement", "a placement by EPLB"},
     {"physical_to_logical_map", "sglang-placement", "a placement of SGLang"},
     {"logical_count", "sglang-loads", "loads of SGLang's recorder"},
@@ -52,13 +58,41 @@ std::string keys_text(const Keys& keys) {
   return text;
 }
 
+// A response of an OpenAI route that says by a nested key which engine answered.
+std::optional<RecognizedInput> recognize_response(const Json& response) {
+  const Json* const choices = json_find(response, "choices");
+  if (choices != nullptr && choices->is_array() && !choices->empty() &&
+      json_find((*choices)[0], "sgl_ext") != nullptr) {
+    return RecognizedInput{"sglang", "a response of SGLang's OpenAI routes"};
+  }
+  const Json* const nvext = json_find(response, "nvext");
+  const Json* const ids = nvext == nullptr ? nullptr : json_find(*nvext, "routed_experts");
+  if (ids == nullptr) return std::nullopt;
+  constexpr std::string_view kNpyInBase64 = "k05VTVBZ";
+  const bool is_sglang =
+      ids->is_string() && !ids->get_ref<const std::string&>().starts_with(kNpyInBase64);
+  return RecognizedInput{
+      is_sglang ? "sglang" : "vllm",
+      fmt::format("a response of Dynamo, with {} behind it", is_sglang ? "SGLang" : "vLLM")};
+}
+
+// @param has a set of keys or of columns, `layer` and `expert` among them
+template <class Has>
+RecognizedInput recognize_table(const Has& has) {
+  if (has.contains("count")) return {"table-loads", "a table with layer, expert and count"};
+  if (has.contains("token")) return {"table", "a table with layer, token and expert"};
+  return unknown("a table with layer and expert, but neither token nor count");
+}
+
 RecognizedInput recognize_object(const Json& object) {
   if (object.contains("format") && object["format"] == "c2r-plan") {
     return unknown("a plan of c2r, which needs no import");
   }
+  if (const auto response = recognize_response(object)) return *response;
   for (const KeyMark& mark : kKeyMarks) {
     if (object.contains(mark.key)) return {std::string(mark.format), std::string(mark.what)};
   }
+  if (object.contains("layer") && object.contains("expert")) return recognize_table(object);
   std::vector<std::string> keys;
   for (const auto& item : object.items()) keys.push_back(item.key());
   const bool has_layers = !keys.empty() && std::ranges::all_of(keys, [](const std::string& key) {
@@ -77,7 +111,7 @@ RecognizedInput recognize_json(const Json& json) {
     value = &(*value)[0];
     ++depth;
   }
-  if (value->is_object() && depth == 1) return recognize_object(*value);
+  if (value->is_object() && depth <= 2) return recognize_object(*value);
   if (value->is_number() && depth == 3) return {"vllm", "routed experts of vLLM, as a list"};
   if (value->is_number() && depth <= 2) {
     return {"vllm-49572-placement", "a placement of vLLM's pull request 49572"};
@@ -112,7 +146,15 @@ RecognizedInput recognize_npy(std::span<const std::byte> bytes, std::string_view
   return {"omni-infer-placement", what + ", thus a pattern [ranks, layers, experts]"};
 }
 
-RecognizedInput recognize_torch(const std::filesystem::path& path) {
+bool is_npz(const std::filesystem::path& path) {
+  const MappedFile file(path);
+  const torch::ZipArchive zip(file.bytes(), path.string(), torch::ZipCompression::kDeflate);
+  return std::ranges::any_of(zip.entries(),
+                             [](const auto& entry) { return entry.first.ends_with(".npy"); });
+}
+
+RecognizedInput recognize_zip(const std::filesystem::path& path) {
+  if (is_npz(path)) return {"npy", "a .npz file of arrays"};
   const torch::TorchFile file(path);
   const torch::Value& root = file.root();
   const std::string top = "what the file holds";
@@ -142,9 +184,29 @@ RecognizedInput recognize_torch(const std::filesystem::path& path) {
   return {"sglang-loads", "a torch file of SGLang's recorder, mode per_pass"};
 }
 
+// The first file of the folder, in the order of their names, that one of the formats would read.
+std::optional<std::filesystem::path> first_readable(const std::filesystem::path& folder) {
+  std::optional<std::filesystem::path> first;
+  std::error_code error;
+  for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
+    const std::string ending = without_compression(entry->path()).extension();
+    const bool is_readable = std::ranges::any_of(import_formats(), [&](const auto& format) {
+      return std::ranges::find(format.endings, ending) != format.endings.end();
+    });
+    if (is_readable && (!first || entry->path() < *first)) first = entry->path();
+  }
+  return first;
+}
+
 RecognizedInput recognize_folder(const std::filesystem::path& path) {
   if (path_exists(path / "meta_info.json")) {
     return {"tensorrt-llm-loads", "a folder of TensorRT-LLM's expert statistics"};
+  }
+  if (const auto file = first_readable(path)) {
+    RecognizedInput input = recognize_input(*file);
+    input.what = fmt::format("a folder with {}", input.what);
+    return input;
   }
   std::error_code error;
   for (std::filesystem::recursive_directory_iterator entry(path, error), end;
@@ -153,7 +215,19 @@ RecognizedInput recognize_folder(const std::filesystem::path& path) {
       return {"flame-moe", "a folder of FLAME-MoE's captures"};
     }
   }
-  return unknown("a folder without meta_info.json and without folders of .pt files");
+  return unknown("a folder without meta_info.json, readable files and folders of .pt files");
+}
+
+// The names in a line of CSV without quotes.
+std::set<std::string> columns_of(std::string_view line) {
+  std::set<std::string> columns;
+  if (line.ends_with('\r')) line.remove_suffix(1);
+  for (std::size_t begin = 0; begin <= line.size();) {
+    const std::size_t end = std::min(line.find(',', begin), line.size());
+    columns.emplace(line.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return columns;
 }
 
 RecognizedInput recognize_text(std::string_view text, const std::string& place) {
@@ -161,12 +235,15 @@ RecognizedInput recognize_text(std::string_view text, const std::string& place) 
   if (begin == std::string_view::npos) return unknown("an empty file");
   const std::string_view line = text.substr(begin, text.find('\n', begin) - begin);
   if (line.starts_with("Layer ID,")) return {"moe-beyond", "a trace of ngavhane/moe-beyond"};
+  const std::set<std::string> columns = columns_of(line);
+  if (columns.contains("layer") && columns.contains("expert")) return recognize_table(columns);
   if (text[begin] == '{' || text[begin] == '[') {
     const bool has_more = text.find_first_not_of(" \t\r\n", begin + line.size()) != text.npos;
     if (has_more && Json::accept(line)) return recognize_json(parse_json(line, place + ":1"));
     return recognize_json(parse_json(text, place));
   }
-  if (text.find("initial_global_assignments:") != std::string_view::npos) {
+  if (text.find("initial_global_assignments:") != std::string_view::npos ||
+      text.find("load_balancer:") != std::string_view::npos) {
     return {"tensorrt-llm-placement", "a load balancer's yaml of TensorRT-LLM"};
   }
   return unknown(fmt::format("text that begins with '{}'", shown(line, 30)));
@@ -176,7 +253,7 @@ RecognizedInput recognize_text(std::string_view text, const std::string& place) 
 
 RecognizedInput recognize_input(const std::filesystem::path& path) {
   if (std::filesystem::is_directory(path)) return recognize_folder(path);
-  if (torch::is_zip(path)) return recognize_torch(path);
+  if (torch::is_zip(path)) return recognize_zip(path);
   const std::vector<std::byte> bytes = read_file(path);
   const std::string_view text{reinterpret_cast<const char*>(bytes.data()), bytes.size()};
   if (text.starts_with("\x93NUMPY")) return recognize_npy(bytes, path.string());

@@ -31,11 +31,20 @@ std::string array_of_bytes(std::string_view shape, std::size_t size) {
 TEST(RecognizeInput, KnowsTextsByTheirKeys) {
   EXPECT_EQ(format_of_text(R"({"text":"x","meta_info":{"routed_experts":""}})"), "sglang");
   EXPECT_EQ(format_of_text(R"([{"meta_info":{}}])"), "sglang");
+  EXPECT_EQ(format_of_text(R"({"choices":[{"sgl_ext":{}}]})"), "sglang");
+  EXPECT_EQ(format_of_text(R"({"choices":[],"nvext":{"routed_experts":"AAAA"}})"), "sglang");
+  EXPECT_EQ(format_of_text(R"({"choices":[],"nvext":{"routed_experts":{}}})"), "vllm");
+  EXPECT_EQ(format_of_text(R"([[{"0":null,"1":[[0]]}],[{"0":null,"1":[[1]]}]])"),
+            "orders-in-chaos");
   EXPECT_EQ(format_of_text(R"({"choices":[]})"), "vllm");
   EXPECT_EQ(format_of_text(R"([[[0,1]]])"), "vllm");
   EXPECT_EQ(format_of_text("{\"step\":0,\"top_indices\":[[0]]}\n{\"step\":1,\"cut"), "megatron");
   EXPECT_EQ(format_of_text(R"([{"0":null,"1":[[3]]}])"), "orders-in-chaos");
   EXPECT_EQ(format_of_text("Layer ID,Batch Number,Token,Activated Expert IDs\n"), "moe-beyond");
+  EXPECT_EQ(format_of_text("token,layer,expert\n"), "table");
+  EXPECT_EQ(format_of_text("layer,expert,count\r\n"), "table-loads");
+  EXPECT_EQ(format_of_text("{\"layer\":0,\"token\":0,\"expert\":1}\n{}\n"), "table");
+  EXPECT_EQ(format_of_text(R"({"record_type":"eplb_load_stats","expert_load":[]})"), "vllm-loads");
   EXPECT_EQ(format_of_text(R"({"logical_count":[[1]]})"), "sglang-loads");
   EXPECT_EQ(format_of_text(R"({"physical_to_logical_map":[]})"), "sglang-placement");
   EXPECT_EQ(format_of_text(R"({"physical_to_logical_map":[],"logical_to_physical_map":[]})"),

@@ -9,6 +9,7 @@
 #include "c2r/core/error.h"
 #include "c2r/import/counts_internal.h"
 #include "c2r/import/formats_internal.h"
+#include "c2r/import/json_inputs_internal.h"
 #include "c2r/import/torch/recorder_internal.h"
 #include "c2r/io/json.h"
 #include "c2r/routing/routing.h"
@@ -42,10 +43,8 @@ void add_step(const Json& step, const std::string& place, std::vector<Loads>& la
   }
 }
 
-// Adds the counts of a JSON file to `all`.
-void add_json(const std::filesystem::path& input, std::vector<Loads>& all) {
-  const std::string path = input.string();
-  const Json json = read_json_file(input);
+// Adds the counts of a JSON value to `all`.
+void add_json(const Json& json, const std::string& path, std::vector<Loads>& all) {
   const auto& outer = json_array(json_at(json, "logical_count", path), "logical_count", path);
   const bool has_steps =
       !outer.empty() && outer[0].is_array() && !outer[0].empty() && outer[0][0].is_array();
@@ -61,7 +60,8 @@ CollaborationStatistics read_sglang_loads(const ImportRequest& request) {
   if (torch::is_zip(request.inputs[0])) {
     all = torch::read_recorder_loads(request);
   } else {
-    for_each_input(request, [&](const auto& input) { add_json(input, all); });
+    for_each_json(request, is_list_of_objects,
+                  [&](const Json& json, const std::string& place) { add_json(json, place, all); });
   }
   std::map<std::int32_t, Loads> layers;
   for (std::size_t layer = 0; layer < all.size(); ++layer) {
@@ -88,6 +88,7 @@ ImportFormat import_rows::sglang_loads() {
       .makes = ImportKind::kStatistics,
       .needs = {ImportField::kTopK},
       .uses = {ImportField::kNumExperts, ImportField::kLayerIndices},
+      .endings = {".pt", ".json", ".jsonl"},
       .statistics = read_sglang_loads};
 }
 

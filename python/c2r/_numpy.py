@@ -352,6 +352,7 @@ def import_file(
     num_hidden_layers: int | None = None,
     weights: _Path | None = None,
     sequences: _Path | None = None,
+    axes: str | None = None,
     placement: _Path | None = None,
     skip_cached: bool = False,
     phase: str | None = None,
@@ -361,14 +362,14 @@ def import_file(
     """Reads what other programs record of routing, and where they place experts: ``c2r import``, and parquet.
 
     Args:
-      inputs: a path, or the paths in the order of their tokens in the trace; text and npy files also as .xz, .gz or
-        .zst.
-      format: of a trace: npy, megatron, orders-in-chaos, moe-beyond, vllm, sglang, sglang-recorder, flame-moe, parquet;
-        of statistics: sglang-loads, tensorrt-llm-loads, coactivation; of a plan: NAME-placement for each target NAME of
-        :meth:`Plan.export`. docs/formats.md says what each holds; parquet is either one file ``layer_NN.parquet`` a layer
-        with ``indices`` and perhaps ``scores``, lists for each token, or a table with ``layer``, ``token``, ``expert``
-        and perhaps ``weight`` and ``sequence``, one row a choice. None: by what is in the first input, and parquet by
-        the end of its name.
+      inputs: a path, or the paths in the order of their tokens in the trace; most formats also take folders of files;
+        text and npy files also as .xz, .gz or .zst.
+      format: of a trace: npy, megatron, orders-in-chaos, moe-beyond, table, vllm, sglang, sglang-recorder, flame-moe,
+        parquet; of statistics: sglang-loads, vllm-loads, tensorrt-llm-loads, table-loads, coactivation; of a plan:
+        NAME-placement for each target NAME of :meth:`Plan.export`. docs/formats.md says what each holds; parquet is
+        either one file ``layer_NN.parquet`` a layer with ``indices`` and perhaps ``scores``, lists for each token, or a
+        table with ``layer``, ``token``, ``expert`` and perhaps ``weight`` and ``sequence``, one row a choice. None: by
+        what is in the first input, and parquet by the end of its name.
       output: the file to write; a trace needs one, statistics and plans are made in memory without it.
       model: the model's name, kept in the file.
       num_experts: routed experts of a layer; traces and placements need it.
@@ -377,6 +378,7 @@ def import_file(
       num_hidden_layers: sglang: all layers of the model, dense ones too.
       weights: npy: a file with the weights of the choices.
       sequences: npy: a CSV file with ``row_start`` and ``n_tokens`` of each sequence.
+      axes: npy: tokens, layers and top-k in the order of the array, such as "LTK"; None: "TLK".
       placement: tensorrt-llm-loads: the load balancer's yaml, if it counted slots.
       skip_cached: sglang, vllm: leave out tokens of the prefix cache, which were not sent.
       phase: sglang, vllm, sglang-recorder, orders-in-chaos: only prefill, or only decode.
@@ -399,7 +401,7 @@ def import_file(
     paths = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     layers = None if layer_indices is None else list(layer_indices)
     unused_by_parquet = {"num_hidden_layers": num_hidden_layers, "weights": weights, "sequences": sequences,
-                         "placement": placement, "skip_cached": skip_cached or None, "phase": phase,
+                         "axes": axes, "placement": placement, "skip_cached": skip_cached or None, "phase": phase,
                          "cluster": None if cluster is None else _cluster_text(cluster)}  # fmt: skip
     is_parquet = format == "parquet" or (format is None and paths and os.fspath(paths[0]).endswith(".parquet"))
     with _progress.shown(progress, "importing") as report:

@@ -26,6 +26,7 @@ ImportRequest request_of(const std::string& format, std::vector<std::filesystem:
   take(options, "num_hidden_layers", request.num_hidden_layers);
   take(options, "weights", request.weights);
   take(options, "sequences", request.sequences);
+  take(options, "axes", request.axes);
   take(options, "placement", request.placement);
   take(options, "skip_cached", request.skip_cached);
   take_name(options, "phase", parse_phase, request.phase);

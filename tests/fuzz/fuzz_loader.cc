@@ -1,9 +1,10 @@
 // A libFuzzer program for the loader that its last argument names, after -ignore_remaining_args=1:
 // whatever the file holds, nothing but c2r::Error may escape, with a message of one short line, and
-// no sanitizer may complain.
+// no sanitizer may complain. `fuzz_loader list` prints the names of all loaders.
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstdlib>
 
 #include "tests/loaders.h"
@@ -44,7 +45,9 @@ std::string loader;
 
 extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
   loader = (*argv)[*argc - 1];
-  return 0;
+  if (loader != "list") return 0;
+  for (const std::string& name : c2r::testing::loader_names()) std::puts(name.c_str());
+  std::exit(0);
 }
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

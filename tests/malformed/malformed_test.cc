@@ -71,6 +71,15 @@ TEST(Malformed, WhatTheFilesAreMadeFromIsWellFormed) {
   EXPECT_GE(num_files, 14);
 }
 
+TEST(Malformed, EveryImportHasBrokenAndWellFormedFiles) {
+  for (const ImportFormat& format : import_formats()) {
+    const std::string loader = testing::loader_of(format);
+    EXPECT_TRUE(std::filesystem::exists(kFolder / loader)) << loader;
+    EXPECT_TRUE(std::filesystem::exists(std::filesystem::path(C2R_WELL_FORMED_DIR) / loader))
+        << loader;
+  }
+}
+
 class MalformedFile : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(MalformedFile, IsRefusedWithTheExpectedMessage) {

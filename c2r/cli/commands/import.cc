@@ -191,6 +191,10 @@ void add_import(CLI::App& app) {
       ->add_option("--sequences", options->sequences,
                    "npy: a CSV file with row_start and n_tokens of each sequence")
       ->type_name("FILE");
+  command
+      ->add_option("--axes", request.axes,
+                   "npy: tokens, layers and top-k in the order of the array, such as LTK; else TLK")
+      ->type_name("AXES");
   command->add_option("--cluster", options->cluster, std::string("placements: ") + kClusterHelp)
       ->type_name("CLUSTER");
   command

@@ -266,6 +266,7 @@ ImportFormat import_rows::sglang_recorder() {
           .needs = {},
           .uses = {ImportField::kNumExperts, ImportField::kTopK, ImportField::kLayerIndices,
                    ImportField::kPhase},
+          .endings = {".pt"},
           .write_trace = write_sglang_recorder_trace};
 }
 

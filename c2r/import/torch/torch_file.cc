@@ -32,8 +32,8 @@ MappedFile open_archive(const std::filesystem::path& path) {
 }
 
 // "NAME/", if the archive has NAME/data.pkl.
-std::string prefix_of(const StoredZip& zip, std::string_view place) {
-  for (const auto& [name, bytes] : zip.entries()) {
+std::string prefix_of(const ZipArchive& zip, std::string_view place) {
+  for (const auto& [name, entry] : zip.entries()) {
     if (!name.ends_with(kPickleName)) continue;
     const std::string_view folder = name.substr(0, name.size() - kPickleName.size());
     if (folder.find('/') == std::string_view::npos) return std::string(folder) + "/";
@@ -103,9 +103,9 @@ TorchFile::TorchFile(const std::filesystem::path& path)
       prefix_(prefix_of(zip_, path_)) {
   const auto& entries = zip_.entries();
   const auto byte_order = entries.find(prefix_ + "byteorder");
-  C2R_REQUIRE(byte_order == entries.end() || begins_with(byte_order->second, "little"),
+  C2R_REQUIRE(byte_order == entries.end() || begins_with(byte_order->second.stored, "little"),
               kUnsupported, "{}: was written on a big-endian machine", path_);
-  objects_ = read_pickle(entries.find(prefix_ + "data.pkl")->second, path_ + ", data.pkl");
+  objects_ = read_pickle(entries.find(prefix_ + "data.pkl")->second.stored, path_ + ", data.pkl");
 }
 
 void TorchFile::require(const Value& value, Kind kind, std::string_view what) const {
@@ -163,11 +163,11 @@ std::span<const std::byte> TorchFile::storage_of(const Tensor& tensor,
   const std::int64_t size = dtype_bytes(tensor.storage.dtype.value_or(Dtype::kU8));
   const std::int64_t claimed[] = {tensor.storage.num_elements};
   const auto bytes = tensor_bytes(claimed, tensor.storage.dtype.value_or(Dtype::kU8));
-  C2R_REQUIRE(bytes && *bytes <= std::ssize(entry->second), kInvalidFile,
+  C2R_REQUIRE(bytes && *bytes <= std::ssize(entry->second.stored), kInvalidFile,
               "{}: its storage '{}' has {} elements of {} bytes, but {} bytes are in the archive",
               where, shown(tensor.storage.key), tensor.storage.num_elements, size,
-              entry->second.size());
-  return entry->second.first(static_cast<std::size_t>(*bytes));
+              entry->second.stored.size());
+  return entry->second.stored.first(static_cast<std::size_t>(*bytes));
 }
 
 TensorData TorchFile::tensor(const Value& value, std::string_view what) const {

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "c2r/import/torch/pickle_internal.h"
-#include "c2r/import/torch/stored_zip_internal.h"
+#include "c2r/import/torch/zip_archive_internal.h"
 #include "c2r/io/file.h"
 #include "c2r/io/npy.h"
 
@@ -43,7 +43,7 @@ class TensorData {
 class TorchFile {
  public:
   /// Reads the archive's directory and the pickle, no tensor.
-  /// @throws Error(kInvalidFile) as StoredZip and read_pickle()
+  /// @throws Error(kInvalidFile) as ZipArchive and read_pickle()
   /// @throws Error(kUnsupported) for what torch wrote before version 1.6 and on big-endian machines
   explicit TorchFile(const std::filesystem::path& path);
 
@@ -77,7 +77,7 @@ class TorchFile {
 
   std::string path_;
   MappedFile file_;
-  StoredZip zip_;
+  ZipArchive zip_;
   std::string prefix_;  // of the entries' names: the name that the file had, and a slash
   Objects objects_;
 };

@@ -34,6 +34,28 @@ def test_a_trace_is_that_of_the_command_line(tmp_path):
     assert (tmp_path / "ours.safetensors").read_bytes() == (tmp_path / "theirs.safetensors").read_bytes()
 
 
+def test_arrays_are_read_in_every_form_that_numpy_writes(tmp_path):
+    ids = choices().astype(np.int32)
+
+    def read(name, **options):
+        trace = c2r.import_file(tmp_path / name, "npy", tmp_path / "t.safetensors", num_experts=8, **options)
+        np.testing.assert_array_equal(trace.topk_idx(1), ids[:, 1])
+        return trace
+
+    np.save(tmp_path / "floats.npy", ids.astype(np.float64))
+    read("floats.npy")
+    np.save(tmp_path / "big_endian.npy", ids.astype(">i4"))
+    read("big_endian.npy")
+    np.save(tmp_path / "layers_first.npy", np.ascontiguousarray(ids.transpose(1, 0, 2)))
+    read("layers_first.npy", axes="LTK")
+    for save in np.savez, np.savez_compressed:
+        save(tmp_path / "one.npz", ids=ids)
+        read("one.npz")
+        save(tmp_path / "layers.npz", **{f"L{layer + 3}_idx": ids[:, layer] for layer in range(ids.shape[1])})
+        trace = read("layers.npz")
+        assert list(trace.header.layer_indices) == list(range(3, 3 + ids.shape[1]))
+
+
 def test_several_inputs_are_one_trace_and_what_was_left_out_is_a_warning(tmp_path):
     paths = []
     for at, first in enumerate([-1, 3]):  # the first token of the first response was cached

@@ -33,6 +33,36 @@ def broken_sglang(write):
     write("sglang_loads/load_too_large", '{"logical_count": [[3, 1]]}')
 
 
+def vllm_record(**changes):
+    record = {"record_type": "eplb_load_stats", "version": 1, "step": 0, "num_ranks": 2,
+              "expert_load": [[3, 1, 2, 2]], "p2l_map": [[0, 1, 2, 1]], **changes}
+    return json.dumps({key: value for key, value in record.items() if value is not None}) + "\n"
+
+
+def broken_vllm(write):
+    write("vllm_loads/no_record", '{"record_type": "eplb_load_meta"}')
+    write("vllm_loads/type_missing", "{}")
+    write("vllm_loads/version_2", vllm_record(version=2))
+    write("vllm_loads/map_missing", vllm_record(p2l_map=None))
+    write("vllm_loads/map_shorter", vllm_record(p2l_map=[[0, 1, 2]]))
+    write("vllm_loads/layers_differ", vllm_record(p2l_map=[[0, 1, 2, 1]] * 2))
+    write("vllm_loads/layers_change", vllm_record() + vllm_record(expert_load=[[1]] * 2, p2l_map=[[0]] * 2))
+    write("vllm_loads/no_layers", vllm_record(expert_load=[], p2l_map=[]))
+    write("vllm_loads/no_slots", vllm_record(expert_load=[[]], p2l_map=[[]]))
+    write("vllm_loads/expert_of_2_to_40", vllm_record(p2l_map=[[0, 1, 2, 2**40]]))
+    write("vllm_loads/count_negative", vllm_record(expert_load=[[3, -1, 2, 2]]))
+    write("vllm_loads/sum_overflows", vllm_record(expert_load=[[0, 2**63 - 1, 0, 1]]))
+
+
+def broken_table(write):
+    write("table_loads/column_missing", "layer,expert\n")
+    write("table_loads/no_rows", "layer,expert,count\n")
+    write("table_loads/expert_1024", "layer,expert,count\n0,1024,1\n")
+    write("table_loads/count_negative", "layer,expert,count\n0,0,-1\n")
+    write("table_loads/sum_overflows", f"layer,expert,count\n0,0,{2**63 - 1}\n0,0,1\n")
+    write("table_loads/load_too_large", "layer,expert,count\n0,0,3\n0,1,1\n")
+
+
 def broken_tensorrt_llm(write):
     write_tensorrt_llm(write, "meta_incomplete", meta='{"num_experts": 2}')
     write_tensorrt_llm(write, "meta_num_experts_2_to_60", meta='{"num_experts": %d}' % 2**60)
@@ -61,6 +91,8 @@ def broken_coactivation(write):
 
 def write_broken(write):
     broken_sglang(write)
+    broken_vllm(write)
+    broken_table(write)
     broken_tensorrt_llm(write)
     broken_coactivation(write)
 
@@ -70,6 +102,10 @@ def write_well_formed(write):
     write("sglang_loads/layers", '{"logical_count": [[2, 2]]}')
     write("sglang_loads/whole_floats", '{"logical_count": [[2.0, 2.0]]}')
     write("sglang_loads/sum_odd", '{"logical_count": [[1, 2]]}')
+    write("vllm_loads/1", vllm_record() + '{"record_type": "eplb_load_meta"}\n' + vllm_record())
+    write("table_loads/csv", "layer,expert,count\n3,0,4\n3,1,2\n3,2,2\n")
+    write("table_loads/json", json.dumps({"layer": 3, "expert": 1, "count": 0}) + "\n" + json.dumps(
+        {"layer": 3, "expert": 0, "count": 0}))
     write("tensorrt_llm_loads/1/meta_info.json",
           '{"num_experts": 2, "num_experts_per_token": 2}')
     write("tensorrt_llm_loads/1/rank0.safetensors", safetensors(

@@ -20,26 +20,28 @@ PATTERN = bytes([1, 0, 0, 1] * 2 + [0, 1, 1, 0] * 2)
 
 
 def write_placement(write, target, name, value):
-    """A file of another engine, after a line that names its target."""
+    """A file that `c2r export --to TARGET` would write."""
     if not isinstance(value, (bytes, str)):
         value = json.dumps(value)
-    data = value if isinstance(value, bytes) else value.encode()
-    write(f"placement/{target}_{name}", target.encode() + b"\n" + data)
+    write(f"{target.replace('-', '_')}_placement/{name}", value)
 
 
 def write_broken(write):
-    write("placement/target_unknown", "sgl\x1bang\n{}")
     write_placement(write, "sglang", "empty", "")
     write_placement(write, "sglang", "rows_too_few", {"physical_to_logical_map": [ROW, ROW, ROW]})
     write_placement(write, "sglang", "row_is_a_number", {"physical_to_logical_map": [0, 1, 2, 3]})
     write_placement(write, "sglang", "odd_slots", {"physical_to_logical_map": [[], [0, 1, 2]]})
     write_placement(write, "tensorrt-llm", "no_space_after_colon", "num_slots:18\n")
     write_placement(write, "tensorrt-llm", "key_of_control_characters",
-                    YAML + "  \x1b[31m: 1\n  \x1b[31m: 1\n")
+                    YAML + '  "\\e[31m": 1\n  "\\e[31m": 1\n')
     write_placement(write, "tensorrt-llm", "layer_unknown",
                     YAML + f"  1: {ROW}\n  2: {ROW}\n  3: {ROW}\n")
-    write_placement(write, "tensorrt-llm", "nested_first", f"  1: {ROW}\n")
-    write_placement(write, "tensorrt-llm", "list_over_lines", YAML + "  1: [0,\n  3, 1, 2]\n")
+    write_placement(write, "tensorrt-llm", "list_cut_off", YAML + "  1: [0,\n  3, 1, 2\n")
+    write_placement(write, "tensorrt-llm", "no_placement", "num_slots: 4\nlayer_updates_per_iter: 2\n")
+    write_placement(write, "tensorrt-llm", "file_of_the_balancer", "moe_config: {load_balancer: eplb.yaml}\n")
+    write_placement(write, "tensorrt-llm", "alias", YAML + f"  1: &row {ROW}\n  3: *row\n")
+    write_placement(write, "tensorrt-llm", "key_is_a_list", "[1]: 2\n")
+    write_placement(write, "tensorrt-llm", "nested_10000_deep", "[" * 10000)
     write_placement(write, "vllm-41141", "record_of_loads", {**VLLM, "record_type": "a\nb"})
     write_placement(write, "vllm-41141", "version_2", {**VLLM, "version": 2})
     write_placement(write, "vllm-41141", "slots_differ",
@@ -51,6 +53,10 @@ def write_broken(write):
     write_placement(write, "vllm-ascend", "count_differs", {**ASCEND, "moe_layer_count": 3})
     write_placement(write, "vllm-ascend", "layers_out_of_order",
                     {**ASCEND, "layer_list": ASCEND["layer_list"][::-1]})
+    write_placement(write, "vllm-ascend", "two_layers_more", {**ASCEND, "moe_layer_count": 4,
+                                                              "layer_list": ASCEND["layer_list"] * 2})
+    write_placement(write, "vllm-ascend", "shared_on_one_device", {"moe_layer_count": 2, "layer_list": [
+        {"device_count": 2, "device_list": [{"device_expert": [0, 1, 4]}, {"device_expert": [2, 3, 0]}]}] * 2})
     write_placement(write, "vllm-ascend", "one_device", {**ASCEND, "layer_list": [
         {**ASCEND_LAYER, "device_list": ASCEND_LAYER["device_list"][:1]}] * 2})
     write_placement(write, "omni-infer", "shape_differs", npy("|u1", "(2, 2, 3)", PATTERN[:12]))
@@ -71,7 +77,16 @@ def write_broken(write):
 def write_well_formed(write):
     write_placement(write, "sglang", "1", {"physical_to_logical_map": [[], ROW, [], ROW]})
     write_placement(write, "tensorrt-llm", "1", YAML + f"  1: {ROW}\n# a comment\n  3: {ROW}\n")
+    write_placement(write, "tensorrt-llm", "inline", "moe_config:\n    load_balancer:\n        num_slots: 4  # of all ranks\n"
+                    f"        initial_global_assignments:\n            1:\n            - 0\n            - 3\n"
+                    f"            - 1\n            - 2\n            3: {ROW}\n")
     write_placement(write, "vllm-41141", "1", VLLM)
+    write_placement(write, "vllm-41141", "lines",
+                    '{"record_type": "eplb_load_stats"}\n' + 2 * (json.dumps(VLLM) + "\n"))
+    write_placement(write, "vllm-41141", "over_lines", json.dumps(VLLM, indent=1))
+    write_placement(write, "vllm-ascend", "shared_and_mtp", {"moe_layer_count": 3, "layer_list": [
+        {"layer_id": 1 + i, "device_count": 2, "device_list": [
+            {"device_expert": [0, 3, 4]}, {"device_expert": [1, 2, 4]}]} for i in range(3)]})
     write_placement(write, "vllm-49572", "1", [ROW, ROW])
     write_placement(write, "vllm-49572", "one_for_all", ROW)
     write_placement(write, "vllm-ascend", "1", ASCEND)

@@ -103,6 +103,11 @@ def per_pass(**changes):
     return recorded(topk_ids_of_layer=..., input_ids=..., extend_seq_lens=..., **changes)
 
 
+def capture(ids=(0, 1, 2, 3)):
+    """What FLAME-MoE saves of a layer: scores and indices of 2 tokens."""
+    return torch_file((Tensor([0.5] * 4, (2, 2), "f", "FloatStorage"), Tensor(list(ids), (2, 2))))
+
+
 def broken_archives(write):
     good = torch_file({"a": Tensor([1], (1,))})
     end = good.rindex(b"PK\x05\x06")
@@ -215,6 +220,9 @@ def broken_recordings(write):
     write("sglang_loads/torch_no_layers", torch_file({"logical_count": Tensor([], (0, 2))}))
     write("sglang_loads/torch_rank_missing", dump(per_pass(rank=1)))
     write("sglang_loads/torch_slots_differ", dump(per_pass(global_physical_count=slots([1] * 8, (4, 2)))))
+    write("import_flame-moe/no_layers/notes.txt", "")
+    write("import_flame-moe/one_tensor/2/a.pt", torch_file(slots()))
+    write("import_flame-moe/id_out_of_range/2/a.pt", capture(ids=[0, 1, 2, 4]))
     write("sglang_placement/torch_list", torch_file([1]))
     write("sglang_placement/torch_loads", torch_file({"logical_count": slots()}))
     write("sglang_placement/torch_key_unknown", torch_file({"physical_to_logical_map": slots(), "x": 1}))
@@ -245,6 +253,7 @@ def write_well_formed(write):
         b"\x80\x02ccollections\nOrderedDict\n)Rq\0}X\1\0\0\0_h\0sb.")))
     write("torch/bfloat16_and_half", torch_file({"a": Tensor([1], (1,), "H", "HalfStorage"),
                                                  "b": Tensor([1], (1,), "H", "BFloat16Storage")}))
+    write("import_flame-moe/1/2/a.pt", capture())
     write("import_sglang-recorder/1", dump())
     write("import_sglang-recorder/draft_and_idle", dump(
         recorded(), recorded(gatherer_key="draft"), recorded([], (4, 0, 3), input_ids=[], extend_seq_lens=None)))

@@ -91,6 +91,7 @@ ImportFormat import_rows::moe_beyond() {
           .makes = ImportKind::kTrace,
           .needs = {ImportField::kNumExperts},
           .uses = {ImportField::kTopK, ImportField::kLayerIndices},
+          .endings = {".csv"},
           .write_trace = write_moe_beyond_trace};
 }
 

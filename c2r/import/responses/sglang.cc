@@ -1,5 +1,6 @@
 // SGLang's `meta_info.routed_experts`: base64 of int32, or of its `routed_experts_dtype`,
-// [num_rows, num_hidden_layers, top_k], in a response or a list of responses.
+// [num_rows, num_hidden_layers, top_k], in a response of /generate; the OpenAI routes have the same
+// fields under `choices[].sgl_ext` or `sglext`, and the numbers of tokens under `usage`.
 //
 // Layers in which every id is 0 are taken to be dense and left out, unless `layer_indices` names
 // the MoE layers. The numbers of rows are compared with the numbers of tokens that a response
@@ -12,7 +13,9 @@
 #include "c2r/core/error.h"
 #include "c2r/core/shown.h"
 #include "c2r/import/formats_internal.h"
-#include "c2r/import/routed_ids_internal.h"
+#include "c2r/import/json_inputs_internal.h"
+#include "c2r/import/responses/packed_ids_internal.h"
+#include "c2r/import/responses/routed_ids_internal.h"
 #include "c2r/io/base64.h"
 #include "c2r/io/npy.h"
 #include "c2r/routing/routing.h"
@@ -25,12 +28,7 @@ Dtype dtype_of_ids(const Json& info, const std::string& place) {
   const Json* const name = json_find(info, "routed_experts_dtype");
   if (name == nullptr) return Dtype::kI32;
   const std::string& text = json_string(*name, "routed_experts_dtype", place);
-  if (text == "int32") return Dtype::kI32;
-  if (text == "uint16") return Dtype::kU16;
-  C2R_REQUIRE(text == "uint8", kUnsupported,
-              "{}: routed_experts_dtype is '{}', but only int32, uint16 and uint8 are read", place,
-              shown(text));
-  return Dtype::kU8;
+  return integer_dtype(text, "routed_experts_dtype", place);
 }
 
 // Appends the rows of a base64 string to `ids`.
@@ -41,10 +39,7 @@ std::int64_t append_rows(const Json& base64, Dtype dtype, const std::string& pla
   C2R_REQUIRE(std::ssize(bytes) % row_bytes == 0, kInvalidFile,
               "{}: has {} bytes, which are not whole rows of {} layers x {} integers of {} bytes",
               place, bytes.size(), ids.num_layers, ids.top_k, dtype_bytes(dtype));
-  const NpyView array{.dtype = dtype, .shape = {}, .bytes = bytes};
-  for (std::int64_t i = 0; i < array.num_elements(); ++i) {
-    ids.values.push_back(ExpertId{static_cast<std::int32_t>(integer_at(array, i))});
-  }
+  append_integers({.dtype = dtype, .shape = {}, .bytes = bytes}, place, ids);
   return std::ssize(bytes) / row_bytes;
 }
 
@@ -68,12 +63,29 @@ class SglangImporter {
  public:
   explicit SglangImporter(const ImportRequest& request) : request_(request), importer_(request) {}
 
-  void add_file(const std::filesystem::path& path) {
-    const Json json = read_json_file(path);
-    if (!json.is_array()) return add_response(json, path.string());
-    for (std::size_t i = 0; i < json.size(); ++i) {
-      add_response(json[i], fmt::format("{}, response {}", path.string(), i));
+  // A response of /generate, or of the OpenAI routes.
+  void add_response(const Json& response, const std::string& place) {
+    const Json* const choices = json_find(response, "choices");
+    if (choices == nullptr || response.contains("meta_info")) {
+      return add_info(json_at(response, "meta_info", place), place);
     }
+    const auto& array = json_array(*choices, "choices", place);
+    const Json usage = usage_as_info(response, array.size());
+    bool is_found = false;
+    for (std::size_t i = 0; i < array.size(); ++i) {
+      const Json* const ext = json_find(array[i], "sgl_ext");
+      if (ext == nullptr) continue;
+      is_found = true;
+      add_info(merged(usage, *ext),
+               array.size() == 1 ? place : fmt::format("{}, choice {}", place, i));
+    }
+    for (const char* key : {"sglext", "nvext"}) {  // the latter behind Dynamo
+      const Json* const ext = json_find(response, key);
+      if (ext == nullptr || is_found) continue;
+      is_found = true;
+      add_info(merged(usage, *ext), place);
+    }
+    if (!is_found) add_info(usage, place);
   }
 
   ImportResult finish() {
@@ -86,8 +98,28 @@ class SglangImporter {
   }
 
  private:
-  void add_response(const Json& response, const std::string& place) {
-    const Json& info = json_at(response, "meta_info", place);
+  // What the OpenAI routes say about tokens, by the keys of meta_info.
+  static Json usage_as_info(const Json& response, std::size_t num_choices) {
+    Json info = Json::object();
+    const Json* const usage = json_find(response, "usage");
+    if (usage == nullptr) return info;
+    const Json* const details = json_find(*usage, "prompt_tokens_details");
+    const Json* const prompt = json_find(*usage, "prompt_tokens");
+    const Json* const completion = json_find(*usage, "completion_tokens");  // of all choices
+    const Json* const cached = details == nullptr ? nullptr : json_find(*details, "cached_tokens");
+    if (prompt != nullptr) info["prompt_tokens"] = *prompt;
+    if (completion != nullptr && num_choices == 1) info["completion_tokens"] = *completion;
+    if (cached != nullptr) info["cached_tokens"] = *cached;
+    return info;
+  }
+
+  static Json merged(Json info, const Json& ext) {
+    if (!ext.is_object()) return info;
+    for (const auto& item : ext.items()) info[item.key()] = item.value();
+    return info;
+  }
+
+  void add_info(const Json& info, const std::string& place) {
     C2R_REQUIRE(info.is_object(), kInvalidFile, "{}: meta_info must be an object", place);
     if (info.contains("expert_ids_schema")) return add_with_schema(info, place);
     if (json_find(info, "routed_experts") == nullptr) {
@@ -208,7 +240,9 @@ class SglangImporter {
 
 ImportResult write_sglang_trace(const ImportRequest& request) {
   SglangImporter importer(request);
-  for_each_input(request, [&](const auto& path) { importer.add_file(path); });
+  for_each_json(request, is_list_of_objects, [&](const Json& json, const std::string& place) {
+    importer.add_response(json, place);
+  });
   return importer.finish();
 }
 
@@ -221,6 +255,7 @@ ImportFormat import_rows::sglang() {
           .needs = {ImportField::kNumExperts},
           .uses = {ImportField::kTopK, ImportField::kLayerIndices, ImportField::kNumHiddenLayers,
                    ImportField::kSkipCached, ImportField::kPhase},
+          .endings = {".json", ".jsonl"},
           .write_trace = write_sglang_trace};
 }
 

@@ -1,6 +1,7 @@
-// vLLM's routed experts, as nested lists or as base64 of the bytes of a .npy file: a response of
-// its OpenAI server with `prompt_routed_experts` and `choices[].routed_experts`, an object with
-// `routed_experts`, or such a list [num_tokens, num_moe_layers, top_k] alone.
+// vLLM's routed experts, as nested lists, as base64 of the bytes of a .npy file, or as an object of
+// packed integers (Dynamo, prime-rl): a response of its OpenAI server with `prompt_routed_experts`
+// and `choices[].routed_experts`, or with Dynamo's `nvext.routed_experts`; an object with
+// `routed_experts`; or a list [num_tokens, num_moe_layers, top_k] alone.
 //
 // The prompt belongs to the first choice; every further choice is a sequence of its own. The layer
 // axis has MoE layers only, or all layers with zeros in dense ones. A position that was
@@ -9,7 +10,9 @@
 
 #include "c2r/core/error.h"
 #include "c2r/import/formats_internal.h"
-#include "c2r/import/routed_ids_internal.h"
+#include "c2r/import/json_inputs_internal.h"
+#include "c2r/import/responses/packed_ids_internal.h"
+#include "c2r/import/responses/routed_ids_internal.h"
 #include "c2r/io/base64.h"
 #include "c2r/io/npy.h"
 #include "c2r/routing/routing.h"
@@ -41,13 +44,17 @@ class VllmImporter {
  public:
   explicit VllmImporter(const ImportRequest& request) : request_(request), importer_(request) {}
 
-  void add_file(const std::filesystem::path& path) {
-    const std::string place = path.string();
-    const Json json = read_json_file(path);
+  void add_response(const Json& json, const std::string& place) {
     if (json.is_array()) return add_sequence(nullptr, &json, {}, place);
     const Json* const prompt = json_find(json, "prompt_routed_experts");
     const Json* const alone = json_find(json, "routed_experts");
     const Json* const choices = json_find(json, "choices");
+    const Json* const nvext = json_find(json, "nvext");  // of Dynamo
+    const Json* const by_dynamo = nvext == nullptr ? nullptr : json_find(*nvext, "routed_experts");
+    if (by_dynamo != nullptr) {
+      const std::size_t num_choices = choices == nullptr ? 1 : choices->size();
+      return add_sequence(nullptr, by_dynamo, usage_of(json, num_choices, place), place);
+    }
     if (prompt == nullptr && alone == nullptr && choices == nullptr) {
       return importer_.leave_out(fmt::format(
           "{}: has neither prompt_routed_experts, routed_experts nor choices; was the server "
@@ -86,19 +93,21 @@ class VllmImporter {
     RoutedIds ids;
     if (prompt != nullptr) append_tokens(*prompt, place + ", prompt", ids);
     const std::int64_t num_prompt_rows = ids.top_k == 0 ? 0 : ids.num_rows();
-    if (generated != nullptr) append_tokens(*generated, place, ids);
+    // The position of the first row, which only an object of packed integers says.
+    const std::int64_t start = generated == nullptr ? 0 : append_tokens(*generated, place, ids);
     if (ids.top_k == 0) return;
     if (prompt != nullptr || usage.prompt == 0) {
       ids.num_prompt_rows = num_prompt_rows;
     } else if (usage.prompt && usage.completion) {
       // Newer versions return the prompt's tokens with those that were generated, but for the last.
-      const bool has_prompt = ids.num_rows() == *usage.prompt + *usage.completion - 1;
+      const bool has_prompt = ids.num_rows() == *usage.prompt + *usage.completion - 1 - start;
       const bool has_completion =
           ids.num_rows() == *usage.completion || ids.num_rows() == *usage.completion - 1;
-      if (has_prompt || has_completion) ids.num_prompt_rows = has_prompt ? *usage.prompt : 0;
+      if (has_prompt || has_completion)
+        ids.num_prompt_rows = has_prompt ? *usage.prompt - start : 0;
     }
     if (usage.cached && ids.num_prompt_rows) {
-      ids.num_cached_rows = *ids.num_prompt_rows == 0 ? 0 : *usage.cached;
+      ids.num_cached_rows = *ids.num_prompt_rows == 0 ? 0 : *usage.cached - start;
     }
     require_hidden_layers(ids, place);
     importer_.add(ids, place);
@@ -112,36 +121,15 @@ class VllmImporter {
                 place, ids.num_layers, *request_.num_hidden_layers);
   }
 
-  // Base64 of the bytes of a .npy file, [num_tokens, num_layers, top_k].
-  void append_npy(const std::string& base64, const std::string& place, RoutedIds& ids) {
-    const auto bytes = decode_base64(base64, place);
-    const NpyView array = parse_npy(bytes, place);
-    C2R_REQUIRE(is_integer(array.dtype) && array.shape.size() == 3, kInvalidFile,
-                "{}: is {} {}, but must be integers [num_tokens, num_layers, top_k]", place,
-                dtype_name(array.dtype), shape_text(array.shape));
-    importer_.builder().set_top_k(array.shape[2], place);
-    set_num_layers(static_cast<std::size_t>(array.shape[1]), place, ids);
-    ids.top_k = array.shape[2];
-    for (std::int64_t i = 0; i < array.num_elements(); ++i) {
-      const std::int64_t id = integer_at(array, i);
-      C2R_REQUIRE(-1 <= id && id < kMaxExperts, kInvalidFile,
-                  "{}: token {}: an expert id is {}, but must be in [-1, {}]", place,
-                  i / (ids.num_layers * ids.top_k), id, kMaxExperts - 1);
-      ids.values.push_back(ExpertId{static_cast<std::int32_t>(id)});
+  // @returns the position of the first token, if the input says it, else 0
+  std::int64_t append_tokens(const Json& json, const std::string& place, RoutedIds& ids) {
+    TraceBuilder& builder = importer_.builder();
+    if (json.is_object()) return append_packed(json, place, builder, ids);
+    if (json.is_string()) {  // base64 of the bytes of a .npy file
+      const auto bytes = decode_base64(json.get_ref<const std::string&>(), place);
+      append_array(parse_npy(bytes, place), place, builder, ids);
+      return 0;
     }
-  }
-
-  static void set_num_layers(std::size_t num_layers, const std::string& place, RoutedIds& ids) {
-    C2R_REQUIRE(1 <= num_layers && num_layers <= kMaxLayers, kInvalidFile,
-                "{}: has {} layers, but must have from 1 to {}", place, num_layers, kMaxLayers);
-    if (ids.num_layers == 0) ids.num_layers = static_cast<std::int64_t>(num_layers);
-    C2R_REQUIRE(static_cast<std::int64_t>(num_layers) == ids.num_layers, kInvalidFile,
-                "{}: has {} layers, but the tokens before it have {}", place, num_layers,
-                ids.num_layers);
-  }
-
-  void append_tokens(const Json& json, const std::string& place, RoutedIds& ids) {
-    if (json.is_string()) return append_npy(json.get_ref<const std::string&>(), place, ids);
     const auto& tokens = json_array(json, "the list of tokens", place);
     for (std::size_t t = 0; t < tokens.size(); ++t) {
       const auto token = static_cast<std::int64_t>(t);
@@ -153,10 +141,11 @@ class VllmImporter {
                   layers.size(), ids.num_layers);
       for (std::size_t layer = 0; layer < layers.size(); ++layer) {
         const TokenPlace at{place, static_cast<std::int64_t>(layer), token};
-        importer_.builder().append_ids(layers[layer], -1, at, ids.values);
+        builder.append_ids(layers[layer], -1, at, ids.values);
       }
-      ids.top_k = importer_.builder().top_k();
+      ids.top_k = builder.top_k();
     }
+    return 0;
   }
 
   const ImportRequest& request_;
@@ -165,7 +154,9 @@ class VllmImporter {
 
 ImportResult write_vllm_trace(const ImportRequest& request) {
   VllmImporter importer(request);
-  for_each_input(request, [&](const auto& path) { importer.add_file(path); });
+  for_each_json(request, is_list_of_objects, [&](const Json& json, const std::string& place) {
+    importer.add_response(json, place);
+  });
   return importer.finish();
 }
 
@@ -178,6 +169,7 @@ ImportFormat import_rows::vllm() {
           .needs = {ImportField::kNumExperts},
           .uses = {ImportField::kTopK, ImportField::kLayerIndices, ImportField::kNumHiddenLayers,
                    ImportField::kSkipCached, ImportField::kPhase},
+          .endings = {".json", ".jsonl"},
           .write_trace = write_vllm_trace};
 }
 

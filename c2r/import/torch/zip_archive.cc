@@ -1,11 +1,13 @@
 // Parses the directory at the end of a zip archive and the header in front of each entry.
+#include <zlib.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 
 #include "c2r/core/error.h"
 #include "c2r/core/shown.h"
-#include "c2r/import/torch/stored_zip_internal.h"
+#include "c2r/import/torch/zip_archive_internal.h"
 
 namespace c2r::torch {
 namespace {
@@ -19,6 +21,7 @@ constexpr std::uint64_t kLocalHeaderBytes = 30, kDirectoryEntryBytes = 46, kDire
                         kLocatorBytes = 20, kMaxCommentBytes = 0xffff;
 constexpr std::uint64_t kIn64Bits = 0xffffffff;  // the value is in the extra field of zip64
 constexpr std::uint64_t kZip64Field = 1;
+constexpr std::uint64_t kDeflated = 8;  // the method of compression
 
 // Where the directory is, and how many entries it has.
 struct Directory {
@@ -28,7 +31,8 @@ struct Directory {
 // An entry as the directory describes it.
 struct DirectoryEntry {
   std::string_view name;
-  std::uint64_t bytes = 0, header_at = 0;
+  std::uint64_t bytes = 0, stored_bytes = 0, header_at = 0;
+  bool is_deflated = false;
 };
 
 // A part of the archive that an entry's bytes take.
@@ -39,23 +43,27 @@ struct EntryRange {
 
 class ZipParser {
  public:
-  ZipParser(ZipBytes archive, std::string_view place) : archive_(archive), place_(place) {}
+  ZipParser(ZipBytes archive, std::string_view place, ZipCompression allowed)
+      : archive_(archive), place_(place), allowed_(allowed) {}
 
-  std::map<std::string_view, ZipBytes> parse() const {
+  std::map<std::string_view, ZipEntry> parse() const {
     const Directory directory = find_directory();
-    std::map<std::string_view, ZipBytes> entries;
+    std::map<std::string_view, ZipEntry> entries;
     std::vector<EntryRange> ranges;
     std::uint64_t at = directory.begin;
     const std::uint64_t end = directory.begin + directory.bytes;
     for (std::uint64_t i = 0; i < directory.num_entries; ++i) {
       const DirectoryEntry entry = read_entry(at, end);
       const std::uint64_t begin = begin_of(entry);
-      C2R_REQUIRE(entry.bytes <= directory.begin - std::min(begin, directory.begin), kInvalidFile,
+      C2R_REQUIRE(entry.stored_bytes <= directory.begin - std::min(begin, directory.begin),
+                  kInvalidFile,
                   "{}: the entry '{}' of {} bytes at {} reaches into the archive's directory",
-                  place_, shown(entry.name), entry.bytes, begin);
-      const bool is_new = entries.emplace(entry.name, archive_.subspan(begin, entry.bytes)).second;
+                  place_, shown(entry.name), entry.stored_bytes, begin);
+      const ZipEntry in_archive{archive_.subspan(begin, entry.stored_bytes), entry.bytes,
+                                entry.is_deflated};
+      const bool is_new = entries.emplace(entry.name, in_archive).second;
       C2R_REQUIRE(is_new, kInvalidFile, "{}: has the entry '{}' twice", place_, shown(entry.name));
-      ranges.push_back({begin, begin + entry.bytes, entry.name});
+      ranges.push_back({begin, begin + entry.stored_bytes, entry.name});
     }
     require_apart(std::move(ranges));
     return entries;
@@ -124,29 +132,33 @@ class ZipParser {
                 "{}: the archive's directory is cut off at byte {}", place_, at);
     DirectoryEntry entry{.name = text(at + kDirectoryEntryBytes, name_bytes),
                          .bytes = number(at + 24, 4),
+                         .stored_bytes = number(at + 20, 4),
                          .header_at = number(at + 42, 4)};
-    std::uint64_t stored_bytes = number(at + 20, 4);
-    read_zip64(at + kDirectoryEntryBytes + name_bytes, extra_bytes, entry, stored_bytes);
+    read_zip64(at + kDirectoryEntryBytes + name_bytes, extra_bytes, entry);
     C2R_REQUIRE((number(at + 8, 2) & 1) == 0, kUnsupported, "{}: the entry '{}' is encrypted",
                 place_, shown(entry.name));
-    C2R_REQUIRE(number(at + 10, 2) == 0 && stored_bytes == entry.bytes, kUnsupported,
-                "{}: the entry '{}' is compressed, but torch.save() stores entries as they are; "
-                "was the archive packed anew?",
-                place_, shown(entry.name));
+    const std::uint64_t method = number(at + 10, 2);
+    entry.is_deflated = method == kDeflated;
+    C2R_REQUIRE((method == 0 && entry.stored_bytes == entry.bytes) ||
+                    (entry.is_deflated && allowed_ == ZipCompression::kDeflate),
+                kUnsupported,
+                "{}: the entry '{}' is compressed, but {}; was the archive packed anew?", place_,
+                shown(entry.name),
+                allowed_ == ZipCompression::kNone ? "torch.save() stores entries as they are"
+                                                  : "not by deflate as numpy does");
     at += total;
     return entry;
   }
 
   // The extra field of zip64 has the values that do not fit into 32 bits, in this order.
-  void read_zip64(std::uint64_t at, std::uint64_t extra_bytes, DirectoryEntry& entry,
-                  std::uint64_t& stored_bytes) const {
+  void read_zip64(std::uint64_t at, std::uint64_t extra_bytes, DirectoryEntry& entry) const {
     for (const std::uint64_t end = at + extra_bytes; end - at >= 4;) {
       const std::uint64_t id = number(at, 2);
       const std::uint64_t field_bytes = std::min(number(at + 2, 2), end - at - 4);
       at += 4;
       if (id == kZip64Field) {
         std::uint64_t field = at;
-        for (std::uint64_t* value : {&entry.bytes, &stored_bytes, &entry.header_at}) {
+        for (std::uint64_t* value : {&entry.bytes, &entry.stored_bytes, &entry.header_at}) {
           if (*value != kIn64Bits || at + field_bytes - field < 8) continue;
           *value = number(field, 8);
           field += 8;
@@ -179,11 +191,43 @@ class ZipParser {
 
   ZipBytes archive_;
   std::string_view place_;
+  ZipCompression allowed_;
 };
+
+// A small entry could claim to be huge otherwise.
+constexpr std::uint64_t kFreeEntryBytes = 64 << 20, kMaxEntryRatio = 100;
 
 }  // namespace
 
-StoredZip::StoredZip(std::span<const std::byte> archive, std::string_view place)
-    : entries_(ZipParser(archive, place).parse()) {}
+ZipArchive::ZipArchive(std::span<const std::byte> archive, std::string_view place,
+                       ZipCompression allowed)
+    : entries_(ZipParser(archive, place, allowed).parse()) {}
+
+std::vector<std::byte> content_of(const ZipEntry& entry, std::string_view place) {
+  if (!entry.is_deflated) return {entry.stored.begin(), entry.stored.end()};
+  C2R_REQUIRE(entry.num_bytes <= kFreeEntryBytes + kMaxEntryRatio * entry.stored.size(),
+              kInvalidFile, "{}: claims to hold {} bytes, over 100 times its size", place,
+              entry.num_bytes);
+  C2R_REQUIRE(entry.num_bytes <= UINT32_MAX && entry.stored.size() <= UINT32_MAX, kUnsupported,
+              "{}: has {} bytes, but compressed arrays may have at most 2^32 - 1; save it with "
+              "numpy.savez()",
+              place, entry.num_bytes);
+  std::vector<std::byte> content(entry.num_bytes);
+  z_stream stream{};
+  C2R_REQUIRE(inflateInit2(&stream, -MAX_WBITS) == Z_OK, kUnsupported,
+              "{}: zlib cannot start a decoder", place);
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(entry.stored.data()));
+  stream.avail_in = static_cast<uInt>(entry.stored.size());
+  std::byte beyond{};  // zlib wants a place for the output even if there is none
+  stream.next_out = reinterpret_cast<Bytef*>(content.empty() ? &beyond : content.data());
+  stream.avail_out = static_cast<uInt>(content.size());
+  const int status = inflate(&stream, Z_FINISH);
+  const std::uint64_t num_bytes = stream.total_out;
+  inflateEnd(&stream);
+  C2R_REQUIRE(status == Z_STREAM_END && num_bytes == entry.num_bytes, kInvalidFile,
+              "{}: what is compressed is broken, or not the {} bytes that the archive says", place,
+              entry.num_bytes);
+  return content;
+}
 
 }  // namespace c2r::torch

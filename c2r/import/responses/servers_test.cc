@@ -3,6 +3,7 @@
 
 #include "c2r/import/testing_internal.h"
 #include "c2r/io/base64.h"
+#include "c2r/io/file.h"
 
 namespace c2r {
 namespace {
@@ -130,6 +131,51 @@ TEST(ImportVllm, ReadsBase64OfAnArray) {
     EXPECT_EQ(import_as("vllm", request).header.layer_indices, (Indices{1}));
     EXPECT_EQ(ids_of(Trace(request.output), 0), "3 5 7") << dtype;
   }
+}
+
+TEST(ImportVllm, ReadsListsLinesFoldersAndCompressedFiles) {
+  const std::string one = R"({"choices":[{"routed_experts":[[[1]]]}]})",
+                    two = R"({"choices":[{"routed_experts":[[[2]],[[3]]]}]})";
+  const auto ids_of_input = [](const std::filesystem::path& input) {
+    const auto request = request_for({input});
+    EXPECT_EQ(import_as("vllm", request).num_sequences, 2) << input;
+    return ids_of(Trace(request.output), 0);
+  };
+  EXPECT_EQ(ids_of_input(text_file("list.json", "[" + one + "," + two + "]")), "1 2 3");
+  EXPECT_EQ(ids_of_input(text_file("lines.jsonl", one + "\n\n" + two + "\n")), "1 2 3");
+  const auto folder = testing::path_in_empty_folder("a.json").parent_path();
+  write_text_file(folder / "b.json", two);
+  write_text_file(folder / "a.jsonl", one);
+  write_text_file(folder / "c.txt", "not read");
+  EXPECT_EQ(ids_of_input(folder), "1 2 3");
+
+  EXPECT_EQ(
+      error_of_text("vllm", one + "\n{\n"),
+      ":2: not valid JSON: parse error at line 1, column 2: syntax error while parsing object "
+      "key - unexpected end of input; expected string literal");
+  const auto empty = testing::path_in_empty_folder("a.json").parent_path();
+  EXPECT_EQ(error_of_import("vllm", request_for({empty})),
+            ": has no file whose name ends in .json or .jsonl");
+}
+
+// numpy.array([[[1, 2]], [[-1, -1]], [[300, 3]]], "int16") in base85, and in base64 as uint16.
+TEST(ImportVllm, ReadsWhatDynamoAndPrimeRlPack) {
+  const auto import_text = [](const std::string& text, bool skip_cached = false) {
+    auto request = request_for({text_file("response.json", text)});
+    request.num_experts = 512;
+    request.skip_cached = skip_cached;
+    const auto result = import_as("vllm", request);
+    EXPECT_EQ(result.header.top_k, 2);
+    return ids_of(Trace(request.output), 0);
+  };
+  const std::string dynamo =
+      R"({"choices":[{"text":"x"}],"nvext":{"routed_experts":{"data":"0RRF3|NsC0ECB-m","shape":[3,1,2]}}})";
+  EXPECT_EQ(import_text(dynamo), "1 2 300 3");
+  const std::string prime = R"({"choices":[{"routed_experts":{"data":"AQACAAUABgAsAQMA",
+      "shape":[3,1,2],"start":4,"dtype":"uint16"}}],"usage":{"prompt_tokens":6,
+      "completion_tokens":2,"prompt_tokens_details":{"cached_tokens":5}}})";
+  EXPECT_EQ(import_text(prime), "1 2 5 6 300 3");
+  EXPECT_EQ(import_text(prime, /*skip_cached=*/true), "5 6 300 3");
 }
 
 TEST(ImportVllm, CountsResponsesWithoutIds) {
@@ -271,6 +317,39 @@ TEST(ImportSglang, ReadsNarrowIdsAndLeavesPaddingOut) {
   EXPECT_EQ(import_ids(base64(padded), R"(,"routed_experts_dtype":"int32")"), 1);
   std::filesystem::remove(testing::temporary_path("out.safetensors"));
   EXPECT_EQ(error_of_text("sglang", R"({"meta_info":{"routed_experts":null}})"),
+            ": meta_info has no routed_experts; was return_routed_experts in the request?");
+}
+
+TEST(ImportSglang, ReadsTheOpenAiRoutes) {
+  const auto error_of_response = [](const std::string& text, bool skip_cached = false) {
+    auto request = request_for({text_file("response.json", text)});
+    request.num_hidden_layers = 3;
+    request.top_k = 2;
+    request.skip_cached = skip_cached;
+    const std::string error = error_of([&] { (void)import_as("sglang", request); });
+    return error == "no error" ? ids_of(Trace(request.output), 0)
+                               : error.substr(request.inputs[0].string().size());
+  };
+  constexpr std::string_view kUsage = R"("usage":{"prompt_tokens":2,"completion_tokens":1,
+                                         "prompt_tokens_details":{"cached_tokens":1}})";
+  const auto of_choice =
+      fmt::format(R"({{"choices":[{{"text":"x","sgl_ext":{{"routed_experts":"{}"}}}}],{}}})",
+                  kSglangIds, kUsage);
+  EXPECT_EQ(error_of_response(of_choice), "1 2 0 5");
+  EXPECT_EQ(error_of_response(of_choice, /*skip_cached=*/true), "0 5");
+  for (const char* key : {"sglext", "nvext"}) {
+    EXPECT_EQ(error_of_response(fmt::format(
+                  R"({{"choices":[{{}}],"{}":{{"routed_experts":"{}"}}}})", key, kSglangIds)),
+              "1 2 0 5");
+  }
+  EXPECT_EQ(
+      error_of_response(fmt::format(
+          R"({{"choices":[{{"sgl_ext":{{"routed_experts":"{}"}}}}],
+                     "usage":{{"prompt_tokens":2,"completion_tokens":2}}}})",
+          kSglangIds)),
+      ": has 12 ids, but tokens 0 to 3 (2 of the prompt + 2 of the completion - 1) of 3 layers "
+      "x 2 experts have 18; are num_hidden_layers and top_k right?");
+  EXPECT_EQ(error_of_response(R"({"choices":[{"text":"x"}]})"),
             ": meta_info has no routed_experts; was return_routed_experts in the request?");
 }
 

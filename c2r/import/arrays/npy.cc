@@ -1,15 +1,19 @@
-// One array of integers [num_tokens, num_layers, top_k], as collections of traces publish them; -1
-// in a signed one marks no expert. `weights` is an array of f2 or f4 of the same shape: a trace has
+// One array of whole numbers [num_tokens, num_layers, top_k], or with its axes in the order that
+// the request names, as collections of traces publish them, in a .npy or a .npz file; -1 marks no
+// expert. `weights` is an array of f2 or f4 of the same shape: a trace has
 // weights of all its tokens or of none, so one that covers only the first rows is an error.
 // `sequences` is a CSV file with the columns row_start and n_tokens, whose rows tile the tokens in
 // order.
 #include "c2r/io/npy.h"
+
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
 #include "c2r/core/error.h"
+#include "c2r/import/arrays/id_array_internal.h"
 #include "c2r/import/formats_internal.h"
 #include "c2r/import/trace_builder_internal.h"
 #include "c2r/io/csv.h"
@@ -63,8 +67,8 @@ NpyFile read_weights(const std::filesystem::path& path, const std::vector<std::i
 
 // Which columns of the ids are choices. An array that is wider than top_k has columns of -1, which
 // are left out if the request says top_k, and noted otherwise.
-std::vector<std::int64_t> used_columns(const NpyFile& ids, const ImportRequest& request) {
-  const std::int64_t width = ids.array().shape[2];
+std::vector<std::int64_t> used_columns(const IdArray& ids, const ImportRequest& request) {
+  const std::int64_t width = ids.width();
   std::vector<std::int64_t> all(
       static_cast<std::size_t>(std::min<std::int64_t>(width, kMaxExperts))),
       used;
@@ -72,11 +76,15 @@ std::vector<std::int64_t> used_columns(const NpyFile& ids, const ImportRequest& 
   if (std::ssize(all) < width) return all;  // too many in any case
   std::vector<bool> has_ids(all.size());
   std::int64_t num_used = 0;
-  for (std::int64_t i = 0; i < ids.array().num_elements() && num_used < width; ++i) {
-    const auto column = static_cast<std::size_t>(i % width);
-    if (has_ids[column] || integer_at(ids.array(), i) == -1) continue;
-    has_ids[column] = true;
-    ++num_used;
+  const std::int64_t num_rows = ids.num_tokens() * ids.num_layers();
+  for (std::int64_t row = 0; row < num_rows && num_used < width; ++row) {
+    for (const std::int64_t k : all) {
+      const auto column = static_cast<std::size_t>(k);
+      const std::int64_t at = ids.position(row / ids.num_layers(), row % ids.num_layers(), k);
+      if (has_ids[column] || ids.at(at) == -1) continue;
+      has_ids[column] = true;
+      ++num_used;
+    }
   }
   for (const std::int64_t column : all) {
     if (has_ids[static_cast<std::size_t>(column)]) used.push_back(column);
@@ -95,22 +103,24 @@ std::vector<std::int64_t> used_columns(const NpyFile& ids, const ImportRequest& 
 // Copies the slice of one layer out of arrays whose layers are interleaved.
 class LayerReader {
  public:
-  LayerReader(const NpyFile& ids, const NpyFile* weights, std::vector<std::int64_t> columns,
-              std::int32_t num_experts)
-      : ids_(ids), weights_(weights), columns_(std::move(columns)), num_experts_(num_experts) {}
+  LayerReader(const IdArray& ids, std::string place, const NpyFile* weights,
+              std::vector<std::int64_t> columns, std::int32_t num_experts)
+      : ids_(ids),
+        place_(std::move(place)),
+        weights_(weights),
+        columns_(std::move(columns)),
+        num_experts_(num_experts) {}
 
   void read(std::int64_t layer, Rows rows) {
-    const auto& shape = ids_.array().shape;
-    const std::int64_t num_layers = shape[1], width = shape[2];
     topk_idx.clear();
     topk_weights.clear();
     for (std::int64_t t = rows.begin; t < rows.end; ++t) {
       for (const std::int64_t column : columns_) {
-        const std::int64_t at = (t * num_layers + layer) * width + column;
-        const std::int64_t id = integer_at(ids_.array(), at);
+        const std::int64_t at = ids_.position(t, layer, column);
+        const std::int64_t id = ids_.at(at);
         C2R_REQUIRE(-1 <= id && id < num_experts_, kInvalidFile,
                     "{}: expert {} is not in [0, {}], nor -1 for none",
-                    TokenPlace{ids_.path(), layer, t}.text(), id, num_experts_ - 1);
+                    TokenPlace{place_, layer, t}.text(), id, num_experts_ - 1);
         topk_idx.push_back(ExpertId{static_cast<std::int32_t>(id)});
         if (weights_ == nullptr) continue;
         const float weight = float_at(weights_->array(), at);
@@ -126,55 +136,87 @@ class LayerReader {
   std::vector<float> topk_weights;  // likewise; empty without weights
 
  private:
-  const NpyFile& ids_;
+  const IdArray& ids_;
+  std::string place_;
   const NpyFile* weights_;
   std::vector<std::int64_t> columns_;  // that are read
   std::int32_t num_experts_;
 };
 
-ImportResult write_npy_trace(const ImportRequest& request) {
+ImportResult write_array(const ImportRequest& request, const IdElements& elements,
+                         const IdArray& ids) {
   TraceBuilder builder(request);
-  C2R_REQUIRE(request.inputs.size() == 1, kInvalidArgument,
-              "the npy format takes one array of ids, not {}", request.inputs.size());
-  const NpyFile ids(request.inputs[0]);
-  const auto& shape = ids.array().shape;
-  C2R_REQUIRE(is_integer(ids.array().dtype) && shape.size() == 3, kInvalidFile,
-              "{}: is {} {}, but must be integers [num_tokens, num_layers, top_k]", ids.path(),
-              dtype_name(ids.array().dtype), shape_text(shape));
-  C2R_REQUIRE(shape[2] >= 1, kInvalidFile, "{}: has 0 experts a token, but must have from 1 to {}",
-              ids.path(), std::min(kMaxTopK, request.num_experts));
+  const std::string& place = elements.place;
+  C2R_REQUIRE(ids.width() >= 1, kInvalidFile,
+              "{}: has 0 experts a token, but must have from 1 to {}", place,
+              std::min(kMaxTopK, request.num_experts));
   const auto columns = used_columns(ids, request);
-  builder.set_top_k(std::ssize(columns), ids.path());
+  builder.set_top_k(std::ssize(columns), place);
   std::optional<NpyFile> weights;
-  if (!request.weights.empty()) weights = read_weights(request.weights, shape);
-  std::vector<Rows> sequences = {{0, shape[0]}};
-  if (!request.sequences.empty()) sequences = read_sequences(request.sequences, shape[0]);
+  if (!request.weights.empty())
+    weights = read_weights(request.weights, elements.array.array().shape);
+  std::vector<Rows> sequences = {{0, ids.num_tokens()}};
+  if (!request.sequences.empty()) sequences = read_sequences(request.sequences, ids.num_tokens());
 
-  builder.open(builder.layer_indices_of(static_cast<std::size_t>(shape[1]), ids.path()), ids.path(),
-               weights.has_value());
-  LayerReader reader(ids, weights ? &*weights : nullptr, columns, request.num_experts);
+  const auto layers =
+      elements.layers.empty()
+          ? builder.layer_indices_of(static_cast<std::size_t>(ids.num_layers()), place)
+          : elements.layers;
+  builder.open(layers, place, weights.has_value());
+  LayerReader reader(ids, place, weights ? &*weights : nullptr, columns, request.num_experts);
   for (const Rows& rows : sequences) {
     builder.writer().start_sequence();
-    for (std::int64_t layer = 0; layer < shape[1]; ++layer) {
+    for (std::int64_t layer = 0; layer < ids.num_layers(); ++layer) {
       reader.read(layer, rows);
-      builder.writer().append(
-          layer, reader.topk_idx, reader.topk_weights,
-          fmt::format("{}, layer {}, from row {}", ids.path(), layer, rows.begin));
+      builder.writer().append(layer, reader.topk_idx, reader.topk_weights,
+                              fmt::format("{}, layer {}, from row {}", place, layer, rows.begin));
     }
-    if (request.progress != nullptr) request.progress->update(rows.end, shape[0]);
+    if (request.progress != nullptr) request.progress->update(rows.end, ids.num_tokens());
   }
   return builder.finish();
+}
+
+// "--axes LTK, which is 500 tokens of 32 layers"
+std::string axes_text(const std::string& axes, const IdElements& elements) {
+  const IdArray ids(elements.array.array(), elements.place, axes);
+  return fmt::format("--axes {}, which is {} tokens of {} layers, top-{}", axes, ids.num_tokens(),
+                     ids.num_layers(), ids.width());
+}
+
+ImportResult write_npy_trace(const ImportRequest& request) {
+  C2R_REQUIRE(request.inputs.size() == 1, kInvalidArgument,
+              "the npy format takes one array of ids, not {}", request.inputs.size());
+  const IdElements elements = read_id_elements(request.inputs[0]);
+  const NpyView& array = elements.array.array();
+  C2R_REQUIRE(request.axes.empty() || elements.axes.empty(), kInvalidArgument,
+              "{}: has an array for each layer, so that --axes does not apply", elements.place);
+  const std::string& axes = elements.axes.empty() ? request.axes : elements.axes;
+  const IdArray ids(array, elements.place, axes.empty() ? "TLK" : axes);
+  const auto likely = axes.empty() ? likely_axes(array, elements.place, request.num_experts)
+                                   : std::optional<std::string>();
+  if (!elements.not_read.empty()) {
+    add_note(request, fmt::format("left out: the arrays {}", fmt::join(elements.not_read, ", ")));
+  }
+  if (!likely) return write_array(request, elements, ids);
+  add_note(request, fmt::format("check --axes: the shape is {}; perhaps it is {}",
+                                shape_text(array.shape), axes_text(*likely, elements)));
+  try {
+    return write_array(request, elements, ids);
+  } catch (const Error& e) {
+    throw Error(e.code(),
+                fmt::format("{}; perhaps it is {}", e.what(), axes_text(*likely, elements)));
+  }
 }
 
 }  // namespace
 
 ImportFormat import_rows::npy() {
   return {.name = "npy",
-          .summary = "array of ids [tokens, layers, top_k], with weights and sequences beside it",
+          .summary = "array of ids [tokens, layers, top_k], .npy or .npz, with weights beside it",
           .makes = ImportKind::kTrace,
           .needs = {ImportField::kNumExperts},
           .uses = {ImportField::kTopK, ImportField::kLayerIndices, ImportField::kWeights,
-                   ImportField::kSequences},
+                   ImportField::kSequences, ImportField::kAxes},
           .write_trace = write_npy_trace};
 }
 

@@ -4,7 +4,7 @@
 
 #include "c2r/core/error.h"
 #include "c2r/import/formats_internal.h"
-#include "c2r/import/routed_ids_internal.h"
+#include "c2r/import/responses/routed_ids_internal.h"
 #include "c2r/routing/routing.h"
 
 namespace c2r {
