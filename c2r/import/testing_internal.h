@@ -19,6 +19,24 @@ inline ImportRequest request_for(std::vector<std::filesystem::path> inputs) {
           .num_experts = 8};
 }
 
+/// A .npy file of version 1.
+inline std::filesystem::path npy_file(const std::string& name, std::string_view descr,
+                                      std::string_view shape, std::string_view data) {
+  std::string header =
+      fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': {}, }}\n", descr, shape);
+  return text_file(name, std::string("\x93NUMPY\1\0", 8) + static_cast<char>(header.size()) + '\0' +
+                             header + std::string(data));
+}
+
+/// A .npy file of version 1.
+inline std::filesystem::path npy_file(const std::string& name, std::string_view descr,
+                                      std::string_view shape, std::string_view data) {
+  std::string header =
+      fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': {}, }}\n", descr, shape);
+  return text_file(name, std::string("\x93NUMPY\1\0", 8) + static_cast<char>(header.size()) + '\0' +
+                             header + std::string(data));
+}
+
 /// The ids of a layer, token after token: "0 7 3 -".
 inline std::string ids_of(const Trace& trace, std::int64_t layer) {
   std::string text;
