@@ -166,11 +166,13 @@ WaterfallStep predict_base(const RoutedTokens& tokens, const PredictRequest& req
 }
 
 std::vector<WaterfallStep> predict_waterfall(const Plan& plan, const RoutedTokens& tokens,
-                                             const RoutedTokens* constrained,
+                                             const ConstrainedTokens* constrained,
                                              const PredictRequest& request, int num_threads,
                                              Progress& progress) {
   check_fits(plan, tokens.header(), tokens.name);
-  if (constrained != nullptr) check_fits(plan, constrained->header(), constrained->name);
+  if (constrained != nullptr) {
+    check_fits(constrained->plan, constrained->tokens.header(), constrained->tokens.name);
+  }
   const auto contiguous = contiguous_placements(tokens.header(), request.traffic.cluster);
   std::vector<WaterfallStep> steps;
   if (tokens.has_loads_only()) {
@@ -194,10 +196,10 @@ std::vector<WaterfallStep> predict_waterfall(const Plan& plan, const RoutedToken
     if (same_batch.layer_time && !same_batch.layer_time->batch_tokens) {
       same_batch.layer_time->batch_tokens = steps[0].prediction.num_tokens;
     }
-    steps.push_back(
-        step_of("constraint", *constrained,
-                reach_of(*constrained, placements_of(plan), request.traffic, num_threads, progress),
-                same_batch));
+    steps.push_back(step_of("constraint", constrained->tokens,
+                            reach_of(constrained->tokens, placements_of(constrained->plan),
+                                     request.traffic, num_threads, progress),
+                            same_batch));
   }
   return steps;
 }

@@ -58,6 +58,13 @@ WaterfallStep predict_step(std::string name, const RoutedTokens& tokens,
 WaterfallStep predict_base(const RoutedTokens& tokens, const PredictRequest& request,
                            int num_threads, Progress& progress);
 
+/// Tokens that were routed with the constraint, and the plan that they are counted under: the one
+/// that was made for them, or that of the other steps. Both are borrowed.
+struct ConstrainedTokens {
+  const RoutedTokens& tokens;
+  const Plan& plan;
+};
+
 /// Predicts what each part of a plan saves. Each step changes one thing:
 ///   "per-expert"     contiguous placement, one copy for every choice, as MegaBlocks sends
 ///   "deduplication"  one copy per rank or per node, by the mode of the request. With another mode
@@ -67,14 +74,14 @@ WaterfallStep predict_base(const RoutedTokens& tokens, const PredictRequest& req
 ///                    most of its choices in the next step (keep_main_slots()), so that ranks may
 ///                    hold different numbers of experts
 ///   "replicas"       all slots of the plan; only if the plan has replicas
-///   "constraint"     the same on the tokens `constrained`, which were routed with the constraint;
-///                    only if given. Predicted times are for as many tokens as in the other steps
+///   "constraint"     all slots of the plan of `constrained`, on its tokens; only if given. Predicted
+///                    times are for as many tokens as in the other steps
 /// Where only loads are known, the steps are "contiguous" and "placement", whose copies are
 /// unknown; replicas serve equal shares of their expert's load.
 /// @throws as predict() and reach_from_pairs()
-/// @throws Error(kInvalidArgument) if the plan is for another model
+/// @throws Error(kInvalidArgument) if a plan is for another model
 std::vector<WaterfallStep> predict_waterfall(const Plan& plan, const RoutedTokens& tokens,
-                                             const RoutedTokens* constrained,
+                                             const ConstrainedTokens* constrained,
                                              const PredictRequest& request, int num_threads,
                                              Progress& progress);
 

@@ -113,13 +113,26 @@ TEST(PredictWaterfall, EndsWithTheConstraint) {
   const PredictRequest request{
       .traffic = {.cluster = plan.cluster},
       .layer_time = LayerTimeOptions{.format = {.hidden = 1}, .flop_per_choice = 1}};
-  const auto steps = predict_waterfall(plan, all, &constrained, request, 1, progress);
+  const ConstrainedTokens same_plan{.tokens = constrained, .plan = plan};
+  auto steps = predict_waterfall(plan, all, &same_plan, request, 1, progress);
   ASSERT_EQ(names_of(steps), (Names{"per-expert", "deduplication", "placement", "constraint"}));
   EXPECT_EQ(steps[3].prediction.trace, "constrained");
   EXPECT_EQ(steps[3].prediction.num_tokens, 1);
   EXPECT_EQ(copies(steps[3]), 2);
   EXPECT_EQ(steps[3].prediction.predicted_layer_time_s, steps[2].prediction.predicted_layer_time_s)
       << "times are of equally many tokens";
+
+  // The plan that puts together what this token chose: the other steps stay as they are.
+  const Plan made_for_it = plan_with(make_placement(4, {{0, 2}, {1, 3}}));
+  const ConstrainedTokens own_plan{.tokens = constrained, .plan = made_for_it};
+  const double placed = copies(steps[2]);
+  steps = predict_waterfall(plan, all, &own_plan, request, 1, progress);
+  EXPECT_EQ(copies(steps[2]), placed);
+  EXPECT_EQ(copies(steps[3]), 1);
+  Plan of_another_model = made_for_it;
+  of_another_model.num_experts = 6;
+  const ConstrainedTokens wrong{.tokens = constrained, .plan = of_another_model};
+  EXPECT_THROW(predict_waterfall(plan, all, &wrong, request, 1, progress), Error);
 }
 
 TEST(PredictWaterfall, CountsPairsLikeTokensWhereTopKIsTwo) {
@@ -262,7 +275,8 @@ TEST(PredictWaterfallOnRealData, ReproducesThePublishedConstraint) {
   const RoutedTokens unconstrained{.statistics = &base, .name = "base"};
   const RoutedTokens constrained{.statistics = &top_2, .name = "t2"};
   NoProgress progress;
-  const auto steps = predict_waterfall(plan, unconstrained, &constrained,
+  const ConstrainedTokens same_plan{.tokens = constrained, .plan = plan};
+  const auto steps = predict_waterfall(plan, unconstrained, &same_plan,
                                        {.traffic = {.cluster = plan.cluster}}, 1, progress);
   std::vector<double> means;
   for (const WaterfallStep& step : steps) {

@@ -150,8 +150,10 @@ std::string simulate(const Plan& plan, const Trace& trace, const Trace* constrai
     const RoutedTokens tokens = routed_tokens_of(trace, how.on);
     const RoutedTokens others =
         constrained == nullptr ? tokens : routed_tokens_of(*constrained, how.on);
-    const auto steps = predict_waterfall(plan, tokens, constrained == nullptr ? nullptr : &others,
-                                         request, how.num_threads, running.progress);
+    const ConstrainedTokens under_plan{.tokens = others, .plan = plan};
+    const auto steps =
+        predict_waterfall(plan, tokens, constrained == nullptr ? nullptr : &under_plan, request,
+                          how.num_threads, running.progress);
     return json_text(waterfall_json(steps, format));
   });
 }

@@ -128,6 +128,18 @@ class Plans(CommandLine):
         self.assertIn("\nconstraint  ", text)
         self.assertIn("\nconstraint: on ", text)
 
+    def test_the_constraint_can_have_a_plan_of_its_own(self):
+        self.make_plan()
+        self.succeed("plan", "trace.safetensors", "--cluster", "1x2", "--redundant-slots", "4", "-o", "replicated.json")
+        words = ["simulate", "plan.json", "trace.safetensors"]
+        text = self.succeed(*words, "--constrained", "trace.safetensors", "--constrained-plan", "replicated.json")
+        copies = {line.split()[0]: float(line.split()[1]) for line in text.splitlines()[1:5]}
+        self.assertEqual(copies["constraint"], 1)  # with every expert on both ranks a token needs one
+        self.assertGreater(copies["placement"], 1)
+        done = self.run_c2r(*words, "--constrained-plan", "replicated.json")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("--constrained-plan requires --constrained", done.stderr)
+
     def test_a_proof_can_be_asked_for_where_ranks_can_hold_many_things(self):
         words = ["20" if word == "8" else word for word in IMPORT]  # 184,756 halves of 20 experts
         self.succeed(*words, "-o", "trace.safetensors")

@@ -1,6 +1,7 @@
 // `c2r simulate`: predicts what a plan saves on a trace, step by step.
 #include <iostream>
 #include <memory>
+#include <optional>
 
 #include "c2r/cli/app.h"
 #include "c2r/cli/commands/commands.h"
@@ -18,7 +19,7 @@ namespace c2r::cli {
 namespace {
 
 struct SimulateOptions : PredictionOptions {
-  std::string plan, tokens, constrained;
+  std::string plan, tokens, constrained, constrained_plan;
 };
 
 // A trace, or statistics.
@@ -63,8 +64,12 @@ Simulated simulated(const SimulateOptions& options, const Plan& plan, const Clus
   } else {
     const Recording constrained = read_recording(options.constrained);
     const RoutedTokens constrained_tokens = constrained.tokens_in(part);
-    result.steps = predict_waterfall(plan, tokens, &constrained_tokens, request,
-                                     options.num_threads, progress);
+    std::optional<Plan> own_plan;
+    if (!options.constrained_plan.empty()) own_plan = read_plan(options.constrained_plan);
+    const ConstrainedTokens under_plan{.tokens = constrained_tokens,
+                                       .plan = own_plan ? *own_plan : plan};
+    result.steps =
+        predict_waterfall(plan, tokens, &under_plan, request, options.num_threads, progress);
   }
   if (const auto engine = engine_of(options)) {
     C2R_REQUIRE(!tokens.has_loads_only(), kInvalidArgument,
@@ -111,10 +116,17 @@ void add_simulate(CLI::App& app) {
                    "the routing trace to count on, or statistics: with pair counts the copies are "
                    "exact for top-2, and otherwise a lower bound; with loads they are unknown")
       ->required();
+  auto* const constrained =
+      command
+          ->add_option(
+              "--constrained", options->constrained,
+              "a second trace or statistics, recorded with constrained routing: adds a step")
+          ->type_name("FILE");
   command
-      ->add_option("--constrained", options->constrained,
-                   "a second trace or statistics, recorded with constrained routing: adds a step")
-      ->type_name("FILE");
+      ->add_option("--constrained-plan", options->constrained_plan,
+                   "the plan that --constrained is counted under; by default the first")
+      ->type_name("FILE")
+      ->needs(constrained);
   add_prediction_options(*command, *options);
   command->footer(
       "Example:\n"

@@ -4,9 +4,9 @@
 
 #include "c2r/core/error.h"
 #include "c2r/core/shown.h"
-#include "c2r/import/base64_internal.h"
 #include "c2r/import/responses/base85_internal.h"
 #include "c2r/import/responses/packed_ids_internal.h"
+#include "c2r/io/base64.h"
 #include "c2r/routing/routing.h"
 
 namespace c2r {
