@@ -9,11 +9,15 @@ namespace c2r {
 namespace {
 
 TEST(LossesOfRanks, CountExpertsThatNoOtherRankHolds) {
-  // Layer 0 has two slots of expert 1; in layer 1 both ranks hold all experts but expert 0.
-  const Plan plan{.cluster = {.ranks_per_node = 2},
-                  .num_experts = 3,
-                  .layers = {{.placement = testing::make_placement(3, {{0, 1}, {2, 1}})},
-                             {.placement = testing::make_placement(3, {{0, 1, 2}, {2, 1, -1}})}}};
+  // Layer 0 has two slots of expert 1; in layer 1 both ranks hold all experts but expert 0, in
+  // whose place rank 1 has an empty slot.
+  const auto placed = [](const std::vector<std::vector<std::int32_t>>& ranks) {
+    return placement_of_ranks(3, ranks);
+  };
+  const Plan plan{.num_experts = 3,
+                  .cluster = {.ranks_per_node = 2},
+                  .layers = {{.placement = placed({{0, 1}, {2, 1}})},
+                             {.placement = placed({{0, 1, 2}, {2, 1, -1}})}}};
   EXPECT_EQ(losses_of_ranks(plan), (std::vector<RankLoss>{{2, 2}, {1, 1}}));
 }
 

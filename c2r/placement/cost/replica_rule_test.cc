@@ -151,13 +151,13 @@ TEST(LocalFirst, TakesTheNearestReplicaAndDealsTheRestFairly) {
   const Cluster cluster = {.num_nodes = 8, .ranks_per_node = 1};
   std::set<std::map<int, int>> seen;
   for (std::uint64_t seed = 0; seed < 40; ++seed) {
-    ReplicaChooser chooser(
+    ReplicaChooser other(
         placement, {.cluster = cluster, .replica_rule = ReplicaRule::kLocalFirst, .seed = seed});
     std::map<int, int> users;
     for (int home = 3; home < 8; ++home) {
-      const int rank = served(chooser, {0}, home, 1)[0];
+      const int rank = served(other, {0}, home, 1)[0];
       ++users[rank];
-      EXPECT_EQ(served(chooser, {0}, home, 2)[0], rank) << "fixed for a source rank";
+      EXPECT_EQ(served(other, {0}, home, 2)[0], rank) << "fixed for a source rank";
     }
     EXPECT_EQ(users.size(), 3u);
     for (const auto& [rank, count] : users) EXPECT_LE(count, 2) << "rank " << rank;

@@ -32,7 +32,8 @@ std::size_t sequence_of(std::span<const TokenRange> sequences, std::int64_t toke
 Matrix<double> count_visits(const Trace& trace, std::int64_t layer,
                             std::span<const TokenRange> sequences, const Placement& placement,
                             const Cluster& cluster) {
-  ReplicaChooser chooser(placement, cluster, ReplicaRule::kFewestRanks, 0);
+  ReplicaChooser chooser(placement,
+                         {.cluster = cluster, .replica_rule = ReplicaRule::kFewestRanks});
   Matrix<double> visits(std::ssize(sequences), cluster.ep_size());
   std::vector<RankId> served_by(std::size_t(trace.header().top_k));
   for (const TokenRange& piece : pieces_of(sequences)) {
