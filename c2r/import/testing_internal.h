@@ -28,15 +28,6 @@ inline std::filesystem::path npy_file(const std::string& name, std::string_view 
                              header + std::string(data));
 }
 
-/// A .npy file of version 1.
-inline std::filesystem::path npy_file(const std::string& name, std::string_view descr,
-                                      std::string_view shape, std::string_view data) {
-  std::string header =
-      fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': {}, }}\n", descr, shape);
-  return text_file(name, std::string("\x93NUMPY\1\0", 8) + static_cast<char>(header.size()) + '\0' +
-                             header + std::string(data));
-}
-
 /// The ids of a layer, token after token: "0 7 3 -".
 inline std::string ids_of(const Trace& trace, std::int64_t layer) {
   std::string text;
@@ -59,6 +50,7 @@ inline ImportResult import_as(std::string_view format, ImportRequest request) {
 
 /// What an import of one input says, without the input's path.
 inline std::string error_of_import(std::string_view format, const ImportRequest& request) {
+  std::filesystem::remove(request.output);  // of an import that succeeded before
   const auto message = error_of([&] { (void)import_as(format, request); });
   const auto path = request.inputs[0].string();
   EXPECT_FALSE(std::filesystem::exists(request.output)) << message;

@@ -157,8 +157,9 @@ class Models(CommandLine):
                            "*.jsonl", "score", "model", "--text", "text.txt", "a.json")
 
     def test_what_is_no_text_is_refused(self):
-        for name, data, what in (("a.txt.zst", b"\x28\xb5\x2f\xfd\xff", "is compressed with zstd, not text; decompress it first"),
-                                 ("a.txt.gz", b"\x1f\x8b\xff", "is compressed with gzip, not text; decompress it first"),
+        for name, data, what in (("a.txt.zst", b"\x28\xb5\x2f\xfd\xff", "not a complete zstd file: it is cut off"),
+                                 ("a.txt", b"\x28\xb5\x2f\xfd\xff", "is compressed with zstd, not text; decompress it first"),
+                                 ("b.txt", b"\x1f\x8b\xff", "is compressed with gzip, not text; decompress it first"),
                                  ("a.bin", b"ab\xc3\xa4\xff", "is no text: at byte 4 there is no UTF-8 character")):
             (self.folder / name).write_bytes(data)
             self.fails_with(1, f"c2r profile: {name}: {what}", "profile", "model", "--text", name, "-o", "trace")

@@ -367,12 +367,12 @@ TEST(ImportSglang, FollowsTheSchema) {
 
   // Only MoE layers on the axis: the same bytes are 3 rows.
   EXPECT_EQ(error_of_text("sglang", response("2", "")),
-            ", response 0: input_expert_ids has 3 rows, but input_num_rows is 2");
+            ", value 0: input_expert_ids has 3 rows, but input_num_rows is 2");
   std::string physical = response("3", "");
   physical.replace(physical.find("logical_global"), 14, "physical");
-  EXPECT_EQ(error_of_text("sglang", physical),
-            ", response 0, expert_ids_schema: id_space is 'physical', but only 'logical_global' is "
-            "read");
+  EXPECT_EQ(
+      error_of_text("sglang", physical),
+      ", value 0, expert_ids_schema: id_space is 'physical', but only 'logical_global' is read");
 }
 
 TEST(ImportSglang, SaysWhatItNeeds) {

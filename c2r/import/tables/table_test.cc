@@ -54,12 +54,12 @@ TEST(ImportTable, TakesAFileForASequence) {
 }
 
 TEST(ImportTable, SaysWhatIsWrong) {
-  EXPECT_EQ(error_of_text("table", "layer,token\n"), ": the header has no column 'expert'");
+  EXPECT_EQ(error_of_text("table", "layer,token\n"), ":1: the header has no column 'expert'");
   EXPECT_EQ(error_of_text("table", "layer,token,expert\n"), ": has no rows");
   EXPECT_EQ(error_of_text("table", "layer,token,expert\n0,0,8\n"),
             ":2: expert is '8', but must be an integer in [0, 7]");
   EXPECT_EQ(error_of_text("table", "layer,token,expert\n0,0,1\n0,0,1\n"),
-            ", layer 0, token 0: chooses expert 1 twice");
+            ", layer 0, token 0: names expert 1 twice");
   EXPECT_EQ(error_of_text("table", R"({"layer":0,"token":-1,"expert":0})"),
             ": token is -1, but must be an integer in [0, 9007199254740992]");
   auto request = request_for({text_file("table.csv", "layer,token,expert\n0,0,1\n0,0,2\n")});
