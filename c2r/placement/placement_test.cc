@@ -23,9 +23,12 @@ TEST(Placement, IsMadeOfRanksAndSaysTheRankOfEachExpert) {
 
 TEST(Placement, HasReplicasIfAnExpertHasSeveralSlots) {
   EXPECT_FALSE(has_replicas(testing::make_placement(4, {{0, 1}, {2, 3}})));
-  EXPECT_FALSE(has_replicas(testing::make_placement(3, {{0, -1}, {2, 1}}))) << "an empty slot";
   EXPECT_TRUE(has_replicas(testing::make_placement(3, {{0, 1}, {2, 1}})));
-  EXPECT_TRUE(has_replicas(testing::make_placement(3, {{0, 1, -1}, {2, 1, -1}})));
+  const auto with_empty_slots = [](const std::vector<std::vector<std::int32_t>>& ranks) {
+    return placement_of_ranks(3, ranks);
+  };
+  EXPECT_FALSE(has_replicas(with_empty_slots({{0, -1}, {2, 1}})));
+  EXPECT_TRUE(has_replicas(with_empty_slots({{0, 1, -1}, {2, 1, -1}})));
 }
 
 TEST(Placement, SaysWhichRankOrExpertDoesNotFit) {
