@@ -24,8 +24,11 @@ class CommandLine(unittest.TestCase):
                               capture_output=True, timeout=240, check=False)
 
     def succeed(self, *words):
+        """The output. A plan of few tokens is often no better than contiguous experts, and says so."""
         done = self.run_c2r(*words)
-        self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
+        said = [line for line in done.stderr.splitlines()
+                if words[0] != "plan" or " on the reported tokens" not in line]
+        self.assertEqual((done.returncode, said), (0, []), done.stdout)
         return done.stdout
 
     def fails_with(self, status, message, *words):

@@ -349,29 +349,6 @@ class Plans(CommandLine):
         plan = json.loads((self.folder / "plan.json").read_text())
         self.assertEqual(exported, [sum(layer["slots"], []) for layer in plan["layers"]])
 
-    def test_a_backend_that_gathers_is_warned_about(self):
-        self.make_plan()
-        done = self.run_c2r("export", "plan.json", "--to", "vllm-49572", "-o", "map.json")
-        self.assertEqual(done.returncode, 0)
-        self.assertIn("warning: with the default backend", done.stderr)
-
-    def test_how_to_load_an_export_is_said_as_it_would_be_typed(self):
-        self.make_plan("--redundant-slots", "1")
-        done = self.run_c2r("export", "plan.json", "--to", "sglang", "-o", "map.json")
-        self.assertEqual(done.stderr.splitlines()[-1], "a placement does not change the model's answers, only which "
-                         "rank computes them; to go back, start the engine as before, without this file")
-        self.assertEqual(done.stderr.splitlines()[-2],
-                         "load it on 2 ranks with: --ep-size 2 --ep-num-redundant-experts 2 --init-expert-location "
-                         "map.json --ep-dispatch-algorithm static")
-        self.fails_with(2, "c2r export: --output 'map.pt' must end in .json, by which sglang knows the form of the "
-                           "file", "export", "plan.json", "--to", "sglang", "-o", "map.pt")
-
-    def test_an_engine_that_chooses_other_replicas_is_warned_about(self):
-        self.make_plan("--redundant-slots", "1")
-        done = self.run_c2r("export", "plan.json", "--to", "sglang", "-o", "map.json")
-        self.assertIn("warning: the plan's predictions assume the replica rule fewest-ranks, but "
-                      "sglang chooses as local-first does", done.stderr)
-
     def test_mistakes_are_explained(self):
         self.make_plan()
         self.fails_with(2, "c2r plan: a part of a trace is all, even, odd, first-half or "
