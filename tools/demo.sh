@@ -58,7 +58,7 @@ quietly $c2r plan $out/trace.safetensors --cluster $out/cluster.json --method co
   >$out/contiguous.txt
 quietly $c2r simulate $out/plan.json $out/trace.safetensors --on odd --hidden "$(of_config hidden_size)" \
   --intermediate "$(of_config moe_intermediate_size)" >$out/simulate.txt
-sed '/^step/,/^placement/!d' $out/simulate.txt
+sed '/^predicted on/,$d' $out/simulate.txt
 echo "  (copies and load counted; ms: predicted for a pass over these tokens)"
 
 echo "== The same model on 4 ranks of this machine, with MPI, both ways; its memory is the wire, so times hardly differ"

@@ -74,8 +74,8 @@ struct ConstrainedTokens {
 ///                    most of its choices in the next step (keep_main_slots()), so that ranks may
 ///                    hold different numbers of experts
 ///   "replicas"       all slots of the plan; only if the plan has replicas
-///   "constraint"     all slots of the plan of `constrained`, on its tokens; only if given. Predicted
-///                    times are for as many tokens as in the other steps
+///   "constraint"     all slots of the plan of `constrained`, on its tokens; only if given. Its
+///                    predicted times are for as many tokens as in the other steps
 /// Where only loads are known, the steps are "contiguous" and "placement", whose copies are
 /// unknown; replicas serve equal shares of their expert's load.
 /// @throws as predict() and reach_from_pairs()
