@@ -2,9 +2,9 @@
 #include "c2r/cli/output.h"
 
 #include <langinfo.h>
-#include <locale.h>
 #include <unistd.h>
 
+#include <clocale>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>

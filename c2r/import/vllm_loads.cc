@@ -43,7 +43,7 @@ class VllmLoads {
     json_integer(json_at(record, "version", place), 1, 1, "version", place);
     const auto& loads = json_array(json_at(record, "expert_load", place), "expert_load", place);
     const auto& maps = json_array(json_at(record, "p2l_map", place), "p2l_map", place);
-    C2R_REQUIRE(1 <= loads.size() && loads.size() <= kMaxLayers && loads.size() == maps.size(),
+    C2R_REQUIRE(!loads.empty() && loads.size() <= kMaxLayers && loads.size() == maps.size(),
                 kInvalidFile,
                 "{}: expert_load has {} layers and p2l_map {}, but both must have the same from 1 "
                 "to {}",

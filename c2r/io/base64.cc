@@ -16,10 +16,10 @@ constexpr std::string_view kBase64Digits =
 
 // [256]: the value of each character as a digit, or -1.
 constexpr auto kDigitValues = [] {
-  std::array<std::int8_t, 256> values{};
+  std::array<int, 256> values{};
   values.fill(-1);
   for (std::size_t v = 0; v < kBase64Digits.size(); ++v) {
-    values[static_cast<unsigned char>(kBase64Digits[v])] = static_cast<std::int8_t>(v);
+    values[static_cast<unsigned char>(kBase64Digits[v])] = static_cast<int>(v);
   }
   return values;
 }();

@@ -124,6 +124,7 @@ FoundPlacements replan_placements(const RoutedTokens& tokens, const PlanRequest&
                         is_fixed_to_nodes);
   });
   std::vector<RunningLayer> layers;
+  layers.reserve(made.size());
   for (auto& layer : made) layers.push_back(*std::move(layer));
   const auto placements = replan(layers, *request.from->max_moves, request.num_threads);
   found.layers.resize(std::size_t(num_layers));

@@ -106,7 +106,9 @@ IdElements elements_of_npz(const std::filesystem::path& path) {
     return elements;
   }
   NpyFile& found = arrays.at(of_three_axes[0]);
-  return {.place = found.path(), .array = std::move(found), .not_read = std::move(not_read)};
+  std::string found_place = found.path();
+  return {
+      .place = std::move(found_place), .array = std::move(found), .not_read = std::move(not_read)};
 }
 
 // Whether the array can be ids in this order of axes: distinct ones in a sample of rows.

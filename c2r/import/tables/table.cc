@@ -96,13 +96,12 @@ LayerChoices read_choices(const ImportRequest& request, const std::filesystem::p
 }
 
 // All tokens that have a choice in any layer, ascending.
-std::vector<std::int64_t> tokens_of(const LayerChoices& layers) {
+std::vector<std::int64_t> chosen_tokens(const LayerChoices& layers) {
   std::vector<std::int64_t> tokens;
   for (const auto& [layer, choices] : layers) {
     for (const Choice& choice : choices) tokens.push_back(choice.token);
     std::ranges::sort(tokens);
-    const auto rest = std::ranges::unique(tokens);
-    tokens.erase(rest.begin(), rest.end());
+    tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
   }
   return tokens;
 }
@@ -130,7 +129,7 @@ class TableImporter {
     const std::string place = path.string();
     LayerChoices layers = read_choices(request_, path);
     C2R_REQUIRE(!layers.empty(), kInvalidFile, "{}: has no rows", place);
-    const auto tokens = tokens_of(layers);
+    const auto tokens = chosen_tokens(layers);
     const std::int64_t most = sort_choices(layers);
     // A later file may have fewer choices of every token, but not more.
     const std::int64_t top_k = request_.top_k.value_or(

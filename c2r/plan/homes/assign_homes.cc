@@ -223,6 +223,7 @@ AssignedHomes assign_homes(const HomeSignature& signature, const RoutedTokens& t
   const auto sequences = sequences_in(trace, tokens.ranges);
   const auto scores = home_scores(signature, trace, sequences);
   std::vector<std::int64_t> lengths;
+  lengths.reserve(sequences.size());
   for (const TokenRange& sequence : sequences) lengths.push_back(sequence.end - sequence.begin);
   const auto num_sequences = std::ssize(sequences);
   // Windows of nearly the same size, so that the last is no smaller than the others.

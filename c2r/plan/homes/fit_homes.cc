@@ -207,6 +207,7 @@ std::vector<TokenRange> sequences_in(const Trace& trace, std::span<const TokenRa
 std::vector<std::vector<RankId>> aligned_labels(std::span<const Matrix<double>> visits,
                                                 const Cluster& cluster) {
   std::vector<RankId> own;
+  own.reserve(static_cast<std::size_t>(cluster.ep_size()));
   for (std::int32_t r = 0; r < cluster.ep_size(); ++r) own.push_back(RankId{r});
   std::vector<std::vector<RankId>> label_of(visits.size(), own);
   if (visits.empty()) return label_of;
@@ -258,8 +259,10 @@ FittedHomes fit_homes(const RoutedTokens& tokens, std::span<const Placement> pla
     add_labelled(visits[layer], fitted.label_of[layer], 1, sums);
   }
   std::vector<double> lengths;
-  for (const TokenRange& sequence : sequences)
+  lengths.reserve(sequences.size());
+  for (const TokenRange& sequence : sequences) {
     lengths.push_back(double(sequence.end - sequence.begin));
+  }
   const Matrix<double> targets = targets_of(sums, num_layers, lengths);
   std::vector<LayerFit> fits(placements.size());
   parallel_for(num_layers, num_threads, [&](std::int64_t layer, int) {
@@ -268,6 +271,7 @@ FittedHomes fit_homes(const RoutedTokens& tokens, std::span<const Placement> pla
   });
   const auto best = std::ranges::min_element(fits, {}, &LayerFit::error);
   std::vector<std::int64_t> num_tokens_of;
+  num_tokens_of.reserve(lengths.size());
   for (const double length : lengths) num_tokens_of.push_back(std::int64_t(length));
   const auto prices = even_prices(best->estimates, num_tokens_of, kFitImbalance);
   fitted.signature = {.layer_index = at(trace.header().layer_indices, best - fits.begin()),
