@@ -41,8 +41,8 @@ class Row:
 
 
 V1, V2, UCCL = "DeepEP V1", "DeepEP V2", "UCCL-EP"
-EFA = "not in the model: threads of the CPU post the writes, since EFA has none that a GPU posts"
-PROXY = "threads of the CPU post each message; their time grows with the ranks, the model's does not"
+EFA = "not explained; perhaps as threads of the CPU post the writes, which the model does not have"
+PROXY = "not explained; perhaps as threads of the CPU post each message, whose time grows with the ranks"
 ROWS = [
     Row(V1, NORMAL, "h800-ib400", 8, 153, 158, is_fitted=True),
     Row(V1, NORMAL, "h800-ib400", 16, 43, 43),
