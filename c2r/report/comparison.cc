@@ -37,8 +37,7 @@ Json slots_json(const ComparisonEntry& entry) {
 }
 
 Row header_row(const ComparisonEntry& first, const Cluster& cluster, bool has_format) {
-  Row row = {"placement",   "fitted on", "slots",         "copies",
-             "on the wire", "saved",     "rank imbalance"};
+  Row row = {"placement", "fitted on", "slots", "copies", "on the wire", "saved", "rank imbalance"};
   if (cluster.num_nodes > 1) row.emplace_back("between nodes");
   if (has_format) row.emplace_back("kB/token and layer");
   if (!first.prediction.predicted_layer_time_s.empty()) row.emplace_back("predicted ms/layer");
