@@ -41,7 +41,7 @@ ALLOWED = {
     "throw": ((r"rank {rank}: the shard is lost$", INTERRUPTED), True),
     # Before a rank waits, and under MPICH always, mpirun ends it without a word.
     "kill": ((r"rank \d+: .*",), False),
-    "stop": ((WAITED, NOT_STARTED, r"rank \d+: start of the run: not all ranks came"), True),
+    "stop": ((WAITED, NOT_STARTED, INTERRUPTED, r"rank \d+: start of the run: not all ranks came"), True),
 }
 
 
