@@ -129,6 +129,21 @@ void check_logits(std::span<const float> row, std::int64_t token) {
   }
 }
 
+void check_route_shapes(std::int32_t top_k, std::int32_t num_experts,
+                        MatrixView<const float> logits, MatrixView<ExpertId> topk_idx,
+                        MatrixView<float> topk_weights) {
+  C2R_REQUIRE(logits.cols() == num_experts, kInvalidArgument,
+              "the logits are [{}, {}], but the router has {} experts", logits.rows(),
+              logits.cols(), num_experts);
+  const auto check_shape = [&](const char* name, std::int64_t rows, std::int64_t cols) {
+    C2R_REQUIRE(rows == logits.rows() && cols == top_k, kInvalidArgument,
+                "{} is [{}, {}], but must be [{}, {}] for these logits", name, rows, cols,
+                logits.rows(), top_k);
+  };
+  check_shape("topk_idx", topk_idx.rows(), topk_idx.cols());
+  check_shape("topk_weights", topk_weights.rows(), topk_weights.cols());
+}
+
 Router::Router(RoutingPolicy policy, std::int32_t num_experts)
     : policy_(std::move(policy)), num_experts_(num_experts) {
   check_policy(policy_, num_experts_);
@@ -145,16 +160,7 @@ Routing Router::route(MatrixView<const float> logits) const {
 
 void Router::route_into(MatrixView<const float> logits, MatrixView<ExpertId> topk_idx,
                         MatrixView<float> topk_weights) const {
-  C2R_REQUIRE(logits.cols() == num_experts_, kInvalidArgument,
-              "the logits are [{}, {}], but the router has {} experts", logits.rows(),
-              logits.cols(), num_experts_);
-  const auto check_shape = [&](const char* name, std::int64_t rows, std::int64_t cols) {
-    C2R_REQUIRE(rows == logits.rows() && cols == policy_.top_k, kInvalidArgument,
-                "{} is [{}, {}], but must be [{}, {}] for these logits", name, rows, cols,
-                logits.rows(), policy_.top_k);
-  };
-  check_shape("topk_idx", topk_idx.rows(), topk_idx.cols());
-  check_shape("topk_weights", topk_weights.rows(), topk_weights.cols());
+  check_route_shapes(policy_.top_k, num_experts_, logits, topk_idx, topk_weights);
 
   const bool are_finite = route_with_vectors({.policy = policy_,
                                               .num_experts = num_experts_,

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "c2r/core/ids.h"
+#include "c2r/core/matrix.h"
 #include "c2r/routing/policy.h"
 
 namespace c2r {
@@ -33,6 +34,12 @@ constexpr bool needs_sum_over_all(const RoutingPolicy& policy) {
 
 /// @returns what Router::candidates_ holds
 std::vector<std::uint32_t> candidate_sets(const RoutingPolicy& policy, std::int32_t num_experts);
+
+/// @throws Error(kInvalidArgument) unless logits are [num_tokens, num_experts], and ids and weights
+///         [num_tokens, top_k]
+void check_route_shapes(std::int32_t top_k, std::int32_t num_experts,
+                        MatrixView<const float> logits, MatrixView<ExpertId> topk_idx,
+                        MatrixView<float> topk_weights);
 
 /// @throws Error(kInvalidArgument) naming `token` and the first expert whose logit is not finite
 void check_logits(std::span<const float> row, std::int64_t token);

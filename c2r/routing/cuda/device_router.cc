@@ -48,16 +48,7 @@ DeviceRouter::DeviceRouter(const RoutingPolicy& policy, std::int32_t num_experts
 
 void DeviceRouter::route_into(MatrixView<const float> logits, MatrixView<ExpertId> topk_idx,
                               MatrixView<float> topk_weights) {
-  C2R_REQUIRE(logits.cols() == num_experts_, kInvalidArgument,
-              "the logits are [{}, {}], but the router has {} experts", logits.rows(),
-              logits.cols(), num_experts_);
-  const auto check_shape = [&](const char* name, std::int64_t rows, std::int64_t cols) {
-    C2R_REQUIRE(rows == logits.rows() && cols == policy_.top_k, kInvalidArgument,
-                "{} is [{}, {}], but must be [{}, {}] for these logits", name, rows, cols,
-                logits.rows(), policy_.top_k);
-  };
-  check_shape("topk_idx", topk_idx.rows(), topk_idx.cols());
-  check_shape("topk_weights", topk_weights.rows(), topk_weights.cols());
+  check_route_shapes(policy_.top_k, num_experts_, logits, topk_idx, topk_weights);
   C2R_REQUIRE(logits.rows() <= kMaxTokens, kUnsupported,
               "a device routes at most {} tokens at once, not {}; route fewer", kMaxTokens,
               logits.rows());
