@@ -10,6 +10,7 @@
 
 #include "c2r/core/error.h"
 #include "c2r/dispatch/cuda/row_kernels-inl.h"
+#include "c2r/dispatch/rows/way_rows_internal.h"
 
 namespace c2r {
 namespace {
@@ -54,7 +55,7 @@ class UploadedPlan {
 
 // The rows of one way: offsets of the plan, and memory for what crosses the wire and what stays.
 struct DeviceWay {
-  std::span<const std::int64_t> send_offsets, recv_offsets;  // [ep_size + 1]
+  WayOffsets offsets;
   DeviceBuffer send_buffer, recv_buffer, own_buffer;
   DeviceRowStore sent, received;
 };
@@ -145,16 +146,14 @@ DeviceRowStore DeviceMovingRows::lay_out(std::span<const std::int64_t> offsets,
 void DeviceMovingRows::begin(RowWay way, std::int64_t hidden) {
   hidden_ = hidden;
   DeviceWay& rows = rows_of_way(way);
-  const bool moves_choices = way == RowWay::kCombine && plan_.returns_choices;
-  rows.send_offsets = moves_choices ? plan_.send_choice_offsets : plan_.send_offsets;
-  rows.recv_offsets = moves_choices ? plan_.recv_choice_offsets : plan_.recv_offsets;
+  rows.offsets = offsets_of_way(plan_, way);
   // Of a dispatch that is kept, only what it has received is.
   if (way == RowWay::kCombine) dispatch_.send_buffer = {};
-  const auto [begin, end] = own_range(rows.send_offsets);
+  const auto [begin, end] = own_range(rows.offsets.send);
   rows.own_buffer =
       DeviceBuffer(compute_, (end - begin) * hidden * element_bytes(ElementType::kF32));
-  rows.sent = lay_out(rows.send_offsets, rows.send_buffer, rows.own_buffer);
-  rows.received = lay_out(rows.recv_offsets, rows.recv_buffer, rows.own_buffer);
+  rows.sent = lay_out(rows.offsets.send, rows.send_buffer, rows.own_buffer);
+  rows.received = lay_out(rows.offsets.recv, rows.recv_buffer, rows.own_buffer);
 }
 
 PartCopies DeviceMovingRows::copies_of(RowPart part) const {
@@ -251,16 +250,11 @@ std::span<std::byte> DeviceMovingRows::part_of(const DeviceRowStore& store,
 std::unique_ptr<Exchange> DeviceMovingRows::exchange(RowWay way, std::span<const RankId> peers,
                                                      std::string label) {
   const DeviceWay& rows = rows_of_way(way);
-  std::vector<Outgoing> send;
-  std::vector<Incoming> recv;
-  for (const RankId peer : peers) {
-    if (peer == plan_.rank) continue;
-    const auto there = part_of(rows.sent, rows.send_offsets, peer);
-    const auto back = part_of(rows.received, rows.recv_offsets, peer);
-    send.push_back({peer, way == RowWay::kDispatch ? there : back});
-    recv.push_back({peer, way == RowWay::kDispatch ? back : there});
-  }
-  return network_.start(send, recv, std::move(label));
+  const ExchangeParts parts = parts_of_exchange(
+      way, peers, plan_.rank,
+      [&](RankId peer) { return part_of(rows.sent, rows.offsets.send, peer); },
+      [&](RankId peer) { return part_of(rows.received, rows.offsets.recv, peer); });
+  return network_.start(parts.send, parts.recv, std::move(label));
 }
 
 }  // namespace

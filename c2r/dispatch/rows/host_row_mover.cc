@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "c2r/dispatch/rows/buffers_internal.h"
+#include "c2r/dispatch/rows/way_rows_internal.h"
 
 namespace c2r {
 namespace {
@@ -65,7 +66,7 @@ class HostMovingRows final : public MovingRows {
  private:
   // The rows of one way, and their offsets in the plan.
   struct WayRows {
-    std::span<const std::int64_t> send_offsets, recv_offsets;  // [ep_size + 1]
+    WayOffsets offsets;
     Buffer send_buffer, recv_buffer, own_buffer;
     RowStore sent, received;
   };
@@ -138,16 +139,14 @@ RowStore HostMovingRows::lay_out(std::span<const std::int64_t> offsets, Buffer& 
 void HostMovingRows::begin(RowWay way, std::int64_t hidden) {
   hidden_ = hidden;
   WayRows& rows = rows_of_way(way);
-  const bool moves_choices = way == RowWay::kCombine && plan_.returns_choices;
-  rows.send_offsets = moves_choices ? plan_.send_choice_offsets : plan_.send_offsets;
-  rows.recv_offsets = moves_choices ? plan_.recv_choice_offsets : plan_.recv_offsets;
+  rows.offsets = offsets_of_way(plan_, way);
   // Of a dispatch that is kept, only what it has received is.
   if (way == RowWay::kCombine) buffers_.give_back(dispatch_.send_buffer);
   const std::size_t me = index(plan_.rank);
-  const std::int64_t num_own = rows.send_offsets[me + 1] - rows.send_offsets[me];
+  const std::int64_t num_own = rows.offsets.send[me + 1] - rows.offsets.send[me];
   rows.own_buffer = buffers_.take(num_own * hidden * element_bytes(ElementType::kF32));
-  rows.sent = lay_out(rows.send_offsets, rows.send_buffer, rows.own_buffer);
-  rows.received = lay_out(rows.recv_offsets, rows.recv_buffer, rows.own_buffer);
+  rows.sent = lay_out(rows.offsets.send, rows.send_buffer, rows.own_buffer);
+  rows.received = lay_out(rows.offsets.recv, rows.recv_buffer, rows.own_buffer);
   scratch_.resize(std::size_t(pool_.num_threads()) * std::size_t(hidden));
 }
 
@@ -270,16 +269,11 @@ std::span<std::byte> HostMovingRows::part_of(const RowStore& store,
 std::unique_ptr<Exchange> HostMovingRows::exchange(RowWay way, std::span<const RankId> peers,
                                                    std::string label) {
   const WayRows& rows = rows_of_way(way);
-  std::vector<Outgoing> send;
-  std::vector<Incoming> recv;
-  for (const RankId peer : peers) {
-    if (peer == plan_.rank) continue;
-    const auto there = part_of(rows.sent, rows.send_offsets, peer);
-    const auto back = part_of(rows.received, rows.recv_offsets, peer);
-    send.push_back({peer, way == RowWay::kDispatch ? there : back});
-    recv.push_back({peer, way == RowWay::kDispatch ? back : there});
-  }
-  return transport_.start(send, recv, std::move(label));
+  const ExchangeParts parts = parts_of_exchange(
+      way, peers, plan_.rank,
+      [&](RankId peer) { return part_of(rows.sent, rows.offsets.send, peer); },
+      [&](RankId peer) { return part_of(rows.received, rows.offsets.recv, peer); });
+  return transport_.start(parts.send, parts.recv, std::move(label));
 }
 
 }  // namespace
