@@ -100,6 +100,12 @@ bool count_clean_chunk(const Trace& trace, const TraceChunk& chunk, ChunkCounts&
 
 }  // namespace
 
+std::vector<std::int64_t> expert_loads(MatrixView<const std::int64_t> counts) {
+  std::vector<std::int64_t> loads;
+  for (std::int64_t e = 0; e < counts.rows(); ++e) loads.push_back(counts(e, e));
+  return loads;
+}
+
 void add_collaboration(MatrixView<const ExpertId> topk_idx, CollaborationMatrix& counts) {
   check_is_square(counts);
   check_topk_idx(topk_idx, static_cast<std::int32_t>(counts.rows()), topk_idx.cols());

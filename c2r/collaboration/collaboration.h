@@ -28,6 +28,10 @@ using CollaborationMatrix = Matrix<std::int64_t>;
 ///         experts (check_topk_idx()); `counts` is unchanged then
 void add_collaboration(MatrixView<const ExpertId> topk_idx, CollaborationMatrix& counts);
 
+/// @param counts a CollaborationMatrix
+/// @returns its diagonal: the load of each expert, in tokens. [num_experts]
+std::vector<std::int64_t> expert_loads(MatrixView<const std::int64_t> counts);
+
 /// The counts of a whole model over one or more traces.
 struct CollaborationStatistics {
   TraceHeader header;

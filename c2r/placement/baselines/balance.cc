@@ -182,10 +182,8 @@ std::optional<Placement> place_greedily(const BaselineProblem& problem,
 }  // namespace
 
 Placement internal::place_balance(const BaselineProblem& problem) {
-  std::vector<double> loads;
-  for (std::int64_t e = 0; e < problem.num_experts(); ++e) {
-    loads.push_back(static_cast<double>(problem.counts(e, e)));
-  }
+  const auto tokens = expert_loads(problem.counts);
+  const std::vector<double> loads(tokens.begin(), tokens.end());
   BalanceState best(place_eplb(problem), loads);
   best.improve();
   if (auto greedy = place_greedily(problem, loads)) {
