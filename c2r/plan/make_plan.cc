@@ -109,8 +109,7 @@ BalanceReport balance_of(const PlanTokens& tokens, const PlanRequest& request,
   const auto num_layers = static_cast<double>(placements.size());
   BalanceReport report{.imbalance = 0, .imbalance_bound = 0};
   for (std::size_t layer = 0; layer < placements.size(); ++layer) {
-    std::vector<std::int64_t> loads;
-    for (std::int64_t e = 0; e < counts[layer].rows(); ++e) loads.push_back(counts[layer](e, e));
+    const auto loads = expert_loads(counts[layer]);
     const Placement& placement = placements[layer];
     report.imbalance += imbalance_of_loads(placement, loads) / num_layers;
     report.imbalance_bound +=
@@ -194,15 +193,18 @@ SearchReport report_of(internal::FoundPlacements found, const PlanGoal& goal) {
   return report;
 }
 
+// @returns the prediction of contiguous experts whose copies are sent as the plan's are
+const Prediction& contiguous_prediction(const Plan& plan) {
+  return *std::ranges::find(plan.predictions, plan.predictions.back().copy_mode,
+                            &Prediction::copy_mode);
+}
+
 // @returns the costs of contiguous experts on the fitted tokens, if they make fewer copies than the
 //          plan on the reported ones; these costs explain why
 std::optional<ContiguousReport> compare_with_contiguous(const PlanTokens& tokens,
                                                         const SearchReport& search,
                                                         const Plan& plan) {
-  // The last step with contiguous experts is sent as the plan's copies are.
-  const auto step = std::ranges::find(plan.predictions, plan.predictions.back().copy_mode,
-                                      &Prediction::copy_mode);
-  if (mean_over_layers(step->copies_per_token) >=
+  if (mean_over_layers(contiguous_prediction(plan).copies_per_token) >=
       mean_over_layers(plan.predictions.back().copies_per_token)) {
     return std::nullopt;
   }
@@ -268,23 +270,19 @@ PlanMoves count_moves(const PlanTokens& tokens, const PlanRequest& request, cons
 // Predicts what engines do without the plan, with its slots, and compares.
 PlanCheck check_made(const PlanTokens& tokens, const PlanRequest& request,
                      const SearchReport& search, const Plan& plan) {
-  std::vector<Prediction> baselines;
-  const PredictRequest how = predict_request_of(tokens, request);
+  std::vector<Prediction> baselines = {contiguous_prediction(plan)};
+  baselines[0].placement = "contiguous";
   NoProgress silent;
-  for (const std::string_view name : {"contiguous", "eplb"}) {
-    PlanRequest same_slots = request;
-    same_slots.method = name;
-    try {
-      const auto placements = name == "contiguous"
-                                  ? contiguous_placements(tokens.fitted.header(), plan.cluster)
-                                  : by_baseline(tokens, same_slots, silent);
-      baselines.push_back(predict_step(std::string(name), tokens.reported, placements, how,
-                                       request.num_threads, silent)
-                              .prediction);
-    } catch (const Error& e) {
-      // EPLB cannot place every number of experts.
-      if (e.code() != ErrorCode::kUnsupported) throw;
-    }
+  PlanRequest eplb = request;
+  eplb.method = "eplb";
+  try {
+    baselines.push_back(
+        predict_step(eplb.method, tokens.reported, by_baseline(tokens, eplb, silent),
+                     predict_request_of(tokens, request), request.num_threads, silent)
+            .prediction);
+  } catch (const Error& e) {
+    // EPLB cannot place every number of experts.
+    if (e.code() != ErrorCode::kUnsupported) throw;
   }
   const auto bound =
       search.unseen_max_imbalance ? search.unseen_max_imbalance : search.objective.max_imbalance;

@@ -45,10 +45,8 @@ std::vector<Placement> contiguous_placements(const TraceHeader& header, const Cl
   return std::vector<Placement>(static_cast<std::size_t>(header.num_layers()), placement);
 }
 
-namespace {
-
-WaterfallStep step_of(std::string name, const RoutedTokens& tokens,
-                      std::span<const Reach> reach_of_layers, const PredictRequest& request) {
+WaterfallStep predict_reach(std::string name, const RoutedTokens& tokens,
+                            std::span<const Reach> reach_of_layers, const PredictRequest& request) {
   WaterfallStep step;
   for (const Reach& reach : reach_of_layers) {
     step.volumes.push_back(volume_of(reach, request.traffic));
@@ -63,12 +61,7 @@ WaterfallStep step_of(std::string name, const RoutedTokens& tokens,
   return step;
 }
 
-// @returns [num_experts]
-std::vector<std::int64_t> loads_of(const CollaborationMatrix& counts) {
-  std::vector<std::int64_t> loads;
-  for (std::int64_t e = 0; e < counts.rows(); ++e) loads.push_back(counts(e, e));
-  return loads;
-}
+namespace {
 
 // What loads alone say: the imbalance, which is exact without replicas.
 WaterfallStep step_of_loads(std::string name, const RoutedTokens& tokens,
@@ -84,7 +77,7 @@ WaterfallStep step_of_loads(std::string name, const RoutedTokens& tokens,
                         .homes = request.traffic.homes,
                         .is_exact = std::ranges::none_of(placements, has_replicas)};
   for (std::size_t layer = 0; layer < placements.size(); ++layer) {
-    const auto loads = loads_of(statistics.coactivation[layer]);
+    const auto loads = expert_loads(statistics.coactivation[layer]);
     prediction.imbalance.push_back(imbalance_of_loads(placements[layer], loads));
   }
   return {.prediction = std::move(prediction), .volumes = {}, .times = {}};
@@ -93,10 +86,11 @@ WaterfallStep step_of_loads(std::string name, const RoutedTokens& tokens,
 // The first step: what savings are measured against.
 WaterfallStep base_step(const RoutedTokens& tokens, std::span<const Reach> reach_of_contiguous,
                         const PredictRequest& request) {
-  if (!request.base.empty()) return step_of(request.base, tokens, reach_of_contiguous, request);
+  if (!request.base.empty())
+    return predict_reach(request.base, tokens, reach_of_contiguous, request);
   PredictRequest per_expert = request;
   per_expert.traffic.copy_mode = CopyMode::kPerExpert;
-  return step_of("per-expert", tokens, reach_of_contiguous, per_expert);
+  return predict_reach("per-expert", tokens, reach_of_contiguous, per_expert);
 }
 
 // Adds the step of the placement and, if the plan has replicas, that of the replicas.
@@ -110,11 +104,11 @@ void add_plan_steps(const Plan& plan, const RoutedTokens& tokens, const PredictR
     for (std::size_t layer = 0; layer < planned.size(); ++layer) {
       main_slots.push_back(keep_main_slots(planned[layer], reach[layer]));
     }
-    steps.push_back(step_of("placement", tokens,
-                            reach_of(tokens, main_slots, request.traffic, num_threads, progress),
-                            request));
+    steps.push_back(predict_reach(
+        "placement", tokens, reach_of(tokens, main_slots, request.traffic, num_threads, progress),
+        request));
   }
-  steps.push_back(step_of(replicates ? "replicas" : "placement", tokens, reach, request));
+  steps.push_back(predict_reach(replicates ? "replicas" : "placement", tokens, reach, request));
 }
 
 }  // namespace
@@ -153,8 +147,9 @@ WaterfallStep predict_step(std::string name, const RoutedTokens& tokens,
   if (tokens.has_loads_only()) {
     return step_of_loads(std::move(name), tokens, placements, request);
   }
-  return step_of(std::move(name), tokens,
-                 reach_of(tokens, placements, request.traffic, num_threads, progress), request);
+  return predict_reach(std::move(name), tokens,
+                       reach_of(tokens, placements, request.traffic, num_threads, progress),
+                       request);
 }
 
 WaterfallStep predict_base(const RoutedTokens& tokens, const PredictRequest& request,
@@ -188,7 +183,7 @@ std::vector<WaterfallStep> predict_waterfall(const Plan& plan, const RoutedToken
   if (request.base.empty() && !is_per_expert) {
     const bool is_all_gather = request.traffic.copy_mode == CopyMode::kAllGather;
     steps.push_back(
-        step_of(is_all_gather ? "all-gather" : "deduplication", tokens, reach, request));
+        predict_reach(is_all_gather ? "all-gather" : "deduplication", tokens, reach, request));
   }
   add_plan_steps(plan, tokens, request, num_threads, progress, steps);
   if (constrained != nullptr) {
@@ -196,10 +191,10 @@ std::vector<WaterfallStep> predict_waterfall(const Plan& plan, const RoutedToken
     if (same_batch.layer_time && !same_batch.layer_time->batch_tokens) {
       same_batch.layer_time->batch_tokens = steps[0].prediction.num_tokens;
     }
-    steps.push_back(step_of("constraint", constrained->tokens,
-                            reach_of(constrained->tokens, placements_of(constrained->plan),
-                                     request.traffic, num_threads, progress),
-                            same_batch));
+    steps.push_back(predict_reach("constraint", constrained->tokens,
+                                  reach_of(constrained->tokens, placements_of(constrained->plan),
+                                           request.traffic, num_threads, progress),
+                                  same_batch));
   }
   return steps;
 }

@@ -46,6 +46,11 @@ struct WaterfallStep {
   std::vector<PredictedLayerTime> times;  // [num_layers], or empty
 };
 
+/// @param name of the placements, for tables
+/// @param reach_of_layers of `tokens`, counted as `request.traffic` says. [num_layers]
+WaterfallStep predict_reach(std::string name, const RoutedTokens& tokens,
+                            std::span<const Reach> reach_of_layers, const PredictRequest& request);
+
 /// Counts the copies of `placements` on `tokens`.
 /// @param name of the placements, for tables
 /// @throws as reach_of()

@@ -184,18 +184,18 @@ Reach ReachCounter::finish() const {
   return reach;
 }
 
-std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> ranges,
-                               std::span<const Placement> placements, const TrafficModel& traffic,
-                               int num_threads, Progress& progress) {
+namespace {
+
+// @param homes [num_tokens of the trace], or empty for uniform ones
+std::vector<Reach> count_with_homes(const Trace& trace, std::span<const TokenRange> ranges,
+                                    std::span<const RankId> homes,
+                                    std::span<const Placement> placements,
+                                    const TrafficModel& traffic, int num_threads,
+                                    Progress& progress) {
   const TraceHeader& header = trace.header();
   C2R_REQUIRE(std::ssize(placements) == header.num_layers(), kInvalidArgument,
               "there are {} placements, but the trace has {} layers", placements.size(),
               header.num_layers());
-  std::vector<RankId> homes;
-  if (traffic.homes == Homes::kSequences) {
-    homes = homes_of_sequences(trace.sequence_starts(), trace.num_tokens(),
-                               traffic.cluster.ep_size(), ranges);
-  }
   std::vector<Reach> result(placements.size());
   std::atomic<std::int64_t> num_done = 0;
   parallel_for(header.num_layers(), num_threads, [&](std::int64_t layer, int thread) {
@@ -205,9 +205,9 @@ std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> r
                 placement.num_experts, header.num_experts);
     ReachCounter counter(placement, traffic);
     const auto homes_of = [&](const TokenRange& piece) {
-      return homes.empty() ? std::span<const RankId>()
-                           : std::span<const RankId>(homes).subspan(
-                                 std::size_t(piece.begin), std::size_t(piece.end - piece.begin));
+      return homes.empty()
+                 ? std::span<const RankId>()
+                 : homes.subspan(std::size_t(piece.begin), std::size_t(piece.end - piece.begin));
     };
     if (counter.has_memory()) {
       for (const TokenRange& piece : pieces_of(outside(ranges, trace.num_tokens()))) {
@@ -223,6 +223,32 @@ std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> r
   });
   progress.update(header.num_layers(), header.num_layers());
   return result;
+}
+
+}  // namespace
+
+std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> ranges,
+                               std::span<const Placement> placements, const TrafficModel& traffic,
+                               int num_threads, Progress& progress) {
+  std::vector<RankId> homes;
+  if (traffic.homes == Homes::kSequences) {
+    homes = homes_of_sequences(trace.sequence_starts(), trace.num_tokens(),
+                               traffic.cluster.ep_size(), ranges);
+  }
+  return count_with_homes(trace, ranges, homes, placements, traffic, num_threads, progress);
+}
+
+std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> ranges,
+                               std::span<const RankId> home_of_token,
+                               std::span<const Placement> placements, const TrafficModel& traffic,
+                               int num_threads, Progress& progress) {
+  C2R_REQUIRE(std::ssize(home_of_token) == trace.num_tokens(), kInvalidArgument,
+              "there are {} homes, but {} has {} tokens", home_of_token.size(), trace.path(),
+              trace.num_tokens());
+  TrafficModel with_homes = traffic;
+  with_homes.homes = Homes::kSequences;  // each token has one home
+  return count_with_homes(trace, ranges, home_of_token, placements, with_homes, num_threads,
+                          progress);
 }
 
 Placement keep_main_slots(const Placement& placement, const Reach& reach) {

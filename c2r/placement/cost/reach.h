@@ -107,6 +107,14 @@ std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> r
                                std::span<const Placement> placements, const TrafficModel& traffic,
                                int num_threads, Progress& progress);
 
+/// Counts as above tokens whose homes are known, whatever `traffic.homes` says.
+/// @param home_of_token [num_tokens of the trace]
+/// @throws also Error(kInvalidArgument) if there is not one home for each token of the trace
+std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> ranges,
+                               std::span<const RankId> home_of_token,
+                               std::span<const Placement> placements, const TrafficModel& traffic,
+                               int num_threads, Progress& progress);
+
 /// Counts one layer from pair counts alone. The result is exact for top_k <= 2, where pair counts
 /// determine it. For more, `choices_on_rank` is exact and tokens_on_* are the Dawson-Sankoff lower
 /// bound of a union from its single and pair sums (rounded; no less than the largest load): their

@@ -6,11 +6,10 @@
 #include <numeric>
 #include <optional>
 
+#include "c2r/collaboration/metrics.h"
 #include "c2r/core/at.h"
 #include "c2r/core/error.h"
-#include "c2r/core/parallel.h"
 #include "c2r/plan/homes/fit_homes.h"
-#include "c2r/trace/trace_chunks.h"
 
 namespace c2r {
 namespace {
@@ -36,12 +35,6 @@ std::vector<std::int64_t> tokens_of_ranks(std::span<const RankId> homes,
   std::vector<std::int64_t> tokens(static_cast<std::size_t>(ep_size));
   for (std::size_t s = 0; s < homes.size(); ++s) at(tokens, homes[s]) += num_tokens[s];
   return tokens;
-}
-
-double imbalance_of(std::span<const std::int64_t> tokens) {
-  const auto sum = std::accumulate(tokens.begin(), tokens.end(), std::int64_t{0});
-  if (sum == 0) return 1;
-  return double(std::ranges::max(tokens)) * double(tokens.size()) / double(sum);
 }
 
 // Takes tokens from ranks that have more than `most`, at the least cost in score for each of them.
@@ -125,19 +118,6 @@ class Evener {
   std::vector<std::int64_t> tokens_;  // [ep_size]
 };
 
-// The tokens of no range; ranges are ascending and disjoint.
-std::vector<TokenRange> tokens_outside(std::span<const TokenRange> ranges,
-                                       std::int64_t num_tokens) {
-  std::vector<TokenRange> others;
-  std::int64_t begin = 0;
-  for (const TokenRange& range : ranges) {
-    if (begin < range.begin) others.push_back({begin, range.begin});
-    begin = range.end;
-  }
-  if (begin < num_tokens) others.push_back({begin, num_tokens});
-  return others;
-}
-
 std::int64_t layer_of(const HomeSignature& signature, const Trace& trace) {
   const auto& indices = trace.header().layer_indices;
   const auto found = std::ranges::find(indices, signature.layer_index);
@@ -190,7 +170,7 @@ std::vector<double> even_prices(const Matrix<double>& scores,
   double least = std::numeric_limits<double>::infinity();
   for (int round = 0; round < kPriceRounds && spread > 0; ++round) {
     const auto tokens = tokens_of_ranks(highest(scores, prices), num_tokens, scores.cols());
-    const double met = imbalance_of(tokens);
+    const double met = imbalance(tokens);
     if (met < least) least = met, best = prices;
     if (met <= max_imbalance) break;
     const double mean = double(std::accumulate(tokens.begin(), tokens.end(), std::int64_t{0})) /
@@ -222,9 +202,7 @@ AssignedHomes assign_homes(const HomeSignature& signature, const RoutedTokens& t
   const Trace& trace = *tokens.trace;
   const auto sequences = sequences_in(trace, tokens.ranges);
   const auto scores = home_scores(signature, trace, sequences);
-  std::vector<std::int64_t> lengths;
-  lengths.reserve(sequences.size());
-  for (const TokenRange& sequence : sequences) lengths.push_back(sequence.end - sequence.begin);
+  const std::vector<std::int64_t> lengths = lengths_of(sequences);
   const auto num_sequences = std::ssize(sequences);
   // Windows of nearly the same size, so that the last is no smaller than the others.
   const std::int64_t num_windows =
@@ -240,11 +218,11 @@ AssignedHomes assign_homes(const HomeSignature& signature, const RoutedTokens& t
     const auto of_lengths = std::span<const std::int64_t>(lengths).subspan(
         std::size_t(begin), std::size_t(end - begin));
     const auto found = balanced_homes(of_window, of_lengths, kHomeImbalance);
-    homes.window_imbalance = std::max(
-        homes.window_imbalance, imbalance_of(tokens_of_ranks(found, of_lengths, scores.cols())));
+    homes.window_imbalance = std::max(homes.window_imbalance,
+                                      imbalance(tokens_of_ranks(found, of_lengths, scores.cols())));
     homes.of_sequence.insert(homes.of_sequence.end(), found.begin(), found.end());
   }
-  homes.imbalance = imbalance_of(tokens_of_ranks(homes.of_sequence, lengths, scores.cols()));
+  homes.imbalance = imbalance(tokens_of_ranks(homes.of_sequence, lengths, scores.cols()));
   for (std::size_t s = 0; s < sequences.size(); ++s) {
     std::fill(homes.of_token.begin() + sequences[s].begin,
               homes.of_token.begin() + sequences[s].end, homes.of_sequence[s]);
@@ -258,34 +236,12 @@ Prediction predict_with_homes(const RoutedTokens& tokens, std::span<const RankId
   C2R_REQUIRE(tokens.trace != nullptr && std::ssize(home_of_token) == tokens.trace->num_tokens(),
               kInvalidArgument, "there are {} homes, but not as many tokens in {}",
               home_of_token.size(), tokens.name);
-  const Trace& trace = *tokens.trace;
-  TrafficModel traffic = request.traffic;
-  traffic.homes = Homes::kSequences;  // each token has one home
-  std::vector<Volume> volumes(placements.size());
-  parallel_for(std::ssize(volumes), num_threads, [&](std::int64_t layer, int) {
-    ReachCounter counter(at(placements, layer), traffic);
-    const auto homes_of = [&](const TokenRange& piece) {
-      return home_of_token.subspan(std::size_t(piece.begin), std::size_t(piece.end - piece.begin));
-    };
-    if (counter.has_memory()) {
-      for (const TokenRange& piece : pieces_of(tokens_outside(tokens.ranges, trace.num_tokens()))) {
-        counter.serve_before(trace.topk_idx(layer, piece.begin, piece.end), homes_of(piece));
-      }
-    }
-    for (const TokenRange& piece : pieces_of(tokens.ranges)) {
-      counter.add(trace.topk_idx(layer, piece.begin, piece.end), homes_of(piece));
-    }
-    at(volumes, layer) = volume_of(counter.finish(), traffic);
-  });
-  progress.update(std::ssize(volumes), std::ssize(volumes));
-  std::vector<PredictedLayerTime> times;
-  for (const Volume& volume : volumes) {
-    if (!request.layer_time) break;
-    times.push_back(predict_layer_time(volume, traffic.cluster, *request.layer_time));
-  }
-  traffic.homes = Homes::kSignature;
-  Prediction prediction = make_prediction(traffic, volumes, times);
-  prediction.trace = tokens.name;
+  PredictRequest with_homes = request;
+  with_homes.traffic.homes = Homes::kSequences;  // each token has one home
+  const auto reach = count_reach(*tokens.trace, tokens.ranges, home_of_token, placements,
+                                 with_homes.traffic, num_threads, progress);
+  Prediction prediction = predict_reach({}, tokens, reach, with_homes).prediction;
+  prediction.homes = Homes::kSignature;
   return prediction;
 }
 

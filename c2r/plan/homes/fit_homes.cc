@@ -1,6 +1,8 @@
 // Aligns the labels of ranks over layers, and fits the signature of homes.
 #include "c2r/plan/homes/fit_homes.h"
 
+#include <Eigen/Cholesky>
+#include <Eigen/Core>
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -88,60 +90,26 @@ double gain_of(const Matrix<double>& gain, std::span<const RankId> label_of) {
   return sum;
 }
 
+using RowMajor = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
 // Weighted least squares with a penalty on the size of the solution.
-class Ridge {
- public:
-  // @param features, targets [num_rows, ...]; weights [num_rows]
-  Ridge(const Matrix<double>& features, const Matrix<double>& targets,
-        std::span<const double> weights)
-      : normal_(features.cols(), features.cols()), right_(features.cols(), targets.cols()) {
-    for (std::int64_t row = 0; row < features.rows(); ++row)
-      add(features.row(row), targets.row(row), at(weights, row));
-    double trace = 0;
-    for (std::int64_t i = 0; i < normal_.rows(); ++i) trace += normal_(i, i);
-    // A feature that never occurs needs some penalty, too.
-    const double penalty =
-        std::max(kRidge * trace / double(std::max<std::int64_t>(normal_.rows(), 1)), 1e-12);
-    for (std::int64_t i = 0; i < normal_.rows(); ++i) normal_(i, i) += penalty;
-  }
-
-  // @returns [num_features, num_targets], by Cholesky's decomposition
-  Matrix<double> solve() {
-    const std::int64_t n = normal_.rows();
-    for (std::int64_t i = 0; i < n; ++i) {
-      for (std::int64_t j = 0; j <= i; ++j) {
-        double sum = normal_(i, j);
-        for (std::int64_t k = 0; k < j; ++k) sum -= normal_(i, k) * normal_(j, k);
-        normal_(i, j) = i == j ? std::sqrt(sum) : sum / normal_(j, j);
-      }
-    }
-    for (std::int64_t c = 0; c < right_.cols(); ++c) {
-      for (std::int64_t i = 0; i < n; ++i) {
-        for (std::int64_t k = 0; k < i; ++k) right_(i, c) -= normal_(i, k) * right_(k, c);
-        right_(i, c) /= normal_(i, i);
-      }
-      for (std::int64_t i = n - 1; i >= 0; --i) {
-        for (std::int64_t k = i + 1; k < n; ++k) right_(i, c) -= normal_(k, i) * right_(k, c);
-        right_(i, c) /= normal_(i, i);
-      }
-    }
-    return right_;
-  }
-
- private:
-  void add(std::span<const double> features, std::span<const double> targets, double weight) {
-    for (std::size_t i = 0; i < features.size(); ++i) {
-      if (features[i] == 0) continue;
-      const auto row = normal_.row(std::int64_t(i));
-      for (std::size_t j = 0; j <= i; ++j) row[j] += weight * features[i] * features[j];
-      const auto right = right_.row(std::int64_t(i));
-      for (std::size_t c = 0; c < targets.size(); ++c)
-        right[c] += weight * features[i] * targets[c];
-    }
-  }
-
-  Matrix<double> normal_, right_;  // the lower triangle; [num_features, num_targets]
-};
+// @param features [num_rows, num_features], targets [num_rows, num_targets]; weights [num_rows]
+// @returns [num_features, num_targets]
+Matrix<double> ridge(const Matrix<double>& features, const Matrix<double>& targets,
+                     std::span<const double> weights) {
+  const Eigen::Map<const RowMajor> x(features.all().data(), features.rows(), features.cols());
+  const Eigen::Map<const RowMajor> y(targets.all().data(), targets.rows(), targets.cols());
+  const Eigen::Map<const Eigen::VectorXd> w(weights.data(), std::ssize(weights));
+  RowMajor normal = x.transpose() * w.asDiagonal() * x;
+  // A feature that never occurs needs some penalty, too.
+  const double penalty =
+      std::max(kRidge * normal.trace() / double(std::max<std::int64_t>(normal.rows(), 1)), 1e-12);
+  normal.diagonal().array() += penalty;
+  Matrix<double> solution(features.cols(), targets.cols());
+  Eigen::Map<RowMajor>(solution.all().data(), solution.rows(), solution.cols()) =
+      normal.llt().solve(x.transpose() * w.asDiagonal() * y);
+  return solution;
+}
 
 // What the signature is to estimate: of each sequence the share of its tokens that visit each rank,
 // the mean over layers, less the mean over tokens. [num_sequences, ep_size]
@@ -172,7 +140,7 @@ struct LayerFit {
 LayerFit fit_layer(const Matrix<double>& features, const Matrix<double>& targets,
                    std::span<const double> lengths) {
   LayerFit fit{.error = 0,
-               .weights = Ridge(features, targets, lengths).solve(),
+               .weights = ridge(features, targets, lengths),
                .estimates = {targets.rows(), targets.cols()}};
   for (std::int64_t s = 0; s < targets.rows(); ++s) {
     for (std::int64_t e = 0; e < features.cols(); ++e) {
@@ -202,6 +170,13 @@ std::vector<TokenRange> sequences_in(const Trace& trace, std::span<const TokenRa
     if (is_in && starts[s] < end) sequences.push_back({starts[s], end});
   }
   return sequences;
+}
+
+std::vector<std::int64_t> lengths_of(std::span<const TokenRange> sequences) {
+  std::vector<std::int64_t> lengths;
+  lengths.reserve(sequences.size());
+  for (const TokenRange& sequence : sequences) lengths.push_back(sequence.end - sequence.begin);
+  return lengths;
 }
 
 std::vector<std::vector<RankId>> aligned_labels(std::span<const Matrix<double>> visits,
@@ -258,11 +233,8 @@ FittedHomes fit_homes(const RoutedTokens& tokens, std::span<const Placement> pla
   for (std::size_t layer = 0; layer < visits.size(); ++layer) {
     add_labelled(visits[layer], fitted.label_of[layer], 1, sums);
   }
-  std::vector<double> lengths;
-  lengths.reserve(sequences.size());
-  for (const TokenRange& sequence : sequences) {
-    lengths.push_back(double(sequence.end - sequence.begin));
-  }
+  const std::vector<std::int64_t> num_tokens_of = lengths_of(sequences);
+  const std::vector<double> lengths(num_tokens_of.begin(), num_tokens_of.end());
   const Matrix<double> targets = targets_of(sums, num_layers, lengths);
   std::vector<LayerFit> fits(placements.size());
   parallel_for(num_layers, num_threads, [&](std::int64_t layer, int) {
@@ -270,9 +242,6 @@ FittedHomes fit_homes(const RoutedTokens& tokens, std::span<const Placement> pla
         fit_layer(prefix_shares(trace, layer, sequences, num_tokens), targets, lengths);
   });
   const auto best = std::ranges::min_element(fits, {}, &LayerFit::error);
-  std::vector<std::int64_t> num_tokens_of;
-  num_tokens_of.reserve(lengths.size());
-  for (const double length : lengths) num_tokens_of.push_back(std::int64_t(length));
   const auto prices = even_prices(best->estimates, num_tokens_of, kFitImbalance);
   fitted.signature = {.layer_index = at(trace.header().layer_indices, best - fits.begin()),
                       .num_tokens = num_tokens,

@@ -52,4 +52,7 @@ std::vector<std::vector<RankId>> aligned_labels(std::span<const Matrix<double>> 
 /// Sequences that begin in `ranges`, as tokens [begin, end).
 std::vector<TokenRange> sequences_in(const Trace& trace, std::span<const TokenRange> ranges);
 
+/// @returns the tokens of each sequence
+std::vector<std::int64_t> lengths_of(std::span<const TokenRange> sequences);
+
 }  // namespace c2r
