@@ -6,6 +6,7 @@ The last line counts the tests of all presets. Options for working on a change:
 
   tools/check.py --list          the steps
   tools/check.py format release  only these
+  tools/check.py tidy            clang-tidy, which `make tidy` runs
   tools/check.py --long          the steps of `make check-long`: what costs more than two minutes each
 """
 import argparse
@@ -21,7 +22,7 @@ import xml.etree.ElementTree
 from check_tidy import check_tidy
 from commands import BUILD, JOBS, ROOT, StepFailed, run, tracked
 
-FUZZ_SECONDS = "3"  # per program
+FUZZ_SECONDS = "1"  # per loader
 LONG_FUZZ_SECONDS = "60"
 MPI_REPEATS = "5"
 
@@ -48,23 +49,44 @@ def ctest(preset, *options, name="junit"):
             results.append(report)
 
 
+# A million tokens of each model's shape; fewer tokens of more kinds are compared in every check.
+LONG_TESTS = "^ManyTokens[.]"
+
+# What sanitizers would only repeat, for minutes: installed programs, what waits for time limits of ranks (MPI's
+# libraries do not know sanitizers), and searches and commands on much data, whose code other tests run on less.
+# `make check-long` runs the last two groups with AddressSanitizer as well.
+NOT_WITH_SANITIZERS = [
+    "bench_transport_mpi_runs", "layers", "documents", "install", "consumer", "examples", "cluster",
+    "transport_mpi.failures", "rank_failures", "random_failures", "command_line.ranks"]
+LONG_WITH_SANITIZERS = [
+    "command_line.(plan|program|model|engine|compare)", "(dispatch.over_mpi|transport_mpi.conformance)_[34]",
+    "OptimizeOnRealData.*", "DispatchOnRealData.*", "FrozenProblems.*", "Goals.BalanceWithinABound.*",
+    "SearchRounds.AreNeverWorse.*", "PartitionStages.ReachOnSamples.*", "Sample.DrawsWithTopPAsIf.*"]
+
+
+def any_of(names):
+    return f"^({'|'.join(names)})$"
+
+
 def check_release():
     build("release")
-    ctest("release", "-LE", "long")
+    ctest("release", "-LE", "long", "-E", LONG_TESTS)
 
 
 def check_asan():
     build("asan")
-    # What runs the installed program was checked in release already, and so was what waits for time
-    # limits of ranks, most of them of MPI, whose libraries sanitizers do not know. The search with replicas
-    # on gpt-oss, and those with more effort and on all sets, take minutes with sanitizers; other tests run the same code.
-    ctest("asan", "-E", "^(bench_transport_mpi_runs|layers|documents|install|consumer|examples|cluster|transport_mpi.failures|rank_failures|random_failures|command_line.ranks|OptimizeOnRealData.KeepsWhatReplicasReachOnGptOss|SearchRounds.AreNeverWorseWithMoreEffort|PartitionStages.ReachOnSamplesWhatAllSetsReach)$")
+    ctest("asan", "-E", any_of([*NOT_WITH_SANITIZERS, *LONG_WITH_SANITIZERS]))
+
+
+def check_long_asan():
+    """What check_asan leaves out because it takes long."""
+    build("asan")
+    ctest("asan", "-R", any_of(LONG_WITH_SANITIZERS), "-E", any_of(NOT_WITH_SANITIZERS), name="long")
 
 
 def check_tsan():
     build("tsan", "threaded_tests")
-    # As above.
-    ctest("tsan", "-L", "threaded", "-E", "OnRealData.KeepsWhatReplicasReachOnGptOss|SearchRounds.AreNeverWorse|PartitionStages.ReachOnSamples")
+    ctest("tsan", "-L", "threaded", "-E", any_of(LONG_WITH_SANITIZERS))
 
 
 def check_fuzz():
@@ -99,8 +121,9 @@ def check_headers():
 
 
 def check_mpi():
-    """What is long under any MPI, then all that starts ranks, several times."""
+    """What takes long in a release and under any MPI, then all that starts ranks, several times."""
     build("release")
+    ctest("release", "-R", LONG_TESTS, name="many")
     ctest("release", "-L", "long", name="long")
     ctest("release", "-L", "mpi", "--repeat", f"until-fail:{MPI_REPEATS}", name="repeats")
 
@@ -163,11 +186,11 @@ def check_long_fuzz():
     run("tools/fuzz.sh", LONG_FUZZ_SECONDS)
 
 
-STEPS = {"format": check_format, "release": check_release, "cuda": check_cuda, "tidy": check_tidy,
+STEPS = {"format": check_format, "release": check_release, "cuda": check_cuda,
          "asan": check_asan, "tsan": check_tsan, "fuzz": check_fuzz, "python": check_python}
-LONG_STEPS = {"single": check_single, "headers": check_headers, "mpi": check_mpi,
-              "browser": check_browser,
-              "cuda-all": check_cuda_architectures, "long-fuzz": check_long_fuzz}
+LONG_STEPS = {"single": check_single, "headers": check_headers, "mpi": check_mpi, "browser": check_browser,
+              "long-asan": check_long_asan, "cuda-all": check_cuda_architectures, "long-fuzz": check_long_fuzz}
+OTHER_STEPS = {"tidy": check_tidy}  # `make tidy`, which .ci/run runs beside `make check`
 
 
 def data_is_present():
@@ -227,7 +250,7 @@ def main():
     parser.add_argument("--long", action="store_true", help="the long steps instead of the usual ones")
     parser.add_argument("steps", nargs="*", metavar="STEP", help="default: all of them")
     arguments = parser.parse_args()
-    usual, every = LONG_STEPS if arguments.long else STEPS, STEPS | LONG_STEPS
+    usual, every = LONG_STEPS if arguments.long else STEPS, STEPS | LONG_STEPS | OTHER_STEPS
     if arguments.list:
         print("\n".join(usual))
         return 0

@@ -24,7 +24,7 @@ namespace {
 constexpr std::int64_t kManyTokens = 5'000, kTokensOfEachKind = 100;
 constexpr int kNumSeeds = 1;
 #else
-constexpr std::int64_t kManyTokens = 1'000'000, kTokensOfEachKind = 1500;
+constexpr std::int64_t kManyTokens = 1'000'000, kTokensOfEachKind = 500;
 constexpr int kNumSeeds = 3;
 #endif
 
