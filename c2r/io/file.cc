@@ -71,7 +71,7 @@ bool path_exists(const std::filesystem::path& path) {
   return exists;
 }
 
-std::filesystem::path temporary_beside(const std::filesystem::path& path) {
+std::filesystem::path temporary_file_path(const std::filesystem::path& path) {
   static std::atomic<int> count = 0;  // two threads may write one path; the last rename wins
   const std::string end = fmt::format(".{}.{}.tmp", ::getpid(), ++count);
   return path.parent_path() /
@@ -149,7 +149,7 @@ AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(path), place_(
   C2R_REQUIRE(!exists || S_ISREG(status.st_mode), kInvalidFile,
               "cannot write '{}': it is there and not a regular file", path.string());
   for (;;) {
-    temporary_ = temporary_beside(place_);
+    temporary_ = temporary_file_path(place_);
     add_temporary(temporary_, [&] {
       fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     });

@@ -18,7 +18,7 @@ bool path_exists(const std::filesystem::path& path);
 
 /// @returns the name of a hidden temporary file in the folder of `path`, another one at each call.
 ///          A killed process with the same process id may have left a file of that name.
-std::filesystem::path temporary_beside(const std::filesystem::path& path);
+std::filesystem::path temporary_file_path(const std::filesystem::path& path);
 
 /// A file mapped read-only. The bytes stay valid, and the address fixed, while this object lives,
 /// also after it was moved. If another process truncates the file in the meantime, reading past the

@@ -273,7 +273,7 @@ TEST(AtomicFile, MayHaveTheLongestName) {
 
 TEST(Temporaries, AreRemovedWithAllThatIsInThem) {
   const auto folder = path_in_empty_folder("x").parent_path();
-  const auto temporary = temporary_beside(folder / "model");
+  const auto temporary = temporary_file_path(folder / "model");
   add_temporary(temporary, [&] { std::filesystem::create_directory(temporary); });
   AtomicFile inside(temporary / "shard"), beside(folder / "file"), done(folder / "done");
   done.commit();

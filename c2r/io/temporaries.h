@@ -7,10 +7,10 @@
 
 namespace c2r {
 
-/// Calls `make`, which makes the file or folder `path` of temporary_beside(), and enters the path,
-/// so that remove_temporaries() finds whatever was made. forget_temporary() removes the path from
-/// the list once it was renamed or deleted, or if `make` has failed. Threads may call both. The
-/// list is the one state that all users of the library in a process share.
+/// Calls `make`, which makes the file or folder `path` of temporary_file_path(), and enters the
+/// path, so that remove_temporaries() finds whatever was made. forget_temporary() removes the path
+/// from the list once it was renamed or deleted, or if `make` has failed. Threads may call both.
+/// The list is the one state that all users of the library in a process share.
 void add_temporary(const std::filesystem::path& path, const std::function<void()>& make);
 void forget_temporary(const std::filesystem::path& path);
 

@@ -157,7 +157,7 @@ class NewFolder {
     std::error_code error;
     bool is_made = false;
     while (!is_made && !error) {  // false without an error: the folder exists already
-      temporary_ = temporary_beside(path_);
+      temporary_ = temporary_file_path(path_);
       add_temporary(temporary_,
                     [&] { is_made = std::filesystem::create_directory(temporary_, error); });
       if (!is_made) forget_temporary(temporary_);
