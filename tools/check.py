@@ -52,16 +52,16 @@ def ctest(preset, *options, name="junit"):
 # A million tokens of each model's shape; fewer tokens of more kinds are compared in every check.
 LONG_TESTS = "^ManyTokens[.]"
 
-# What sanitizers would only repeat, for minutes: installed programs, what waits for time limits of ranks (MPI's
-# libraries do not know sanitizers), and searches and commands on much data, whose code other tests run on less.
-# `make check-long` runs the last two groups with AddressSanitizer as well.
+# What sanitizers would only repeat, for minutes: installed programs and what waits for time limits of ranks (MPI's
+# libraries do not know sanitizers); then searches and commands on much data, whose code other tests run on less.
+# `make check-long` runs the last group with AddressSanitizer as well.
 NOT_WITH_SANITIZERS = [
     "bench_transport_mpi_runs", "layers", "documents", "install", "consumer", "examples", "cluster",
     "transport_mpi.failures", "rank_failures", "random_failures", "command_line.ranks"]
-LONG_WITH_SANITIZERS = [
-    "command_line.(plan|program|model|engine|compare)", "(dispatch.over_mpi|transport_mpi.conformance)_[34]",
-    "OptimizeOnRealData.*", "DispatchOnRealData.*", "FrozenProblems.*", "Goals.BalanceWithinABound.*",
-    "SearchRounds.AreNeverWorse.*", "PartitionStages.ReachOnSamples.*", "Sample.DrawsWithTopPAsIf.*"]
+SLOW_SEARCHES = ["OptimizeOnRealData.*", "FrozenProblems.*", "SearchRounds.AreNeverWorse.*", "PartitionStages.ReachOnSamples.*"]
+SLOW_TESTS = [
+    *SLOW_SEARCHES, "DispatchOnRealData.*", "Goals.BalanceWithinABound.*", "Sample.DrawsWithTopPAsIf.*",
+    "(dispatch.over_mpi|transport_mpi.conformance)_[34]", "command_line.(plan|program|model|engine|compare)"]
 
 
 def any_of(names):
@@ -75,18 +75,18 @@ def check_release():
 
 def check_asan():
     build("asan")
-    ctest("asan", "-E", any_of([*NOT_WITH_SANITIZERS, *LONG_WITH_SANITIZERS]))
+    ctest("asan", "-E", any_of([*NOT_WITH_SANITIZERS, *SLOW_TESTS]))
 
 
 def check_long_asan():
     """What check_asan leaves out because it takes long."""
     build("asan")
-    ctest("asan", "-R", any_of(LONG_WITH_SANITIZERS), "-E", any_of(NOT_WITH_SANITIZERS), name="long")
+    ctest("asan", "-R", any_of(SLOW_TESTS), "-E", any_of(NOT_WITH_SANITIZERS), name="long")
 
 
 def check_tsan():
     build("tsan", "threaded_tests")
-    ctest("tsan", "-L", "threaded", "-E", any_of(LONG_WITH_SANITIZERS))
+    ctest("tsan", "-L", "threaded", "-E", any_of(SLOW_TESTS))
 
 
 def check_fuzz():
@@ -94,9 +94,12 @@ def check_fuzz():
 
 
 def check_single():
-    """Each file alone, which finds a forgotten include, and all tests with assertions, unoptimised."""
+    """Each file alone, which finds a forgotten include, and tests with assertions, unoptimised.
+
+    The slow searches have theirs in check_long_asan.
+    """
     build("single")
-    ctest("single", "-LE", "long")
+    ctest("single", "-LE", "long", "-E", any_of(SLOW_SEARCHES))
 
 
 def check_headers():
