@@ -124,11 +124,11 @@ def check_headers():
 
 
 def check_mpi():
-    """What takes long in a release and under any MPI, then all that starts ranks, several times."""
+    """What takes long in a release and under any MPI, then all else that starts ranks, several times."""
     build("release")
     ctest("release", "-R", LONG_TESTS, name="many")
     ctest("release", "-L", "long", name="long")
-    ctest("release", "-L", "mpi", "--repeat", f"until-fail:{MPI_REPEATS}", name="repeats")
+    ctest("release", "-L", "mpi", "-LE", "long", "--repeat", f"until-fail:{MPI_REPEATS}", name="repeats")
 
 
 def build_cuda(folder, target, *options):
