@@ -43,12 +43,13 @@ struct OptimizedPlacement {
   double copies_per_token = 0, node_copies_per_token = 0;
   double copy_cost = 0;  // per token, by the objective
   double imbalance = 1;
-  bool meets_bounds = true;        // false: no placement was found that exceeds them by less
-  double violation = 0;            // how far the bounds are exceeded; 0 where they are met
-  bool is_cut_short = false;       // `seconds` or `stop` ended the search
-  bool is_proved_optimal = false;  // value is the least within the bounds
-  double copy_cost_bound = 0;      // no placement of these slots within the bounds costs less
-  double imbalance_bound = 1;      // no placement of these slots has less
+  bool meets_bounds = true;           // false: no placement was found that exceeds them by less
+  double violation = 0;               // how far the bounds are exceeded; 0 where they are met
+  bool is_cut_short = false;          // `seconds` or `stop` ended the search
+  bool is_proved_optimal = false;     // value is the least within the bounds
+  bool is_proved_infeasible = false;  // no placement of these slots meets the bounds
+  double copy_cost_bound = 0;         // no placement of these slots within the bounds costs less
+  double imbalance_bound = 1;         // no placement of these slots has less
   // The goal's value here, and what no placement of these slots within the bounds can be below.
   // Seconds for kTime.
   double value = 0, value_bound = 0;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 #include <limits>
 #include <random>
 #include <utility>
@@ -85,6 +86,26 @@ TEST(Goals, AreReachedOnSmallInstances) {
       EXPECT_GT(result.value_bound, 0.5 * least) << "a bound is to say something";
     }
   }
+}
+
+// Pairs of 8 experts on 4 ranks: the columns are all listed, so that the search knows which bounds
+// no placement keeps.
+TEST(Goals, ABoundIsProvedInfeasibleWhereNoPlacementKeepsIt) {
+  const Cluster cluster = cluster_of(1, 4);
+  int num_infeasible = 0;
+  for (std::uint64_t seed = 0; seed < 4; ++seed) {
+    const TokenSets sets = sets_of_8_experts(seed);
+    for (const double bound : {1.0, 1.05, 1.1, 1.2, 1.5}) {
+      SCOPED_TRACE(fmt::format("seed {}, bound {}", seed, bound));
+      const PlacementObjective objective{.max_imbalance = bound};
+      const auto result = optimize_placement(sets, cluster, objective, {.effort = 0.01});
+      EXPECT_EQ(result.is_proved_infeasible, std::isinf(least_value(sets, cluster, objective)));
+      EXPECT_EQ(result.is_proved_infeasible, !result.meets_bounds);
+      num_infeasible += result.is_proved_infeasible ? 1 : 0;
+    }
+  }
+  EXPECT_GT(num_infeasible, 0);
+  EXPECT_LT(num_infeasible, 20);
 }
 
 TEST(Goals, PredictTheTimeThatTheVolumeModelDoes) {

@@ -75,6 +75,7 @@ class LayerSearch {
       result.copy_cost_bound = *columns_bound_;
     }
     result.is_proved_optimal |= is_proved_ && result.meets_bounds;
+    result.is_proved_infeasible |= is_infeasible_ && !result.meets_bounds;
     result.is_cut_short = limits_.reached() && !result.is_proved_optimal;
     return result;
   }
@@ -316,6 +317,7 @@ class LayerSearch {
                                           .max_load = problem_.energy.max_load},
                                          limits_, std::move(rank_of));
     is_proved_ = result.is_proved;
+    is_infeasible_ = is_proved_ && std::isinf(result.bound);
     if (std::isfinite(result.bound)) {
       columns_bound_ =
           problem_.energy.rank_cost * result.bound / static_cast<double>(sets_.num_tokens);
@@ -342,7 +344,7 @@ class LayerSearch {
   PartitionStages stages_;
   double effort_ = 1;       // of this round
   std::uint64_t seed_ = 0;  // of this round
-  bool is_proved_ = false;
+  bool is_proved_ = false, is_infeasible_ = false;
   std::optional<double> columns_bound_;  // of the copy cost per token
 };
 

@@ -74,6 +74,11 @@ OptimizedPlacement measure_state(const SetIndex& index, const CopyBounds& bounds
   result.copy_cost_bound =
       per_token(energy.rank_cost * least.rank_copies + energy.node_cost * least.node_copies);
   result.imbalance_bound = least.busiest_load / energy.mean_load;
+  result.is_proved_infeasible =
+      (objective.max_imbalance &&
+       result.imbalance_bound > *objective.max_imbalance * (1 + kRounding)) ||
+      (objective.max_copy_cost &&
+       result.copy_cost_bound > *objective.max_copy_cost * (1 + kRounding));
   add_value(index, cluster, state, objective, least, result);
   result.is_proved_optimal =
       result.meets_bounds && result.value <= result.value_bound * (1 + kRounding);
