@@ -155,6 +155,12 @@ void add_prediction_time_options(CLI::App& command, PredictionOptions& options) 
 
 }  // namespace
 
+void add_layers_option(CLI::App& command, bool& prints_layers) {
+  command.add_flag("--layers", prints_layers,
+                   "also print the copies and the imbalance of each layer; * marks those above the "
+                   "bound on imbalance");
+}
+
 void add_prediction_options(CLI::App& command, PredictionOptions& options) {
   add_prediction_time_options(command, options);
   add_engine_options(command, options.engine, options.backend);
@@ -209,6 +215,7 @@ void add_prediction_options(CLI::App& command, PredictionOptions& options) {
       ->capture_default_str()
       ->type_name("N");
   command.add_flag("--json", options.is_json, "print every layer's numbers as one JSON object");
+  add_layers_option(command, options.prints_layers);
   add_threads(command, options.num_threads);
 }
 

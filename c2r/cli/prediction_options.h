@@ -25,9 +25,12 @@ struct PredictionOptions {
   std::string homes = "uniform", overlap = "added";
   std::int64_t hidden = 0, intermediate = 0;
   std::uint64_t seed = 0;
-  bool is_json = false;
+  bool is_json = false, prints_layers = false;
   int num_threads = 0;
 };
+
+/// Adds --layers.
+void add_layers_option(CLI::App& command, bool& prints_layers);
 
 /// Adds all options to a command, but no positional argument.
 void add_prediction_options(CLI::App& command, PredictionOptions& options);

@@ -13,6 +13,7 @@
 #include "c2r/placement/baselines/baselines.h"
 #include "c2r/placement/model_front.h"
 #include "c2r/plan/content_hash.h"
+#include "c2r/plan/plan_check.h"
 
 namespace c2r {
 namespace {
@@ -219,6 +220,12 @@ Comparison compare_all(const Comparing& with, std::span<const NamedPlan> plans) 
               kInvalidArgument,
               "{} holds counts: a front and bounds need the choices of each token", with.path);
   Comparison comparison;
+  comparison.layer_indices = with.header().layer_indices;
+  for (const NamedPlan& named : plans) {
+    const auto bound = max_imbalance_of(named.plan);
+    if (bound)
+      comparison.max_imbalance = std::min(*bound, comparison.max_imbalance.value_or(*bound));
+  }
   add_baselines(with, comparison);
   add_plans(plans, with, comparison);
   if (request.num_front_points) add_front(with, comparison);

@@ -51,6 +51,9 @@ struct Comparison {
   Prediction base;                       // what savings are measured against: predict_base()
   std::vector<ComparisonEntry> entries;  // baselines, plans and the front, in this order
   std::vector<std::string> left_out;     // baselines that cannot place this: "NAME: REASON"
+  // The least bound on imbalance that the compared plans were made with, if any had one.
+  std::optional<double> max_imbalance = {};
+  std::vector<std::int32_t> layer_indices = {};  // the model's own. [num_layers]
 };
 
 /// Counts all placements on the part `request.on` of the trace.

@@ -17,11 +17,14 @@
 #include "c2r/plan/engines/engine_traffic.h"
 #include "c2r/plan/homes/assign_homes.h"
 #include "c2r/plan/homes/fit_homes.h"
+#include "c2r/plan/load_variation.h"
 #include "c2r/plan/plan_search_internal.h"
 #include "c2r/plan/predict.h"
 
 namespace c2r {
 namespace {
+
+constexpr double kLooseBound = 2;  // no sample is too small for it
 
 // The tokens of a plan: those that it is fitted on and those that are reported.
 struct PlanTokens {
@@ -287,8 +290,16 @@ PlanCheck check_made(const PlanTokens& tokens, const PlanRequest& request,
   const auto bound =
       search.unseen_max_imbalance ? search.unseen_max_imbalance : search.objective.max_imbalance;
   const bool is_unseen = tokens.fit != name_of(SequencePart::kAll);
-  return check_predictions(plan.predictions.back(), std::move(baselines), plan.cluster,
-                           search.objective, is_unseen ? bound : std::nullopt);
+  PlanCheck check =
+      check_predictions(plan.predictions.back(), std::move(baselines), plan.cluster,
+                        search.objective, is_unseen ? bound : std::nullopt);
+  if (!bound || *bound >= kLooseBound) return check;
+  const auto variation = load_variation(tokens.fitted, placements_of(plan), request.num_threads);
+  if (variation) {
+    check.sample_warning =
+        sample_warning(*variation, *bound, request.goal.bound_on == BoundOn::kUnseen);
+  }
+  return check;
 }
 
 MadePlan make_plan_of(const PlanTokens& tokens, const PlanRequest& request,

@@ -124,6 +124,33 @@ TEST(MakePlan, GivesForArraysWhatItGivesForAFileWithTheSameTokens) {
   }
 }
 
+// The search serves token sets in another order than the prediction serves tokens.
+TEST(MakePlan, JudgesBoundsByThePredictionWhereThereAreReplicas) {
+  std::int64_t num_missed = 0;
+  for (unsigned seed = 0; seed < 6; ++seed) {
+    SCOPED_TRACE(seed);
+    const Trace trace = random_arrays(seed).in_memory();
+    PlanRequest request{.cluster = {.ranks_per_node = 4},
+                        .redundant_slots_per_rank = 1,
+                        .seed = seed,
+                        .effort = 0.1};
+    request.goal.max_imbalance = 1.01;
+    const MadePlan made = make_plan(trace, request);
+    const Prediction& printed = made.plan.predictions.back();
+    std::int64_t missed = 0;
+    for (std::size_t layer = 0; layer < made.search->layers.size(); ++layer) {
+      const OptimizedPlacement& found = made.search->layers[layer];
+      EXPECT_DOUBLE_EQ(found.imbalance, printed.imbalance[layer]);
+      EXPECT_EQ(found.meets_bounds, printed.imbalance[layer] <= 1.01 * (1 + 1e-9));
+      EXPECT_EQ(found.violation > 0, !found.meets_bounds);
+      missed += found.meets_bounds ? 0 : 1;
+    }
+    EXPECT_EQ(made.search->num_missed_bounds, missed);
+    num_missed += missed;
+  }
+  EXPECT_GT(num_missed, 0) << "the case is not in this test";
+}
+
 TEST(MakePlan, GivesForTokenSetsThePlacementsAndListsOfATrace) {
   const Arrays arrays = random_arrays(7);
   const PlanRequest request{.cluster = {.ranks_per_node = 4}, .top_t = 2, .effort = 0.1};

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <utility>
+#include <variant>
 
+#include "c2r/core/at.h"
 #include "c2r/core/error.h"
 #include "c2r/plan/predict.h"
 
@@ -40,8 +42,8 @@ double advantage(const Judged& baseline, const Judged& plan, const PlacementObje
 
 std::string described(const Prediction& prediction) {
   std::string text =
-      fmt::format("{:.3f} copies, imbalance {:.3f}", mean_over_layers(prediction.copies_per_token),
-                  mean_over_layers(prediction.imbalance));
+      fmt::format("{:.3f} copies, {}", mean_over_layers(prediction.copies_per_token),
+                  imbalance_text(layer_imbalance(prediction.imbalance, std::nullopt)));
   if (!prediction.predicted_layer_time_s.empty()) {
     text += fmt::format(", {:.4g} ms", 1e3 * mean_over_layers(prediction.predicted_layer_time_s));
   }
@@ -49,6 +51,54 @@ std::string described(const Prediction& prediction) {
 }
 
 }  // namespace
+
+LayerImbalance layer_imbalance(std::span<const double> imbalance,
+                               std::optional<double> max_imbalance) {
+  LayerImbalance result{.max_imbalance = max_imbalance};
+  if (imbalance.empty()) return result;
+  result.mean = mean_over_layers(imbalance);
+  result.worst = std::ranges::max(imbalance);
+  for (std::size_t layer = 0; layer < imbalance.size() && max_imbalance; ++layer) {
+    if (imbalance[layer] > *max_imbalance * (1 + kSameBound)) {
+      result.over.push_back(std::int64_t(layer));
+    }
+  }
+  return result;
+}
+
+std::string imbalance_text(const LayerImbalance& met) {
+  return fmt::format("imbalance {:.3f} (worst layer {:.3f})", met.mean, met.worst);
+}
+
+std::optional<double> max_imbalance_of(const Plan& plan) {
+  const auto found = std::ranges::find(plan.provenance.options, "max_imbalance", &PlanOption::name);
+  if (found == plan.provenance.options.end()) return std::nullopt;
+  const double* const bound = std::get_if<double>(&found->value);
+  return bound == nullptr ? std::nullopt : std::optional(*bound);
+}
+
+std::vector<std::int32_t> layer_indices_of(const Plan& plan) {
+  std::vector<std::int32_t> indices;
+  indices.reserve(plan.layers.size());
+  for (const PlanLayer& layer : plan.layers) indices.push_back(layer.layer_index);
+  return indices;
+}
+
+std::string layers_text(std::span<const std::int64_t> layers,
+                        std::span<const std::int32_t> layer_indices) {
+  std::string text;
+  for (std::size_t first = 0, last = 0; first < layers.size(); first = last + 1) {
+    last = first;
+    while (last + 1 < layers.size() &&
+           at(layer_indices, layers[last + 1]) == at(layer_indices, layers[last]) + 1) {
+      ++last;
+    }
+    if (!text.empty()) text += ", ";
+    text += std::to_string(at(layer_indices, layers[first]));
+    if (last > first) text += fmt::format("-{}", at(layer_indices, layers[last]));
+  }
+  return text;
+}
 
 PlanCheck check_predictions(const Prediction& planned, std::vector<Prediction> baselines,
                             const Cluster& cluster, const PlacementObjective& objective,
@@ -61,18 +111,12 @@ PlanCheck check_predictions(const Prediction& planned, std::vector<Prediction> b
     if (gain > most) check.better = baseline.placement;
     most = std::max(most, gain);
   }
-  if (bound) {
-    check.bound = ReportedBound{
-        .max_imbalance = *bound,
-        .mean = plan.imbalance,
-        .worst = std::ranges::max(planned.imbalance),
-        .num_over = std::ranges::count_if(
-            planned.imbalance, [&](double met) { return met > *bound * (1 + kSameBound); })};
-  }
+  if (bound) check.bound = layer_imbalance(planned.imbalance, bound);
   return check;
 }
 
-std::string warning_text(const PlanCheck& check, const Prediction& planned) {
+std::string warning_text(const PlanCheck& check, const Prediction& planned,
+                         std::span<const std::int32_t> layer_indices) {
   std::string text;
   if (check.better) {
     const Prediction& better =
@@ -80,12 +124,13 @@ std::string warning_text(const PlanCheck& check, const Prediction& planned) {
     text = fmt::format("{} is better than the plan on the reported tokens: {}; the plan: {}",
                        *check.better, described(better), described(planned));
   }
-  if (check.bound && check.bound->num_over > 0) {
+  if (check.bound && !check.bound->over.empty()) {
     text += fmt::format(
-        "{}{} of {} layers exceed the bound of {:.4g} on imbalance on the reported tokens: mean "
-        "{:.3f}, worst {:.3f}",
-        text.empty() ? "" : "; ", check.bound->num_over, planned.imbalance.size(),
-        check.bound->max_imbalance, check.bound->mean, check.bound->worst);
+        "{}{} of {} layers exceed the bound of {:.4g} on imbalance on the reported tokens ({}): "
+        "mean {:.3f}, worst {:.3f}",
+        text.empty() ? "" : "; ", check.bound->over.size(), planned.imbalance.size(),
+        *check.bound->max_imbalance, layers_text(check.bound->over, layer_indices),
+        check.bound->mean, check.bound->worst);
     for (const Prediction& baseline : check.baselines) {
       text += fmt::format(", {} {:.3f}", baseline.placement, mean_over_layers(baseline.imbalance));
     }

@@ -13,20 +13,45 @@
 
 namespace c2r {
 
-/// A bound on the imbalance of each layer, on the reported tokens.
-struct ReportedBound {
-  double max_imbalance = 1;
-  double mean = 1, worst = 1;  // over layers
-  std::int64_t num_over = 0;   // layers whose imbalance is above the bound
+/// The imbalance of a placement over the layers of a model, beside the bound that it was to keep.
+struct LayerImbalance {
+  double mean = 1, worst = 1;           // over layers
+  std::optional<double> max_imbalance;  // the bound on each layer, if there is one
+  std::vector<std::int64_t> over;       // positions of the layers above the bound, ascending
 
-  bool operator==(const ReportedBound&) const = default;
+  bool operator==(const LayerImbalance&) const = default;
 };
+
+/// @param imbalance of each layer, such as Prediction::imbalance. [num_layers]
+/// @returns its mean and its largest value, 1 of no layers, and the layers above the bound by more
+///          than rounding
+LayerImbalance layer_imbalance(std::span<const double> imbalance,
+                               std::optional<double> max_imbalance);
+
+/// @returns "imbalance 1.092 (worst layer 1.149)"
+std::string imbalance_text(const LayerImbalance& met);
+
+/// @returns the bound on the imbalance of each layer that the plan was made with, from its
+///          provenance; nothing if it had none, as an imported plan has
+std::optional<double> max_imbalance_of(const Plan& plan);
+
+/// @returns the model's own index of each layer of the plan. [num_layers]
+std::vector<std::int32_t> layer_indices_of(const Plan& plan);
+
+/// @param layers positions, ascending
+/// @param layer_indices the model's own. [num_layers]
+/// @returns the model's indices of `layers`, such as "3, 5-8"; layers whose indices follow each
+///          other are joined; "" of none
+std::string layers_text(std::span<const std::int64_t> layers,
+                        std::span<const std::int32_t> layer_indices);
 
 /// How a plan does on the reported tokens.
 struct PlanCheck {
   std::vector<Prediction> baselines;   // contiguous, eplb: of the tokens that the plan reports
   std::optional<std::string> better;   // the best of the baselines that are better than the plan
-  std::optional<ReportedBound> bound;  // where the objective has one
+  std::optional<LayerImbalance> bound;  // where the objective has one
+  // What is wrong with the fitted sequences as a sample of others: sample_warning(); often empty.
+  std::string sample_warning;
 };
 
 /// Compares predictions of the same tokens. A baseline is better than the plan
@@ -42,7 +67,9 @@ PlanCheck check_predictions(const Prediction& planned, std::vector<Prediction> b
                             const Cluster& cluster, const PlacementObjective& objective,
                             std::optional<double> bound);
 
+/// @param layer_indices the model's own, to name layers. [num_layers]
 /// @returns one line of what is wrong and what to do, without a line feed; empty if nothing is
-std::string warning_text(const PlanCheck& check, const Prediction& planned);
+std::string warning_text(const PlanCheck& check, const Prediction& planned,
+                         std::span<const std::int32_t> layer_indices);
 
 }  // namespace c2r

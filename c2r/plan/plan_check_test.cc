@@ -22,6 +22,37 @@ Prediction checked_prediction(std::string name, double copies, std::vector<doubl
 }
 
 const Cluster kTwoRanks = {.ranks_per_node = 2};
+const std::vector<std::int32_t> kIndices = {3, 5, 6};
+
+TEST(PlanCheck, ImbalanceIsTheMeanTheWorstAndTheLayersAboveTheBound) {
+  const std::vector<double> imbalance = {1.1 * (1 + 1e-12), 1.25, 1.0};
+  EXPECT_EQ(layer_imbalance(imbalance, 1.1).over, std::vector<std::int64_t>{1});
+  const LayerImbalance free = layer_imbalance(imbalance, std::nullopt);
+  EXPECT_NEAR(free.mean, 3.35 / 3, 1e-9);
+  EXPECT_EQ(free.worst, 1.25);
+  EXPECT_TRUE(free.over.empty());
+  EXPECT_EQ(layer_imbalance({}, 1.1), (LayerImbalance{1, 1, 1.1, {}}));
+}
+
+TEST(PlanCheck, NamesLayersByTheIndicesOfTheModelAndJoinsThoseThatFollow) {
+  const std::vector<std::int32_t> indices = {1, 2, 3, 7, 8, 11};
+  const auto text_of = [&](std::vector<std::int64_t> layers) {
+    return layers_text(layers, indices);
+  };
+  EXPECT_EQ(text_of({}), "");
+  EXPECT_EQ(text_of({5}), "11");
+  EXPECT_EQ(text_of({0, 1, 2, 3, 4}), "1-3, 7-8");
+  EXPECT_EQ(text_of({0, 2, 3, 5}), "1, 3, 7, 11");
+}
+
+TEST(PlanCheck, TheBoundOfAPlanIsThatOfItsProvenance) {
+  Plan plan;
+  EXPECT_EQ(max_imbalance_of(plan), std::nullopt);
+  plan.provenance.options = {{"effort", 1.0}, {"max_imbalance", 1.05}};
+  EXPECT_EQ(max_imbalance_of(plan), 1.05);
+  plan.provenance.options = {{"max_imbalance", "none"}};
+  EXPECT_EQ(max_imbalance_of(plan), std::nullopt);
+}
 
 TEST(PlanCheck, SaysNothingOfAPlanThatIsTheBestAndKeepsItsBound) {
   const Prediction plan = checked_prediction("placement", 1.5, {1.0, 1.1});
@@ -29,8 +60,8 @@ TEST(PlanCheck, SaysNothingOfAPlanThatIsTheBestAndKeepsItsBound) {
       check_predictions(plan, {checked_prediction("contiguous", 1.6, {1.0, 1.0})}, kTwoRanks,
                         objective_for(kTwoRanks), 1.1);
   EXPECT_EQ(check.better, std::nullopt);
-  EXPECT_EQ(check.bound->num_over, 0);
-  EXPECT_EQ(warning_text(check, plan), "");
+  EXPECT_TRUE(check.bound->over.empty());
+  EXPECT_EQ(warning_text(check, plan, kIndices), "");
 }
 
 TEST(PlanCheck, NamesTheLayersOverTheBoundAndTheBaselinesBesideThem) {
@@ -39,9 +70,9 @@ TEST(PlanCheck, NamesTheLayersOverTheBoundAndTheBaselinesBesideThem) {
                                             {checked_prediction("contiguous", 1.6, {1.0, 1.1, 1.2}),
                                              checked_prediction("eplb", 1.7, {1, 1, 1})},
                                             kTwoRanks, objective_for(kTwoRanks), 1.1);
-  EXPECT_EQ(check.bound, (ReportedBound{1.1, 3.5 / 3, 1.3, 2}));
-  EXPECT_EQ(warning_text(check, plan),
-            "2 of 3 layers exceed the bound of 1.1 on imbalance on the reported tokens: mean "
+  EXPECT_EQ(check.bound, (LayerImbalance{3.5 / 3, 1.3, 1.1, {1, 2}}));
+  EXPECT_EQ(warning_text(check, plan, kIndices),
+            "2 of 3 layers exceed the bound of 1.1 on imbalance on the reported tokens (5-6): mean "
             "1.167, worst 1.300, contiguous 1.100, eplb 1.000; fit on tokens of all that is to be "
             "served, or with a lower bound");
 }
@@ -53,10 +84,10 @@ TEST(PlanCheck, TheLeastTimeIsTheBestWhereTimesArePredicted) {
                                              checked_prediction("eplb", 1.6, {1.1}, 0.0019)},
                                             kTwoRanks, objective_for(kTwoRanks), std::nullopt);
   EXPECT_EQ(check.better, "contiguous");
-  EXPECT_EQ(warning_text(check, plan),
+  EXPECT_EQ(warning_text(check, plan, kIndices),
             "contiguous is better than the plan on the reported tokens: 1.600 copies, imbalance "
-            "1.200, 1.8 ms; the plan: 1.500 copies, imbalance 1.000, 2 ms; fit on tokens of all "
-            "that is to be served, or with a lower bound");
+            "1.200 (worst layer 1.200), 1.8 ms; the plan: 1.500 copies, imbalance 1.000 (worst "
+            "layer 1.000), 2 ms; fit on tokens of all that is to be served, or with a lower bound");
 }
 
 TEST(PlanCheck, FewerCopiesCountOnlyWithinTheBoundOrTheBalanceOfThePlan) {
@@ -109,7 +140,7 @@ TEST(PlanCheck, MakePlanWarnsOfTrafficThatHasChanged) {
   for (const Prediction& step : made.plan.predictions) {
     EXPECT_EQ(step.predicted_layer_time_s.size(), 1) << step.placement;
   }
-  EXPECT_NE(warning_text(*made.check, made.plan.predictions.back()), "");
+  EXPECT_NE(warning_text(*made.check, made.plan.predictions.back(), layer_indices_of(made.plan)), "");
   // On the tokens that it is fitted on, the search itself says which bounds it misses.
   EXPECT_EQ(make_plan(trace, request).check->bound, std::nullopt);
 }

@@ -8,6 +8,7 @@
 #include "c2r/core/at.h"
 #include "c2r/core/error.h"
 #include "c2r/placement/moves/relabel.h"
+#include "c2r/plan/plan_check.h"
 
 namespace c2r {
 namespace {
@@ -99,11 +100,13 @@ void check_running(const RunningPlan& running, const TraceHeader& header, const 
 std::string moves_text(const PlanMoves& moves, const Prediction& planned) {
   const auto percent = [](double part, double whole) { return whole > 0 ? 100 * part / whole : 0; };
   std::string text = fmt::format(
-      "{} of {} slots get another expert ({:.1f} %); the running plan makes {:.3f} copies a token "
-      "with an imbalance of {:.3f}, the new one {:.3f} with {:.3f}\n",
+      "{} of {} slots get another expert ({:.1f} %); the running plan: {:.3f} copies a token, {}; "
+      "the new one: {:.3f}, {}\n",
       moves.num_moved, moves.num_slots, percent(double(moves.num_moved), double(moves.num_slots)),
-      mean_over_layers(moves.before.copies_per_token), mean_over_layers(moves.before.imbalance),
-      mean_over_layers(planned.copies_per_token), mean_over_layers(planned.imbalance));
+      mean_over_layers(moves.before.copies_per_token),
+      imbalance_text(layer_imbalance(moves.before.imbalance, std::nullopt)),
+      mean_over_layers(planned.copies_per_token),
+      imbalance_text(layer_imbalance(planned.imbalance, std::nullopt)));
   if (!moves.tokens_to_pay) return text;
   const auto amount = [&](double value) {
     return moves.is_time ? fmt::format("{:.4g} ms", 1e3 * value)

@@ -1,13 +1,17 @@
 // Searches the placements of a plan, and a bound on imbalance that holds on unseen tokens.
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <numeric>
 
 #include "c2r/collaboration/metrics.h"
+#include "c2r/core/at.h"
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
 #include "c2r/placement/cost/reach.h"
 #include "c2r/placement/moves/replan.h"
+#include "c2r/plan/engines/engine_traffic.h"
+#include "c2r/plan/homes/fit_homes.h"
 #include "c2r/plan/plan_search_internal.h"
 #include "c2r/trace/trace_chunks.h"
 
@@ -17,11 +21,101 @@ namespace {
 // The most columns that PlanRequest::proves lists.
 constexpr double kProvingColumns = 2e7;
 
+constexpr double kSameImbalance = 1e-9;  // as rounding may exceed a bound
+constexpr int kMendRounds = 2;
+// A bound for unseen tokens leaves at least so much of the room above 1: what is estimated below
+// that comes from too few sequences, and costs copies without evening other tokens.
+constexpr double kLeastUnseenShare = 0.25;
+
+// What the plan's predictions assume of a runtime.
+TrafficModel predicted_traffic(const PlanRequest& request) {
+  const PredictRequest predicted{.traffic = default_traffic(request.cluster)};
+  return request.engine ? for_engine(*request.engine, predicted).traffic : predicted.traffic;
+}
+
+// Takes the imbalance of a layer from where its tokens were counted, and what follows from it.
+void set_imbalance(double met, const PlacementObjective& objective, OptimizedPlacement& layer) {
+  const double weight = objective.goal == Goal::kImbalance ? 1
+                        : objective.goal == Goal::kCopies  ? objective.imbalance_weight
+                                                           : 0;
+  layer.value += weight * (met - layer.imbalance);
+  layer.imbalance = met;
+  if (!objective.max_imbalance) return;
+  const double excess = met - *objective.max_imbalance;
+  const bool is_over = excess > kSameImbalance * *objective.max_imbalance;
+  const bool is_affordable =
+      !objective.max_copy_cost ||
+      layer.copy_cost <= *objective.max_copy_cost * (1 + kSameImbalance);
+  layer.meets_bounds = !is_over && is_affordable;
+  // In the same unit for all layers that are compared; a miss of max_copy_cost keeps its own.
+  if (layer.meets_bounds || is_affordable) layer.violation = is_over ? excess : 0;
+  layer.is_proved_optimal = layer.is_proved_optimal && layer.meets_bounds;
+}
+
+// The search serves token sets in an order of its own; a runtime, and with it every prediction,
+// serves tokens in theirs, which gives ranks with replicas other loads. Judges by the latter.
+void judge_in_order(const RoutedTokens& tokens, const PlanRequest& request,
+                    const PlacementObjective& objective, std::vector<OptimizedPlacement>& layers) {
+  const auto replicates = [](const OptimizedPlacement& layer) {
+    return has_replicas(layer.placement);
+  };
+  if (std::ranges::none_of(layers, replicates)) return;
+  std::vector<Placement> placements;
+  placements.reserve(layers.size());
+  for (const OptimizedPlacement& layer : layers) placements.push_back(layer.placement);
+  NoProgress silent;
+  const auto reach =
+      reach_of(tokens, placements, predicted_traffic(request), request.num_threads, silent);
+  for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+    if (!replicates(layers[layer])) continue;
+    set_imbalance(imbalance(rank_choices(reach[layer])), objective, layers[layer]);
+  }
+}
+
 // Several searches with the same options, one after another.
 class PlanSearch {
  public:
   PlanSearch(const PlanRequest& request, const PlanHooks& hooks, Progress& progress)
-      : request_(request), hooks_(hooks), progress_(progress) {}
+      : request_(request),
+        hooks_(hooks),
+        progress_(progress),
+        started_(std::chrono::steady_clock::now()) {}
+
+  // Searches the layers again that the order of tokens puts above the bound, with a bound that is
+  // lower by as much, and keeps the better placement of each layer.
+  void mend(const RoutedTokens& tokens, const PlacementObjective& objective,
+            std::vector<OptimizedPlacement>& layers) {
+    judge_in_order(tokens, request_, objective, layers);
+    std::vector<double> bounds(layers.size(), objective.max_imbalance.value_or(0));
+    for (int round = 0; round < kMendRounds && can_mend(objective); ++round) {
+      std::vector<std::size_t> missed;
+      for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+        if (!layers[layer].meets_bounds && has_replicas(layers[layer].placement)) {
+          missed.push_back(layer);
+        }
+      }
+      if (missed.empty()) return;
+      std::vector<OptimizedPlacement> again = layers;
+      const auto rounds = (std::ssize(missed) + request_.num_threads - 1) / request_.num_threads;
+      const auto seconds_of_one = seconds_left(double(rounds));
+      parallel_for(std::ssize(missed), request_.num_threads, [&](std::int64_t m, int) {
+        const std::size_t layer = at(missed, m);
+        PlacementObjective lower = objective;
+        bounds[layer] *= *objective.max_imbalance / layers[layer].imbalance;
+        lower.max_imbalance = std::max(1.0, bounds[layer]);
+        OptimizeOptions how = optimizer_options();
+        how.num_threads = 1;
+        how.seconds = seconds_of_one;
+        again[layer] = optimize_placement(token_sets_of(tokens, std::int64_t(layer)),
+                                          request_.cluster, lower, how);
+      });
+      judge_in_order(tokens, request_, objective, again);
+      for (const std::size_t layer : missed) {
+        is_cut_short_ |= again[layer].is_cut_short;
+        if (again[layer].quality() < layers[layer].quality()) layers[layer] = again[layer];
+      }
+    }
+  }
 
   std::vector<OptimizedPlacement> optimize(const RoutedTokens& tokens,
                                            const PlacementObjective& objective) {
@@ -54,7 +148,16 @@ class PlanSearch {
       for (const OptimizedPlacement& layer : layers) fitted += layer.imbalance;
       unseen += imbalance_after(*tokens.trace, layers, halves[half], halves[1 - half]);
     }
-    return std::max(1.0, *objective.max_imbalance * std::min(1.0, fitted / unseen));
+    const double estimate = *objective.max_imbalance * std::min(1.0, fitted / unseen);
+    const double least = 1 + kLeastUnseenShare * (*objective.max_imbalance - 1);
+    if (estimate < least && hooks_.warn) {
+      hooks_.warn(fmt::format(
+          "halves of the {} fitted sequences differ too much to tell which bound gives {:.4g} on "
+          "other tokens: by them it would be {:.4f}; fitting with {:.4f}: record more sequences",
+          sequences_in(*tokens.trace, tokens.ranges).size(), *objective.max_imbalance, estimate,
+          least));
+    }
+    return std::max(least, estimate);
   }
 
   std::string ended_by() const {
@@ -63,6 +166,20 @@ class PlanSearch {
   }
 
  private:
+  // A lower bound helps where the search's rule serves the tokens, and where there is time.
+  bool can_mend(const PlacementObjective& objective) const {
+    return objective.max_imbalance && !objective.max_copy_cost &&
+           objective.goal == Goal::kCopies && !is_cut_short_ &&
+           predicted_traffic(request_).replica_rule == ReplicaRule::kFewestRanks;
+  }
+
+  // @returns the part of the time that is left, for one of several searches after each other
+  std::optional<double> seconds_left(double num_searches) const {
+    if (!request_.seconds) return std::nullopt;
+    const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - started_;
+    return std::max(1e-3, (*request_.seconds - spent.count()) / num_searches);
+  }
+
   OptimizeOptions optimizer_options() const {
     OptimizeOptions how{.seed = request_.seed,
                         .effort = request_.effort,
@@ -100,6 +217,7 @@ class PlanSearch {
   const PlanRequest& request_;
   const PlanHooks& hooks_;
   Progress& progress_;
+  std::chrono::steady_clock::time_point started_;
   bool is_cut_short_ = false;
 };
 
@@ -133,6 +251,7 @@ FoundPlacements replan_placements(const RoutedTokens& tokens, const PlanRequest&
     found.layers[layer] =
         measure_placement(sets[layer], request.cluster, found.objective, placements[layer]);
   });
+  judge_in_order(tokens, request, found.objective, found.layers);
   progress.update(num_layers, num_layers);
   return found;
 }
@@ -145,6 +264,7 @@ FoundPlacements search_placements(const RoutedTokens& tokens, const PlanRequest&
     found.objective.max_imbalance = search.bound_for_unseen(tokens, found.objective);
   }
   found.layers = search.optimize(tokens, found.objective);
+  search.mend(tokens, found.objective, found.layers);
   found.ended_by = search.ended_by();
   return found;
 }

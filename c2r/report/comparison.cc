@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <vector>
 
 #include "c2r/report/predictions.h"
@@ -36,8 +37,15 @@ Json slots_json(const ComparisonEntry& entry) {
   return are_equal ? slots[0] : slots;
 }
 
-Row header_row(const ComparisonEntry& first, const Cluster& cluster, bool has_format) {
-  Row row = {"placement", "fitted on", "slots", "copies", "on the wire", "saved", "rank imbalance"};
+JudgedLayers judged_layers(const Comparison& comparison) {
+  return {.max_imbalance = comparison.max_imbalance, .layer_indices = comparison.layer_indices};
+}
+
+Row header_row(const ComparisonEntry& first, const Cluster& cluster, const JudgedLayers& layers,
+               bool has_format) {
+  Row row = {"placement", "copies", "on the wire", "saved"};
+  std::ranges::move(imbalance_headers(layers), std::back_inserter(row));
+  row.insert(row.end(), {"fitted on", "slots"});
   if (cluster.num_nodes > 1) row.emplace_back("between nodes");
   if (has_format) row.emplace_back("kB/token and layer");
   if (!first.prediction.predicted_layer_time_s.empty()) row.emplace_back("predicted ms/layer");
@@ -46,16 +54,15 @@ Row header_row(const ComparisonEntry& first, const Cluster& cluster, bool has_fo
 }
 
 Row row_of(const Prediction& base, const ComparisonEntry& entry, const Cluster& cluster,
-           const std::optional<CopyFormat>& format) {
+           const JudgedLayers& layers, const std::optional<CopyFormat>& format) {
   const Prediction& p = entry.prediction;
-  Row row = {
-      entry.name,
-      entry.fitted_on + (entry.is_by_name ? ", by name" : "") + (entry.is_fitted ? " *" : ""),
-      slots_text(entry),
-      copies_text(p, p.copies_per_token),
-      copies_text(p, p.wire_copies_per_token),
-      saved_text(link_cost_per_token(p, cluster), link_cost_per_token(base, cluster)),
-      fmt::format("{:.3f}", mean_over_layers(p.imbalance))};
+  Row row = {entry.name, copies_text(p, p.copies_per_token),
+             copies_text(p, p.wire_copies_per_token),
+             saved_text(link_cost_per_token(p, cluster), link_cost_per_token(base, cluster))};
+  std::ranges::move(imbalance_cells(p, layers), std::back_inserter(row));
+  row.push_back(entry.fitted_on + (entry.is_by_name ? ", by name" : "") +
+                (entry.is_fitted ? " *" : ""));
+  row.push_back(slots_text(entry));
   if (cluster.num_nodes > 1) {
     row.push_back(copies_text(p, p.inter_node_copies_per_token));
   }
@@ -74,10 +81,11 @@ Row row_of(const Prediction& base, const ComparisonEntry& entry, const Cluster& 
 std::string comparison_table(const Comparison& comparison, const Cluster& cluster,
                              const std::optional<CopyFormat>& format) {
   const ComparisonEntry& first = comparison.entries[0];
-  std::vector<Row> rows = {header_row(first, cluster, format.has_value())};
+  const JudgedLayers layers = judged_layers(comparison);
+  std::vector<Row> rows = {header_row(first, cluster, layers, format.has_value())};
   bool has_fitted = false, replicates = false;
   for (const ComparisonEntry& entry : comparison.entries) {
-    rows.push_back(row_of(comparison.base, entry, cluster, format));
+    rows.push_back(row_of(comparison.base, entry, cluster, layers, format));
     has_fitted |= entry.is_fitted;
     replicates |= std::ranges::any_of(entry.placements, has_replicas);
   }
@@ -99,8 +107,17 @@ std::string comparison_table(const Comparison& comparison, const Cluster& cluste
         "over bound: how far the copies are above a lower bound for every placement with these "
         "slots, balanced or not\n";
   }
+  for (const ComparisonEntry& entry : comparison.entries) {
+    if (entry.kind != "baseline") text += over_line(entry.prediction, layers);
+  }
   for (const std::string& reason : comparison.left_out) text += "left out: " + reason + "\n";
   return text;
+}
+
+std::string comparison_layers_table(const Comparison& comparison) {
+  std::vector<Prediction> predictions;
+  for (const ComparisonEntry& entry : comparison.entries) predictions.push_back(entry.prediction);
+  return layers_table(predictions, judged_layers(comparison));
 }
 
 Json comparison_json(const Comparison& comparison, const Cluster& cluster,
@@ -113,7 +130,8 @@ Json comparison_json(const Comparison& comparison, const Cluster& cluster,
                  {"is_fitted", entry.is_fitted},
                  {"slots_per_rank", slots_json(entry)}};
     if (entry.copies_bound) json["copies_bound"] = *entry.copies_bound;
-    Json numbers = predictions_json({&entry.prediction, 1}, format)[0];
+    Json numbers =
+        predictions_json({&entry.prediction, 1}, format, judged_layers(comparison))[0];
     numbers.erase("step");
     numbers["jain_index"] = entry.jain_index;
     json.update(numbers);

@@ -2,7 +2,9 @@
 #include "c2r/report/predictions.h"
 
 #include <algorithm>
+#include <iterator>
 
+#include "c2r/core/at.h"
 #include "c2r/report/table.h"
 
 namespace c2r {
@@ -73,28 +75,75 @@ std::string saved_line(const Cluster& cluster, std::string_view base) {
   return text + "\n";
 }
 
+std::vector<std::string> imbalance_headers(const JudgedLayers& layers) {
+  std::vector<std::string> headers = {"rank imbalance", "worst"};
+  if (layers.max_imbalance) headers.emplace_back("over");
+  return headers;
+}
+
+std::vector<std::string> imbalance_cells(const Prediction& prediction, const JudgedLayers& layers) {
+  const LayerImbalance met = layer_imbalance(prediction.imbalance, layers.max_imbalance);
+  std::vector<std::string> cells = {fmt::format("{:.3f}", met.mean),
+                                    fmt::format("{:.3f}", met.worst)};
+  if (layers.max_imbalance) {
+    cells.push_back(fmt::format("{}/{}", met.over.size(), prediction.imbalance.size()));
+  }
+  return cells;
+}
+
+std::string over_line(const Prediction& prediction, const JudgedLayers& layers) {
+  const LayerImbalance met = layer_imbalance(prediction.imbalance, layers.max_imbalance);
+  if (met.over.empty()) return "";
+  return fmt::format("over in {}: {} of {} layers are above the bound of {:.4g} on imbalance: {}\n",
+                     prediction.placement, met.over.size(), prediction.imbalance.size(),
+                     *layers.max_imbalance, layers_text(met.over, layers.layer_indices));
+}
+
 std::string prediction_table(std::span<const Prediction> steps, const Cluster& cluster,
-                             const std::optional<CopyFormat>& format) {
-  std::vector<std::vector<std::string>> rows = {
-      {"step", "copies/token", "on the wire", "between nodes", "saved", "rank imbalance"}};
+                             const std::optional<CopyFormat>& format, const JudgedLayers& layers) {
+  std::vector<std::vector<std::string>> rows = {{"step", "copies/token", "on the wire", "saved"}};
+  std::ranges::move(imbalance_headers(layers), std::back_inserter(rows[0]));
+  if (cluster.num_nodes > 1) rows[0].push_back("between nodes");
   if (format) rows[0].push_back("kB/token and layer");
   const bool has_times = !steps[0].predicted_layer_time_s.empty();
   if (has_times) rows[0].push_back("predicted ms/layer");
   const double baseline = link_cost_per_token(steps[0], cluster);
   for (const Prediction& step : steps) {
-    rows.push_back({step.placement, copies_text(step, step.copies_per_token),
-                    copies_text(step, step.wire_copies_per_token),
-                    copies_text(step, step.inter_node_copies_per_token),
-                    saved_text(link_cost_per_token(step, cluster), baseline),
-                    fmt::format("{:.3f}", mean_over_layers(step.imbalance))});
-    if (format) rows.back().push_back(kilobytes_text(step, *format));
+    std::vector<std::string>& row = rows.emplace_back();
+    row = {step.placement, copies_text(step, step.copies_per_token),
+           copies_text(step, step.wire_copies_per_token),
+           saved_text(link_cost_per_token(step, cluster), baseline)};
+    std::ranges::move(imbalance_cells(step, layers), std::back_inserter(row));
+    if (cluster.num_nodes > 1) row.push_back(copies_text(step, step.inter_node_copies_per_token));
+    if (format) row.push_back(kilobytes_text(step, *format));
     if (has_times) {
-      rows.back().push_back(
-          fmt::format("{:.4g}", 1e3 * mean_over_layers(step.predicted_layer_time_s)));
+      row.push_back(fmt::format("{:.4g}", 1e3 * mean_over_layers(step.predicted_layer_time_s)));
     }
   }
   const std::string saved = steps[0].has_copies() ? saved_line(cluster, steps[0].placement) : "";
-  return render_table(rows) + tokens_lines(steps) + saved;
+  return render_table(rows) + tokens_lines(steps) + saved + over_line(steps.back(), layers);
+}
+
+std::string layers_table(std::span<const Prediction> predictions, const JudgedLayers& layers) {
+  std::vector<std::vector<std::string>> rows = {{"layer"}};
+  for (const Prediction& prediction : predictions) rows[0].push_back(prediction.placement);
+  for (std::size_t layer = 0; layer < layers.layer_indices.size(); ++layer) {
+    std::vector<std::string>& row = rows.emplace_back();
+    row.push_back(std::to_string(layers.layer_indices[layer]));
+    for (const Prediction& prediction : predictions) {
+      const double met = prediction.imbalance[layer];
+      const bool is_over = !layer_imbalance({&met, 1}, layers.max_imbalance).over.empty();
+      row.push_back(fmt::format(
+          "{} @ {:.3f}{}",
+          prediction.has_copies() ? fmt::format("{:.3f}", prediction.copies_per_token[layer]) : "-",
+          met, is_over ? " *" : "  "));
+    }
+  }
+  return render_table(rows) +
+         (layers.max_imbalance
+              ? fmt::format("copies/token @ rank imbalance; *: above the bound of {:.4g}\n",
+                            *layers.max_imbalance)
+              : "copies/token @ rank imbalance\n");
 }
 
 std::string time_table(std::span<const WaterfallStep> steps, const LayerTimeOptions& options) {
@@ -117,7 +166,8 @@ std::string time_table(std::span<const WaterfallStep> steps, const LayerTimeOpti
              batch, name_of(options.overlap));
 }
 
-Json predictions_json(std::span<const Prediction> steps, const std::optional<CopyFormat>& format) {
+Json predictions_json(std::span<const Prediction> steps, const std::optional<CopyFormat>& format,
+                      const JudgedLayers& layers) {
   Json json = Json::array();
   for (const Prediction& step : steps) {
     json.push_back({{"step", step.placement},
@@ -132,6 +182,15 @@ Json predictions_json(std::span<const Prediction> steps, const std::optional<Cop
                     {"inter_node_copies_per_token", step.inter_node_copies_per_token},
                     {"imbalance", step.imbalance},
                     {"predicted_layer_time_s", step.predicted_layer_time_s}});
+    const LayerImbalance met = layer_imbalance(step.imbalance, layers.max_imbalance);
+    json.back()["mean_imbalance"] = met.mean;
+    json.back()["worst_imbalance"] = met.worst;
+    if (layers.max_imbalance) {
+      json.back()["max_imbalance"] = *layers.max_imbalance;
+      Json over = Json::array();
+      for (const std::int64_t layer : met.over) over.push_back(at(layers.layer_indices, layer));
+      json.back()["layers_over"] = std::move(over);
+    }
     if (!step.has_copies()) json.back()["copies"] = "unknown from loads";
     if (format && step.has_copies()) {
       json.back()["wire_bytes_per_token"] = wire_bytes_per_token(step, *format);
@@ -157,8 +216,9 @@ Json volumes_json(std::span<const Volume> volumes, const std::optional<CopyForma
   return {{"denominator", volumes[0].denominator}, {"layers", std::move(layers)}};
 }
 
-Json waterfall_json(std::span<const WaterfallStep> steps, const std::optional<CopyFormat>& format) {
-  Json json = predictions_json(predictions_of(steps), format);
+Json waterfall_json(std::span<const WaterfallStep> steps, const std::optional<CopyFormat>& format,
+                    const JudgedLayers& layers) {
+  Json json = predictions_json(predictions_of(steps), format, layers);
   for (std::size_t s = 0; s < steps.size(); ++s) {
     if (!steps[s].volumes.empty()) json[s]["counts"] = volumes_json(steps[s].volumes, format);
     if (steps[s].times.empty()) continue;

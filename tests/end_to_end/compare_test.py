@@ -35,23 +35,23 @@ class Comparisons(CommandLine):
             text = self.succeed(*words, "contiguous,eplb")
             self.assertEqual("* fitted on some of the counted tokens" in text, is_fitted)
         text = self.succeed(*words[:4], "--fit", "odd", "--baselines", "eplb", "plan.json")
-        self.assertRegex(text, r"eplb +odd \*")
+        self.assertRegex(text, r"eplb .* odd \*")
 
     def test_the_fitted_trace_is_known_by_its_content(self):
         self.make_trace()
         self.succeed("plan", "trace.safetensors", "--cluster", "1x2", "--fit", "even", "-o", "plan.json")
         words = ["compare", "--on", "even", "--cluster", "1x2", "--baselines", "none"]
         os.rename(self.folder / "trace.safetensors", self.folder / "renamed")
-        self.assertRegex(self.succeed(*words, "renamed", "plan.json"), r"\nplan.json +even \*")
+        self.assertRegex(self.succeed(*words, "renamed", "plan.json"), r"\nplan.json .* even \*")
         expert_ids = self.folder / "expert_ids.npy"
         expert_ids.write_bytes(expert_ids.read_bytes()[:-2] + b"\x01\x02")
         self.make_trace()  # another of the same name
         self.assertRegex(self.succeed(*words, "trace.safetensors", "plan.json"),
-                         r"\nplan.json +trace.safetensors, even +4")
+                         r"\nplan.json .*trace.safetensors, even\b")
         plan = json.loads((self.folder / "plan.json").read_text())
         del plan["provenance"]["inputs"][0]["hash"]
         (self.folder / "plan.json").write_text(json.dumps(plan))
-        self.assertRegex(self.succeed(*words, "trace.safetensors", "plan.json"), r"\nplan.json +even, by name \*")
+        self.assertRegex(self.succeed(*words, "trace.safetensors", "plan.json"), r"\nplan.json .*even, by name \*")
 
     def test_a_comparison_equals_a_simulation(self):
         self.make_trace()

@@ -43,6 +43,22 @@ class Plans(CommandLine):
             self.assertAlmostEqual(steps[2]["copies_per_token"][layer], ranks)
             self.assertAlmostEqual(steps[2]["wire_copies_per_token"][layer], ranks / 2)
 
+    def test_layers_that_miss_the_bound_are_counted_and_named(self):
+        self.make_plan("--max-imbalance", "1.05", "--fit", "even")
+        plan = json.loads((self.folder / "plan.json").read_text())
+        met = plan["predictions"][-1]["imbalance"]
+        over = [layer["layer_index"] for layer, x in zip(plan["layers"], met) if x > 1.05]
+        self.assertTrue(over)
+        words = ["simulate", "plan.json", "trace.safetensors", "--on", "odd"]
+        step = json.loads(self.succeed(*words, "--json"))["steps"][-1]
+        self.assertEqual((step["layers_over"], step["max_imbalance"]), (over, 1.05))
+        self.assertEqual((step["worst_imbalance"], step["imbalance"]), (max(met), met))
+        for command in (words, ["compare", "trace.safetensors", "plan.json", "--on", "odd"]):
+            text = self.succeed(*command, "--layers")
+            self.assertIn(f"{len(over)} of {len(met)} layers are above the bound of 1.05", text)
+            self.assertRegex(text, f"{max(met):.3f} +{len(over)}/{len(met)}")
+            self.assertEqual(len(re.findall(f"@ {max(met):.3f} [*]", text)) > 0, True)
+
     def test_a_simulation_counts_whole_copies_and_bytes_from_known_homes(self):
         self.make_plan()
         step = json.loads(self.succeed("simulate", "plan.json", "trace.safetensors", "--json",
@@ -97,7 +113,7 @@ class Plans(CommandLine):
                         *loads, "9", "-o", "loads.st")
         text = self.succeed("simulate", "plan.json", "loads.st")
         self.assertIn("copies: unknown from loads", text)
-        self.assertRegex(text, r"\nplacement +- +- +- +- +1.000")
+        self.assertRegex(text, r"\nplacement +- +- +- +1.000 +1.000 +0/4\n")
         self.fails_with(2, "c2r simulate: loads.st holds loads only: what --engine sends is unknown; give a trace, or "
                            "counts of pairs", "simulate", "plan.json", "loads.st", "--engine", "megatron")
         self.fails_with(2, "c2r simulate: statistics.safetensors holds counts, which are of "
@@ -115,9 +131,16 @@ class Plans(CommandLine):
         self.make_trace()
         self.succeed("plan", "trace.safetensors", "--cluster", "2x2", "-o", "plan.json")
         rows = [line.split() for line in self.succeed("simulate", "plan.json", "trace.safetensors").splitlines()]
-        costs = [float(row[2]) + 7 * float(row[3]) for row in rows[1:4]]  # a slow link takes 8 times as long
-        for row, cost in zip(rows[1:4], costs):
-            self.assertAlmostEqual(float(row[4]), 100 * (1 - cost / costs[0]), delta=0.2)
+        wire, saved, between = [], [], []
+        for row in rows[1:4]:
+            wire.append(float(row[2]))
+            saved.append(float(row[3]))
+        for row in rows[6:9]:  # the columns beyond 80 characters follow below
+            between.append(float(row[1]))
+        self.assertEqual(rows[5], ["step", "between", "nodes"])
+        costs = [a + 7 * b for a, b in zip(wire, between)]  # a slow link takes 8 times as long
+        for cost, of_step in zip(costs, saved):
+            self.assertAlmostEqual(of_step, 100 * (1 - cost / costs[0]), delta=0.2)
         self.assertIn("saved: the share of the copies on the wire of per-expert that is saved; a copy between nodes "
                       "counts as 8 within a node, by the speed of the links", " ".join(rows[-2] + rows[-1]))
 

@@ -113,6 +113,7 @@ void print_comparison(const CompareOptions& options, const Comparison& compariso
                 << engine_traffic_text(traffic[p], format, options.tokens_per_second);
     }
     std::cout << comparison_table(comparison, cluster, format);
+    if (options.prints_layers) std::cout << comparison_layers_table(comparison);
     return;
   }
   Json json = {{"version", version_text()}};

@@ -59,9 +59,36 @@ std::string value_text(const PlacementObjective& objective, double value) {
                      objective.node_copy_cost > 0 ? "weighted copies" : "copies per token", value);
 }
 
+// The layers that miss a bound on the fitted tokens, served in the order in which they come.
+std::string missed_text(const SearchReport& search, std::span<const std::int32_t> layer_indices) {
+  if (search.num_missed_bounds == 0) return "";
+  std::vector<std::int64_t> missed, infeasible;
+  for (std::size_t layer = 0; layer < search.layers.size(); ++layer) {
+    if (search.layers[layer].meets_bounds) continue;
+    missed.push_back(std::int64_t(layer));
+    if (search.layers[layer].is_proved_infeasible) infeasible.push_back(std::int64_t(layer));
+  }
+  const PlacementObjective& objective = search.objective;
+  std::string text =
+      fmt::format("on the fitted tokens, {} of {} layers miss {} ({}): the best found is kept",
+                  missed.size(), search.layers.size(),
+                  objective.max_copy_cost
+                      ? fmt::format("--max-copies {}", *objective.max_copy_cost)
+                      : fmt::format("--max-imbalance {:.4}", *objective.max_imbalance),
+                  layers_text(missed, layer_indices));
+  if (!infeasible.empty()) {
+    text += infeasible.size() == missed.size()
+                ? "; it is proved that no placement of these slots can keep the bound there"
+                : fmt::format("; in {} of them ({}) it is proved that no placement of these slots "
+                              "can keep the bound",
+                              infeasible.size(), layers_text(infeasible, layer_indices));
+  }
+  return text + "\n";
+}
+
 // The value that the search reached, how far it can be from the optimum, and the bounds that it
 // missed.
-std::string reached_text(const SearchReport& search) {
+std::string reached_text(const SearchReport& search, std::span<const std::int32_t> layer_indices) {
   const PlacementObjective& objective = search.objective;
   const auto num_layers = std::ssize(search.layers);
   const double value = search.mean_value, bound = search.mean_value_bound;
@@ -75,13 +102,7 @@ std::string reached_text(const SearchReport& search) {
         objective.max_imbalance || objective.max_copy_cost ? " within the bound" : "",
         value > 0 ? 100 * bound / value : 100, search.num_proved_optimal, num_layers);
   }
-  if (search.num_missed_bounds > 0) {
-    text += fmt::format(
-        "{} of {} layers miss {}: the best found is kept\n", search.num_missed_bounds, num_layers,
-        objective.max_copy_cost ? fmt::format("--max-copies {}", *objective.max_copy_cost)
-                                : fmt::format("--max-imbalance {:.4}", *objective.max_imbalance));
-  }
-  return text;
+  return text + missed_text(search, layer_indices);
 }
 
 // Explains why contiguous experts make fewer copies than the plan on the reported tokens, if they
@@ -177,15 +198,20 @@ void print_losses(const Plan& plan) {
   }
 }
 
-void print(const MadePlan& made, const std::string& output) {
+void print(const MadePlan& made, const std::string& output, bool prints_layers) {
   const Plan& plan = made.plan;
+  const JudgedLayers layers{.max_imbalance = max_imbalance_of(plan),
+                            .layer_indices = layer_indices_of(plan)};
   if (made.search && made.search->unseen_max_imbalance) {
     std::cout << fmt::format(
         "fitting with a bound on imbalance of {:.4f}, for {} on other tokens\n",
         *made.search->objective.max_imbalance, *made.search->unseen_max_imbalance);
   }
-  std::cout << prediction_table(plan.predictions, plan.cluster, std::nullopt);
-  if (made.search) std::cout << reached_text(*made.search) << contiguous_text(*made.search);
+  std::cout << prediction_table(plan.predictions, plan.cluster, std::nullopt, layers);
+  if (prints_layers) std::cout << layers_table(plan.predictions, layers);
+  if (made.search) {
+    std::cout << reached_text(*made.search, layers.layer_indices) << contiguous_text(*made.search);
+  }
   if (made.balance) std::cout << balance_text(*made.balance);
   if (made.homes) std::cout << homes_text(plan.predictions.back(), *made.homes);
   if (made.moves) std::cout << moves_text(*made.moves, plan.predictions.back());
@@ -237,16 +263,23 @@ void add_plan(CLI::App& app) {
   const auto prints_losses = std::make_shared<bool>(false);
   command->add_flag("--survive", *prints_losses,
                     "print how many experts are lost with each rank: those on no other rank");
-  command->callback([command, options, prints_losses] {
+  const auto prints_layers = std::make_shared<bool>(false);
+  add_layers_option(*command, *prints_layers);
+  command->callback([command, options, prints_losses, prints_layers] {
     check_plan_options(*command, *options);
     const MadePlan made = make(*options, command->count("--method") > 0);
     write_plan(made.plan, options->output);
     std::cout << engine_text(*options, made.plan);
-    print(made, options->output);
+    print(made, options->output, *prints_layers);
     if (*prints_losses) print_losses(made.plan);
     const std::string warning =
-        made.check ? warning_text(*made.check, made.plan.predictions.back()) : "";
+        made.check ? warning_text(*made.check, made.plan.predictions.back(),
+                                  layer_indices_of(made.plan))
+                   : "";
     if (!warning.empty()) std::cerr << "warning: " << warning << "\n";
+    if (made.check && !made.check->sample_warning.empty()) {
+      std::cerr << "warning: " << made.check->sample_warning << "\n";
+    }
   });
 }
 

@@ -88,17 +88,20 @@ void simulate(const SimulateOptions& options) {
       options.cluster.empty() ? plan.cluster : read_cluster(options.cluster), options.hardware);
   const auto [steps, engine, layer_time] = simulated(options, plan, cluster);
   const auto format = format_of(options);
+  const JudgedLayers layers{.max_imbalance = max_imbalance_of(plan),
+                            .layer_indices = layer_indices_of(plan)};
   if (options.is_json) {
     Json json = {{"version", version_text()},
                  {"plan", options.plan},
                  {"base", steps[0].prediction.placement},
-                 {"steps", waterfall_json(steps, format)}};
+                 {"steps", waterfall_json(steps, format, layers)}};
     if (engine) json["engine"] = engine_traffic_json(*engine, format);
     std::cout << json_text(json, 1) << "\n";
     return;
   }
   if (engine) std::cout << engine_traffic_text(*engine, format, options.tokens_per_second);
-  std::cout << prediction_table(predictions_of(steps), cluster, format);
+  std::cout << prediction_table(predictions_of(steps), cluster, format, layers);
+  if (options.prints_layers) std::cout << layers_table(predictions_of(steps), layers);
   if (layer_time) std::cout << time_table(steps, *layer_time);
   for (const PlanInput& input : plan.provenance.inputs) {
     if (input.role == "trace") std::cout << "the plan was fitted on " << input.text() << "\n";
