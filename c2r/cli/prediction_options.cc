@@ -182,8 +182,9 @@ void add_prediction_options(CLI::App& command, PredictionOptions& options) {
   command
       .add_option(
           "--homes", options.homes,
-          "the home ranks of tokens: uniform (expected values over all ranks), or sequences (each "
-          "sequence has one home)")
+          "the home ranks of tokens: uniform (expected values over all ranks), sequences (each "
+          "sequence has one home, in turn), or, of c2r simulate, signature (as that of the plan "
+          "chooses them)")
       ->capture_default_str()
       ->type_name("HOMES");
   command

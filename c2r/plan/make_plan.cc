@@ -15,7 +15,6 @@
 #include "c2r/placement/moves/relabel.h"
 #include "c2r/plan/content_hash.h"
 #include "c2r/plan/engines/engine_traffic.h"
-#include "c2r/plan/homes/assign_homes.h"
 #include "c2r/plan/homes/fit_homes.h"
 #include "c2r/plan/load_variation.h"
 #include "c2r/plan/plan_search_internal.h"
@@ -237,16 +236,6 @@ std::optional<HomeSignature> align_homes(const PlanTokens& tokens, const PlanReq
   return std::move(fitted.signature);
 }
 
-HomesReport report_homes(const PlanTokens& tokens, const PlanRequest& request, const Plan& plan) {
-  const AssignedHomes homes = assign_homes(*plan.homes->signature, tokens.reported, 0);
-  NoProgress silent;
-  Prediction prediction =
-      predict_with_homes(tokens.reported, homes.of_token, placements_of(plan),
-                         predict_request_of(tokens, request), request.num_threads, silent);
-  prediction.placement = plan.predictions.back().placement;
-  return {.prediction = std::move(prediction), .imbalance = homes.imbalance};
-}
-
 // Relabels ranks and slots so that few experts move from the plan that runs.
 void keep_moves_few(const PlanRequest& request, std::vector<Placement>& placements) {
   if (!request.from) return;
@@ -290,9 +279,8 @@ PlanCheck check_made(const PlanTokens& tokens, const PlanRequest& request,
   const auto bound =
       search.unseen_max_imbalance ? search.unseen_max_imbalance : search.objective.max_imbalance;
   const bool is_unseen = tokens.fit != name_of(SequencePart::kAll);
-  PlanCheck check =
-      check_predictions(plan.predictions.back(), std::move(baselines), plan.cluster,
-                        search.objective, is_unseen ? bound : std::nullopt);
+  PlanCheck check = check_predictions(plan.predictions.back(), std::move(baselines), plan.cluster,
+                                      search.objective, is_unseen ? bound : std::nullopt);
   if (!bound || *bound >= kLooseBound) return check;
   const auto variation = load_variation(tokens.fitted, placements_of(plan), request.num_threads);
   if (variation) {
@@ -345,7 +333,8 @@ MadePlan make_plan_of(const PlanTokens& tokens, const PlanRequest& request,
   add_predictions(tokens, request, progress, made.plan);
   if (signature) {
     made.plan.homes = PlanHomes{.sequences = {}, .signature = std::move(signature)};
-    made.homes = report_homes(tokens, request, made.plan);
+    made.homes = compare_homes(made.plan, tokens.reported, predict_request_of(tokens, request), 0,
+                               request.num_threads, progress);
   }
   if (request.from) made.moves = count_moves(tokens, request, made.plan);
   if (!made.search) return made;

@@ -21,6 +21,7 @@
 #include "c2r/core/progress.h"
 #include "c2r/placement/optimize.h"
 #include "c2r/plan/engines/engine.h"
+#include "c2r/plan/homes/compare_homes.h"
 #include "c2r/plan/plan.h"
 #include "c2r/plan/plan_check.h"
 #include "c2r/plan/plan_moves.h"
@@ -125,19 +126,14 @@ struct BalanceReport {
   double imbalance = 1, imbalance_bound = 1;
 };
 
-/// What the signature saves on the reported tokens.
-struct HomesReport {
-  Prediction prediction;  // of the plan, with homes by signature
-  double imbalance = 1;   // tokens of a home rank over the mean
-};
-
 struct MadePlan {
   Plan plan;
   std::optional<SearchReport> search;    // of the method optimize
   std::optional<BalanceReport> balance;  // of the method balance
   std::optional<PlanCheck> check;        // of the method optimize
   std::optional<PlanMoves> moves;        // with PlanRequest::from
-  std::optional<HomesReport> homes;      // with PlanRequest::home_tokens
+  // With PlanRequest::home_tokens: what homes save on the reported tokens.
+  std::optional<HomesComparison> homes;
 };
 
 /// Fits a plan on part of a trace, and predicts what it saves on the other sequences, as

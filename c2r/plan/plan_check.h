@@ -47,8 +47,8 @@ std::string layers_text(std::span<const std::int64_t> layers,
 
 /// How a plan does on the reported tokens.
 struct PlanCheck {
-  std::vector<Prediction> baselines;   // contiguous, eplb: of the tokens that the plan reports
-  std::optional<std::string> better;   // the best of the baselines that are better than the plan
+  std::vector<Prediction> baselines;    // contiguous, eplb: of the tokens that the plan reports
+  std::optional<std::string> better;    // the best of the baselines that are better than the plan
   std::optional<LayerImbalance> bound;  // where the objective has one
   // What is wrong with the fitted sequences as a sample of others: sample_warning(); often empty.
   std::string sample_warning;

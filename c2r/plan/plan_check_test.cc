@@ -140,7 +140,8 @@ TEST(PlanCheck, MakePlanWarnsOfTrafficThatHasChanged) {
   for (const Prediction& step : made.plan.predictions) {
     EXPECT_EQ(step.predicted_layer_time_s.size(), 1) << step.placement;
   }
-  EXPECT_NE(warning_text(*made.check, made.plan.predictions.back(), layer_indices_of(made.plan)), "");
+  EXPECT_NE(warning_text(*made.check, made.plan.predictions.back(), layer_indices_of(made.plan)),
+            "");
   // On the tokens that it is fitted on, the search itself says which bounds it misses.
   EXPECT_EQ(make_plan(trace, request).check->bound, std::nullopt);
 }

@@ -28,7 +28,7 @@ constexpr int kMendRounds = 2;
 constexpr double kLeastUnseenShare = 0.25;
 
 // What the plan's predictions assume of a runtime.
-TrafficModel predicted_traffic(const PlanRequest& request) {
+TrafficModel traffic_of_predictions(const PlanRequest& request) {
   const PredictRequest predicted{.traffic = default_traffic(request.cluster)};
   return request.engine ? for_engine(*request.engine, predicted).traffic : predicted.traffic;
 }
@@ -43,9 +43,8 @@ void set_imbalance(double met, const PlacementObjective& objective, OptimizedPla
   if (!objective.max_imbalance) return;
   const double excess = met - *objective.max_imbalance;
   const bool is_over = excess > kSameImbalance * *objective.max_imbalance;
-  const bool is_affordable =
-      !objective.max_copy_cost ||
-      layer.copy_cost <= *objective.max_copy_cost * (1 + kSameImbalance);
+  const bool is_affordable = !objective.max_copy_cost ||
+                             layer.copy_cost <= *objective.max_copy_cost * (1 + kSameImbalance);
   layer.meets_bounds = !is_over && is_affordable;
   // In the same unit for all layers that are compared; a miss of max_copy_cost keeps its own.
   if (layer.meets_bounds || is_affordable) layer.violation = is_over ? excess : 0;
@@ -65,7 +64,7 @@ void judge_in_order(const RoutedTokens& tokens, const PlanRequest& request,
   for (const OptimizedPlacement& layer : layers) placements.push_back(layer.placement);
   NoProgress silent;
   const auto reach =
-      reach_of(tokens, placements, predicted_traffic(request), request.num_threads, silent);
+      reach_of(tokens, placements, traffic_of_predictions(request), request.num_threads, silent);
   for (std::size_t layer = 0; layer < layers.size(); ++layer) {
     if (!replicates(layers[layer])) continue;
     set_imbalance(imbalance(rank_choices(reach[layer])), objective, layers[layer]);
@@ -168,9 +167,9 @@ class PlanSearch {
  private:
   // A lower bound helps where the search's rule serves the tokens, and where there is time.
   bool can_mend(const PlacementObjective& objective) const {
-    return objective.max_imbalance && !objective.max_copy_cost &&
-           objective.goal == Goal::kCopies && !is_cut_short_ &&
-           predicted_traffic(request_).replica_rule == ReplicaRule::kFewestRanks;
+    return objective.max_imbalance && !objective.max_copy_cost && objective.goal == Goal::kCopies &&
+           !is_cut_short_ &&
+           traffic_of_predictions(request_).replica_rule == ReplicaRule::kFewestRanks;
   }
 
   // @returns the part of the time that is left, for one of several searches after each other

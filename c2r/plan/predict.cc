@@ -8,6 +8,8 @@
 #include "c2r/core/error.h"
 #include "c2r/placement/baselines/balance.h"
 #include "c2r/placement/baselines/baselines.h"
+#include "c2r/plan/homes/assign_homes.h"
+#include "c2r/plan/homes/compare_homes.h"
 
 namespace c2r {
 
@@ -111,6 +113,20 @@ void add_plan_steps(const Plan& plan, const RoutedTokens& tokens, const PredictR
   steps.push_back(predict_reach(replicates ? "replicas" : "placement", tokens, reach, request));
 }
 
+// All steps with uniform homes, and then the homes of the signature.
+std::vector<WaterfallStep> waterfall_with_homes(const Plan& plan, const RoutedTokens& tokens,
+                                                const PredictRequest& request, int num_threads,
+                                                Progress& progress) {
+  const HomeSignature& signature = signature_of(plan);
+  PredictRequest uniform = request;
+  uniform.traffic.homes = Homes::kUniform;
+  auto steps = predict_waterfall(plan, tokens, nullptr, uniform, num_threads, progress);
+  steps.push_back(predict_homes(
+      "homes", tokens, assign_homes(signature, tokens, PrefixRuns::kInTurn, request.home_window),
+      placements_of(plan), uniform, num_threads, progress));
+  return steps;
+}
+
 }  // namespace
 
 double mean_over_layers(std::span<const double> column) {
@@ -165,6 +181,11 @@ std::vector<WaterfallStep> predict_waterfall(const Plan& plan, const RoutedToken
                                              const PredictRequest& request, int num_threads,
                                              Progress& progress) {
   check_fits(plan, tokens.header(), tokens.name);
+  if (request.traffic.homes == Homes::kSignature) {
+    C2R_REQUIRE(constrained == nullptr, kInvalidArgument,
+                "homes by signature are not counted on constrained tokens; take uniform homes");
+    return waterfall_with_homes(plan, tokens, request, num_threads, progress);
+  }
   if (constrained != nullptr) {
     check_fits(constrained->plan, constrained->tokens.header(), constrained->tokens.name);
   }

@@ -24,6 +24,8 @@ struct PredictRequest {
   /// What savings are measured against: contiguous experts, sent as `traffic` says, under this
   /// name, such as "SGLang, DeepEP normal". Empty: contiguous experts sent per-expert.
   std::string base;
+  // Of Homes::kSignature: the sequences that are assigned together, as in assign_homes().
+  std::int64_t home_window = 0;
 };
 
 /// @param name of the file with the header, for messages
@@ -81,10 +83,16 @@ struct ConstrainedTokens {
 ///   "replicas"       all slots of the plan; only if the plan has replicas
 ///   "constraint"     all slots of the plan of `constrained`, on its tokens; only if given. Its
 ///                    predicted times are for as many tokens as in the other steps
+///   "homes"          only with Homes::kSignature: all slots of the plan, and homes as its
+///   signature
+///                    chooses them by the first tokens of a sequence, which run on the ranks in
+///                    turn (homes/assign_homes.h). The steps before have uniform homes
 /// Where only loads are known, the steps are "contiguous" and "placement", whose copies are
 /// unknown; replicas serve equal shares of their expert's load.
 /// @throws as predict() and reach_from_pairs()
-/// @throws Error(kInvalidArgument) if a plan is for another model
+/// @throws Error(kInvalidArgument) if a plan is for another model, or for Homes::kSignature if it
+/// has
+///         no signature, the tokens are no trace, or constrained tokens are given
 std::vector<WaterfallStep> predict_waterfall(const Plan& plan, const RoutedTokens& tokens,
                                              const ConstrainedTokens* constrained,
                                              const PredictRequest& request, int num_threads,

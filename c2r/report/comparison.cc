@@ -130,8 +130,7 @@ Json comparison_json(const Comparison& comparison, const Cluster& cluster,
                  {"is_fitted", entry.is_fitted},
                  {"slots_per_rank", slots_json(entry)}};
     if (entry.copies_bound) json["copies_bound"] = *entry.copies_bound;
-    Json numbers =
-        predictions_json({&entry.prediction, 1}, format, judged_layers(comparison))[0];
+    Json numbers = predictions_json({&entry.prediction, 1}, format, judged_layers(comparison))[0];
     numbers.erase("step");
     numbers["jain_index"] = entry.jain_index;
     json.update(numbers);

@@ -12,7 +12,8 @@ namespace {
 
 std::string tokens_lines(std::span<const Prediction> steps) {
   const bool has_constraint = steps.back().placement == "constraint";
-  const Prediction& plan = steps[steps.size() - (has_constraint ? 2 : 1)];
+  const bool has_homes = steps.back().placement == "homes";
+  const Prediction& plan = steps[steps.size() - (has_constraint || has_homes ? 2 : 1)];
   std::string text =
       fmt::format("predicted on {} tokens of {}; copy mode {}, homes {}{}\n", plan.num_tokens,
                   plan.trace, name_of(plan.copy_mode), name_of(plan.homes),
@@ -21,6 +22,11 @@ std::string tokens_lines(std::span<const Prediction> steps) {
                       : "");
   if (plan.copy_mode == CopyMode::kPerNode) {
     text += "on the wire: copies between nodes, and from there to other ranks of the node\n";
+  }
+  if (has_homes) {
+    text +=
+        "homes: the plan's signature chooses the rank of a sequence by its first tokens, which run "
+        "on the ranks in turn\n";
   }
   if (has_constraint) {
     text += fmt::format("constraint: on {} tokens of {}\n", steps.back().num_tokens,

@@ -38,8 +38,8 @@ std::vector<std::string> imbalance_cells(const Prediction& prediction, const Jud
 /// @returns the headers of these columns
 std::vector<std::string> imbalance_headers(const JudgedLayers& layers);
 /// @returns a line that names the layers of a placement over the bound, such as "over in
-///          placement: 2 of 24 layers are above the bound of 1.1 on imbalance: 3, 7"; empty if there
-///          are none
+///          placement: 2 of 24 layers are above the bound of 1.1 on imbalance: 3, 7"; empty if
+///          there are none
 std::string over_line(const Prediction& prediction, const JudgedLayers& layers);
 
 /// @returns a table of means over layers with one line for each step, and the share of the first

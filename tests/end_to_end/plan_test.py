@@ -43,22 +43,6 @@ class Plans(CommandLine):
             self.assertAlmostEqual(steps[2]["copies_per_token"][layer], ranks)
             self.assertAlmostEqual(steps[2]["wire_copies_per_token"][layer], ranks / 2)
 
-    def test_layers_that_miss_the_bound_are_counted_and_named(self):
-        self.make_plan("--max-imbalance", "1.05", "--fit", "even")
-        plan = json.loads((self.folder / "plan.json").read_text())
-        met = plan["predictions"][-1]["imbalance"]
-        over = [layer["layer_index"] for layer, x in zip(plan["layers"], met) if x > 1.05]
-        self.assertTrue(over)
-        words = ["simulate", "plan.json", "trace.safetensors", "--on", "odd"]
-        step = json.loads(self.succeed(*words, "--json"))["steps"][-1]
-        self.assertEqual((step["layers_over"], step["max_imbalance"]), (over, 1.05))
-        self.assertEqual((step["worst_imbalance"], step["imbalance"]), (max(met), met))
-        for command in (words, ["compare", "trace.safetensors", "plan.json", "--on", "odd"]):
-            text = self.succeed(*command, "--layers")
-            self.assertIn(f"{len(over)} of {len(met)} layers are above the bound of 1.05", text)
-            self.assertRegex(text, f"{max(met):.3f} +{len(over)}/{len(met)}")
-            self.assertEqual(len(re.findall(f"@ {max(met):.3f} [*]", text)) > 0, True)
-
     def test_a_simulation_counts_whole_copies_and_bytes_from_known_homes(self):
         self.make_plan()
         step = json.loads(self.succeed("simulate", "plan.json", "trace.safetensors", "--json",
@@ -142,7 +126,7 @@ class Plans(CommandLine):
         for cost, of_step in zip(costs, saved):
             self.assertAlmostEqual(of_step, 100 * (1 - cost / costs[0]), delta=0.2)
         self.assertIn("saved: the share of the copies on the wire of per-expert that is saved; a copy between nodes "
-                      "counts as 8 within a node, by the speed of the links", " ".join(rows[-2] + rows[-1]))
+                      "counts as 8 within a node, by the speed of the links", " ".join(word for row in rows for word in row))
 
     def test_the_constraint_is_a_step_of_its_own(self):
         self.make_plan()
@@ -400,7 +384,7 @@ class ImportedPlacements(CommandLine):
                 self.assertEqual(imported["layers"], layers)
                 self.assertEqual(imported["predictions"], [])
         text = self.succeed("compare", "trace.safetensors", "imported.json", "--on", "odd")
-        self.assertRegex(text, r"imported.json +unknown +4 ")
+        self.assertRegex(text, r"imported.json .* unknown\n(.*\n)+imported.json +4\n")
 
     def test_what_is_missing_or_wrong_is_said_and_nothing_is_written(self):
         (self.folder / "map.json").write_text("[[0, 1, 2, 3, 4, 5, 6, 6]]")

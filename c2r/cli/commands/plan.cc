@@ -18,6 +18,7 @@
 #include "c2r/plan/make_plan.h"
 #include "c2r/plan/survival.h"
 #include "c2r/report/engine_traffic.h"
+#include "c2r/report/homes.h"
 #include "c2r/report/predictions.h"
 
 namespace c2r::cli {
@@ -69,19 +70,19 @@ std::string missed_text(const SearchReport& search, std::span<const std::int32_t
     if (search.layers[layer].is_proved_infeasible) infeasible.push_back(std::int64_t(layer));
   }
   const PlacementObjective& objective = search.objective;
-  std::string text =
-      fmt::format("on the fitted tokens, {} of {} layers miss {} ({}): the best found is kept",
-                  missed.size(), search.layers.size(),
-                  objective.max_copy_cost
-                      ? fmt::format("--max-copies {}", *objective.max_copy_cost)
-                      : fmt::format("--max-imbalance {:.4}", *objective.max_imbalance),
-                  layers_text(missed, layer_indices));
+  std::string text = fmt::format(
+      "on the fitted tokens, {} of {} layers miss {} ({}): the best found is kept", missed.size(),
+      search.layers.size(),
+      objective.max_copy_cost ? fmt::format("--max-copies {}", *objective.max_copy_cost)
+                              : fmt::format("--max-imbalance {:.4}", *objective.max_imbalance),
+      layers_text(missed, layer_indices));
   if (!infeasible.empty()) {
     text += infeasible.size() == missed.size()
                 ? "; it is proved that no placement of these slots can keep the bound there"
-                : fmt::format("; in {} of them ({}) it is proved that no placement of these slots "
-                              "can keep the bound",
-                              infeasible.size(), layers_text(infeasible, layer_indices));
+                : fmt::format(
+                      "; in {} of them ({}) it is proved that no placement of these slots "
+                      "can keep the bound",
+                      infeasible.size(), layers_text(infeasible, layer_indices));
   }
   return text + "\n";
 }
@@ -123,15 +124,6 @@ std::string contiguous_text(const SearchReport& search) {
       "experts make {:.4f} with an imbalance of up to {:.4f}, which --max-imbalance {:.2f} "
       "allows\n",
       *bound, planned, copies, imbalance, std::ceil(100 * imbalance) / 100);
-}
-
-std::string homes_text(const Prediction& uniform, const HomesReport& homes) {
-  const double before = mean_over_layers(uniform.wire_copies_per_token);
-  const double after = mean_over_layers(homes.prediction.wire_copies_per_token);
-  return fmt::format(
-      "homes by signature: {:.3f} copies on the wire instead of {:.3f} ({:.1f} % less), tokens of "
-      "the busiest home {:.3f} of the mean\n",
-      after, before, before > 0 ? 100 * (1 - after / before) : 0, homes.imbalance);
 }
 
 // Explains replicas that the user did not ask for.
@@ -213,7 +205,7 @@ void print(const MadePlan& made, const std::string& output, bool prints_layers) 
     std::cout << reached_text(*made.search, layers.layer_indices) << contiguous_text(*made.search);
   }
   if (made.balance) std::cout << balance_text(*made.balance);
-  if (made.homes) std::cout << homes_text(plan.predictions.back(), *made.homes);
+  if (made.homes) std::cout << homes_table(*made.homes);
   if (made.moves) std::cout << moves_text(*made.moves, plan.predictions.back());
   std::cout << remainder_text(plan) << provenance_text(plan.provenance)
             << fmt::format("{}: {} layers, {} slots on each of {} ranks\n", output,
@@ -272,10 +264,9 @@ void add_plan(CLI::App& app) {
     std::cout << engine_text(*options, made.plan);
     print(made, options->output, *prints_layers);
     if (*prints_losses) print_losses(made.plan);
-    const std::string warning =
-        made.check ? warning_text(*made.check, made.plan.predictions.back(),
-                                  layer_indices_of(made.plan))
-                   : "";
+    const std::string warning = made.check ? warning_text(*made.check, made.plan.predictions.back(),
+                                                          layer_indices_of(made.plan))
+                                           : "";
     if (!warning.empty()) std::cerr << "warning: " << warning << "\n";
     if (made.check && !made.check->sample_warning.empty()) {
       std::cerr << "warning: " << made.check->sample_warning << "\n";

@@ -10,7 +10,6 @@
 #include "c2r/cli/output.h"
 #include "c2r/cli/prediction_options.h"
 #include "c2r/core/error.h"
-#include "c2r/plan/homes/fit_homes.h"
 
 namespace c2r::cli {
 namespace {
@@ -72,6 +71,13 @@ void add_homes(CLI::App& command, PlanOptions& options) {
       ->check(CLI::IsMember({"uniform", "signature"}))
       ->capture_default_str()
       ->type_name("HOMES");
+  command
+      .add_option("--home-tokens", options.home_tokens,
+                  "with --homes signature: the tokens of a sequence, from its beginning, by whose "
+                  "experts its home is chosen")
+      ->check(in_range(1, INT64_C(1) << 40))
+      ->capture_default_str()
+      ->type_name("N");
 }
 
 void add_running_options(CLI::App& command, PlanOptions& options) {
@@ -250,6 +256,8 @@ void check_plan_options(const CLI::App& command, const PlanOptions& options) {
               "--max-moves and --move-cost need --from");
   C2R_REQUIRE(options.from.empty() || options.homes == "uniform", kInvalidArgument,
               "--homes signature numbers the ranks, and so does --from: only one of them can");
+  C2R_REQUIRE(options.homes == "signature" || command.count("--home-tokens") == 0, kInvalidArgument,
+              "--home-tokens is for --homes signature");
   check_output(options.output, {options.trace, options.cluster});
 }
 
@@ -266,7 +274,7 @@ PlanRequest plan_request_of(const PlanOptions& options, const Cluster& cluster) 
                       .proves = options.proves};
   if (options.num_groups > 0) request.num_groups = options.num_groups;
   if (options.top_t > 0) request.top_t = options.top_t;
-  if (options.homes == "signature") request.home_tokens = kSignatureTokens;
+  if (options.homes == "signature") request.home_tokens = options.home_tokens;
   if (!options.from.empty()) {
     request.from = RunningPlan{.plan = read_plan(options.from),
                                .name = options.from,

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "c2r/plan/homes/fit_homes.h"
 #include "c2r/plan/make_plan.h"
 
 namespace c2r::cli {
@@ -21,6 +22,7 @@ struct PlanOptions {
   std::string trace, cluster, output, fit = "all", method = std::string(kOptimizeMethod), from;
   std::optional<std::int64_t> max_moves;
   std::string homes = "uniform";
+  std::int64_t home_tokens = kSignatureTokens;
   std::optional<double> move_cost;
   std::int32_t top_t = 0, redundant_slots = 0, num_groups = 0;
   std::string engine, backend, hardware;

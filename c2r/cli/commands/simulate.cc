@@ -13,6 +13,7 @@
 #include "c2r/plan/engines/engine_traffic.h"
 #include "c2r/plan/predict.h"
 #include "c2r/report/engine_traffic.h"
+#include "c2r/report/homes.h"
 #include "c2r/report/predictions.h"
 
 namespace c2r::cli {
@@ -20,6 +21,7 @@ namespace {
 
 struct SimulateOptions : PredictionOptions {
   std::string plan, tokens, constrained, constrained_plan;
+  std::int64_t home_window = 0;
 };
 
 // A trace, or statistics.
@@ -50,10 +52,14 @@ struct Simulated {
   std::vector<WaterfallStep> steps;
   std::optional<EngineTraffic> engine;  // of --engine
   std::optional<LayerTimeOptions> layer_time;
+  std::optional<HomesComparison> homes;  // of --homes signature
 };
 
 Simulated simulated(const SimulateOptions& options, const Plan& plan, const Cluster& cluster) {
-  const PredictRequest request = request_of(options, cluster);
+  PredictRequest request = request_of(options, cluster);
+  request.home_window = options.home_window;
+  C2R_REQUIRE(options.home_window == 0 || request.traffic.homes == Homes::kSignature,
+              kInvalidArgument, "--home-window is for --homes signature");
   const SequencePart part = parse_sequence_part(options.part);
   const Recording recording = read_recording(options.tokens);
   const RoutedTokens tokens = recording.tokens_in(part);
@@ -71,6 +77,10 @@ Simulated simulated(const SimulateOptions& options, const Plan& plan, const Clus
     result.steps =
         predict_waterfall(plan, tokens, &under_plan, request, options.num_threads, progress);
   }
+  if (request.traffic.homes == Homes::kSignature) {
+    result.homes =
+        compare_homes(plan, tokens, request, request.home_window, options.num_threads, progress);
+  }
   if (const auto engine = engine_of(options)) {
     C2R_REQUIRE(!tokens.has_loads_only(), kInvalidArgument,
                 "{} holds loads only: what --engine sends is unknown; give a trace, or counts of "
@@ -86,7 +96,7 @@ void simulate(const SimulateOptions& options) {
   const Plan plan = read_plan(options.plan);
   const Cluster cluster = on_hardware(
       options.cluster.empty() ? plan.cluster : read_cluster(options.cluster), options.hardware);
-  const auto [steps, engine, layer_time] = simulated(options, plan, cluster);
+  const auto [steps, engine, layer_time, homes] = simulated(options, plan, cluster);
   const auto format = format_of(options);
   const JudgedLayers layers{.max_imbalance = max_imbalance_of(plan),
                             .layer_indices = layer_indices_of(plan)};
@@ -95,6 +105,7 @@ void simulate(const SimulateOptions& options) {
                  {"plan", options.plan},
                  {"base", steps[0].prediction.placement},
                  {"steps", waterfall_json(steps, format, layers)}};
+    if (homes) json["homes"] = homes_json(*homes);
     if (engine) json["engine"] = engine_traffic_json(*engine, format);
     std::cout << json_text(json, 1) << "\n";
     return;
@@ -102,6 +113,7 @@ void simulate(const SimulateOptions& options) {
   if (engine) std::cout << engine_traffic_text(*engine, format, options.tokens_per_second);
   std::cout << prediction_table(predictions_of(steps), cluster, format, layers);
   if (options.prints_layers) std::cout << layers_table(predictions_of(steps), layers);
+  if (homes) std::cout << homes_table(*homes);
   if (layer_time) std::cout << time_table(steps, *layer_time);
   for (const PlanInput& input : plan.provenance.inputs) {
     if (input.role == "trace") std::cout << "the plan was fitted on " << input.text() << "\n";
@@ -131,6 +143,12 @@ void add_simulate(CLI::App& app) {
       ->type_name("FILE")
       ->needs(constrained);
   add_prediction_options(*command, *options);
+  command
+      ->add_option("--home-window", options->home_window,
+                   "with --homes signature: the sequences that run at the same time, among which "
+                   "homes are spread evenly; default is 64 for each rank")
+      ->check(in_range(1, INT64_C(1) << 40))
+      ->type_name("N");
   command->footer(
       "Example:\n"
       "  c2r simulate plan.json trace.safetensors --on odd --hidden 2048\n"

@@ -104,7 +104,7 @@ ReachCounter::ReachCounter(const Placement& placement, const TrafficModel& traff
       last_on_rank_(static_cast<std::size_t>(traffic.cluster.ep_size())),
       last_on_node_(static_cast<std::size_t>(traffic.cluster.num_nodes)) {
   C2R_REQUIRE(traffic.homes != Homes::kSignature, kUnsupported,
-              "homes by a plan's signature cannot be counted; take uniform or sequences");
+              "homes by signature are counted for a plan that has one; take uniform or sequences");
   for (std::int32_t rank = 0; rank < traffic.cluster.ep_size(); ++rank) {
     node_of_rank_.push_back(traffic.cluster.node_of(RankId{rank}));
   }

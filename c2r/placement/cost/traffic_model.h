@@ -54,7 +54,7 @@ ReplicaRule parse_replica_rule(std::string_view name);
 enum class Homes {
   kSequences,  // data parallel: all tokens of a sequence live on one rank; ranks take turns
   kUniform,    // every token is equally likely to live on each rank: the expectation
-  kSignature,  // as a plan's signature assigns sequences; not counted by this library
+  kSignature,  // as a plan's signature assigns sequences: predict_waterfall() of a plan counts it
 };
 
 /// @returns "sequences", "uniform" or "signature"

@@ -2,6 +2,7 @@
 #include "c2r/plan/homes/assign_homes.h"
 
 #include <algorithm>
+#include <atomic>
 #include <limits>
 #include <numeric>
 #include <optional>
@@ -9,25 +10,15 @@
 #include "c2r/collaboration/metrics.h"
 #include "c2r/core/at.h"
 #include "c2r/core/error.h"
+#include "c2r/core/parallel.h"
 #include "c2r/plan/homes/fit_homes.h"
+#include "c2r/trace/trace_chunks.h"
 
 namespace c2r {
 namespace {
 
 constexpr int kPriceRounds = 400;
 constexpr double kPriceStep = 0.02;  // of the spread of scores, for twice the mean tokens
-
-std::vector<RankId> highest(const Matrix<double>& scores, std::span<const double> prices) {
-  std::vector<RankId> homes;
-  for (std::int64_t s = 0; s < scores.rows(); ++s) {
-    std::int32_t best = 0;
-    for (std::int32_t r = 1; r < scores.cols(); ++r) {
-      if (scores(s, r) - at(prices, r) > scores(s, best) - at(prices, best)) best = r;
-    }
-    homes.push_back(RankId{best});
-  }
-  return homes;
-}
 
 std::vector<std::int64_t> tokens_of_ranks(std::span<const RankId> homes,
                                           std::span<const std::int64_t> num_tokens,
@@ -144,18 +135,50 @@ Matrix<double> prefix_shares(const Trace& trace, std::int64_t layer,
   return shares;
 }
 
-Matrix<double> home_scores(const HomeSignature& signature, const Trace& trace,
-                           std::span<const TokenRange> sequences) {
-  const auto shares =
-      prefix_shares(trace, layer_of(signature, trace), sequences, signature.num_tokens);
-  Matrix<double> scores(shares.rows(), signature.weights.rows());
-  for (std::int64_t s = 0; s < scores.rows(); ++s) {
-    for (std::int64_t r = 0; r < scores.cols(); ++r) {
-      scores(s, r) = std::inner_product(shares.row(s).begin(), shares.row(s).end(),
-                                        signature.weights.row(r).begin(), 0.0);
+std::vector<double> sequence_scores(const HomeSignature& signature,
+                                    MatrixView<const ExpertId> topk_idx) {
+  const std::int64_t num_tokens = std::min(signature.num_tokens, topk_idx.rows());
+  std::vector<double> shares(std::size_t(signature.weights.cols()));
+  for (std::int64_t t = 0; t < num_tokens; ++t) {
+    for (const ExpertId e : topk_idx.row(t)) {
+      if (e == kNoExpert) continue;
+      C2R_REQUIRE(index(e) < shares.size(), kInvalidArgument,
+                  "token {} of a sequence chose expert {}, but the signature is of {} experts", t,
+                  static_cast<std::int32_t>(e), shares.size());
+      at(shares, e) += 1.0 / double(num_tokens);
     }
   }
+  std::vector<double> scores;
+  for (std::int64_t r = 0; r < signature.weights.rows(); ++r) {
+    scores.push_back(
+        std::inner_product(shares.begin(), shares.end(), signature.weights.row(r).begin(), 0.0));
+  }
   return scores;
+}
+
+Matrix<double> home_scores(const HomeSignature& signature, const Trace& trace,
+                           std::span<const TokenRange> sequences) {
+  const std::int64_t layer = layer_of(signature, trace);
+  Matrix<double> scores(std::ssize(sequences), signature.weights.rows());
+  for (std::int64_t s = 0; s < scores.rows(); ++s) {
+    const auto [begin, end] = at(sequences, s);
+    const std::int64_t last = begin + std::min(signature.num_tokens, end - begin);
+    std::ranges::copy(sequence_scores(signature, trace.topk_idx(layer, begin, last)),
+                      scores.row(s).begin());
+  }
+  return scores;
+}
+
+std::vector<RankId> priced_homes(const Matrix<double>& scores, std::span<const double> prices) {
+  std::vector<RankId> homes;
+  for (std::int64_t s = 0; s < scores.rows(); ++s) {
+    std::int32_t best = 0;
+    for (std::int32_t r = 1; r < scores.cols(); ++r) {
+      if (scores(s, r) - at(prices, r) > scores(s, best) - at(prices, best)) best = r;
+    }
+    homes.push_back(RankId{best});
+  }
+  return homes;
 }
 
 std::vector<double> even_prices(const Matrix<double>& scores,
@@ -169,7 +192,7 @@ std::vector<double> even_prices(const Matrix<double>& scores,
   auto best = prices;
   double least = std::numeric_limits<double>::infinity();
   for (int round = 0; round < kPriceRounds && spread > 0; ++round) {
-    const auto tokens = tokens_of_ranks(highest(scores, prices), num_tokens, scores.cols());
+    const auto tokens = tokens_of_ranks(priced_homes(scores, prices), num_tokens, scores.cols());
     const double met = imbalance(tokens);
     if (met < least) least = met, best = prices;
     if (met <= max_imbalance) break;
@@ -190,59 +213,157 @@ std::vector<RankId> balanced_homes(const Matrix<double>& scores,
   const auto prices = even_prices(scores, num_tokens, max_imbalance);
   const auto all = std::accumulate(num_tokens.begin(), num_tokens.end(), std::int64_t{0});
   const double most = max_imbalance * double(all) / double(scores.cols());
-  return Evener(scores, num_tokens, most, highest(scores, prices)).run();
+  return Evener(scores, num_tokens, most, priced_homes(scores, prices)).run();
 }
 
-AssignedHomes assign_homes(const HomeSignature& signature, const RoutedTokens& tokens,
-                           std::int64_t window) {
+AssignedHomes assign_homes(const Matrix<double>& scores, const RoutedTokens& tokens,
+                           std::int64_t num_prefix_tokens, std::int64_t window) {
   C2R_REQUIRE(tokens.trace != nullptr, kInvalidArgument,
-              "homes by signature need a trace with sequences, but {} has none", tokens.name);
+              "homes of sequences need a trace with sequences, but {} has none", tokens.name);
   C2R_REQUIRE(window >= 0, kInvalidArgument, "a window has {} sequences, but must have at least 0",
               window);
-  const Trace& trace = *tokens.trace;
-  const auto sequences = sequences_in(trace, tokens.ranges);
-  const auto scores = home_scores(signature, trace, sequences);
-  const std::vector<std::int64_t> lengths = lengths_of(sequences);
-  const auto num_sequences = std::ssize(sequences);
-  // Windows of nearly the same size, so that the last is no smaller than the others.
-  const std::int64_t num_windows =
-      window == 0 ? 1 : std::max<std::int64_t>(1, (num_sequences + window / 2) / window);
-  AssignedHomes homes{.of_token = std::vector<RankId>(std::size_t(trace.num_tokens()), RankId{0})};
-  for (std::int64_t w = 0; w < num_windows; ++w) {
-    const std::int64_t begin = num_sequences * w / num_windows;
-    const std::int64_t end = num_sequences * (w + 1) / num_windows;
-    Matrix<double> of_window(end - begin, scores.cols());
+  const std::int64_t ep_size = scores.cols();
+  AssignedHomes homes{.num_prefix_tokens = num_prefix_tokens,
+                      .window = window == 0 ? kSequencesPerRank * ep_size : window,
+                      .sequences = sequences_in(*tokens.trace, tokens.ranges)};
+  const auto num_sequences = std::ssize(homes.sequences);
+  C2R_REQUIRE(scores.rows() == num_sequences, kInvalidArgument,
+              "there are scores of {} sequences, but {} in {}", scores.rows(), num_sequences,
+              tokens.name);
+  const auto lengths = lengths_of(homes.sequences);
+  std::vector<std::int64_t> of_window, of_rank(static_cast<std::size_t>(ep_size));
+  for (std::int64_t begin = 0; begin < num_sequences; begin += homes.window) {
+    const std::int64_t end = std::min(num_sequences, begin + homes.window);
+    Matrix<double> of_sequences(end - begin, ep_size);
+    std::vector<std::int64_t> rests;
     for (std::int64_t s = begin; s < end; ++s) {
-      std::ranges::copy(scores.row(s), of_window.row(s - begin).begin());
+      std::ranges::copy(scores.row(s), of_sequences.row(s - begin).begin());
+      rests.push_back(std::max<std::int64_t>(0, at(lengths, s) - num_prefix_tokens));
     }
-    const auto of_lengths = std::span<const std::int64_t>(lengths).subspan(
-        std::size_t(begin), std::size_t(end - begin));
-    const auto found = balanced_homes(of_window, of_lengths, kHomeImbalance);
-    homes.window_imbalance = std::max(homes.window_imbalance,
-                                      imbalance(tokens_of_ranks(found, of_lengths, scores.cols())));
-    homes.of_sequence.insert(homes.of_sequence.end(), found.begin(), found.end());
+    const auto found = balanced_homes(of_sequences, rests, kHomeImbalance);
+    of_window = tokens_of_ranks(found, rests, ep_size);
+    for (std::int64_t s = begin; s < end; ++s) {
+      const RankId chosen = at(found, s - begin);
+      homes.chosen.push_back(chosen);
+      homes.first.push_back(
+          num_prefix_tokens == 0 ? chosen : RankId{static_cast<std::int32_t>(s % ep_size)});
+      at(of_window, homes.first.back()) += at(lengths, s) - at(rests, s - begin);
+    }
+    homes.window_imbalance = std::max(homes.window_imbalance, imbalance(of_window));
+    for (std::size_t r = 0; r < of_rank.size(); ++r) of_rank[r] += of_window[r];
   }
-  homes.imbalance = imbalance(tokens_of_ranks(homes.of_sequence, lengths, scores.cols()));
-  for (std::size_t s = 0; s < sequences.size(); ++s) {
-    std::fill(homes.of_token.begin() + sequences[s].begin,
-              homes.of_token.begin() + sequences[s].end, homes.of_sequence[s]);
-  }
+  homes.imbalance = imbalance(of_rank);
   return homes;
 }
 
-Prediction predict_with_homes(const RoutedTokens& tokens, std::span<const RankId> home_of_token,
-                              std::span<const Placement> placements, const PredictRequest& request,
-                              int num_threads, Progress& progress) {
-  C2R_REQUIRE(tokens.trace != nullptr && std::ssize(home_of_token) == tokens.trace->num_tokens(),
-              kInvalidArgument, "there are {} homes, but not as many tokens in {}",
-              home_of_token.size(), tokens.name);
+AssignedHomes assign_homes(const HomeSignature& signature, const RoutedTokens& tokens,
+                           PrefixRuns prefix, std::int64_t window) {
+  C2R_REQUIRE(tokens.trace != nullptr, kInvalidArgument,
+              "homes by signature need a trace with sequences, but {} has none", tokens.name);
+  const auto sequences = sequences_in(*tokens.trace, tokens.ranges);
+  return assign_homes(home_scores(signature, *tokens.trace, sequences), tokens,
+                      prefix == PrefixRuns::kInTurn ? signature.num_tokens : 0, window);
+}
+
+namespace {
+
+// A run of tokens with one home.
+struct HomeRun {
+  TokenRange tokens;
+  RankId home{0};
+};
+
+// The runs in the order in which a runtime serves them.
+std::vector<HomeRun> runs_of(const AssignedHomes& homes) {
+  std::vector<HomeRun> runs;
+  const auto num_sequences = std::ssize(homes.sequences);
+  const auto split_of = [&](std::int64_t s) {
+    const auto [begin, end] = at(homes.sequences, s);
+    return std::min(end, begin + homes.num_prefix_tokens);
+  };
+  const auto append = [&](const TokenRange& tokens, RankId home) {
+    const TokenRange whole[] = {tokens};
+    if (tokens.begin == tokens.end) return;
+    for (const TokenRange& piece : pieces_of(whole)) runs.push_back({piece, home});
+  };
+  for (std::int64_t begin = 0; begin < num_sequences; begin += homes.window) {
+    const std::int64_t end = std::min(num_sequences, begin + homes.window);
+    for (std::int64_t s = begin; s < end; ++s) {
+      append({at(homes.sequences, s).begin, split_of(s)}, at(homes.first, s));
+    }
+    for (std::int64_t s = begin; s < end; ++s) {
+      append({split_of(s), at(homes.sequences, s).end}, at(homes.chosen, s));
+    }
+  }
+  return runs;
+}
+
+// The tokens that are in none of the sequences, in pieces.
+std::vector<TokenRange> pieces_outside(std::span<const TokenRange> sequences,
+                                       std::int64_t num_tokens) {
+  std::vector<TokenRange> outside;
+  std::int64_t begin = 0;
+  for (const TokenRange& sequence : sequences) {
+    if (begin < sequence.begin) outside.push_back({begin, sequence.begin});
+    begin = sequence.end;
+  }
+  if (begin < num_tokens) outside.push_back({begin, num_tokens});
+  return pieces_of(outside);
+}
+
+}  // namespace
+
+std::vector<Reach> count_reach_of_homes(const RoutedTokens& tokens, const AssignedHomes& homes,
+                                        std::span<const Placement> placements,
+                                        const TrafficModel& traffic, int num_threads,
+                                        Progress& progress) {
+  C2R_REQUIRE(tokens.trace != nullptr, kInvalidArgument,
+              "homes of sequences need a trace with sequences, but {} has none", tokens.name);
+  const Trace& trace = *tokens.trace;
+  C2R_REQUIRE(std::ssize(placements) == trace.header().num_layers(), kInvalidArgument,
+              "there are {} placements, but the trace has {} layers", placements.size(),
+              trace.header().num_layers());
+  TrafficModel with_homes = traffic;
+  with_homes.homes = Homes::kSequences;  // each token has one home
+  const auto outside = pieces_outside(homes.sequences, trace.num_tokens());
+  const auto runs = runs_of(homes);
+  std::vector<Reach> result(placements.size());
+  std::atomic<std::int64_t> num_done = 0;
+  parallel_for(std::ssize(result), num_threads, [&](std::int64_t layer, int thread) {
+    ReachCounter counter(at(placements, layer), with_homes);
+    std::vector<RankId> same;
+    const auto homes_of = [&](const TokenRange& piece, RankId home) {
+      same.assign(std::size_t(piece.end - piece.begin), home);
+      return std::span<const RankId>(same);
+    };
+    if (counter.has_memory()) {
+      for (const TokenRange& piece : outside) {
+        counter.serve_before(trace.topk_idx(layer, piece.begin, piece.end),
+                             homes_of(piece, RankId{0}));
+      }
+    }
+    for (const auto& [piece, home] : runs) {
+      counter.add(trace.topk_idx(layer, piece.begin, piece.end), homes_of(piece, home));
+    }
+    at(result, layer) = counter.finish();
+    ++num_done;
+    if (thread == 0) progress.update(num_done, std::ssize(result));
+  });
+  progress.update(std::ssize(result), std::ssize(result));
+  return result;
+}
+
+WaterfallStep predict_homes(std::string name, const RoutedTokens& tokens,
+                            const AssignedHomes& homes, std::span<const Placement> placements,
+                            const PredictRequest& request, int num_threads, Progress& progress) {
   PredictRequest with_homes = request;
-  with_homes.traffic.homes = Homes::kSequences;  // each token has one home
-  const auto reach = count_reach(*tokens.trace, tokens.ranges, home_of_token, placements,
-                                 with_homes.traffic, num_threads, progress);
-  Prediction prediction = predict_reach({}, tokens, reach, with_homes).prediction;
-  prediction.homes = Homes::kSignature;
-  return prediction;
+  with_homes.traffic.homes = Homes::kSequences;
+  WaterfallStep step = predict_reach(
+      std::move(name), tokens,
+      count_reach_of_homes(tokens, homes, placements, with_homes.traffic, num_threads, progress),
+      with_homes);
+  step.prediction.homes = Homes::kSignature;
+  return step;
 }
 
 }  // namespace c2r

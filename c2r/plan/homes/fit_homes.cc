@@ -21,6 +21,7 @@ namespace c2r {
 namespace {
 
 constexpr int kAlignRounds = 50;        // it ends by itself after some 5
+constexpr int kHomeRounds = 20;         // the same
 constexpr double kRidge = 0.01;         // of the mean variance of a feature
 constexpr double kFitImbalance = 1.02;  // that the prices reach on the fitted sequences
 
@@ -78,6 +79,27 @@ Matrix<double> label_gains(const Matrix<double>& visits, const Matrix<double>& o
         gain(r, label) += visits(s, r) * others(s, label);
       }
     }
+  }
+  return gain;
+}
+
+// @returns the tokens of each sequence that visit each label, of all layers. [num_sequences,
+//          ep_size]
+Matrix<double> sums_of(std::span<const Matrix<double>> visits,
+                       std::span<const std::vector<RankId>> label_of) {
+  Matrix<double> sums(visits[0].rows(), visits[0].cols());
+  for (std::size_t layer = 0; layer < visits.size(); ++layer) {
+    add_labelled(visits[layer], label_of[layer], 1, sums);
+  }
+  return sums;
+}
+
+// @returns how many tokens visit rank r whose sequence has the home `label`. [ep_size, ep_size]
+Matrix<double> gains_of_homes(const Matrix<double>& visits, std::span<const RankId> homes) {
+  Matrix<double> gain(visits.cols(), visits.cols());
+  for (std::int64_t s = 0; s < visits.rows(); ++s) {
+    const auto home = static_cast<std::int64_t>(at(homes, s));
+    for (std::int64_t r = 0; r < gain.rows(); ++r) gain(r, home) += visits(s, r);
   }
   return gain;
 }
@@ -208,6 +230,50 @@ std::vector<std::vector<RankId>> aligned_labels(std::span<const Matrix<double>> 
   return label_of;
 }
 
+std::vector<std::vector<RankId>> labels_for_homes(std::span<const Matrix<double>> visits,
+                                                  std::span<const std::int64_t> num_tokens,
+                                                  const Cluster& cluster,
+                                                  std::vector<std::vector<RankId>> label_of) {
+  auto best = label_of;
+  double most = -1;
+  const std::vector<double> lengths(num_tokens.begin(), num_tokens.end());
+  for (int round = 0; round < kHomeRounds && !visits.empty(); ++round) {
+    const Matrix<double> sums = sums_of(visits, label_of);
+    const Matrix<double> scores = targets_of(sums, std::ssize(visits), lengths);
+    const auto homes = priced_homes(scores, even_prices(scores, num_tokens, kFitImbalance));
+    double at_home = 0;
+    for (std::size_t s = 0; s < homes.size(); ++s) {
+      at_home += at(sums.row(std::int64_t(s)), homes[s]);
+    }
+    if (at_home <= most) break;
+    most = at_home, best = label_of;
+    for (std::size_t layer = 0; layer < visits.size(); ++layer) {
+      label_of[layer] = best_labels(gains_of_homes(visits[layer], homes), cluster);
+    }
+    if (label_of == best) break;
+  }
+  return best;
+}
+
+Matrix<double> visited_shares(const Trace& trace, std::span<const TokenRange> sequences,
+                              std::span<const Placement> placements, const Cluster& cluster,
+                              int num_threads) {
+  std::vector<Matrix<double>> visits(placements.size());
+  parallel_for(std::ssize(visits), num_threads, [&](std::int64_t layer, int) {
+    at(visits, layer) = count_visits(trace, layer, sequences, at(placements, layer), cluster);
+  });
+  Matrix<double> shares(std::ssize(sequences), cluster.ep_size());
+  for (std::int64_t s = 0; s < shares.rows(); ++s) {
+    const double num_tokens = double(at(sequences, s).end - at(sequences, s).begin);
+    for (const Matrix<double>& layer : visits) {
+      for (std::int64_t r = 0; r < shares.cols(); ++r) {
+        shares(s, r) += layer(s, r) / num_tokens / double(visits.size());
+      }
+    }
+  }
+  return shares;
+}
+
 FittedHomes fit_homes(const RoutedTokens& tokens, std::span<const Placement> placements,
                       const Cluster& cluster, std::int64_t num_tokens, int num_threads,
                       Progress& progress) {
@@ -228,14 +294,11 @@ FittedHomes fit_homes(const RoutedTokens& tokens, std::span<const Placement> pla
   parallel_for(num_layers, num_threads, [&](std::int64_t layer, int) {
     at(visits, layer) = count_visits(trace, layer, sequences, at(placements, layer), cluster);
   });
-  FittedHomes fitted{.label_of = aligned_labels(visits, cluster)};
-  Matrix<double> sums(std::ssize(sequences), cluster.ep_size());
-  for (std::size_t layer = 0; layer < visits.size(); ++layer) {
-    add_labelled(visits[layer], fitted.label_of[layer], 1, sums);
-  }
   const std::vector<std::int64_t> num_tokens_of = lengths_of(sequences);
+  FittedHomes fitted{.label_of = labels_for_homes(visits, num_tokens_of, cluster,
+                                                  aligned_labels(visits, cluster))};
   const std::vector<double> lengths(num_tokens_of.begin(), num_tokens_of.end());
-  const Matrix<double> targets = targets_of(sums, num_layers, lengths);
+  const Matrix<double> targets = targets_of(sums_of(visits, fitted.label_of), num_layers, lengths);
   std::vector<LayerFit> fits(placements.size());
   parallel_for(num_layers, num_threads, [&](std::int64_t layer, int) {
     at(fits, layer) =

@@ -5,7 +5,9 @@
 // aligned if the sequences that prefer rank r in one layer prefer rank r in the others, too. With
 //   v(s, l, r)  tokens of sequence s that visit rank r in layer l, less the mean over ranks
 // alignment maximizes sum over s and r of (sum over l of v(s, l, label_l(r)))^2, layer by layer, by
-// assignment, until no layer changes.
+// assignment, until no layer changes. Then homes and labels are chosen in turn: homes for the
+// labels, spread evenly by prices, and for these homes the labels with which most tokens visit the
+// home of their sequence, until no layer changes.
 //
 // The signature is linear: for the choices of a prefix in one layer it estimates, by ridge
 // regression over the fitted sequences, which share of its tokens each rank will serve in all
@@ -23,8 +25,9 @@
 
 namespace c2r {
 
-/// The tokens of a sequence whose choices a signature looks at, where nothing else is said.
-inline constexpr std::int64_t kSignatureTokens = 128;
+/// The tokens of a sequence whose choices a signature looks at, where nothing else is said. More of
+/// them choose a better home, but for fewer tokens (docs/placement.md has the numbers).
+inline constexpr std::int64_t kSignatureTokens = 32;
 
 struct FittedHomes {
   std::vector<std::vector<RankId>> label_of;  // [num_layers][ep_size], for relabelled()
@@ -48,6 +51,27 @@ FittedHomes fit_homes(const RoutedTokens& tokens, std::span<const Placement> pla
 /// @returns [num_layers][ep_size]
 std::vector<std::vector<RankId>> aligned_labels(std::span<const Matrix<double>> visits,
                                                 const Cluster& cluster);
+
+/// Chooses homes for the labels and labels for the homes in turn, as above, and keeps the best.
+/// @param visits as above
+/// @param num_tokens of each sequence. [num_sequences]
+/// @param label_of where it begins. [num_layers][ep_size]
+/// @returns labels with which at least as many tokens visit the homes of their sequences, where
+///          these are spread evenly. [num_layers][ep_size]
+std::vector<std::vector<RankId>> labels_for_homes(std::span<const Matrix<double>> visits,
+                                                  std::span<const std::int64_t> num_tokens,
+                                                  const Cluster& cluster,
+                                                  std::vector<std::vector<RankId>> label_of);
+
+/// @param sequences as tokens [begin, end)
+/// @param placements [num_layers]; replicas are chosen by the rule fewest-ranks
+/// @returns of each sequence the share of its tokens that visit each rank: the mean over layers.
+///          [num_sequences, ep_size]
+///
+/// Cost: ReplicaChooser::choose() for each token and layer.
+Matrix<double> visited_shares(const Trace& trace, std::span<const TokenRange> sequences,
+                              std::span<const Placement> placements, const Cluster& cluster,
+                              int num_threads);
 
 /// Sequences that begin in `ranges`, as tokens [begin, end).
 std::vector<TokenRange> sequences_in(const Trace& trace, std::span<const TokenRange> ranges);

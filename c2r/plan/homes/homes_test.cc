@@ -156,23 +156,63 @@ TEST(Homes, WithoutABoundHomesAreThoseOfTheSignature) {
   }
 }
 
+TEST(Homes, LabelsForHomesKeepMoreVisitsAtHomeThanAlignedOnes) {
+  const auto at_home = [](std::span<const Matrix<double>> visits,
+                          std::span<const std::vector<RankId>> label_of) {
+    // Without a bound on balance the best home of a sequence is the label that it visits most.
+    double sum = 0;
+    for (std::int64_t s = 0; s < visits[0].rows(); ++s) {
+      std::vector<double> of_label(std::size_t(visits[0].cols()));
+      for (std::size_t layer = 0; layer < visits.size(); ++layer) {
+        for (std::int64_t r = 0; r < std::ssize(of_label); ++r) {
+          of_label[index(label_of[layer][std::size_t(r)])] += visits[layer](s, r);
+        }
+      }
+      sum += std::ranges::max(of_label);
+    }
+    return sum;
+  };
+  double aligned_sum = 0, chosen_sum = 0, best_sum = 0;
+  for (unsigned seed = 0; seed < 30; ++seed) {
+    SCOPED_TRACE(seed);
+    std::mt19937_64 rng(seed);
+    std::vector<Matrix<double>> visits(2, Matrix<double>(60, 3));
+    for (auto& layer : visits) {
+      for (double& count : layer.all()) count = double(uniform_below(9, rng));
+    }
+    const std::vector<std::int64_t> lengths(60, 8);
+    const Cluster cluster{.ranks_per_node = 3};
+    const auto aligned = aligned_labels(visits, cluster);
+    double best = 0;
+    for (const auto& second : labels_of_three()) {
+      best = std::max(best, at_home(visits, std::vector{labels_of_three()[0], second}));
+    }
+    aligned_sum += at_home(visits, aligned);
+    chosen_sum += at_home(visits, labels_for_homes(visits, lengths, cluster, aligned));
+    best_sum += best;
+  }
+  EXPECT_GE(chosen_sum, aligned_sum);
+  EXPECT_GT(chosen_sum, 0.97 * best_sum);
+  EXPECT_LE(chosen_sum, best_sum);
+}
+
 // Copies that leave their home rank, by the definition.
-double counted_wire(const Trace& trace, std::span<const TokenRange> ranges, const Plan& plan,
-                    std::span<const RankId> home_of_token) {
-  double copies = 0;
+double counted_wire(const Trace& trace, const AssignedHomes& homes, const Plan& plan) {
+  double copies = 0, num_tokens = 0;
   for (std::size_t layer = 0; layer < plan.layers.size(); ++layer) {
     const auto ranks = rank_of(plan.layers[layer].placement);
-    for (const TokenRange& range : ranges) {
-      const auto topk_idx = trace.topk_idx(std::int64_t(layer), range.begin, range.end);
-      for (std::int64_t t = 0; t < topk_idx.rows(); ++t) {
+    for (std::size_t s = 0; s < homes.sequences.size(); ++s) {
+      const auto [begin, end] = homes.sequences[s];
+      const auto topk_idx = trace.topk_idx(std::int64_t(layer), begin, end);
+      for (std::int64_t t = 0; t < topk_idx.rows(); ++t, ++num_tokens) {
         std::set<RankId> reached;
         for (const ExpertId e : topk_idx.row(t)) reached.insert(ranks[index(e)]);
-        reached.erase(home_of_token[std::size_t(range.begin + t)]);
+        reached.erase(t < homes.num_prefix_tokens ? homes.first[s] : homes.chosen[s]);
         copies += double(reached.size());
       }
     }
   }
-  return copies / double(num_tokens_in(ranges)) / double(plan.layers.size());
+  return copies / num_tokens;
 }
 
 TEST(Homes, APlanWithASignatureSavesCopiesOnSequencesThatItHasNotSeen) {
@@ -185,15 +225,52 @@ TEST(Homes, APlanWithASignatureSavesCopiesOnSequencesThatItHasNotSeen) {
   EXPECT_EQ(made.plan.predictions, plain.predictions);
   EXPECT_EQ(made.search->layers[0].placement, made.plan.layers[0].placement);
   ASSERT_TRUE(made.homes);
-  const double uniform = mean_over_layers(plain.predictions.back().wire_copies_per_token);
-  const double by_signature = mean_over_layers(made.homes->prediction.wire_copies_per_token);
-  EXPECT_LT(by_signature, 0.8 * uniform);
-  EXPECT_EQ(made.homes->prediction.imbalance, plain.predictions.back().imbalance);
-  EXPECT_LE(made.homes->imbalance, 1.1);
+  const auto& rows = made.homes->rows;
+  ASSERT_EQ(rows.size(), 4u);  // uniform, prefix, earlier turn, all tokens
+  std::vector<double> wire;
+  for (const HomesRow& row : rows) {
+    wire.push_back(mean_over_layers(row.prediction.wire_copies_per_token));
+    EXPECT_LE(row.imbalance, 1.1) << row.name;
+    EXPECT_EQ(row.prediction.imbalance, plain.predictions.back().imbalance) << row.name;
+  }
+  EXPECT_EQ(wire[0], mean_over_layers(plain.predictions.back().wire_copies_per_token));
+  EXPECT_LT(wire[1], 0.95 * wire[0]);
+  EXPECT_LT(wire[2], 0.8 * wire[0]);
+  EXPECT_LT(wire[3], wire[2]);
   const auto odd = routed_tokens_of(trace, SequencePart::kOdd);
-  const auto homes = assign_homes(*made.plan.homes->signature, odd, 0);
-  EXPECT_NEAR(by_signature, counted_wire(trace, odd.ranges, made.plan, homes.of_token), 1e-12);
+  for (const auto& [prefix, row] :
+       {std::pair(PrefixRuns::kInTurn, 1u), {PrefixRuns::kAtHome, 2u}}) {
+    const auto homes = assign_homes(*made.plan.homes->signature, odd, prefix, 0);
+    EXPECT_NEAR(wire[row], counted_wire(trace, homes, made.plan), 1e-12);
+  }
   EXPECT_EQ(parse_plan(plan_to_text(made.plan), "p"), made.plan);
+}
+
+TEST(Homes, AreTheLastStepOfAWaterfall) {
+  const Trace trace = topical_trace(4, 60);
+  const PlanRequest made{.cluster = {.ranks_per_node = 4}, .home_tokens = 4};
+  const Plan plan = make_plan(trace, made).plan;
+  const auto tokens = routed_tokens_of(trace, SequencePart::kAll);
+  PredictRequest request{.traffic = default_traffic(plan.cluster), .home_window = 16};
+  NoProgress progress;
+  const auto uniform = predict_waterfall(plan, tokens, nullptr, request, 1, progress);
+  request.traffic.homes = Homes::kSignature;
+  const auto steps = predict_waterfall(plan, tokens, nullptr, request, 1, progress);
+  ASSERT_EQ(steps.size(), uniform.size() + 1);
+  for (std::size_t s = 0; s < uniform.size(); ++s) {
+    EXPECT_EQ(steps[s].prediction, uniform[s].prediction);
+  }
+  EXPECT_EQ(steps.back().prediction.placement, "homes");
+  EXPECT_EQ(steps.back().prediction.homes, Homes::kSignature);
+  EXPECT_EQ(steps.back().volumes[0].denominator, 1);
+  const auto homes = assign_homes(*plan.homes->signature, tokens, PrefixRuns::kInTurn, 16);
+  EXPECT_NEAR(mean_over_layers(steps.back().prediction.wire_copies_per_token),
+              counted_wire(trace, homes, plan), 1e-12);
+  Plan without = plan;
+  without.homes.reset();
+  EXPECT_EQ(
+      error_of([&] { (void)predict_waterfall(without, tokens, nullptr, request, 1, progress); }),
+      "the plan has no signature of homes; make it with --homes signature");
 }
 
 TEST(Homes, EveryWindowIsSpreadEvenly) {
@@ -201,12 +278,18 @@ TEST(Homes, EveryWindowIsSpreadEvenly) {
   PlanRequest request{.cluster = {.ranks_per_node = 4}, .home_tokens = 4};
   const auto signature = *make_plan(trace, request).plan.homes->signature;
   const auto tokens = routed_tokens_of(trace, SequencePart::kAll);
-  const auto homes = assign_homes(signature, tokens, 40);
-  EXPECT_LE(homes.window_imbalance, 1.1);
-  EXPECT_LE(homes.imbalance, homes.window_imbalance);
-  EXPECT_EQ(homes.of_sequence.size(), 400);
-  EXPECT_EQ(assign_homes(signature, tokens, 400).of_sequence,
-            assign_homes(signature, tokens, 0).of_sequence);
+  for (const PrefixRuns prefix : {PrefixRuns::kInTurn, PrefixRuns::kAtHome}) {
+    const auto homes = assign_homes(signature, tokens, prefix, 40);
+    EXPECT_LE(homes.window_imbalance, 1.15);
+    EXPECT_LE(homes.imbalance, homes.window_imbalance);
+    EXPECT_EQ(homes.chosen.size(), 400);
+    for (std::size_t s = 0; s < 400; ++s) {
+      EXPECT_EQ(homes.first[s],
+                prefix == PrefixRuns::kAtHome ? homes.chosen[s] : RankId{std::int32_t(s % 4)});
+    }
+  }
+  EXPECT_EQ(assign_homes(signature, tokens, PrefixRuns::kAtHome, 256).chosen,
+            assign_homes(signature, tokens, PrefixRuns::kAtHome, 0).chosen);
 }
 
 TEST(Homes, RefuseWhatHasNoSequencesOrAnotherModel) {
@@ -215,16 +298,11 @@ TEST(Homes, RefuseWhatHasNoSequencesOrAnotherModel) {
   EXPECT_EQ(error_of([&] { make_plan(trace, request); }),
             "homes by signature need two sequences to fit, but memory has 1 there");
   const HomeSignature signature{.layer_index = 9, .num_tokens = 1, .weights = {2, 16}};
-  EXPECT_EQ(
-      error_of([&] { assign_homes(signature, routed_tokens_of(trace, SequencePart::kAll), 0); }),
-      "the signature is of layer 9 with 16 experts, which memory does not have");
   const RoutedTokens tokens = routed_tokens_of(trace, SequencePart::kAll);
-  NoProgress progress;
-  EXPECT_EQ(error_of([&] {
-              predict_with_homes(tokens, {}, contiguous_placements(trace.header(), request.cluster),
-                                 {}, 1, progress);
-            }),
-            "there are 0 homes, but not as many tokens in memory, all");
+  EXPECT_EQ(error_of([&] { assign_homes(signature, tokens, PrefixRuns::kInTurn, 0); }),
+            "the signature is of layer 9 with 16 experts, which memory does not have");
+  EXPECT_EQ(error_of([&] { assign_homes(Matrix<double>(2, 2), tokens, 0, 0); }),
+            "there are scores of 2 sequences, but 1 in memory, all");
 }
 
 }  // namespace

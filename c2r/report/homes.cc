@@ -1,0 +1,45 @@
+// Writes a comparison of homes: the table, and the notes below it.
+#include "c2r/report/homes.h"
+
+#include <fmt/format.h>
+
+#include <vector>
+
+#include "c2r/report/predictions.h"
+#include "c2r/report/table.h"
+
+namespace c2r {
+
+std::string homes_table(const HomesComparison& comparison) {
+  std::vector<std::vector<std::string>> rows = {
+      {"homes by", "on the wire", "less", "busiest home", "in a window"}};
+  const double uniform = mean_over_layers(comparison.rows.front().prediction.wire_copies_per_token);
+  for (const HomesRow& row : comparison.rows) {
+    const double wire = mean_over_layers(row.prediction.wire_copies_per_token);
+    rows.push_back({row.name, fmt::format("{:.3f}", wire), saved_text(wire, uniform),
+                    fmt::format("{:.3f}", row.imbalance),
+                    fmt::format("{:.3f}", row.window_imbalance)});
+  }
+  return render_table(rows) +
+         fmt::format(
+             "prefix: by the first {} tokens of a sequence, which run on the ranks in turn; "
+             "earlier turn: by as many that are known before; all tokens: as if all were known\n"
+             "busiest home: its tokens over the mean, of all sequences, and in the worst window "
+             "of {} that run together\n",
+             comparison.num_tokens, comparison.window);
+}
+
+Json homes_json(const HomesComparison& comparison) {
+  Json rows = Json::array();
+  for (const HomesRow& row : comparison.rows) {
+    rows.push_back({{"homes", row.name},
+                    {"wire_copies_per_token", row.prediction.wire_copies_per_token},
+                    {"imbalance", row.imbalance},
+                    {"window_imbalance", row.window_imbalance}});
+  }
+  return {{"num_tokens", comparison.num_tokens},
+          {"window", comparison.window},
+          {"rows", std::move(rows)}};
+}
+
+}  // namespace c2r
