@@ -11,7 +11,7 @@
 //     scores to the lower group; -0 equals +0.
 //   - Softmax keeps the order of the logits, so its choice is made on the logits themselves. Where
 //     rounding merges the probabilities of two different logits, the larger logit still wins.
-//   - exp is this library's own (exp_internal.h), more precise than its rounded argument, and
+//   - exp is this library's own (c2r/core/exp.h), more precise than its rounded argument, and
 //     e^-87.3 where it would be less. The softmax's denominator is the sum of exp(logit - largest
 //     logit): expert e is added to partial sum e % 16 in ascending order of e, then neighbours are
 //     added, 16 -> 8 -> 4 -> 2 -> 1. Sums over the chosen experts run best first. A weight is the

@@ -6,7 +6,7 @@
 #include <cstddef>
 
 #include "c2r/core/error.h"
-#include "c2r/routing/exp_internal.h"
+#include "c2r/core/exp.h"
 #include "c2r/routing/policy_internal.h"
 
 namespace c2r {

@@ -1,5 +1,5 @@
 // exp, sigmoid and softmax sums in vectors: compiled once per instruction set. The steps are those
-// of exp_internal.h, so the bits are too.
+// of exp.h, so the bits are too.
 #if defined(C2R_ROUTING_SCORES_INTERNAL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef C2R_ROUTING_SCORES_INTERNAL_H_
 #undef C2R_ROUTING_SCORES_INTERNAL_H_
@@ -12,7 +12,7 @@
 #include <algorithm>
 #include <cstddef>
 
-#include "c2r/routing/exp_internal.h"
+#include "c2r/core/exp.h"
 #include "c2r/routing/top_k-inl.h"
 
 #if HWY_TARGET != HWY_SCALAR

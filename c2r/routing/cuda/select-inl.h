@@ -15,7 +15,7 @@
 #include <cstdint>
 
 #include "c2r/core/cuda/host_device.h"
-#include "c2r/routing/exp_internal.h"
+#include "c2r/core/exp.h"
 
 namespace c2r {
 

@@ -1,6 +1,6 @@
 // exp and sigmoid in float whose every rounding is fixed, so that scalar code and vectors of any
-// width agree to the bit. The vector versions in scores-inl.h repeat these steps; a*b+c is
-// fused, rounded once, in both.
+// width and devices agree to the bit. The vector versions in c2r/routing/scores-inl.h repeat these
+// steps; a*b+c is fused, rounded once, in all.
 #pragma once
 
 #include <algorithm>
@@ -55,7 +55,8 @@ C2R_HOST_DEVICE inline float exp_of_negative(float x) {
 /// 1 / (1 + e^-x): within (6 + 0.25 |x|) 2^-24 of it, relatively, for x >= -87.3.
 C2R_HOST_DEVICE inline float sigmoid(float x) {
   using namespace exp_constants;
-  return 1.0f / (1.0f + power_bounded(std::min(std::max(x, -kMax), kMax), -kLog2e));
+  // std::min takes a reference, and a device has no address of the constant.
+  return 1.0f / (1.0f + power_bounded(std::min(std::max(x, -kMax), float{kMax}), -kLog2e));
 }
 
 }  // namespace c2r

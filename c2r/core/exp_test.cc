@@ -1,5 +1,7 @@
 // Tests of the exponential function: its error, its special values, and equal bits on every
 // target.
+#include "c2r/core/exp.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -7,8 +9,6 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
-
-#include "c2r/routing/exp_internal.h"
 
 namespace c2r {
 namespace {
