@@ -60,9 +60,6 @@ struct DeviceWay {
   DeviceRowStore sent, received;
 };
 
-bool is_aligned(const void* address) {
-  return reinterpret_cast<std::uintptr_t>(address) % alignof(SixteenBytes) == 0;
-}
 std::byte* bytes_of(MatrixView<float> rows) {
   return reinterpret_cast<std::byte*>(rows.data());
 }
@@ -102,7 +99,8 @@ class DeviceMovingRows final : public MovingRows {
     if (num_blocks == 0 || kernel.hidden() == 0) return;
     C2R_REQUIRE(num_blocks <= kMaxBlocks, kUnsupported,
                 "a kernel moves at most {} rows, not {}; use more chunks", kMaxBlocks, num_blocks);
-    launcher_.launch({kernel, kernel.hidden() % kRowVector == 0 && is_aligned(rows)}, compute_);
+    launcher_.launch({kernel, kernel.hidden() % kRowVector == 0 && is_aligned_for_vectors(rows)},
+                     compute_);
   }
   PartCopies copies_of(RowPart part) const;
   std::pair<std::int64_t, std::int64_t> own_range(std::span<const std::int64_t> offsets) const {
