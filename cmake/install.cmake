@@ -81,7 +81,8 @@ foreach(module ${modules})
   install(DIRECTORY c2r/${module} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/c2r
           FILES_MATCHING PATTERN "*.h" PATTERN "*testing*.h" EXCLUDE
           PATTERN "*_internal.h" EXCLUDE PATTERN "*-inl.h" EXCLUDE PATTERN "search" EXCLUDE
-          PATTERN "config" EXCLUDE PATTERN "cuda_*.h" EXCLUDE PATTERN "nccl" EXCLUDE)
+          PATTERN "config" EXCLUDE PATTERN "cuda_*.h" EXCLUDE PATTERN "nccl" EXCLUDE
+          PATTERN "cublas" EXCLUDE)
 endforeach()
 configure_package_config_file(cmake/c2rConfig.cmake.in ${PROJECT_BINARY_DIR}/c2rConfig.cmake
                               INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/c2r

@@ -13,7 +13,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 FENCED = {  # header prefix -> the only folders that may include it
     "mpi.h": ("c2r/transport/mpi",),
     "nccl.h": ("c2r/transport/nccl",),
-    "cuda": ("c2r/core/cuda", "c2r/routing/cuda", "c2r/dispatch/cuda"),
+    "cuda": ("c2r/core/cuda", "c2r/routing/cuda", "c2r/dispatch/cuda", "c2r/experts/cuda"),
+    "cublas": ("c2r/experts/cublas",),
     "iostream": ("c2r/cli",),
 }
 # Whose headers only their own module includes, besides tests; none of them is installed.

@@ -43,6 +43,12 @@ class GatheredRows {
   std::int64_t num_rows() const { return num_rows_; }
   std::int64_t cols() const { return rows_.cols(); }
 
+  /// What the constructors were given, for kernels of a device, whose memory it is: the rows that
+  /// come first, those behind them, and the index, [num_rows], null if there is none.
+  const RowsView& first_rows() const { return rows_; }
+  const RowsView& more_rows() const { return more_; }
+  const std::int32_t* index() const { return index_; }
+
   /// Checks the index.
   /// @throws Error(kInvalidArgument), naming the first entry that is not a row
   /// Cost: O(num_rows), or nothing without an index.

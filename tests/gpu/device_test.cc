@@ -6,36 +6,19 @@
 #include <cstring>
 #include <random>
 
-#include "c2r/core/cuda/cuda_stream.h"
 #include "c2r/dispatch/cuda/cuda_row_launcher.h"
 #include "c2r/dispatch/cuda/device_layer_testing.h"
 #include "c2r/routing/cuda/cuda_select_launcher.h"
 #include "c2r/routing/policy_reference.h"
 #include "c2r/transport/device/staged_network.h"
 #include "c2r/transport/in_process.h"
+#include "tests/gpu/on_gpu.h"
 
 namespace c2r {
 namespace {
 
 using testing::DeviceLayer;
 using testing::ExchangeProblem;
-
-class OnGpu : public ::testing::Test {
- protected:
-  void SetUp() override {
-    ASSERT_GT(num_cuda_devices(), 0) << "there is no NVIDIA GPU that this process can use";
-  }
-};
-
-template <class T>
-std::vector<T> download(DeviceStream& stream, const DeviceBuffer& from) {
-  std::vector<T> to(from.bytes().size() / sizeof(T));
-  const PinnedBuffer pinned(stream, std::ssize(from.bytes()));
-  stream.copy_to_pinned(from.bytes(), pinned.data());
-  stream.record()->synchronize();
-  if (!to.empty()) std::memcpy(to.data(), pinned.data(), from.bytes().size());
-  return to;
-}
 
 TEST_F(OnGpu, RoutesAsTheReference) {
   const auto stream = make_cuda_stream(0);
