@@ -1,4 +1,5 @@
-// Runs the steps of a layer on this thread, and polls between the tasks of the pool.
+// Runs the steps of a layer on this thread, and polls between the tasks of the pool; or gives the
+// steps to the stream of a device.
 #include "c2r/dispatch/pipeline.h"
 
 #include <utility>
@@ -18,12 +19,17 @@ constexpr auto kPollInterval = std::chrono::microseconds(500);
 // Adds the time from its last call, or its construction, to a duration.
 class Stopwatch {
  public:
+  // @param stream whose tasks are waited for before the time is taken; may be null
+  explicit Stopwatch(DeviceStream* stream) : stream_(stream) {}
+
   void add_to(PipelineTimes::Duration& duration) {
+    if (stream_ != nullptr) stream_->record()->synchronize();
     const auto now = Clock::now();
     duration += now - std::exchange(last_, now);
   }
 
  private:
+  DeviceStream* stream_;
   Clock::time_point last_ = Clock::now();
 };
 
@@ -32,7 +38,8 @@ struct RunArguments {
   const PipelineWork& work;
   MatrixView<const float> x;
   MatrixView<float> sum;
-  Matrix<float>& out;  // of the chunk that is computed
+  // Takes memory for the results of a chunk, [num_rows, hidden], instead of the chunk before.
+  std::function<MatrixView<float>(std::int64_t num_rows, std::int64_t hidden)> make_out;
 };
 
 // One run: step after step.
@@ -78,12 +85,12 @@ class Run {
   }
 
   void dispatch_own(std::int32_t chunk) {
-    with_.out.reshape(handle(chunk).num_rows(), with_.x.cols());
+    out_ = with_.make_out(handle(chunk).num_rows(), with_.x.cols());
     rows_ = handle(chunk).dispatch_own();
   }
 
   void compute(std::span<const std::int64_t> offsets) {
-    polling([&] { with_.work.experts(offsets, rows_, with_.out); });
+    polling([&] { with_.work.experts(offsets, rows_, out_); });
   }
 
   // Of the chunks up to `last`: those that are back, or all.
@@ -105,7 +112,10 @@ class Run {
   const RunArguments with_;
   PipelineTimes& times_;
   Stopwatch& stopwatch_;
-  GatheredRows rows_;  // of the chunk that is computed
+  MatrixView<const float> results() const { return {out_.data(), out_.rows(), out_.cols()}; }
+
+  GatheredRows rows_;      // of the chunk that is computed
+  MatrixView<float> out_;  // the same
   std::int64_t next_token_ = 0, next_sum_ = 0;
   std::int32_t next_dispatch_ = 0;
   std::int32_t awaited_ = 0;       // the chunk after whose arrival the next may leave early
@@ -140,11 +150,11 @@ void Run::run(const PipelineStep& step) {
       compute(current.offsets());
       return stopwatch_.add_to(times_.experts);
     case StepKind::kStartCombine:
-      current.start_combine(with_.out);
+      current.start_combine(results());
       awaited_ = step.chunk + 1;
       return stopwatch_.add_to(times_.start_combine);
     case StepKind::kCombineOwn:
-      current.combine_own(with_.out);
+      current.combine_own(results());
       return stopwatch_.add_to(times_.start_combine);
     case StepKind::kFinishCombinesIfBack:
       return finish_combines(step.chunk, false);
@@ -156,15 +166,18 @@ void Run::run(const PipelineStep& step) {
 // Lets bytes move while a pool works.
 class Polling {
  public:
-  Polling(ThreadPool& pool, Run& run) : pool_(pool) {
-    pool.set_after_task([&run] { run.poll(); });
+  // @param pool null: a device computes, and bytes move without being asked
+  Polling(ThreadPool* pool, Run& run) : pool_(pool) {
+    if (pool_ != nullptr) pool_->set_after_task([&run] { run.poll(); });
   }
   Polling(const Polling&) = delete;
   Polling& operator=(const Polling&) = delete;
-  ~Polling() { pool_.set_after_task({}); }
+  ~Polling() {
+    if (pool_ != nullptr) pool_->set_after_task({});
+  }
 
  private:
-  ThreadPool& pool_;
+  ThreadPool* pool_;
 };
 
 }  // namespace
@@ -174,8 +187,22 @@ PipelineTimes& PipelineTimes::operator+=(const PipelineTimes& other) {
   return *this;
 }
 
-Pipeline::Pipeline(ThreadPool& pool, std::int32_t num_chunks) : pool_(pool) {
+Pipeline::Pipeline(ThreadPool& pool, std::int32_t num_chunks) : pool_(&pool) {
   set_num_chunks(num_chunks);
+}
+
+Pipeline::Pipeline(DeviceStream& compute, std::int32_t num_chunks) : stream_(&compute) {
+  set_num_chunks(num_chunks);
+}
+
+// Tasks that still use the results of the chunk before come first in the stream.
+MatrixView<float> Pipeline::make_out(std::int64_t num_rows, std::int64_t hidden) {
+  if (stream_ == nullptr) {
+    out_.reshape(num_rows, hidden);
+    return out_;
+  }
+  device_out_ = DeviceBuffer(*stream_, num_rows * hidden * std::int64_t{sizeof(float)});
+  return {reinterpret_cast<float*>(device_out_.data()), num_rows, hidden};
 }
 
 void Pipeline::set_num_chunks(std::int32_t num_chunks) {
@@ -194,9 +221,13 @@ PipelineTimes Pipeline::run(Dispatcher& dispatcher, MatrixView<const float> x,
               "{}: x is {}x{} and sum is {}x{}, but there are choices of {} tokens", label,
               x.rows(), x.cols(), sum.rows(), sum.cols(), topk_idx.rows());
   PipelineTimes times;
-  Stopwatch stopwatch;
+  Stopwatch stopwatch(waits_after_steps_ ? stream_ : nullptr);
   Run run(dispatcher.make_handles(topk_idx, topk_weights, first_token, num_chunks_, label),
-          {.work = work, .x = x, .sum = sum, .out = out_}, times, stopwatch);
+          {.work = work,
+           .x = x,
+           .sum = sum,
+           .make_out = [this](auto num_rows, auto hidden) { return make_out(num_rows, hidden); }},
+          times, stopwatch);
   stopwatch.add_to(times.handles);
   const Polling polling(pool_, run);
   for (const PipelineStep& step : pipeline_steps(num_chunks_)) run.run(step);

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 
+#include "c2r/core/cuda/device_stream.h"
 #include "c2r/core/matrix.h"
 #include "c2r/core/parallel.h"
 #include "c2r/dispatch/dispatch.h"
@@ -53,19 +54,31 @@ inline constexpr PipelineTimes::Duration PipelineTimes::*kPipelinePhases[] = {
     &PipelineTimes::start_combine, &PipelineTimes::wait_combine,    &PipelineTimes::finish_combine};
 
 /// Runs layers on the thread that calls it, and keeps the memory between calls. The order is that
-/// of pipeline_steps.h; the next chunk leaves as soon as the rows of the one before have arrived.
+/// of pipeline_steps.h, for host memory and for a device.
 class Pipeline {
  public:
+  /// Makes a pipeline for rows in host memory. It polls after the tasks of `pool`, so that the next
+  /// chunk leaves as soon as the rows of the one before have arrived.
   /// @param pool the pool on which PipelineWork computes; must outlive this object
   /// @param num_chunks the same on every rank; with 1, only local work and own rows overlap with
   ///        the exchange
   /// @throws Error(kInvalidArgument) if `num_chunks` is not positive
   Pipeline(ThreadPool& pool, std::int32_t num_chunks);
+  /// Makes a pipeline for rows in the memory of a device: `x`, `sum` and what PipelineWork is given
+  /// are memory of the device, and the steps are tasks of its stream. run() returns before they
+  /// have run, and PipelineTimes say how long the host took to enqueue them, or waited for others.
+  /// @param compute the stream of the dispatcher's mover, on which PipelineWork computes; must
+  ///        outlive this object
+  /// @throws as above
+  Pipeline(DeviceStream& compute, std::int32_t num_chunks);
 
   std::int32_t num_chunks() const { return num_chunks_; }
   /// Sets the number of chunks of later runs.
   /// @throws as the constructor
   void set_num_chunks(std::int32_t num_chunks);
+  /// Sets whether later runs on a device wait for it after each step, so that PipelineTimes are its
+  /// times. Serves to measure: nothing overlaps then.
+  void set_waits_after_steps(bool waits) { waits_after_steps_ = waits; }
 
   /// Adds each token's weighted sum of the layer's expert outputs to its row of `sum`. Collective.
   /// The result does not depend on the number of chunks.
@@ -79,9 +92,14 @@ class Pipeline {
                     MatrixView<float> sum);
 
  private:
-  ThreadPool& pool_;
+  MatrixView<float> make_out(std::int64_t num_rows, std::int64_t hidden);
+
+  ThreadPool* pool_ = nullptr;      // null: on a device
+  DeviceStream* stream_ = nullptr;  // null: in host memory
   std::int32_t num_chunks_ = 1;
-  Matrix<float> out_;  // [num_rows of a chunk, hidden]
+  bool waits_after_steps_ = false;
+  Matrix<float> out_;        // [num_rows of a chunk, hidden]
+  DeviceBuffer device_out_;  // the same, on a device
 };
 
 }  // namespace c2r

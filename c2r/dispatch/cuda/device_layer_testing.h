@@ -1,5 +1,5 @@
-// A layer of a test whose rows are in the memory of a device: the pipeline's steps are given to a
-// stream, without polling.
+// A layer of a test whose rows are in the memory of a device: a Pipeline whose experts gather, or
+// the same steps with copies of the rows.
 #pragma once
 
 #include <functional>
@@ -9,6 +9,7 @@
 #include "c2r/core/cuda/device_stream.h"
 #include "c2r/dispatch/cuda/device_row_mover.h"
 #include "c2r/dispatch/cuda/row_kernels-inl.h"
+#include "c2r/dispatch/pipeline.h"
 #include "c2r/dispatch/pipeline_steps.h"
 #include "c2r/dispatch/testing_internal.h"
 
@@ -42,7 +43,7 @@ class DeviceMatrix {
 };
 
 /// Enqueues what computes the experts: out[r] = expert of r's slot (row r).
-using DeviceExperts =
+using RowExperts =
     std::function<void(std::span<const std::int64_t> offsets, const GatheredRows& rows,
                        MatrixView<float> out, DeviceStream& stream)>;
 
@@ -50,7 +51,7 @@ class DeviceLayer {
  public:
   // @param gathers whether experts read rows where they were received
   DeviceLayer(Transport& transport, const ExchangeProblem& problem, DeviceStream& stream,
-              RowMover& mover, DeviceExperts experts, bool gathers)
+              RowMover& mover, RowExperts experts, bool gathers)
       : stream_(stream),
         experts_(std::move(experts)),
         gathers_(gathers),
@@ -60,6 +61,20 @@ class DeviceLayer {
         sum_(stream, Matrix<float>(batch_.x.rows(), problem.hidden)) {}
 
   Matrix<float> run(std::int32_t num_chunks) {
+    gathers_ ? run_pipeline(num_chunks) : run_steps(num_chunks);
+    return sum_.download();
+  }
+
+ private:
+  void run_pipeline(std::int32_t num_chunks) {
+    Pipeline pipeline(stream_, num_chunks);
+    const PipelineWork work{.experts = [this](const auto& offsets, const auto& rows, auto out) {
+      experts_(offsets, rows, out, stream_);
+    }};
+    pipeline.run(dispatcher_, read(x_.view()), batch_.topk_idx, batch_.topk_weights,
+                 batch_.first_token, "layer 3", work, sum_.view());
+  }
+  void run_steps(std::int32_t num_chunks) {
     if (num_chunks == 1) {  // as ranks without a device call it
       handles_.push_back(dispatcher_.make_handle(batch_.topk_idx, batch_.topk_weights,
                                                  batch_.first_token, "layer 3"));
@@ -70,15 +85,11 @@ class DeviceLayer {
     std::int64_t first = 0;
     for (const Handle& handle : handles_) {
       first_token_.push_back(std::exchange(first, first + handle.num_tokens()));
-      rows_.emplace_back(stream_, gathers_ ? 0 : handle.num_rows(), batch_.x.cols());
-      received_.emplace_back();
+      rows_.emplace_back(stream_, handle.num_rows(), batch_.x.cols());
       out_.emplace_back(stream_, handle.num_rows(), batch_.x.cols());
     }
     for (const PipelineStep& step : pipeline_steps(num_chunks)) run_step(step);
-    return sum_.download();
   }
-
- private:
   MatrixView<float> tokens(const DeviceMatrix& of, std::int32_t chunk) const {
     const auto first = first_token_[std::size_t(chunk)];
     return of.view().rows(first, first + handles_[std::size_t(chunk)].num_tokens());
@@ -87,8 +98,7 @@ class DeviceLayer {
     return {view.data(), view.rows(), view.cols()};
   }
   void compute(std::size_t chunk, std::span<const std::int64_t> offsets) {
-    const auto rows = gathers_ ? received_[chunk] : GatheredRows(rows_[chunk].view());
-    experts_(offsets, rows, out_[chunk].view(), stream_);
+    experts_(offsets, rows_[chunk].view(), out_[chunk].view(), stream_);
   }
   void run_step(const PipelineStep& step) {
     const auto chunk = std::size_t(step.chunk);
@@ -97,17 +107,13 @@ class DeviceLayer {
       case StepKind::kStartDispatch:
         return handle.start_dispatch(read(tokens(x_, step.chunk)));
       case StepKind::kDispatchOwn:
-        if (!gathers_) return handle.dispatch_own(rows_[chunk].view());
-        received_[chunk] = handle.dispatch_own();
-        return;
+        return handle.dispatch_own(rows_[chunk].view());
       case StepKind::kComputeOwn:
         return compute(chunk, handle.own_offsets());
       case StepKind::kWaitDispatch:
         return handle.wait();
       case StepKind::kFinishDispatch:
-        if (!gathers_) return handle.finish_dispatch(rows_[chunk].view());
-        received_[chunk] = handle.finish_dispatch();
-        return;
+        return handle.finish_dispatch(rows_[chunk].view());
       case StepKind::kComputeOthers:
         return compute(chunk, handle.offsets());
       case StepKind::kStartCombine:
@@ -126,7 +132,7 @@ class DeviceLayer {
   }
 
   DeviceStream& stream_;
-  const DeviceExperts experts_;
+  const RowExperts experts_;
   const bool gathers_;
   const TokenBatch& batch_;
   Dispatcher dispatcher_;
@@ -134,7 +140,6 @@ class DeviceLayer {
   std::vector<Handle> handles_;
   std::vector<std::int64_t> first_token_;
   std::vector<DeviceMatrix> rows_, out_;  // of each chunk
-  std::vector<GatheredRows> received_;    // the same
 };
 
 }  // namespace c2r::testing

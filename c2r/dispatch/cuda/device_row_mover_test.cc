@@ -8,6 +8,7 @@
 
 #include "c2r/core/cuda/fake_stream_testing.h"
 #include "c2r/dispatch/cuda/device_layer_testing.h"
+#include "c2r/dispatch/cuda/host_row_launcher_testing.h"
 #include "c2r/transport/device/fake_calls_testing.h"
 #include "c2r/transport/device/staged_network.h"
 #include "c2r/transport/in_process.h"
@@ -21,29 +22,6 @@ using testing::FakeCalls;
 using testing::FakeDevice;
 using testing::FakeStream;
 using testing::FakeWire;
-
-// Runs the bodies of kernels on the host, when the queue comes to them.
-class FakeLauncher final : public RowLauncher {
- public:
-  void launch(const RowKernel& kernel, DeviceStream& stream) override {
-    dynamic_cast<FakeStream&>(stream).enqueue([kernel] {
-      std::visit(
-          [&](const auto& body) { kernel.is_vectorized ? run<kRowVector>(body) : run<1>(body); },
-          kernel.kernel);
-    });
-  }
-
- private:
-  template <int kVector, class Kernel>
-  static void run(const Kernel& body) {
-    constexpr std::int64_t kThreads = 3;
-    for (std::int64_t block = 0; block < body.num_blocks(); ++block) {
-      for (std::int64_t thread = 0; thread < kThreads; ++thread) {
-        body.template run<kVector>(block, {.first = thread, .step = kThreads});
-      }
-    }
-  }
-};
 
 // Which stream runs its tasks at once; the others run theirs as late as possible.
 enum class Early { kNone, kCompute, kTravel };
@@ -71,7 +49,7 @@ Matrix<float> run_on_device(Transport& transport, const ExchangeProblem& problem
   } else {
     network = std::make_unique<StagedNetwork>(transport, compute, travel);
   }
-  FakeLauncher launcher;
+  testing::HostRowLauncher launcher;
   DeviceRowMover mover(compute, *network, launcher);
   const auto experts = [&](std::span<const std::int64_t> offsets, const GatheredRows& rows,
                            MatrixView<float> out, DeviceStream& stream) {
