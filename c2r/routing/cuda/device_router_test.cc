@@ -12,22 +12,11 @@
 #include "c2r/core/cuda/fake_stream_testing.h"
 #include "c2r/core/rng.h"
 #include "c2r/core/testing.h"
-#include "c2r/routing/cuda/select-inl.h"
+#include "c2r/routing/cuda/host_select_launcher_testing.h"
 #include "c2r/routing/policy_reference.h"
 
 namespace c2r {
 namespace {
-
-class HostSelectLauncher final : public SelectLauncher {
- public:
-  void launch(const SelectTokens& task, DeviceStream& stream) override {
-    dynamic_cast<testing::FakeStream&>(stream).enqueue([task] {
-      for (std::int64_t token = 0; token < task.num_tokens; ++token) {
-        select_token(HostWarp{}, task, token);
-      }
-    });
-  }
-};
 
 // A router on a fake device; logits are uploaded, results copied back.
 class SelectOnFake {
@@ -59,7 +48,7 @@ class SelectOnFake {
  private:
   testing::FakeDevice device_;
   testing::FakeStream stream_;
-  HostSelectLauncher launcher_;
+  testing::HostSelectLauncher launcher_;
   DeviceRouter router_;
   std::int64_t top_k_;
 };

@@ -1,0 +1,160 @@
+// A whole MoE layer in the memory of devices that run late: routing, dispatch, experts and combine
+// in chunks give the reference's bits in every mode, and each wait that is left out shows.
+#include <gtest/gtest.h>
+
+#include "c2r/core/cuda/fake_stream_testing.h"
+#include "c2r/dispatch/cuda/host_row_launcher_testing.h"
+#include "c2r/experts/cuda/host_experts_testing.h"
+#include "c2r/model/moe/device_layer_testing.h"
+#include "c2r/routing/cuda/host_select_launcher_testing.h"
+#include "c2r/transport/device/fake_calls_testing.h"
+#include "c2r/transport/device/staged_network.h"
+#include "c2r/transport/in_process.h"
+
+namespace c2r {
+namespace {
+
+using testing::DeviceLayerProblem;
+using testing::FakeCalls;
+using testing::FakeDevice;
+using testing::FakeStream;
+using testing::FakeWire;
+
+// With the roundings of the device.
+std::vector<Matrix<float>> rounded_sums(const DeviceLayerProblem& problem) {
+  std::deque<testing::RoundedExpert> rounded;
+  for (const ExpertWeights& expert : problem.experts) rounded.emplace_back(expert);
+  return reference_exchange(problem.exchange.batches, problem.exchange.placement,
+                            problem.exchange.options,
+                            [&](ExpertId e, std::span<const float> x, std::span<float> y) {
+                              std::ranges::copy(rounded[index(e)].forward(x), y.begin());
+                            });
+}
+
+enum class EarlyStream { kNone, kCompute, kTravel };
+
+struct LayerRun {
+  std::int32_t num_chunks = 1;
+  FakeWire* wire = nullptr;  // null: rows go through host memory
+  int ignored_wait = -1;
+  EarlyStream early = EarlyStream::kNone;
+};
+
+// This rank's part of the layer, on a device of its own.
+Matrix<float> run_layer_on_device(Transport& transport, const DeviceLayerProblem& problem,
+                                  const LayerRun& how, int* num_waits = nullptr) {
+  FakeDevice device;
+  device.ignore_wait(how.ignored_wait);
+  FakeStream compute(device, how.early == EarlyStream::kCompute),
+      travel(device, how.early == EarlyStream::kTravel);
+  std::unique_ptr<FakeCalls> calls;
+  std::unique_ptr<DeviceNetwork> network;
+  if (how.wire != nullptr) {
+    calls = std::make_unique<FakeCalls>(*how.wire, transport.rank());
+    network = std::make_unique<StreamNetwork>(*calls, compute, travel);
+  } else {
+    network = std::make_unique<StagedNetwork>(transport, compute, travel);
+  }
+  testing::HostRowLauncher row_launcher;
+  testing::HostExpertLauncher expert_launcher;
+  testing::HostSelectLauncher select_launcher;
+  testing::HostProducts products;
+  const Matrix<float> result = testing::run_device_layer(
+      transport, problem, how.num_chunks,
+      {compute, *network, row_launcher, expert_launcher, select_launcher, products});
+  compute.synchronize();
+  travel.synchronize();
+  if (num_waits != nullptr) *num_waits = device.num_waits();
+  return result;
+}
+
+class DeviceMoeLayerOn : public ::testing::TestWithParam<Cluster> {};
+
+TEST_P(DeviceMoeLayerOn, GivesTheReferenceBitForBitOverBothNetworks) {
+  std::uint64_t seed = 400;
+  for (const DispatchOptions& options : testing::all_options(GetParam())) {
+    const std::int32_t num_chunks = seed % 2 == 0 ? 1 : 3;
+    SCOPED_TRACE(
+        fmt::format("{}, {} chunks, seed {}", testing::to_string(options), num_chunks, seed));
+    const DeviceLayerProblem problem(options, seed++);
+    const auto expected = rounded_sums(problem);
+    FakeWire wire(GetParam().ep_size());
+    for (FakeWire* const over : {static_cast<FakeWire*>(nullptr), &wire}) {
+      run_in_process(GetParam().ep_size(), [&](Transport& transport) {
+        EXPECT_EQ(run_layer_on_device(transport, problem, {.num_chunks = num_chunks, .wire = over}),
+                  expected[index(transport.rank())]);
+      });
+    }
+    EXPECT_EQ(wire.deadlock(), "");
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Clusters, DeviceMoeLayerOn,
+                         ::testing::Values(Cluster{1, 1}, Cluster{1, 3}, Cluster{2, 2},
+                                           Cluster{2, 4}),
+                         [](const auto& test) {
+                           return fmt::format("{}x{}", test.param.num_nodes,
+                                              test.param.ranks_per_node);
+                         });
+
+class BrokenLayerWaits : public ::testing::TestWithParam<bool> {};
+
+// 12 tokens on each of two ranks, whose choices are on both.
+DeviceLayerProblem problem_of_waits() {
+  DeviceLayerProblem problem({.traffic = {.cluster = {.ranks_per_node = 2}}}, 6);
+  for (std::size_t rank = 0; rank < 2; ++rank) {
+    TokenBatch& batch = problem.exchange.batches[rank];
+    batch.x = testing::random_matrix(12, problem.exchange.hidden, problem.rng);
+    problem.logits[rank] =
+        testing::random_matrix(12, problem.exchange.placement.num_experts, problem.rng);
+    Routing routing = route_reference(problem.policy, problem.logits[rank]);
+    batch.topk_idx = std::move(routing.topk_idx);
+    batch.topk_weights = std::move(routing.topk_weights);
+  }
+  testing::number_tokens(problem.exchange.batches);
+  return problem;
+}
+
+TEST_P(BrokenLayerWaits, Show) {
+  const bool is_staged = GetParam();
+  const DeviceLayerProblem problem = problem_of_waits();
+  const auto expected = rounded_sums(problem);
+  // The sums, or nothing if a rank failed.
+  const auto run = [&](int ignored_wait, EarlyStream early, int* num_waits) {
+    std::vector<Matrix<float>> got(2);
+    FakeWire wire(2);
+    try {
+      run_in_process(2, [&](Transport& transport) {
+        const auto rank = index(transport.rank());
+        got[rank] = run_layer_on_device(transport, problem,
+                                        {.wire = is_staged ? nullptr : &wire,
+                                         .ignored_wait = rank == 0 ? ignored_wait : -1,
+                                         .early = early},
+                                        rank == 0 ? num_waits : nullptr);
+      });
+    } catch (const Error&) {
+      got.clear();
+    }
+    return got;
+  };
+  constexpr EarlyStream kOrders[] = {EarlyStream::kNone, EarlyStream::kCompute,
+                                     EarlyStream::kTravel};
+  int num_waits = 0;
+  for (const EarlyStream early : kOrders) EXPECT_EQ(run(-1, early, &num_waits), expected);
+  // The host waits for the choices and for the sums. Each of the two exchanges has a wait of the
+  // network's stream for the rows and one of the compute stream for what has come; staged, the host
+  // waits for the copy, too. With more chunks, waits come in an order that depends on the streams,
+  // and the wait of a chunk may stand in for that of another.
+  EXPECT_EQ(num_waits, is_staged ? 8 : 6);
+  for (int wait = 0; wait < num_waits; ++wait) {
+    EXPECT_TRUE(std::ranges::any_of(
+        kOrders, [&](EarlyStream early) { return run(wait, early, nullptr) != expected; }))
+        << "without wait " << wait;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Networks, BrokenLayerWaits, ::testing::Bool(),
+                         [](const auto& test) { return test.param ? "Staged" : "OfStreams"; });
+
+}  // namespace
+}  // namespace c2r
