@@ -23,6 +23,7 @@ std::size_t lowest(std::uint64_t set) {
 
 CoverSolver::CoverSolver(const Cluster& cluster, std::int32_t num_experts)
     : ranks_per_node_(cluster.ranks_per_node),
+      num_nodes_(cluster.num_nodes),
       hosts_of_expert_(static_cast<std::size_t>(num_experts)),
       bit_of_rank_(static_cast<std::size_t>(cluster.ep_size()), -1),
       bits_of_node_(static_cast<std::size_t>(cluster.num_nodes)) {
@@ -115,7 +116,8 @@ void CoverSolver::set_token(std::span<const std::uint16_t> experts) {
   for (std::size_t i = 0; i < choices_.size(); ++i) {
     if ((choices_[i] & used) == 0) open |= std::uint64_t{1} << i;
   }
-  if (open == 0) {
+  is_separable_ = open != 0 && are_separable();
+  if (open == 0 || is_separable_) {
     covers_.push_back(used);
     return;
   }
@@ -134,16 +136,45 @@ void CoverSolver::choose(std::span<const std::int64_t> loads, std::span<std::uin
               "the cluster has {}",
               hosts_.size(), loads.size(), served_by.size(), bit_of_rank_.size());
   loads_ = loads;
-  const RankSet best = covers_.size() == 1 ? covers_[0] : best_cover(home_node);
+  const RankSet best = is_separable_         ? best_of_each(home_node)
+                       : covers_.size() == 1 ? covers_[0]
+                                             : best_cover(home_node);
   for (std::size_t i = 0; i < hosts_.size(); ++i) {
     served_by[i] = rank_of_bit_[lowest(least_loaded(hosts_[i] & best))];
   }
 }
 
 bool CoverSolver::has_choice() const {
-  return covers_.size() > 1 || std::ranges::any_of(choices_, [&](RankSet hosts) {
+  return is_separable_ || covers_.size() > 1 || std::ranges::any_of(choices_, [&](RankSet hosts) {
            return !std::has_single_bit(hosts & covers_[0]);
          });
+}
+
+// Whether no rank hosts two experts with a choice, and nodes do not tell covers of as many ranks
+// apart. Then every choice of hosts is a smallest cover.
+bool CoverSolver::are_separable() const {
+  if (num_nodes_ > 1 && ranks_per_node_ > 1) return false;
+  RankSet seen = 0;
+  for (const RankSet hosts : choices_) {
+    if ((seen & hosts) != 0) return false;
+    seen |= hosts;
+  }
+  return true;
+}
+
+// best_cover() of separable choices: the home's rank, if the experts without a choice miss it, and
+// else of each expert the least loaded host, which no other expert's choice depends on. Of equal
+// loads the lowest hosts are the lexicographically lowest ranks.
+CoverSolver::RankSet CoverSolver::best_of_each(std::int32_t home_node) const {
+  const RankSet home = home_node == kNoNode ? 0 : at(bits_of_node_, home_node);
+  const bool is_home_missing = num_nodes_ > 1 && (covers_[0] & home) == 0;
+  RankSet best = covers_[0];
+  for (const RankSet hosts : choices_) {
+    if ((hosts & covers_[0]) != 0) continue;  // served already
+    const bool is_at_home = is_home_missing && (hosts & home) != 0;
+    best |= least_loaded(is_at_home ? hosts & home : hosts);
+  }
+  return best;
 }
 
 // `open` holds the choices_ that no rank of `used` serves; covers with ranks of `tried` are known.

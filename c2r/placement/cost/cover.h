@@ -41,8 +41,9 @@ class CoverSolver {
   /// @throws Error(kInvalidArgument) if there are more than kMaxTopK experts or one is out of
   ///         range, or if `loads` or `served_by` has another length
   ///
-  /// Cost: O(k) if the ranks of experts with one host serve all; else the product of the replica
-  /// numbers of the experts left, cut off by the best so far.
+  /// Cost: O(k) if the ranks of experts with one host serve all, and O(hosts) if no rank hosts two
+  /// of the experts with a choice and all ranks are in one node or each in a node of its own; else
+  /// the product of the replica numbers of the experts left, cut off by the best so far.
   void solve(std::span<const std::uint16_t> experts, std::span<const std::int64_t> loads,
              std::span<std::uint16_t> served_by, std::int32_t home_node = kNoNode);
 
@@ -69,8 +70,10 @@ class CoverSolver {
   RankSet best_cover(std::int32_t home_node) const;
   std::int64_t load_of(RankSet used) const;
   RankSet least_loaded(RankSet ranks) const;
+  bool are_separable() const;
+  RankSet best_of_each(std::int32_t home_node) const;
 
-  std::int32_t ranks_per_node_ = 1;
+  std::int32_t ranks_per_node_ = 1, num_nodes_ = 1;
   std::vector<std::vector<std::uint16_t>> hosts_of_expert_;  // [num_experts]
   std::vector<RankSet> bits_of_expert_;  // [num_experts], if all ranks have a bit, else empty
   std::span<const std::int64_t> loads_;
@@ -81,6 +84,8 @@ class CoverSolver {
   std::vector<std::uint16_t> hosts_of_token_;  // [<= kMaxHosts], scratch
   std::vector<RankSet> hosts_, choices_;       // [k], and those of them with several ranks
   std::vector<RankSet> covers_ = {0};          // of the fewest ranks, then nodes
+  // Every choice of hosts is a smallest cover; covers_ holds the ranks of experts without a choice.
+  bool is_separable_ = false;
   std::int32_t fewest_ranks_ = 0, fewest_nodes_ = 0;
   std::int32_t steps_ = 0;
 };

@@ -120,6 +120,33 @@ TEST(FewestRanks, IsTheDefinitionOnManyRanks) {
 }
 
 // A greedy cover would take rank 0 for experts 0 to 3 first, and then need two more.
+// 96 nodes of one rank host each of 24 experts four times, and no two of them together: every
+// choice of hosts needs as many ranks.
+TEST(FewestRanks, IsTheDefinitionWhereNoRankHostsTwo) {
+  for (const Cluster& cluster : {Cluster{.num_nodes = 96, .ranks_per_node = 1},
+                                 Cluster{.num_nodes = 1, .ranks_per_node = 96}}) {
+    Placement placement{.num_experts = 24, .slots = {96, 1}};
+    for (std::int32_t rank = 0; rank < 96; ++rank) placement.slots(rank, 0) = ExpertId{rank % 24};
+    const auto hosts = ranks_of_experts(placement);
+    ReplicaChooser chooser(placement, {.cluster = cluster});
+    std::map<RankId, std::vector<std::int64_t>> loads;
+    std::mt19937_64 rng(3);
+    for (std::int64_t token = 0; token < 300; ++token) {
+      const auto experts = testing::random_choices(24, 3, rng);
+      const RankId home{int(12 * uniform_below(8, rng))};
+      std::vector<RankId> ranks(experts.size());
+      chooser.choose(experts, home, token, ranks);
+      std::vector<std::vector<RankId>> chosen_hosts;
+      for (const ExpertId e : experts) {
+        if (e != kNoExpert) chosen_hosts.push_back(at(hosts, e));
+      }
+      std::erase(ranks, kNoRank);
+      auto& of_home = loads.try_emplace(home, 96).first->second;
+      EXPECT_EQ(ranks, fewest_ranks_by_definition(chosen_hosts, cluster, home, of_home));
+    }
+  }
+}
+
 TEST(FewestRanks, NeedsFewerThanAGreedyCover) {
   ReplicaChooser chooser(make_placement(8, {{0, 1, 2, 3}, {0, 1, 4, 6}, {2, 3, 5, 7}}),
                          {.cluster = {.ranks_per_node = 3}});
