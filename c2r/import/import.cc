@@ -14,6 +14,7 @@
 #include "c2r/import/torch/sglang_map_internal.h"
 #include "c2r/import/torch/torch_file_internal.h"
 #include "c2r/io/file.h"
+#include "c2r/placement/baselines/repair.h"
 #include "c2r/routing/routing.h"
 
 namespace c2r {
@@ -52,6 +53,10 @@ constexpr FieldRow kFields[] = {
      "--skip-cached is for the formats sglang and vllm; files of {} do not say what was cached"},
     {kPhase, "--phase", [](const ImportRequest& r) { return r.phase.has_value(); },
      "--phase is not for format {}, whose files do not tell the phases apart"},
+    {kDropIncomplete, "--drop-incomplete", [](const ImportRequest& r) { return r.drop_incomplete; },
+     "--drop-incomplete is for the megatron format only"},
+    {kRepair, "--repair", [](const ImportRequest& r) { return r.repair; },
+     "--repair is for placements; format {} has none"},
 };
 
 std::vector<ImportFormat> all_formats() {
@@ -75,7 +80,7 @@ std::vector<ImportFormat> all_formats() {
                          .summary = std::string(file.suffix),
                          .makes = ImportKind::kPlan,
                          .needs = {kNumExperts, kTopK, kLayerIndices, kCluster},
-                         .uses = {},
+                         .uses = {kRepair},
                          .takes_many_inputs = false,
                          .placement_file = &file});
     }
@@ -189,21 +194,51 @@ std::string placement_text(const ImportFormat& format, const ImportRequest& requ
   return torch::sglang_map_text(path);
 }
 
+// Gives the wasted slots of the plan other experts, as if all experts had the same load: a file of
+// a placement has no loads.
+void repair_plan(const ImportRequest& request, Plan& plan) {
+  const std::vector<double> loads(static_cast<std::size_t>(plan.num_experts), 1);
+  std::int64_t num_slots = 0, num_layers = 0;
+  for (PlanLayer& layer : plan.layers) {
+    if (layer.wasted_slots.empty()) continue;
+    const Matrix<ExpertId> slots = with_wasted_slots(layer.placement, layer.wasted_slots);
+    auto [placement, num_repaired] = repair_repeats(slots, loads, plan.cluster);
+    layer.placement = std::move(placement);
+    layer.wasted_slots.clear();
+    num_slots += num_repaired;
+    ++num_layers;
+  }
+  if (num_slots == 0) return;
+  add_note(request, fmt::format("repaired: {} slots in {} of {} layers, whose rank held the expert "
+                                "in another slot, too",
+                                num_slots, num_layers, plan.num_layers()));
+}
+
 Plan plan_of_file(const ImportFormat& format, const ImportRequest& request) {
   const TraceHeader header{.model = request.model,
                            .num_experts = request.num_experts,
                            .top_k = *request.top_k,
                            .layer_indices = request.layer_indices};
   const std::string input = request.inputs[0].string();
-  auto placements = read_placements(*format.placement_file, placement_text(format, request),
-                                    {.num_experts = header.num_experts,
-                                     .ep_size = request.cluster->ep_size(),
-                                     .layer_indices = header.layer_indices},
-                                    input, request.notes);
-  return plan_of(header, *request.cluster, std::move(placements),
-                 {.c2r_version = request.c2r_version,
-                  .method = format.name,
-                  .inputs = {{"placement", input}}});
+  Plan plan{.model = header.model,
+            .num_experts = header.num_experts,
+            .top_k = header.top_k,
+            .cluster = *request.cluster,
+            .layers = read_placements(*format.placement_file, placement_text(format, request),
+                                      {.num_experts = header.num_experts,
+                                       .ep_size = request.cluster->ep_size(),
+                                       .layer_indices = header.layer_indices},
+                                      input, request.notes),
+            .provenance = {.c2r_version = request.c2r_version,
+                           .method = format.name,
+                           .inputs = {{"placement", input}}}};
+  if (request.repair) repair_plan(request, plan);
+  if (const auto wasted = wasted_slots_text(plan)) {
+    add_note(request, fmt::format("{}; c2r counts them as empty, and exports them as they were "
+                                  "found; --repair gives them other experts",
+                                  *wasted));
+  }
+  return plan;
 }
 
 ImportResult write_imported_statistics(const ImportFormat& format, const ImportRequest& request) {

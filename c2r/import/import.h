@@ -74,6 +74,8 @@ struct ImportRequest {
   std::filesystem::path sequences;                // empty = one sequence
   std::filesystem::path placement;  // of the slots whose loads were counted; empty = of experts
   bool skip_cached = false;         // leave out tokens that were in the prefix cache
+  bool drop_incomplete = false;     // leave out what a killed job has not recorded completely
+  bool repair = false;              // of a placement: give wasted slots other experts
   std::optional<Phase> phase;       // only the tokens of this phase
   std::optional<Cluster> cluster;   // that a placement is for
   std::string c2r_version;          // noted in the provenance of a plan; may be empty
@@ -99,6 +101,8 @@ enum class ImportField {
   kPlacement,        // --placement
   kSkipCached,       // --skip-cached
   kPhase,            // --phase
+  kDropIncomplete,   // --drop-incomplete
+  kRepair,           // --repair
 };
 
 struct ImportResult {

@@ -61,6 +61,41 @@ TEST(ImportPlacements, SayHowManySlotsLayersHave) {
   EXPECT_EQ(result.max_slots_per_rank, 3);
 }
 
+// Rank 0 holds expert 0 twice, in the only layer.
+TEST(ImportPlacement, CountsAnExpertThatARankHoldsTwiceOnceAndRepairsItOnRequest) {
+  std::vector<std::string> notes;
+  ImportRequest request{.format = "vllm-49572-placement",
+                        .inputs = {text_file("map.json", "[[0,1,0,2,3,1]]")},
+                        .num_experts = 4,
+                        .top_k = 2,
+                        .layer_indices = {3},
+                        .cluster = Cluster{.ranks_per_node = 2},
+                        .notes = &notes};
+  const Plan found = import_plan(request);
+  EXPECT_EQ(found.layers[0].wasted_slots, (std::vector<WastedSlot>{{RankId{0}, 2, ExpertId{0}}}));
+  EXPECT_EQ(notes,
+            std::vector<std::string>{
+                "1 slots in 1 of 1 layers are wasted: their rank holds the expert in another "
+                "slot, too (the first is slot 2 of rank 0 in layer 3); c2r counts them as "
+                "empty, and exports them as they were found; --repair gives them other "
+                "experts"});
+  notes.clear();
+  request.repair = true;
+  const Plan repaired = import_plan(request);
+  // Slot 2 of rank 0 changes places with the first slot of rank 1 whose expert rank 0 lacks and
+  // whose share of the load is the most similar: expert 0 has two replicas, as expert 1, which
+  // rank 0 has; experts 2 and 3 have one.
+  EXPECT_EQ(repaired.layers[0].wasted_slots, std::vector<WastedSlot>());
+  const std::vector<std::vector<std::int32_t>> ranks = {{0, 1, 2}, {0, 3, 1}};
+  EXPECT_EQ(repaired.layers[0].placement, placement_of_ranks(4, ranks));
+  EXPECT_EQ(notes, std::vector<std::string>{"repaired: 1 slots in 1 of 1 layers, whose rank held "
+                                            "the expert in another slot, too"});
+  request.inputs = {text_file("narrow.json", "[[0,0,0,1,1,1]]")};
+  request.num_experts = 2;
+  EXPECT_EQ(error_of([&] { (void)import_plan(request); }),
+            "a rank has 3 slots, which 2 experts cannot fill without repeating one");
+}
+
 // 2 layers, 2 steps.
 constexpr std::string_view kMegatron =
     R"({"step":0,"stage":"pre_dispatch","block":"decoder","layer":1,"rank":0,"num_tokens":2,"topk":2,"top_indices":[[0,1],[2,3]],"hs_offset":0}

@@ -87,7 +87,9 @@ void fold_slots(const ImportRequest& request, std::int32_t num_ranks, const std:
   const auto placements = read_placements(find_export_target("tensorrt-llm").file,
                                           read_text_file(request.placement), shape, path);
   for (std::size_t at = 0; auto& [layer, loads] : layers) {
-    const auto slots = placements[at++].slots.all();
+    const PlanLayer& placed = placements[at++];
+    const auto experts = with_wasted_slots(placed.placement, placed.wasted_slots);
+    const auto slots = experts.all();
     C2R_REQUIRE(slots.size() == loads.size(), kInvalidFile,
                 "{}: layer {} has {} slots, but {} were counted", path, layer, slots.size(),
                 loads.size());

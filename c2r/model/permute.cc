@@ -29,7 +29,8 @@ struct Changes {
 Order order_of(const PlanLayer& layer, std::int32_t num_experts, std::string_view place) {
   Order order;
   std::vector<int> copies(static_cast<std::size_t>(num_experts));
-  for (const ExpertId e : layer.placement.slots.all()) {
+  const Matrix<ExpertId> slots = with_wasted_slots(layer.placement, layer.wasted_slots);
+  for (const ExpertId e : slots.all()) {
     order.push_back(index(e));
     ++copies[index(e)];
   }

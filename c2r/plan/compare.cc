@@ -66,7 +66,7 @@ void add_baselines(const Comparing& with, Comparison& comparison) {
            .cluster = with.cluster(),
            .slots_per_rank = with.least_slots_per_rank() + request.redundant_slots_per_rank,
            .seed = request.seed},
-          with.progress);
+          with.progress, &comparison.notes);
     } catch (const Error& e) {
       if (e.code() != ErrorCode::kUnsupported) throw;
       comparison.left_out.emplace_back(e.what());
@@ -161,6 +161,9 @@ void add_plans(std::span<const NamedPlan> plans, const Comparing& with, Comparis
       check_fits(plan, with.header(), with.path);
     } catch (const Error& e) {
       C2R_THROW(kInvalidArgument, "{}: {}", name, e.what());
+    }
+    if (const auto wasted = wasted_slots_text(plan)) {
+      comparison.notes.push_back(fmt::format("{}: {}", name, *wasted));
     }
     FittedTokens fitted = fitted_on(plan, with);
     comparison.entries.push_back({.name = name,

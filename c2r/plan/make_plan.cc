@@ -84,15 +84,20 @@ void add_lists(std::vector<Matrix<ExpertId>> lists, std::int32_t top_t, Plan& pl
 }
 
 std::vector<Placement> by_baseline(const PlanTokens& tokens, const PlanRequest& request,
-                                   Progress& progress) {
+                                   const PlanHooks& hooks, Progress& progress) {
   progress.begin("placing experts");
-  return place_layers(request.method, pair_counts_of(tokens.fitted, request.num_threads),
-                      {.has_pairs = !tokens.fitted.has_loads_only(),
-                       .cluster = request.cluster,
-                       .slots_per_rank = slots_per_rank_of(request, tokens.header()),
-                       .num_groups = request.num_groups.value_or(1),
-                       .seed = request.seed},
-                      progress);
+  std::vector<std::string> notes;
+  auto placements = place_layers(request.method, pair_counts_of(tokens.fitted, request.num_threads),
+                                 {.has_pairs = !tokens.fitted.has_loads_only(),
+                                  .cluster = request.cluster,
+                                  .slots_per_rank = slots_per_rank_of(request, tokens.header()),
+                                  .num_groups = request.num_groups.value_or(1),
+                                  .seed = request.seed},
+                                 progress, &notes);
+  for (const std::string& note : notes) {
+    if (hooks.warn) hooks.warn(note);
+  }
+  return placements;
 }
 
 PredictRequest predict_request_of(const PlanTokens& tokens, const PlanRequest& request) {
@@ -269,7 +274,7 @@ PlanCheck check_made(const PlanTokens& tokens, const PlanRequest& request,
   eplb.method = "eplb";
   try {
     baselines.push_back(
-        predict_step(eplb.method, tokens.reported, by_baseline(tokens, eplb, silent),
+        predict_step(eplb.method, tokens.reported, by_baseline(tokens, eplb, {}, silent),
                      predict_request_of(tokens, request), request.num_threads, silent)
             .prediction);
   } catch (const Error& e) {
@@ -322,7 +327,7 @@ MadePlan make_plan_of(const PlanTokens& tokens, const PlanRequest& request,
     provenance.ended_by = found.ended_by;
     made.search = report_of(std::move(found), request.goal);
   } else {
-    placements = by_baseline(tokens, request, progress);
+    placements = by_baseline(tokens, request, hooks, progress);
     if (request.method == kBalanceMethod) made.balance = balance_of(tokens, request, placements);
     keep_moves_few(request, placements);
     signature = align_homes(tokens, request, progress, placements);

@@ -98,7 +98,8 @@ struct PlanRequest {
 struct PlanHooks {
   Progress* progress = nullptr;             // of the steps, each with units of its own
   const std::atomic<bool>* stop = nullptr;  // if set, the search ends as if its time were over
-  std::function<void(const std::string& message)> warn;  // called before the search begins
+  // Called before the search begins, and for what was repaired in the result of a baseline.
+  std::function<void(const std::string& message)> warn;
   std::string_view top_t_name = "top_t";  // what the caller calls PlanRequest::top_t, for messages
 };
 

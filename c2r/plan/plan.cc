@@ -56,7 +56,7 @@ void check_layer(const Plan& plan, const PlanLayer& layer) {
       layer.layer_index, placement.num_experts, placement.ep_size(), plan.num_experts,
       plan.cluster.ep_size());
   try {
-    check_placement(placement);
+    check_wasted_slots(placement, layer.wasted_slots);
   } catch (const Error& e) {
     C2R_THROW(kInvalidArgument, "layer {}: {}", layer.layer_index, e.what());
   }
@@ -198,6 +198,25 @@ Plan plan_of(const TraceHeader& header, const Cluster& cluster, std::vector<Plac
         {.layer_index = header.layer_indices[layer], .placement = std::move(placements[layer])});
   }
   return plan;
+}
+
+std::optional<std::string> wasted_slots_text(const Plan& plan) {
+  std::size_t num_slots = 0, num_layers = 0;
+  const PlanLayer* first = nullptr;
+  for (const PlanLayer& layer : plan.layers) {
+    if (layer.wasted_slots.empty()) continue;
+    if (first == nullptr) first = &layer;
+    num_slots += layer.wasted_slots.size();
+    ++num_layers;
+  }
+  if (first == nullptr) return std::nullopt;
+  const WastedSlot& slot = first->wasted_slots[0];
+  return fmt::format(
+      "{} slots in {} of {} layers are wasted: their rank holds the expert in another slot, too "
+      "(the "
+      "first is slot {} of rank {} in layer {})",
+      num_slots, num_layers, plan.num_layers(), slot.slot, static_cast<std::int32_t>(slot.rank),
+      first->layer_index);
 }
 
 void check_plan(const Plan& plan) {

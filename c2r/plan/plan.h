@@ -11,6 +11,8 @@
 //    "layers": [{"layer_index": 0,                  the model's own index of the layer
 //                "slots": [[...], ...],             [ep_size][slots_per_rank] experts; layers may
 //                                                   have different numbers of slots
+//                "wasted_slots": [[0, 5], ...],     optional: [rank, slot] of each slot whose
+//                                                   expert another slot of the rank holds
 //                "collaborators": [[...], ...]}],   [num_experts][T], if and only if top_t; layers
 //                                                   may have different T
 //    "homes": {                                     optional; one of its keys or both
@@ -47,6 +49,7 @@
 #include "c2r/placement/cost/layer_time.h"
 #include "c2r/placement/cost/volume.h"
 #include "c2r/placement/placement.h"
+#include "c2r/plan/wasted_slots.h"
 #include "c2r/trace/sequence_split.h"
 #include "c2r/trace/trace.h"
 
@@ -57,6 +60,8 @@ inline constexpr std::int32_t kPlanVersion = 3;
 struct PlanLayer {
   std::int32_t layer_index = 0;  // the model's own index: dense layers count
   Placement placement;
+  // The empty slots of the placement, by rank and slot. Only placements of other programs have any.
+  std::vector<WastedSlot> wasted_slots = {};
   Matrix<ExpertId> collaborators;  // [num_experts, T], best first; [0, 0] without Plan::top_t
 
   bool operator==(const PlanLayer&) const = default;
@@ -169,9 +174,9 @@ struct Plan {
 Plan plan_of(const TraceHeader& header, const Cluster& cluster, std::vector<Placement> placements,
              Provenance provenance);
 
-/// Checks that the parts agree: every placement is valid and for the plan's experts and cluster,
-/// collaborators are there as top_t says, homes are ranks of the cluster, columns are as long as
-/// there are layers, and numbers are finite.
+/// Checks that the parts agree: every placement is valid (check_wasted_slots()) and for the plan's
+/// experts and cluster, collaborators are there as top_t says, homes are ranks of the cluster,
+/// columns are as long as there are layers, and numbers are finite.
 /// @throws Error(kInvalidArgument), naming the layer or the field
 void check_plan(const Plan& plan);
 
@@ -183,6 +188,11 @@ void check_plan(const Plan& plan);
 ///         or layers of different numbers of tokens
 Prediction make_prediction(const TrafficModel& traffic, std::span<const Volume> volumes,
                            std::span<const PredictedLayerTime> times);
+
+/// @returns how many slots of the plan are wasted, as the beginning of a sentence: "2 slots in 1 of
+///          3 layers are wasted: their rank holds the expert in another slot, too (the first is
+///          slot 5 of rank 0 in layer 3)"; nothing if none is
+std::optional<std::string> wasted_slots_text(const Plan& plan);
 
 /// @returns the text of the plan's file
 /// @throws as check_plan()

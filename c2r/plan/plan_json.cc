@@ -1,6 +1,7 @@
 // Writes a plan as JSON text, and reads it.
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "c2r/core/error.h"
 #include "c2r/core/shown.h"
@@ -32,7 +33,10 @@ Json homes_to_json(const PlanHomes& homes) {
 
 Json layer_to_json(const PlanLayer& layer) {
   Json json = {{"layer_index", layer.layer_index},
-               {"slots", matrix_to_json(layer.placement.slots)}};
+               {"slots", matrix_to_json(with_wasted_slots(layer.placement, layer.wasted_slots))}};
+  for (const auto& [rank, slot, expert] : layer.wasted_slots) {
+    json["wasted_slots"].push_back(Json::array({static_cast<std::int32_t>(rank), slot}));
+  }
   if (layer.collaborators.rows() > 0) json["collaborators"] = matrix_to_json(layer.collaborators);
   return json;
 }
@@ -163,11 +167,31 @@ struct Reader {
     return matrix;
   }
 
+  // Empties the slots that the layer calls wasted. check_plan() says which ones are not.
+  void take_wasted_slots(const Json& json, PlanLayer& layer) const {
+    Matrix<ExpertId>& slots = layer.placement.slots;
+    for (const Json& pair : array(json, "wasted_slots")) {
+      C2R_REQUIRE(json_array(pair, "a wasted slot", place).size() == 2, kInvalidFile,
+                  "{}: a wasted slot has {} numbers, but must have a rank and a slot", place,
+                  pair.size());
+      const auto rank = json_integer(pair[0], 0, INT32_MAX, "the rank of a wasted slot", place);
+      const auto slot = json_integer(pair[1], 0, INT32_MAX, "a wasted slot", place);
+      WastedSlot wasted{.rank = RankId{static_cast<std::int32_t>(rank)},
+                        .slot = static_cast<std::int32_t>(slot)};
+      if (rank < slots.rows() && slot < slots.cols()) {
+        wasted.expert = std::exchange(slots(rank, slot), kNoExpert);
+      }
+      layer.wasted_slots.push_back(wasted);
+    }
+  }
+
   PlanLayer layer(const Json& json, std::int32_t num_experts) const {
-    json_check_keys(json, {"layer_index", "slots", "collaborators"}, "a layer", place);
+    json_check_keys(json, {"layer_index", "slots", "wasted_slots", "collaborators"}, "a layer",
+                    place);
     PlanLayer layer{
         .layer_index = int32(json, "layer_index", 0),
         .placement = {.num_experts = num_experts, .slots = experts(json, "slots", num_experts)}};
+    if (json.contains("wasted_slots")) take_wasted_slots(json, layer);
     if (json.contains("collaborators")) {
       layer.collaborators = experts(json, "collaborators", num_experts);
     }

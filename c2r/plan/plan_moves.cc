@@ -94,6 +94,10 @@ void check_running(const RunningPlan& running, const TraceHeader& header, const 
         "{} has {} slots on each rank in layer {}, but the new plan has {}: with a bound on "
         "moves both have the same",
         name, layer.placement.slots_per_rank(), layer.layer_index, slots_per_rank);
+    C2R_REQUIRE(layer.wasted_slots.empty(), kInvalidArgument,
+                "{}: layer {} has {} wasted slots, which the method for few moves cannot begin "
+                "with: import the placement with --repair",
+                name, layer.layer_index, layer.wasted_slots.size());
   }
 }
 

@@ -186,6 +186,14 @@ TEST(Plan, SaysWhatIsWrongWithAFile) {
                 "p: layer 1: expert 0 has the collaborator 0, but they must be other experts below "
                 "4, each once"},
            Case{"[[0,3],[1,2]]", "[[0,3],[1,1]]", "p: layer 1: rank 1 holds expert 1 twice"},
+           Case{
+               "[[0,3],[1,2]]", "[[0,3],[1,2]],\n\"wasted_slots\": [[1,1]]",
+               "p: layer 1: slot 1 of rank 1 is called wasted, but no other slot of the rank holds "
+               "its expert 2"},
+           Case{"[[0,3],[1,2]]", "[[0,3],[1,2]],\n\"wasted_slots\": [[1,2]]",
+                "p: layer 1: slot 2 of rank 1 is called wasted, but there are 2 ranks of 2 slots"},
+           Case{"[[0,3],[1,2]]", "[[0,3],[1,2]],\n\"wasted_slots\": [[1]]",
+                "p: a wasted slot has 1 numbers, but must have a rank and a slot"},
            Case{"[[0,3],[1,2]]", "[[0,3],[1,3]]", "p: layer 1: expert 2 is on no rank"},
            Case{"[[0,3],[1,2]]", "[[0,3],[1]]", "p: slots has rows of 2 and of 1 experts"},
            Case{"[[0,3],[1,2]]", "[[0,4],[1,2]]",
@@ -246,6 +254,36 @@ TEST(Plan, RefusesToWriteAPlanThatCannotBeRead) {
   plan.predictions[0].imbalance[1] = std::numeric_limits<double>::quiet_NaN();
   EXPECT_EQ(error_of([&] { plan_to_text(plan); }),
             "a prediction's imbalance is nan, but must be a number of at least 0");
+}
+
+TEST(Plan, KeepsWastedSlotsWithTheirExperts) {
+  Plan plan = small_plan();
+  const std::vector<std::vector<std::int32_t>> ranks = {{0, 3, -1}, {1, -1, 2}};
+  plan.layers[0].placement = placement_of_ranks(4, ranks);
+  plan.layers[0].wasted_slots = {{RankId{0}, 2, ExpertId{0}}, {RankId{1}, 1, ExpertId{2}}};
+  const std::string text = plan_to_text(plan);
+  EXPECT_NE(text.find("\"slots\": [[0,3,0],[1,2,2]],\n      \"wasted_slots\": [[0,2],[1,1]]"),
+            std::string::npos)
+      << text;
+  EXPECT_EQ(parse_plan(text, "p"), plan);
+  EXPECT_EQ(*wasted_slots_text(plan),
+            "2 slots in 1 of 2 layers are wasted: their rank holds the expert in another slot, too "
+            "(the first is slot 2 of rank 0 in layer 1)");
+  EXPECT_EQ(wasted_slots_text(small_plan()), std::nullopt);
+
+  const auto error_with = [&](std::vector<WastedSlot> wasted) {
+    Plan changed = plan;
+    changed.layers[0].wasted_slots = std::move(wasted);
+    return error_of([&] { check_plan(changed); });
+  };
+  EXPECT_EQ(error_with({}), "layer 1: rank 0 has an empty slot 2");
+  EXPECT_EQ(error_with({plan.layers[0].wasted_slots[0]}), "layer 1: rank 1 has an empty slot 1");
+  EXPECT_EQ(error_with({{RankId{0}, 1, ExpertId{0}}}),
+            "layer 1: slot 1 of rank 0 is called wasted, but it is in use");
+  EXPECT_EQ(
+      error_with({{RankId{1}, 1, ExpertId{2}}, {RankId{0}, 2, ExpertId{0}}}),
+      "layer 1: wasted slots must ascend by rank and slot, but slot 1 of rank 1 stands before "
+      "slot 2 of rank 0");
 }
 
 }  // namespace

@@ -111,6 +111,7 @@ std::string comparison_table(const Comparison& comparison, const Cluster& cluste
     if (entry.kind != "baseline") text += over_line(entry.prediction, layers);
   }
   for (const std::string& reason : comparison.left_out) text += "left out: " + reason + "\n";
+  for (const std::string& note : comparison.notes) text += note + "\n";
   return text;
 }
 
@@ -140,7 +141,8 @@ Json comparison_json(const Comparison& comparison, const Cluster& cluster,
   return {{"cluster", cluster_to_json(cluster)},
           {"base", std::move(base)},
           {"placements", std::move(placements)},
-          {"left_out", comparison.left_out}};
+          {"left_out", comparison.left_out},
+          {"notes", comparison.notes}};
 }
 
 }  // namespace c2r

@@ -392,7 +392,7 @@ class ImportedPlacements(CommandLine):
         self.fails_with(1, "c2r import: map.json: the map has 1 rows, but there are 4 MoE layers",
                         *words)
         words[words.index("0-2,3")] = "4"
-        self.fails_with(1, "c2r import: map.json: row 0: rank 1 holds expert 6 twice", *words)
+        self.fails_with(1, "c2r import: map.json: row 0: expert 7 is on no rank", *words)
         words[words.index("4")] = "3-"
         self.fails_with(2, "c2r import: --layers takes indices up to 65535 and ranges of them, "
                            "such as 0,3-60; not '3-'", *words)

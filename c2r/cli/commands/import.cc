@@ -201,6 +201,11 @@ void add_import(CLI::App& app) {
       ->add_option("--placement", options->placement,
                    "tensorrt-llm-loads: the load balancer's yaml, if it counted slots")
       ->type_name("FILE");
+  command->add_flag("--repair", request.repair,
+                    "placements: where a rank holds an expert in two slots, give the second slot "
+                    "another expert; without it that slot counts as empty");
+  command->add_flag("--drop-incomplete", request.drop_incomplete,
+                    "megatron: leave out the last step of a file whose recording was cut off");
   command->add_flag("--skip-cached", request.skip_cached,
                     "sglang, vllm: leave out tokens of the prefix cache, which were not sent");
   command

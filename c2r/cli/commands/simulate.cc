@@ -115,6 +115,7 @@ void simulate(const SimulateOptions& options) {
   if (options.prints_layers) std::cout << layers_table(predictions_of(steps), layers);
   if (homes) std::cout << homes_table(*homes);
   if (layer_time) std::cout << time_table(steps, *layer_time);
+  if (const auto wasted = wasted_slots_text(plan)) std::cout << *wasted << "\n";
   for (const PlanInput& input : plan.provenance.inputs) {
     if (input.role == "trace") std::cout << "the plan was fitted on " << input.text() << "\n";
   }

@@ -161,12 +161,25 @@ Placement place_baseline(std::string_view name, const BaselineProblem& problem) 
 
 std::vector<Placement> place_layers(std::string_view name,
                                     std::span<const CollaborationMatrix> counts,
-                                    BaselineProblem problem, Progress& progress) {
+                                    BaselineProblem problem, Progress& progress,
+                                    std::vector<std::string>* notes) {
   std::vector<Placement> placements;
+  std::int64_t num_slots = 0, num_layers = 0;  // that EPLB left to be repaired
   for (const CollaborationMatrix& layer : counts) {
     problem.counts = layer;
     placements.push_back(place_baseline(name, problem));
+    if (notes != nullptr && name == "eplb") {
+      const std::int64_t num_repaired = internal::repaired_eplb(problem).num_repaired;
+      num_slots += num_repaired;
+      num_layers += num_repaired > 0 ? 1 : 0;
+    }
     progress.update(std::ssize(placements), std::ssize(counts));
+  }
+  if (num_slots > 0) {
+    notes->push_back(
+        fmt::format("eplb: repaired {} slots in {} of {} layers, in which EPLB puts an expert on "
+                    "its rank for the second time",
+                    num_slots, num_layers, counts.size()));
   }
   return placements;
 }

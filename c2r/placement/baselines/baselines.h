@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -40,10 +41,7 @@ inline constexpr double kMaxPartitions = 1e7;
 ///   random       The same with shuffled experts; a redundant slot takes any expert that its rank
 ///                lacks, all equally likely.
 ///   eplb         DeepSeek's EPLB (eplb.h) on the loads alone. EPLB may put two replicas of an
-///                expert on one rank. The second is exchanged for the slot with the most similar
-///                load that leaves no such pair, in the same node if there is one; where there is
-///                none, its slot goes to the expert with the highest load per replica that the
-///                rank lacks.
+///                expert on one rank, of which the second is repaired (repair.h).
 ///   balance      EPLB's and a greedy placement, improved by swaps and by other replicas as long as
 ///   the
 ///                busiest rank gets less (balance.h). It looks at loads alone, and neither at nodes
@@ -80,10 +78,13 @@ Placement place_baseline(std::string_view name, const BaselineProblem& problem);
 
 /// Places every layer by itself.
 /// @param counts [num_layers], of which `problem.counts` is set in turn
+/// @param notes gets a sentence if EPLB's own result was repaired, with the number of slots and
+///              layers; may be null
 /// @returns [num_layers]
 /// @throws as place_baseline()
 std::vector<Placement> place_layers(std::string_view name,
                                     std::span<const CollaborationMatrix> counts,
-                                    BaselineProblem problem, Progress& progress);
+                                    BaselineProblem problem, Progress& progress,
+                                    std::vector<std::string>* notes = nullptr);
 
 }  // namespace c2r

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "c2r/placement/baselines/baselines.h"
+#include "c2r/placement/baselines/repair.h"
 
 namespace c2r::internal {
 
@@ -17,6 +18,9 @@ struct Baseline {
 
 /// @returns the baselines in the order of baseline_names()
 std::span<const Baseline> baselines();
+
+/// @returns what place_eplb() does, and in how many slots it differs from EPLB's result
+RepairedPlacement repaired_eplb(const BaselineProblem& problem);
 
 Placement place_eplb(const BaselineProblem& problem);
 Placement place_balance(const BaselineProblem& problem);

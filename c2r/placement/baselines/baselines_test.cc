@@ -89,6 +89,20 @@ TEST(Baselines, EplbHoldsNoExpertTwiceOnARank) {
   four(0, 0) = 100, four(1, 1) = 90, four(2, 2) = 80, four(3, 3) = 1;
   EXPECT_EQ(place_baseline("eplb", {.counts = four, .cluster = kTwoRanks, .slots_per_rank = 3}),
             make_placement(4, {{0, 1, 3}, {0, 2, 1}}));
+
+  std::vector<std::string> notes;
+  NoProgress progress;
+  const CollaborationMatrix even = small_counts();
+  const CollaborationMatrix layers[] = {four, even, four};
+  const BaselineProblem of_layers = {.cluster = kTwoRanks, .slots_per_rank = 3};
+  place_layers("eplb", layers, of_layers, progress, &notes);
+  EXPECT_EQ(notes, std::vector<std::string>{
+                       "eplb: repaired 2 slots in 2 of 3 layers, in which EPLB puts an expert on "
+                       "its rank for the second time"});
+  notes.clear();
+  place_layers("eplb", std::span(layers).subspan(1, 1), of_layers, progress, &notes);
+  place_layers("contiguous", layers, of_layers, progress, &notes);
+  EXPECT_EQ(notes, std::vector<std::string>());
 }
 
 // 2 nodes of 2 ranks of 2 slots. EPLB gives expert 0 three replicas and expert 3 two, and packs

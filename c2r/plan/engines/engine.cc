@@ -95,12 +95,21 @@ MapShape map_shape(const Plan& plan) {
   return shape;
 }
 
-std::vector<Placement> read_placements(const PlacementFile& file, std::string_view bytes,
+std::vector<PlanLayer> read_placements(const PlacementFile& file, std::string_view bytes,
                                        const MapShape& shape, std::string_view place,
                                        std::vector<std::string>* notes) {
   check_map_shape(shape);
   std::vector<std::string> ignored;
-  return file.read(bytes, shape, place, notes == nullptr ? ignored : *notes);
+  auto placements = file.read(bytes, shape, place, notes == nullptr ? ignored : *notes);
+  C2R_ASSERT(std::ssize(placements) == shape.num_layers());
+  std::vector<PlanLayer> layers;
+  for (std::size_t l = 0; l < placements.size(); ++l) {
+    auto wasted = empty_wasted_slots(placements[l].slots);
+    layers.push_back({.layer_index = shape.layer_indices[l],
+                      .placement = std::move(placements[l]),
+                      .wasted_slots = std::move(wasted)});
+  }
+  return layers;
 }
 
 }  // namespace c2r

@@ -73,7 +73,8 @@ struct PlacementFile {
 
   /// Called through read_placements(), which checks the shape.
   /// @param notes gets a sentence for each thing that is left out
-  /// @returns one placement for each MoE layer, in order
+  /// @returns one placement for each MoE layer, in order, as it is in the file: a rank may hold an
+  ///          expert several times
   std::vector<Placement> (*read)(std::string_view bytes, const MapShape& shape,
                                  std::string_view place, std::vector<std::string>& notes);
 
@@ -160,15 +161,16 @@ std::vector<ExportTarget> export_targets();
 ExportTarget find_export_target(std::string_view name);
 
 /// Reads a placement file. Every rank has the same number of slots: slot p is on rank
-/// p / (num_slots / ep_size). A file is refused if its layers or experts are not those of the
-/// shape, or if an expert is twice on a rank, as in some maps of EPLB.
+/// p / (num_slots / ep_size). A slot is wasted if an earlier slot of its rank holds its expert, as
+/// in most maps that EPLB makes for DeepSeek-V3. A file is refused if its layers or experts are not
+/// those of the shape.
 /// @param place where the bytes are from, for messages
 /// @param notes gets a sentence for each thing in the file that is left out, such as a shared
 ///              expert; may be null
-/// @returns one placement for each MoE layer, in order
+/// @returns one layer for each MoE layer of the shape, in order, without lists
 /// @throws Error(kInvalidFile), naming the layer and the expert
 /// @throws Error(kInvalidArgument) if the shape is out of range
-std::vector<Placement> read_placements(const PlacementFile& file, std::string_view bytes,
+std::vector<PlanLayer> read_placements(const PlacementFile& file, std::string_view bytes,
                                        const MapShape& shape, std::string_view place,
                                        std::vector<std::string>* notes = nullptr);
 

@@ -18,9 +18,15 @@ using testing::make_placement;
 // MoE layers 1 and 3; 4 experts on 2 ranks.
 const MapShape kShape = {.num_experts = 4, .ep_size = 2, .layer_indices = {1, 3}};
 
+// The placements alone; `notes` as of read_placements().
 std::vector<Placement> read(std::string_view file, std::string_view bytes, const MapShape& shape,
-                            std::string_view place) {
-  return read_placements(find_export_target(file).file, bytes, shape, place);
+                            std::string_view place, std::vector<std::string>* notes = nullptr) {
+  std::vector<Placement> placements;
+  for (PlanLayer& layer :
+       read_placements(find_export_target(file).file, bytes, shape, place, notes)) {
+    placements.push_back(std::move(layer.placement));
+  }
+  return placements;
 }
 
 // A .npy file of bytes.
@@ -40,6 +46,22 @@ TEST(ReadPlacements, TakesSglangsRowsOfMoeLayersOnly) {
   ASSERT_EQ(placements.size(), 2u);
   EXPECT_EQ(placements[0], make_placement(4, {{0, 3}, {1, 2}}));
   EXPECT_EQ(placements[1], make_placement(4, {{0, 1}, {2, 3}}));
+}
+
+// EPLB gives rank 0 expert 0 twice, and rank 1 expert 3.
+TEST(ReadPlacements, EmptiesSlotsWhoseExpertTheirRankHoldsTwice) {
+  const auto layers = read_placements(
+      find_export_target("sglang").file,
+      R"({"physical_to_logical_map": [[], [0,1,0,3,3,2], [], [0,1,2,3,0,1]]})", kShape, "f");
+  ASSERT_EQ(layers.size(), 2u);
+  EXPECT_EQ(layers[0].layer_index, 1);
+  EXPECT_EQ(layers[0].wasted_slots,
+            (std::vector<WastedSlot>{{RankId{0}, 2, ExpertId{0}}, {RankId{1}, 1, ExpertId{3}}}));
+  const std::vector<std::vector<std::int32_t>> ranks = {{0, 1, -1}, {3, -1, 2}};
+  EXPECT_EQ(layers[0].placement, placement_of_ranks(4, ranks));
+  EXPECT_EQ(layers[1].layer_index, 3);
+  EXPECT_EQ(layers[1].wasted_slots, std::vector<WastedSlot>());
+  EXPECT_EQ(layers[1].placement, make_placement(4, {{0, 1, 2}, {3, 0, 1}}));
 }
 
 TEST(ReadPlacements, TakesOneListForAllLayersFromVllm49572) {
@@ -82,8 +104,6 @@ TEST(ReadPlacements, SaysWhatIsWrongWithSglangsMap) {
   EXPECT_EQ(error(R"({"physical_to_logical_map": [[],[0,1,2,4]]})"),
             "f: row 1 names expert 4, but the model has experts 0 to 3");
   EXPECT_EQ(error(R"({"physical_to_logical_map": [[],[0,1,2,2]]})"),
-            "f: row 1: rank 1 holds expert 2 twice");
-  EXPECT_EQ(error(R"({"physical_to_logical_map": [[],[0,1,2,0]]})"),
             "f: row 1: expert 3 is on no rank");
   EXPECT_EQ(error(R"({"physical_to_logical_map": [[],[0,1,2,3],[],[0,1,2,3,0,1]]})"),
             "f: num_slots is 4, but a layer has 6 slots");
@@ -156,10 +176,9 @@ TEST(ReadPlacements, TakesTheLastMappingOfVllm41141) {
   };
   constexpr std::string_view kLoads = R"({"record_type": "eplb_load_stats", "expert_load": []})";
   std::vector<std::string> notes;
-  const auto placements = read_placements(
-      find_export_target("vllm-41141").file,
-      fmt::format("{}\n{}\n\n{}\n", record("[0,1,2,3]"), kLoads, record("[3,2,1,0]")), kShape, "f",
-      &notes);
+  const auto placements = read(
+      "vllm-41141", fmt::format("{}\n{}\n\n{}\n", record("[0,1,2,3]"), kLoads, record("[3,2,1,0]")),
+      kShape, "f", &notes);
   EXPECT_EQ(placements, std::vector(2, make_placement(4, {{3, 2}, {1, 0}})));
   EXPECT_EQ(notes, (std::vector<std::string>{"read: the last of 2 mappings",
                                              "left out: 1 records of loads"}));
@@ -180,8 +199,7 @@ TEST(ReadPlacements, LeavesOutWhatVllmAscendAlwaysHas) {
       R"({{"moe_layer_count": 3, "layer_list": [{{"layer_id": 1, {0}, {{"layer_id": 2, {0}, {{{0}]}})",
       devices);
   std::vector<std::string> notes;
-  const auto placements =
-      read_placements(find_export_target("vllm-ascend").file, map, kShape, "f", &notes);
+  const auto placements = read("vllm-ascend", map, kShape, "f", &notes);
   EXPECT_EQ(placements, std::vector(2, make_placement(4, {{0, 3}, {1, 2}})));
   EXPECT_EQ(notes, (std::vector<std::string>{
                        "left out: layer 2 of the map, one more than the model has, thus of "

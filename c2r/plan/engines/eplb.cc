@@ -19,7 +19,9 @@ using namespace placement_files;  // NOLINT(google-build-using-namespace)
 std::size_t most_replicas(const Plan& plan) {
   std::size_t most = 0;
   for (const PlanLayer& layer : plan.layers) {
-    for (const auto& ranks : ranks_of_experts(layer.placement)) most = std::max(most, ranks.size());
+    std::vector<std::size_t> num_slots(static_cast<std::size_t>(plan.num_experts));
+    const Matrix<ExpertId> experts = engine_slots(layer);
+    for (const ExpertId e : experts.all()) most = std::max(most, ++num_slots[index(e)]);
   }
   return most;
 }
@@ -28,7 +30,7 @@ std::string write_eplb_maps(const Plan& plan, const ExportOptions&) {
   Json inverse = Json::array(), counts = Json::array();
   const std::size_t width = most_replicas(plan);
   for (const PlanLayer& layer : plan.layers) {
-    auto [map, count] = inverse_of(layer.placement, width);
+    auto [map, count] = inverse_of(layer, width);
     inverse.push_back(std::move(map));
     counts.push_back(std::move(count));
   }

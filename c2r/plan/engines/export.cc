@@ -113,16 +113,16 @@ std::vector<ExpertId> sorted(std::span<const ExpertId> experts) {
   return result;
 }
 
-void check_same(const PlanLayer& layer, const Placement& found, bool keeps_slot_order,
+void check_same(const PlanLayer& layer, const PlanLayer& written, bool keeps_slot_order,
                 std::string_view place) {
-  const Placement& expected = layer.placement;
-  C2R_REQUIRE(found.slots_per_rank() == expected.slots_per_rank(), kInvalidFile,
+  const Matrix<ExpertId> expected = with_wasted_slots(layer.placement, layer.wasted_slots);
+  const Matrix<ExpertId> found = with_wasted_slots(written.placement, written.wasted_slots);
+  C2R_REQUIRE(found.cols() == expected.cols(), kInvalidFile,
               "{}: layer {} has {} slots a rank, but {} in the plan", place, layer.layer_index,
-              found.slots_per_rank(), expected.slots_per_rank());
-  for (std::int64_t r = 0; r < expected.slots.rows(); ++r) {
-    const bool is_same = keeps_slot_order
-                             ? std::ranges::equal(found.slots.row(r), expected.slots.row(r))
-                             : sorted(found.slots.row(r)) == sorted(expected.slots.row(r));
+              found.cols(), expected.cols());
+  for (std::int64_t r = 0; r < expected.rows(); ++r) {
+    const bool is_same = keeps_slot_order ? std::ranges::equal(found.row(r), expected.row(r))
+                                          : sorted(found.row(r)) == sorted(expected.row(r));
     C2R_REQUIRE(is_same, kInvalidFile, "{}: layer {}: rank {} holds other experts than in the plan",
                 place, layer.layer_index, r);
   }
@@ -133,6 +133,10 @@ void check_same(const PlanLayer& layer, const Placement& found, bool keeps_slot_
 Export export_plan(const ExportTarget& target, const Plan& plan, const ExportOptions& options) {
   check_plan(plan);
   check_slots_of_layers(target, plan);
+  const auto wasted = wasted_slots_text(plan);
+  C2R_REQUIRE(!wasted || target.file.keeps_slot_order, kUnsupported,
+              "{}, which {}'s file cannot say: import the placement with --repair", *wasted,
+              target.file.name);
   Export result{.bytes = target.file.write(plan, options)};
   validate_export(target, result.bytes, plan, fmt::format("the {} file", target.file.name));
   for (const std::string_view caution : target.file.cautions) {
@@ -140,6 +144,10 @@ Export export_plan(const ExportTarget& target, const Plan& plan, const ExportOpt
   }
   if (auto warning = rows_warning(target, plan, options)) {
     result.warnings.push_back(std::move(*warning));
+  }
+  if (wasted) {
+    result.warnings.push_back(fmt::format(
+        "{}; they were written as they were found: c2r import --repair fills them", *wasted));
   }
   std::ranges::move(transport_warnings(target, options), std::back_inserter(result.warnings));
   for (auto warning : {constraint_warning(target, plan), replica_warning(target, plan)}) {
@@ -161,10 +169,7 @@ std::string export_usage(const ExportTarget& target, const Plan& plan, std::stri
 
 void validate_export(const ExportTarget& target, std::string_view bytes, const Plan& plan,
                      std::string_view place) {
-  const std::vector<Placement> found = read_placements(target.file, bytes, map_shape(plan), place);
-  C2R_REQUIRE(std::ssize(found) == plan.num_layers(), kInvalidFile,
-              "{}: it has {} MoE layers, but the plan has {}", place, found.size(),
-              plan.num_layers());
+  const std::vector<PlanLayer> found = read_placements(target.file, bytes, map_shape(plan), place);
   for (std::size_t l = 0; l < found.size(); ++l) {
     check_same(plan.layers[l], found[l], target.file.keeps_slot_order, place);
   }

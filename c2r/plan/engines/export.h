@@ -22,8 +22,9 @@ struct Export {
 /// @returns the bytes of the file, and the warnings
 /// @throws Error(kInvalidArgument) if the plan is not valid or has fewer hidden layers than it
 ///         names
-/// @throws Error(kUnsupported) if the target cannot express the plan: replicas in a permutation, or
-///         layers with different numbers of slots unless PlacementFile::has_slots_by_layer
+/// @throws Error(kUnsupported) if the target cannot express the plan: replicas in a permutation,
+///         layers with different numbers of slots unless PlacementFile::has_slots_by_layer, or
+///         wasted slots unless PlacementFile::keeps_slot_order
 Export export_plan(const ExportTarget& target, const Plan& plan, const ExportOptions& options);
 
 /// Engines know the form of a file by the end of its name: SGLang takes a file of another name for

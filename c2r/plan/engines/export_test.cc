@@ -97,16 +97,55 @@ TEST(Export, ReadsBackWhatItWrote) {
           std::ssize(plan.layers[0].placement.slots.all()) != plan.num_experts;
       if (target.file.name == "permutation" && has_replicas) continue;
       const std::string bytes = export_plan(target, plan, {}).bytes;
-      const auto placements = read_placements(target.file, bytes, map_shape(plan), "round trip");
-      ASSERT_EQ(placements.size(), plan.layers.size());
-      for (std::size_t l = 0; target.file.keeps_slot_order && l < placements.size(); ++l) {
-        EXPECT_EQ(placements[l], plan.layers[l].placement);
+      const auto layers = read_placements(target.file, bytes, map_shape(plan), "round trip");
+      ASSERT_EQ(layers.size(), plan.layers.size());
+      for (std::size_t l = 0; target.file.keeps_slot_order && l < layers.size(); ++l) {
+        EXPECT_EQ(layers[l], plan.layers[l]);
       }
       EXPECT_EQ(export_plan(target, plan, {}).bytes, bytes) << "not the same bytes";
       ++num_round_trips;
     }
   }
   EXPECT_GT(num_round_trips, 500);
+}
+
+// Layer 1 as EPLB may make it: rank 0 holds expert 3 in its slots 1 and 2.
+Plan wasteful_plan() {
+  Plan plan = unconstrained_plan();
+  const std::vector<std::vector<std::int32_t>> ranks = {{0, 3, -1}, {1, 2, 0}};
+  plan.layers[0].placement = placement_of_ranks(4, ranks);
+  plan.layers[0].wasted_slots = {{.rank = RankId{0}, .slot = 2, .expert = ExpertId{3}}};
+  plan.layers[1].placement = make_placement(4, {{0, 1, 2}, {2, 3, 0}});
+  return plan;
+}
+
+TEST(Export, WritesWastedSlotsAsTheyWereFound) {
+  const Plan plan = wasteful_plan();
+  EXPECT_EQ(exported("vllm-49572", plan), "[[0,3,3,1,2,0],[0,1,2,2,3,0]]\n");
+  EXPECT_NE(exported("eplb", plan).find("\"logical_count\":[[2,1,1,2],[2,1,2,1]]"),
+            std::string::npos)
+      << exported("eplb", plan);
+  for (const ExportTarget& target : export_targets()) {
+    if (target.file.name == "permutation" || !target.file.keeps_slot_order) continue;
+    const std::string bytes = exported(target.file.name, plan, {.num_hidden_layers = 4});
+    const auto layers = read_placements(target.file, bytes, map_shape(plan), "round trip");
+    EXPECT_EQ(layers[0].wasted_slots, plan.layers[0].wasted_slots) << target.file.name;
+    EXPECT_EQ(layers[0].placement, plan.layers[0].placement) << target.file.name;
+    Plan other = plan;  // in which another expert is there twice
+    other.layers[0].wasted_slots[0].expert = ExpertId{0};
+    EXPECT_EQ(error_of([&] { validate_export(target, bytes, other, "f"); }),
+              "f: layer 1: rank 0 holds other experts than in the plan")
+        << target.file.name;
+  }
+  EXPECT_EQ(export_plan(find_export_target("tensorrt-llm"), plan, {}).warnings[0],
+            "1 slots in 1 of 2 layers are wasted: their rank holds the expert in another slot, too "
+            "(the first is slot 2 of rank 0 in layer 1); they were written as they were found: c2r "
+            "import --repair fills them");
+  EXPECT_EQ(
+      error_of([&] { exported("omni-infer", plan); }),
+      "1 slots in 1 of 2 layers are wasted: their rank holds the expert in another slot, too "
+      "(the first is slot 2 of rank 0 in layer 1), which omni-infer's file cannot say: import "
+      "the placement with --repair");
 }
 
 // Experts 0 and 1 change places in what was written: every validator must notice.

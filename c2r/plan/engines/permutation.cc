@@ -22,9 +22,9 @@ std::string write_permutation(const Plan& plan, const ExportOptions&) {
     C2R_REQUIRE(std::ssize(layer.placement.slots.all()) == plan.num_experts, kUnsupported,
                 "layer {} has {} slots for {} experts, but a permutation cannot express replicas",
                 key, layer.placement.slots.all().size(), plan.num_experts);
-    json["old_of_new"][key] = slots_to_json(layer.placement);
+    json["old_of_new"][key] = slots_to_json(layer);
     std::vector<std::int64_t> new_of_old;
-    for (const auto& slot : inverse_of(layer.placement, 1).first) {
+    for (const auto& slot : inverse_of(layer, 1).first) {
       new_of_old.push_back(slot[0].get<std::int64_t>());
     }
     json["new_of_old"][key] = new_of_old;

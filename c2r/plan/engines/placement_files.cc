@@ -23,7 +23,9 @@ Placement placement_of_slots(std::span<const std::int64_t> slots, const MapShape
     return ExpertId{static_cast<std::int32_t>(e)};
   });
   try {
-    check_placement(placement);
+    Placement without_repeats = placement;
+    empty_wasted_slots(without_repeats.slots);
+    check_slots(without_repeats);
   } catch (const Error& e) {
     C2R_THROW(kInvalidFile, "{}: {}: {}", place, layer, e.what());
   }
@@ -95,15 +97,20 @@ void require_slots(const Placement& placement, std::int64_t num_slots, std::stri
               place, num_slots, slots);
 }
 
-Json slots_to_json(const Placement& placement) {
+Matrix<ExpertId> engine_slots(const PlanLayer& layer) {
+  return with_wasted_slots(layer.placement, layer.wasted_slots);
+}
+
+Json slots_to_json(const PlanLayer& layer) {
   Json slots = Json::array();
-  for (const ExpertId e : placement.slots.all()) slots.push_back(static_cast<std::int32_t>(e));
+  const Matrix<ExpertId> experts = engine_slots(layer);
+  for (const ExpertId e : experts.all()) slots.push_back(static_cast<std::int32_t>(e));
   return slots;
 }
 
 Json all_slots_to_json(const Plan& plan) {
   Json rows = Json::array();
-  for (const PlanLayer& layer : plan.layers) rows.push_back(slots_to_json(layer.placement));
+  for (const PlanLayer& layer : plan.layers) rows.push_back(slots_to_json(layer));
   return rows;
 }
 
@@ -115,10 +122,12 @@ std::int64_t num_redundant_slots(const Plan& plan) {
   return num_slots_of_each_layer(plan) - plan.num_experts;
 }
 
-std::pair<Json, Json> inverse_of(const Placement& placement, std::size_t most_replicas) {
-  std::vector<std::vector<std::int64_t>> slots(static_cast<std::size_t>(placement.num_experts));
+std::pair<Json, Json> inverse_of(const PlanLayer& layer, std::size_t most_replicas) {
+  std::vector<std::vector<std::int64_t>> slots(
+      static_cast<std::size_t>(layer.placement.num_experts));
   std::int64_t next = 0;
-  for (const ExpertId e : placement.slots.all()) slots[index(e)].push_back(next++);
+  const Matrix<ExpertId> experts = engine_slots(layer);
+  for (const ExpertId e : experts.all()) slots[index(e)].push_back(next++);
   Json map = Json::array(), count = Json::array();
   for (auto& of_expert : slots) {
     count.push_back(of_expert.size());

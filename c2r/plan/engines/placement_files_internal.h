@@ -16,6 +16,7 @@ namespace c2r::placement_files {
 
 /// @param slots the experts of all ranks' slots, in rank order
 /// @param layer names the layer in messages
+/// @returns the placement as it is in the file: a rank may hold an expert several times
 Placement placement_of_slots(std::span<const std::int64_t> slots, const MapShape& shape,
                              std::string_view layer, std::string_view place);
 
@@ -43,8 +44,12 @@ std::string row_name(std::size_t row);
 
 void require_slots(const Placement& placement, std::int64_t num_slots, std::string_view place);
 
+/// @returns the slots of a layer as the engine has them: wasted ones hold their experts. [ep_size,
+///          slots_per_rank]
+Matrix<ExpertId> engine_slots(const PlanLayer& layer);
+
 /// [num_slots] of one layer, and [num_layers][num_slots].
-Json slots_to_json(const Placement& placement);
+Json slots_to_json(const PlanLayer& layer);
 Json all_slots_to_json(const Plan& plan);
 
 /// @returns the slots of a layer of a plan whose layers have the same number of slots
@@ -54,6 +59,6 @@ std::int64_t num_slots_of_each_layer(const Plan& plan);
 std::int64_t num_redundant_slots(const Plan& plan);
 
 /// @returns the slots of each expert, padded with -1 to `most_replicas`, and their number
-std::pair<Json, Json> inverse_of(const Placement& placement, std::size_t most_replicas);
+std::pair<Json, Json> inverse_of(const PlanLayer& layer, std::size_t most_replicas);
 
 }  // namespace c2r::placement_files

@@ -33,7 +33,7 @@ std::string write_sglang_map(const Plan& plan, const ExportOptions& options) {
   for (std::int64_t p = 0; p < num_slots; ++p) row_of_dense_layer.push_back(p % plan.num_experts);
   std::vector<Json> rows(static_cast<std::size_t>(num_rows), row_of_dense_layer);
   for (const PlanLayer& layer : plan.layers) {
-    rows[static_cast<std::size_t>(layer.layer_index)] = slots_to_json(layer.placement);
+    rows[static_cast<std::size_t>(layer.layer_index)] = slots_to_json(layer);
   }
   return Json({{"physical_to_logical_map", rows}}).dump() + "\n";
 }

@@ -31,7 +31,7 @@ std::string write_tensorrt_llm_yaml(const Plan& plan, const ExportOptions&) {
       fmt::format("num_slots: {}\nlayer_updates_per_iter: 0\ninitial_global_assignments:\n",
                   num_slots_of_each_layer(plan));
   for (const PlanLayer& layer : plan.layers) {
-    text += fmt::format("  {}: {}\n", layer.layer_index, slots_to_json(layer.placement).dump());
+    text += fmt::format("  {}: {}\n", layer.layer_index, slots_to_json(layer).dump());
   }
   return text;
 }

@@ -25,8 +25,7 @@ std::string write_vllm_41141(const Plan& plan, const ExportOptions&) {
                  {"num_slots", num_slots},
                  {"initial_global_assignments", Json::object()}};
   for (std::size_t l = 0; l < plan.layers.size(); ++l) {
-    record["initial_global_assignments"][std::to_string(l)] =
-        slots_to_json(plan.layers[l].placement);
+    record["initial_global_assignments"][std::to_string(l)] = slots_to_json(plan.layers[l]);
   }
   return record.dump() + "\n";
 }

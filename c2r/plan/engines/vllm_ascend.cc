@@ -18,17 +18,16 @@ using namespace placement_files;  // NOLINT(google-build-using-namespace)
 std::string write_vllm_ascend_map(const Plan& plan, const ExportOptions&) {
   Json layers = Json::array();
   for (std::size_t l = 0; l < plan.layers.size(); ++l) {
-    const Placement& placement = plan.layers[l].placement;
+    const Matrix<ExpertId> slots = engine_slots(plan.layers[l]);
     Json devices = Json::array();
-    for (std::int64_t r = 0; r < placement.slots.rows(); ++r) {
+    for (std::int64_t r = 0; r < slots.rows(); ++r) {
       Json experts = Json::array();
-      for (const ExpertId e : placement.slots.row(r)) {
+      for (const ExpertId e : slots.row(r)) {
         experts.push_back(static_cast<std::int32_t>(e));
       }
       devices.push_back({{"device_id", r}, {"device_expert", experts}});
     }
-    layers.push_back(
-        {{"layer_id", l}, {"device_count", placement.slots.rows()}, {"device_list", devices}});
+    layers.push_back({{"layer_id", l}, {"device_count", slots.rows()}, {"device_list", devices}});
   }
   return Json({{"moe_layer_count", plan.layers.size()}, {"layer_list", layers}}).dump() + "\n";
 }

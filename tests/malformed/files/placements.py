@@ -76,6 +76,7 @@ def write_broken(write):
 
 def write_well_formed(write):
     write_placement(write, "sglang", "1", {"physical_to_logical_map": [[], ROW, [], ROW]})
+    write_placement(write, "sglang", "wasted_slot", {"physical_to_logical_map": [[], [*ROW, 0, 0], [], [*ROW, 1, 1]]})
     write_placement(write, "tensorrt-llm", "1", YAML + f"  1: {ROW}\n# a comment\n  3: {ROW}\n")
     write_placement(write, "tensorrt-llm", "inline", "moe_config:\n    load_balancer:\n        num_slots: 4  # of all ranks\n"
                     f"        initial_global_assignments:\n            1:\n            - 0\n            - 3\n"

@@ -63,6 +63,12 @@ def broken_plans(write):
     write("plan/slot_of_an_unknown_expert", plan(layer={"slots": [[0, 3], [1, 4]]}))
     write("plan/slot_is_a_fraction", plan(layer={"slots": [[0, 3], [1, 2.5]]}))
     write("plan/expert_twice_on_a_rank", plan(layer={"slots": [[0, 3, 1], [1, 2, 2]]}))
+    write("plan/wasted_slot_in_use", plan(layer={"wasted_slots": [[1, 0]]}))
+    write("plan/wasted_slot_twice", plan(layer={
+        "slots": [[0, 3, 1], [1, 2, 2]], "wasted_slots": [[1, 2], [1, 2]]}))
+    write("plan/wasted_slot_of_rank_2", plan(layer={"wasted_slots": [[2, 0]]}))
+    write("plan/wasted_slot_2_to_40", plan(layer={"wasted_slots": [[0, 2**40]]}))
+    write("plan/wasted_slot_without_rank", plan(layer={"wasted_slots": [[0]]}))
     write("plan/expert_nowhere", plan(layer={"slots": [[0, 3], [1, 0]]}))
     write("plan/prediction_of_one_layer", plan(prediction={"imbalance": [1]}))
     write("plan/prediction_negative", plan(prediction={"imbalance": [1, -1]}))
@@ -107,6 +113,7 @@ def write_well_formed(write):
     write("plan/1", json.dumps(PLAN))
     write("plan/version_1", plan(version=1))
     write("plan/with_homes", plan(homes=HOMES))
+    write("plan/wasted_slot", plan(layer={"slots": [[0, 3, 1], [1, 2, 2]], "wasted_slots": [[1, 2]]}))
     write("plan/without_lists", json.dumps(
         without({**PLAN, "layers": [without(LAYER, "collaborators")],
                  "predictions": []}, "top_t")))
