@@ -35,6 +35,7 @@ inline void load_trace(const std::filesystem::path& path) {
   const Trace trace(path);
   for (std::int64_t layer = 0; layer < trace.header().num_layers(); ++layer) {
     (void)trace.topk_idx(layer, 0, trace.num_tokens());
+    if (trace.has_logits()) (void)trace.logits(layer, 0, trace.num_tokens());
   }
 }
 

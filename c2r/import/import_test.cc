@@ -96,61 +96,6 @@ TEST(ImportPlacement, CountsAnExpertThatARankHoldsTwiceOnceAndRepairsItOnRequest
             "a rank has 3 slots, which 2 experts cannot fill without repeating one");
 }
 
-// 2 layers, 2 steps.
-constexpr std::string_view kMegatron =
-    R"({"step":0,"stage":"pre_dispatch","block":"decoder","layer":1,"rank":0,"num_tokens":2,"topk":2,"top_indices":[[0,1],[2,3]],"hs_offset":0}
-{"step":0,"stage":"pre_dispatch","block":"decoder","layer":2,"rank":0,"num_tokens":2,"topk":2,"top_indices":[[4,5],[6,7]]}
-{"step":0,"stage":"pre_dispatch","block":"mtp","layer":1,"mtp_idx":0,"rank":0,"num_tokens":2,"topk":2,"top_indices":[[0,1],[2,3]]}
-{"step":1,"stage":"pre_dispatch","block":"decoder","layer":1,"rank":0,"num_tokens":1,"topk":2,"top_indices":[[7,0]]}
-{"step":1,"stage":"pre_dispatch","block":"decoder","layer":2,"rank":0,"num_tokens":1,"topk":2,"top_indices":[[1,6]]}
-)";
-
-TEST(ImportMegatron, ConcatenatesStepsAndRanks) {
-  const auto rank_0 = text_file("router_trace_rank0.jsonl", kMegatron);
-  const auto rank_1 = text_file(
-      "router_trace_rank1.jsonl",
-      R"({"step":0,"stage":"pre_dispatch","block":"decoder","layer":2,"rank":1,"num_tokens":1,"topk":2,"top_indices":[[3,4]]}
-{"step":0,"stage":"pre_dispatch","block":"decoder","layer":1,"rank":1,"num_tokens":1,"topk":2,"top_indices":[[5,6]]})");
-  const auto request = request_for({rank_0, rank_1});
-  const auto result = import_as("megatron", request);
-  EXPECT_EQ(result.num_tokens, 4);
-  EXPECT_EQ(result.num_skipped_records, 1);
-  EXPECT_EQ(result.header.layer_indices, (Indices{1, 2}));
-  const Trace trace(request.output);
-  EXPECT_EQ(ids_of(trace, 0), "0 1 2 3 7 0 5 6");
-  EXPECT_EQ(ids_of(trace, 1), "4 5 6 7 1 6 3 4");
-  EXPECT_EQ(starts_of(trace), (Starts{0, 3}));
-}
-
-TEST(ImportMegatron, JoinsPipelineStagesWhoseLayersAreNumberedThrough) {
-  constexpr std::string_view kRecord =
-      R"({{"step":0,"stage":"pre_dispatch","block":"decoder","layer":{},"rank":0,"num_tokens":1,"topk":1,"top_indices":[[{}]]}})";
-  const auto request = request_for({text_file("rank1", fmt::format(kRecord, 2, 5)),
-                                    text_file("rank0", fmt::format(kRecord, 1, 3))});
-  EXPECT_EQ(import_as("megatron", request).num_tokens, 1);
-  EXPECT_EQ(ids_of(Trace(request.output), 0), "3");
-  EXPECT_EQ(ids_of(Trace(request.output), 1), "5");
-}
-
-TEST(ImportMegatron, NamesTheLineOfABrokenRecord) {
-  const auto with = [](std::string_view from, std::string_view to) {
-    std::string text(kMegatron);
-    text.replace(text.find(from), from.size(), to);
-    return error_of_text("megatron", text);
-  };
-  EXPECT_EQ(with("[2,3]", "[2,8]"),
-            ":1, layer 1, token 1: an expert id is 8, but must be an integer in [0, 7]");
-  EXPECT_EQ(with("[2,3]", "[2,2]"), ":1, layer 1, token 1: names expert 2 twice");
-  EXPECT_EQ(with("[2,3]", "[2]"),
-            ":1, layer 1, token 1: has 1 experts a token, but what was read before it has 2");
-  EXPECT_EQ(with("\"num_tokens\":2", "\"num_tokens\":3"),
-            ":1: num_tokens is 3, but top_indices has 2 rows");
-  EXPECT_EQ(with("\"mtp\"", "\"vision\""), ":3: block is 'vision', but must be 'decoder' or 'mtp'");
-  const std::string cut(kMegatron.substr(0, kMegatron.rfind('{')));
-  EXPECT_EQ(error_of_text("megatron", cut),
-            ": layer 2 has 2 tokens, but layer 1 has 3; was the recording cut off?");
-}
-
 TEST(ImportOrdersInChaos, JoinsPrefillAndDecodeSteps) {
   const auto first = text_file("1.json", R"([{"0":null,"1":[[0],[1]],"3":[[2],[3]]},
       {"0":null,"1":[[4]],"3":[[5]]}])");

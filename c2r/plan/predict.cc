@@ -176,6 +176,21 @@ WaterfallStep predict_base(const RoutedTokens& tokens, const PredictRequest& req
   return base_step(tokens, reach, request);
 }
 
+WaterfallStep predict_constrained(std::string name, const ConstrainedTokens& constrained,
+                                  const WaterfallStep& first, const PredictRequest& request,
+                                  int num_threads, Progress& progress) {
+  C2R_REQUIRE(request.traffic.homes != Homes::kSignature, kInvalidArgument,
+              "homes by signature are not counted on constrained tokens; take uniform homes");
+  PredictRequest same_batch = request;
+  if (same_batch.layer_time && !same_batch.layer_time->batch_tokens) {
+    same_batch.layer_time->batch_tokens = first.prediction.num_tokens;
+  }
+  const auto placements = placements_of(constrained.plan);
+  return predict_reach(
+      std::move(name), constrained.tokens,
+      reach_of(constrained.tokens, placements, request.traffic, num_threads, progress), same_batch);
+}
+
 std::vector<WaterfallStep> predict_waterfall(const Plan& plan, const RoutedTokens& tokens,
                                              const ConstrainedTokens* constrained,
                                              const PredictRequest& request, int num_threads,
@@ -208,14 +223,8 @@ std::vector<WaterfallStep> predict_waterfall(const Plan& plan, const RoutedToken
   }
   add_plan_steps(plan, tokens, request, num_threads, progress, steps);
   if (constrained != nullptr) {
-    PredictRequest same_batch = request;
-    if (same_batch.layer_time && !same_batch.layer_time->batch_tokens) {
-      same_batch.layer_time->batch_tokens = steps[0].prediction.num_tokens;
-    }
-    steps.push_back(predict_reach("constraint", constrained->tokens,
-                                  reach_of(constrained->tokens, placements_of(constrained->plan),
-                                           request.traffic, num_threads, progress),
-                                  same_batch));
+    steps.push_back(
+        predict_constrained("constraint", *constrained, steps[0], request, num_threads, progress));
   }
   return steps;
 }

@@ -72,6 +72,14 @@ struct ConstrainedTokens {
   const Plan& plan;
 };
 
+/// Counts tokens that were routed by another rule, under all slots of their plan. Predicted times
+/// are for as many tokens as in `first`, the first step that the result is compared with.
+/// @param name of the step
+/// @throws as reach_of()
+WaterfallStep predict_constrained(std::string name, const ConstrainedTokens& constrained,
+                                  const WaterfallStep& first, const PredictRequest& request,
+                                  int num_threads, Progress& progress);
+
 /// Predicts what each part of a plan saves. Each step changes one thing:
 ///   "per-expert"     contiguous placement, one copy for every choice, as MegaBlocks sends
 ///   "deduplication"  one copy per rank or per node, by the mode of the request. With another mode
@@ -81,12 +89,10 @@ struct ConstrainedTokens {
 ///                    most of its choices in the next step (keep_main_slots()), so that ranks may
 ///                    hold different numbers of experts
 ///   "replicas"       all slots of the plan; only if the plan has replicas
-///   "constraint"     all slots of the plan of `constrained`, on its tokens; only if given. Its
-///                    predicted times are for as many tokens as in the other steps
+///   "constraint"     predict_constrained() of `constrained`; only if given
 ///   "homes"          only with Homes::kSignature: all slots of the plan, and homes as its
-///   signature
-///                    chooses them by the first tokens of a sequence, which run on the ranks in
-///                    turn (homes/assign_homes.h). The steps before have uniform homes
+///                    signature chooses them by the first tokens of a sequence, which run on the
+///                    ranks in turn (homes/assign_homes.h). The steps before have uniform homes
 /// Where only loads are known, the steps are "contiguous" and "placement", whose copies are
 /// unknown; replicas serve equal shares of their expert's load.
 /// @throws as predict() and reach_from_pairs()

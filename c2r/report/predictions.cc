@@ -10,10 +10,19 @@
 namespace c2r {
 namespace {
 
+// @returns the last step that counts the same tokens as the first one; steps of tokens that were
+//          routed by another rule may follow
+std::size_t last_step_of_plan(std::span<const Prediction> steps) {
+  for (std::size_t at = steps.size(); at > 0; --at) {
+    const std::string& name = steps[at - 1].placement;
+    if (name == "placement" || name == "replicas") return at - 1;
+  }
+  return steps.size() - 1;
+}
+
 std::string tokens_lines(std::span<const Prediction> steps) {
-  const bool has_constraint = steps.back().placement == "constraint";
-  const bool has_homes = steps.back().placement == "homes";
-  const Prediction& plan = steps[steps.size() - (has_constraint || has_homes ? 2 : 1)];
+  const std::size_t of_plan = last_step_of_plan(steps);
+  const Prediction& plan = steps[of_plan];
   std::string text =
       fmt::format("predicted on {} tokens of {}; copy mode {}, homes {}{}\n", plan.num_tokens,
                   plan.trace, name_of(plan.copy_mode), name_of(plan.homes),
@@ -23,14 +32,12 @@ std::string tokens_lines(std::span<const Prediction> steps) {
   if (plan.copy_mode == CopyMode::kPerNode) {
     text += "on the wire: copies between nodes, and from there to other ranks of the node\n";
   }
-  if (has_homes) {
+  for (const Prediction& step : steps.subspan(of_plan + 1)) {
     text +=
-        "homes: the plan's signature chooses the rank of a sequence by its first tokens, which run "
-        "on the ranks in turn\n";
-  }
-  if (has_constraint) {
-    text += fmt::format("constraint: on {} tokens of {}\n", steps.back().num_tokens,
-                        steps.back().trace);
+        step.placement == "homes"
+            ? "homes: the plan's signature chooses the rank of a sequence by its first tokens, "
+              "which run on the ranks in turn\n"
+            : fmt::format("{}: on {} tokens of {}\n", step.placement, step.num_tokens, step.trace);
   }
   if (!plan.has_copies()) {
     return text +

@@ -2,6 +2,7 @@
 #include "c2r/trace/trace.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <optional>
 #include <utility>
@@ -25,6 +26,10 @@ std::string idx_name(std::int64_t layer) {
 }
 std::string weights_name(std::int64_t layer) {
   return fmt::format("layers.{}.topk_weights", layer);
+}
+
+std::string logits_name(std::int64_t layer) {
+  return fmt::format("layers.{}.logits", layer);
 }
 
 template <class Stored>
@@ -74,11 +79,27 @@ void append_ids(std::span<const ExpertId> ids, SpilledTensor& tensor, SpillFile&
   tensor.append(std::as_bytes(std::span(converted)), spill);
 }
 
-void append_weights(std::span<const float> weights, SpilledTensor& tensor, SpillFile& spill) {
-  std::vector<Half> converted(weights.size());
-  const auto bytes = std::as_writable_bytes(std::span(converted));
-  from_f32(weights, ElementType::kF16, bytes.data());
-  tensor.append(bytes, spill);
+std::vector<Half> halves_of(std::span<const float> values) {
+  std::vector<Half> halves(values.size());
+  from_f32(values, ElementType::kF16, std::as_writable_bytes(std::span(halves)).data());
+  return halves;
+}
+
+void append_halves(std::span<const Half> halves, SpilledTensor& tensor, SpillFile& spill) {
+  tensor.append(std::as_bytes(halves), spill);
+}
+
+// @returns rows [first_row, first_row + rows) of a tensor of f16 [.., cols]
+Matrix<float> read_halves(std::span<const Half> tensor, std::int64_t first_row, std::int64_t rows,
+                          std::int64_t cols) {
+  Matrix<float> out(rows, cols);
+  const auto part = tensor.subspan(static_cast<std::size_t>(first_row * cols), out.all().size());
+  to_f32(std::as_bytes(part).data(), ElementType::kF16, out.all());
+  return out;
+}
+
+bool is_infinite_or_nan(Half half) {
+  return (static_cast<std::uint16_t>(half) & 0x7c00u) == 0x7c00u;
 }
 
 }  // namespace
@@ -99,7 +120,9 @@ Trace::Trace(const std::filesystem::path& path)
   const auto& first = file.tensor(idx_name(0));
   num_tokens_ = first.shape.empty() ? 0 : first.shape[0];
   has_weights_ = file.has(weights_name(0));
+  has_logits_ = file.metadata_at("version") == kTraceVersionWithLogits;
   const std::int64_t shape[] = {num_tokens_, header_.top_k};
+  const std::int64_t logits_shape[] = {num_tokens_, header_.num_experts};
   const Dtype dtype = is_stored_in_u8(header_.num_experts) ? Dtype::kU8 : Dtype::kU16;
   for (std::int64_t layer = 0; layer < header_.num_layers(); ++layer) {
     (void)file.checked_bytes(idx_name(layer), dtype, shape);
@@ -107,6 +130,7 @@ Trace::Trace(const std::filesystem::path& path)
     C2R_REQUIRE(has_weights_ || !file.has(weights_name(layer)), kInvalidFile,
                 "{}: has '{}', but no weights of layer 0; all layers have them or none",
                 file.path(), weights_name(layer));
+    if (has_logits_) (void)file.elements<Half>(logits_name(layer), logits_shape);
   }
 
   if (num_tokens_ > 0) sequence_starts_ = {0};
@@ -211,12 +235,22 @@ Matrix<ExpertId> Trace::topk_idx(std::int64_t layer, std::int64_t begin, std::in
 Matrix<float> Trace::topk_weights(std::int64_t layer, std::int64_t begin, std::int64_t end) const {
   C2R_REQUIRE(has_weights_, kInvalidArgument, "{}: holds no weights", path());
   check_tokens(layer, begin, end);
-  Matrix<float> out(end - begin, header_.top_k);
   const std::int64_t shape[] = {num_tokens_, header_.top_k};
   const auto halves = storage_->file->elements<Half>(weights_name(layer), shape);
-  const auto first = static_cast<std::size_t>(begin * header_.top_k);
-  to_f32(std::as_bytes(halves.subspan(first, out.all().size())).data(), ElementType::kF16,
-         out.all());
+  return read_halves(halves, begin, end - begin, header_.top_k);
+}
+
+Matrix<float> Trace::logits(std::int64_t layer, std::int64_t begin, std::int64_t end) const {
+  C2R_REQUIRE(has_logits_, kInvalidArgument, "{}: holds no logits", path());
+  check_tokens(layer, begin, end);
+  const std::int64_t shape[] = {num_tokens_, header_.num_experts};
+  const auto halves = storage_->file->elements<Half>(logits_name(layer), shape);
+  Matrix<float> out = read_halves(halves, begin, end - begin, header_.num_experts);
+  const auto bad = std::ranges::find_if_not(out.all(), [](float x) { return std::isfinite(x); });
+  const std::int64_t at = bad - out.all().begin();
+  C2R_REQUIRE(bad == out.all().end(), kInvalidFile,
+              "{}: layer {}, token {}: the logit of expert {} is {}, but must be finite", path(),
+              layer, begin + at / header_.num_experts, at % header_.num_experts, *bad);
   return out;
 }
 
@@ -226,7 +260,18 @@ struct TraceWriter::State {
   bool has_weights = false;
   SpillFile spill;
   std::vector<SpilledTensor> idx = {}, weights = {};  // [num_layers]; weights only if has_weights
+  std::vector<SpilledTensor> logits = {};             // [num_layers]
   std::vector<std::int64_t> num_tokens = {};          // [num_layers]
+  std::vector<std::int64_t> num_logits = {};          // [num_layers], tokens that have them
+
+  bool has_logits() const {
+    return std::ranges::any_of(num_logits, [](std::int64_t n) { return n > 0; });
+  }
+  void check_layer(std::int64_t layer, std::string_view place) const {
+    C2R_REQUIRE(0 <= layer && layer < header.num_layers(), kInvalidArgument,
+                "{}: layer {} is not in [0, {}], the layers of the trace", place, layer,
+                header.num_layers() - 1);
+  }
   std::vector<std::int64_t> sequence_starts = {};
 };
 
@@ -239,7 +284,9 @@ TraceWriter::TraceWriter(const std::filesystem::path& path, TraceHeader header, 
   const auto num_layers = static_cast<std::size_t>(state_->header.num_layers());
   state_->idx.resize(num_layers);
   if (has_weights) state_->weights.resize(num_layers);
+  state_->logits.resize(num_layers);
   state_->num_tokens.resize(num_layers);
+  state_->num_logits.resize(num_layers);
 }
 
 TraceWriter::~TraceWriter() = default;
@@ -248,9 +295,7 @@ void TraceWriter::append(std::int64_t layer, std::span<const ExpertId> topk_idx,
                          std::span<const float> topk_weights, std::string_view place) {
   const TraceHeader& header = state_->header;
   const std::int64_t num_choices = std::ssize(topk_idx), top_k = header.top_k;
-  C2R_REQUIRE(0 <= layer && layer < header.num_layers(), kInvalidArgument,
-              "{}: layer {} is not in [0, {}], the layers of the trace", place, layer,
-              header.num_layers() - 1);
+  state_->check_layer(layer, place);
   C2R_REQUIRE(num_choices % top_k == 0, kInvalidArgument,
               "{}: {} choices do not divide into tokens of top-{}", place, num_choices, top_k);
   const std::int64_t num_weights = state_->has_weights ? num_choices : 0;
@@ -264,8 +309,27 @@ void TraceWriter::append(std::int64_t layer, std::span<const ExpertId> topk_idx,
   } else {
     append_ids<std::uint16_t>(topk_idx, state_->idx[at], state_->spill);
   }
-  if (state_->has_weights) append_weights(topk_weights, state_->weights[at], state_->spill);
+  if (state_->has_weights) {
+    append_halves(halves_of(topk_weights), state_->weights[at], state_->spill);
+  }
   state_->num_tokens[at] += num_choices / top_k;
+}
+
+void TraceWriter::append_logits(std::int64_t layer, std::span<const float> logits,
+                                std::string_view place) {
+  const std::int64_t num_experts = state_->header.num_experts;
+  state_->check_layer(layer, place);
+  C2R_REQUIRE(std::ssize(logits) % num_experts == 0, kInvalidArgument,
+              "{}: {} logits do not divide into tokens of {} experts", place, logits.size(),
+              num_experts);
+  const auto halves = halves_of(logits);
+  const std::int64_t bad = std::ranges::find_if(halves, is_infinite_or_nan) - halves.begin();
+  C2R_REQUIRE(bad == std::ssize(halves), kInvalidFile,
+              "{}, token {}: the logit of expert {} is {}, but must be a number that f16 can hold",
+              place, bad / num_experts, bad % num_experts, logits[static_cast<std::size_t>(bad)]);
+  const auto at = static_cast<std::size_t>(layer);
+  append_halves(halves, state_->logits[at], state_->spill);
+  state_->num_logits[at] += std::ssize(logits) / num_experts;
 }
 
 std::int64_t TraceWriter::num_tokens() const {
@@ -285,6 +349,9 @@ void TraceWriter::finish() {
     C2R_REQUIRE(state.num_tokens[layer] == num_tokens, kInvalidFile,
                 "{}: layer {} has {} tokens, but layer 0 has {}", state.path.string(), layer,
                 state.num_tokens[layer], num_tokens);
+    C2R_REQUIRE(!state.has_logits() || state.num_logits[layer] == num_tokens, kInvalidFile,
+                "{}: layer {} has logits of {} tokens, but there are {} tokens",
+                state.path.string(), layer, state.num_logits[layer], num_tokens);
   }
   auto& starts = state.sequence_starts;
   if (num_tokens > 0 && (starts.empty() || starts.front() != 0)) starts.insert(starts.begin(), 0);
@@ -305,8 +372,14 @@ void TraceWriter::finish() {
     if (state.has_weights) {
       spilled(weights_name(static_cast<std::int64_t>(layer)), Dtype::kF16, state.weights[layer]);
     }
+    if (state.has_logits()) {
+      spilled(logits_name(static_cast<std::int64_t>(layer)), Dtype::kF16, state.logits[layer]);
+      tensors.back().shape[1] = state.header.num_experts;
+    }
   }
-  write_safetensors(state.path, std::move(tensors), trace_metadata(state.header, kTraceFormat));
+  auto metadata = trace_metadata(state.header, kTraceFormat);
+  if (state.has_logits()) metadata["version"] = kTraceVersionWithLogits;
+  write_safetensors(state.path, std::move(tensors), metadata);
 }
 
 }  // namespace c2r

@@ -3,6 +3,8 @@
 // A trace is a safetensors file (docs/formats.md). For MoE layer i, counted from 0:
 //   layers.{i}.topk_idx      U8 or U16 [num_tokens, top_k]; the type's largest value = no expert
 //   layers.{i}.topk_weights  F16 [num_tokens, top_k], optional, for all layers or none
+//   layers.{i}.logits        F16 [num_tokens, num_experts], optional, for all layers or none; the
+//                            file then has version 2
 //   sequence_starts          I64 [num_sequences], optional: row of each sequence's first token
 // and the metadata of TraceHeader. Ids are logical: an expert keeps its id wherever it is placed.
 #pragma once
@@ -73,6 +75,7 @@ class Trace {
   const TraceHeader& header() const { return header_; }
   std::int64_t num_tokens() const { return num_tokens_; }
   bool has_weights() const { return has_weights_; }
+  bool has_logits() const { return has_logits_; }
   /// @returns the row of each sequence's first token; {0} if the file does not say, {} without
   /// tokens
   std::span<const std::int64_t> sequence_starts() const { return sequence_starts_; }
@@ -91,6 +94,11 @@ class Trace {
   /// @throws Error(kInvalidArgument) if there is no such layer or token, or unless has_weights()
   Matrix<float> topk_weights(std::int64_t layer, std::int64_t begin, std::int64_t end) const;
 
+  /// The router's logits of the same tokens, as [end - begin, num_experts].
+  /// @throws Error(kInvalidArgument) if there is no such layer or token, or unless has_logits()
+  /// @throws Error(kInvalidFile), naming file, layer, token and expert, if one is not finite
+  Matrix<float> logits(std::int64_t layer, std::int64_t begin, std::int64_t end) const;
+
  private:
   void check_tokens(std::int64_t layer, std::int64_t begin, std::int64_t end) const;
   void set_sequence_starts(std::span<const std::int64_t> starts, ErrorCode code);
@@ -99,7 +107,7 @@ class Trace {
   std::unique_ptr<Storage> storage_;
   TraceHeader header_;
   std::int64_t num_tokens_ = 0;
-  bool has_weights_ = false;
+  bool has_weights_ = false, has_logits_ = false;
   std::vector<std::int64_t> sequence_starts_;
 };
 
@@ -125,6 +133,14 @@ class TraceWriter {
   void append(std::int64_t layer, std::span<const ExpertId> topk_idx,
               std::span<const float> topk_weights, std::string_view place);
 
+  /// Appends the router's logits of tokens of one layer. A trace has them of all its tokens or of
+  /// none.
+  /// @param logits [n, num_experts], row-major, rounded to f16
+  /// @param place as in append()
+  /// @throws Error(kInvalidArgument) if there is no such layer or the size does not fit
+  /// @throws Error(kInvalidFile) if f16 cannot hold a logit, or the disk is full
+  void append_logits(std::int64_t layer, std::span<const float> logits, std::string_view place);
+
   /// @returns the tokens that were appended to layer 0 so far
   std::int64_t num_tokens() const;
 
@@ -132,7 +148,8 @@ class TraceWriter {
   void start_sequence();
 
   /// Joins the layers and makes the file visible.
-  /// @throws Error(kInvalidFile) if the layers have different numbers of tokens, or on a full disk
+  /// @throws Error(kInvalidFile) if the layers have different numbers of tokens, or logits of other
+  ///         numbers, or on a full disk
   void finish();
 
  private:

@@ -72,9 +72,13 @@ TraceHeader read_trace_metadata(const SafetensorsFile& file, std::string_view fo
   C2R_REQUIRE(actual == format, kInvalidFile,
               "{}: is not {}: its metadata lacks format = {}; `c2r import` reads other formats",
               file.path(), what, format);
-  C2R_REQUIRE(file.metadata_at("version") == kVersion, kInvalidFile,
-              "{}: is {} of version '{}', but this program reads version {}", file.path(), what,
-              shown(file.metadata_at("version")), kVersion);
+  const std::string& version = file.metadata_at("version");
+  const bool is_trace = format == kTraceFormat;
+  C2R_REQUIRE(version == kVersion || (is_trace && version == kTraceVersionWithLogits), kInvalidFile,
+              "{}: is {} of version '{}', but this program reads {}", file.path(), what,
+              shown(version),
+              is_trace ? fmt::format("versions {} and {}", kVersion, kTraceVersionWithLogits)
+                       : fmt::format("version {}", kVersion));
   C2R_REQUIRE(file.metadata_at("id_space") == "logical", kInvalidFile,
               "{}: id_space is '{}', but expert ids must be 'logical'", file.path(),
               shown(file.metadata_at("id_space")));

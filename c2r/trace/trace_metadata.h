@@ -12,8 +12,11 @@ namespace c2r {
 
 inline constexpr std::string_view kTraceFormat = "c2r.trace", kStatisticsFormat = "c2r.statistics";
 
+/// The version of a trace that has logits. Programs that do not know them refuse such a trace.
+inline constexpr std::string_view kTraceVersionWithLogits = "2";
+
 /// @param format kTraceFormat or kStatisticsFormat
-/// @returns the `__metadata__` of such a file
+/// @returns the `__metadata__` of such a file of version 1
 std::map<std::string, std::string> trace_metadata(const TraceHeader& header,
                                                   std::string_view format);
 

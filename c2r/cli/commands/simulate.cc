@@ -12,15 +12,18 @@
 #include "c2r/core/version.h"
 #include "c2r/plan/engines/engine_traffic.h"
 #include "c2r/plan/predict.h"
+#include "c2r/plan/reroute.h"
 #include "c2r/report/engine_traffic.h"
 #include "c2r/report/homes.h"
 #include "c2r/report/predictions.h"
+#include "c2r/routing/routing.h"
 
 namespace c2r::cli {
 namespace {
 
 struct SimulateOptions : PredictionOptions {
-  std::string plan, tokens, constrained, constrained_plan;
+  std::string plan, tokens, constrained, constrained_plan, policy;
+  std::int32_t top_t = 0;
   std::int64_t home_window = 0;
 };
 
@@ -53,7 +56,26 @@ struct Simulated {
   std::optional<EngineTraffic> engine;  // of --engine
   std::optional<LayerTimeOptions> layer_time;
   std::optional<HomesComparison> homes;  // of --homes signature
+  // Recorded choices, and those that are not the top-k of their logits; with --top-t or --policy.
+  std::int64_t num_choices = 0, num_other_choices = 0;
 };
+
+// Adds the steps of --top-t and --policy.
+void add_rerouted(const SimulateOptions& options, const Plan& plan, const RoutedTokens& tokens,
+                  const PredictRequest& request, ProgressLine& progress, Simulated& result) {
+  std::vector<Rerouting> rules;
+  if (options.top_t > 0) rules.push_back({.rule = RerouteRule::kTopT, .limit = options.top_t});
+  if (!options.policy.empty()) rules.push_back(parse_rerouting(options.policy));
+  for (const Rerouting& rule : rules) {
+    const ReroutedTokens rerouted = reroute(tokens, plan, rule, options.num_threads, progress);
+    const RoutedTokens again = rerouted.tokens();
+    result.steps.push_back(predict_constrained(rule.name(), {.tokens = again, .plan = plan},
+                                               result.steps[0], request, options.num_threads,
+                                               progress));
+    result.num_choices = rerouted.num_choices;
+    result.num_other_choices = rerouted.num_other_choices;
+  }
+}
 
 Simulated simulated(const SimulateOptions& options, const Plan& plan, const Cluster& cluster) {
   PredictRequest request = request_of(options, cluster);
@@ -77,6 +99,7 @@ Simulated simulated(const SimulateOptions& options, const Plan& plan, const Clus
     result.steps =
         predict_waterfall(plan, tokens, &under_plan, request, options.num_threads, progress);
   }
+  add_rerouted(options, plan, tokens, request, progress, result);
   if (request.traffic.homes == Homes::kSignature) {
     result.homes =
         compare_homes(plan, tokens, request, request.home_window, options.num_threads, progress);
@@ -96,7 +119,8 @@ void simulate(const SimulateOptions& options) {
   const Plan plan = read_plan(options.plan);
   const Cluster cluster = on_hardware(
       options.cluster.empty() ? plan.cluster : read_cluster(options.cluster), options.hardware);
-  const auto [steps, engine, layer_time, homes] = simulated(options, plan, cluster);
+  const Simulated result = simulated(options, plan, cluster);
+  const auto& [steps, engine, layer_time, homes, num_choices, num_other_choices] = result;
   const auto format = format_of(options);
   const JudgedLayers layers{.max_imbalance = max_imbalance_of(plan),
                             .layer_indices = layer_indices_of(plan)};
@@ -107,6 +131,10 @@ void simulate(const SimulateOptions& options) {
                  {"steps", waterfall_json(steps, format, layers)}};
     if (homes) json["homes"] = homes_json(*homes);
     if (engine) json["engine"] = engine_traffic_json(*engine, format);
+    if (num_choices > 0) {
+      json["num_choices"] = num_choices;
+      json["num_other_choices"] = num_other_choices;
+    }
     std::cout << json_text(json, 1) << "\n";
     return;
   }
@@ -115,6 +143,12 @@ void simulate(const SimulateOptions& options) {
   if (options.prints_layers) std::cout << layers_table(predictions_of(steps), layers);
   if (homes) std::cout << homes_table(*homes);
   if (layer_time) std::cout << time_table(steps, *layer_time);
+  if (num_other_choices > 0) {
+    std::cout << fmt::format(
+        "{} of {} recorded choices are not the top-{} of their logits: the router looked at more "
+        "than the logits, so other rules would choose otherwise than it is shown here\n",
+        num_other_choices, num_choices, plan.top_k);
+  }
   if (const auto wasted = wasted_slots_text(plan)) std::cout << *wasted << "\n";
   for (const PlanInput& input : plan.provenance.inputs) {
     if (input.role == "trace") std::cout << "the plan was fitted on " << input.text() << "\n";
@@ -143,6 +177,17 @@ void add_simulate(CLI::App& app) {
                    "the plan that --constrained is counted under; by default the first")
       ->type_name("FILE")
       ->needs(constrained);
+  command
+      ->add_option("--top-t", options->top_t,
+                   "from a trace with logits: adds a step that routes by the plan's lists of "
+                   "collaborators, cut to T entries")
+      ->check(in_range(1, kMaxExperts - 1))
+      ->type_name("T");
+  command
+      ->add_option("--policy", options->policy,
+                   "from a trace with logits: adds a step that routes by device-limited:M, which "
+                   "chooses among the experts of M ranks, or by top-t:T")
+      ->type_name("RULE");
   add_prediction_options(*command, *options);
   command
       ->add_option("--home-window", options->home_window,

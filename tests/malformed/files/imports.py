@@ -16,6 +16,10 @@ def megatron(**changes):
     return json.dumps({k: v for k, v in record.items() if v is not None}) + "\n"
 
 
+def megatron_logits(**changes):
+    return megatron(**{"logit_offset": 0, "logit_bytes": 16, "logit_shape": [2, 4], **changes})
+
+
 def sglang(ids="AAAAAAEAAAA=", schema=None, **more):
     """A response; without a schema, the test reads it as 1 layer and top-2."""
     info = {"routed_experts": ids, **more}
@@ -88,7 +92,18 @@ def broken_megatron(write):
     write("import_megatron/id_out_of_range", megatron(top_indices=[[0, 1], [2, 4]]))
     write("import_megatron/id_not_an_integer", megatron(top_indices=[[0, 1], [2, "x"]]))
     write("import_megatron/expert_twice", megatron(top_indices=[[0, 1], [2, 2]]))
-    write("import_megatron/layer_shorter", megatron() + megatron() + megatron(layer=2))
+    write("import_megatron/layer_shorter",
+          megatron() + megatron(top_indices=[[1, 0], [2, 3]]) + megatron(layer=2))
+    write("import_megatron/step_missing", megatron(step=None))
+    write("import_megatron/logits_of_3_experts", megatron_logits(logit_shape=[2, 3]))
+    write("import_megatron/logits_of_8_bytes", megatron_logits(logit_bytes=8))
+    write("import_megatron/logits_without_offset", megatron_logits(logit_offset=-1))
+    write("import_megatron/logits_infinite/trace.jsonl", megatron_logits())
+    write("import_megatron/logits_infinite/logits_rank0.bin", b"\x80\x7f" * 8)
+    write("import_megatron/logits_cut_off/trace.jsonl", megatron_logits())
+    write("import_megatron/logits_cut_off/logits_rank0.bin", bytes(15))
+    write("import_megatron/logits_far_away/trace.jsonl", megatron_logits(logit_offset=2**59))
+    write("import_megatron/logits_far_away/logits_rank0.bin", bytes(16))
     write("import_megatron/only_mtp", megatron(block="mtp"))
 
 
@@ -228,6 +243,8 @@ def write_well_formed(write):
     write("import_npy/npz_layers", npz(zipfile.ZIP_STORED, L2_idx=npy(), L5_idx=npy()))
     write("import_npy/masked", npy("|i1", "(1, 2, 2)", b"\0\xff\2\3"))
     write("import_megatron/1", megatron() + megatron(layer=2) + megatron(block="mtp"))
+    write("import_megatron/logits/trace.jsonl", megatron_logits())
+    write("import_megatron/logits/logits_rank0.bin", bytes(16))
     write("import_orders-in-chaos/1",
           '[{"0": null, "1": [[0, 1], [2, 3]]}, {"0": null, "1": [[3, 2]]}]')
     write("import_moe-beyond/1", HEADER + '1,0,"a\nb","[0, 1]"\n2,0,"a\nb","[2, 3]"\n')

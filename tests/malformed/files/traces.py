@@ -29,6 +29,13 @@ def trace(metadata={}, layers=(IDS, IDS), dtype="U8", width=2, starts=None, more
     return safetensors(header, data)
 
 
+def with_logits(layers=(0, 1), dtype="F16", num_experts=4, last=b"\0\0"):
+    """A trace of version 2; `last` are the bytes of each layer's last logit."""
+    size = 2 * num_experts * (2 if dtype == "F16" else 4)
+    return trace({"version": "2"}, more=[
+        (f"layers.{layer}.logits", dtype, [2, num_experts], bytes(size - len(last)) + last) for layer in layers])
+
+
 STATISTICS = {**METADATA, "format": "c2r.statistics", "num_experts": "2", "layer_indices": "[0]"}
 
 
@@ -45,7 +52,12 @@ def statistics(counts=(3, 3, 3, 3), num_tokens=(3,), name="coactivation", shape=
 def broken_traces(write):
     write("trace/format_missing", trace({"format": None}))
     write("trace/format_of_statistics", trace({"format": "c2r.statistics"}))
-    write("trace/version_2", trace({"version": "2"}))
+    write("trace/version_3", trace({"version": "3"}))
+    write("trace/version_2_without_logits", trace({"version": "2"}))
+    write("trace/logits_of_one_layer", with_logits(layers=(0,)))
+    write("trace/logits_f32", with_logits(dtype="F32"))
+    write("trace/logits_of_3_experts", with_logits(num_experts=3))
+    write("trace/logits_infinite", with_logits(last=b"\0\x7c"))
     write("trace/version_missing", trace({"version": None}))
     write("trace/id_space_physical", trace({"id_space": "physical"}))
     write("trace/num_experts_missing", trace({"num_experts": None}))
@@ -102,6 +114,7 @@ def write_well_formed(write):
     write("trace/sequences", trace(starts=[0, 1]))
     write("trace/masked", trace(layers=(IDS, bytes([0, 255, 255, 255]))))
     write("trace/u16", trace({"num_experts": "256"}, (IDS_16, IDS_16), "U16"))
+    write("trace/logits", with_logits())
     write("trace/weights", trace(
         more=[(f"layers.{layer}.topk_weights", "F16", [2, 2], b"\0" * 8) for layer in (0, 1)]))
     write("statistics/pairs", statistics())
