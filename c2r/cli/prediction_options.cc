@@ -10,15 +10,27 @@
 #include "c2r/core/error.h"
 #include "c2r/placement/hardware.h"
 #include "c2r/plan/engines/engine_traffic.h"
+#include "c2r/plan/time_request.h"
 
 namespace c2r::cli {
 
 namespace {
 
+TimeRequest time_request_of(const PredictionOptions& options) {
+  TimeRequest request{.hidden = options.hidden,
+                      .intermediate = options.intermediate,
+                      .wire_width = options.wire_width,
+                      .has_fp8_dispatch = options.dispatch_type == "fp8",
+                      .has_fp8_weights = options.weight_type == "fp8",
+                      .overlap = parse_overlap(options.overlap)};
+  if (options.batch_tokens > 0) request.batch_tokens = options.batch_tokens;
+  return request;
+}
+
 // The times that the options ask for; nothing without --intermediate.
-std::optional<LayerTimeOptions> layer_time_of(const PredictionOptions& options,
-                                              const Cluster& cluster) {
-  const Overlap overlap = parse_overlap(options.overlap);  // a wrong name is always an error
+std::optional<LayerTimeOptions> layer_time_of_options(const PredictionOptions& options,
+                                                      const Cluster& cluster) {
+  (void)parse_overlap(options.overlap);  // a wrong name is always an error
   C2R_REQUIRE(options.intermediate > 0 || options.batch_tokens == 0, kInvalidArgument,
               "--batch-tokens is for predicted times, which need --hidden and --intermediate");
   if (options.intermediate == 0) return std::nullopt;
@@ -26,16 +38,7 @@ std::optional<LayerTimeOptions> layer_time_of(const PredictionOptions& options,
   C2R_REQUIRE(cluster.device_flop_per_s.has_value(), kInvalidArgument,
               "--intermediate asks for predicted times, but the cluster has no device_flop_per_s; "
               "give --hardware, or --cluster a JSON file with it");
-  LayerTimeOptions time{.format = *format_of(options),
-                        .flop_per_choice = flop_of_gated_mlp(options.hidden, options.intermediate),
-                        .overlap = overlap};
-  if (options.batch_tokens > 0) time.batch_tokens = options.batch_tokens;
-  if (cluster.memory_bytes_per_s) {
-    const double bytes_of_value = options.weight_type == "fp8" ? 1 : 2;
-    time.weight_bytes_per_expert = 3.0 * static_cast<double>(options.hidden) *
-                                   static_cast<double>(options.intermediate) * bytes_of_value;
-  }
-  return time;
+  return layer_time_of(time_request_of(options), cluster);
 }
 
 }  // namespace
@@ -47,7 +50,7 @@ PredictRequest request_of(const PredictionOptions& options, const Cluster& clust
                                                          : parse_copy_mode(options.copy_mode),
                   .seed = options.seed,
                   .homes = parse_homes(options.homes)},
-      .layer_time = layer_time_of(options, cluster)};
+      .layer_time = layer_time_of_options(options, cluster)};
   if (const auto engine = engine_of(options)) {
     C2R_REQUIRE(options.copy_mode.empty(), kInvalidArgument,
                 "--copy-mode and --engine both say how copies are sent: give one of them");
@@ -78,15 +81,26 @@ void add_engine_options(CLI::App& command, std::string& engine, std::string& bac
       ->type_name("NAME");
 }
 
-std::optional<EngineBackend> engine_of(const std::string& engine, const std::string& backend) {
+void add_phase_option(CLI::App& command, std::string& phase) {
+  command
+      .add_option("--phase", phase,
+                  "with --engine: the kernel of the backend that tables and times are about, that "
+                  "for prefill or that for decode")
+      ->check(CLI::IsMember({"prefill", "decode"}).description(""))
+      ->capture_default_str()
+      ->type_name("PHASE");
+}
+
+std::optional<EngineBackend> engine_of(const std::string& engine, const std::string& backend,
+                                       const std::string& phase) {
   if (engine.empty()) return std::nullopt;
-  return find_engine_backend(engine, backend);
+  EngineBackend use = find_engine_backend(engine, backend);
+  use.decodes = phase == "decode";
+  return use;
 }
 
 std::optional<EngineBackend> engine_of(const PredictionOptions& options) {
-  auto engine = engine_of(options.engine, options.backend);
-  if (engine) engine->decodes = options.phase == "decode";
-  return engine;
+  return engine_of(options.engine, options.backend, options.phase);
 }
 
 void add_hardware_option(CLI::App& command, std::string& hardware) {
@@ -108,9 +122,7 @@ Cluster on_hardware(const Cluster& cluster, const std::string& hardware) {
 std::optional<CopyFormat> format_of(const PredictionOptions& options) {
   C2R_REQUIRE(options.hidden > 0 || (options.wire_width == 0 && options.dispatch_type == "bf16"),
               kInvalidArgument, "--wire-width and --dispatch-type need --hidden");
-  if (options.hidden == 0) return std::nullopt;
-  const CopyFormat format{.hidden = options.wire_width > 0 ? options.wire_width : options.hidden};
-  return options.dispatch_type == "fp8" ? with_fp8_dispatch(format) : format;
+  return copy_format_of(time_request_of(options));
 }
 
 namespace {
@@ -124,13 +136,7 @@ void add_prediction_time_options(CLI::App& command, PredictionOptions& options) 
           "tokens")
       ->check(in_range(1, INT64_C(1) << 40))
       ->type_name("N");
-  command
-      .add_option("--phase", options.phase,
-                  "with --engine: the kernel of the backend that tables and times are about, that "
-                  "for prefill or that for decode")
-      ->check(CLI::IsMember({"prefill", "decode"}).description(""))
-      ->capture_default_str()
-      ->type_name("PHASE");
+  add_phase_option(command, options.phase);
   command
       .add_option(
           "--dispatch-type", options.dispatch_type,

@@ -43,6 +43,9 @@ PredictRequest request_of(const PredictionOptions& options, const Cluster& clust
 /// Adds --engine and --backend.
 void add_engine_options(CLI::App& command, std::string& engine, std::string& backend);
 
+/// Adds --phase.
+void add_phase_option(CLI::App& command, std::string& phase);
+
 /// Adds --hardware.
 void add_hardware_option(CLI::App& command, std::string& hardware);
 
@@ -50,10 +53,11 @@ void add_hardware_option(CLI::App& command, std::string& hardware);
 /// @throws as read_hardware()
 Cluster on_hardware(const Cluster& cluster, const std::string& hardware);
 
+/// @param phase "prefill" or "decode"
 /// @returns the engine and backend of the options, nothing without --engine
 /// @throws Error(kInvalidArgument), listing the names
-std::optional<EngineBackend> engine_of(const std::string& engine, const std::string& backend);
-/// @returns the same with the phase of the options
+std::optional<EngineBackend> engine_of(const std::string& engine, const std::string& backend,
+                                       const std::string& phase);
 std::optional<EngineBackend> engine_of(const PredictionOptions& options);
 
 /// @returns the format of a copy if --hidden is given, else nothing

@@ -27,9 +27,10 @@ struct PlacementObjective {
   std::optional<double> max_imbalance;  // max / mean load over ranks; a bound
   std::optional<double> max_copy_cost;  // per token; a bound, not for kTime
   Goal goal = Goal::kCopies;
-  // For kTime, which needs the cluster's device_flop_per_s. All tokens are one batch from uniform
-  // homes, sent as default_copy_mode() says.
+  // For kTime, which needs the cluster's device_flop_per_s. Tokens come from uniform homes, all in
+  // one batch unless batch_tokens says otherwise. Weights are not read.
   std::optional<LayerTimeOptions> layer_time;
+  std::optional<CopyMode> copy_mode;  // for kTime; without it default_copy_mode()
 };
 
 /// @returns an objective whose copy costs are in proportion to the time on each level's links: a

@@ -50,7 +50,7 @@ void check_request(const PlanRequest& request, const TraceHeader& header, const 
               "redundant_slots_per_rank is {}, but must be at least 0",
               request.redundant_slots_per_rank);
   if (request.top_t) check_top_t(*request.top_t, header, hooks.top_t_name);
-  if (searches) (void)objective_of(request.goal, request.cluster);
+  if (searches) (void)objective_of(request);
   C2R_REQUIRE(!request.from || !request.home_tokens, kInvalidArgument,
               "the running plan decides the labels of ranks, so homes cannot align them");
   if (!request.from) return;
@@ -155,6 +155,9 @@ std::vector<PlanOption> resolved_goal(const PlanGoal& goal, const PlacementObjec
   resolved.push_back({"hidden", static_cast<double>(goal.hidden)});
   resolved.push_back({"intermediate", static_cast<double>(goal.intermediate)});
   resolved.push_back({"overlap", std::string(name_of(goal.overlap))});
+  add_if(goal.batch_tokens.has_value(), "batch_tokens", double(goal.batch_tokens.value_or(0)));
+  add_if(objective.copy_mode.has_value(), "copy_mode",
+         std::string(name_of(objective.copy_mode.value_or(CopyMode::kPerRank))));
   return resolved;
 }
 

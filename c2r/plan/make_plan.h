@@ -67,6 +67,9 @@ struct PlanGoal {
   // with device_flop_per_s; with other goals and such a cluster, times are predicted, too.
   std::int64_t hidden = 0, intermediate = 0;
   Overlap overlap = Overlap::kAdded;
+  // Tokens of the batch whose time is predicted, on all ranks together; without it all tokens are
+  // one batch.
+  std::optional<std::int64_t> batch_tokens;
 };
 
 struct PlanRequest {
@@ -75,7 +78,8 @@ struct PlanRequest {
   std::int32_t redundant_slots_per_rank = 0;  // for replicas, beyond those that hold all experts
   std::optional<std::int32_t> num_groups;     // of group-limited routing: optimize and eplb
   std::uint64_t seed = 0;                     // of the method and the predictions' ties
-  // Predict what this engine sends, beside what it sends today; without it, beside per-expert.
+  // Predict what this engine sends, beside what it sends today; without it, beside per-expert. The
+  // goal time is the time of its kernel.
   std::optional<EngineBackend> engine;
   std::optional<std::int32_t> top_t;  // also list as many collaborators of each expert
   // Aligns the labels of ranks over layers and adds a signature that looks at so many tokens of a
@@ -175,6 +179,10 @@ void check_plan_method(std::string_view method);
 /// @throws Error(kInvalidArgument) if the goal contradicts itself or the cluster lacks a rate that
 ///         it needs
 PlacementObjective objective_of(const PlanGoal& goal, const Cluster& cluster);
+/// @returns the same for the request's goal; a time is that of its engine's kernel (kernel_of()),
+///          if there is an engine and a copy mode describes the kernel
+/// @throws as above
+PlacementObjective objective_of(const PlanRequest& request);
 
 /// @returns what predicts times for the goal: nothing unless hidden, intermediate and the cluster's
 ///          device_flop_per_s are known

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "c2r/collaboration/collaborators.h"
 #include "c2r/core/testing.h"
 #include "c2r/placement/testing_internal.h"
@@ -149,6 +151,42 @@ TEST(MakePlan, JudgesBoundsByThePredictionWhereThereAreReplicas) {
     num_missed += missed;
   }
   EXPECT_GT(num_missed, 0) << "the case is not in this test";
+}
+
+// The time that the search reports is the time that is predicted for the plan: of the engine's
+// kernel and of the batch.
+TEST(MakePlan, MinimizesTheTimeOfTheEngineAndTheBatch) {
+  const Trace trace = random_arrays(3).in_memory();
+  const Link slow{.bandwidth_bytes_per_s = 1e9, .latency_s = 1e-5, .message_s = 1e-7};
+  PlanRequest request{.cluster = {.num_nodes = 2,
+                                  .ranks_per_node = 2,
+                                  .intra_node = {.bandwidth_bytes_per_s = 1e11, .latency_s = 1e-6},
+                                  .inter_node = slow,
+                                  .device_flop_per_s = 1e12},
+                      .goal = {.minimize = Goal::kTime, .hidden = 64, .intermediate = 32},
+                      .effort = 0.1};
+  EngineBackend normal = find_engine_backend("sglang", "deepep"), decoding = normal;
+  decoding.decodes = true;
+  std::set<double> times;
+  for (const auto& engine :
+       {std::optional<EngineBackend>(), std::optional(normal), std::optional(decoding),
+        std::optional(find_engine_backend("vllm", ""))}) {
+    for (const std::optional<std::int64_t> batch :
+         {std::optional<std::int64_t>(), std::optional<std::int64_t>(64)}) {
+      request.engine = engine;
+      request.goal.batch_tokens = batch;
+      const MadePlan made = make_plan(trace, request);
+      const double predicted =
+          mean_over_layers(made.plan.predictions.back().predicted_layer_time_s);
+      EXPECT_NEAR(made.search->mean_value, predicted, 1e-9 * predicted);
+      EXPECT_LE(made.search->mean_value_bound, predicted * (1 + 1e-9));
+      times.insert(predicted);
+    }
+  }
+  EXPECT_EQ(times.size(), 6u) << "2 batches; DeepEP normal sends as without an engine, per node";
+  request.goal.batch_tokens = 0;
+  EXPECT_EQ(error_of([&] { make_plan(trace, request); }),
+            "batch_tokens is 0, but must be at least 1");
 }
 
 TEST(MakePlan, GivesForTokenSetsThePlacementsAndListsOfATrace) {

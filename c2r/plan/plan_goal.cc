@@ -27,6 +27,8 @@ void check_goal(const PlanGoal& goal, const Cluster& cluster) {
               goal.intermediate);
   C2R_REQUIRE(!is_time || cluster.device_flop_per_s, kInvalidArgument,
               "the goal time needs a cluster with device_flop_per_s");
+  C2R_REQUIRE(goal.batch_tokens.value_or(1) >= 1, kInvalidArgument,
+              "batch_tokens is {}, but must be at least 1", goal.batch_tokens.value_or(1));
 }
 
 }  // namespace
@@ -51,7 +53,8 @@ std::optional<LayerTimeOptions> layer_time_of(const PlanGoal& goal, const Cluste
   if (!cluster.device_flop_per_s || goal.hidden <= 0 || goal.intermediate <= 0) return std::nullopt;
   return LayerTimeOptions{.format = {.hidden = goal.hidden},
                           .flop_per_choice = flop_of_gated_mlp(goal.hidden, goal.intermediate),
-                          .overlap = goal.overlap};
+                          .overlap = goal.overlap,
+                          .batch_tokens = goal.batch_tokens};
 }
 
 PlacementObjective objective_of(const PlanGoal& goal, const Cluster& cluster) {
@@ -66,6 +69,15 @@ PlacementObjective objective_of(const PlanGoal& goal, const Cluster& cluster) {
   if (is_copies_alone && !objective.max_imbalance) objective.max_imbalance = kDefaultMaxImbalance;
   C2R_REQUIRE(goal.bound_on == BoundOn::kFitted || objective.max_imbalance, kInvalidArgument,
               "a bound on unseen tokens needs max_imbalance");
+  return objective;
+}
+
+PlacementObjective objective_of(const PlanRequest& request) {
+  PlacementObjective objective = objective_of(request.goal, request.cluster);
+  if (objective.goal != Goal::kTime || !request.engine) return objective;
+  const ExchangeKernel& kernel = kernel_of(*request.engine);
+  objective.copy_mode = kernel.mode;
+  objective.layer_time->is_message_per_copy = kernel.is_for_decoding;
   return objective;
 }
 

@@ -226,7 +226,7 @@ FoundPlacements replan_placements(const RoutedTokens& tokens, const PlanRequest&
                                   Progress& progress) {
   const Plan& running = request.from->plan;
   const std::int64_t num_layers = tokens.header().num_layers();
-  FoundPlacements found{.objective = objective_of(request.goal, request.cluster),
+  FoundPlacements found{.objective = objective_of(request),
                         .ended_by = "work"};
   const PlacementObjective linear =
       linear_objective(found.objective, request.cluster, tokens.header().top_k);
@@ -257,7 +257,7 @@ FoundPlacements replan_placements(const RoutedTokens& tokens, const PlanRequest&
 
 FoundPlacements search_placements(const RoutedTokens& tokens, const PlanRequest& request,
                                   const PlanHooks& hooks, Progress& progress) {
-  FoundPlacements found{.objective = objective_of(request.goal, request.cluster)};
+  FoundPlacements found{.objective = objective_of(request)};
   PlanSearch search(request, hooks, progress);
   if (request.goal.bound_on == BoundOn::kUnseen) {
     found.objective.max_imbalance = search.bound_for_unseen(tokens, found.objective);

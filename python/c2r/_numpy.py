@@ -128,9 +128,13 @@ def plan(
     max_copies: float | None = None,
     hidden: int = 0,
     intermediate: int = 0,
+    batch_tokens: int | None = None,
+    overlap: str = "added",
     num_groups: int | None = None,
     engine: str = "",
     backend: str = "",
+    phase: str = "prefill",
+    hardware: str = "",
     seed: int = 0,
     effort: float = 1.0,
     seconds: float | None = None,
@@ -149,11 +153,13 @@ def plan(
         default optimize, and balance for loads.
       redundant_slots: slots of each rank for replicas of busy experts.
       top_t: also put the top-T collaborators of each expert into the plan.
-      minimize: copies, imbalance or time; the last needs ``hidden``, ``intermediate`` and a cluster with a rate.
+      minimize: copies, imbalance or time; the last needs ``hidden``, ``intermediate`` and a cluster or hardware with a
+        rate, and is the time of ``batch_tokens`` with copies sent as ``engine`` sends them, without reading weights.
       max_imbalance: a bound on the busiest rank's load over the mean; 1.1 if only copies are minimized.
       bound_on: fitted, or unseen: the bound is to hold on tokens that were not fitted.
       max_copies: a bound on copies, for minimize="imbalance".
       engine, backend: predict what this engine sends, such as "sglang" and "deepep", beside what it sends today.
+      phase, hardware, batch_tokens, overlap: as in :func:`simulate`.
       seconds: a cut-off of the search, which then gives the best so far.
       progress: True shows a bar; or a callable of (done, total).
 
@@ -199,6 +205,16 @@ def simulate(
     replica_rule: str | None = None,
     homes: str | None = None,
     hidden: int = 0,
+    intermediate: int = 0,
+    hardware: str = "",
+    batch_tokens: int | None = None,
+    phase: str = "prefill",
+    dispatch_type: str = "bf16",
+    weight_type: str = "bf16",
+    wire_width: int = 0,
+    overlap: str = "added",
+    top_t: int | None = None,
+    policy: str | None = None,
     seed: int = 0,
     num_threads: int = 0,
     progress: _Progress = False,
@@ -215,10 +231,21 @@ def simulate(
       replica_rule: fewest-ranks (default), local-first or random.
       homes: uniform (default) or sequences.
       hidden: values of a token; then bytes are given, too.
+      intermediate: the experts' inner width; then times are predicted, too. They need a cluster with a rate, or
+        ``hardware``.
+      hardware: the links and rates of the cluster by name, such as "h800-ib400", or the path of a JSON file.
+      batch_tokens: for times: the tokens of one batch on all ranks together; None: all counted tokens.
+      phase: prefill or decode: the kernel of the engine's backend that steps and times are about.
+      dispatch_type, weight_type: bf16 or fp8; combine is in bf16.
+      wire_width: values of a copy, if other than ``hidden`` are sent.
+      overlap: for times, communication and experts: added, or overlapped in chunks.
+      top_t: of a trace with logits: one more step, routed by the plan's lists of collaborators cut to ``top_t``.
+      policy: of a trace with logits: one more step, routed by "device-limited:M" or "top-t:T".
 
     Returns:
-      A list of dicts, one for each step: per-expert, deduplication, placement, replicas, constraint; of each the
-      numbers per layer and the exact counts, as ``c2r simulate --json`` has them.
+      A list of dicts, one for each step: per-expert, deduplication, placement, replicas, constraint, and those of
+      ``top_t`` and ``policy`` by the name of their rule; of each the numbers per layer and the exact counts, as
+      ``c2r simulate --json`` has them.
 
     Raises:
       ValueError: a name is unknown, or the plan is of another model than the trace; OSError: the trace is broken.
@@ -229,12 +256,18 @@ def simulate(
     >>> {step["step"]: step["copies_per_token"] for step in steps}
     {'per-expert': [2.0], 'deduplication': [2.0], 'placement': [1.0]}
     """
+    policies = ([] if top_t is None else [f"top-t:{top_t}"]) + ([] if policy is None else [policy])
     options = {"on": on, "engine": engine, "backend": backend, "copy_mode": copy_mode, "replica_rule": replica_rule,
-               "homes": homes, "hidden": hidden, "seed": seed, "num_threads": num_threads}  # fmt: skip
+               "homes": homes, "hidden": hidden, "intermediate": intermediate, "hardware": hardware,
+               "batch_tokens": batch_tokens, "phase": phase, "dispatch_type": dispatch_type, "weight_type": weight_type,
+               "wire_width": wire_width, "overlap": overlap, "policies": policies, "seed": seed,
+               "num_threads": num_threads}  # fmt: skip
     with _progress.shown(progress, "simulating") as report:
         if isinstance(trace_or_arrays, CollaborationStatistics):
             if constrained is not None:
                 raise ValueError("constrained is a second trace, but the tokens are counts")
+            if policies:
+                raise ValueError("top_t and policy need a trace with logits, but the tokens are counts")
             return json.loads(_c2r.simulate_counts(plan, trace_or_arrays, options, report))
         trace = _trace(trace_or_arrays, num_experts)
         other = None if constrained is None else _trace(constrained, num_experts)
@@ -298,6 +331,14 @@ def compare(
     backend: str = "",
     copy_mode: str | None = None,
     hidden: int = 0,
+    intermediate: int = 0,
+    hardware: str = "",
+    batch_tokens: int | None = None,
+    phase: str = "prefill",
+    dispatch_type: str = "bf16",
+    weight_type: str = "bf16",
+    wire_width: int = 0,
+    overlap: str = "added",
     seed: int = 0,
     num_threads: int = 0,
     progress: _Progress = False,
@@ -310,10 +351,12 @@ def compare(
       cluster: as in :func:`plan`; by default that of the first plan.
       on, fit: the sequences that are counted, and those that baselines are fitted on (by default the others).
       engine, backend: as in :func:`simulate`; "base" is then what the engine sends today.
+      hidden, intermediate, hardware, batch_tokens, phase, dispatch_type, weight_type, wire_width, overlap: as in
+        :func:`simulate`; "predicted_layer_time_s" of each placement has the times.
       front_points: also optimize: so many placements from the fewest copies to the best balance.
 
     Returns:
-      A dict with "cluster", "base", "placements" and "left_out", as ``c2r compare --json`` has them.
+      A dict with "cluster", "base", "placements", "left_out" and "notes", as ``c2r compare --json`` has them.
 
     Raises:
       ValueError: a name is unknown, a plan is of another model than the trace, or nothing says what the cluster is;
@@ -330,7 +373,9 @@ def compare(
         raise ValueError("cluster is required where no plan says what the cluster is")
     options = {"on": on, "fit": fit, "baselines": list(baselines), "front_points": front_points,
                "redundant_slots": redundant_slots, "engine": engine, "backend": backend, "copy_mode": copy_mode,
-               "hidden": hidden, "seed": seed, "num_threads": num_threads}  # fmt: skip
+               "hidden": hidden, "intermediate": intermediate, "hardware": hardware, "batch_tokens": batch_tokens,
+               "phase": phase, "dispatch_type": dispatch_type, "weight_type": weight_type, "wire_width": wire_width,
+               "overlap": overlap, "seed": seed, "num_threads": num_threads}  # fmt: skip
     shape = "" if cluster is None else _cluster_text(cluster)
     with _progress.shown(progress, "comparing") as report:
         if isinstance(trace_or_arrays, CollaborationStatistics):
@@ -356,6 +401,8 @@ def import_file(
     placement: _Path | None = None,
     skip_cached: bool = False,
     phase: str | None = None,
+    drop_incomplete: bool = False,
+    repair: bool = False,
     cluster: _Cluster | None = None,
     progress: _Progress = False,
 ) -> Trace | CollaborationStatistics | Plan:
@@ -382,6 +429,8 @@ def import_file(
       placement: tensorrt-llm-loads: the load balancer's yaml, if it counted slots.
       skip_cached: sglang, vllm: leave out tokens of the prefix cache, which were not sent.
       phase: sglang, vllm, sglang-recorder, orders-in-chaos: only prefill, or only decode.
+      drop_incomplete: megatron: leave out the last step of a file whose recording was cut off.
+      repair: placements: where a rank holds an expert in two slots, give the second slot another expert.
       cluster: placements: as in :func:`plan`.
       progress: True shows a bar; or a callable of (done, total).
 
@@ -402,6 +451,7 @@ def import_file(
     layers = None if layer_indices is None else list(layer_indices)
     unused_by_parquet = {"num_hidden_layers": num_hidden_layers, "weights": weights, "sequences": sequences,
                          "axes": axes, "placement": placement, "skip_cached": skip_cached or None, "phase": phase,
+                         "drop_incomplete": drop_incomplete or None, "repair": repair or None,
                          "cluster": None if cluster is None else _cluster_text(cluster)}  # fmt: skip
     is_parquet = format == "parquet" or (format is None and paths and os.fspath(paths[0]).endswith(".parquet"))
     with _progress.shown(progress, "importing") as report:

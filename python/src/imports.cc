@@ -29,6 +29,8 @@ ImportRequest request_of(const std::string& format, std::vector<std::filesystem:
   take(options, "axes", request.axes);
   take(options, "placement", request.placement);
   take(options, "skip_cached", request.skip_cached);
+  take(options, "drop_incomplete", request.drop_incomplete);
+  take(options, "repair", request.repair);
   take_name(options, "phase", parse_phase, request.phase);
   std::optional<std::string> cluster;
   take(options, "cluster", cluster);

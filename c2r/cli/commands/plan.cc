@@ -87,6 +87,20 @@ std::string missed_text(const SearchReport& search, std::span<const std::int32_t
   return text + "\n";
 }
 
+// What a time is of, if times are minimized.
+std::string time_goal_text(const PlanOptions& options, const Plan& plan,
+                           const PlacementObjective& objective) {
+  if (objective.goal != Goal::kTime) return "";
+  const auto& batch = objective.layer_time->batch_tokens;
+  const CopyMode mode = objective.copy_mode.value_or(default_copy_mode(plan.cluster));
+  return fmt::format(
+      "minimized: the predicted time of a layer for {}, with copies sent {}{}; reading weights is "
+      "not in it\n",
+      batch ? fmt::format("a batch of {} tokens", *batch) : "all fitted tokens as one batch",
+      name_of(mode),
+      options.engine.empty() ? "" : fmt::format(" as {} sends them", options.engine));
+}
+
 // The value that the search reached, how far it can be from the optimum, and the bounds that it
 // missed.
 std::string reached_text(const SearchReport& search, std::span<const std::int32_t> layer_indices) {
@@ -151,7 +165,7 @@ std::string provenance_text(const Provenance& provenance) {
 
 std::string engine_text_of(const PlanOptions& options, const Plan& plan,
                            const RoutedTokens& tokens) {
-  const EngineBackend engine = find_engine_backend(options.engine, options.backend);
+  const EngineBackend engine = *engine_of(options.engine, options.backend, options.phase);
   TrafficModel traffic = for_engine(engine, {default_traffic(plan.cluster)}).traffic;
   if (tokens.statistics != nullptr) traffic.replica_rule = ReplicaRule::kLocalFirst;
   ProgressLine progress("counting");
@@ -190,7 +204,7 @@ void print_losses(const Plan& plan) {
   }
 }
 
-void print(const MadePlan& made, const std::string& output, bool prints_layers) {
+void print(const MadePlan& made, const PlanOptions& options, bool prints_layers) {
   const Plan& plan = made.plan;
   const JudgedLayers layers{.max_imbalance = max_imbalance_of(plan),
                             .layer_indices = layer_indices_of(plan)};
@@ -202,13 +216,14 @@ void print(const MadePlan& made, const std::string& output, bool prints_layers) 
   std::cout << prediction_table(plan.predictions, plan.cluster, std::nullopt, layers);
   if (prints_layers) std::cout << layers_table(plan.predictions, layers);
   if (made.search) {
-    std::cout << reached_text(*made.search, layers.layer_indices) << contiguous_text(*made.search);
+    std::cout << time_goal_text(options, plan, made.search->objective)
+              << reached_text(*made.search, layers.layer_indices) << contiguous_text(*made.search);
   }
   if (made.balance) std::cout << balance_text(*made.balance);
   if (made.homes) std::cout << homes_table(*made.homes);
   if (made.moves) std::cout << moves_text(*made.moves, plan.predictions.back());
   std::cout << remainder_text(plan) << provenance_text(plan.provenance)
-            << fmt::format("{}: {} layers, {} slots on each of {} ranks\n", output,
+            << fmt::format("{}: {} layers, {} slots on each of {} ranks\n", options.output,
                            plan.num_layers(), plan.layers[0].placement.slots_per_rank(),
                            plan.cluster.ep_size());
 }
@@ -262,7 +277,7 @@ void add_plan(CLI::App& app) {
     const MadePlan made = make(*options, command->count("--method") > 0);
     write_plan(made.plan, options->output);
     std::cout << engine_text(*options, made.plan);
-    print(made, options->output, *prints_layers);
+    print(made, *options, *prints_layers);
     if (*prints_losses) print_losses(made.plan);
     const std::string warning = made.check ? warning_text(*made.check, made.plan.predictions.back(),
                                                           layer_indices_of(made.plan))

@@ -144,6 +144,13 @@ void add_time_options(CLI::App& command, GoalOptions& options) {
                   "for --minimize time: communication and experts added, or overlapped in chunks")
       ->capture_default_str()
       ->type_name("HOW");
+  command
+      .add_option(
+          "--batch-tokens", options.batch_tokens,
+          "for times: the tokens of one batch on all ranks together; default is all counted "
+          "tokens")
+      ->check(in_range(1, INT64_C(1) << 40))
+      ->type_name("N");
 }
 
 void add_goal_options(CLI::App& command, GoalOptions& options) {
@@ -151,8 +158,10 @@ void add_goal_options(CLI::App& command, GoalOptions& options) {
       .add_option(
           "--minimize", options.minimize,
           "copies: copies of a token, those between nodes weighted by the time of their links; "
-          "imbalance: the largest load of a rank over the mean; time: the time of a layer, "
-          "predicted from the rates of the cluster")
+          "imbalance: the largest load of a rank over the mean; time: the time of a layer for "
+          "--batch-tokens, predicted from the rates of the cluster or --hardware with copies sent "
+          "as "
+          "--engine sends them; reading weights is not in it")
       ->check(CLI::IsMember({"copies", "imbalance", "time"}))
       ->capture_default_str()
       ->type_name("GOAL");
@@ -182,9 +191,9 @@ void add_search_options(CLI::App& command, PlanOptions& options) {
 
 // Refuses options that only the optimizer uses.
 void refuse_search_options(const CLI::App& command, const std::string& method) {
-  for (const char* const name :
-       {"--minimize", "--max-imbalance", "--bound-on", "--max-copies", "--imbalance-weight",
-        "--hidden", "--intermediate", "--overlap", "--effort", "--prove", "--seconds"}) {
+  for (const char* const name : {"--minimize", "--max-imbalance", "--bound-on", "--max-copies",
+                                 "--imbalance-weight", "--hidden", "--intermediate", "--overlap",
+                                 "--batch-tokens", "--effort", "--prove", "--seconds"}) {
     C2R_REQUIRE(command.count(name) == 0, kInvalidArgument,
                 "{} is for --method optimize; {} does not use it", name, method);
   }
@@ -200,6 +209,8 @@ void check_goal(const GoalOptions& options) {
               "--minimize time needs --hidden and --intermediate");
   C2R_REQUIRE((options.hidden > 0) == (options.intermediate > 0), kInvalidArgument,
               "a time is predicted of --hidden and --intermediate, but one of them is missing");
+  C2R_REQUIRE(options.batch_tokens == 0 || options.hidden > 0, kInvalidArgument,
+              "--batch-tokens is for predicted times, which need --hidden and --intermediate");
   (void)parse_overlap(options.overlap);  // a wrong name is an error of other goals, too
   const bool is_unseen = options.bound_on == "unseen";
   C2R_REQUIRE(!is_unseen || options.minimize == "copies", kInvalidArgument,
@@ -217,6 +228,7 @@ PlanGoal goal_of(const GoalOptions& options, const Cluster& cluster) {
                 .hidden = options.hidden,
                 .intermediate = options.intermediate,
                 .overlap = parse_overlap(options.overlap)};
+  if (options.batch_tokens > 0) goal.batch_tokens = options.batch_tokens;
   if (goal.minimize != Goal::kTime || cluster.device_flop_per_s) return goal;
   std::cerr << fmt::format(
       "warning: the cluster has no device_flop_per_s, so no time can be predicted; minimizing "
@@ -238,6 +250,7 @@ void add_plan_options(CLI::App& command, PlanOptions& options) {
   add_inputs(command, options);
   add_placement_options(command, options);
   add_engine_options(command, options.engine, options.backend);
+  add_phase_option(command, options.phase);
   add_hardware_option(command, options.hardware);
   add_homes(command, options);
   add_running_options(command, options);
@@ -266,7 +279,7 @@ PlanRequest plan_request_of(const PlanOptions& options, const Cluster& cluster) 
                       .method = options.method,
                       .redundant_slots_per_rank = options.redundant_slots,
                       .seed = options.seed,
-                      .engine = engine_of(options.engine, options.backend),
+                      .engine = engine_of(options.engine, options.backend, options.phase),
                       .num_threads = options.num_threads,
                       .goal = goal_of(options.goal, cluster),
                       .effort = options.effort,

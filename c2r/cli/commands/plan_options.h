@@ -15,7 +15,7 @@ struct GoalOptions {
   std::string minimize = "copies", overlap = "added", bound_on = "fitted";
   double imbalance_weight = 0;
   std::optional<double> max_imbalance, max_copies;
-  std::int64_t hidden = 0, intermediate = 0;
+  std::int64_t hidden = 0, intermediate = 0, batch_tokens = 0;
 };
 
 struct PlanOptions {
@@ -25,7 +25,7 @@ struct PlanOptions {
   std::int64_t home_tokens = kSignatureTokens;
   std::optional<double> move_cost;
   std::int32_t top_t = 0, redundant_slots = 0, num_groups = 0;
-  std::string engine, backend, hardware;
+  std::string engine, backend, phase = "prefill", hardware;
   GoalOptions goal;
   double effort = 1;
   std::optional<double> seconds;

@@ -24,8 +24,8 @@ void add_value(const SetIndex& index, const Cluster& cluster, const ReplicaState
       result.value_bound = result.imbalance_bound;
       break;
     case Goal::kTime:
-      result.value = predicted_s(index, cluster, state, *objective.layer_time);
-      result.value_bound = predicted_s_bound(index, cluster, least, *objective.layer_time);
+      result.value = predicted_s(index, cluster, state, objective);
+      result.value_bound = predicted_s_bound(index, cluster, least, objective);
       break;
   }
 }

@@ -19,7 +19,7 @@ struct Counts {
 };
 
 double time_of(const Counts& counts, std::int64_t num_tokens, const Cluster& cluster,
-               const LayerTimeOptions& options) {
+               const PlacementObjective& objective) {
   const std::int64_t ep_size = cluster.ep_size();
   Reach reach{.denominator = ep_size,
               .num_tokens = std::vector<std::int64_t>(std::size_t(ep_size), num_tokens),
@@ -31,14 +31,16 @@ double time_of(const Counts& counts, std::int64_t num_tokens, const Cluster& clu
     std::ranges::copy(counts.tokens_on_rank, reach.tokens_on_rank.row(home).begin());
     std::ranges::copy(counts.tokens_on_node, reach.tokens_on_node.row(home).begin());
   }
-  return predict_layer_time(volume_of(reach, default_traffic(cluster)), cluster, options)
+  const TrafficModel traffic = with_copy_mode(
+      default_traffic(cluster), objective.copy_mode.value_or(default_copy_mode(cluster)));
+  return predict_layer_time(volume_of(reach, traffic), cluster, *objective.layer_time)
       .predicted_total_s;
 }
 
 }  // namespace
 
 double predicted_s(const SetIndex& index, const Cluster& cluster, const ReplicaState& state,
-                   const LayerTimeOptions& options) {
+                   const PlacementObjective& objective) {
   const auto loads = state.loads();
   Counts counts{.choices = {loads.begin(), loads.end()},
                 .tokens_on_rank = std::vector<std::int64_t>(std::size_t(cluster.ep_size())),
@@ -49,11 +51,11 @@ double predicted_s(const SetIndex& index, const Cluster& cluster, const ReplicaS
         [&](auto rank) { at(counts.tokens_on_rank, rank) += index.weight(set); },
         [&](auto node) { at(counts.tokens_on_node, node) += index.weight(set); });
   }
-  return time_of(counts, index.total_weight(), cluster, options);
+  return time_of(counts, index.total_weight(), cluster, objective);
 }
 
 double predicted_s_bound(const SetIndex& index, const Cluster& cluster, const LeastCounts& least,
-                         const LayerTimeOptions& options) {
+                         const PlacementObjective& objective) {
   const auto even = [](double total, std::int32_t num_parts) {
     const auto part = static_cast<std::int64_t>(std::floor(total / num_parts));
     return std::vector<std::int64_t>(static_cast<std::size_t>(num_parts), part);
@@ -62,7 +64,7 @@ double predicted_s_bound(const SetIndex& index, const Cluster& cluster, const Le
   return time_of({.choices = even(least.busiest_load * ep_size, ep_size),
                   .tokens_on_rank = even(least.rank_copies, ep_size),
                   .tokens_on_node = even(least.node_copies, cluster.num_nodes)},
-                 index.total_weight(), cluster, options);
+                 index.total_weight(), cluster, objective);
 }
 
 }  // namespace c2r

@@ -108,6 +108,68 @@ def test_an_engine_counts_as_its_backend_sends(tmp_path, trace):
         c2r.simulate(plan, trace, **use, copy_mode="per-rank")
 
 
+TIMES = {"hidden": 64, "intermediate": 128, "hardware": "h800-ib400"}
+TIME_WORDS = ["--hidden", 64, "--intermediate", 128, "--hardware", "h800-ib400"]
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({}, []),
+        ({"batch_tokens": 256}, ["--batch-tokens", 256]),
+        ({"dispatch_type": "fp8"}, ["--dispatch-type", "fp8"]),
+        ({"weight_type": "fp8", "batch_tokens": 64}, ["--weight-type", "fp8", "--batch-tokens", 64]),
+        ({"wire_width": 100, "overlap": "overlapped"}, ["--wire-width", 100, "--overlap", "overlapped"]),
+        (
+            {"engine": "sglang", "backend": "deepep", "phase": "decode", "batch_tokens": 64},
+            ["--engine", "sglang", "--backend", "deepep", "--phase", "decode", "--batch-tokens", 64],
+        ),
+    ],
+)
+def test_times_are_those_of_the_command_line(tmp_path, trace, options, words):
+    plan = c2r.plan(trace, "2x2", fit="even")
+    plan.save(tmp_path / "p.json")
+    common = ["t.safetensors", "--on", "odd", "--json", *TIME_WORDS, *words]
+    theirs = json.loads(run(tmp_path, "simulate", "p.json", *common))["steps"]
+    ours = c2r.simulate(plan, trace, on="odd", **TIMES, **options)
+    assert all(min(step["predicted_layer_time_s"]) > 0 for step in ours)
+    assert [step["predicted_layer_time_s"] for step in ours] == [step["predicted_layer_time_s"] for step in theirs]
+    assert [step["predicted_dispatch_s"] for step in ours] == [step["predicted_dispatch_s"] for step in theirs]
+    compared = c2r.compare(trace, {"p.json": plan}, on="odd", baselines=[], **TIMES, **options)
+    assert compared["placements"][0]["predicted_layer_time_s"] == ours[-1]["predicted_layer_time_s"]
+
+
+def test_a_time_is_minimized_as_the_command_line_does(tmp_path, trace):
+    use = {"minimize": "time", "batch_tokens": 64, "engine": "sglang", "backend": "deepep", "phase": "decode"}
+    plan = c2r.plan(trace, "2x2", fit="even", **TIMES, **use)
+    run(tmp_path, "plan", "t.safetensors", "--cluster", "2x2", "--fit", "even", *TIME_WORDS, "--minimize", "time",
+        "--batch-tokens", 64, "--engine", "sglang", "--backend", "deepep", "--phase", "decode", "-o", "p.json")  # fmt: skip
+    assert without_names(plan.to_text()) == without_names((tmp_path / "p.json").read_text())
+    options = json.loads(plan.to_text())["provenance"]["options"]
+    assert (options["batch_tokens"], options["copy_mode"]) == (64, "per-expert")
+
+
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        ({"intermediate": 8}, "intermediate needs hidden"),
+        ({"hidden": 8, "intermediate": 8}, "the cluster has no device_flop_per_s"),
+        ({"batch_tokens": 8}, "batch_tokens is for predicted times"),
+        ({**TIMES, "batch_tokens": -1}, "batch_tokens is -1"),
+        ({**TIMES, "dispatch_type": "int4"}, "a type is bf16 or fp8; not 'int4'"),
+        ({**TIMES, "overlap": "somehow"}, "not 'somehow'"),
+        ({"hardware": "abacus"}, "not 'abacus'"),
+        ({"hidden": -1}, "must be at least 0"),
+        ({"policy": "top-t:1"}, "has no logits"),
+        ({"policy": "by-post"}, "a rule is top-t:T or device-limited:M"),
+    ],
+)
+def test_times_and_rules_that_cannot_be_are_refused(trace, options, says):
+    plan = c2r.plan(trace, "1x4")
+    with pytest.raises(ValueError, match=says):
+        c2r.simulate(plan, trace, **options)
+
+
 def test_counts_alone_are_enough(trace):
     counts = c2r.count_collaboration(trace)
     plan = c2r.plan(counts, "1x4")
