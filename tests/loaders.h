@@ -19,6 +19,7 @@
 #include "c2r/io/safetensors.h"
 #include "c2r/model/model.h"
 #include "c2r/placement/cluster.h"
+#include "c2r/placement/hardware.h"
 #include "c2r/tokenizer/tokenizer.h"
 #include "c2r/tokenizer/tokenizer_spec.h"
 
@@ -91,6 +92,8 @@ inline constexpr Loader kLoaders[] = {
     {"plan", [](const auto& path) { (void)read_plan(path); }},
     {"cluster",
      [](const auto& path) { (void)cluster_from_json(read_json_file(path), path.native()); }},
+    {"hardware",
+     [](const auto& path) { (void)hardware_from_json(read_json_file(path), path.native()); }},
     {"model", [](const auto& path) { (void)Model(path); }},
     {"torch", load_torch},
     {"recognize", [](const auto& path) { (void)recognize_input(path); }},

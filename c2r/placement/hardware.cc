@@ -42,19 +42,6 @@ constexpr NamedHardware kHardware[] = {
     {"b200-efa400", with_messages(from_data_sheet(900e9, 50e9, 2250e12, 7.7e12))},
     {"mi300x-ib400", from_data_sheet(448e9, 50e9, 1307e12, 5.3e12)}};
 
-Hardware hardware_from_json(const Json& json, std::string_view place) {
-  json_check_keys(json, {"intra_node", "inter_node", "device_flop_per_s", "memory_bytes_per_s"},
-                  "the hardware", place);
-  const auto rate = [&](std::string_view key) -> std::optional<double> {
-    if (!json.contains(key)) return std::nullopt;
-    return json_number(json.at(key), std::numeric_limits<double>::min(), key, place);
-  };
-  return {.intra_node = link_from_json(json_at(json, "intra_node", place), "intra_node", place),
-          .inter_node = link_from_json(json_at(json, "inter_node", place), "inter_node", place),
-          .device_flop_per_s = rate("device_flop_per_s"),
-          .memory_bytes_per_s = rate("memory_bytes_per_s")};
-}
-
 }  // namespace
 
 std::span<const NamedHardware> known_hardware() {
@@ -72,6 +59,19 @@ Hardware read_hardware(std::string_view name_or_path) {
   }
   C2R_THROW(kInvalidArgument, "hardware is {}, or the path of a .json file; not '{}'",
             fmt::join(names, ", "), shown(name_or_path));
+}
+
+Hardware hardware_from_json(const Json& json, std::string_view place) {
+  json_check_keys(json, {"intra_node", "inter_node", "device_flop_per_s", "memory_bytes_per_s"},
+                  "the hardware", place);
+  const auto rate = [&](std::string_view key) -> std::optional<double> {
+    if (!json.contains(key)) return std::nullopt;
+    return json_number(json.at(key), std::numeric_limits<double>::min(), key, place);
+  };
+  return {.intra_node = link_from_json(json_at(json, "intra_node", place), "intra_node", place),
+          .inter_node = link_from_json(json_at(json, "inter_node", place), "inter_node", place),
+          .device_flop_per_s = rate("device_flop_per_s"),
+          .memory_bytes_per_s = rate("memory_bytes_per_s")};
 }
 
 Json hardware_to_json(const Hardware& hardware) {

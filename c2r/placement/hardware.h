@@ -43,6 +43,9 @@ std::span<const NamedHardware> known_hardware();
 /// @throws Error(kInvalidFile) from a file
 Hardware read_hardware(std::string_view name_or_path);
 
+/// @param place where the JSON is from, for messages
+/// @throws Error(kInvalidFile), naming the key, for what is no hardware
+Hardware hardware_from_json(const nlohmann::ordered_json& json, std::string_view place);
 /// @returns JSON that read_hardware() reads back as equal hardware
 nlohmann::ordered_json hardware_to_json(const Hardware& hardware);
 

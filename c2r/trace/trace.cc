@@ -377,9 +377,9 @@ void TraceWriter::finish() {
       tensors.back().shape[1] = state.header.num_experts;
     }
   }
-  auto metadata = trace_metadata(state.header, kTraceFormat);
-  if (state.has_logits()) metadata["version"] = kTraceVersionWithLogits;
-  write_safetensors(state.path, std::move(tensors), metadata);
+  const auto version = state.has_logits() ? kTraceVersionWithLogits : kFirstVersion;
+  write_safetensors(state.path, std::move(tensors),
+                    trace_metadata(state.header, kTraceFormat, version));
 }
 
 }  // namespace c2r

@@ -13,8 +13,6 @@
 namespace c2r {
 namespace {
 
-constexpr std::string_view kVersion = "1";
-
 std::int32_t metadata_integer(const SafetensorsFile& file, std::string_view key, std::int32_t max) {
   const Json value = parse_json(file.metadata_at(key), file.path() + ", metadata");
   return static_cast<std::int32_t>(json_integer(value, 1, max, key, file.path() + ", metadata"));
@@ -51,9 +49,10 @@ void check_header(const TraceHeader& header, std::string_view place) {
 }
 
 std::map<std::string, std::string> trace_metadata(const TraceHeader& header,
-                                                  std::string_view format) {
+                                                  std::string_view format,
+                                                  std::string_view version) {
   return {{"format", std::string(format)},
-          {"version", std::string(kVersion)},
+          {"version", std::string(version)},
           {"model", header.model},
           {"num_experts", std::to_string(header.num_experts)},
           {"top_k", std::to_string(header.top_k)},
@@ -74,11 +73,11 @@ TraceHeader read_trace_metadata(const SafetensorsFile& file, std::string_view fo
               file.path(), what, format);
   const std::string& version = file.metadata_at("version");
   const bool is_trace = format == kTraceFormat;
-  C2R_REQUIRE(version == kVersion || (is_trace && version == kTraceVersionWithLogits), kInvalidFile,
-              "{}: is {} of version '{}', but this program reads {}", file.path(), what,
-              shown(version),
-              is_trace ? fmt::format("versions {} and {}", kVersion, kTraceVersionWithLogits)
-                       : fmt::format("version {}", kVersion));
+  C2R_REQUIRE(version == kFirstVersion || (is_trace && version == kTraceVersionWithLogits),
+              kInvalidFile, "{}: is {} of version '{}', but this program reads {}", file.path(),
+              what, shown(version),
+              is_trace ? fmt::format("versions {} and {}", kFirstVersion, kTraceVersionWithLogits)
+                       : fmt::format("version {}", kFirstVersion));
   C2R_REQUIRE(file.metadata_at("id_space") == "logical", kInvalidFile,
               "{}: id_space is '{}', but expert ids must be 'logical'", file.path(),
               shown(file.metadata_at("id_space")));

@@ -12,13 +12,15 @@ namespace c2r {
 
 inline constexpr std::string_view kTraceFormat = "c2r.trace", kStatisticsFormat = "c2r.statistics";
 
-/// The version of a trace that has logits. Programs that do not know them refuse such a trace.
-inline constexpr std::string_view kTraceVersionWithLogits = "2";
+/// The version of statistics and of most traces, and that of a trace that has logits, which
+/// programs that do not know them refuse.
+inline constexpr std::string_view kFirstVersion = "1", kTraceVersionWithLogits = "2";
 
 /// @param format kTraceFormat or kStatisticsFormat
-/// @returns the `__metadata__` of such a file of version 1
+/// @returns the `__metadata__` of such a file
 std::map<std::string, std::string> trace_metadata(const TraceHeader& header,
-                                                  std::string_view format);
+                                                  std::string_view format,
+                                                  std::string_view version = kFirstVersion);
 
 /// Reads the header out of the metadata of a file.
 /// @param format the one that the file must have

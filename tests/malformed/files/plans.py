@@ -19,6 +19,8 @@ SIGNATURE = {"layer_index": 3, "num_tokens": 2, "weights": [[1, 1, 0, 0], [0, 0,
 HOMES = {"sequences": [SEQUENCES], "signature": SIGNATURE}
 CLUSTER = {"num_nodes": 2, "ranks_per_node": 4,
            "intra_node": {"bandwidth_bytes_per_s": 1e11, "latency_s": 1e-6}}
+LINK = {"bandwidth_bytes_per_s": 1e9, "latency_s": 1e-6}
+HARDWARE = {"intra_node": LINK, "inter_node": {**LINK, "message_s": 1e-7}}
 
 
 def plan(*, without_key=None, layer=None, prediction=None, provenance=None, **changes):
@@ -104,7 +106,27 @@ def broken_clusters(write):
           '{"num_nodes": 1, "ranks_per_node": 1, "device_flop_per_s": 1e999}')
 
 
+def hardware(**changes):
+    return json.dumps({**HARDWARE, **changes})
+
+
+def broken_hardware(write):
+    write("hardware/empty", "")
+    write("hardware/a_name", '"h800-ib400"')
+    write("hardware/link_missing", json.dumps(without(HARDWARE, "inter_node")))
+    write("hardware/key_unknown", hardware(num_nodes=2))
+    write("hardware/key_of_a_link_unknown", hardware(intra_node={**LINK, "loss": 0}))
+    write("hardware/link_is_a_list", hardware(intra_node=[1e9, 1e-6]))
+    write("hardware/bandwidth_missing", hardware(inter_node={"latency_s": 1e-6}))
+    write("hardware/bandwidth_negative", hardware(inter_node={**LINK, "bandwidth_bytes_per_s": -1}))
+    write("hardware/message_negative", hardware(inter_node={**LINK, "message_s": -1e-9}))
+    write("hardware/rate_0", hardware(device_flop_per_s=0))
+    write("hardware/rate_is_text", hardware(memory_bytes_per_s="3e12"))
+    write("hardware/rate_infinite", hardware(device_flop_per_s=1).replace(": 1}", ": 1e999}"))
+
+
 def write_broken(write):
+    broken_hardware(write)
     broken_plans(write)
     broken_clusters(write)
 
@@ -118,3 +140,5 @@ def write_well_formed(write):
         without({**PLAN, "layers": [without(LAYER, "collaborators")],
                  "predictions": []}, "top_t")))
     write("cluster/1", json.dumps(CLUSTER))
+    write("hardware/1", hardware())
+    write("hardware/with_rates", hardware(device_flop_per_s=1e12, memory_bytes_per_s=1e12))
