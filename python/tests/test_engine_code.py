@@ -53,7 +53,8 @@ def skewed_loads(num_layers, num_experts, seed):
 
 def test_maps_of_sglangs_eplb_are_read_and_written_back_as_they_are(tmp_path, monkeypatch):
     eplb = engine_module(monkeypatch, "sglang.srt.eplb.eplb_algorithms.deepseek")
-    maps = eplb.rebalance_experts(skewed_loads(6, 32, seed=1), 48, 4, 1, 8, False)[0]  # 6 slots on each of 8 ranks
+    results = eplb.rebalance_experts(skewed_loads(6, 32, seed=1), 48, 4, 1, 8, False)  # 6 slots on each of 8 ranks
+    maps = results[0]
     repeats = sum(6 - len(set(rank.tolist())) for layer in maps for rank in layer.view(8, 6))
     assert repeats > 0, "EPLB put no expert twice on a rank"
     (tmp_path / "map.json").write_text(json.dumps({"physical_to_logical_map": maps.tolist()}))
@@ -63,6 +64,12 @@ def test_maps_of_sglangs_eplb_are_read_and_written_back_as_they_are(tmp_path, mo
     for layer, slots in zip(maps.view(6, 8, 6).tolist(), plan.slots(), strict=True):
         for theirs, ours in zip(layer, slots.tolist(), strict=True):
             assert ours == [e if theirs.index(e) == at else -1 for at, e in enumerate(theirs)]
+    keys = ("physical_to_logical_map", "logical_to_physical_map", "logical_count")
+    all_three = {key: result.tolist() for key, result in zip(keys, results, strict=True)}
+    (tmp_path / "eplb.json").write_text(json.dumps(all_three))
+    with pytest.warns(UserWarning, match="are wasted"):
+        of_three = c2r.import_file(tmp_path / "eplb.json", "eplb-placement", **shape)
+    assert all(np.array_equal(*pair) for pair in zip(of_three.slots(), plan.slots(), strict=True))
     with pytest.warns(UserWarning, match="written as they were found"):
         plan.export("sglang", tmp_path / "back.json", num_hidden_layers=6)
     assert json.loads((tmp_path / "back.json").read_text())["physical_to_logical_map"] == maps.tolist()

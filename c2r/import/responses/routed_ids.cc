@@ -145,6 +145,7 @@ void RoutedIdsImporter::add(const RoutedIds& ids, const std::vector<std::int32_t
   SequenceChoices sequence{.layer_indices = layer_indices};
   sequence.topk_idx.resize(axis.size());
   for (std::size_t layer = 0; layer < axis.size(); ++layer) {
+    sequence.topk_idx[layer].reserve(rows.size() * static_cast<std::size_t>(ids.top_k));
     for (const std::int64_t row : rows) {
       for (const ExpertId id : ids.at(row, axis[layer])) {
         const auto number = static_cast<std::int32_t>(id);
