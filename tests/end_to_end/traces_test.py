@@ -2,6 +2,8 @@
 """c2r import, analyze and collaborators: counts that the definition confirms."""
 import json
 import os
+import random
+import struct
 import subprocess
 import unittest
 
@@ -166,6 +168,38 @@ class Mistakes(CommandLine):
         told = self.succeed("import", "--from", "omni-infer-placement", "pattern.npy", "--num-experts", "4", "--top-k",
                             "2", "--layers", "0-1", "--cluster", "1x2", "-o", "plan.json")
         self.assertIn("2 to 3 slots on each of 2 ranks", told)
+
+    def test_a_simulation_routes_again_from_logits(self):
+        rng = random.Random(1)
+        logits = [[rng.randrange(64) / 8 for _ in range(8)] for _ in range(60)]
+        best = [sorted(range(8), key=lambda e: (-row[e], e)) for row in logits]
+        for rank in range(2):  # each the half of the tokens, thus a sequence
+            tokens = range(30 * rank, 30 * rank + 30)
+            bits = [struct.unpack("<I", struct.pack("<f", x))[0] >> 16 for t in tokens for x in logits[t]]
+            (self.folder / f"logits_rank{rank}.bin").write_bytes(struct.pack(f"<{len(bits)}H", *bits))
+            (self.folder / f"trace_{rank}.jsonl").write_text(json.dumps({
+                "step": 0, "stage": "pre_dispatch", "block": "decoder", "layer": 3, "rank": rank,
+                "num_tokens": 30, "topk": 2, "top_indices": [best[t][:2] for t in tokens],
+                "logit_offset": 0, "logit_bytes": 480, "logit_shape": [30, 8]}) + "\n")
+        self.succeed("import", "trace_0.jsonl", "trace_1.jsonl", "--num-experts", "8", "-o", "trace.safetensors")
+        self.succeed("plan", "trace.safetensors", "--cluster", "1x2", "--top-t", "4", "-o", "plan.json")
+        layer = json.loads((self.folder / "plan.json").read_text())["layers"][0]
+        words = ["simulate", "plan.json", "trace.safetensors", "--top-t", "3", "--policy", "device-limited:1"]
+        said = json.loads(self.succeed(*words, "--json"))
+        steps = {step["step"]: step for step in said["steps"]}
+        self.assertEqual(list(steps)[-2:], ["top-t:3", "device-limited:1"])
+        self.assertEqual(steps["device-limited:1"]["copies_per_token"], [1])
+        rank_of = {expert: rank for rank, experts in enumerate(layer["slots"]) for expert in experts}
+        copies = 0
+        for first, *others in best:
+            second = next(e for e in others if e in layer["collaborators"][first][:3])
+            copies += len({rank_of[first], rank_of[second]})
+        self.assertAlmostEqual(steps["top-t:3"]["copies_per_token"][0], copies / 60)
+        self.assertEqual((said["num_choices"], said["num_other_choices"]), (60, 0))
+        self.assertIn("top-t:3: on 60 tokens of trace.safetensors, all, routed by top-t:3\n", self.succeed(*words))
+        self.fails_with(2, "c2r simulate: the plan lists 4 collaborators of an expert in layer 3, but 5 are asked "
+                           "for: make it with c2r plan --top-t 5",
+                        "simulate", "plan.json", "trace.safetensors", "--top-t", "5")
 
     def test_a_failed_import_leaves_nothing_behind(self):
         before = sorted(self.folder.iterdir())
