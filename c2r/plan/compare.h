@@ -54,7 +54,7 @@ struct Comparison {
   // The least bound on imbalance that the compared plans were made with, if any had one.
   std::optional<double> max_imbalance = {};
   std::vector<std::int32_t> layer_indices = {};  // the model's own. [num_layers]
-  std::vector<std::string> notes = {};   // what was repaired in a baseline or is wasted in a plan
+  std::vector<std::string> notes = {};  // what was repaired in a baseline or is wasted in a plan
 };
 
 /// Counts all placements on the part `request.on` of the trace.

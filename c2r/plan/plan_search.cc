@@ -226,8 +226,7 @@ FoundPlacements replan_placements(const RoutedTokens& tokens, const PlanRequest&
                                   Progress& progress) {
   const Plan& running = request.from->plan;
   const std::int64_t num_layers = tokens.header().num_layers();
-  FoundPlacements found{.objective = objective_of(request),
-                        .ended_by = "work"};
+  FoundPlacements found{.objective = objective_of(request), .ended_by = "work"};
   const PlacementObjective linear =
       linear_objective(found.objective, request.cluster, tokens.header().top_k);
   const bool is_fixed_to_nodes = request.num_groups && request.cluster.num_nodes > 1;

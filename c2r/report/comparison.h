@@ -11,8 +11,8 @@
 namespace c2r {
 
 /// @returns a table with one line for each entry, the meaning of the columns, the layers of plans
-///          and of the front over the bound, the baselines that were left out, and the notes. With a
-///          format it has the bytes of a token, dispatch and combine together
+///          and of the front over the bound, the baselines that were left out, and the notes. With
+///          a format it has the bytes of a token, dispatch and combine together
 std::string comparison_table(const Comparison& comparison, const Cluster& cluster,
                              const std::optional<CopyFormat>& format);
 
