@@ -8,9 +8,11 @@
 
 #include "c2r/cli/app.h"
 #include "c2r/cli/printable.h"
+#include "c2r/cli/run_summary.h"
 #include "c2r/core/error.h"
 #include "c2r/engine/memory.h"
 #include "c2r/engine/ranks/agreement.h"
+#include "c2r/engine/ranks/run_traffic.h"
 #include "c2r/engine/session.h"
 
 namespace c2r::cli {
@@ -28,17 +30,6 @@ void print_unused_placement(const ModelOptions& options, const Model& model) {
                          "mpirun place experts",
                          model.plan()->top_t ? "nothing but the collaborator lists" : "nothing",
                          options.plan));
-}
-
-void print_memory(const std::vector<RankMemory>& ranks) {
-  const auto megabytes = [](const std::optional<std::int64_t>& bytes) {
-    return bytes ? fmt::format("{:.1f}", static_cast<double>(*bytes) / 1e6) : "unknown";
-  };
-  for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
-    std::cerr << fmt::format("rank {}: {} MB resident, of which {} MB are weights\n", rank,
-                             megabytes(ranks[rank].resident_bytes),
-                             megabytes(ranks[rank].weight_bytes));
-  }
 }
 
 void run_in_one_process(const ModelOptions& options, const Prepare& prepare) {
@@ -79,6 +70,25 @@ int say_once(const ModelOptions& options, const Transport& transport, const Erro
   return exit_status(error);
 }
 
+// Runs the work of a rank. At its end rank 0 says what it took.
+// @throws as the work and RunMeter::finish()
+void work_and_sum_up(Transport& transport, RankRun& run) {
+  const DispatchOptions& how = run.session->expert_parallel().dispatch;
+  RunMeter meter(run.open->engine, how.traffic.cluster);
+  run.work();
+  const RunTraffic traffic = meter.finish();
+  const auto memory = gather_memory(transport, run.open->model);
+  if (!run.open->is_first_rank()) return;
+  if (transport.ep_size() > 1) {
+    std::optional<PredictedTraffic> predicted;
+    if (const Plan* const plan = run.open->model.plan()) {
+      predicted = predicted_traffic(*plan, how, run.open->model.config().hidden);
+    }
+    print_traffic(traffic, predicted, run.open->prints_json);
+  }
+  if (is_under_mpirun()) print_memory(memory);
+}
+
 // @returns the exit status
 // @throws an error that not all ranks know, such as a failure of the transport
 int run_rank(const ModelOptions& options, Transport& transport, const Prepare& prepare) {
@@ -91,12 +101,10 @@ int run_rank(const ModelOptions& options, Transport& transport, const Prepare& p
   }
   for (const std::string& warning : run.warnings) print_line(options, warning);
   try {
-    run.work();
+    work_and_sum_up(transport, run);
   } catch (const AgreedError& e) {
     return say_once(options, transport, e);
   }
-  const auto memory = gather_memory(transport, run.open->model);
-  if (is_under_mpirun()) print_memory(memory);
   return 0;
 }
 

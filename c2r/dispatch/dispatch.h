@@ -218,6 +218,11 @@ class Dispatcher {
                                    MatrixView<const float> topk_weights, std::int64_t first_token,
                                    std::int32_t num_chunks, const std::string& label);
 
+  /// @returns the bytes of rows that this rank has sent to each rank so far, dispatch and combine
+  ///          together, of this layer and the layers that share its buffers. What a mover sends
+  ///          over a network of its own, past the transport, is not counted. [ep_size]
+  std::span<const std::int64_t> sent_row_bytes() const;
+
  private:
   std::unique_ptr<DispatcherState> state_;
 };

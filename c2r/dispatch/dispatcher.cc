@@ -111,4 +111,8 @@ std::vector<Handle> Dispatcher::make_handles(MatrixView<const ExpertId> topk_idx
   return handles;
 }
 
+std::span<const std::int64_t> Dispatcher::sent_row_bytes() const {
+  return state_->shared->sent_row_bytes;
+}
+
 }  // namespace c2r

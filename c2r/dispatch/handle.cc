@@ -25,6 +25,11 @@ std::vector<RowPlan> DispatcherState::make_plans(MatrixView<const ExpertId> topk
   return make_row_plans(transport, table, topk_idx, topk_weights, first_token, num_chunks, label);
 }
 
+void DispatcherState::add_sent_rows(std::span<const std::int64_t> before) {
+  const std::vector<std::int64_t>& now = transport.sent().num_bytes;
+  for (std::size_t r = 0; r < now.size(); ++r) shared->sent_row_bytes[r] += now[r] - before[r];
+}
+
 HandleState::HandleState(DispatcherState& dispatcher, RowPlan plan, ElementType type,
                          std::string label)
     : dispatcher_(dispatcher),
@@ -113,8 +118,10 @@ void HandleState::start_exchange(bool is_between_nodes) {
   const RoutingTable& table = dispatcher_.table;
   const char* const what = phase_ == Phase::kDispatch ? "dispatch" : "combine";
   const char* const leg = !has_relays() ? "" : is_between_nodes ? " between nodes" : " in the node";
+  const std::vector<std::int64_t> before = dispatcher_.transport.sent().num_bytes;
   legs_[num_started_] = moving_->exchange(way(), is_between_nodes ? table.relays : table.group,
                                           fmt::format("{} {}{}", label_, what, leg));
+  dispatcher_.add_sent_rows(before);
 }
 
 void HandleState::start_dispatch(MatrixView<const float> x) {

@@ -4,6 +4,7 @@
 #include <array>
 #include <deque>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -40,6 +41,7 @@ struct SharedByLayers {
   std::unique_ptr<RowMover> own_mover;  // null if the caller has one
   RowMover& mover;
   StartQueue queue;  // one, since handles of several layers may be under way at once
+  std::vector<std::int64_t> sent_row_bytes;  // [ep_size], of what the transport has carried
 };
 
 class DispatcherState {
@@ -49,11 +51,15 @@ class DispatcherState {
       : transport(used_transport),
         options(used_options),
         table(used_transport, placement, used_options),
-        shared(std::move(shared_state)) {}
+        shared(std::move(shared_state)) {
+    shared->sent_row_bytes.resize(static_cast<std::size_t>(transport.ep_size()));
+  }
 
   std::vector<RowPlan> make_plans(MatrixView<const ExpertId> topk_idx,
                                   MatrixView<const float> topk_weights, std::int64_t first_token,
                                   std::int32_t num_chunks, const std::string& label);
+  /// Counts as rows what the transport has sent since `before` was its count. [ep_size]
+  void add_sent_rows(std::span<const std::int64_t> before);
 
   Transport& transport;
   const DispatchOptions options;

@@ -184,6 +184,11 @@ inline void run_rank(Transport& transport, const ExchangeProblem& problem,
                       [&](std::int64_t src) { return back.link_copies(src, me); });
     EXPECT_EQ(sum, expected[std::size_t(me)]) << "rank " << me << ", round " << round;
   }
+  for (std::int64_t peer = 0; peer < transport.ep_size(); ++peer) {
+    const std::int64_t copies = volume.link_copies(me, peer) + back.link_copies(peer, me);
+    EXPECT_EQ(dispatcher.sent_row_bytes()[std::size_t(peer)],
+              peer == me ? 0 : num_rounds * copies * row_bytes);
+  }
 }
 
 /// Runs this rank's batch in chunks through two layers, so that the memory of the first is used

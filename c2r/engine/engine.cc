@@ -60,6 +60,7 @@ MatrixView<const float> Engine::forward(std::span<const SequenceSlice> batch,
   std::int64_t num_tokens = 0;
   for (const SequenceSlice& slice : batch) num_tokens += std::ssize(slice.tokens);
   agree_on_pass(num_tokens);
+  num_tokens_ += num_tokens;
   try {
     return decoder_.forward(batch, on_routing);
   } catch (const Error& e) {
@@ -98,6 +99,11 @@ void Engine::choose_chunks(std::int64_t num_tokens, double waited_s, double comp
   chunks_->add(std::exchange(last_tokens_, num_tokens), waited_s / num_layers,
                computed_s / num_layers);
   experts_->set_num_chunks(chunks_->choose(num_tokens));
+}
+
+std::span<const std::int64_t> Engine::sent_row_bytes() const {
+  if (experts_ == nullptr) return {};
+  return experts_->sent_row_bytes();
 }
 
 void Engine::finish_passes() {

@@ -76,6 +76,11 @@ class Engine {
   /// @throws Error(kInvalidFile) if one is not finite, naming the weight that is not either, if any
   void check_logits(std::span<const float> logits) const;
 
+  /// @returns the tokens that this rank has appended to sequences so far
+  std::int64_t num_tokens() const { return num_tokens_; }
+  /// @returns as ExpertParallelExperts::sent_row_bytes(); empty if all experts are in this process
+  std::span<const std::int64_t> sent_row_bytes() const;
+
   /// Takes part in the passes of other ranks until no rank has tokens left. Collective.
   /// @throws as Exchange::wait()
   void finish_passes();
@@ -91,6 +96,7 @@ class Engine {
   std::unique_ptr<ExpertParallelExperts> experts_;  // null if all is in this process
   Decoder decoder_;
   std::int64_t num_passes_ = 0;
+  std::int64_t num_tokens_ = 0;       // of this rank
   std::int64_t last_tokens_ = 0;      // of the rank with most, in the last pass
   std::optional<PassChunks> chunks_;  // none: the options give the number of chunks
 };

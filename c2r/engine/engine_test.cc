@@ -244,6 +244,11 @@ TEST_F(Generation, GivesTheSameTextsTogetherAsAlone) {
   }
 }
 
+struct LastCount final : Progress {
+  std::int64_t last = 0;
+  void update(std::int64_t done, std::int64_t) override { last = done; }
+};
+
 // Texts of different lengths, so that later requests are finished first.
 TEST_F(Generation, ReportsFinishedTextsInTheOrderOfRequests) {
   std::vector<GenerateRequest> requests;
@@ -252,11 +257,14 @@ TEST_F(Generation, ReportsFinishedTextsInTheOrderOfRequests) {
   }
   Engine engine = this->engine();
   std::vector<Tokens> texts;
-  generate_in_order(engine, requests, 3, [&](std::size_t request, std::span<const TokenId> text) {
+  LastCount progress;
+  const auto add_text = [&](std::size_t request, std::span<const TokenId> text) {
     EXPECT_EQ(request, texts.size());
     texts.emplace_back(text.begin(), text.end());
-  });
+  };
+  generate_in_order(engine, requests, 3, add_text, progress);
   EXPECT_EQ(texts, generate_all(engine, requests, 1));
+  EXPECT_EQ(progress.last, 9 + 2 + 5 + 1);
 }
 
 // Weights are read once for a token of each text.

@@ -188,11 +188,13 @@ std::vector<std::vector<TokenId>> generate_all(Engine& engine,
 }
 
 void generate_in_order(Engine& engine, std::span<const GenerateRequest> requests,
-                       std::int64_t batch_size, const TextObserver& on_text) {
+                       std::int64_t batch_size, const TextObserver& on_text, Progress& progress) {
   std::vector<std::vector<TokenId>> texts(requests.size());
   std::vector<bool> is_done(requests.size());
   std::size_t next = 0;  // the first that is not reported
+  std::int64_t num_tokens = 0;
   const auto observe = [&](std::size_t request, TokenId token, bool is_last) {
+    progress.update(++num_tokens, 0);
     texts[request].push_back(token);
     is_done[request] = is_last;
     for (; next < texts.size() && is_done[next]; ++next) {

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "c2r/core/progress.h"
 #include "c2r/engine/engine.h"
 
 namespace c2r {
@@ -66,9 +67,10 @@ using TextObserver = std::function<void(std::size_t request, std::span<const Tok
 
 /// As generate_all(), but calls `on_text` once for each request, in the order of requests, as soon
 /// as its text and those of all requests before it are finished.
+/// @param progress counts new tokens of all texts; their total is not known. Used on rank 0
 /// @throws as generate_all()
 void generate_in_order(Engine& engine, std::span<const GenerateRequest> requests,
-                       std::int64_t batch_size, const TextObserver& on_text);
+                       std::int64_t batch_size, const TextObserver& on_text, Progress& progress);
 
 /// Continues one prompt.
 /// @returns the new tokens on rank 0; nothing on the other ranks

@@ -4,6 +4,7 @@
   ranks_test.py C2R MPIEXEC
 """
 import json
+import math
 import pathlib
 import re
 import shutil
@@ -18,14 +19,20 @@ from command_line import C2R, CommandLine  # noqa: E402
 EXACT = ["--dtype", "f32", "--copy-mode", "per-expert"]  # the order of sums of one process
 MODELS = pathlib.Path(__file__).resolve().parents[2] / "models"
 MEMORY = re.compile(r"rank (\d+): (\d+\.\d) MB resident, of which (\d+\.\d) MB are weights\n")
+TRAFFIC = re.compile(
+    r"(\d+) ranks: (?P<tokens>\d+) tokens in \d+\.\d\d s, (?P<speed>\d+\.\d) tokens/s\n"
+    r"rows sent, per token and layer: (?P<rows>\d+\.\d{4}) kB(, (?P<inter>\d+\.\d{4}) of them between nodes)?; "
+    r"(?P<predicted>.*)\n"
+    r"most on a link, per token and layer: (?P<most>\d+\.\d{4}) kB from rank (\d+) to rank (\d+); lists and "
+    r"agreements on all links: (?P<others>\d+\.\d{4}) kB\n")
 
 
 class Ranks(CommandLine):
     def setUp(self):
         super().setUp()
         self.expected = json.loads((small_model.TINY_MODEL / "expected.json").read_text())["plain"]
-        rows = [self.expected["prompt"], self.expected["greedy"], [5], [1, 2, 3]]
-        (self.folder / "tokens.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        self.rows = [self.expected["prompt"], self.expected["greedy"], [5], [1, 2, 3]]
+        (self.folder / "tokens.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in self.rows))
 
     def make_plan(self, cluster, *words):
         self.succeed("profile", "tiny_model", "--tokens", "tokens.jsonl", "-o", "for_plan")
@@ -45,6 +52,13 @@ class Ranks(CommandLine):
         self.assertEqual([int(rank) for rank, _, _ in memory], list(range(num_ranks)))
         for _, resident, weights in memory:
             self.assertTrue(0 <= float(weights) < float(resident), done.stderr)
+        if "--json" in words:
+            self.assertIsNone(TRAFFIC.search(done.stderr))
+            *lines, last = done.stdout.splitlines(keepends=True)
+            self.run_of_ranks = json.loads(last)["run"]
+            return "".join(lines)
+        self.run_of_ranks = TRAFFIC.search(done.stderr)
+        self.assertEqual(self.run_of_ranks[1], str(num_ranks), done.stderr)
         return done.stdout
 
     def fails_on(self, num_ranks, status, message, *words):
@@ -98,6 +112,59 @@ class Ranks(CommandLine):
                 ["--tokens", "tokens.jsonl"]:
             words = ["score", "tiny_model", *EXACT, *words]
             self.assertEqual(self.succeed_on(3, *words), self.succeed(*words))
+
+    def simulated_kilobytes(self, trace, hidden, *words):
+        """Of a token and layer on the wire and between nodes, with rows of bf16; and what the plan predicts."""
+        done = self.succeed("simulate", "plan.json", trace, "--json", *words)
+        step = json.loads(done)["steps"][-1]
+        plan = json.loads((self.folder / "plan.json").read_text())["predictions"][-1]
+        columns = "wire_copies_per_token", "inter_node_copies_per_token"
+        return [[4 * hidden * sum(source[column]) / len(source[column]) / 1e3 for column in columns]
+                for source in (step, plan)]
+
+    def test_a_run_sends_what_the_simulation_counts_and_says_what_the_plan_predicts(self):
+        hidden = json.loads((self.folder / "tiny_model" / "config.json").read_text())["hidden_size"]
+        for cluster in "1x2", "2x2":
+            self.make_plan(cluster, "--redundant-slots", "1")
+            num_ranks = math.prod(int(n) for n in cluster.split("x"))
+            words = ["tiny_model", "--tokens", "tokens.jsonl", "--plan", "plan.json"]
+            self.succeed_on(num_ranks, "profile", *words, "-o", "trace")
+            run = self.run_of_ranks
+            sent, predicted = self.simulated_kilobytes("trace", hidden, "--homes", "sequences")
+            between = "" if cluster == "1x2" else f", {predicted[1]:.4f} of them between nodes"
+            self.assertEqual(run["rows"], f"{sent[0]:.4f}")
+            self.assertEqual(run["inter"], None if cluster == "1x2" else f"{sent[1]:.4f}")
+            self.assertRegex(run["predicted"], rf"^predicted by the plan on for_plan, .*, homes uniform: "
+                                               rf"{predicted[0]:.4f} kB{between}$")
+            self.assertTrue(0 < float(run["most"]) <= float(run["rows"]))
+            self.assertGreater(float(run["others"]), 0)
+
+            self.succeed_on(num_ranks, "score", *words, "--json")
+            run = self.run_of_ranks
+            self.assertEqual(run["num_tokens"], sum(len(row) - 1 for row in self.rows))
+            self.assertAlmostEqual(run["num_tokens"] / run["elapsed_s"], run["tokens_per_s"])
+            visits = run["num_tokens"] * run["num_layers"]
+            self.assertAlmostEqual(sum(run["row_bytes_per_token_and_layer"].values()) * visits,
+                                   sum(map(sum, run["row_bytes"])))
+            self.assertLess(sum(map(sum, run["row_bytes"])), sum(map(sum, run["sent_bytes"])))
+            self.assertAlmostEqual(sum(run["predicted"]["row_bytes_per_token_and_layer"].values()), 1e3 * predicted[0])
+            self.assertEqual([len(run["row_bytes"]), run["ep_size"]], [num_ranks, num_ranks])
+
+    def test_a_way_of_sending_that_the_plan_does_not_predict_is_named(self):
+        self.make_plan("1x2")
+        words = ["score", "tiny_model", "--tokens", "tokens.jsonl", "--plan", "plan.json"]
+        self.succeed_on(2, *words, "--copy-mode", "per-expert")
+        self.assertEqual(self.run_of_ranks["predicted"], "no prediction of a plan for this way of sending")
+        self.succeed_on(2, *words, "--copy-mode", "per-expert", "--json")
+        self.assertIsNone(self.run_of_ranks["predicted"])
+
+    def test_prompts_end_with_the_run(self):
+        (self.folder / "prompts.jsonl").write_text("[1, 2, 3]\n[4]\n")
+        words = ["generate", "tiny_model", "--prompts", "prompts.jsonl", "--max-new-tokens", "3", *EXACT]
+        done = self.run_ranks(2, *words)
+        *lines, last = done.stdout.splitlines(keepends=True)
+        self.assertEqual("".join(lines), self.succeed(*words))
+        self.assertEqual(json.loads(last)["run"]["num_tokens"], 3 + 1 + 2 * 2)  # the last ones are not run
 
     def test_greedy_text_is_the_same_in_every_mode(self):
         words = ["generate", "tiny_model", "--dtype", "f32", "--max-new-tokens", "64", "--tokens",

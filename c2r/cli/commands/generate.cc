@@ -15,6 +15,7 @@
 #include "c2r/cli/model_options.h"
 #include "c2r/cli/model_run.h"
 #include "c2r/cli/printable.h"
+#include "c2r/cli/progress_line.h"
 #include "c2r/cli/text_input.h"
 #include "c2r/core/error.h"
 #include "c2r/engine/requests/prompts.h"
@@ -131,10 +132,11 @@ Work prepare_many(const GenerateOptions& options, OpenModel& open) {
       generate_requests(*prompts, options.max_new_tokens, options.sampling, open.model.config());
   for (GenerateRequest& request : requests) end_at_stops(options, open, request);
   return [&options, &open, prompts, requests = std::move(requests)] {
-    generate_in_order(open.engine, requests, options.batch_size,
-                      [&](std::size_t request, std::span<const TokenId> text) {
-                        print_json(options, text, (*prompts)[request].is_text, open.encoder);
-                      });
+    const auto progress = make_progress(open.is_first_rank(), "generating", "tokens");
+    const auto print = [&](std::size_t request, std::span<const TokenId> text) {
+      print_json(options, text, (*prompts)[request].is_text, open.encoder);
+    };
+    generate_in_order(open.engine, requests, options.batch_size, print, *progress);
   };
 }
 
@@ -164,6 +166,7 @@ Work prepare_generate(const GenerateOptions& options, OpenModel& open) {
   for (const std::string& stop : options.stops) {
     C2R_REQUIRE(!stop.empty(), kInvalidArgument, "--stop must not be empty");
   }
+  open.prints_json = !options.prompts.empty();
   if (!open.is_first_rank()) return [&] { (void)generate(open.engine, {}); };
   if (options.leaves_out_template) open.encoder.set_template(Template::kNone);
   Work work = options.prompts.empty() ? prepare_one(options, open) : prepare_many(options, open);
@@ -188,7 +191,8 @@ void add_generate(CLI::App& app) {
       ->add_option(
           "--prompts", options->prompts,
           "a file with one prompt a line, a JSON string or an array of token ids; prints one "
-          "JSON object with \"text\" or \"tokens\" for each; - is standard input")
+          "JSON object with \"text\" or \"tokens\" for each, and on several ranks a last one with "
+          "\"run\"; - is standard input")
       ->type_name("FILE");
   command
       ->add_option(

@@ -99,6 +99,7 @@ Work prepare_score(const ScoreOptions& options, OpenModel& open) {
               "give --text, --tokens or both, or else --pairs");
   C2R_REQUIRE(has_files || !options.rolling, kInvalidArgument,
               "--rolling is for --text and --tokens; --pairs has windows of its own");
+  open.prints_json = options.is_json;
   NextRequest next;
   if (open.is_first_rank()) next = next_request(options, open);
   return [&options, &open, next = std::move(next)] {
@@ -148,6 +149,8 @@ void add_score(CLI::App& app) {
       "  num_tokens      the number of scored tokens; 0 for a text of fewer than two tokens\n"
       "  is_greedy       whether each of these tokens was the likeliest one\n"
       "  token_log_likelihoods  the log-likelihood of each scored token, an array\n"
+      "On several ranks a last line has the key \"run\": the speed, the bytes that were sent, and\n"
+      "those that the plan predicts.\n"
       "Example:\n"
       "  c2r score model --text text.txt");
   command->callback([options] {

@@ -5,6 +5,7 @@
 #include "c2r/engine/generate.h"
 #include "c2r/engine/memory.h"
 #include "c2r/engine/profile.h"
+#include "c2r/engine/ranks/run_traffic.h"
 #include "c2r/engine/score.h"
 #include "c2r/io/json.h"
 #include "c2r/placement/testing_internal.h"
@@ -280,6 +281,58 @@ TEST_P(Ranks, GenerateManyTextsTogether) {
       EXPECT_TRUE(texts.empty());
     }
   });
+}
+
+// The bytes between each two ranks that the copies of all layers take, if rows have f32.
+Matrix<std::int64_t> predicted_row_bytes(const Trace& trace, const ExpertParallelOptions& how) {
+  TrafficModel traffic = how.dispatch.traffic;
+  traffic.homes = Homes::kSequences;
+  const std::int32_t ep_size = traffic.cluster.ep_size();
+  const std::vector<TokenRange> all{{0, trace.num_tokens()}};
+  const auto homes = homes_of_sequences(trace.sequence_starts(), trace.num_tokens(), ep_size, all);
+  Matrix<std::int64_t> bytes(ep_size, ep_size);
+  for (std::int64_t layer = 0; layer < trace.header().num_layers(); ++layer) {
+    ReachCounter counter(how.placements[static_cast<std::size_t>(layer)], traffic);
+    counter.add(trace.topk_idx(layer, 0, trace.num_tokens()), homes);
+    const Volume volume = volume_of(counter.finish(), traffic);
+    for (std::int64_t src = 0; src < ep_size; ++src) {
+      for (std::int64_t dst = 0; dst < ep_size; ++dst) {
+        if (src == dst) continue;
+        bytes(src, dst) += volume.link_copies(src, dst) + volume.link_copies(dst, src);
+      }
+    }
+  }
+  return bytes;
+}
+
+TEST_P(Ranks, SendTheRowsThatTheirTraceCountsOnEachLink) {
+  const Model model(folder("qwen2_moe"));
+  const ModelConfig& config = model.config();
+  const auto sequences = some_sequences(config);
+  const ProfileRequest request{.output = testing::temporary_path("trace"), .window = 16};
+  std::uint64_t seed = 0;
+  for (const CopyMode mode : {CopyMode::kPerExpert, CopyMode::kPerRank, CopyMode::kPerNode}) {
+    SCOPED_TRACE(name_of(mode));
+    const auto how = options(config, mode, ElementType::kF32, seed++);
+    RunTraffic traffic;
+    run(model, how, [&](Engine& e) {
+      NoProgress progress;
+      RunMeter meter(e, GetParam());
+      (void)profile(e, on_first_rank(e, sequences), request, progress);
+      const RunTraffic of_run = meter.finish();
+      if (e.is_first_rank()) traffic = of_run;
+      EXPECT_EQ(of_run.num_tokens, e.is_first_rank() ? 83 : 0);
+    });
+    Matrix<std::int64_t> expected = predicted_row_bytes(Trace(request.output), how);
+    for (std::int64_t& bytes : expected.all()) bytes *= config.hidden * std::int64_t{sizeof(float)};
+    EXPECT_EQ(traffic.row_bytes, expected);
+    EXPECT_GT(traffic.tokens_per_s(), 0);
+    for (std::size_t link = 0; link < expected.all().size(); ++link) {
+      const bool is_between_ranks = link % std::size_t(GetParam().ep_size() + 1) != 0;
+      const std::int64_t others = traffic.sent_bytes.all()[link] - expected.all()[link];
+      EXPECT_EQ(others > 0, is_between_ranks) << link;
+    }
+  }
 }
 
 TEST_P(Ranks, FailTogether) {

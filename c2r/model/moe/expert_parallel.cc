@@ -42,6 +42,11 @@ ExpertParallelExperts::ExpertParallelExperts(const ModelConfig& config, Arithmet
   }
 }
 
+std::span<const std::int64_t> ExpertParallelExperts::sent_row_bytes() const {
+  if (layers_.empty()) return {};
+  return layers_.front().dispatcher->sent_row_bytes();
+}
+
 void ExpertParallelExperts::run(const RoutedBatch& batch) {
   Layer& layer = layers_[static_cast<std::size_t>(batch.moe_layer)];
   const auto slots = experts_of(layer.slots, batch.experts);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -45,6 +46,8 @@ class ExpertParallelExperts final : public RoutedExperts {
   void set_num_chunks(std::int32_t num_chunks) { pipeline_.set_num_chunks(num_chunks); }
   /// What batches have taken since the last call.
   PipelineTimes take_times() { return std::exchange(times_, {}); }
+  /// @returns as Dispatcher::sent_row_bytes(), of all layers; empty if there are no layers
+  std::span<const std::int64_t> sent_row_bytes() const;
 
  private:
   struct Layer {

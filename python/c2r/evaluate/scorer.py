@@ -55,4 +55,5 @@ class Scorer:
         if done.returncode != 0:
             said = done.stderr.strip().splitlines() or [f"it ended with {done.returncode} and no message"]
             raise ValueError(next((line for line in said if line.startswith("c2r ")), said[-1]))
-        return [json.loads(line) for line in done.stdout.splitlines()]
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        return [line for line in lines if "run" not in line]  # the last one, on several ranks
