@@ -73,25 +73,50 @@ void check_sequence_starts(std::span<const std::int64_t> starts, std::int64_t nu
   }
 }
 
+// The homes of the tokens of a trace whose sequences live on the ranks in turn. Takes 4 bytes for
+// each sequence and none for each token.
+class SequencesOnRanks {
+ public:
+  SequencesOnRanks(std::span<const std::int64_t> starts, std::int64_t num_tokens,
+                   std::int32_t ep_size, std::span<const TokenRange> ranges)
+      : starts_(starts) {
+    C2R_REQUIRE(ep_size >= 1, kInvalidArgument, "sequences cannot live on {} ranks", ep_size);
+    check_sequence_starts(starts, num_tokens);
+    std::int32_t num_inside = 0, num_outside = 0;
+    auto range = ranges.begin();
+    for (const std::int64_t start : starts) {
+      while (range != ranges.end() && range->end <= start) ++range;
+      const bool is_inside = range != ranges.end() && range->begin <= start;
+      homes_.push_back(RankId{(is_inside ? num_inside : num_outside)++ % ep_size});
+    }
+  }
+
+  // Replaces `homes` by those of the tokens of a piece.
+  void homes_of(const TokenRange& piece, std::vector<RankId>& homes) const {
+    homes.assign(static_cast<std::size_t>(piece.end - piece.begin), RankId{0});
+    // Of sequences with the same start, the last has the tokens.
+    auto next = std::ranges::upper_bound(starts_, piece.begin);
+    if (next != starts_.begin()) --next;
+    for (; next != starts_.end() && *next < piece.end; ++next) {
+      const std::int64_t begin = std::max(*next, piece.begin);
+      std::fill(homes.begin() + (begin - piece.begin), homes.end(),
+                at(homes_, next - starts_.begin()));
+    }
+  }
+
+ private:
+  std::span<const std::int64_t> starts_;
+  std::vector<RankId> homes_;  // [num_sequences]
+};
+
 }  // namespace
 
 std::vector<RankId> homes_of_sequences(std::span<const std::int64_t> sequence_starts,
                                        std::int64_t num_tokens, std::int32_t ep_size,
                                        std::span<const TokenRange> ranges) {
-  C2R_REQUIRE(ep_size >= 1, kInvalidArgument, "sequences cannot live on {} ranks", ep_size);
-  check_sequence_starts(sequence_starts, num_tokens);
-  std::vector<RankId> homes(static_cast<std::size_t>(num_tokens), RankId{0});
-  std::int32_t num_inside = 0, num_outside = 0;
-  auto range = ranges.begin();
-  for (std::size_t s = 0; s < sequence_starts.size(); ++s) {
-    const std::int64_t start = sequence_starts[s];
-    while (range != ranges.end() && range->end <= start) ++range;
-    const bool is_inside = range != ranges.end() && range->begin <= start;
-    const bool is_last = s + 1 == sequence_starts.size();
-    const auto begin = homes.begin() + start;
-    const auto end = is_last ? homes.end() : homes.begin() + sequence_starts[s + 1];
-    std::fill(begin, end, RankId{(is_inside ? num_inside : num_outside)++ % ep_size});
-  }
+  const SequencesOnRanks sequences(sequence_starts, num_tokens, ep_size, ranges);
+  std::vector<RankId> homes;
+  sequences.homes_of({0, num_tokens}, homes);
   return homes;
 }
 
@@ -186,9 +211,12 @@ Reach ReachCounter::finish() const {
 
 namespace {
 
-// @param homes [num_tokens of the trace], or empty for uniform ones
+// The homes of the tokens of a piece; may use the memory of `scratch`. Empty for uniform ones.
+using HomesOfPiece =
+    std::function<std::span<const RankId>(const TokenRange& piece, std::vector<RankId>& scratch)>;
+
 std::vector<Reach> count_with_homes(const Trace& trace, std::span<const TokenRange> ranges,
-                                    std::span<const RankId> homes,
+                                    const HomesOfPiece& homes_of,
                                     std::span<const Placement> placements,
                                     const TrafficModel& traffic, int num_threads,
                                     Progress& progress) {
@@ -204,18 +232,15 @@ std::vector<Reach> count_with_homes(const Trace& trace, std::span<const TokenRan
                 "the placement of layer {} is for {} experts, but the trace has {}", layer,
                 placement.num_experts, header.num_experts);
     ReachCounter counter(placement, traffic);
-    const auto homes_of = [&](const TokenRange& piece) {
-      return homes.empty()
-                 ? std::span<const RankId>()
-                 : homes.subspan(std::size_t(piece.begin), std::size_t(piece.end - piece.begin));
-    };
+    std::vector<RankId> scratch;
     if (counter.has_memory()) {
       for (const TokenRange& piece : pieces_of(outside(ranges, trace.num_tokens()))) {
-        counter.serve_before(trace.topk_idx(layer, piece.begin, piece.end), homes_of(piece));
+        counter.serve_before(trace.topk_idx(layer, piece.begin, piece.end),
+                             homes_of(piece, scratch));
       }
     }
     for (const TokenRange& piece : pieces_of(ranges)) {
-      counter.add(trace.topk_idx(layer, piece.begin, piece.end), homes_of(piece));
+      counter.add(trace.topk_idx(layer, piece.begin, piece.end), homes_of(piece, scratch));
     }
     at(result, layer) = counter.finish();
     const std::int64_t done = ++num_done;
@@ -230,12 +255,19 @@ std::vector<Reach> count_with_homes(const Trace& trace, std::span<const TokenRan
 std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> ranges,
                                std::span<const Placement> placements, const TrafficModel& traffic,
                                int num_threads, Progress& progress) {
-  std::vector<RankId> homes;
-  if (traffic.homes == Homes::kSequences) {
-    homes = homes_of_sequences(trace.sequence_starts(), trace.num_tokens(),
-                               traffic.cluster.ep_size(), ranges);
+  if (traffic.homes != Homes::kSequences) {
+    const auto uniform = [](const TokenRange&, std::vector<RankId>&) {
+      return std::span<const RankId>();
+    };
+    return count_with_homes(trace, ranges, uniform, placements, traffic, num_threads, progress);
   }
-  return count_with_homes(trace, ranges, homes, placements, traffic, num_threads, progress);
+  const SequencesOnRanks sequences(trace.sequence_starts(), trace.num_tokens(),
+                                   traffic.cluster.ep_size(), ranges);
+  const auto in_turn = [&](const TokenRange& piece, std::vector<RankId>& scratch) {
+    sequences.homes_of(piece, scratch);
+    return std::span<const RankId>(scratch);
+  };
+  return count_with_homes(trace, ranges, in_turn, placements, traffic, num_threads, progress);
 }
 
 std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> ranges,
@@ -247,8 +279,10 @@ std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> r
               trace.num_tokens());
   TrafficModel with_homes = traffic;
   with_homes.homes = Homes::kSequences;  // each token has one home
-  return count_with_homes(trace, ranges, home_of_token, placements, with_homes, num_threads,
-                          progress);
+  const auto given = [&](const TokenRange& piece, std::vector<RankId>&) {
+    return home_of_token.subspan(std::size_t(piece.begin), std::size_t(piece.end - piece.begin));
+  };
+  return count_with_homes(trace, ranges, given, placements, with_homes, num_threads, progress);
 }
 
 Placement keep_main_slots(const Placement& placement, const Reach& reach) {

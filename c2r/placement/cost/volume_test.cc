@@ -13,6 +13,7 @@
 #include "c2r/io/file.h"
 #include "c2r/placement/optimize.h"
 #include "c2r/placement/testing_internal.h"
+#include "c2r/trace/trace_chunks.h"
 
 namespace c2r {
 namespace {
@@ -298,6 +299,27 @@ TEST(Volume, CountsATraceLikeItsTokens) {
               count_reach(trace, {}, std::span(placements).first(1), traffic, 1, progress);
             }),
             "there are 1 placements, but the trace has 2 layers");
+}
+
+// Sequences are longer than the pieces that are counted at once, and ranges begin inside of them.
+TEST(Volume, GivesEachPieceOfATraceTheHomesOfItsSequences) {
+  const std::int64_t num_tokens = 5 * kMaxChunkTokens / 2;
+  Matrix<ExpertId> topk_idx(num_tokens, 1);
+  std::mt19937_64 rng(5);
+  for (ExpertId& e : topk_idx.all()) e = ExpertId{std::int32_t(uniform_below(6, rng))};
+  const std::vector<std::int64_t> starts = {0, 5, 7, kMaxChunkTokens - 1, 2 * kMaxChunkTokens + 3};
+  const MatrixView<const ExpertId> layer = topk_idx;
+  const Trace trace({.num_experts = 6, .top_k = 1, .layer_indices = {0}}, {&layer, 1}, starts);
+  const TrafficModel traffic = {.cluster = {.ranks_per_node = 3}, .homes = Homes::kSequences};
+  const std::vector<Placement> placements = {place_contiguous(6, 3)};
+  NoProgress progress;
+  for (const std::vector<TokenRange>& ranges :
+       {std::vector<TokenRange>{{0, num_tokens}},
+        std::vector<TokenRange>{{3, 9}, {kMaxChunkTokens + 5, num_tokens}}}) {
+    const auto homes = homes_of_sequences(starts, num_tokens, 3, ranges);
+    EXPECT_EQ(count_reach(trace, ranges, placements, traffic, 1, progress),
+              count_reach(trace, ranges, homes, placements, traffic, 1, progress));
+  }
 }
 
 // Expert 0 is on both ranks: after token {0} of the other sequence, the next goes to rank 1.
