@@ -25,29 +25,83 @@ bool is_name_in_folder(const std::string& name) {
   return std::filesystem::path(name).filename() == name && !name.empty() && !name.starts_with('.');
 }
 
-// Says of an index beside model.safetensors, which transformers' save_pretrained leaves behind,
-// that it is not used, and whether its shards are there.
-std::string note_of_unused_index(const std::filesystem::path& folder) {
-  const std::string used = fmt::format("{} is used, as by transformers, and not {}",
-                                       (folder / kSingle).string(), kIndex);
-  std::set<std::string> files;
-  try {
-    const Json json = read_json_file(folder / kIndex);
-    const Json& map = json_at(json, "weight_map", kIndex);
-    for (const auto& [name, file] : map.items()) {
-      files.insert(json_string(file, "a file of weight_map", kIndex));
-    }
-  } catch (const Error&) {
-    return used + ", which cannot be read";
+// Compares the first, middle and last bytes, so that not all of two models is read.
+bool have_equal_samples(std::span<const std::byte> one, std::span<const std::byte> other) {
+  constexpr std::size_t kSampleBytes = 256;
+  if (one.size() != other.size()) return false;
+  const std::size_t count = std::min(kSampleBytes, one.size());
+  for (const std::size_t begin : {std::size_t{0}, (one.size() - count) / 2, one.size() - count}) {
+    if (!std::ranges::equal(one.subspan(begin, count), other.subspan(begin, count))) return false;
   }
+  return true;
+}
+
+// Says in which tensor the models of a single file and of shards differ; empty if they do not.
+std::string difference_of(const SafetensorsFile& single, std::span<const SafetensorsFile> shards) {
+  std::set<std::string_view> in_shards;
+  for (const SafetensorsFile& shard : shards) {
+    for (const auto& [name, tensor] : shard.tensors()) {
+      in_shards.insert(name);
+      const auto found = single.tensors().find(name);
+      if (found == single.tensors().end()) {
+        return fmt::format("tensor '{}' is only in {}", shown(name), shard.path());
+      }
+      const TensorView& same_name = found->second;
+      if (tensor.dtype != same_name.dtype || tensor.shape != same_name.shape) {
+        return fmt::format("tensor '{}' has another type or shape", shown(name));
+      }
+      if (!have_equal_samples(tensor.bytes, same_name.bytes)) {
+        return fmt::format("tensor '{}' has other values", shown(name));
+      }
+    }
+  }
+  for (const auto& [name, tensor] : single.tensors()) {
+    if (!in_shards.contains(name)) return fmt::format("they lack tensor '{}'", shown(name));
+  }
+  return "";
+}
+
+// The files of a folder that its index names.
+// @throws Error(kInvalidFile) if the index is broken
+std::set<std::string> files_of_index(const std::filesystem::path& folder) {
+  std::set<std::string> files;
+  const Json json = read_json_file(folder / kIndex);
+  const Json& map = json_at(json, "weight_map", kIndex);
+  for (const auto& [name, file] : map.items()) {
+    files.insert(json_string(file, "a file of weight_map", kIndex));
+  }
+  return files;
+}
+
+// Says of an index beside model.safetensors, which transformers' save_pretrained leaves behind,
+// that it is not used, and if its shards are there, whether they hold another model.
+std::string note_of_unused_index(const std::filesystem::path& folder,
+                                 const SafetensorsFile& single) {
+  const std::string used =
+      fmt::format("{} is used, as by transformers, and not {}", single.path(), kIndex);
   const auto is_there = [&](const std::string& file) {
     return is_name_in_folder(file) && std::filesystem::exists(folder / file);
   };
-  if (files.empty() || !std::ranges::all_of(files, is_there)) {
-    return used + ", whose files are not all there";
+  try {
+    const auto files = files_of_index(folder);
+    if (files.empty() || !std::ranges::all_of(files, is_there)) {
+      return used + ", whose files are not all there";
+    }
+    std::vector<SafetensorsFile> shards;
+    for (const std::string& file : files) shards.emplace_back(folder / file);
+    const std::string difference = difference_of(single, shards);
+    const std::string names = shown(fmt::format("{}", fmt::join(files, ", ")), 200);
+    if (difference.empty()) {
+      return fmt::format("{}, whose {} files ({}) have the same tensors, as far as compared", used,
+                         files.size(), names);
+    }
+    return fmt::format(
+        "{}, whose {} files ({}) hold another model: {}; remove the model that you "
+        "do not mean",
+        used, files.size(), names, difference);
+  } catch (const Error&) {
+    return used + ", which cannot be read";
   }
-  return fmt::format("{}, whose {} files are all there ({}); remove the model that you do not mean",
-                     used, files.size(), shown(fmt::format("{}", fmt::join(files, ", ")), 200));
 }
 
 // @returns the position of the first value that is not finite, or -1
@@ -81,7 +135,7 @@ Checkpoint::Checkpoint(const std::filesystem::path& folder) : folder_(folder.str
   }
   shards_.emplace_back(folder / kSingle);
   collect();
-  if (has_index) note_ = note_of_unused_index(folder);
+  if (has_index) note_ = note_of_unused_index(folder, shards_.front());
 }
 
 void Checkpoint::collect() {

@@ -54,7 +54,9 @@ class Checkpoint {
   const std::vector<SafetensorsFile>& shards() const { return shards_; }
   const std::string& folder() const { return folder_; }
   bool has(std::string_view name) const { return shard_of_.contains(name); }
-  /// @returns one line about files of the folder that are not used; empty if there are none
+  /// @returns one line about files of the folder that are not used; empty if there are none. If
+  ///          these are a complete model, too, it says whether that is another one, by the names,
+  ///          types and shapes of the tensors and some bytes of each.
   const std::string& note() const { return note_; }
 
  private:
