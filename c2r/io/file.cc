@@ -10,8 +10,6 @@
 #include <atomic>
 #include <cerrno>
 #include <climits>
-#include <mutex>
-#include <set>
 #include <utility>
 
 #include "c2r/core/error.h"
@@ -21,16 +19,6 @@
 
 namespace c2r {
 namespace {
-
-struct Temporaries {
-  std::mutex mutex;
-  std::set<std::filesystem::path> paths;
-};
-
-Temporaries& temporaries() {
-  static Temporaries& all = *new Temporaries;  // never destroyed: threads may outlive statics
-  return all;
-}
 
 // The path that a file written to `path` gets: the target of the links, whether or not it exists.
 std::filesystem::path followed(const std::filesystem::path& path) {
@@ -62,6 +50,23 @@ Bytes read_as(const std::filesystem::path& path) {
   return bytes;
 }
 
+// Makes the file `temporary` and locks it. @returns its descriptor, or -1 if another name has to be
+// tried
+// @param path that the caller asked for, for messages
+int open_temporary(const std::filesystem::path& path, const std::filesystem::path& temporary) {
+  int fd = -1;
+  add_temporary(temporary, [&] {
+    fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  });
+  if (fd >= 0 && lock_temporary(fd)) return fd;
+  const bool may_try_again = fd >= 0 || errno == EEXIST;
+  const std::string problem = last_system_error();
+  if (fd >= 0) ::close(fd);
+  forget_temporary(temporary);
+  C2R_REQUIRE(may_try_again, kInvalidFile, "cannot write '{}': {}", path.string(), problem);
+  return -1;
+}
+
 }  // namespace
 
 bool path_exists(const std::filesystem::path& path) {
@@ -76,32 +81,6 @@ std::filesystem::path temporary_file_path(const std::filesystem::path& path) {
   const std::string end = fmt::format(".{}.{}.tmp", ::getpid(), ++count);
   return path.parent_path() /
          fmt::format(".{}{}", path.filename().string().substr(0, NAME_MAX - 1 - end.size()), end);
-}
-
-void add_temporary(const std::filesystem::path& path, const std::function<void()>& make) {
-  Temporaries& all = temporaries();
-  const std::lock_guard lock(all.mutex);
-  all.paths.insert(path);
-  make();
-}
-
-void forget_temporary(const std::filesystem::path& path) {
-  Temporaries& all = temporaries();
-  const std::lock_guard lock(all.mutex);
-  all.paths.erase(path);
-}
-
-void remove_temporaries() noexcept {
-  Temporaries& all = temporaries();
-  const std::lock_guard lock(all.mutex);
-  constexpr int kAttempts = 100;  // another thread may add a file while its folder is emptied
-  for (const auto& path : all.paths) {
-    std::error_code ignored;  // nobody is left to tell
-    for (int attempt = 0; attempt < kAttempts; ++attempt) {
-      std::filesystem::remove_all(path, ignored);
-      if (!std::filesystem::exists(path, ignored)) break;
-    }
-  }
 }
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
@@ -148,16 +127,10 @@ AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(path), place_(
   const bool exists = ::stat(path.c_str(), &status) == 0;
   C2R_REQUIRE(!exists || S_ISREG(status.st_mode), kInvalidFile,
               "cannot write '{}': it is there and not a regular file", path.string());
-  for (;;) {
+  remove_leftovers(place_);
+  while (fd_ < 0) {
     temporary_ = temporary_file_path(place_);
-    add_temporary(temporary_, [&] {
-      fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    });
-    if (fd_ >= 0) break;
-    const bool is_taken = errno == EEXIST;
-    const std::string problem = last_system_error();
-    forget_temporary(temporary_);
-    C2R_REQUIRE(is_taken, kInvalidFile, "cannot write '{}': {}", path.string(), problem);
+    fd_ = open_temporary(path_, temporary_);
   }
   if (exists) (void)::fchmod(fd_, status.st_mode & 0777);  // a file system may have no modes
 }

@@ -1,11 +1,15 @@
 // Rewrites the tensors and the config of a checkpoint for another order of the experts.
 #include "c2r/model/permute.h"
 
+#include <fcntl.h>
 #include <fmt/core.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <map>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "c2r/core/error.h"
@@ -155,16 +159,9 @@ class NewFolder {
   explicit NewFolder(std::filesystem::path path) : path_(std::move(path)) {
     if (path_.filename().empty()) path_ = path_.parent_path();  // "folder/"
     C2R_REQUIRE(!path_exists(path_), kInvalidArgument, "'{}' exists already", path_.string());
-    std::error_code error;
-    bool is_made = false;
-    while (!is_made && !error) {  // false without an error: the folder exists already
-      temporary_ = temporary_file_path(path_);
-      add_temporary(temporary_,
-                    [&] { is_made = std::filesystem::create_directory(temporary_, error); });
-      if (!is_made) forget_temporary(temporary_);
+    remove_leftovers(path_);
+    while (!make_temporary()) {
     }
-    C2R_REQUIRE(!error, kInvalidFile, "cannot make the folder '{}': {}", path_.string(),
-                error.message());
   }
   NewFolder(const NewFolder&) = delete;
   NewFolder& operator=(const NewFolder&) = delete;
@@ -172,6 +169,7 @@ class NewFolder {
     std::error_code ignored;
     std::filesystem::remove_all(temporary_, ignored);
     forget_temporary(temporary_);
+    ::close(lock_);
   }
 
   const std::filesystem::path& path() const { return temporary_; }
@@ -183,7 +181,32 @@ class NewFolder {
   }
 
  private:
+  // @returns false if another name has to be tried
+  bool make_temporary() {
+    std::error_code error;
+    bool is_made = false;  // false without an error: the folder exists already
+    temporary_ = temporary_file_path(path_);
+    add_temporary(temporary_,
+                  [&] { is_made = std::filesystem::create_directory(temporary_, error); });
+    if (is_made) {
+      lock_ = ::open(temporary_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+      if (lock_ < 0) {
+        error.assign(errno, std::system_category());
+        ::rmdir(temporary_.c_str());
+      } else if (lock_temporary(lock_)) {
+        return true;
+      } else {
+        ::close(lock_);
+      }
+    }
+    forget_temporary(temporary_);
+    C2R_REQUIRE(!error, kInvalidFile, "cannot make the folder '{}': {}", path_.string(),
+                error.message());
+    return false;
+  }
+
   std::filesystem::path path_, temporary_;
+  int lock_ = -1;
 };
 
 }  // namespace

@@ -71,6 +71,21 @@ class Outputs(CommandLine):
                 self.assertEqual(self.hidden(), [])
                 self.assertFalse((self.folder / "permuted").exists())
 
+    def test_what_a_killed_process_left_is_removed_by_the_next_run(self):
+        words = self.prepare_large()
+        for _ in range(20):  # until one is still writing when it is killed
+            with subprocess.Popen(words, cwd=self.folder, stderr=subprocess.PIPE) as running:
+                wait_for(lambda: self.hidden() or running.poll() is not None)
+                running.kill()
+                running.communicate(timeout=60)
+            if self.hidden():
+                break
+            subprocess.run(["rm", "-r", self.folder / "permuted"], check=True)
+        self.assertEqual(len(self.hidden()), 1)
+        self.assertEqual(subprocess.run(words, cwd=self.folder, check=False).returncode, 0)
+        self.assertEqual(self.hidden(), [])
+        self.assertTrue((self.folder / "permuted" / "model.safetensors").exists())
+
     def test_a_signal_that_was_ignored_stays_ignored(self):
         for number in (signal.SIGHUP, signal.SIGINT):  # as nohup and shells set them
             with subprocess.Popen([C2R, "tokenize", "model", "-"], cwd=self.folder, text=True, stdin=subprocess.PIPE,
