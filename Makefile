@@ -41,7 +41,7 @@ check-torch: ## the tests of training/, c2r.torch and c2r.hf; downloads PyTorch 
 
 check-gpu: configure ## on a machine with an NVIDIA GPU and nvcc: kernels and layers against the host; build/check-gpu.json
 	@cmake --preset release -DC2R_CUDA=on >build/configure.log 2>&1 || { cat build/configure.log; exit 1; }
-	@cmake --build --preset release --target cuda_test
+	@cmake --build --preset release --target cuda_test c2r_cuda_program
 	@build/release/cuda_test --gtest_output=json:build/check-gpu.json
 	@if command -v compute-sanitizer >/dev/null; then compute-sanitizer --error-exitcode 1 build/release/cuda_test; \
 	  else echo "check-gpu: no compute-sanitizer, so memory accesses of kernels were not checked"; fi

@@ -3,15 +3,20 @@
 #
 #   tools/bench_gpu.sh [--out FOLDER] [--work FOLDER] [--dry-run]
 #
-# 1. bench/gpu_training.py: training with spread experts, one process and two on the same device over gloo
-# 2. bench/expert_parallel_torch.py: times of the exchanges beside transformers' all_to_all, likewise
-# First, where `make check-gpu` has built it: build/release/cuda_test, kernels and layers against the host.
+# In this order, each part with a limit, and all with one of 20 minutes:
+# 1. build/release/cuda_test: kernels, experts and layers against the host; a part of it under compute-sanitizer
+# 2. build/release/c2r-cuda bench layer: routing, routes and one layer on one GPU, beside measured rates
+# 3. bench/gpu_layer.py: the same layer's experts in transformers, and in torch with rows sorted by expert
+# 4. the layer between two processes on one GPU, by the staging exchange
+# 5. bench/expert_parallel_torch.py: times of the exchanges beside transformers' all_to_all, one process and two
+# 6. bench/gpu_training.py: training with spread experts, one process and two on the same device over gloo
+# `make check-gpu` makes the programs of 1, 2 and 4; without them these are left out.
 # Each result is a JSON file in --out (default build/bench-gpu), written at once; a part that fails does not
 # stop the next, and the exit status is 1 in the end.
-# --work: where the second part keeps routings and models (default: --out). Recording routings needs c2r's
+# --work: where part 5 keeps routings and models (default: --out). Recording routings needs c2r's
 # extension module; where it is missing, make them elsewhere by `bench/expert_parallel_torch.py --prepare
 # --local RANKS` with the same --work, for RANKS 1 and 2, and bring the files routings.pt along.
-# --dry-run: the same on the CPU with tiny shapes.
+# --dry-run: parts 3, 5 and 6 on the CPU with tiny shapes.
 # C2R_PYTHON is the Python (default python3); it needs torch, transformers 5.23 or newer and pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -47,21 +52,50 @@ with open(path, "w") as file:
 EOF
 
 failed=''
-part() {  # NAME COMMAND...: at most half of the time for each
-  local name=$1 start=$SECONDS
-  shift
+part() {  # NAME LIMIT_S COMMAND...: in at most so many seconds, and what is left of 20 minutes
+  local name=$1 limit=$2 start=$SECONDS left=$((1200 - SECONDS))
+  shift 2
+  [ $left -gt 0 ] || { echo "== $name is left out: 20 minutes are over" && failed+=" $name" && return; }
   echo "== $name"
-  timeout 550 "$@" 2>&1 | tee "$out/$name.log" || failed+=" $name"
+  timeout $((limit < left ? limit : left)) "$@" 2>&1 | tee "$out/$name.log" || failed+=" $name"
   echo "== $name took $((SECONDS - start)) s"
 }
-if [ $device = cuda ] && [ -x build/release/cuda_test ]; then
-  part kernels build/release/cuda_test --gtest_output=json:"$out/kernels.json"
+json_part() {  # NAME LIMIT_S COMMAND...: what the command prints is NAME.json
+  local name=$1 limit=$2
+  shift 2
+  part "$name" "$limit" bash -c 'to=$1 && shift && "$@" >"$to.part" && mv "$to.part" "$to"' - "$out/$name.json" "$@"
+}
+layer() {  # NAME COMMAND...: c2r-cuda's layers of every shape that --ranks or mpirun lets it hold
+  local name=$1 problem tokens
+  shift
+  for problem in qwen1.5-moe llama-moe olmoe mixtral-8x7b deepseek-v3; do
+    for tokens in 512 4096; do
+      json_part "layer-$name-$problem-$tokens" 45 "$@" bench layer $problem --device cuda --tokens $tokens --rounds 15 --json
+    done
+  done
+}
+if [ $device = cuda ] && [ -x build/release/cuda_test ] && [ -x build/release/c2r-cuda ]; then
+  part kernels 120 build/release/cuda_test --gtest_output=json:"$out/kernels.json"
+  if command -v compute-sanitizer >/dev/null; then
+    part sanitizer 120 compute-sanitizer --error-exitcode 1 build/release/cuda_test \
+      --gtest_filter='*Routes*:*Between*:*Experts*'
+  fi
+  layer 1 build/release/c2r-cuda
 else
-  echo "== kernels are left out: there is no GPU, or no build/release/cuda_test"
+  echo "== kernels and layers are left out: there is no GPU, or no build/release/cuda_test and c2r-cuda"
 fi
-part training "$python" bench/gpu_training.py --device $device --out "$out"
+part layer_torch 180 "$python" bench/gpu_layer.py --device $device --out "$out" $([ $device = cuda ] || echo --tiny --tokens 16)
+if [ $device = cuda ] && [ -x build/release/c2r-cuda ]; then
+  # Under mpirun a rank is a process, else a thread.
+  if command -v mpirun >/dev/null; then
+    layer 2 mpirun --oversubscribe --allow-run-as-root -n 2 build/release/c2r-cuda
+  else
+    echo "== no mpirun, so two processes on one GPU are left out"
+  fi
+fi
 for ranks in 1 2; do
-  part "times_$ranks" "$python" bench/expert_parallel_torch.py --local $ranks --device $device --work "${work:-$out}" \
+  part "times_$ranks" 240 "$python" bench/expert_parallel_torch.py --local $ranks --device $device --work "${work:-$out}" \
     "${size[@]}"
 done
+part training 300 "$python" bench/gpu_training.py --device $device --out "$out"
 [ -z "$failed" ] || { echo "bench_gpu: failed:$failed; the logs are in $out" >&2; exit 1; }

@@ -131,23 +131,23 @@ def check_mpi():
     ctest("release", "-L", "mpi", "-LE", "long", "--repeat", f"until-fail:{MPI_REPEATS}", name="repeats")
 
 
-def build_cuda(folder, target, *options):
-    """Builds a target of cmake/c2r_cuda.cmake, or says that there is no nvcc."""
+def build_cuda(folder, targets, *options):
+    """Builds targets that need nvcc, or says that there is none."""
     run("cmake", "--preset", "release", "-B", BUILD / folder, *options)
     if not re.search(r"^C2R_HAS_CUDA:INTERNAL=ON$", (BUILD / folder / "CMakeCache.txt").read_text(), re.M):
         print("no nvcc, skipped  ", end="", flush=True)
         return
-    run("cmake", "--build", BUILD / folder, "-j", JOBS, "--target", target)
+    run("cmake", "--build", BUILD / folder, "-j", JOBS, "--target", *targets)
 
 
 def check_cuda():
-    """Compiles what runs on NVIDIA GPUs, and its tests, which `make check-gpu` runs."""
-    build_cuda("release", "cuda_test")
+    """Compiles what runs on NVIDIA GPUs, its tests, which `make check-gpu` runs, and the program with it."""
+    build_cuda("release", ["cuda_test", "c2r_cuda_program"])
 
 
 def check_cuda_architectures():
     """Compiles the kernels for the other architectures."""
-    build_cuda("cuda", "cuda_kernels", "-DC2R_CUDA_ARCHITECTURES=80;100")
+    build_cuda("cuda", ["cuda_kernels"], "-DC2R_CUDA_ARCHITECTURES=80;100")
 
 
 def check_python():

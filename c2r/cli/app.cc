@@ -216,7 +216,7 @@ std::string message_of(const std::exception& error) {
   return shown(error.what(), 200);
 }
 
-int run(int argc, const char* const* argv) {
+int run(int argc, const char* const* argv, MakeCudaDevice make_cuda_device) {
   CLI::App app(
       "Collaboration-constrained routing and expert parallelism for Mixture-of-Experts models.",
       "c2r");
@@ -238,7 +238,7 @@ int run(int argc, const char* const* argv) {
   add_score(app);
   add_generate(app);
   add_permute(app);
-  add_bench(app);
+  add_bench(app, make_cuda_device);
   refuse_ranks_without_options(app);
   add_help(app);  // last: any number of processes may print the help
   if (argc == 1) {

@@ -105,6 +105,8 @@ def test_the_dry_run_of_the_gpu_benchmark_leaves_every_result(tmp_path):
     assert len(training) == 8 and all(result["passed"] for result in training)
     timed = [json.loads(path.read_text()) for path in tmp_path.glob("*_local*.json")]
     assert len(timed) == 8 and {result["ranks"] for result in timed} == {1, 2}
+    layers = [json.loads(path.read_text()) for path in tmp_path.glob("layer-torch-*.json")]
+    assert len(layers) == 2 and all(len(seconds) == 15 for result in layers for seconds in result["seconds"].values())
     groups = [group for result in timed for group in result["groups"]]
     assert sum(len(group["variants"]) - 1 for group in groups) == 8 * 6
     assert all(len(seconds) == 6 for group in groups for seconds in group["seconds"].values())

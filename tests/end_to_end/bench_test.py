@@ -89,6 +89,9 @@ class Bench(CommandLine):
                         "bench", "model", "tiny_model", "--step", "3")
         self.fails_with(2, "c2r bench: a layer is qwen1.5-moe, llama-moe, olmoe, mixtral-8x7b or "
                         "deepseek-v3; not 'gpt'", "bench", "layer", "gpt")
+        self.fails_with(1, "c2r bench: this program was built without CUDA; the one with it is c2r-cuda, "
+                        "which the target c2r_cuda_program makes (docs/cuda.md)",
+                        "bench", "layer", "olmoe", "--device", "cuda")
         self.fails_with(2, "c2r bench: the cluster has 2x2 ranks, but 2 are running",
                         "bench", "exchange", "olmoe", "--ranks", "2", "--cluster", "2x2")
         self.fails_with(2, "c2r bench: 64 experts cannot be split evenly over 3 ranks",

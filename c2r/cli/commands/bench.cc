@@ -3,6 +3,7 @@
 #include <memory>
 #include <optional>
 
+#include "c2r/bench/bench_device.h"
 #include "c2r/bench/layer_problem.h"
 #include "c2r/bench/measure_links.h"
 #include "c2r/cli/app.h"
@@ -68,11 +69,34 @@ struct SharedProblem {
   SharedProblem& operator=(const SharedProblem&) = delete;
 };
 
-void run_rank(const BenchOptions& options, const SharedProblem& shared, Transport& transport) {
+void run_on_device(const BenchOptions& options, const LayerProblem& problem,
+                   const LayerBatch& batch, MakeCudaDevice make_cuda_device, Transport& transport) {
+  const bool is_first_rank = transport.rank() == RankId{0};
+  auto progress = make_progress(is_first_rank, "timing the layer");
+  const DeviceBenchResult result = bench_device_layer(transport, {.num_rounds = options.num_rounds},
+                                                      problem, batch, make_cuda_device, *progress);
+  progress.reset();  // wipes the line
+  if (is_first_rank) print_device_bench(options, problem, result);
+}
+
+void check_device_options(const BenchOptions& options, MakeCudaDevice make_cuda_device) {
+  if (options.device == "cpu") return;
+  C2R_REQUIRE(make_cuda_device != nullptr, kUnsupported,
+              "this program was built without CUDA; the one with it is c2r-cuda, which the target "
+              "c2r_cuda_program makes (docs/cuda.md)");
+  C2R_REQUIRE(options.dtype == "bf16", kInvalidArgument,
+              "--device cuda computes in bf16; leave --dtype {} out", options.dtype);
+}
+
+void run_rank(const BenchOptions& options, const SharedProblem& shared,
+              MakeCudaDevice make_cuda_device, Transport& transport) {
   const LayerProblem& problem = shared.problem;
   const LayerBatch batch =
       make_layer_batch(choices_of_rank(shared.options, problem, transport.rank()),
                        problem.shape.hidden, index(transport.rank()));
+  if (options.device == "cuda") {
+    return run_on_device(options, problem, batch, make_cuda_device, transport);
+  }
   ThreadPool pool(options.num_threads);
   const LayerBenchOptions layer{
       .shape = problem.shape,
@@ -95,12 +119,13 @@ void run_rank(const BenchOptions& options, const SharedProblem& shared, Transpor
   }
 }
 
-void run_bench(const BenchOptions& options) {
+void run_bench(const BenchOptions& options, MakeCudaDevice make_cuda_device) {
+  check_device_options(options, make_cuda_device);
   std::optional<SharedProblem> shared;  // by the ranks of this process
   if (!is_under_mpirun()) shared.emplace(options, std::max(options.ranks.num_ranks, 1));
   run_ranks(options.ranks, [&](Transport& transport) {
     if (is_under_mpirun()) shared.emplace(options, transport.ep_size());
-    run_rank(options, *shared, transport);
+    run_rank(options, *shared, make_cuda_device, transport);
   });
 }
 
@@ -169,12 +194,21 @@ void add_run_options(CLI::App& command, BenchOptions& options) {
 }
 
 // `c2r bench layer`, or `c2r bench exchange`.
-void add_bench_layer(CLI::App& bench, const char* what, const char* help) {
+void add_bench_layer(CLI::App& bench, const char* what, const char* help,
+                     MakeCudaDevice make_cuda_device) {
   auto* const command = bench.add_subcommand(what, help);
   auto options = std::make_shared<BenchOptions>();
   options->what = what;
   add_problem_options(*command, *options);
   add_run_options(*command, *options);
+  if (options->what == "layer") {
+    add_text(*command, "--device", options->device,
+             "cpu, or cuda: on GPUs, without shared experts; only a program that was built with "
+             "CUDA can",
+             "DEVICE")
+        ->check(CLI::IsMember({"cpu", "cuda"}).description(""))
+        ->capture_default_str();
+  }
   if (options->what == "exchange") {
     add_text(*command, "--hardware-out", options->hardware_out,
              "also measure the latency and the bandwidth of the links, and write them for "
@@ -188,23 +222,25 @@ void add_bench_layer(CLI::App& bench, const char* what, const char* help) {
       "Example:\n"
       "  c2r bench " +
       std::string(what) + " olmoe --ranks 2 --tokens 4 --rounds 1");
-  command->callback([options, command] {
+  command->callback([options, command, make_cuda_device] {
     const bool has_layers = !options->trace.empty() || !options->plan.empty();
     C2R_REQUIRE(command->count("--layer") == 0 || has_layers, kInvalidArgument,
                 "--layer needs --trace or --plan");
-    run_bench(*options);
+    run_bench(*options, make_cuda_device);
   });
 }
 
 }  // namespace
 
-void add_bench(CLI::App& app) {
+void add_bench(CLI::App& app, MakeCudaDevice make_cuda_device) {
   auto* const command =
       app.add_subcommand("bench", "time a MoE layer on several ranks, or a model");
   command->require_subcommand(1);
-  add_bench_layer(*command, "layer", "one MoE layer in several ways and the baseline");
+  add_bench_layer(*command, "layer", "one MoE layer in several ways and the baseline",
+                  make_cuda_device);
   add_bench_layer(*command, "exchange",
-                  "dispatch and combine of one MoE layer, without experts, and the baseline");
+                  "dispatch and combine of one MoE layer, without experts, and the baseline",
+                  nullptr);
   add_bench_model(*command);
   command->footer("Example:\n  c2r bench exchange olmoe --ranks 4 --tokens 64 --rounds 1");
 }

@@ -11,6 +11,10 @@
 #include "c2r/bench/layer_problem.h"
 #include "c2r/cli/ranks.h"
 
+namespace c2r {
+struct DeviceBenchResult;
+}  // namespace c2r
+
 namespace c2r::cli {
 
 /// The options of both commands.
@@ -18,6 +22,7 @@ struct BenchOptions {
   RankOptions ranks;
   std::string what, problem, trace, plan, cluster, hardware_out, part = "all";
   std::string copy_mode = "per-rank", rule = "fewest-ranks", row_type = "bf16", dtype = "bf16";
+  std::string device = "cpu";
   std::int64_t layer = 0, num_tokens = 1024;
   std::optional<std::int32_t> num_chunks;
   std::int32_t num_rounds = 5;
@@ -32,5 +37,8 @@ struct BenchOptions {
 /// Prints a table, or JSON, of the results [variants] to standard output.
 void print_bench(const BenchOptions& options, const LayerProblem& problem,
                  std::span<const VariantResult> results);
+/// The same of results on GPUs.
+void print_device_bench(const BenchOptions& options, const LayerProblem& problem,
+                        const DeviceBenchResult& result);
 
 }  // namespace c2r::cli

@@ -3,6 +3,8 @@
 
 #include <CLI/App.hpp>
 
+#include "c2r/cli/run.h"
+
 namespace c2r::cli {
 
 /// Each function registers a command: its options, its help and its work.
@@ -20,7 +22,7 @@ void add_profile(CLI::App& app);
 void add_score(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_permute(CLI::App& app);
-void add_bench(CLI::App& app);
+void add_bench(CLI::App& app, MakeCudaDevice make_cuda_device);
 
 /// Registers `model` as a command below `bench`.
 void add_bench_model(CLI::App& bench);

@@ -3,9 +3,11 @@
 
 #include <cuda_runtime.h>
 
+#include <chrono>
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <string>
 
 #include "c2r/core/error.h"
 
@@ -98,6 +100,12 @@ class CudaStream final : public DeviceStream {
   cudaStream_t stream_ = nullptr;
 };
 
+void check_device(int device) {
+  const int count = num_cuda_devices();
+  C2R_REQUIRE(0 <= device && device < count, kUnsupported,
+              "there is no CUDA device {}: this process can use {} of them", device, count);
+}
+
 }  // namespace
 
 void check_cuda(int status, const char* call) {
@@ -112,10 +120,34 @@ int num_cuda_devices() {
 }
 
 std::unique_ptr<DeviceStream> make_cuda_stream(int device) {
-  const int count = num_cuda_devices();
-  C2R_REQUIRE(0 <= device && device < count, kUnsupported,
-              "there is no CUDA device {}: this process can use {} of them", device, count);
+  check_device(device);
   return std::make_unique<CudaStream>(device);
+}
+
+std::string cuda_device_name(int device) {
+  check_device(device);
+  cudaDeviceProp properties = {};
+  check_cuda(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
+  return properties.name;
+}
+
+double measure_cuda_copy(DeviceStream& stream) {
+  constexpr std::int64_t kNumBytes = std::int64_t{1} << 30;
+  constexpr int kWarmUp = 2, kCopies = 10;
+  const DeviceBuffer from(stream, kNumBytes), to(stream, kNumBytes);
+  std::chrono::steady_clock::time_point start;
+  for (int i = 0; i < kWarmUp + kCopies; ++i) {
+    if (i == kWarmUp) {
+      stream.record()->synchronize();
+      start = std::chrono::steady_clock::now();
+    }
+    check_cuda(cudaMemcpyAsync(to.data(), from.data(), kNumBytes, cudaMemcpyDeviceToDevice,
+                               static_cast<cudaStream_t>(stream.native())),
+               "cudaMemcpyAsync");
+  }
+  stream.record()->synchronize();
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  return 2.0 * double(kNumBytes) * kCopies / took.count();
 }
 
 }  // namespace c2r

@@ -6,7 +6,7 @@
 #include "c2r/core/cuda/fake_stream_testing.h"
 #include "c2r/core/testing.h"
 #include "c2r/dispatch/cuda/device_routes_testing.h"
-#include "c2r/dispatch/cuda/route_kernels-inl.h"
+#include "c2r/dispatch/cuda/host_route_launcher_testing.h"
 #include "c2r/transport/in_process.h"
 
 namespace c2r {
@@ -18,25 +18,11 @@ using testing::FakeDevice;
 using testing::FakeStream;
 using testing::HostRoutes;
 
-// Threads run in descending order, so that none may rely on one before it.
-class HostRouteLauncher final : public RouteLauncher {
- public:
-  void launch(const RouteKernel& kernel, DeviceStream& stream) override {
-    dynamic_cast<FakeStream&>(stream).enqueue([kernel] {
-      std::visit(
-          [](const auto& body) {
-            for (auto thread = body.num_threads(); thread > 0; --thread) body.run(thread - 1);
-          },
-          kernel.kernel);
-    });
-  }
-};
-
 HostRoutes make_routes_late(const ExchangeProblem& problem, RankId rank, int ignored_wait = -1) {
   FakeDevice device;
   device.ignore_wait(ignored_wait);
   FakeStream stream(device);
-  HostRouteLauncher launcher;
+  testing::HostRouteLauncher launcher;
   HostRoutes routes = testing::make_routes_on_device(problem, rank, stream, launcher);
   stream.synchronize();
   return routes;
@@ -108,7 +94,7 @@ TEST(DeviceRoutes, ShowTheWaitThatIsLeftOut) {
 TEST(DeviceRoutes, RefuseReplicasAndOtherPlacements) {
   FakeDevice device;
   FakeStream stream(device);
-  HostRouteLauncher launcher;
+  testing::HostRouteLauncher launcher;
   const auto error = [&](const Placement& placement, const DispatchOptions& options) {
     return error_of([&] { DeviceRouteMaker(placement, options, RankId{0}, stream, launcher); });
   };

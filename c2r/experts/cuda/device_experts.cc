@@ -45,13 +45,18 @@ void check_device_shapes(const ExpertWeights& expert, std::int64_t hidden,
               kRowVector, hidden, intermediate);
 }
 
-// Appends the rows of `view` as bf16.
-void append_bf16(const RowsView& view, std::vector<Bf16>& to) {
+// Writes the rows of `view` as bf16. @returns the end
+Bf16* write_bf16(const RowsView& view, Bf16* to) {
   std::vector<float> row(static_cast<std::size_t>(view.cols()));
-  for (std::int64_t r = 0; r < view.rows(); ++r) {
+  for (std::int64_t r = 0; r < view.rows(); ++r, to += view.cols()) {
+    if (view.type() == ElementType::kBf16) {
+      std::memcpy(to, view.row(r), static_cast<std::size_t>(view.row_bytes()));
+      continue;
+    }
     view.read_row(r, row);
-    std::ranges::transform(row, std::back_inserter(to), to_bf16);
+    std::ranges::transform(row, to, to_bf16);
   }
+  return to;
 }
 
 std::byte* address(MatrixView<float> rows) {
@@ -79,11 +84,8 @@ DeviceExperts::DeviceExperts(DeviceStream& stream, GroupedProducts& products,
 }
 
 void DeviceExperts::upload(Slot& slot, const ExpertWeights& expert) {
-  std::vector<Bf16> weights;
-  weights.reserve(static_cast<std::size_t>(num_weights()));
-  for (const RowsView* view : {&expert.gate, &expert.up, &expert.down}) {
-    append_bf16(*view, weights);
-  }
+  std::vector<Bf16> weights(static_cast<std::size_t>(num_weights()));
+  write_bf16(expert.down, write_bf16(expert.up, write_bf16(expert.gate, weights.data())));
   slot.weights = DeviceBuffer(stream_, num_weights() * 2);
   stream_.upload(std::as_bytes(std::span(weights)), slot.weights.data());
 }
