@@ -44,6 +44,20 @@ KvCache Engine::make_cache(std::int64_t capacity) const {
   return {decoder_.config(), decoder_.arithmetic(), capacity};
 }
 
+void Engine::follow_homes(const HomeSignature& signature) {
+  const auto& layers = config().moe_layers;
+  const auto found = std::ranges::find(layers, signature.layer_index);
+  const std::int64_t ep_size = transport_ == nullptr ? 1 : transport_->ep_size();
+  C2R_REQUIRE(found != layers.end() && signature.weights.cols() == config().num_experts &&
+                  signature.weights.rows() == ep_size,
+              kInvalidArgument,
+              "the signature is of layer {} with {} experts, for {} ranks, which the model on {} "
+              "ranks does not have",
+              signature.layer_index, signature.weights.cols(), signature.weights.rows(), ep_size);
+  home_signature_ = signature;
+  home_layer_ = found - layers.begin();
+}
+
 void Engine::prefill(KvCache& cache, std::span<const TokenId> tokens, const PassObserver& on_pass,
                      const RoutingObserver& on_routing) {
   for (std::int64_t first = 0; first < std::ssize(tokens); first += max_pass_tokens_) {

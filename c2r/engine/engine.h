@@ -19,6 +19,7 @@
 #include "c2r/model/decoder.h"
 #include "c2r/model/model.h"
 #include "c2r/model/moe/expert_parallel.h"
+#include "c2r/plan/plan.h"
 #include "c2r/transport/transport.h"
 
 namespace c2r {
@@ -54,6 +55,17 @@ class Engine {
   Transport* transport() { return transport_; }
   /// @returns whether this is the rank that has the input and takes the results
   bool is_first_rank() const { return transport_ == nullptr || transport_->rank() == RankId{0}; }
+
+  /// Lets score_all() choose the homes of sequences by a signature, on several ranks.
+  /// @throws Error(kInvalidArgument) if the signature is of another layer, or of other experts or
+  ///         ranks
+  void follow_homes(const HomeSignature& signature);
+  /// @returns the signature that is followed; null without one
+  const HomeSignature* home_signature() const {
+    return home_signature_ ? &*home_signature_ : nullptr;
+  }
+  /// @returns which of the MoE layers the signature looks at
+  std::int64_t home_layer() const { return home_layer_; }
 
   /// Called after each pass, with the last states of its tokens [num_tokens, hidden] and the
   /// position of the first of them in `tokens`.
@@ -95,6 +107,8 @@ class Engine {
   Transport* transport_ = nullptr;
   std::unique_ptr<ExpertParallelExperts> experts_;  // null if all is in this process
   Decoder decoder_;
+  std::optional<HomeSignature> home_signature_;
+  std::int64_t home_layer_ = 0;
   std::int64_t num_passes_ = 0;
   std::int64_t num_tokens_ = 0;       // of this rank
   std::int64_t last_tokens_ = 0;      // of the rank with most, in the last pass

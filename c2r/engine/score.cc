@@ -8,9 +8,13 @@
 
 #include "c2r/core/error.h"
 #include "c2r/engine/ranks/distribute.h"
+#include "c2r/engine/score_internal.h"
 #include "c2r/transport/collectives.h"
 
 namespace c2r {
+
+using internal::RoundScores;
+
 namespace {
 
 // Logits of so many tokens at a time: 64 of a vocabulary of 152,000 are 39 MB.
@@ -27,17 +31,6 @@ Score score_row(std::span<const float> logits, TokenId token) {
           .is_greedy = logit == max};
 }
 
-// A request as it travels: its tokens, then first_scored.
-WorkItem work_item_of_request(const ScoreRequest& request) {
-  WorkItem item = work_item_of(request.tokens);
-  item.push_back(static_cast<std::int32_t>(request.first_scored));
-  return item;
-}
-
-ScoreRequest request_of(std::span<const std::int32_t> item) {
-  return {.tokens = tokens_of(item.first(item.size() - 1)), .first_scored = item.back()};
-}
-
 // The requests of rank 0 that have no score yet, in their order. Those without scored tokens are
 // not sent to any rank; their score is reported when all before them are known.
 class PendingRequests {
@@ -51,7 +44,7 @@ class PendingRequests {
     while (const auto request = next_()) {
       check_request(*request, config_);
       is_scored_.push_back(request->has_scored_tokens());
-      if (is_scored_.back()) return work_item_of_request(*request);
+      if (is_scored_.back()) return internal::work_item_of_request(*request);
     }
     return std::nullopt;
   }
@@ -80,12 +73,6 @@ class PendingRequests {
   std::deque<bool> is_scored_;
 };
 
-// The requests that some ranks have scored, in the order of ranks.
-struct RoundScores {
-  std::vector<Score> scores;
-  std::vector<double> log_likelihoods;  // of each scored token of the first, then of the second ...
-};
-
 template <class T>
 void append_parts(const std::vector<std::vector<T>>& parts, std::vector<T>& all) {
   for (const auto& part : parts) all.insert(all.end(), part.begin(), part.end());
@@ -95,7 +82,7 @@ void append_parts(const std::vector<std::vector<T>>& parts, std::vector<T>& all)
 RoundScores scores_of_round(Engine& engine, const WorkItem& item) {
   RoundScores mine;
   if (!item.empty()) {
-    mine.scores.push_back(score(engine, request_of(item), &mine.log_likelihoods));
+    mine.scores.push_back(score(engine, internal::request_of(item), &mine.log_likelihoods));
   }
   engine.finish_passes();
   if (engine.transport() == nullptr) return mine;
@@ -112,7 +99,47 @@ RoundScores scores_of_round(Engine& engine, const WorkItem& item) {
   return all;
 }
 
+// The scores of the next requests, of one round or of one window.
+std::optional<RoundScores> next_scores(Engine& engine,
+                                       const std::function<std::optional<WorkItem>()>& next) {
+  if (engine.home_signature() != nullptr) return internal::score_window(engine, next);
+  const auto item = distribute(engine.transport(), next);
+  if (!item) return std::nullopt;
+  return scores_of_round(engine, *item);
+}
+
 }  // namespace
+
+namespace internal {
+
+WorkItem work_item_of_request(const ScoreRequest& request) {
+  WorkItem item = work_item_of(request.tokens);
+  item.push_back(static_cast<std::int32_t>(request.first_scored));
+  return item;
+}
+
+ScoreRequest request_of(std::span<const std::int32_t> item) {
+  return {.tokens = tokens_of(item.first(item.size() - 1)), .first_scored = item.back()};
+}
+
+void StateScorer::add(std::int64_t first, MatrixView<const float> states) {
+  std::int64_t row = std::max<std::int64_t>(0, request_.first_scored - 1 - first);
+  while (row < states.rows()) {
+    const std::int64_t end = std::min(states.rows(), row + kRowsAtOnce);
+    logits_.reshape(end - row, engine_.config().vocab_size);
+    engine_.decoder().logits(states.rows(row, end), logits_);
+    for (std::int64_t r = row; r < end; ++r) {
+      engine_.check_logits(logits_.row(r - row));
+      const auto t = static_cast<std::size_t>(first + r + 1);
+      const Score one = score_row(logits_.row(r - row), request_.tokens[t]);
+      total_.add(one);
+      if (log_likelihoods_ != nullptr) log_likelihoods_->push_back(one.log_likelihood);
+    }
+    row = end;
+  }
+}
+
+}  // namespace internal
 
 void Score::add(const Score& other) {
   log_likelihood += other.log_likelihood;
@@ -137,41 +164,23 @@ void check_request(const ScoreRequest& request, const ModelConfig& config) {
 
 Score score(Engine& engine, const ScoreRequest& request, std::vector<double>* log_likelihoods) {
   check_request(request, engine.config());
-  Score total;
-  if (!request.has_scored_tokens()) return total;
+  if (!request.has_scored_tokens()) return {};
   const std::span<const TokenId> tokens = request.tokens;
   KvCache cache = engine.make_cache(std::ssize(tokens) - 1);
-  Matrix<float> logits;
-  // The state of token t predicts token t + 1.
-  const auto score_states = [&](std::int64_t first, MatrixView<const float> states) {
-    std::int64_t row = std::max<std::int64_t>(0, request.first_scored - 1 - first);
-    while (row < states.rows()) {
-      const std::int64_t end = std::min(states.rows(), row + kRowsAtOnce);
-      logits.reshape(end - row, engine.config().vocab_size);
-      engine.decoder().logits(states.rows(row, end), logits);
-      for (std::int64_t r = row; r < end; ++r) {
-        engine.check_logits(logits.row(r - row));
-        const auto t = static_cast<std::size_t>(first + r + 1);
-        const Score one = score_row(logits.row(r - row), tokens[t]);
-        total.add(one);
-        if (log_likelihoods != nullptr) log_likelihoods->push_back(one.log_likelihood);
-      }
-      row = end;
-    }
-  };
-  engine.prefill(cache, tokens.first(tokens.size() - 1), score_states);
-  return total;
+  internal::StateScorer scorer(engine, request, log_likelihoods);
+  engine.prefill(
+      cache, tokens.first(tokens.size() - 1),
+      [&](std::int64_t first, MatrixView<const float> states) { scorer.add(first, states); });
+  return scorer.total();
 }
 
 Score score_all(Engine& engine, const NextScoreRequest& next, const ScoreObserver& on_score,
                 Progress& progress) {
   PendingRequests pending(next, engine.config(), on_score);
   Score total;
-  while (const auto item =
-             distribute(engine.transport(), [&] { return pending.next_work_item(); })) {
-    const RoundScores round = scores_of_round(engine, *item);
-    std::span<const double> rest = round.log_likelihoods;
-    for (const Score& one : round.scores) {
+  while (const auto round = next_scores(engine, [&] { return pending.next_work_item(); })) {
+    std::span<const double> rest = round->log_likelihoods;
+    for (const Score& one : round->scores) {
       total.add(one);
       progress.update(total.num_tokens, 0);
       const auto num_tokens = static_cast<std::size_t>(one.num_tokens);

@@ -63,6 +63,10 @@ Session::Session(const SessionOptions& options, Transport& transport, const Warn
     const auto available = options.available_bytes ? options.available_bytes : available_bytes();
     if (available) check_memory(*model_, expert_parallel_.placements, ranks, *available);
     engine_.emplace(*model_, engine_options(options, default_threads), transport, expert_parallel_);
+    const Plan* const plan = model_->plan();
+    if (plan != nullptr && plan->homes && plan->homes->signature) {
+      engine_->follow_homes(*plan->homes->signature);
+    }
     fingerprint = fingerprint_of_run(*model_, options.arithmetic, expert_parallel_);
   };
   agree_on_errors(transport, "start of the run", open);

@@ -110,6 +110,51 @@ void KvCache::truncate(std::int64_t num_tokens) {
   num_tokens_ = num_tokens;
 }
 
+std::int64_t KvCache::token_bytes() const {
+  return capacity_ == 0 ? 0 : 2 * std::ssize(keys_) / capacity_;
+}
+
+// Calls copy(is_value, offset, size) for each run of bytes of the first tokens: the keys of a head
+// are together, its values in a run for each element.
+template <class Copy>
+void KvCache::for_each_run(std::int64_t num_tokens, const Copy& copy) const {
+  const std::int64_t element = element_bytes(type_), head_bytes = head_dim_ * capacity_ * element;
+  for (std::int64_t head = 0; head < std::ssize(keys_); head += head_bytes) {
+    copy(false, head, num_tokens * head_dim_ * element);
+    for (std::int64_t d = 0; d < head_dim_; ++d) {
+      copy(true, head + d * capacity_ * element, num_tokens * element);
+    }
+  }
+}
+
+std::vector<std::byte> KvCache::save() const {
+  std::vector<std::byte> saved;
+  saved.reserve(static_cast<std::size_t>(num_tokens_ * token_bytes()));
+  if (num_tokens_ == 0) return saved;
+  for_each_run(num_tokens_, [&](bool is_value, std::int64_t offset, std::int64_t size) {
+    const auto from = (is_value ? values_ : keys_).begin() + offset;
+    saved.insert(saved.end(), from, from + size);
+  });
+  return saved;
+}
+
+void KvCache::restore(std::span<const std::byte> saved) {
+  const std::int64_t num_tokens = std::ssize(saved) / std::max<std::int64_t>(1, token_bytes());
+  C2R_REQUIRE(num_tokens_ == 0 && num_tokens <= capacity_ &&
+                  num_tokens * token_bytes() == std::ssize(saved),
+              kInvalidArgument,
+              "{} bytes of keys and values are not those of up to {} tokens of {} bytes, or the "
+              "cache has {} tokens already",
+              saved.size(), capacity_, token_bytes(), num_tokens_);
+  if (num_tokens == 0) return;
+  auto from = saved.begin();
+  for_each_run(num_tokens, [&](bool is_value, std::int64_t offset, std::int64_t size) {
+    std::copy(from, from + size, (is_value ? values_ : keys_).begin() + offset);
+    from += size;
+  });
+  num_tokens_ = num_tokens;
+}
+
 void KvCache::store(std::int64_t layer, std::int64_t kv_head, std::int64_t position,
                     std::span<const float> key, std::span<const float> value) {
   keys(layer, kv_head).write_row(position, key);

@@ -38,6 +38,16 @@ class KvCache {
   /// @throws Error(kInvalidArgument) unless 0 <= num_tokens <= num_tokens()
   void truncate(std::int64_t num_tokens);
 
+  /// @returns the size of a token in save(): 2 x num_layers x num_kv_heads x head_dim elements
+  std::int64_t token_bytes() const;
+  /// @returns the keys and values of all tokens in the cache, to go on with the sequence elsewhere.
+  ///          [num_tokens() x token_bytes()]
+  std::vector<std::byte> save() const;
+  /// Fills a cache without tokens with what save() has returned for the same model and arithmetic.
+  /// @throws Error(kInvalidArgument) if this cache has tokens, or the bytes are not those of up to
+  ///         capacity() tokens
+  void restore(std::span<const std::byte> saved);
+
  private:
   friend class Attention;
   friend class Decoder;
@@ -51,6 +61,8 @@ class KvCache {
   }
   void store(std::int64_t layer, std::int64_t kv_head, std::int64_t position,
              std::span<const float> key, std::span<const float> value);
+  template <class Copy>
+  void for_each_run(std::int64_t num_tokens, const Copy& copy) const;
   std::int64_t head_begin(std::int64_t layer, std::int64_t kv_head) const {  // in bytes
     return (layer * num_kv_heads_ + kv_head) * head_dim_ * capacity_ * element_bytes(type_);
   }

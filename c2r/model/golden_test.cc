@@ -222,6 +222,40 @@ TEST_P(Golden, StatesAreTheSameBitsInChunksAndInBatches) {
   }
 }
 
+// As when a sequence moves to another rank.
+TEST_P(Golden, StatesAreTheSameBitsAfterTheCacheWasSavedAndRestored) {
+  for (const Arithmetic arithmetic : {Arithmetic::kF32, Arithmetic::kBf16}) {
+    Decoder decoder = this->decoder(arithmetic);
+    KvCache whole(config_, arithmetic, 128), begun(config_, arithmetic, 7);
+    KvCache moved(config_, arithmetic, 100);
+    const SequenceSlice all{&whole, all_};
+    const auto of_all = decoder.forward({&all, 1});
+    Matrix<float> states(of_all.rows(), of_all.cols());
+    for (std::int64_t t = 0; t < states.rows(); ++t) {
+      std::ranges::copy(of_all.row(t), states.row(t).begin());
+    }
+    const std::span<const TokenId> tokens(all_);
+    const SequenceSlice first{&begun, tokens.first(5)};
+    (void)decoder.forward({&first, 1});
+    const auto saved = begun.save();
+    EXPECT_EQ(std::ssize(saved), 5 * begun.token_bytes());
+    EXPECT_EQ(begun.token_bytes(), moved.token_bytes());
+    moved.restore(saved);
+    EXPECT_EQ(moved.num_tokens(), 5);
+    const SequenceSlice rest{&moved, tokens.subspan(5)};
+    const auto after = decoder.forward({&rest, 1});
+    for (std::int64_t t = 0; t < after.rows(); ++t) {
+      ASSERT_TRUE(std::ranges::equal(after.row(t), states.row(5 + t))) << "token " << 5 + t;
+    }
+    EXPECT_NE(testing::error_of([&] { moved.restore(saved); }), "no error") << "it has tokens";
+    KvCache small(config_, arithmetic, 4);
+    EXPECT_NE(testing::error_of([&] { small.restore(saved); }), "no error");
+    EXPECT_NE(testing::error_of([&] { small.restore(std::span(saved).first(3)); }), "no error");
+    small.restore({});
+    EXPECT_EQ(small.num_tokens(), 0);
+  }
+}
+
 // bf16 keeps 8 bits of each activation. Over two or three layers of these models its logits are
 // within a few percent of the largest; a wrong term would be off by tens of percent.
 TEST_P(Golden, Bf16IsClose) {

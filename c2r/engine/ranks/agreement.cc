@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <fstream>
 #include <iterator>
 #include <new>
@@ -88,6 +89,16 @@ std::uint64_t hash_of_plan(const ModelConfig& config, const ExpertParallelOption
   return hash.value();
 }
 
+std::uint64_t hash_of_signature(const Plan* plan) {
+  Fingerprint hash;
+  if (plan == nullptr || !plan->homes || !plan->homes->signature) return hash.value();
+  const HomeSignature& signature = *plan->homes->signature;
+  hash.add(signature.layer_index);
+  hash.add(signature.num_tokens);
+  for (const double weight : signature.weights.all()) hash.add(std::bit_cast<std::int64_t>(weight));
+  return hash.value();
+}
+
 std::uint64_t hash_of_options(Arithmetic arithmetic, const ExpertParallelOptions& options) {
   Fingerprint hash;
   hash.add(arithmetic);
@@ -168,7 +179,8 @@ void agree_on_errors(Engine& engine, const std::string& label, const std::functi
 
 RunFingerprint fingerprint_of_run(const Model& model, Arithmetic arithmetic,
                                   const ExpertParallelOptions& options) {
-  return {hash_of_config(model), hash_of_weights(model), hash_of_plan(model.config(), options),
+  return {hash_of_config(model), hash_of_weights(model),
+          hash_of_plan(model.config(), options) ^ hash_of_signature(model.plan()),
           hash_of_options(arithmetic, options)};
 }
 
