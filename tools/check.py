@@ -189,10 +189,18 @@ def check_long_fuzz():
     run("tools/fuzz.sh", LONG_FUZZ_SECONDS)
 
 
+def check_mutations():
+    """20,000 mutated files through the command line, with sanitizers."""
+    for target in ("c2r", "mutated_commands"):
+        build("asan", target)
+    run("tests/fuzz/mutated_commands_test.py", BUILD / "asan")
+
+
 STEPS = {"format": check_format, "release": check_release, "cuda": check_cuda,
          "asan": check_asan, "tsan": check_tsan, "fuzz": check_fuzz, "python": check_python}
 LONG_STEPS = {"single": check_single, "headers": check_headers, "mpi": check_mpi, "browser": check_browser,
-              "long-asan": check_long_asan, "cuda-all": check_cuda_architectures, "long-fuzz": check_long_fuzz}
+              "long-asan": check_long_asan, "cuda-all": check_cuda_architectures, "long-fuzz": check_long_fuzz,
+              "mutations": check_mutations}
 OTHER_STEPS = {"tidy": check_tidy}  # `make tidy`, which .ci/run runs beside `make check`
 
 
