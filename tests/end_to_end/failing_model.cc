@@ -1,8 +1,9 @@
 // c2r profile on the ranks of mpirun, one of which fails as told, for rank_failures_test.py:
 //   failing_model HOW LABEL FAILING_RANK TIMEOUT_MS MODEL OUTPUT
 // HOW: throw, kill (SIGKILL), stop (SIGSTOP), or none. The rank fails instead of starting the
-// exchange LABEL, so in whatever comes before it: its sum of experts before "layer 1 combine". As
-// HOW, "list" prints all labels instead.
+// exchange LABEL, so in whatever comes before it: its sum of experts before "layer 1 combine". The
+// label "after MPI" is no exchange: the rank fails when MPI has ended. As HOW, "list" prints all
+// labels instead.
 #include <fmt/format.h>
 
 #include <csignal>
@@ -71,11 +72,13 @@ int main(int argc, char** argv) {
   if (argc != 7) return 2;
   const std::string_view how = argv[1], label = argv[2];
   const std::size_t failing_rank = std::strtoul(argv[3], nullptr, 10);
+  bool fails = false;
   const auto body = [&](Transport& transport) {
-    const bool fails = index(transport.rank()) == failing_rank;
+    fails = index(transport.rank()) == failing_rank;
     FailingTransport failing(transport, fails ? how : "none", fails ? label : "");
     run(failing, argv[5], argv[6]);
   };
   run_mpi(body, std::chrono::milliseconds(std::strtol(argv[4], nullptr, 10)),
           [](const std::string& line) { fmt::print(stderr, "failing_model: {}\n", line); });
+  if (fails && label == "after MPI") fail(how);
 }

@@ -3,12 +3,15 @@
 
   rank_failures_test.py MPIEXEC FAILING_MODEL    FAILING_MODEL: the program of failing_model.cc
 """
+import os
 import pathlib
+import signal
 import tempfile
+import time
 import unittest
 
 import small_model
-from failing_runs import FailureTests
+from failing_runs import FAILING_RANK, HANG_S, FailureTests, process_of, waits_for_a_stopped_rank
 
 
 class Failures(FailureTests, unittest.TestCase):
@@ -34,6 +37,19 @@ class Failures(FailureTests, unittest.TestCase):
     def check_end(self, run):
         super().check_end(run)
         self.assertEqual(list(self.folder.iterdir()), [], "a partial output is left")
+
+    def test_a_rank_that_stops_when_mpi_has_ended_keeps_mpirun_waiting(self):
+        """No rank is there any more to notice it; the results are complete."""
+        run = self.start("stop", "after MPI")
+        end = time.monotonic() + HANG_S
+        while not waits_for_a_stopped_rank(run, FAILING_RANK) and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(1)
+        self.assertIsNone(run.process.poll())
+        self.assertEqual([path.name for path in self.folder.iterdir()], ["trace.safetensors"])
+        os.kill(process_of(run, FAILING_RANK), signal.SIGCONT)
+        self.assertEqual(run.finish(), 0, run.output)
+        self.assertIn("all done\n", run.output)
 
     def test_nothing_is_said_when_nothing_fails(self):
         run = self.start("none", "")
