@@ -198,6 +198,12 @@ void predict_entries(const Comparing& with, Comparison& comparison) {
   comparison.base =
       predict_base(with.on, with.request.predict, with.request.num_threads, with.progress)
           .prediction;
+  const bool has_plans = std::ranges::count(comparison.entries, "plan", &ComparisonEntry::kind) > 0;
+  std::optional<ResampledPrediction> resampled_base;
+  if (has_plans) {
+    resampled_base =
+        resample_base(with.on, with.request.predict, with.request.num_threads, with.progress);
+  }
   for (ComparisonEntry& entry : comparison.entries) {
     with.progress.begin("counting " + entry.name);
     WaterfallStep step = predict_step(entry.name, with.on, entry.placements, with.request.predict,
@@ -205,6 +211,11 @@ void predict_entries(const Comparing& with, Comparison& comparison) {
     entry.prediction = std::move(step.prediction);
     for (const Volume& volume : step.volumes) {
       entry.jain_index.push_back(jain_index(volume.choices));
+    }
+    if (entry.kind == "plan" && resampled_base) {
+      entry.saved = saved_intervals(
+          resampled_base, resample_prediction(with.on, entry.placements, with.request.predict,
+                                              with.request.num_threads, with.progress));
     }
     if (!with.request.bounds_copies) continue;
     std::vector<double> of_entry;

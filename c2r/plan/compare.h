@@ -11,6 +11,7 @@
 #include "c2r/core/progress.h"
 #include "c2r/plan/plan.h"
 #include "c2r/plan/predict.h"
+#include "c2r/plan/resample.h"
 #include "c2r/trace/sequence_split.h"
 #include "c2r/trace/trace.h"
 
@@ -43,8 +44,9 @@ struct ComparisonEntry {
   bool is_by_name = false;                 // the plan has only the name of its trace, no hash
   std::vector<Placement> placements = {};  // [num_layers]
   Prediction prediction = {};
-  std::vector<double> jain_index = {};      // [num_layers], of the choices over ranks
-  std::optional<double> copies_bound = {};  // mean over layers, for all placements of these slots
+  std::vector<double> jain_index = {};       // [num_layers], of the choices over ranks
+  std::optional<double> copies_bound = {};   // mean over layers, for all placements of these slots
+  std::optional<SavedIntervals> saved = {};  // of plans on traces: of the base of the comparison
 };
 
 struct Comparison {
@@ -62,7 +64,8 @@ struct Comparison {
 /// @throws Error(kInvalidArgument) if a plan is for another cluster or model, the front has fewer
 ///         than 2 points, a bound is asked for in a mode without one, or nothing is left to compare
 ///
-/// Cost: count_reach() for each entry; the baselines; pareto_front() of each layer, if asked for.
+/// Cost: count_reach() for each entry, twice for each plan; the baselines; pareto_front() of each
+/// layer, if asked for.
 Comparison compare(const Trace& trace, std::span<const NamedPlan> plans,
                    const CompareRequest& request, Progress& progress);
 

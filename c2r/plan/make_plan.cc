@@ -136,6 +136,14 @@ void add_predictions(const PlanTokens& tokens, const PlanRequest& request, Progr
   }
 }
 
+// What the plan saves of what the first prediction is of, on tokens that it was not fitted on.
+std::optional<SavedIntervals> savings_of(const PlanTokens& tokens, const PlanRequest& request,
+                                         Progress& progress, const Plan& plan) {
+  if (tokens.fit == name_of(SequencePart::kAll)) return std::nullopt;
+  return resample_savings(tokens.reported, placements_of(plan), predict_request_of(tokens, request),
+                          request.num_threads, progress);
+}
+
 std::vector<PlanOption> resolved_goal(const PlanGoal& goal, const PlacementObjective& objective) {
   std::vector<PlanOption> resolved = {{"minimize", std::string(name_of(objective.goal))},
                                       {"rank_copy_cost", objective.rank_copy_cost},
@@ -339,6 +347,7 @@ MadePlan make_plan_of(const PlanTokens& tokens, const PlanRequest& request,
   if (request.top_t)
     add_lists(collaborators_of_layers(pairs, *request.top_t), *request.top_t, made.plan);
   add_predictions(tokens, request, progress, made.plan);
+  made.saved = savings_of(tokens, request, progress, made.plan);
   if (signature) {
     made.plan.homes = PlanHomes{.sequences = {}, .signature = std::move(signature)};
     made.homes = compare_homes(made.plan, tokens.reported, predict_request_of(tokens, request), 0,

@@ -25,6 +25,7 @@
 #include "c2r/plan/plan.h"
 #include "c2r/plan/plan_check.h"
 #include "c2r/plan/plan_moves.h"
+#include "c2r/plan/resample.h"
 #include "c2r/plan/routed_tokens.h"
 #include "c2r/trace/sequence_split.h"
 #include "c2r/trace/trace.h"
@@ -139,6 +140,8 @@ struct MadePlan {
   std::optional<PlanMoves> moves;        // with PlanRequest::from
   // With PlanRequest::home_tokens: what homes save on the reported tokens.
   std::optional<HomesComparison> homes;
+  // What the plan saves of the first prediction, where the reported tokens were not fitted.
+  std::optional<SavedIntervals> saved;
 };
 
 /// Fits a plan on part of a trace, and predicts what it saves on the other sequences, as
@@ -149,7 +152,7 @@ struct MadePlan {
 /// @throws Error(kUnsupported) with the reason if the baseline cannot place the experts
 ///
 /// Cost: optimize_placements(), three times on half of the tokens or all with BoundOn::kUnseen, and
-/// count_reach() for each step of the waterfall.
+/// count_reach() for each step of the waterfall and, where other tokens are reported, twice more.
 MadePlan make_plan(const Trace& trace, const PlanRequest& request,
                    SequencePart fit = SequencePart::kAll, const PlanHooks& hooks = {});
 

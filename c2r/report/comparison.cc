@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "c2r/report/predictions.h"
+#include "c2r/report/savings.h"
 #include "c2r/report/table.h"
 
 namespace c2r {
@@ -110,6 +111,9 @@ std::string comparison_table(const Comparison& comparison, const Cluster& cluste
   for (const ComparisonEntry& entry : comparison.entries) {
     if (entry.kind != "baseline") text += over_line(entry.prediction, layers);
   }
+  for (const ComparisonEntry& entry : comparison.entries) {
+    text += savings_line(entry.name, entry.saved);
+  }
   for (const std::string& reason : comparison.left_out) text += "left out: " + reason + "\n";
   for (const std::string& note : comparison.notes) text += note + "\n";
   return text;
@@ -134,6 +138,7 @@ Json comparison_json(const Comparison& comparison, const Cluster& cluster,
     Json numbers = predictions_json({&entry.prediction, 1}, format, judged_layers(comparison))[0];
     numbers.erase("step");
     numbers["jain_index"] = entry.jain_index;
+    if (entry.saved) numbers["resampled"] = savings_json(*entry.saved);
     json.update(numbers);
     placements.push_back(std::move(json));
   }

@@ -20,6 +20,7 @@
 #include "c2r/report/engine_traffic.h"
 #include "c2r/report/homes.h"
 #include "c2r/report/predictions.h"
+#include "c2r/report/savings.h"
 
 namespace c2r::cli {
 namespace {
@@ -215,6 +216,7 @@ void print(const MadePlan& made, const PlanOptions& options, bool prints_layers)
   }
   std::cout << prediction_table(plan.predictions, plan.cluster, std::nullopt, layers);
   if (prints_layers) std::cout << layers_table(plan.predictions, layers);
+  std::cout << savings_line("the plan", made.saved);
   if (made.search) {
     std::cout << time_goal_text(options, plan, made.search->objective)
               << reached_text(*made.search, layers.layer_indices) << contiguous_text(*made.search);

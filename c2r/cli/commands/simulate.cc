@@ -13,9 +13,11 @@
 #include "c2r/plan/engines/engine_traffic.h"
 #include "c2r/plan/predict.h"
 #include "c2r/plan/reroute.h"
+#include "c2r/plan/resample.h"
 #include "c2r/report/engine_traffic.h"
 #include "c2r/report/homes.h"
 #include "c2r/report/predictions.h"
+#include "c2r/report/savings.h"
 #include "c2r/routing/routing.h"
 
 namespace c2r::cli {
@@ -53,6 +55,7 @@ Recording read_recording(const std::string& path) {
 
 struct Simulated {
   std::vector<WaterfallStep> steps;
+  std::optional<SavedIntervals> saved;  // of the plan; of traces
   std::optional<EngineTraffic> engine;  // of --engine
   std::optional<LayerTimeOptions> layer_time;
   std::optional<HomesComparison> homes;  // of --homes signature
@@ -104,6 +107,8 @@ Simulated simulated(const SimulateOptions& options, const Plan& plan, const Clus
     result.homes =
         compare_homes(plan, tokens, request, request.home_window, options.num_threads, progress);
   }
+  result.saved =
+      resample_savings(tokens, placements_of(plan), request, options.num_threads, progress);
   if (const auto engine = engine_of(options)) {
     C2R_REQUIRE(!tokens.has_loads_only(), kInvalidArgument,
                 "{} holds loads only: what --engine sends is unknown; give a trace, or counts of "
@@ -120,7 +125,7 @@ void simulate(const SimulateOptions& options) {
   const Cluster cluster = on_hardware(
       options.cluster.empty() ? plan.cluster : read_cluster(options.cluster), options.hardware);
   const Simulated result = simulated(options, plan, cluster);
-  const auto& [steps, engine, layer_time, homes, num_choices, num_other_choices] = result;
+  const auto& [steps, saved, engine, layer_time, homes, num_choices, num_other_choices] = result;
   const auto format = format_of(options);
   const JudgedLayers layers{.max_imbalance = max_imbalance_of(plan),
                             .layer_indices = layer_indices_of(plan)};
@@ -130,6 +135,7 @@ void simulate(const SimulateOptions& options) {
                  {"base", steps[0].prediction.placement},
                  {"steps", waterfall_json(steps, format, layers)}};
     if (homes) json["homes"] = homes_json(*homes);
+    if (saved) json["resampled"] = savings_json(*saved);
     if (engine) json["engine"] = engine_traffic_json(*engine, format);
     if (num_choices > 0) {
       json["num_choices"] = num_choices;
@@ -150,6 +156,7 @@ void simulate(const SimulateOptions& options) {
         num_other_choices, num_choices, plan.top_k);
   }
   if (const auto wasted = wasted_slots_text(plan)) std::cout << *wasted << "\n";
+  std::cout << savings_line("the plan", saved);
   for (const PlanInput& input : plan.provenance.inputs) {
     if (input.role == "trace") std::cout << "the plan was fitted on " << input.text() << "\n";
   }

@@ -1,0 +1,74 @@
+// Counts parts of a layer as the differences of one count that goes through all of them.
+#include "c2r/placement/cost/reach_parts.h"
+
+#include <algorithm>
+#include <functional>
+
+#include "c2r/core/error.h"
+#include "c2r/trace/trace_chunks.h"
+
+namespace c2r {
+namespace {
+
+std::vector<TokenRange> outside_of_parts(std::span<const std::vector<TokenRange>> parts,
+                                         std::int64_t num_tokens) {
+  std::vector<TokenRange> others;
+  std::int64_t begin = 0;
+  for (const auto& part : parts) {
+    for (const TokenRange& range : part) {
+      others.push_back({begin, range.begin});
+      begin = range.end;
+    }
+  }
+  others.push_back({begin, num_tokens});
+  return others;
+}
+
+void subtract(std::span<const std::int64_t> counts, std::span<std::int64_t> from) {
+  std::ranges::transform(from, counts, from.begin(), std::minus());
+}
+
+// What `sum` counts more than `before`.
+Reach added_since(const Reach& before, Reach sum) {
+  subtract(before.num_tokens, sum.num_tokens);
+  subtract(before.choices_on_rank.all(), sum.choices_on_rank.all());
+  subtract(before.tokens_on_rank.all(), sum.tokens_on_rank.all());
+  subtract(before.tokens_on_node.all(), sum.tokens_on_node.all());
+  subtract(before.choices_of_expert.all(), sum.choices_of_expert.all());
+  return sum;
+}
+
+}  // namespace
+
+std::vector<Reach> count_reach_of_parts(const Trace& trace, std::int64_t layer,
+                                        std::span<const std::vector<TokenRange>> parts,
+                                        std::span<const RankId> homes, const Placement& placement,
+                                        const TrafficModel& traffic) {
+  C2R_REQUIRE(placement.num_experts == trace.header().num_experts, kInvalidArgument,
+              "the placement of layer {} is for {} experts, but the trace has {}", layer,
+              placement.num_experts, trace.header().num_experts);
+  ReachCounter counter(placement, traffic);
+  const auto homes_of = [&](const TokenRange& piece) {
+    return homes.empty()
+               ? std::span<const RankId>()
+               : homes.subspan(std::size_t(piece.begin), std::size_t(piece.end - piece.begin));
+  };
+  if (counter.has_memory()) {
+    for (const TokenRange& piece : pieces_of(outside_of_parts(parts, trace.num_tokens()))) {
+      counter.serve_before(trace.topk_idx(layer, piece.begin, piece.end), homes_of(piece));
+    }
+  }
+  std::vector<Reach> result;
+  Reach before;
+  for (const auto& part : parts) {
+    for (const TokenRange& piece : pieces_of(part)) {
+      counter.add(trace.topk_idx(layer, piece.begin, piece.end), homes_of(piece));
+    }
+    Reach sum = counter.finish();
+    result.push_back(result.empty() ? sum : added_since(before, sum));
+    before = std::move(sum);
+  }
+  return result;
+}
+
+}  // namespace c2r

@@ -1,0 +1,28 @@
+// Counts the reach of one layer part by part, so that parts can be weighted and added up.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "c2r/placement/cost/reach.h"
+
+namespace c2r {
+
+/// Counts the tokens of one layer in parts that are served one after the other. Tokens of the trace
+/// outside of all parts are served before, as in count_reach(). So the sum of the results is what
+/// count_reach() counts of all parts together, whatever the replica rule.
+///
+/// @param parts each ascending and disjoint, and every part after the one before
+/// @param homes of the tokens [num_tokens of the trace]; empty for Homes::kUniform
+/// @returns the counts of each part. [num_parts]
+/// @throws Error(kInvalidArgument) if the placement is not for the trace's experts
+/// @throws Error(kInvalidFile) if the trace holds an invalid choice
+///
+/// Cost: ReachCounter::add() once for each token; memory of one Reach for each part.
+std::vector<Reach> count_reach_of_parts(const Trace& trace, std::int64_t layer,
+                                        std::span<const std::vector<TokenRange>> parts,
+                                        std::span<const RankId> homes, const Placement& placement,
+                                        const TrafficModel& traffic);
+
+}  // namespace c2r
