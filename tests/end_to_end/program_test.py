@@ -6,7 +6,7 @@ import unittest
 
 from command_line import C2R, IMPORT, CommandLine
 
-COMMANDS = ["import", "analyze", "collaborators", "plan", "simulate", "compare", "export", "tokenize",
+COMMANDS = ["import", "analyze", "collaborators", "plan", "simulate", "compare", "report", "export", "tokenize",
             "inspect", "profile", "score", "generate", "permute-checkpoint", "bench", "bench layer",
             "bench exchange", "bench model"]
 

@@ -60,6 +60,19 @@ class Reports(CommandLine):
             step.pop("trace")  # its name and part, in the words of each command
         self.assertEqual(report["steps"], simulated["steps"])
 
+    def test_the_answer_is_about_the_engine(self):
+        words = ["--engine", "sglang", "--backend", "deepep", "--hidden", "64", "--intermediate", "32",
+                 "--hardware", "h100-ib400", "--batch-tokens", "64", "--json"]
+        report = json.loads(self.succeed("report", "trace.safetensors", "--plan", "plan.json", *words))
+        simulated = json.loads(self.succeed("simulate", "plan.json", "trace.safetensors", *words))
+        for key in simulated["engine"]:
+            self.assertEqual(report["engine"][key], simulated["engine"][key], key)
+        self.assertEqual(report["resampled"], simulated["resampled"])
+        self.assertEqual(report["resampled"]["num_sequences"], 3)
+        self.assertIn("Your engine (SGLang, DeepEP normal) sends ", report["answer"]["sentence"])
+        self.assertIn(" time at 32 tokens a rank, ", report["answer"]["sentence"])
+        self.assertIn("3 sequences are too few", report["answer"]["sentence"])
+
     def test_the_analysis_is_that_of_the_counted_tokens(self):
         report = json.loads(self.succeed("report", "trace.safetensors", "--plan", "plan.json", "--json"))
         analysis = json.loads(self.succeed("analyze", "trace.safetensors", "--json"))

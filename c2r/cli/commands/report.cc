@@ -36,11 +36,13 @@ void report(const ReportOptions& options) {
   check_output(options.output, {options.trace, options.plan});
   const Plan plan = read_plan(options.plan);
   const Trace trace(options.trace);
-  const Cluster cluster = options.cluster.empty() ? plan.cluster : read_cluster(options.cluster);
+  const Cluster cluster = on_hardware(
+      options.cluster.empty() ? plan.cluster : read_cluster(options.cluster), options.hardware);
   ReportRequest request{.plan_name = options.plan,
                         .trace_name = options.trace,
                         .part = parse_sequence_part(options.part),
                         .predict = request_of(options, cluster),
+                        .engine = engine_of(options),
                         .format = format_of(options),
                         .num_threads = options.num_threads};
   if (!options.comparison.empty()) request.comparison = read_comparison(options.comparison);
@@ -76,7 +78,9 @@ void add_report(CLI::App& app) {
       "The page needs no network and no other file. Its numbers are those of `c2r analyze`,\n"
       "`c2r simulate` and `c2r compare`, and the page holds all of them as JSON.\n"
       "Example:\n"
-      "  c2r report trace.safetensors --plan plan.json --on odd --hidden 2048 -o report.html");
+      "  c2r report trace.safetensors --plan plan.json --on odd --hidden 2048 -o report.html\n"
+      "  c2r report trace.safetensors --plan plan.json --on odd --engine sglang --backend deepep "
+      "--hidden 2048 --intermediate 512 --hardware h100-ib400 --batch-tokens 2048 -o report.html");
   command->callback([options] { report(*options); });
 }
 

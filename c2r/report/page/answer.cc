@@ -2,24 +2,149 @@
 #include "c2r/report/page/answer.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <string>
 #include <vector>
 
 #include "c2r/plan/predict.h"
+#include "c2r/plan/resample.h"
 #include "c2r/report/page/report_data.h"
+#include "c2r/report/savings.h"
 
 namespace c2r {
 namespace {
 
-constexpr std::int64_t kFewSequences = 100;
+constexpr double kMuchLessEven = 1.05;
 
 std::string percent_text(double share) {
   return fmt::format("{:.1f} %", 100 * share);
 }
 
-// "4.31 kB", where the size of a token is known, or "1.31 copies".
+// "25.1 % less", "3.0 % more".
+std::string change_text(double saved) {
+  return fmt::format("{} {}", percent_text(std::abs(saved)), saved >= 0 ? "less" : "more");
+}
+
+double saved(double before, double after) {
+  return before > 0 ? 1 - after / before : 0;
+}
+
+struct Change {
+  double copies = 0, least_in_parts = 0, most_in_parts = 0;  // saved, as shares of "before"
+  bool has_time = false;
+  double time = 0, least_time_in_parts = 0;  // saved, if known
+};
+
+Change change_of(const Json& report) {
+  const Json &before = step_before(report), &after = step_after(report);
+  Change change{.copies = saved(mean_of(before, "wire_copies_per_token"),
+                                mean_of(after, "wire_copies_per_token")),
+                .has_time = !before.at("predicted_layer_time_s").empty()};
+  if (change.has_time) {
+    change.time =
+        saved(mean_of(before, "predicted_layer_time_s"), mean_of(after, "predicted_layer_time_s"));
+  }
+  std::vector<double> copies = {}, times = {};
+  for (const Json& part : report.at("drift")) {
+    copies.push_back(saved(part.at("before").get<double>(), part.at("after").get<double>()));
+    if (!change.has_time) continue;
+    times.push_back(
+        saved(part.at("time_before_s").get<double>(), part.at("time_after_s").get<double>()));
+  }
+  change.least_in_parts = copies.empty() ? change.copies : std::ranges::min(copies);
+  change.most_in_parts = copies.empty() ? change.copies : std::ranges::max(copies);
+  change.least_time_in_parts = times.empty() ? change.time : std::ranges::min(times);
+  return change;
+}
+
+// The interval of what is decided by, time or else copies; nothing if sequences were not resampled.
+std::optional<Interval> interval_of(const Json& report, const char* what) {
+  const Json* const resampled = json_find(report, "resampled");
+  const Json* const ends = resampled == nullptr ? nullptr : json_find(*resampled, what);
+  if (ends == nullptr) return std::nullopt;
+  return Interval{ends->at(0).get<double>(), ends->at(1).get<double>()};
+}
+
+// The kernel of the engine that the answer is about; null without an engine.
+const Json* kernel_of_engine(const Json& report) {
+  const Json* const engine = json_find(report, "engine");
+  if (engine == nullptr) return nullptr;
+  const auto& kernels = engine->at("kernels");
+  const auto kernel = std::ranges::find_if(
+      kernels, [&](const Json& one) { return one.at("kernel") == engine->at("kernel"); });
+  return kernel == kernels.end() ? nullptr : &*kernel;
+}
+
+bool is_hidden(const Json& report) {
+  const Json* const kernel = kernel_of_engine(report);
+  return kernel != nullptr && !kernel->contains("copy_mode");
+}
+
+std::string engine_name(const Json& report) {
+  const Json& engine = report.at("engine");
+  return fmt::format("{}, {}", engine.at("title").get<std::string>(),
+                     engine.at("kernel").get<std::string>());
+}
+
+// Why the plan is no better than before on all counted tokens together; empty if it is.
+std::string no_saving_reason(const Json& report, const Change& change) {
+  if (change.has_time) {
+    return change.time > 0 ? "" : "a layer is predicted to take no less time than before";
+  }
+  const double before = mean_of(step_before(report), "imbalance");
+  const double after = mean_of(step_after(report), "imbalance");
+  const bool is_better_balanced = change.copies == 0 && after < before;
+  if (change.copies <= 0 && !is_better_balanced) {
+    return "it sends no fewer copies, and ranks are loaded no more evenly";
+  }
+  const Json& max_imbalance = report.at("plan").at("max_imbalance");
+  const double bound = max_imbalance.is_null() ? 1 : max_imbalance.get<double>();
+  if (after <= kMuchLessEven * std::max(before, bound)) return "";
+  return fmt::format(
+      "ranks are loaded less evenly than before{}: the busiest rank computes {:.3f} times the "
+      "mean, before {:.3f}",
+      max_imbalance.is_null() ? "" : " and than it was made for", after, before);
+}
+
+// Why the plan may be worse on other tokens than on those that were counted.
+std::vector<std::string> doubts(const Json& report, const Change& change) {
+  std::vector<std::string> reasons;
+  if (change.least_in_parts < 0) {
+    reasons.push_back(fmt::format("in a tenth of the trace it sends {} more than before",
+                                  percent_text(-change.least_in_parts)));
+  }
+  if (change.least_time_in_parts < 0) {
+    reasons.push_back(fmt::format("in a tenth of the trace a layer takes {} more time",
+                                  percent_text(-change.least_time_in_parts)));
+  }
+  const auto interval = interval_of(report, change.has_time ? "saved_time" : "saved_copies");
+  const bool saves = change.has_time ? change.time > 0 : change.copies > 0;
+  if (saves && interval && interval->least <= 0) {
+    reasons.push_back(fmt::format("over resampled sequences it saves {} of the {}",
+                                  interval_text(*interval), change.has_time ? "time" : "copies"));
+  }
+  const auto num_sequences = report.at("trace").at("num_sequences").get<std::int64_t>();
+  if (num_sequences < kTooFewSequences) {
+    reasons.push_back(fmt::format("{} sequences are too few to know what it saves of other texts",
+                                  num_sequences));
+  }
+  return reasons;
+}
+
+std::vector<std::string> reasons_against(const Json& report, const Change& change) {
+  if (is_hidden(report)) {
+    return {fmt::format("with {} {}", engine_name(report),
+                        kernel_of_engine(report)->at("verdict").get<std::string>())};
+  }
+  const std::string no_saving = no_saving_reason(report, change);
+  std::vector<std::string> reasons = doubts(report, change);
+  if (!no_saving.empty()) reasons.insert(reasons.begin(), no_saving);
+  return reasons;
+}
+
+// What a token and layer sends: "171.9 kB" where the size of a token is known, or "1.313 copies".
 std::string amount(const Json& step) {
   if (step.contains("wire_bytes_per_token")) {
     return fmt::format("{:.1f} kB", step.at("wire_bytes_per_token").get<double>() / 1e3);
@@ -27,51 +152,74 @@ std::string amount(const Json& step) {
   return fmt::format("{:.3f} copies", mean_of(step, "wire_copies_per_token"));
 }
 
-struct Change {
-  double copies = 0, least_in_parts = 0, most_in_parts = 0;  // saved, as shares of "before"
-  double time = 0;                                           // saved, if known
-  bool has_time = false;
-};
-
-double saved(double before, double after) {
-  return before > 0 ? 1 - after / before : 0;
+// What a kernel sends, dispatch and combine together: bytes, or copies.
+double total_of(const Json& copies) {
+  if (copies.contains("bytes_per_token")) return copies.at("bytes_per_token").get<double>();
+  return copies.at("dispatch_copies_per_token").get<double>() +
+         copies.at("combine_copies_per_token").get<double>();
 }
 
-Change change_of(const Json& report) {
-  const Json &before = step_before(report), &after = step_after(report);
-  Change change{.copies = saved(mean_of(before, "wire_copies_per_token"),
-                                mean_of(after, "wire_copies_per_token"))};
-  std::vector<double> parts;
-  for (const Json& part : report.at("drift")) {
-    parts.push_back(saved(part.at("before").get<double>(), part.at("after").get<double>()));
-  }
-  change.least_in_parts = parts.empty() ? change.copies : std::ranges::min(parts);
-  change.most_in_parts = parts.empty() ? change.copies : std::ranges::max(parts);
-  change.has_time = !before.at("predicted_layer_time_s").empty();
-  if (change.has_time) {
-    change.time =
-        saved(mean_of(before, "predicted_layer_time_s"), mean_of(after, "predicted_layer_time_s"));
-  }
-  return change;
+std::string kernel_amount(const Json& copies) {
+  const bool has_bytes = copies.contains("bytes_per_token");
+  return has_bytes ? fmt::format("{:.1f} kB", total_of(copies) / 1e3)
+                   : fmt::format("{:.3f} copies there and back", total_of(copies));
 }
 
-std::string sentence(const Json& report, const Change& change, bool is_advised) {
-  const Json &before = step_before(report), &after = step_after(report);
-  const bool is_deduplicated = before.at("step") != "per-expert";
-  std::string text = is_advised ? "" : "Do not load this plan. ";
-  text += fmt::format(
+std::string traffic_sentence(const Json& report, const Change& change) {
+  const auto interval = change.has_time ? std::nullopt : interval_of(report, "saved_copies");
+  const std::string over =
+      interval ? fmt::format(" ({} over resampled sequences)", interval_text(*interval)) : "";
+  const Json* const kernel = kernel_of_engine(report);
+  if (kernel != nullptr && !is_hidden(report)) {
+    const Json &today = kernel->at("today"), &planned = kernel->at("planned");
+    const bool is_one_mode = kernel->at("copy_mode") == kernel->at("combine_mode");
+    return fmt::format("Your engine ({}) sends {} a token and layer, and {} under this plan: {}{}.",
+                       engine_name(report), kernel_amount(today), kernel_amount(planned),
+                       change_text(saved(total_of(today), total_of(planned))),
+                       is_one_mode ? over : "");
+  }
+  const Json& before = step_before(report);
+  return fmt::format(
       "A token and layer sends {} over links where experts are placed in order{}, and {} under "
-      "this plan: {} {}, and {} to {} in ten parts of the trace.",
-      amount(before), is_deduplicated ? " and each rank is sent to once" : "", amount(after),
-      percent_text(std::abs(change.copies)), change.copies >= 0 ? "less" : "more",
-      percent_text(change.least_in_parts), percent_text(change.most_in_parts));
-  if (change.has_time) {
-    text += fmt::format(" A layer is predicted to take {} {} time.",
-                        percent_text(std::abs(change.time)), change.time >= 0 ? "less" : "more");
+      "this plan: {}{}.",
+      amount(before), before.at("step") == "deduplication" ? " and each rank is sent to once" : "",
+      amount(step_after(report)), change_text(change.copies), over);
+}
+
+// " at 256 tokens a rank"; empty where the batch is all counted tokens.
+std::string batch_text(const Json& report) {
+  const Json& batch = report.at("batch_tokens");
+  if (batch.is_null()) return "";
+  const Json& cluster = report.at("cluster");
+  const double ranks =
+      cluster.at("num_nodes").get<double>() * cluster.at("ranks_per_node").get<double>();
+  return fmt::format(" at {:.6g} tokens a rank", batch.get<double>() / ranks);
+}
+
+std::string time_sentence(const Json& report, const Change& change) {
+  if (!change.has_time) return "";
+  const auto interval = interval_of(report, "saved_time");
+  return fmt::format(
+      " A layer is predicted to take {} time{}{}.", change_text(change.time), batch_text(report),
+      interval ? fmt::format(", {} less over resampled sequences", interval_text(*interval)) : "");
+}
+
+std::string sentence(const Json& report, const Change& change,
+                     const std::vector<std::string>& reasons) {
+  const Json &before = step_before(report), &after = step_after(report);
+  std::string text;
+  if (!reasons.empty()) {
+    text = fmt::format("Do not load this plan: {}. ", fmt::join(reasons, "; "));
   }
-  text += fmt::format(" The busiest rank computes {:.3f} times the mean, before {:.3f}.",
-                      mean_of(after, "imbalance"), mean_of(before, "imbalance"));
-  return text;
+  text += traffic_sentence(report, change) + time_sentence(report, change);
+  const auto worst = [](const Json& step) {
+    return std::ranges::max(step.at("imbalance").get<std::vector<double>>());
+  };
+  return text + fmt::format(
+                    " The busiest rank computes {:.3f} times the mean (before {:.3f}), and {:.3f} "
+                    "times in the worst layer (before {:.3f}).",
+                    mean_of(after, "imbalance"), mean_of(before, "imbalance"), worst(after),
+                    worst(before));
 }
 
 // Layers of the last step whose imbalance is above the plan's bound.
@@ -88,19 +236,23 @@ void add_bound(const Json& report, Json& cautions) {
       over, imbalance.size(), bound.get<double>(), std::ranges::max(imbalance)));
 }
 
+void add_fitted(const Json& report, Json& cautions) {
+  const Json& trace = report.at("trace");
+  const std::string counted = fmt::format("{}, {}", trace.at("name").get<std::string>(),
+                                          trace.at("part").get<std::string>());
+  for (const Json& input : report.at("plan").at("fitted_on")) {
+    if (input != counted && input != trace.at("name") && trace.at("part") != "all") continue;
+    cautions.push_back(
+        "The counted tokens include those that the plan was fitted on, so new tokens may save "
+        "less. Fit one part (c2r plan --fit even) and report the other (--on odd).");
+    return;
+  }
+}
+
 Json cautions_of(const Json& report, const Change& change) {
   Json cautions = Json::array();
   const Json &trace = report.at("trace"), &after = step_after(report);
-  for (const Json& input : report.at("plan").at("fitted_on")) {
-    const std::string counted = fmt::format("{}, {}", trace.at("name").get<std::string>(),
-                                            trace.at("part").get<std::string>());
-    if (input == counted || input == trace.at("name") || trace.at("part") == "all") {
-      cautions.push_back(
-          "The counted tokens include those that the plan was fitted on, so new tokens may save "
-          "less. Fit one part (c2r plan --fit even) and report the other (--on odd).");
-      break;
-    }
-  }
+  add_fitted(report, cautions);
   if (trace.at("num_sequences") < kFewSequences) {
     cautions.push_back(fmt::format(
         "Only {} sequences were counted. Routing differs between texts, so a plan needs some {} "
@@ -117,10 +269,10 @@ Json cautions_of(const Json& report, const Change& change) {
   if (!after.at("is_exact").get<bool>()) {
     cautions.push_back("Copies are lower bounds: pair counts do not determine them.");
   }
-  if (!change.has_time) {
+  if (!change.has_time && !is_hidden(report)) {
     cautions.push_back(
         "Whether fewer copies make a step faster depends on the links. Give --hidden, "
-        "--intermediate and a cluster with device_flop_per_s to predict times.");
+        "--intermediate and --hardware, or a cluster with device_flop_per_s, to predict times.");
   }
   return cautions;
 }
@@ -129,13 +281,10 @@ Json cautions_of(const Json& report, const Change& change) {
 
 Json answer_json(const Json& report) {
   const Change change = change_of(report);
-  const double imbalance_saved =
-      mean_of(step_before(report), "imbalance") - mean_of(step_after(report), "imbalance");
-  const bool is_better_balanced = change.copies == 0 && imbalance_saved > 0;
-  const bool saves = change.has_time ? change.time > 0 : change.copies > 0 || is_better_balanced;
-  const bool is_advised = saves && change.least_in_parts >= 0;
-  return {{"is_advised", is_advised},
-          {"sentence", sentence(report, change, is_advised)},
+  const auto reasons = reasons_against(report, change);
+  return {{"is_advised", reasons.empty()},
+          {"sentence", sentence(report, change, reasons)},
+          {"reasons", reasons},
           {"cautions", cautions_of(report, change)}};
 }
 

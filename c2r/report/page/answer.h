@@ -1,15 +1,28 @@
 // The answer of a report in words: whether a plan should be loaded, and what to be careful about.
 #pragma once
 
+#include <cstdint>
+
 #include "c2r/io/json.h"
 
 namespace c2r {
 
+/// Below so many sequences no plan is advised.
+inline constexpr std::int64_t kTooFewSequences = 50;
+
+/// Decides on the counted tokens. There is a reason against the plan if
+///   the engine's exchange takes no time that a placement could save (its kernel has no copy mode);
+///   the plan is predicted to take no less time than before or, where no times are predicted, it
+///   sends no fewer copies and is not better balanced;
+///   it sends more copies, or takes more time, than before in a tenth of the trace;
+///   no times are predicted, and the mean imbalance is more than 5 % above both that of before and
+///   the plan's bound;
+///   the interval of the saving over resampled sequences reaches 0;
+///   fewer than kTooFewSequences sequences were counted.
+///
 /// @param report the value that report_data() makes, without "answer"
-/// @returns {"is_advised", "sentence", "cautions"}. A plan is not advised if, on the counted
-///          tokens, it is predicted to take no less time than contiguous experts, or, where no
-///          times are predicted, to send no fewer copies with no better balance; or if it sends
-///          more copies in any tenth of the trace.
+/// @returns {"is_advised", "sentence", "reasons", "cautions"}; a plan is advised without reasons
+///          against it
 Json answer_json(const Json& report);
 
 }  // namespace c2r

@@ -95,18 +95,26 @@ std::string answer_html(const Json& report) {
 
 std::string next_steps_html(const Json& report) {
   const std::string plan = text_of(report.at("plan").at("name"));
+  std::string target = "ENGINE";
+  std::string rollback = "start the engine without these options";
+  if (const Json* const engine = json_find(report, "engine")) {
+    if (engine->contains("export_target")) {
+      target = text_of(engine->at("export_target"));
+      rollback = text_of(engine->at("rollback"));
+    }
+  }
+  const bool is_advised = report.at("answer").at("is_advised").get<bool>();
+  const Json& cluster = report.at("cluster");
   return fmt::format(
-      "<section id=\"next\">\n<h2>Load it, and go back</h2>\n"
+      "<section id=\"next\">\n<h2>{}</h2>\n"
       "<p>A placement changes where experts are computed, not what a model answers.</p>\n"
-      "<pre>c2r export {} --to ENGINE -o FILE     # prints the options that load FILE\n"
+      "<pre>c2r export {} --to {} -o FILE     # prints the options that load FILE\n"
       "mpirun -n {} c2r score MODEL --text TEXT --plan {}</pre>\n"
-      "<p>To go back, start the engine without these options. Record new traffic from time to "
-      "time, "
+      "<p>To go back, {}. Record new traffic from time to time, "
       "and count this plan on it: <code>c2r report TRACE --plan {}</code>.</p>\n</section>\n",
-      plan,
-      report.at("cluster").at("num_nodes").get<int>() *
-          report.at("cluster").at("ranks_per_node").get<int>(),
-      plan, plan);
+      is_advised ? "Load it, and go back" : "If it is to be tried nevertheless", plan, target,
+      cluster.at("num_nodes").get<int>() * cluster.at("ranks_per_node").get<int>(), plan, rollback,
+      plan);
 }
 
 constexpr std::string_view kHeatMapHtml =

@@ -8,6 +8,7 @@
 
 #include "c2r/core/testing.h"
 #include "c2r/placement/testing_internal.h"
+#include "c2r/plan/engines/engine_traffic.h"
 #include "c2r/report/page/answer.h"
 #include "c2r/report/page/figures.h"
 #include "c2r/report/page/report_data.h"
@@ -18,17 +19,19 @@ namespace {
 using testing::error_of;
 using testing::make_placement;
 
-// 40 tokens in 4 sequences. Experts 0 and 2 choose each other, and 1 and 3: contiguous experts are
+// Sequences of 10 tokens. Experts 0 and 2 choose each other, and 1 and 3: contiguous experts are
 // as bad as can be. In layer 5 the first expert of the pair is chosen first, in layer 7 the other.
-Trace crossing_pairs(const std::string& model = "m") {
-  Matrix<ExpertId> first(40, 2), second(40, 2);
-  for (std::int32_t t = 0; t < 40; ++t) {
+Trace crossing_pairs(const std::string& model = "m", std::int32_t num_sequences = 4) {
+  const std::int32_t num_tokens = 10 * num_sequences;
+  Matrix<ExpertId> first(num_tokens, 2), second(num_tokens, 2);
+  for (std::int32_t t = 0; t < num_tokens; ++t) {
     const std::int32_t low = t % 3 == 0 ? 1 : 0;
     first(t, 0) = second(t, 1) = ExpertId{low};
     first(t, 1) = second(t, 0) = ExpertId{low + 2};
   }
   const std::vector<MatrixView<const ExpertId>> layers = {first, second};
-  const std::vector<std::int64_t> starts = {0, 10, 20, 30};
+  std::vector<std::int64_t> starts;
+  for (std::int32_t s = 0; s < num_sequences; ++s) starts.push_back(10 * s);
   return Trace({.model = model, .num_experts = 4, .top_k = 2, .layer_indices = {5, 7}}, layers,
                starts);
 }
@@ -148,23 +151,105 @@ TEST(ReportData, FollowsOneSequence) {
   EXPECT_EQ(sequence["before"], Json({{1.0, 1.0}, {1.0, 1.0}}));
 }
 
+// A plan that halves copies and is within its bound on 60 sequences: rank 0 computes 4/3 of the
+// mean.
+Plan good_plan() {
+  Plan plan = plan_of_ranks(kTogether);
+  plan.provenance.options = {{"max_imbalance", 1.4}};
+  return plan;
+}
+
+// What is computed on 60 sequences: enough for an answer.
+Json report_of_60(const Plan& plan, const ReportRequest& request) {
+  NoProgress progress;
+  return report_data(plan, crossing_pairs("m", 60), request, progress);
+}
+
+std::string sentence_of(const Json& answer) {
+  return answer["sentence"].get<std::string>();
+}
+
+bool refuses_for(const Json& answer, const std::string& reason) {
+  return !answer["is_advised"].get<bool>() &&
+         sentence_of(answer).starts_with("Do not load this plan: ") &&
+         answer["reasons"].dump().find(reason) != std::string::npos;
+}
+
 TEST(Answer, AdvisesAPlanThatSavesAndNoOther) {
-  const Json good = report_of(plan_of_ranks(kTogether), crossing_pairs())["answer"];
-  EXPECT_TRUE(good["is_advised"].get<bool>());
-  EXPECT_TRUE(good["sentence"].get<std::string>().find("50.0 % less") != std::string::npos)
-      << good["sentence"];
+  const Plan plan = good_plan();
+  ReportRequest request = request_for(plan);
+  request.format = CopyFormat{.hidden = 10000};
+  const Json good = report_of_60(plan, request)["answer"];
+  EXPECT_TRUE(good["is_advised"].get<bool>()) << good;
+  EXPECT_EQ(sentence_of(good),
+            "A token and layer sends 40.0 kB over links where experts are placed in order and each "
+            "rank is sent to once, and 20.0 kB under this plan: 50.0 % less (50.0 % over resampled "
+            "sequences). The busiest rank computes 1.333 times the mean (before 1.000), and 1.333 "
+            "times in the worst layer (before 1.000).");
   // Contiguous placement again saves nothing.
-  const Json none = report_of(plan_of_ranks(kApart), crossing_pairs())["answer"];
-  EXPECT_FALSE(none["is_advised"].get<bool>());
-  EXPECT_TRUE(none["sentence"].get<std::string>().starts_with("Do not load this plan."));
+  const Plan same = plan_of_ranks(kApart);
+  EXPECT_TRUE(refuses_for(report_of_60(same, request_for(same))["answer"], "no fewer copies"));
+}
+
+TEST(Answer, IsAboutTheEngineItsBackendAndItsBatch) {
+  Plan plan = good_plan();
+  plan.cluster.device_flop_per_s = 1e12;
+  ReportRequest request = request_for(plan);
+  request.format = CopyFormat{.hidden = 10000};
+  request.engine = find_engine_backend("sglang", "deepep");
+  request.predict.layer_time =
+      LayerTimeOptions{.format = *request.format, .flop_per_choice = 1, .batch_tokens = 512};
+  request.predict = for_engine(*request.engine, request.predict);
+  const Json report = report_of_60(plan, request);
+  EXPECT_EQ(report["engine"]["export_target"], "sglang");
+  const std::string sentence = sentence_of(report["answer"]);
+  const auto has = [&](const std::string& words) {
+    return sentence.find(words) != std::string::npos;
+  };
+  EXPECT_TRUE(
+      has("Your engine (SGLang, DeepEP normal) sends 40.0 kB a token and layer, and 20.0 "
+          "kB under this plan: 50.0 % less."))
+      << sentence;
+  EXPECT_TRUE(has("time at 256 tokens a rank, ")) << sentence;
+  EXPECT_TRUE(has(" less over resampled sequences.")) << sentence;
+  EXPECT_EQ(report["resampled"]["num_sequences"], 60);
+  const std::string page = report_page(report);
+  EXPECT_NE(page.find("--to sglang"), std::string::npos);
+}
+
+TEST(Answer, RefusesAPlanForAHiddenExchange) {
+  const Plan plan = good_plan();
+  ReportRequest request = request_for(plan);
+  request.engine = find_engine_backend("sglang", "megamoe");
+  request.predict = for_engine(*request.engine, request.predict);
+  EXPECT_TRUE(refuses_for(report_of_60(plan, request)["answer"],
+                          "the exchange is hidden under the experts' products"));
 }
 
 TEST(Answer, RefusesAPlanThatIsWorseInAPartOfTheTrace) {
-  Json report = report_of(plan_of_ranks(kTogether), crossing_pairs());
+  const Plan plan = good_plan();
+  Json report = report_of_60(plan, request_for(plan));
   report["drift"][3]["after"] = report["drift"][3]["before"].get<double>() * 1.01;
-  const Json answer = answer_json(report);
-  EXPECT_FALSE(answer["is_advised"].get<bool>());
-  EXPECT_TRUE(answer["sentence"].get<std::string>().find("-1.0 % to") != std::string::npos);
+  EXPECT_TRUE(refuses_for(answer_json(report), "in a tenth of the trace it sends 1.0 % more"));
+}
+
+TEST(Answer, RefusesAPlanThatMaySaveNothingOfOtherSequences) {
+  const Plan plan = good_plan();
+  Json report = report_of_60(plan, request_for(plan));
+  report["resampled"]["saved_copies"] = {-0.02, 0.3};
+  EXPECT_TRUE(refuses_for(answer_json(report), "over resampled sequences it saves -2.0 to 30.0 %"));
+}
+
+TEST(Answer, RefusesAPlanThatUnbalancesRanksWhereNoTimeIsKnown) {
+  const Plan plan = good_plan();
+  Json report = report_of_60(plan, request_for(plan));
+  for (Json& imbalance : report["steps"].back()["imbalance"]) imbalance = 1.6;
+  EXPECT_TRUE(refuses_for(answer_json(report), "ranks are loaded less evenly than before"));
+}
+
+TEST(Answer, RefusesToKnowFromFewSequences) {
+  EXPECT_TRUE(refuses_for(report_of(plan_of_ranks(kTogether), crossing_pairs())["answer"],
+                          "4 sequences are too few"));
 }
 
 TEST(Answer, NamesWhatToBeCarefulAbout) {

@@ -12,9 +12,14 @@
 #include "c2r/core/error.h"
 #include "c2r/core/version.h"
 #include "c2r/io/base64.h"
+#include "c2r/plan/engines/engine_traffic.h"
+#include "c2r/plan/plan_check.h"
+#include "c2r/plan/resample.h"
 #include "c2r/report/analysis.h"
+#include "c2r/report/engine_traffic.h"
 #include "c2r/report/page/answer.h"
 #include "c2r/report/predictions.h"
+#include "c2r/report/savings.h"
 
 namespace c2r {
 namespace {
@@ -110,12 +115,33 @@ class Counting {
       : plan_(plan), trace_(trace), request_(request), progress_(progress) {}
 
   std::vector<WaterfallStep> steps(std::vector<TokenRange> ranges) {
-    const RoutedTokens tokens{
-        .trace = &trace_,
-        .ranges = std::move(ranges),
-        .name = fmt::format("{}, {}", request_.trace_name, name_of(request_.part))};
-    return predict_waterfall(plan_, tokens, nullptr, request_.predict, request_.num_threads,
-                             progress_);
+    return predict_waterfall(plan_, tokens_in(std::move(ranges)), nullptr, request_.predict,
+                             request_.num_threads, progress_);
+  }
+
+  // What "after" saves of "before", which both send copies as the request says; null without
+  // several sequences.
+  Json resampled(const std::vector<TokenRange>& ranges) {
+    const RoutedTokens tokens = tokens_in(ranges);
+    const auto contiguous =
+        contiguous_placements(trace_.header(), request_.predict.traffic.cluster);
+    const auto saved =
+        saved_intervals(resample(tokens, contiguous), resample(tokens, placements_of(plan_)));
+    return saved ? savings_json(*saved) : Json(nullptr);
+  }
+
+  Json engine(const EngineBackend& use, const std::vector<TokenRange>& ranges) {
+    Json json = engine_traffic_json(
+        predict_engine_traffic(use, placements_of(plan_), tokens_in(ranges),
+                               request_.predict.traffic, request_.num_threads, progress_),
+        request_.format);
+    json["title"] = use.engine->title;
+    json["kernel"] = kernel_of(use).title;
+    if (!use.engine->files.empty()) {
+      json["export_target"] = use.engine->files[0].name;
+      json["rollback"] = use.engine->files[0].rollback;
+    }
+    return json;
   }
 
   Json drift(std::span<const TokenRange> ranges) {
@@ -129,6 +155,9 @@ class Counting {
                        {"after", mean_over_layers(after.prediction.wire_copies_per_token)},
                        {"imbalance_before", mean_over_layers(before.prediction.imbalance)},
                        {"imbalance_after", mean_over_layers(after.prediction.imbalance)}});
+      if (!request_.predict.layer_time) continue;
+      parts.back()["time_before_s"] = mean_over_layers(before.prediction.predicted_layer_time_s);
+      parts.back()["time_after_s"] = mean_over_layers(after.prediction.predicted_layer_time_s);
     }
     return parts;
   }
@@ -147,6 +176,17 @@ class Counting {
   }
 
  private:
+  RoutedTokens tokens_in(std::vector<TokenRange> ranges) const {
+    return {.trace = &trace_,
+            .ranges = std::move(ranges),
+            .name = fmt::format("{}, {}", request_.trace_name, name_of(request_.part))};
+  }
+  std::optional<ResampledPrediction> resample(const RoutedTokens& tokens,
+                                              std::span<const Placement> placements) {
+    return resample_prediction(tokens, placements, request_.predict, request_.num_threads,
+                               progress_);
+  }
+
   const Plan& plan_;
   const Trace& trace_;
   const ReportRequest& request_;
@@ -158,16 +198,12 @@ Json plan_json_of(const Plan& plan, const std::string& name) {
   for (const PlanInput& input : plan.provenance.inputs) {
     if (input.role == "trace") fitted_on.push_back(input.text());
   }
-  Json max_imbalance = nullptr;
-  for (const PlanOption& option : plan.provenance.options) {
-    if (option.name != "max_imbalance") continue;
-    if (const double* bound = std::get_if<double>(&option.value)) max_imbalance = *bound;
-  }
+  const auto bound = max_imbalance_of(plan);
   Json slots = Json::array();
   for (const PlanLayer& layer : plan.layers) slots.push_back(layer.placement.slots_per_rank());
   return {{"name", name},
           {"method", plan.provenance.method},
-          {"max_imbalance", std::move(max_imbalance)},
+          {"max_imbalance", bound ? Json(*bound) : Json(nullptr)},
           {"fitted_on", std::move(fitted_on)},
           {"slots_per_rank", std::move(slots)}};
 }
@@ -269,11 +305,19 @@ Json report_data(const Plan& plan, const Trace& trace, const ReportRequest& requ
                  {"plan", plan_json_of(plan, request.plan_name)},
                  {"cluster", cluster_to_json(request.predict.traffic.cluster)}};
   report["hidden"] = request.format ? Json(request.format->hidden) : Json(nullptr);
+  const auto& layer_time = request.predict.layer_time;
+  report["batch_tokens"] =
+      layer_time && layer_time->batch_tokens ? Json(*layer_time->batch_tokens) : Json(nullptr);
+  if (request.engine) report["engine"] = counting.engine(*request.engine, ranges);
   report["answer"] = nullptr;  // its place among the keys
   report["analysis"] = analysis_json(
       {.statistics = statistics, .metrics = model_metrics(statistics), .fan_out = {}});
-  report["steps"] = waterfall_json(steps, request.format);
+  report["steps"] = waterfall_json(
+      steps, request.format,
+      {.max_imbalance = max_imbalance_of(plan), .layer_indices = layer_indices_of(plan)});
   report["links"] = {{"before", links_json(before.volumes)}, {"after", links_json(after.volumes)}};
+  progress.begin("resampling sequences");
+  report["resampled"] = counting.resampled(ranges);
   progress.begin("counting parts of the trace");
   report["drift"] = counting.drift(ranges);
   report["sequence"] = counting.sequence(ranges[0]);

@@ -4,18 +4,26 @@
 //    "trace": {"name", "part", "model", "num_tokens", "num_sequences", "num_layers", "num_experts",
 //              "top_k"},
 //    "plan": {"name", "method", "max_imbalance" or null, "fitted_on": [...], "slots_per_rank"},
-//    "cluster": {...}, "hidden": N or null,
-//    "answer": {"is_advised", "sentence", "cautions": [...]},
+//    "cluster": {...}, "hidden": N or null, "batch_tokens": N or null,
+//    "engine": {...},                  optional, as `c2r simulate --engine --json`, with the "title"
+//                                      of the engine, the "kernel" that the answer is about and,
+//                                      if it loads placements, "export_target" and "rollback"
+//    "answer": {"is_advised", "sentence", "reasons": [...], "cautions": [...]},
 //    "analysis": {...},                as `c2r analyze --json`, of the counted tokens
 //    "steps": [...],                   as `c2r simulate --json`
+//    "resampled": {...} or null,       what "after" saves of "before", as `c2r simulate --json`
 //    "links": {"before": [[...]], "after": [[...]]},     copies a token and layer, [source][target]
-//    "drift": [{"num_tokens", "before", "after", "imbalance_before", "imbalance_after"}],  in order
-//    "sequence": {"index", "num_tokens", "before": [[...]], "after": [[...]]},   [layer][rank]
-//    copies "layers": [{"layer_index", "rank_of_expert": [...], "order": [...], "coactivation":
-//    "..."}], "comparison": {...}}              optional, as `c2r compare --json`
+//    "drift": [{"num_tokens", "before", "after", "imbalance_before", "imbalance_after"}],  in
+//    order;
+//                                      with predicted times also "time_before_s", "time_after_s"
+//    "sequence": {"index", "num_tokens", "before": [[...]], "after": [[...]]},
+//                                      copies, [layer][rank]
+//    "layers": [{"layer_index", "rank_of_expert": [...], "order": [...], "coactivation": "..."}],
+//    "comparison": {...}}              optional, as `c2r compare --json`
 //
-// "before" is the step "deduplication" (contiguous experts, and copies sent as the plan's are),
-// "after" the plan's last step without a constraint. `coactivation` is the upper triangle of the
+// "before" is what the engine sends today or, without an engine, the step "deduplication"
+// (contiguous experts, and copies sent as the plan's are); "after" is the plan's last step without
+// a constraint. `coactivation` is the upper triangle of the
 // counts, diagonal included, row by row, each count as LEB128, all in base64: 256 experts in 58
 // layers are 20 MB as decimal numbers, 5 MB so.
 #pragma once
@@ -26,6 +34,7 @@
 
 #include "c2r/core/progress.h"
 #include "c2r/io/json.h"
+#include "c2r/plan/engines/engine.h"
 #include "c2r/plan/plan.h"
 #include "c2r/plan/predict.h"
 
@@ -36,9 +45,10 @@ inline constexpr std::int32_t kReportVersion = 1;
 struct ReportRequest {
   std::string plan_name, trace_name;
   SequencePart part = SequencePart::kAll;  // the sequences that are counted
-  PredictRequest predict;
-  std::optional<CopyFormat> format;  // then there are bytes, too
-  std::optional<Json> comparison;    // the output of `c2r compare --json`
+  PredictRequest predict;                  // of the engine, if there is one: for_engine()
+  std::optional<EngineBackend> engine;     // whose traffic the answer is about
+  std::optional<CopyFormat> format;        // then there are bytes, too
+  std::optional<Json> comparison;          // the output of `c2r compare --json`
   int num_threads = 1;
 };
 
@@ -46,7 +56,8 @@ struct ReportRequest {
 /// @throws Error(kInvalidArgument) if the plan is for another model or the part has no tokens,
 ///         Error(kInvalidFile) if the trace holds an invalid choice
 ///
-/// Cost: twice predict_waterfall() and once count_pairs() of the counted tokens; memory
+/// Cost: twice predict_waterfall(), once count_pairs() of the counted tokens, resample_prediction()
+/// twice and, with an engine, predict_engine_traffic(); memory
 /// num_layers * num_experts^2 * 8 bytes.
 Json report_data(const Plan& plan, const Trace& trace, const ReportRequest& request,
                  Progress& progress);
