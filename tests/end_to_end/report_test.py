@@ -87,11 +87,41 @@ class Reports(CommandLine):
             picture = self.report("--compare", "compared.json", "--figure", name)
             self.assertTrue(xml.etree.ElementTree.fromstring(picture).tag.endswith("svg"), name)
 
+    def write(self, name, *words):
+        (self.folder / name).write_text(self.succeed(*words))
+        return name
+
+    def test_measurements_of_other_commands_are_shown(self):
+        score = self.write("score.jsonl", "score", "tiny_model", "--tokens", "tokens.jsonl", "--json")
+        bench = self.write("bench.json", "bench", "layer", "olmoe", "--ranks", "2", "--tokens", "4",
+                           "--rounds", "1", "--json")
+        simulated = self.write("simulated.json", "simulate", "plan.json", "trace.safetensors", "--constrained",
+                               "trace.safetensors", "--json")
+        words = ["--score", score, "--score", f"3={score}", "--constrained", f"3={simulated}", "--bench", bench]
+        report = json.loads(self.report(*words, "--json"))
+        lines = [json.loads(line) for line in (self.folder / score).read_text().splitlines()]
+        unconstrained, three = report["constraint"]
+        self.assertEqual((unconstrained["top_t"], three["top_t"]), (None, 3))
+        self.assertEqual(three["score"]["num_tokens"], sum(line["num_tokens"] for line in lines))
+        steps = json.loads((self.folder / simulated).read_text())["steps"]
+        copies = steps[-1]["wire_copies_per_token"]
+        self.assertAlmostEqual(three["traffic"]["wire_copies_per_token"], sum(copies) / len(copies))
+        variants = json.loads((self.folder / bench).read_text())["variants"]
+        self.assertEqual([one["name"] for one in report["measured"]["variants"]], [one["name"] for one in variants])
+        for name in "constraint", "measured":
+            picture = self.report(*words, "--figure", name)
+            self.assertTrue(xml.etree.ElementTree.fromstring(picture).tag.endswith("svg"), name)
+        self.assertIn('id="measured"', self.report(*words))
+
     def test_mistakes_are_said_in_one_line(self):
         words = ["report", "trace.safetensors", "--plan", "plan.json"]
         refuse = self.refuse
         refuse(2, "--figure takes waterfall, layers", *words, "--figure", "front")
         refuse(1, "not what `c2r compare --json` prints", *words, "--compare", "plan.json")
+        refuse(1, "not what `c2r score --json` prints", *words, "--score", "plan.json")
+        refuse(1, "not what `c2r bench layer --json`", *words, "--bench", "plan.json")
+        refuse(1, "it has no step 'constraint'", *words, "--constrained", "3=plan.json")
+        refuse(2, "--constrained takes T=FILE", *words, "--constrained", "plan.json")
         refuse(1, "cannot open", *words[:2], "--plan", "none.json")
         refuse(2, "would overwrite the input", *words, "-o", "plan.json")
 

@@ -2,6 +2,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <charconv>
 #include <iostream>
 #include <memory>
 
@@ -19,8 +20,42 @@ namespace c2r::cli {
 namespace {
 
 struct ReportOptions : PredictionOptions {
-  std::string trace, plan, comparison, figure, output;
+  std::string trace, plan, comparison, bench, figure, output;
+  std::vector<std::string> scores, constrained;
 };
+
+// A value of --score or --constrained: "FILE", or "T=FILE" of a model whose routing is constrained.
+struct OfTopT {
+  std::optional<std::int64_t> top_t;
+  std::string path;
+};
+
+OfTopT parse_of_top_t(const std::string& text) {
+  const std::size_t equals = text.find('=');
+  std::int64_t top_t = 0;
+  const char* const end = text.data() + std::min(equals, text.size());
+  const auto parsed = std::from_chars(text.data(), end, top_t);
+  const bool has_top_t = equals != std::string::npos && equals > 0 && parsed.ec == std::errc() &&
+                         parsed.ptr == end && top_t > 0;
+  if (!has_top_t) return {.top_t = {}, .path = text};
+  return {.top_t = top_t, .path = text.substr(equals + 1)};
+}
+
+void read_given(const ReportOptions& options, ReportRequest& request) {
+  if (!options.comparison.empty()) request.comparison = read_comparison(options.comparison);
+  if (!options.bench.empty()) request.bench = read_layer_bench(options.bench);
+  for (const std::string& text : options.scores) {
+    const OfTopT score = parse_of_top_t(text);
+    request.scores.push_back({.top_t = score.top_t, .value = read_scores(score.path)});
+  }
+  for (const std::string& text : options.constrained) {
+    const OfTopT traffic = parse_of_top_t(text);
+    C2R_REQUIRE(traffic.top_t.has_value(), kInvalidArgument,
+                "--constrained takes T=FILE, such as 30=simulated.json, not '{}'", text);
+    request.constrained.push_back(
+        {.top_t = traffic.top_t, .value = read_constrained(traffic.path)});
+  }
+}
 
 std::string figure_of(const Json& report, const std::string& name) {
   std::vector<std::string> names;
@@ -33,7 +68,11 @@ std::string figure_of(const Json& report, const std::string& name) {
 }
 
 void report(const ReportOptions& options) {
-  check_output(options.output, {options.trace, options.plan});
+  std::vector<std::string> inputs = {options.trace, options.plan, options.comparison,
+                                     options.bench};
+  for (const std::string& text : options.scores) inputs.push_back(parse_of_top_t(text).path);
+  for (const std::string& text : options.constrained) inputs.push_back(parse_of_top_t(text).path);
+  check_output(options.output, inputs);
   const Plan plan = read_plan(options.plan);
   const Trace trace(options.trace);
   const Cluster cluster = on_hardware(
@@ -45,7 +84,7 @@ void report(const ReportOptions& options) {
                         .engine = engine_of(options),
                         .format = format_of(options),
                         .num_threads = options.num_threads};
-  if (!options.comparison.empty()) request.comparison = read_comparison(options.comparison);
+  read_given(options, request);
   ProgressLine progress("report");
   const Json data = report_data(plan, trace, request, progress);
   if (!options.figure.empty()) {
@@ -68,9 +107,28 @@ void add_report(CLI::App& app) {
                    "the output of `c2r compare --json`: the page shows its placements, too")
       ->type_name("FILE");
   command
+      ->add_option("--constrained", options->constrained,
+                   "T=FILE, the output of `c2r simulate --constrained --json` with routing among T "
+                   "collaborators: the page shows its traffic; may be given for several T")
+      ->allow_extra_args(false)
+      ->type_name("T=FILE");
+  command
+      ->add_option(
+          "--score", options->scores,
+          "the output of `c2r score --json`, or T=FILE with routing among T collaborators: "
+          "the page shows the perplexity; may be given for several T")
+      ->allow_extra_args(false)
+      ->type_name("FILE");
+  command
+      ->add_option(
+          "--bench", options->bench,
+          "the output of `c2r bench layer --json` or `c2r bench exchange --json`: the page "
+          "shows the measured times")
+      ->type_name("FILE");
+  command
       ->add_option("--figure", options->figure,
                    "one figure as SVG instead of the page: waterfall, layers, loads, drift, front, "
-                   "links or sequence")
+                   "constraint, measured, links or sequence")
       ->type_name("NAME");
   add_prediction_options(*command, *options);
   add_output(*command, options->output, "the file to write; standard output if not given");

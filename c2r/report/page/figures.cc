@@ -9,6 +9,7 @@
 
 #include "c2r/plan/predict.h"
 #include "c2r/report/page/axes.h"
+#include "c2r/report/page/given_figures.h"
 #include "c2r/report/page/report_data.h"
 
 namespace c2r {
@@ -334,6 +335,8 @@ std::vector<Figure> report_figures(const Json& report) {
   const bool has_cells = report.at("links").at("before").size() <= 64;
   std::vector<Figure> figures = {waterfall(report), layers(report), loads(report), drift(report)};
   if (report.contains("comparison")) figures.push_back(front(report));
+  if (report.contains("constraint")) figures.push_back(constraint_figure(report));
+  if (report.contains("measured")) figures.push_back(measured_figure(report));
   if (has_cells) figures.push_back(links(report));
   if (has_cells) figures.push_back(sequence(report));
   return figures;
@@ -341,6 +344,7 @@ std::vector<Figure> report_figures(const Json& report) {
 
 std::string_view figure_style() {
   return "text{font:13px sans-serif;fill:#222}.before{fill:#9aa5b1}.after,.cell{fill:#0b62a4}"
+         ".third{fill:#d98a1f}"
          ".line-before{fill:none;stroke:#9aa5b1;stroke-width:2}"
          ".line-after{fill:none;stroke:#0b62a4;stroke-width:2}"
          ".grid{stroke:#ddd}.axis{stroke:#555}.bound{stroke:#c43d00;stroke-dasharray:6 4}";

@@ -19,7 +19,8 @@ struct Figure {
 };
 
 /// The figures that the data allow, in the order of the page: waterfall, layers, loads, drift,
-/// front (with a comparison), links and sequence (both of at most 64 ranks).
+/// front (with a comparison), constraint (with scores or constrained traffic), measured (with a
+/// benchmark), links and sequence (both of at most 64 ranks).
 /// @param report as report_data() makes it
 std::vector<Figure> report_figures(const Json& report);
 

@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include <fstream>
 #include <regex>
 
 #include "c2r/core/testing.h"
@@ -16,7 +15,6 @@
 namespace c2r {
 namespace {
 
-using testing::error_of;
 using testing::make_placement;
 
 // Sequences of 10 tokens. Experts 0 and 2 choose each other, and 1 and 3: contiguous experts are
@@ -304,24 +302,52 @@ TEST(ReportFigures, TableRowsAreThoseOfTheData) {
   }
 }
 
+TEST(ReportFigures, ShowWhatWasGivenBesides) {
+  const Plan plan = plan_of_ranks(kTogether);
+  ReportRequest request = request_for(plan);
+  request.scores = {
+      {.top_t = {}, .value = {{"name", "s"}, {"num_tokens", 8}, {"perplexity", 2.0}}},
+      {.top_t = 3, .value = {{"name", "s3"}, {"num_tokens", 8}, {"perplexity", 2.5}}}};
+  request.constrained = {
+      {.top_t = 3,
+       .value = {{"name", "t3"}, {"wire_copies_per_token", 0.25}, {"imbalance", 1.125}}}};
+  request.bench = {{"name", "b"},
+                   {"problem", "olmoe"},
+                   {"what", "layer"},
+                   {"ep_size", 2},
+                   {"tokens_per_rank", 4},
+                   {"hidden", 10},
+                   {"variants",
+                    {{{"name", "<plan>"},
+                      {"median_s", 0.25},
+                      {"dispatch_s", 0.0625},
+                      {"experts_s", 0.125},
+                      {"combine_s", 0.03125}}}}};
+  NoProgress progress;
+  const Json report = report_data(plan, crossing_pairs(), request, progress);
+  const auto figures = report_figures(report);
+  ASSERT_EQ(figures.size(), 8U);
+  EXPECT_EQ(figures[4].name, "constraint");
+  EXPECT_EQ(figures[4].pictures.size(), 2U);
+  EXPECT_EQ(figures[4].table[1],
+            (std::vector<std::string>{"no constraint", "0.500", "1.300", "2.000", "8"}));
+  EXPECT_EQ(figures[4].table[2],
+            (std::vector<std::string>{"T = 3", "0.250", "1.125", "2.500", "8"}));
+  EXPECT_EQ(figures[5].name, "measured");
+  EXPECT_EQ(figures[5].table[1],
+            (std::vector<std::string>{"<plan>", "62.5", "125", "31.25", "250"}));
+  EXPECT_EQ(report_page(report).find("<plan>"), std::string::npos);
+  (*request.bench)["ep_size"] = 4;
+  EXPECT_EQ(
+      testing::error_of([&] { (void)report_data(plan, crossing_pairs(), request, progress); }),
+      "b is of 4 ranks, but the plan is counted on 2");
+}
+
 TEST(ReportFigures, LeaveMatricesOfManyRanksOut) {
   Json report = report_of(plan_of_ranks(kTogether), crossing_pairs());
   report["links"]["before"] = Json::array();
   for (int r = 0; r < 65; ++r) report["links"]["before"].push_back({0.0});
   EXPECT_EQ(report_figures(report).size(), 4U);
-}
-
-TEST(ReadComparison, RefusesWhatIsNone) {
-  const auto path = testing::temporary_path("comparison.json");
-  const auto refuse = [&](const std::string& text) {
-    std::ofstream(path) << text;
-    return error_of([&] { (void)read_comparison(path); });
-  };
-  EXPECT_TRUE(refuse("[1]").find("not what `c2r compare --json` prints") != std::string::npos);
-  EXPECT_TRUE(refuse(R"({"placements": []})").find("no placements") != std::string::npos);
-  const auto wrong = R"({"placements": [{"placement": "a", "wire_copies_per_token": [1],
-                                         "imbalance": [1, "x"]}]})";
-  EXPECT_TRUE(refuse(wrong).find("imbalance of a placement") != std::string::npos);
 }
 
 }  // namespace

@@ -243,26 +243,26 @@ std::int64_t num_sequences_in(const Trace& trace, std::span<const TokenRange> ra
   });
 }
 
-}  // namespace
-
-Json read_comparison(const std::filesystem::path& path) {
-  Json comparison = read_json_file(path);
-  const Json* const placements = json_find(comparison, "placements");
-  C2R_REQUIRE(placements != nullptr && placements->is_array() && !placements->empty(), kInvalidFile,
-              "{} is not what `c2r compare --json` prints: it has no placements", path.string());
-  for (const Json& entry : *placements) {
-    (void)json_string(json_at(entry, "placement", path.string()), "a placement", path.string());
-    for (const char* column : {"wire_copies_per_token", "imbalance"}) {
-      const Json& values = json_at(entry, column, path.string());
-      const bool are_numbers =
-          values.is_array() && !values.empty() &&
-          std::ranges::all_of(values, [](const Json& v) { return v.is_number(); });
-      C2R_REQUIRE(are_numbers, kInvalidFile, "{}: {} of a placement is not an array of numbers",
-                  path.string(), column);
-    }
-  }
-  return comparison;
+// What was given of the model with constraints, beside the plan's own traffic without one.
+Json constraint_json(const ReportRequest& request, const WaterfallStep& after) {
+  if (request.scores.empty() && request.constrained.empty()) return Json::array();
+  std::vector<ConstraintInput> traffic = request.constrained;
+  const Prediction& p = after.prediction;
+  traffic.push_back({.top_t = {},
+                     .value = {{"name", request.plan_name},
+                               {"wire_copies_per_token", mean_over_layers(p.wire_copies_per_token)},
+                               {"imbalance", mean_over_layers(p.imbalance)}}});
+  return constraint_rows(request.scores, traffic);
 }
+
+void check_bench(const Json& bench, const Cluster& cluster) {
+  C2R_REQUIRE(bench.at("ep_size") == cluster.ep_size(), kInvalidArgument,
+              "{} is of {} ranks, but the plan is counted on {}",
+              bench.at("name").get<std::string>(), bench.at("ep_size").get<std::int64_t>(),
+              cluster.ep_size());
+}
+
+}  // namespace
 
 const Json& step_before(const Json& report) {
   const Json& steps = report.at("steps");
@@ -283,6 +283,7 @@ double mean_of(const Json& step, const char* column) {
 Json report_data(const Plan& plan, const Trace& trace, const ReportRequest& request,
                  Progress& progress) {
   check_fits(plan, trace.header(), request.trace_name);
+  if (request.bench) check_bench(*request.bench, request.predict.traffic.cluster);
   const auto ranges = tokens_of(trace, request.part);
   Counting counting(plan, trace, request, progress);
   progress.begin("counting copies");
@@ -323,6 +324,9 @@ Json report_data(const Plan& plan, const Trace& trace, const ReportRequest& requ
   report["sequence"] = counting.sequence(ranges[0]);
   report["layers"] = layers_json(plan, statistics.coactivation);
   if (request.comparison) report["comparison"] = *request.comparison;
+  const Json constraint = constraint_json(request, after);
+  if (!constraint.empty()) report["constraint"] = constraint;
+  if (request.bench) report["measured"] = *request.bench;
   report["answer"] = answer_json(report);
   return report;
 }

@@ -5,9 +5,9 @@ namespace c2r {
 
 std::string_view page_style() {
   return R"css(:root { --back: #fff; --ink: #1c2127; --quiet: #5a6572; --line: #d9dfe5; --before: #8b97a4; --after: #0b62a4;
-  --bound: #b83a00; --good: #e7f3ea; --bad: #fbe9e4; color-scheme: light dark; }
+  --bound: #b83a00; --third: #c77a12; --good: #e7f3ea; --bad: #fbe9e4; color-scheme: light dark; }
 @media (prefers-color-scheme: dark) { :root { --back: #14181d; --ink: #e4e9ee; --quiet: #9aa7b4; --line: #333c46;
-  --before: #8794a1; --after: #58a9e8; --bound: #ff9566; --good: #16301f; --bad: #3b1d15; } }
+  --before: #8794a1; --after: #58a9e8; --bound: #ff9566; --third: #e0a04a; --good: #16301f; --bad: #3b1d15; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--back); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
 main { max-width: 1020px; margin: 0 auto; padding: 16px; }
@@ -26,6 +26,7 @@ svg { max-width: 100%; height: auto; }
 svg text { font: 13px system-ui, sans-serif; fill: var(--ink); }
 .before { fill: var(--before); }
 .after, .cell { fill: var(--after); }
+.third { fill: var(--third); }
 .line-before, .line-after { fill: none; stroke-width: 2; stroke: var(--before); }
 .line-after { stroke: var(--after); }
 .grid { stroke: var(--line); }
