@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """The c2r program whatever the command: help, its examples, unknown words, files that fail."""
+import json
 import os
 import subprocess
 import unittest
@@ -38,6 +39,64 @@ class Help(CommandLine):
 
     def test_version_names_the_build(self):
         self.assertRegex(self.succeed("--version"), r"^c2r \d+\.\d+\.\d+ \(commit \S+, .+\)\n$")
+
+
+class Inspect(CommandLine):
+    def inspect(self, name):
+        """What --json says, after comparing the text with it."""
+        text = self.succeed("inspect", name)
+        described = json.loads(self.succeed("inspect", name, "--json"))
+        self.assertEqual(text.splitlines()[0], f"{name}: {described['what']}")
+        return described
+
+    def test_our_files_are_explained(self):
+        self.make_trace()
+        self.succeed("plan", "trace.safetensors", "--cluster", "1x2", "--fit", "even", "--top-t", "3", "-o", "plan.json")
+        self.succeed("analyze", "trace.safetensors", "-o", "statistics.safetensors")
+        trace = self.inspect("trace.safetensors")
+        self.assertIn("a routing trace", trace["what"])
+        self.assertEqual((trace["num_tokens"], trace["num_sequences"], trace["model"]), (400, 3, "small"))
+        self.assertIn("how often experts were chosen together", self.inspect("statistics.safetensors")["what"])
+        plan = self.inspect("plan.json")
+        self.assertEqual((plan["cluster"], plan["collaborators"]), ("1 x 2 ranks", "lists of up to 3"))
+        self.assertEqual(plan["made_from"], "trace.safetensors, even")
+        predicted = json.loads((self.folder / "plan.json").read_text())["predictions"][-1]["imbalance"]
+        self.assertAlmostEqual(plan["rank_imbalance"], sum(predicted) / len(predicted))
+
+    def test_what_commands_print_is_explained(self):
+        self.make_trace()
+        self.succeed("plan", "trace.safetensors", "--cluster", "1x2", "-o", "plan.json")
+        printed = {
+            "what c2r compare": ["compare", "trace.safetensors", "plan.json"],
+            "what c2r simulate": ["simulate", "plan.json", "trace.safetensors"],
+            "the data of a report": ["report", "trace.safetensors", "--plan", "plan.json"],
+            "what c2r score": ["score", "tiny_model", "--tokens", "tokens.jsonl"],
+            "what c2r bench layer": ["bench", "exchange", "olmoe", "--ranks", "2", "--tokens", "4", "--rounds", "1"],
+        }
+        for what, words in printed.items():
+            (self.folder / "printed.json").write_text(self.succeed(*words, "--json"))
+            self.assertTrue(self.inspect("printed.json")["what"].startswith(what), what)
+        (self.folder / "cluster.json").write_text('{"num_nodes": 2, "ranks_per_node": 4}')
+        self.assertEqual(self.inspect("cluster.json")["ranks_per_node"], 4)
+
+    def test_files_of_others_are_recognized(self):
+        found = self.inspect("expert_ids.npy")
+        self.assertEqual(found["format"], "npy")
+        self.assertIn("c2r import --from npy expert_ids.npy makes a trace of it", found["notes"][0])
+        (self.folder / "map.json").write_text('{"physical_to_logical_map": [[0, 1]]}')
+        self.assertEqual(self.inspect("map.json")["format"], "sglang-placement")
+
+    def test_what_is_neither_is_refused(self):
+        (self.folder / "note.md").write_text("# A note\n")
+        self.fails_with(1, "c2r inspect: 'note.md' is no file that c2r knows: it is text that begins with '# A note'; "
+                           "`c2r help import` lists the formats of other programs", "inspect", "note.md")
+        (self.folder / "cut.json").write_text('{"format": "c2r-plan", "version": 3}')
+        done = self.run_c2r("inspect", "cut.json")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn("cut.json", done.stderr)
+        self.fails_with(2, "c2r inspect: --plan is for the folder of a model, and 'expert_ids.npy' is an array of "
+                           "U8 [400, 4, 2], thus ids [tokens, layers, top_k]",
+                        "inspect", "expert_ids.npy", "--plan", "cut.json")
 
 
 class Mistakes(CommandLine):

@@ -1,11 +1,13 @@
-// `c2r inspect`: checks the folder of a model and prints its contents.
+// `c2r inspect`: checks the folder of a model, or a file, and prints its contents.
 #include <iostream>
 #include <memory>
 
 #include "c2r/cli/app.h"
 #include "c2r/cli/commands/commands.h"
+#include "c2r/cli/commands/inspect_file.h"
 #include "c2r/cli/output.h"
 #include "c2r/cli/printable.h"
+#include "c2r/core/error.h"
 #include "c2r/engine/model_sizes.h"
 #include "c2r/io/file.h"
 #include "c2r/io/json.h"
@@ -94,6 +96,13 @@ void inspect_config(const InspectOptions& options) {
 }
 
 void inspect(const InspectOptions& options) {
+  if (const auto file = describe_file(options.model)) {
+    C2R_REQUIRE(options.plan.empty(), kInvalidArgument,
+                "--plan is for the folder of a model, and '{}' is {}", options.model, file->what);
+    std::cout << (options.is_json ? json_text(description_json(options.model, *file), 1) + "\n"
+                                  : description_text(options.model, *file));
+    return;
+  }
   if (path_exists(options.model) && !has_weight_files(options.model)) {
     inspect_config(options);
     return;
@@ -108,12 +117,13 @@ void inspect(const InspectOptions& options) {
 }  // namespace
 
 void add_inspect(CLI::App& app) {
-  auto* const command =
-      app.add_subcommand("inspect", "check the folder of a model and print its contents");
+  auto* const command = app.add_subcommand(
+      "inspect", "check a model, a trace, a plan or another file, and sum it up");
   auto options = std::make_shared<InspectOptions>();
   command
       ->add_option("model", options->model,
-                   "folder with config.json and, if there are weights, *.safetensors")
+                   "a folder with config.json and, if there are weights, *.safetensors; or a file "
+                   "of c2r or of another program")
       ->required();
   command
       ->add_option("--plan", options->plan,
@@ -121,9 +131,12 @@ void add_inspect(CLI::App& app) {
       ->type_name("FILE");
   command->add_flag("--json", options->is_json, "print one JSON object");
   command->footer(
-      "Every tensor's name, type and shape is checked against config.json.\n"
+      "Of a model, every tensor's name, type and shape is checked against config.json. Of a file\n"
+      "it says what it is: a trace, statistics, a plan, what a command printed with --json, or\n"
+      "what another program wrote and c2r import reads.\n"
       "Example:\n"
-      "  c2r inspect tiny_model");
+      "  c2r inspect tiny_model\n"
+      "  c2r inspect trace.safetensors");
   command->callback([options] { inspect(*options); });
 }
 
