@@ -106,7 +106,7 @@ std::string comparison_table(const Comparison& comparison, const Cluster& cluste
   if (first.copies_bound) {
     text +=
         "over bound: how far the copies are above a lower bound for every placement with these "
-        "slots, balanced or not\n";
+        "slots, balanced or not; more than some 10 % are mostly a weak bound's\n";
   }
   for (const ComparisonEntry& entry : comparison.entries) {
     if (entry.kind != "baseline") text += over_line(entry.prediction, layers);

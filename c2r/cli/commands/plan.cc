@@ -102,6 +102,9 @@ std::string time_goal_text(const PlanOptions& options, const Plan& plan,
       options.engine.empty() ? "" : fmt::format(" as {} sends them", options.engine));
 }
 
+// Bounds by columns are at most some percent below what is found, those by companions often 40 %.
+constexpr double kStrongBound = 0.9;
+
 // The value that the search reached, how far it can be from the optimum, and the bounds that it
 // missed.
 std::string reached_text(const SearchReport& search, std::span<const std::int32_t> layer_indices) {
@@ -117,6 +120,11 @@ std::string reached_text(const SearchReport& search, std::span<const std::int32_
         "optimal\n",
         objective.max_imbalance || objective.max_copy_cost ? " within the bound" : "",
         value > 0 ? 100 * bound / value : 100, search.num_proved_optimal, num_layers);
+    if (objective.goal == Goal::kCopies && bound < kStrongBound * value) {
+      text +=
+          "that bound is weak, as always where the contents of a rank are too many to be listed: "
+          "most of the gap is the bound's\n";
+    }
   }
   return text + missed_text(search, layer_indices);
 }
