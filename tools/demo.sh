@@ -82,6 +82,9 @@ paste $out/score_contiguous.txt $out/score_plan.txt | awk '{
 say c2r generate $model --prompt "'Once upon a time'" --max-new-tokens 40 --temperature 0.7 --seed 3
 quietly $c2r generate $model --prompt "Once upon a time" --max-new-tokens 40 --temperature 0.7 --seed 3 >$out/text.txt
 fold -s -w 110 $out/text.txt
+quietly $c2r report $out/trace.safetensors --plan $out/plan.json --on odd --hidden "$(of_config hidden_size)" \
+  --intermediate "$(of_config moe_intermediate_size)" -o $out/report.html
+echo "== Should the plan be loaded, and why? All figures are on one page, which a browser opens: $out/report.html"
 cat <<TEXT
 
 Together on one rank means once over the wire. In $out/ are trace.safetensors, statistics.safetensors
@@ -90,6 +93,3 @@ and plan.json. Try next:
   $c2r compare $out/trace.safetensors $out/plan.json --on odd
   $c2r export $out/plan.json --to sglang -o $out/expert_location.json
 TEXT
-quietly $c2r report $out/trace.safetensors --plan $out/plan.json --on odd --hidden "$(of_config hidden_size)" \
-  --intermediate "$(of_config moe_intermediate_size)" -o $out/report.html
-echo "== All figures are on one page, which a browser opens: $out/report.html"
