@@ -85,8 +85,8 @@ Json parse_score(std::string_view line, const std::string& place) {
   } catch (const Error& e) {
     C2R_THROW(kInvalidFile, "{} {}: {}", place, kWhat, e.what());
   }
-  C2R_REQUIRE(json_find(score, "log_likelihood") != nullptr, kInvalidFile,
-              "{} {}: it has no log_likelihood", place, kWhat);
+  C2R_REQUIRE(json_find(score, "log_likelihood") != nullptr || json_find(score, "run") != nullptr,
+              kInvalidFile, "{} {}: it has no log_likelihood", place, kWhat);
   return score;
 }
 
@@ -103,6 +103,7 @@ Json read_scores(const std::filesystem::path& path) {
     if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
     const std::string place = fmt::format("{}: line {}", path.string(), number);
     const Json score = parse_score(line, place);
+    if (json_find(score, "run") != nullptr) continue;  // the last line of a run on ranks
     num_tokens += json_integer(json_at(score, "num_tokens", place), 0, kMostTokens - num_tokens,
                                "num_tokens", place);
     log_likelihood +=

@@ -40,7 +40,8 @@ TEST(ReadComparison, RefusesWhatIsNone) {
 TEST(ReadScores, AddsUpAllLines) {
   const Json score =
       read_scores(file_with("{\"log_likelihood\": -3, \"num_tokens\": 2, \"input\": \"a\"}\n\n"
-                            "{\"log_likelihood\": -1, \"num_tokens\": 6}"));
+                            "{\"log_likelihood\": -1, \"num_tokens\": 6}\n"
+                            "{\"run\": {\"num_tokens\": 10}}"));
   EXPECT_EQ(score["num_tokens"], 8);
   EXPECT_EQ(score["log_likelihood"], -4);
   EXPECT_DOUBLE_EQ(score["perplexity"].get<double>(), std::exp(0.5));
