@@ -1,6 +1,7 @@
 """What the tests of the c2r program share. Each is run as  X_test.py C2R    C2R: the program
 """
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,10 +25,10 @@ class CommandLine(unittest.TestCase):
                               capture_output=True, timeout=240, check=False)
 
     def succeed(self, *words):
-        """The output. A plan of few tokens is often no better than contiguous experts, and says so."""
+        """The output. A plan of few tokens is often no better than contiguous experts or says little about others."""
         done = self.run_c2r(*words)
         said = [line for line in done.stderr.splitlines()
-                if words[0] != "plan" or " on the reported tokens" not in line]
+                if words[0] != "plan" or not re.search(" on the reported tokens|the load of a rank is known to", line)]
         self.assertEqual((done.returncode, said), (0, []), done.stdout)
         return done.stdout
 

@@ -71,7 +71,7 @@ class Inspect(CommandLine):
             "what c2r simulate": ["simulate", "plan.json", "trace.safetensors"],
             "the data of a report": ["report", "trace.safetensors", "--plan", "plan.json"],
             "what c2r score": ["score", "tiny_model", "--tokens", "tokens.jsonl"],
-            "what c2r bench layer": ["bench", "exchange", "olmoe", "--ranks", "2", "--tokens", "4", "--rounds", "1"],
+            "what c2r bench exchange": ["bench", "exchange", "olmoe", "--ranks", "2", "--tokens", "4", "--rounds", "1"],
         }
         for what, words in printed.items():
             (self.folder / "printed.json").write_text(self.succeed(*words, "--json"))
