@@ -4,5 +4,7 @@
 
 int main(int argc, char** argv) {
   c2r::cli::handle_signals();
-  return c2r::cli::run(argc, argv);
+  const int status = c2r::cli::run(argc, argv);
+  c2r::cli::await_ending_signal();
+  return status;
 }

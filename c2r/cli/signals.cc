@@ -22,6 +22,7 @@ namespace {
 constexpr int kEnding[] = {SIGTERM, SIGINT, SIGHUP};
 constexpr unsigned char kFailed = 0;  // instead of a signal: the process ends with status 1
 
+std::atomic<bool> is_ending = false;    // a signal that ends the process has come
 std::atomic<int> pipe_to_thread = -1;  // where handlers write what ends the process; -1: no thread
 
 // Waits for what ends the process, and ends it.
@@ -38,7 +39,8 @@ void take_signals(int pipe) {
 void on_ending_signal(int signal) {
   const int before = errno;
   const auto byte = static_cast<unsigned char>(signal);
-  (void)!::write(pipe_to_thread, &byte, 1);
+  is_ending = true;
+  if (::write(pipe_to_thread, &byte, 1) != 1) is_ending = false;
   errno = before;
 }
 
@@ -147,6 +149,10 @@ void handle_signals() {
     ::sigaction(signal, nullptr, &before);
     if (before.sa_handler != SIG_IGN) ::sigaction(signal, &ending, nullptr);  // as nohup sets it
   }
+}
+
+void await_ending_signal() {
+  while (is_ending) ::pause();
 }
 
 }  // namespace c2r::cli

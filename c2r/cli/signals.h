@@ -12,4 +12,8 @@ namespace c2r::cli {
 /// To be called once, before other threads start.
 void handle_signals();
 
+/// To be called before the program returns from main. If a signal is ending the process, it waits
+/// for that end: a command whose files are being removed fails, and its status is not the signal's.
+void await_ending_signal();
+
 }  // namespace c2r::cli

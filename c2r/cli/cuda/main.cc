@@ -5,5 +5,7 @@
 
 int main(int argc, char** argv) {
   c2r::cli::handle_signals();
-  return c2r::cli::run(argc, argv, c2r::make_cuda_bench_device);
+  const int status = c2r::cli::run(argc, argv, c2r::make_cuda_bench_device);
+  c2r::cli::await_ending_signal();
+  return status;
 }
