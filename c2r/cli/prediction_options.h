@@ -6,7 +6,7 @@
 #include <string>
 
 #include "c2r/plan/engines/engine.h"
-#include "c2r/plan/predict.h"
+#include "c2r/plan/prediction/predict.h"
 
 namespace c2r::cli {
 

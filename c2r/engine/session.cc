@@ -5,7 +5,7 @@
 #include "c2r/engine/memory.h"
 #include "c2r/engine/ranks/agreement.h"
 #include "c2r/io/memory.h"
-#include "c2r/plan/predict.h"
+#include "c2r/plan/prediction/predict.h"
 
 namespace c2r {
 namespace {

@@ -10,8 +10,8 @@
 
 #include "c2r/core/progress.h"
 #include "c2r/plan/plan.h"
-#include "c2r/plan/predict.h"
-#include "c2r/plan/resample.h"
+#include "c2r/plan/prediction/predict.h"
+#include "c2r/plan/prediction/resample.h"
 #include "c2r/trace/sequence_split.h"
 #include "c2r/trace/trace.h"
 

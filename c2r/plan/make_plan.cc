@@ -16,9 +16,9 @@
 #include "c2r/plan/content_hash.h"
 #include "c2r/plan/engines/engine_traffic.h"
 #include "c2r/plan/homes/fit_homes.h"
-#include "c2r/plan/load_variation.h"
 #include "c2r/plan/plan_search_internal.h"
-#include "c2r/plan/predict.h"
+#include "c2r/plan/prediction/load_variation.h"
+#include "c2r/plan/prediction/predict.h"
 
 namespace c2r {
 namespace {

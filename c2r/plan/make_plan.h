@@ -25,7 +25,7 @@
 #include "c2r/plan/plan.h"
 #include "c2r/plan/plan_check.h"
 #include "c2r/plan/plan_moves.h"
-#include "c2r/plan/resample.h"
+#include "c2r/plan/prediction/resample.h"
 #include "c2r/plan/routed_tokens.h"
 #include "c2r/trace/sequence_split.h"
 #include "c2r/trace/trace.h"

@@ -9,7 +9,7 @@
 #include "c2r/core/testing.h"
 #include "c2r/placement/testing_internal.h"
 #include "c2r/plan/content_hash.h"
-#include "c2r/plan/predict.h"
+#include "c2r/plan/prediction/predict.h"
 
 namespace c2r {
 namespace {

@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "c2r/plan/make_plan.h"
-#include "c2r/plan/predict.h"
+#include "c2r/plan/prediction/predict.h"
 
 namespace c2r {
 namespace {

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "c2r/plan/plan.h"
-#include "c2r/plan/predict.h"
+#include "c2r/plan/prediction/predict.h"
 
 namespace c2r {
 

@@ -10,7 +10,7 @@
 #include "c2r/io/json.h"
 #include "c2r/placement/cost/volume.h"
 #include "c2r/plan/plan_check.h"
-#include "c2r/plan/predict.h"
+#include "c2r/plan/prediction/predict.h"
 
 namespace c2r {
 

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "c2r/io/json.h"
-#include "c2r/plan/resample.h"
+#include "c2r/plan/prediction/resample.h"
 
 namespace c2r {
 

@@ -16,7 +16,7 @@
 #include "c2r/placement/cluster.h"
 #include "c2r/placement/hardware.h"
 #include "c2r/plan/plan.h"
-#include "c2r/plan/predict.h"
+#include "c2r/plan/prediction/predict.h"
 #include "c2r/report/page/report_inputs.h"
 #include "c2r/trace/trace_metadata.h"
 

@@ -10,7 +10,7 @@
 #include "c2r/core/testing.h"
 #include "c2r/io/file.h"
 #include "c2r/io/json.h"
-#include "c2r/plan/predict.h"
+#include "c2r/plan/prediction/predict.h"
 #include "c2r/transport/collectives.h"
 #include "c2r/transport/in_process.h"
 

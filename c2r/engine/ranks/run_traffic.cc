@@ -5,7 +5,7 @@
 #include <span>
 
 #include "c2r/core/error.h"
-#include "c2r/plan/predict.h"
+#include "c2r/plan/prediction/predict.h"
 #include "c2r/transport/collectives.h"
 
 namespace c2r {

@@ -11,7 +11,7 @@
 #include "c2r/placement/cost/traffic_model.h"
 #include "c2r/placement/cost/volume.h"
 #include "c2r/plan/engines/engine.h"
-#include "c2r/plan/predict.h"
+#include "c2r/plan/prediction/predict.h"
 #include "c2r/plan/routed_tokens.h"
 
 namespace c2r {

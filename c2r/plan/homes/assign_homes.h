@@ -8,7 +8,7 @@
 #include "c2r/core/matrix.h"
 #include "c2r/core/progress.h"
 #include "c2r/plan/plan.h"
-#include "c2r/plan/predict.h"
+#include "c2r/plan/prediction/predict.h"
 #include "c2r/plan/routed_tokens.h"
 #include "c2r/trace/trace.h"
 

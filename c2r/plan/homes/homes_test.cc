@@ -10,7 +10,7 @@
 #include "c2r/plan/homes/assign_homes.h"
 #include "c2r/plan/homes/fit_homes.h"
 #include "c2r/plan/make_plan.h"
-#include "c2r/plan/predict.h"
+#include "c2r/plan/prediction/predict.h"
 #include "c2r/plan/testing_internal.h"
 
 namespace c2r {

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "c2r/plan/predict.h"
-#include "c2r/plan/resample.h"
+#include "c2r/plan/prediction/predict.h"
+#include "c2r/plan/prediction/resample.h"
 #include "c2r/report/page/report_data.h"
 #include "c2r/report/savings.h"
 

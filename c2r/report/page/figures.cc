@@ -7,7 +7,7 @@
 #include <cmath>
 #include <span>
 
-#include "c2r/plan/predict.h"
+#include "c2r/plan/prediction/predict.h"
 #include "c2r/report/page/axes.h"
 #include "c2r/report/page/given_figures.h"
 #include "c2r/report/page/report_data.h"

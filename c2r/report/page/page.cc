@@ -5,7 +5,7 @@
 
 #include <vector>
 
-#include "c2r/plan/predict.h"
+#include "c2r/plan/prediction/predict.h"
 #include "c2r/report/page/figures.h"
 #include "c2r/report/page/report_data.h"
 

@@ -14,7 +14,7 @@
 #include "c2r/io/base64.h"
 #include "c2r/plan/engines/engine_traffic.h"
 #include "c2r/plan/plan_check.h"
-#include "c2r/plan/resample.h"
+#include "c2r/plan/prediction/resample.h"
 #include "c2r/report/analysis.h"
 #include "c2r/report/engine_traffic.h"
 #include "c2r/report/page/answer.h"

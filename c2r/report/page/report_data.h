@@ -41,7 +41,7 @@
 #include "c2r/io/json.h"
 #include "c2r/plan/engines/engine.h"
 #include "c2r/plan/plan.h"
-#include "c2r/plan/predict.h"
+#include "c2r/plan/prediction/predict.h"
 #include "c2r/report/page/report_inputs.h"
 
 namespace c2r {

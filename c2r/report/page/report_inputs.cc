@@ -9,7 +9,7 @@
 
 #include "c2r/core/error.h"
 #include "c2r/io/file.h"
-#include "c2r/plan/predict.h"
+#include "c2r/plan/prediction/predict.h"
 
 namespace c2r {
 namespace {

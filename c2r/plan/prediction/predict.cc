@@ -1,5 +1,5 @@
 // Counts the volumes of placements on tokens, step by step, and makes predictions of them.
-#include "c2r/plan/predict.h"
+#include "c2r/plan/prediction/predict.h"
 
 #include <algorithm>
 #include <numeric>

@@ -1,5 +1,5 @@
 // Tests of standard errors of loads over sequences.
-#include "c2r/plan/load_variation.h"
+#include "c2r/plan/prediction/load_variation.h"
 
 #include <gtest/gtest.h>
 
@@ -7,7 +7,7 @@
 #include <functional>
 
 #include "c2r/core/rng.h"
-#include "c2r/plan/predict.h"
+#include "c2r/plan/prediction/predict.h"
 
 namespace c2r {
 namespace {

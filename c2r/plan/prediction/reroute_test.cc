@@ -1,5 +1,5 @@
 // Tests of routing a trace again from its logits.
-#include "c2r/plan/reroute.h"
+#include "c2r/plan/prediction/reroute.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 #include "c2r/core/rng.h"
 #include "c2r/core/testing.h"
 #include "c2r/placement/testing_internal.h"
-#include "c2r/plan/predict.h"
+#include "c2r/plan/prediction/predict.h"
 #include "c2r/routing/policy_reference.h"
 
 namespace c2r {

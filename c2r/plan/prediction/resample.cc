@@ -1,6 +1,6 @@
 // Counts each block of sequences once, adds up the counts of the drawn blocks, and predicts of the
 // sums.
-#include "c2r/plan/resample.h"
+#include "c2r/plan/prediction/resample.h"
 
 #include <algorithm>
 #include <atomic>

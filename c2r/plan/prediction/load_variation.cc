@@ -1,5 +1,5 @@
 // Sums the loads of ranks over sequences, and takes standard errors of the sums.
-#include "c2r/plan/load_variation.h"
+#include "c2r/plan/prediction/load_variation.h"
 
 #include <algorithm>
 #include <array>

@@ -18,7 +18,7 @@
 #include "c2r/core/matrix.h"
 #include "c2r/core/progress.h"
 #include "c2r/placement/placement.h"
-#include "c2r/plan/predict.h"
+#include "c2r/plan/prediction/predict.h"
 #include "c2r/plan/routed_tokens.h"
 
 namespace c2r {

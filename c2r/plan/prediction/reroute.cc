@@ -1,5 +1,5 @@
 // Chooses again from logits, in chunks of tokens on several threads.
-#include "c2r/plan/reroute.h"
+#include "c2r/plan/prediction/reroute.h"
 
 #include <fmt/format.h>
 
@@ -11,7 +11,7 @@
 #include "c2r/core/parallel.h"
 #include "c2r/core/parse_integer.h"
 #include "c2r/core/shown.h"
-#include "c2r/plan/predict.h"
+#include "c2r/plan/prediction/predict.h"
 #include "c2r/routing/logit_choices.h"
 #include "c2r/routing/policy.h"
 #include "c2r/trace/trace_chunks.h"

@@ -1,6 +1,6 @@
 // Tests of resampled predictions: against predictions of traces that are written out, and the
 // intervals of savings.
-#include "c2r/plan/resample.h"
+#include "c2r/plan/prediction/resample.h"
 
 #include <gtest/gtest.h>
 

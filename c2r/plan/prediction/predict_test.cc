@@ -1,5 +1,5 @@
 // Tests of predictions: a worked waterfall, and predictions from pair counts.
-#include "c2r/plan/predict.h"
+#include "c2r/plan/prediction/predict.h"
 
 #include <gtest/gtest.h>
 
