@@ -22,7 +22,7 @@ namespace {
 constexpr int kEnding[] = {SIGTERM, SIGINT, SIGHUP};
 constexpr unsigned char kFailed = 0;  // instead of a signal: the process ends with status 1
 
-std::atomic<bool> is_ending = false;    // a signal that ends the process has come
+std::atomic<bool> is_ending = false;   // a signal that ends the process has come
 std::atomic<int> pipe_to_thread = -1;  // where handlers write what ends the process; -1: no thread
 
 // Waits for what ends the process, and ends it.
