@@ -81,19 +81,19 @@ DeviceRoutes DeviceRouteMaker::make(MatrixView<const ExpertId> topk_idx,
                       .return_offsets = {stream_, (topk_idx.rows() + 1) * 8},
                       .return_row = {stream_, num_choices * 4}};
   if (returns_each_choice_) routes.return_weight = {stream_, num_choices * 4};
-  RouteTask task{.topk_idx = reinterpret_cast<const std::int32_t*>(topk_idx.data()),
-                 .topk_weights = topk_weights.data(),
-                 .num_tokens = topk_idx.rows(),
-                 .top_k = topk_idx.cols(),
-                 .bin_of_expert = i32(bin_of_expert_),
-                 .num_bins = num_bins,
-                 .copies_each_choice = copies_each_choice_,
-                 .returns_each_choice = returns_each_choice_,
-                 .send_item = i32(routes.send_item),
-                 .send_choice = i32(routes.send_choice),
-                 .return_offsets = i64(routes.return_offsets),
-                 .return_row = i32(routes.return_row),
-                 .return_weight = reinterpret_cast<float*>(routes.return_weight.data())};
+  RouteKernelTask task{.topk_idx = reinterpret_cast<const std::int32_t*>(topk_idx.data()),
+                       .topk_weights = topk_weights.data(),
+                       .num_tokens = topk_idx.rows(),
+                       .top_k = topk_idx.cols(),
+                       .bin_of_expert = i32(bin_of_expert_),
+                       .num_bins = num_bins,
+                       .copies_each_choice = copies_each_choice_,
+                       .returns_each_choice = returns_each_choice_,
+                       .send_item = i32(routes.send_item),
+                       .send_choice = i32(routes.send_choice),
+                       .return_offsets = i64(routes.return_offsets),
+                       .return_row = i32(routes.return_row),
+                       .return_weight = reinterpret_cast<float*>(routes.return_weight.data())};
   const DeviceBuffer tile_counts(stream_, task.num_tiles() * (2 * num_bins + 1) * 4),
       row_of_choice(stream_, num_choices * 4), offsets(stream_, 2 * (num_bins + 1) * 8);
   task.tile_copies = i32(tile_counts);

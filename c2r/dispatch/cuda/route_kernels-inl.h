@@ -29,7 +29,7 @@ inline constexpr std::int64_t kRouteTile = 64;
 inline constexpr int kRouteThreads = 256;
 
 /// What the kernels read and write. All addresses are of the device.
-struct RouteTask {
+struct RouteKernelTask {
   const std::int32_t* topk_idx = nullptr;  // [num_tokens, top_k], distinct in a token; -1: none
   const float* topk_weights = nullptr;     // [num_tokens, top_k]
   std::int64_t num_tokens = 0, top_k = 0;
@@ -79,7 +79,7 @@ struct RouteTask {
 /// Calls body(token, k, is_copy) for each choice of a tile's tokens for a bin, in their order;
 /// is_copy: the choice is the first of its copy.
 template <class Body>
-C2R_HOST_DEVICE inline void for_each_choice_of_bin(const RouteTask& task, std::int64_t tile,
+C2R_HOST_DEVICE inline void for_each_choice_of_bin(const RouteKernelTask& task, std::int64_t tile,
                                                    std::int64_t bin, const Body& body) {
   for (std::int64_t token = tile * kRouteTile; token < task.end_of_tile(tile); ++token) {
     bool has_copy = false;
@@ -93,7 +93,7 @@ C2R_HOST_DEVICE inline void for_each_choice_of_bin(const RouteTask& task, std::i
 
 /// tile_copies and tile_choices.
 struct CountRoutes {
-  RouteTask task;
+  RouteKernelTask task;
 
   std::int64_t num_threads() const { return task.num_tiles() * task.num_bins; }
   C2R_HOST_DEVICE void run(std::int64_t thread) const {
@@ -110,7 +110,7 @@ struct CountRoutes {
 
 /// tile_returns.
 struct CountReturns {
-  RouteTask task;
+  RouteKernelTask task;
 
   std::int64_t num_threads() const { return task.num_tiles(); }
   C2R_HOST_DEVICE void run(std::int64_t tile) const {
@@ -133,7 +133,7 @@ struct CountReturns {
 /// copy_offsets[b + 1] and choice_offsets[b + 1]. The last thread does the same for returns, whose
 /// total becomes return_offsets[num_tokens].
 struct ScanTiles {
-  RouteTask task;
+  RouteKernelTask task;
 
   std::int64_t num_threads() const { return task.num_bins + 1; }
   C2R_HOST_DEVICE static std::int64_t scan(std::int32_t* counts, std::int64_t num_tiles,
@@ -159,7 +159,7 @@ struct ScanTiles {
 
 /// Makes the totals of bins offsets.
 struct ScanBins {
-  RouteTask task;
+  RouteKernelTask task;
 
   std::int64_t num_threads() const { return 1; }
   C2R_HOST_DEVICE void run(std::int64_t) const {
@@ -173,7 +173,7 @@ struct ScanBins {
 
 /// send_item, send_choice and row_of_choice.
 struct PlaceRoutes {
-  RouteTask task;
+  RouteKernelTask task;
 
   std::int64_t num_threads() const { return task.num_tiles() * task.num_bins; }
   C2R_HOST_DEVICE void run(std::int64_t thread) const {
@@ -194,7 +194,7 @@ struct PlaceRoutes {
 /// return_offsets, return_row and return_weight: choices in their order, or copies in the order of
 /// bins.
 struct PlaceReturns {
-  RouteTask task;
+  RouteKernelTask task;
 
   std::int64_t num_threads() const { return task.num_tiles(); }
   C2R_HOST_DEVICE void run(std::int64_t tile) const {
