@@ -164,7 +164,7 @@ void DeviceRunner::count(const LayerShape& shape, const DeviceRates& rates, Rout
     for (std::size_t s = 0; s + 1 < a.size(); ++s) num += a[s] != a[s + 1] || b[s] != b[s + 1];
     return num;
   };
-  const std::int64_t expert_bytes = 2 * 3 * shape.hidden * shape.intermediate;
+  const std::int64_t expert_bytes = std::int64_t{2} * 3 * shape.hidden * shape.intermediate;
   const std::int64_t row_bytes = shape.hidden * element_bytes(ElementType::kF32);
   const auto [num_sent, sent_bytes] = count_sent(launcher);
   std::vector<std::int64_t> most{handle.num_rows(),
