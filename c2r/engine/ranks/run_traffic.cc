@@ -11,7 +11,7 @@
 namespace c2r {
 namespace {
 
-std::int64_t sum_of(const Matrix<std::int64_t>& bytes) {
+std::int64_t total_of(const Matrix<std::int64_t>& bytes) {
   std::int64_t sum = 0;
   for (const std::int64_t one : bytes.all()) sum += one;
   return sum;
@@ -40,7 +40,7 @@ LinkBytes RunTraffic::row_bytes_per_token() const {
 }
 
 double RunTraffic::other_bytes_per_token() const {
-  return per_token(sum_of(sent_bytes) - sum_of(row_bytes));
+  return per_token(total_of(sent_bytes) - total_of(row_bytes));
 }
 
 RunMeter::RunMeter(Engine& engine, const Cluster& cluster)
@@ -53,7 +53,7 @@ std::vector<std::int64_t> RunMeter::counts() const {
   std::vector<std::int64_t> counts{engine_.num_tokens()};
   const auto rows = engine_.sent_row_bytes();
   counts.insert(counts.end(), rows.begin(), rows.end());
-  counts.resize(static_cast<std::size_t>(1 + cluster_.ep_size()));  // a model without such layers
+  counts.resize(1 + static_cast<std::size_t>(cluster_.ep_size()));  // a model without such layers
   const std::vector<std::int64_t>& sent = engine_.transport()->sent().num_bytes;
   counts.insert(counts.end(), sent.begin(), sent.end());
   return counts;
