@@ -38,7 +38,9 @@ bool is_temporary_of(std::string_view filename, std::string_view name) {
   const bool may_be_cut = name.size() == NAME_MAX;
   if (!name.starts_with('.') || !name.ends_with(".tmp")) return false;
   name.remove_suffix(4);
-  if (!cut_number(name) || !cut_number(name)) return false;
+  for (int number = 0; number < 2; ++number) {
+    if (!cut_number(name)) return false;
+  }
   name.remove_prefix(1);
   return name == filename || (may_be_cut && filename.starts_with(name));
 }
