@@ -27,7 +27,7 @@ HomesComparison compare_homes(const Plan& plan, const RoutedTokens& tokens,
       {.name = "uniform",
        .prediction =
            predict_step("uniform", tokens, placements, uniform, num_threads, progress).prediction});
-  const auto add = [&](std::string name, const AssignedHomes& homes) {
+  const auto add = [&](const std::string& name, const AssignedHomes& homes) {
     comparison.window = homes.window;
     comparison.rows.push_back({.name = name,
                                .prediction = predict_homes(name, tokens, homes, placements, request,
