@@ -15,7 +15,7 @@
 namespace c2r {
 namespace {
 
-constexpr std::int64_t kMaxBlocks = std::numeric_limits<std::int32_t>::max();  // of a grid
+constexpr std::int64_t kMaxGridBlocks = std::numeric_limits<std::int32_t>::max();  // of a grid
 
 // The arrays of a plan in device memory, one after the other.
 class UploadedPlan {
@@ -97,8 +97,9 @@ class DeviceMovingRows final : public MovingRows {
   void launch(const Kernel& kernel, const void* rows = nullptr) {
     const std::int64_t num_blocks = kernel.num_blocks();
     if (num_blocks == 0 || kernel.hidden() == 0) return;
-    C2R_REQUIRE(num_blocks <= kMaxBlocks, kUnsupported,
-                "a kernel moves at most {} rows, not {}; use more chunks", kMaxBlocks, num_blocks);
+    C2R_REQUIRE(num_blocks <= kMaxGridBlocks, kUnsupported,
+                "a kernel moves at most {} rows, not {}; use more chunks", kMaxGridBlocks,
+                num_blocks);
     launcher_.launch({kernel, kernel.hidden() % kRowVector == 0 && is_aligned_for_vectors(rows)},
                      compute_);
   }
