@@ -292,6 +292,7 @@ void time_routing(Transport& transport, const DeviceBenchOptions& options,
 Matrix<double> gather_phases(Transport& transport,
                              const std::vector<std::vector<double>>& of_rank) {
   std::vector<std::int64_t> own;
+  own.reserve(of_rank.size());
   for (const auto& rounds : of_rank) own.push_back(std::int64_t(median(rounds) * 1e9));
   const auto all = all_gather<std::int64_t>(transport, own, "device phases");
   Matrix<double> phases(all.rows(), all.cols());
