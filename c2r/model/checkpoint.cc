@@ -88,6 +88,7 @@ std::string note_of_unused_index(const std::filesystem::path& folder,
       return used + ", whose files are not all there";
     }
     std::vector<SafetensorsFile> shards;
+    shards.reserve(files.size());
     for (const std::string& file : files) shards.emplace_back(folder / file);
     const std::string difference = difference_of(single, shards);
     const std::string names = shown(fmt::format("{}", fmt::join(files, ", ")), 200);
