@@ -343,6 +343,23 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
         run.prepare_output(tmp_path / "other", asked, {})
 
 
+def test_a_rank_accepts_the_folder_while_the_first_one_writes_it(tmp_path, monkeypatch):
+    output, asked, others = tmp_path / "out", settings(), []
+    replace = os.replace
+
+    def look(*paths):  # as another rank, just before and just after the file gets its name
+        with monkeypatch.context() as patch:
+            patch.setattr(run, "is_first_rank", lambda: False)
+            run.prepare_output(output, asked, {})
+            replace(*paths)
+            run.prepare_output(output, asked, {})
+        others.append(True)
+
+    monkeypatch.setattr(os, "replace", look)
+    run.prepare_output(output, asked, {})
+    assert others == [True]
+
+
 def train_spread(rank, start, folder):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
                    "MASTER_PORT": "29531"}  # fmt: skip

@@ -23,6 +23,7 @@ from c2r.hf.routers import find_routers
 from c2r.torch.placement import contiguous, rank_of_expert
 
 RUN = "finetune.json"  # what was asked for; in the output folder, beside the log and the checkpoints
+_UNFINISHED_RUN = f".{RUN}"  # until it is written
 
 
 class Spread(NamedTuple):
@@ -115,14 +116,18 @@ def _arguments(
 
 
 def _check_same_run(output: pathlib.Path, asked: dict[str, Any]) -> None:
-    """Raises ValueError if the folder is of another run, or of one that has ended."""
-    path = output / RUN
-    if not path.exists():
-        if output.exists() and any(output.iterdir()):
+    """Raises ValueError if the folder is of another run, or of one that has ended.
+
+    The first rank can be writing the folder meanwhile, so its names are listed once, and its unfinished file is no
+    sign of another run.
+    """
+    names = {path.name for path in output.iterdir()} if output.exists() else set()
+    if RUN not in names:
+        if names - {_UNFINISHED_RUN}:
             raise ValueError(f"{output} is not empty, and not of a run of c2r.finetune; give another -o")
         return
-    before = json.loads(path.read_text())
-    if (output / "config.json").exists():
+    before = json.loads((output / RUN).read_text())
+    if "config.json" in names:
         raise ValueError(f"{output} has a model that is trained already; give another -o, or delete it")
     for key in asked | before:
         if asked.get(key) != before.get(key):
@@ -139,7 +144,7 @@ def prepare_output(output: pathlib.Path, settings: Settings, inputs: dict[str, A
     _check_same_run(output, asked)
     if is_first_rank():  # the others find what it has written, or nothing
         output.mkdir(parents=True, exist_ok=True)
-        new = output / f".{RUN}"
+        new = output / _UNFINISHED_RUN
         new.write_text(json.dumps(asked, indent=1) + "\n")
         os.replace(new, output / RUN)
 
