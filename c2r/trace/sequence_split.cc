@@ -1,6 +1,8 @@
 // The parts of a trace as ranges of tokens.
 #include "c2r/trace/sequence_split.h"
 
+#include <algorithm>
+
 #include "c2r/core/enum_names.h"
 
 namespace c2r {
@@ -87,6 +89,20 @@ std::array<std::vector<TokenRange>, 2> alternate_sequences(const Trace& trace,
     }
   }
   return halves;
+}
+
+std::vector<TokenRange> ranges_outside(std::span<const TokenRange> ranges,
+                                       std::int64_t num_tokens) {
+  std::vector<TokenRange> sorted(ranges.begin(), ranges.end());
+  std::ranges::sort(sorted, {}, &TokenRange::begin);
+  sorted.push_back({num_tokens, num_tokens});
+  std::vector<TokenRange> outside;
+  std::int64_t begin = 0;
+  for (const TokenRange& range : sorted) {
+    if (begin < range.begin) outside.push_back({begin, range.begin});
+    begin = std::max(begin, range.end);
+  }
+  return outside;
 }
 
 std::int64_t num_tokens_in(std::span<const TokenRange> ranges) {

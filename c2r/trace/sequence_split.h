@@ -47,6 +47,10 @@ std::vector<TokenRange> ranges_of(const Trace& trace, SequencePart part);
 std::array<std::vector<TokenRange>, 2> alternate_sequences(const Trace& trace,
                                                            std::span<const TokenRange> ranges);
 
+/// @param ranges disjoint, in any order
+/// @returns the tokens of a trace that are in none of the ranges, ascending and none of them empty
+std::vector<TokenRange> ranges_outside(std::span<const TokenRange> ranges, std::int64_t num_tokens);
+
 /// @returns the tokens of all ranges together
 std::int64_t num_tokens_in(std::span<const TokenRange> ranges);
 

@@ -46,6 +46,14 @@ TEST(RangesOf, AndTheOtherPartAreTheWholeTrace) {
   }
 }
 
+TEST(RangesOutside, AreWhatIsLeft) {
+  EXPECT_EQ(ranges_outside({}, 9), (Ranges{{0, 9}}));
+  EXPECT_EQ(ranges_outside({}, 0), (Ranges{}));
+  EXPECT_EQ(ranges_outside(Ranges{{0, 9}}, 9), (Ranges{}));
+  EXPECT_EQ(ranges_outside(Ranges{{2, 3}, {3, 5}}, 9), (Ranges{{0, 2}, {5, 9}}));
+  EXPECT_EQ(ranges_outside(Ranges{{7, 9}, {4, 4}, {0, 2}}, 9), (Ranges{{2, 4}, {4, 7}}));
+}
+
 // By the definition, on five sequences, where every two parts that can meet do.
 TEST(Overlap, SaysWhetherPartsShareSequences) {
   const Trace trace = five_sequences();

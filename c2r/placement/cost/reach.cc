@@ -52,17 +52,6 @@ void copy_to_alike_homes(std::int64_t num_alike, Reach& reach) {
   for (std::int64_t& count : reach.choices_of_expert.all()) count *= num_alike;
 }
 
-std::vector<TokenRange> outside(std::span<const TokenRange> ranges, std::int64_t num_tokens) {
-  std::vector<TokenRange> others;
-  std::int64_t begin = 0;
-  for (const TokenRange& range : ranges) {
-    others.push_back({begin, range.begin});
-    begin = range.end;
-  }
-  others.push_back({begin, num_tokens});
-  return others;
-}
-
 void check_sequence_starts(std::span<const std::int64_t> starts, std::int64_t num_tokens) {
   std::int64_t least = 0;
   for (std::size_t s = 0; s < starts.size(); ++s) {
@@ -234,7 +223,7 @@ std::vector<Reach> count_with_homes(const Trace& trace, std::span<const TokenRan
     ReachCounter counter(placement, traffic);
     std::vector<RankId> scratch;
     if (counter.has_memory()) {
-      for (const TokenRange& piece : pieces_of(outside(ranges, trace.num_tokens()))) {
+      for (const TokenRange& piece : pieces_of(ranges_outside(ranges, trace.num_tokens()))) {
         counter.serve_before(trace.topk_idx(layer, piece.begin, piece.end),
                              homes_of(piece, scratch));
       }

@@ -10,20 +10,6 @@
 namespace c2r {
 namespace {
 
-std::vector<TokenRange> outside_of_parts(std::span<const std::vector<TokenRange>> parts,
-                                         std::int64_t num_tokens) {
-  std::vector<TokenRange> others;
-  std::int64_t begin = 0;
-  for (const auto& part : parts) {
-    for (const TokenRange& range : part) {
-      others.push_back({begin, range.begin});
-      begin = range.end;
-    }
-  }
-  others.push_back({begin, num_tokens});
-  return others;
-}
-
 void subtract(std::span<const std::int64_t> counts, std::span<std::int64_t> from) {
   std::ranges::transform(from, counts, from.begin(), std::minus());
 }
@@ -54,7 +40,9 @@ std::vector<Reach> count_reach_of_parts(const Trace& trace, std::int64_t layer,
                : homes.subspan(std::size_t(piece.begin), std::size_t(piece.end - piece.begin));
   };
   if (counter.has_memory()) {
-    for (const TokenRange& piece : pieces_of(outside_of_parts(parts, trace.num_tokens()))) {
+    std::vector<TokenRange> all;
+    for (const auto& part : parts) all.insert(all.end(), part.begin(), part.end());
+    for (const TokenRange& piece : pieces_of(ranges_outside(all, trace.num_tokens()))) {
       counter.serve_before(trace.topk_idx(layer, piece.begin, piece.end), homes_of(piece));
     }
   }

@@ -298,19 +298,6 @@ std::vector<HomeRun> runs_of(const AssignedHomes& homes) {
   return runs;
 }
 
-// The tokens that are in none of the sequences, in pieces.
-std::vector<TokenRange> pieces_outside(std::span<const TokenRange> sequences,
-                                       std::int64_t num_tokens) {
-  std::vector<TokenRange> outside;
-  std::int64_t begin = 0;
-  for (const TokenRange& sequence : sequences) {
-    if (begin < sequence.begin) outside.push_back({begin, sequence.begin});
-    begin = sequence.end;
-  }
-  if (begin < num_tokens) outside.push_back({begin, num_tokens});
-  return pieces_of(outside);
-}
-
 }  // namespace
 
 std::vector<Reach> count_reach_of_homes(const RoutedTokens& tokens, const AssignedHomes& homes,
@@ -325,7 +312,7 @@ std::vector<Reach> count_reach_of_homes(const RoutedTokens& tokens, const Assign
               trace.header().num_layers());
   TrafficModel with_homes = traffic;
   with_homes.homes = Homes::kSequences;  // each token has one home
-  const auto outside = pieces_outside(homes.sequences, trace.num_tokens());
+  const auto outside = pieces_of(ranges_outside(homes.sequences, trace.num_tokens()));
   const auto runs = runs_of(homes);
   std::vector<Reach> result(placements.size());
   std::atomic<std::int64_t> num_done = 0;
