@@ -9,8 +9,8 @@
 #include "c2r/core/at.h"
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
+#include "c2r/placement/cost/reach_parts.h"
 #include "c2r/routing/routing.h"
-#include "c2r/trace/trace_chunks.h"
 
 namespace c2r {
 namespace {
@@ -200,10 +200,6 @@ Reach ReachCounter::finish() const {
 
 namespace {
 
-// The homes of the tokens of a piece; may use the memory of `scratch`. Empty for uniform ones.
-using HomesOfPiece =
-    std::function<std::span<const RankId>(const TokenRange& piece, std::vector<RankId>& scratch)>;
-
 std::vector<Reach> count_with_homes(const Trace& trace, std::span<const TokenRange> ranges,
                                     const HomesOfPiece& homes_of,
                                     std::span<const Placement> placements,
@@ -213,25 +209,13 @@ std::vector<Reach> count_with_homes(const Trace& trace, std::span<const TokenRan
   C2R_REQUIRE(std::ssize(placements) == header.num_layers(), kInvalidArgument,
               "there are {} placements, but the trace has {} layers", placements.size(),
               header.num_layers());
+  const std::vector<TokenRange> whole[] = {{ranges.begin(), ranges.end()}};
   std::vector<Reach> result(placements.size());
   std::atomic<std::int64_t> num_done = 0;
   parallel_for(header.num_layers(), num_threads, [&](std::int64_t layer, int thread) {
-    const Placement& placement = at(placements, layer);
-    C2R_REQUIRE(placement.num_experts == header.num_experts, kInvalidArgument,
-                "the placement of layer {} is for {} experts, but the trace has {}", layer,
-                placement.num_experts, header.num_experts);
-    ReachCounter counter(placement, traffic);
-    std::vector<RankId> scratch;
-    if (counter.has_memory()) {
-      for (const TokenRange& piece : pieces_of(ranges_outside(ranges, trace.num_tokens()))) {
-        counter.serve_before(trace.topk_idx(layer, piece.begin, piece.end),
-                             homes_of(piece, scratch));
-      }
-    }
-    for (const TokenRange& piece : pieces_of(ranges)) {
-      counter.add(trace.topk_idx(layer, piece.begin, piece.end), homes_of(piece, scratch));
-    }
-    at(result, layer) = counter.finish();
+    auto counted =
+        count_reach_of_parts(trace, layer, whole, homes_of, at(placements, layer), traffic);
+    at(result, layer) = std::move(counted[0]);
     const std::int64_t done = ++num_done;
     if (thread == 0) progress.update(done, header.num_layers());
   });

@@ -108,6 +108,7 @@ std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> r
                                int num_threads, Progress& progress);
 
 /// Counts as above tokens whose homes are known, whatever `traffic.homes` says.
+/// @param ranges disjoint, in the order in which they are served
 /// @param home_of_token [num_tokens of the trace]
 /// @throws also Error(kInvalidArgument) if there is not one home for each token of the trace
 std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> ranges,

@@ -28,35 +28,43 @@ Reach added_since(const Reach& before, Reach sum) {
 
 std::vector<Reach> count_reach_of_parts(const Trace& trace, std::int64_t layer,
                                         std::span<const std::vector<TokenRange>> parts,
-                                        std::span<const RankId> homes, const Placement& placement,
+                                        const HomesOfPiece& homes_of, const Placement& placement,
                                         const TrafficModel& traffic) {
   C2R_REQUIRE(placement.num_experts == trace.header().num_experts, kInvalidArgument,
               "the placement of layer {} is for {} experts, but the trace has {}", layer,
               placement.num_experts, trace.header().num_experts);
   ReachCounter counter(placement, traffic);
-  const auto homes_of = [&](const TokenRange& piece) {
-    return homes.empty()
-               ? std::span<const RankId>()
-               : homes.subspan(std::size_t(piece.begin), std::size_t(piece.end - piece.begin));
-  };
+  std::vector<RankId> scratch;
   if (counter.has_memory()) {
     std::vector<TokenRange> all;
     for (const auto& part : parts) all.insert(all.end(), part.begin(), part.end());
     for (const TokenRange& piece : pieces_of(ranges_outside(all, trace.num_tokens()))) {
-      counter.serve_before(trace.topk_idx(layer, piece.begin, piece.end), homes_of(piece));
+      counter.serve_before(trace.topk_idx(layer, piece.begin, piece.end), homes_of(piece, scratch));
     }
   }
   std::vector<Reach> result;
   Reach before;
   for (const auto& part : parts) {
     for (const TokenRange& piece : pieces_of(part)) {
-      counter.add(trace.topk_idx(layer, piece.begin, piece.end), homes_of(piece));
+      counter.add(trace.topk_idx(layer, piece.begin, piece.end), homes_of(piece, scratch));
     }
     Reach sum = counter.finish();
     result.push_back(result.empty() ? sum : added_since(before, sum));
     before = std::move(sum);
   }
   return result;
+}
+
+std::vector<Reach> count_reach_of_parts(const Trace& trace, std::int64_t layer,
+                                        std::span<const std::vector<TokenRange>> parts,
+                                        std::span<const RankId> homes, const Placement& placement,
+                                        const TrafficModel& traffic) {
+  const auto given = [&](const TokenRange& piece, std::vector<RankId>&) {
+    return homes.empty()
+               ? homes
+               : homes.subspan(std::size_t(piece.begin), std::size_t(piece.end - piece.begin));
+  };
+  return count_reach_of_parts(trace, layer, parts, given, placement, traffic);
 }
 
 }  // namespace c2r

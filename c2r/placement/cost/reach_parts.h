@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -9,17 +10,27 @@
 
 namespace c2r {
 
+/// The homes of the tokens of a piece; may use the memory of `scratch`. Empty for Homes::kUniform.
+using HomesOfPiece =
+    std::function<std::span<const RankId>(const TokenRange& piece, std::vector<RankId>& scratch)>;
+
 /// Counts the tokens of one layer in parts that are served one after the other. Tokens of the trace
 /// outside of all parts are served before, as in count_reach(). So the sum of the results is what
 /// count_reach() counts of all parts together, whatever the replica rule.
 ///
-/// @param parts each ascending and disjoint, and every part after the one before
-/// @param homes of the tokens [num_tokens of the trace]; empty for Homes::kUniform
+/// @param parts disjoint, in the order in which they are served
 /// @returns the counts of each part. [num_parts]
 /// @throws Error(kInvalidArgument) if the placement is not for the trace's experts
 /// @throws Error(kInvalidFile) if the trace holds an invalid choice
 ///
 /// Cost: ReachCounter::add() once for each token; memory of one Reach for each part.
+std::vector<Reach> count_reach_of_parts(const Trace& trace, std::int64_t layer,
+                                        std::span<const std::vector<TokenRange>> parts,
+                                        const HomesOfPiece& homes_of, const Placement& placement,
+                                        const TrafficModel& traffic);
+
+/// @returns the same of tokens with given homes
+/// @param homes [num_tokens of the trace]; empty for Homes::kUniform
 std::vector<Reach> count_reach_of_parts(const Trace& trace, std::int64_t layer,
                                         std::span<const std::vector<TokenRange>> parts,
                                         std::span<const RankId> homes, const Placement& placement,

@@ -2,7 +2,6 @@
 #include "c2r/plan/homes/assign_homes.h"
 
 #include <algorithm>
-#include <atomic>
 #include <limits>
 #include <numeric>
 #include <optional>
@@ -10,9 +9,7 @@
 #include "c2r/collaboration/metrics.h"
 #include "c2r/core/at.h"
 #include "c2r/core/error.h"
-#include "c2r/core/parallel.h"
 #include "c2r/plan/homes/fit_homes.h"
-#include "c2r/trace/trace_chunks.h"
 
 namespace c2r {
 namespace {
@@ -267,24 +264,23 @@ AssignedHomes assign_homes(const HomeSignature& signature, const RoutedTokens& t
 
 namespace {
 
-// A run of tokens with one home.
-struct HomeRun {
-  TokenRange tokens;
-  RankId home{0};
+// The tokens in the order in which a runtime serves them, and the home of each.
+struct HomeRuns {
+  std::vector<TokenRange> tokens;
+  std::vector<RankId> home_of_token;  // [num_tokens of the trace]
 };
 
-// The runs in the order in which a runtime serves them.
-std::vector<HomeRun> runs_of(const AssignedHomes& homes) {
-  std::vector<HomeRun> runs;
+HomeRuns runs_of(const AssignedHomes& homes, std::int64_t num_tokens) {
+  HomeRuns runs{.home_of_token = std::vector<RankId>(std::size_t(num_tokens))};
   const auto num_sequences = std::ssize(homes.sequences);
   const auto split_of = [&](std::int64_t s) {
     const auto [begin, end] = at(homes.sequences, s);
     return std::min(end, begin + homes.num_prefix_tokens);
   };
   const auto append = [&](const TokenRange& tokens, RankId home) {
-    const TokenRange whole[] = {tokens};
-    if (tokens.begin == tokens.end) return;
-    for (const TokenRange& piece : pieces_of(whole)) runs.push_back({piece, home});
+    runs.tokens.push_back(tokens);
+    std::fill(runs.home_of_token.begin() + tokens.begin, runs.home_of_token.begin() + tokens.end,
+              home);
   };
   for (std::int64_t begin = 0; begin < num_sequences; begin += homes.window) {
     const std::int64_t end = std::min(num_sequences, begin + homes.window);
@@ -306,38 +302,9 @@ std::vector<Reach> count_reach_of_homes(const RoutedTokens& tokens, const Assign
                                         Progress& progress) {
   C2R_REQUIRE(tokens.trace != nullptr, kInvalidArgument,
               "homes of sequences need a trace with sequences, but {} has none", tokens.name);
-  const Trace& trace = *tokens.trace;
-  C2R_REQUIRE(std::ssize(placements) == trace.header().num_layers(), kInvalidArgument,
-              "there are {} placements, but the trace has {} layers", placements.size(),
-              trace.header().num_layers());
-  TrafficModel with_homes = traffic;
-  with_homes.homes = Homes::kSequences;  // each token has one home
-  const auto outside = pieces_of(ranges_outside(homes.sequences, trace.num_tokens()));
-  const auto runs = runs_of(homes);
-  std::vector<Reach> result(placements.size());
-  std::atomic<std::int64_t> num_done = 0;
-  parallel_for(std::ssize(result), num_threads, [&](std::int64_t layer, int thread) {
-    ReachCounter counter(at(placements, layer), with_homes);
-    std::vector<RankId> same;
-    const auto homes_of = [&](const TokenRange& piece, RankId home) {
-      same.assign(std::size_t(piece.end - piece.begin), home);
-      return std::span<const RankId>(same);
-    };
-    if (counter.has_memory()) {
-      for (const TokenRange& piece : outside) {
-        counter.serve_before(trace.topk_idx(layer, piece.begin, piece.end),
-                             homes_of(piece, RankId{0}));
-      }
-    }
-    for (const auto& [piece, home] : runs) {
-      counter.add(trace.topk_idx(layer, piece.begin, piece.end), homes_of(piece, home));
-    }
-    at(result, layer) = counter.finish();
-    ++num_done;
-    if (thread == 0) progress.update(num_done, std::ssize(result));
-  });
-  progress.update(std::ssize(result), std::ssize(result));
-  return result;
+  const HomeRuns runs = runs_of(homes, tokens.trace->num_tokens());
+  return count_reach(*tokens.trace, runs.tokens, runs.home_of_token, placements, traffic,
+                     num_threads, progress);
 }
 
 WaterfallStep predict_homes(std::string name, const RoutedTokens& tokens,
