@@ -116,6 +116,19 @@ std::int64_t layer_of(const HomeSignature& signature, const Trace& trace) {
   return found - indices.begin();
 }
 
+// Adds to the share of each expert [num_experts] what the tokens chose.
+void add_shares(MatrixView<const ExpertId> topk_idx, std::span<double> shares) {
+  for (std::int64_t t = 0; t < topk_idx.rows(); ++t) {
+    for (const ExpertId e : topk_idx.row(t)) {
+      if (e == kNoExpert) continue;
+      C2R_REQUIRE(index(e) < shares.size(), kInvalidArgument,
+                  "token {} of a sequence chose expert {}, but the signature is of {} experts", t,
+                  static_cast<std::int32_t>(e), shares.size());
+      at(shares, e) += 1.0 / double(topk_idx.rows());
+    }
+  }
+}
+
 }  // namespace
 
 Matrix<double> prefix_shares(const Trace& trace, std::int64_t layer,
@@ -124,10 +137,7 @@ Matrix<double> prefix_shares(const Trace& trace, std::int64_t layer,
   for (std::size_t s = 0; s < sequences.size(); ++s) {
     const auto [begin, end] = sequences[s];
     const std::int64_t last = std::min(end, begin + std::min(num_tokens, end - begin));
-    const auto topk_idx = trace.topk_idx(layer, begin, last);
-    for (const ExpertId e : topk_idx.all()) {
-      if (e != kNoExpert) at(shares.row(std::int64_t(s)), e) += 1.0 / double(last - begin);
-    }
+    add_shares(trace.topk_idx(layer, begin, last), shares.row(std::int64_t(s)));
   }
   return shares;
 }
@@ -136,15 +146,7 @@ std::vector<double> sequence_scores(const HomeSignature& signature,
                                     MatrixView<const ExpertId> topk_idx) {
   const std::int64_t num_tokens = std::min(signature.num_tokens, topk_idx.rows());
   std::vector<double> shares(std::size_t(signature.weights.cols()));
-  for (std::int64_t t = 0; t < num_tokens; ++t) {
-    for (const ExpertId e : topk_idx.row(t)) {
-      if (e == kNoExpert) continue;
-      C2R_REQUIRE(index(e) < shares.size(), kInvalidArgument,
-                  "token {} of a sequence chose expert {}, but the signature is of {} experts", t,
-                  static_cast<std::int32_t>(e), shares.size());
-      at(shares, e) += 1.0 / double(num_tokens);
-    }
-  }
+  add_shares(topk_idx.rows(0, num_tokens), shares);
   std::vector<double> scores;
   for (std::int64_t r = 0; r < signature.weights.rows(); ++r) {
     scores.push_back(
