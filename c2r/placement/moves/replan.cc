@@ -191,15 +191,15 @@ struct LayerSteps {
   std::int64_t moved_now() const { return num_made > 0 ? steps[num_made - 1].num_moved : 0; }
 };
 
-struct Choice {
+struct BestSteps {
   std::size_t layer = 0, num_made = 0;
   std::int64_t num_moves = 0;
   double gain_of_move = 0;
 };
 
 // @returns the steps of one layer that lower the energy the most for each expert that moves
-std::optional<Choice> best_choice(std::span<const LayerSteps> layers, std::int64_t moves_left) {
-  std::optional<Choice> best;
+std::optional<BestSteps> best_steps(std::span<const LayerSteps> layers, std::int64_t moves_left) {
+  std::optional<BestSteps> best;
   for (std::size_t layer = 0; layer < layers.size(); ++layer) {
     const LayerSteps& of = layers[layer];
     for (std::size_t made = of.num_made + 1; made <= of.steps.size(); ++made) {
@@ -207,7 +207,7 @@ std::optional<Choice> best_choice(std::span<const LayerSteps> layers, std::int64
       if (moves > moves_left) continue;
       const double gain =
           (of.energy_now() - of.steps[made - 1].energy) / double(std::max<std::int64_t>(moves, 1));
-      if (!best || gain > best->gain_of_move) best = Choice{layer, made, moves, gain};
+      if (!best || gain > best->gain_of_move) best = BestSteps{layer, made, moves, gain};
     }
   }
   return best;
@@ -284,9 +284,9 @@ std::vector<Placement> replan(std::span<const RunningLayer> layers, std::int64_t
     at(found, layer) = {.steps = running.steps(most), .energy = running.energy()};
   });
   std::int64_t moves_left = max_moves;
-  while (const auto choice = best_choice(found, moves_left)) {
-    found[choice->layer].num_made = choice->num_made;
-    moves_left -= choice->num_moves;
+  while (const auto next = best_steps(found, moves_left)) {
+    found[next->layer].num_made = next->num_made;
+    moves_left -= next->num_moves;
   }
   std::vector<Placement> placements;
   for (std::size_t layer = 0; layer < layers.size(); ++layer) {
