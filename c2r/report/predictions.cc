@@ -64,6 +64,10 @@ std::vector<double> column_of(const WaterfallStep& step, double PredictedLayerTi
 
 }  // namespace
 
+JudgedLayers judged_layers_of(const Plan& plan) {
+  return {.max_imbalance = max_imbalance_of(plan), .layer_indices = layer_indices_of(plan)};
+}
+
 std::string copies_text(const Prediction& prediction, std::span<const double> column) {
   return prediction.has_copies() ? fmt::format("{:.3f}", mean_over_layers(column)) : "-";
 }

@@ -20,6 +20,9 @@ struct JudgedLayers {
   std::vector<std::int32_t> layer_indices = {};  // the model's own. [num_layers]
 };
 
+/// @returns the layers of a plan and its bound
+JudgedLayers judged_layers_of(const Plan& plan);
+
 /// @returns the cell of the column "saved": how much less a cost is than that of the base
 std::string saved_text(double cost, double base);
 

@@ -14,7 +14,6 @@
 #include "c2r/placement/hardware.h"
 #include "c2r/plan/compare.h"
 #include "c2r/plan/engines/engine_traffic.h"
-#include "c2r/plan/plan_check.h"
 #include "c2r/plan/prediction/predict.h"
 #include "c2r/plan/prediction/reroute.h"
 #include "c2r/plan/time_request.h"
@@ -94,10 +93,6 @@ std::vector<Rerouting> rerouting_rules(const nb::dict& options) {
   return rules;
 }
 
-JudgedLayers judged_layers(const Plan& plan) {
-  return {.max_imbalance = max_imbalance_of(plan), .layer_indices = layer_indices_of(plan)};
-}
-
 struct Counting {
   SequencePart on = SequencePart::kAll;
   int num_threads = 1;
@@ -131,7 +126,7 @@ std::string simulate(const Plan& plan, const Trace& trace, const Trace* constrai
       steps.push_back(predict_constrained(rule.name(), {.tokens = again, .plan = plan}, steps[0],
                                           request, how.num_threads, running.progress));
     }
-    return json_text(waterfall_json(steps, format, judged_layers(plan)));
+    return json_text(waterfall_json(steps, format, judged_layers_of(plan)));
   });
 }
 
@@ -146,7 +141,7 @@ std::string simulate_counts(const Plan& plan, const CollaborationStatistics& sta
     const RoutedTokens tokens = routed_tokens_of(statistics, "memory");
     return json_text(waterfall_json(
         predict_waterfall(plan, tokens, nullptr, request, how.num_threads, running.progress),
-        format, judged_layers(plan)));
+        format, judged_layers_of(plan)));
   });
 }
 

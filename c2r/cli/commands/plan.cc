@@ -215,8 +215,7 @@ void print_losses(const Plan& plan) {
 
 void print(const MadePlan& made, const PlanOptions& options, bool prints_layers) {
   const Plan& plan = made.plan;
-  const JudgedLayers layers{.max_imbalance = max_imbalance_of(plan),
-                            .layer_indices = layer_indices_of(plan)};
+  const JudgedLayers layers = judged_layers_of(plan);
   if (made.search && made.search->unseen_max_imbalance) {
     std::cout << fmt::format(
         "fitting with a bound on imbalance of {:.4f}, for {} on other tokens\n",

@@ -127,8 +127,7 @@ void simulate(const SimulateOptions& options) {
   const Simulated result = simulated(options, plan, cluster);
   const auto& [steps, saved, engine, layer_time, homes, num_choices, num_other_choices] = result;
   const auto format = format_of(options);
-  const JudgedLayers layers{.max_imbalance = max_imbalance_of(plan),
-                            .layer_indices = layer_indices_of(plan)};
+  const JudgedLayers layers = judged_layers_of(plan);
   if (options.is_json) {
     Json json = {{"version", version_text()},
                  {"plan", options.plan},

@@ -313,9 +313,7 @@ Json report_data(const Plan& plan, const Trace& trace, const ReportRequest& requ
   report["answer"] = nullptr;  // its place among the keys
   report["analysis"] = analysis_json(
       {.statistics = statistics, .metrics = model_metrics(statistics), .fan_out = {}});
-  report["steps"] = waterfall_json(
-      steps, request.format,
-      {.max_imbalance = max_imbalance_of(plan), .layer_indices = layer_indices_of(plan)});
+  report["steps"] = waterfall_json(steps, request.format, judged_layers_of(plan));
   report["links"] = {{"before", links_json(before.volumes)}, {"after", links_json(after.volumes)}};
   progress.begin("resampling sequences");
   report["resampled"] = counting.resampled(ranges);
