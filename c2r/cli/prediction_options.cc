@@ -103,6 +103,16 @@ std::optional<EngineBackend> engine_of(const PredictionOptions& options) {
   return engine_of(options.engine, options.backend, options.phase);
 }
 
+void add_batch_tokens_option(CLI::App& command, std::int64_t& batch_tokens) {
+  command
+      .add_option(
+          "--batch-tokens", batch_tokens,
+          "for times: the tokens of one batch on all ranks together; default is all counted "
+          "tokens")
+      ->check(in_range(1, INT64_C(1) << 40))
+      ->type_name("N");
+}
+
 void add_hardware_option(CLI::App& command, std::string& hardware) {
   std::vector<std::string_view> names;
   for (const NamedHardware& known : known_hardware()) names.push_back(known.name);
@@ -129,13 +139,7 @@ namespace {
 
 void add_prediction_time_options(CLI::App& command, PredictionOptions& options) {
   add_hardware_option(command, options.hardware);
-  command
-      .add_option(
-          "--batch-tokens", options.batch_tokens,
-          "for times: the tokens of one batch on all ranks together; default is all counted "
-          "tokens")
-      ->check(in_range(1, INT64_C(1) << 40))
-      ->type_name("N");
+  add_batch_tokens_option(command, options.batch_tokens);
   add_phase_option(command, options.phase);
   command
       .add_option(

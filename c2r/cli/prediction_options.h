@@ -46,6 +46,9 @@ void add_engine_options(CLI::App& command, std::string& engine, std::string& bac
 /// Adds --phase.
 void add_phase_option(CLI::App& command, std::string& phase);
 
+/// Adds --batch-tokens.
+void add_batch_tokens_option(CLI::App& command, std::int64_t& batch_tokens);
+
 /// Adds --hardware.
 void add_hardware_option(CLI::App& command, std::string& hardware);
 

@@ -144,13 +144,7 @@ void add_time_options(CLI::App& command, GoalOptions& options) {
                   "for --minimize time: communication and experts added, or overlapped in chunks")
       ->capture_default_str()
       ->type_name("HOW");
-  command
-      .add_option(
-          "--batch-tokens", options.batch_tokens,
-          "for times: the tokens of one batch on all ranks together; default is all counted "
-          "tokens")
-      ->check(in_range(1, INT64_C(1) << 40))
-      ->type_name("N");
+  add_batch_tokens_option(command, options.batch_tokens);
 }
 
 void add_goal_options(CLI::App& command, GoalOptions& options) {
