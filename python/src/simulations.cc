@@ -121,10 +121,9 @@ std::string simulate(const Plan& plan, const Trace& trace, const Trace* constrai
     auto steps = predict_waterfall(plan, tokens, constrained == nullptr ? nullptr : &under_plan,
                                    request, how.num_threads, running.progress);
     for (const Rerouting& rule : rules) {
-      const auto rerouted = reroute(tokens, plan, rule, how.num_threads, running.progress);
-      const RoutedTokens again = rerouted.tokens();
-      steps.push_back(predict_constrained(rule.name(), {.tokens = again, .plan = plan}, steps[0],
-                                          request, how.num_threads, running.progress));
+      steps.push_back(
+          predict_rerouted(rule, tokens, plan, steps[0], request, how.num_threads, running.progress)
+              .step);
     }
     return json_text(waterfall_json(steps, format, judged_layers_of(plan)));
   });

@@ -70,11 +70,9 @@ void add_rerouted(const SimulateOptions& options, const Plan& plan, const Routed
   if (options.top_t > 0) rules.push_back({.rule = RerouteRule::kTopT, .limit = options.top_t});
   if (!options.policy.empty()) rules.push_back(parse_rerouting(options.policy));
   for (const Rerouting& rule : rules) {
-    const ReroutedTokens rerouted = reroute(tokens, plan, rule, options.num_threads, progress);
-    const RoutedTokens again = rerouted.tokens();
-    result.steps.push_back(predict_constrained(rule.name(), {.tokens = again, .plan = plan},
-                                               result.steps[0], request, options.num_threads,
-                                               progress));
+    ReroutedStep rerouted = predict_rerouted(rule, tokens, plan, result.steps[0], request,
+                                             options.num_threads, progress);
+    result.steps.push_back(std::move(rerouted.step));
     result.num_choices = rerouted.num_choices;
     result.num_other_choices = rerouted.num_other_choices;
   }

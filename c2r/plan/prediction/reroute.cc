@@ -11,7 +11,6 @@
 #include "c2r/core/parallel.h"
 #include "c2r/core/parse_integer.h"
 #include "c2r/core/shown.h"
-#include "c2r/plan/prediction/predict.h"
 #include "c2r/routing/logit_choices.h"
 #include "c2r/routing/policy.h"
 #include "c2r/trace/trace_chunks.h"
@@ -137,6 +136,17 @@ ReroutedTokens reroute(const RoutedTokens& tokens, const Plan& plan, const Rerou
           .ranges = tokens.ranges,
           .num_choices = num_choices,
           .num_other_choices = num_other};
+}
+
+ReroutedStep predict_rerouted(const Rerouting& rule, const RoutedTokens& tokens, const Plan& plan,
+                              const WaterfallStep& first, const PredictRequest& request,
+                              int num_threads, Progress& progress) {
+  const ReroutedTokens rerouted = reroute(tokens, plan, rule, num_threads, progress);
+  const RoutedTokens again = rerouted.tokens();
+  return {.step = predict_constrained(rule.name(), {.tokens = again, .plan = plan}, first, request,
+                                      num_threads, progress),
+          .num_choices = rerouted.num_choices,
+          .num_other_choices = rerouted.num_other_choices};
 }
 
 }  // namespace c2r

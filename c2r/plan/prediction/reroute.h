@@ -8,6 +8,7 @@
 
 #include "c2r/core/progress.h"
 #include "c2r/plan/plan.h"
+#include "c2r/plan/prediction/predict.h"
 #include "c2r/plan/routed_tokens.h"
 #include "c2r/trace/sequence_split.h"
 #include "c2r/trace/trace.h"
@@ -55,5 +56,19 @@ struct ReroutedTokens {
 /// Cost: reads the logits of the tokens once; memory of 4 bytes for each choice of the trace.
 ReroutedTokens reroute(const RoutedTokens& tokens, const Plan& plan, const Rerouting& rerouting,
                        int num_threads, Progress& progress);
+
+/// What is predicted of tokens that were routed again, and the counts of ReroutedTokens.
+struct ReroutedStep {
+  WaterfallStep step;
+  std::int64_t num_choices = 0, num_other_choices = 0;
+};
+
+/// reroute(), and predict_constrained() of the result under the same plan.
+/// @param first the step that the result is compared with
+/// @returns a step with the name of the rule
+/// @throws as these two
+ReroutedStep predict_rerouted(const Rerouting& rule, const RoutedTokens& tokens, const Plan& plan,
+                              const WaterfallStep& first, const PredictRequest& request,
+                              int num_threads, Progress& progress);
 
 }  // namespace c2r

@@ -97,14 +97,14 @@ TEST(Reroute, LimitsTheRanksOfAToken) {
   const Plan plan = plan_for(trace, 4);
   NoProgress progress;
   const auto tokens = odd_of(trace);
-  const auto one = reroute(tokens, plan, parse_rerouting("device-limited:1"), 1, progress);
-  const RoutedTokens again = one.tokens();
   const PredictRequest request{.traffic = {.cluster = plan.cluster}};
   const auto steps = predict_waterfall(plan, tokens, nullptr, request, 1, progress);
-  const auto limited = predict_constrained("device-limited:1", {.tokens = again, .plan = plan},
-                                           steps[0], request, 1, progress);
+  const auto [limited, num_choices, num_other_choices] = predict_rerouted(
+      parse_rerouting("device-limited:1"), tokens, plan, steps[0], request, 1, progress);
   EXPECT_EQ(limited.prediction.placement, "device-limited:1");
   EXPECT_EQ(limited.prediction.copies_per_token, (std::vector<double>{1, 1}));
+  EXPECT_EQ(num_choices, 4);
+  EXPECT_EQ(num_other_choices, 0);
   const auto all = reroute(tokens, plan, parse_rerouting("device-limited:3"), 1, progress);
   for (std::int64_t t = 3; t < 5; ++t) {  // no limit: the top-2 of the logits
     EXPECT_EQ(all.trace.topk_idx(0, t, t + 1), trace.topk_idx(0, t, t + 1));
