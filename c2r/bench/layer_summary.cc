@@ -2,16 +2,12 @@
 #include "c2r/bench/layer_summary.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "c2r/bench/median.h"
+#include "c2r/engine/ranks/run_traffic.h"
 
 namespace c2r {
 namespace {
-
-std::int64_t sum_of(const Matrix<std::int64_t>& bytes) {
-  return std::accumulate(bytes.all().begin(), bytes.all().end(), std::int64_t{0});
-}
 
 // The most that one rank sends or receives.
 std::int64_t busiest_rank_bytes(const Matrix<std::int64_t>& bytes) {
@@ -75,9 +71,9 @@ LayerSummary summarize(const LayerProblem& problem, std::int64_t num_tokens,
                             link_bound_s(result.combine_bytes, problem.cluster),
                  .exchange_s = longest_exchange_s(result.phase_seconds),
                  .busiest_flop = busiest_flop(problem.shape, result.max_rows, num_tokens),
-                 .dispatch_bytes = sum_of(result.dispatch_bytes),
-                 .combine_bytes = sum_of(result.combine_bytes),
-                 .metadata_bytes = sum_of(result.metadata_bytes)};
+                 .dispatch_bytes = total_bytes(result.dispatch_bytes),
+                 .combine_bytes = total_bytes(result.combine_bytes),
+                 .metadata_bytes = total_bytes(result.metadata_bytes)};
   s.ratio = s.median_s / median(baseline.seconds);
   s.best_ratio = s.min_s / std::ranges::min(baseline.seconds);
   s.bytes_per_s =

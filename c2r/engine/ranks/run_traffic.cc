@@ -2,6 +2,7 @@
 #include "c2r/engine/ranks/run_traffic.h"
 
 #include <algorithm>
+#include <numeric>
 #include <span>
 
 #include "c2r/core/error.h"
@@ -9,15 +10,10 @@
 #include "c2r/transport/collectives.h"
 
 namespace c2r {
-namespace {
 
-std::int64_t total_of(const Matrix<std::int64_t>& bytes) {
-  std::int64_t sum = 0;
-  for (const std::int64_t one : bytes.all()) sum += one;
-  return sum;
+std::int64_t total_bytes(const Matrix<std::int64_t>& bytes) {
+  return std::accumulate(bytes.all().begin(), bytes.all().end(), std::int64_t{0});
 }
-
-}  // namespace
 
 double RunTraffic::tokens_per_s() const {
   return elapsed_s > 0 ? static_cast<double>(num_tokens) / elapsed_s : 0;
@@ -40,7 +36,7 @@ LinkBytes RunTraffic::row_bytes_per_token() const {
 }
 
 double RunTraffic::other_bytes_per_token() const {
-  return per_token(total_of(sent_bytes) - total_of(row_bytes));
+  return per_token(total_bytes(sent_bytes) - total_bytes(row_bytes));
 }
 
 RunMeter::RunMeter(Engine& engine, const Cluster& cluster)

@@ -25,6 +25,10 @@ struct LinkBytes {
   double wire() const { return intra_node + inter_node; }
 };
 
+/// @returns the bytes between all ranks together
+/// @param bytes [ep_size, ep_size], (src, dst)
+std::int64_t total_bytes(const Matrix<std::int64_t>& bytes);
+
 struct RunTraffic {
   Cluster cluster;
   std::int64_t num_tokens = 0;      // that were appended to sequences, on all ranks
