@@ -124,25 +124,25 @@ void decompress_zstd(std::span<const std::byte> file, const std::filesystem::pat
   }
 }
 
-struct Decoder {
+struct Decompressor {
   std::string_view ending;
   void (*decompress)(std::span<const std::byte> file, const std::filesystem::path& path,
                      const Append& append);
 };
 
-constexpr Decoder kDecoders[] = {
+constexpr Decompressor kDecompressors[] = {
     {".xz", decompress_xz}, {".gz", decompress_gzip}, {".zst", decompress_zstd}};
 
-const Decoder* find_decoder(const std::filesystem::path& path) {
+const Decompressor* find_decompressor(const std::filesystem::path& path) {
   const auto* const found =
-      std::ranges::find(kDecoders, path.extension().native(), &Decoder::ending);
-  return found == std::end(kDecoders) ? nullptr : found;
+      std::ranges::find(kDecompressors, path.extension().native(), &Decompressor::ending);
+  return found == std::end(kDecompressors) ? nullptr : found;
 }
 
 }  // namespace
 
 bool is_compressed(const std::filesystem::path& path) {
-  return find_decoder(path) != nullptr;
+  return find_decompressor(path) != nullptr;
 }
 
 void decompress(std::span<const std::byte> file, const std::filesystem::path& path,
@@ -152,7 +152,7 @@ void decompress(std::span<const std::byte> file, const std::filesystem::path& pa
   const std::int64_t most_ratio = kFreeBytes + kMaxRatio * std::ssize(file);
   const std::int64_t most = std::min(most_memory, most_ratio);
   std::int64_t num_bytes = 0;
-  find_decoder(path)->decompress(file, path, [&](std::span<const std::byte> part) {
+  find_decompressor(path)->decompress(file, path, [&](std::span<const std::byte> part) {
     num_bytes += std::ssize(part);
     C2R_REQUIRE(num_bytes <= most, kInvalidFile, "{}: holds more than {} MB, {}", path.string(),
                 most / 1'000'000,
