@@ -8,10 +8,10 @@
 namespace c2r {
 namespace {
 
-using Row = std::vector<float>;
+using TokenRow = std::vector<float>;
 
 // What arrives at `dst`.
-Row travel(Row row, RankId src, RankId dst, ElementType type) {
+TokenRow travel(TokenRow row, RankId src, RankId dst, ElementType type) {
   if (src == dst) return row;
   std::array<std::byte, 4> stored{};
   for (float& v : row) {
@@ -21,14 +21,14 @@ Row travel(Row row, RankId src, RankId dst, ElementType type) {
   return row;
 }
 
-void add(const Row& row, float weight, std::span<float> sum) {
+void add_weighted(const TokenRow& row, float weight, std::span<float> sum) {
   for (std::size_t c = 0; c < sum.size(); ++c) sum[c] += weight * row[c];
 }
 
 // One token, whose choices are served by `served_by`.
 struct Token {
   RankId home;
-  Row x;
+  TokenRow x;
   std::span<const ExpertId> experts;  // [top_k]
   std::span<const float> weights;     // [top_k]
   std::span<const RankId> served_by;  // [top_k]
@@ -56,9 +56,9 @@ class Reference {
   }
 
  private:
-  Row output(const Token& token, std::size_t k) const {
-    const Row x = travel(token.x, token.home, token.served_by[k], options_.row_type);
-    Row y(x.size());
+  TokenRow output(const Token& token, std::size_t k) const {
+    const TokenRow x = travel(token.x, token.home, token.served_by[k], options_.row_type);
+    TokenRow y(x.size());
     expert_(token.experts[k], x, y);
     return y;
   }
@@ -66,33 +66,33 @@ class Reference {
   void add_per_expert(const Token& token, std::span<float> sum) const {
     for (std::size_t k = 0; k < token.experts.size(); ++k) {
       if (token.experts[k] == kNoExpert) continue;
-      add(travel(output(token, k), token.served_by[k], token.home, options_.row_type),
-          token.weights[k], sum);
+      add_weighted(travel(output(token, k), token.served_by[k], token.home, options_.row_type),
+                   token.weights[k], sum);
     }
   }
 
   // What `rank` returns to `to`, if it serves the token.
   void add_rank(const Token& token, RankId rank, RankId to, std::span<float> sum) const {
-    Row partial(token.x.size());
+    TokenRow partial(token.x.size());
     bool serves = false;
     for (std::size_t k = 0; k < token.experts.size(); ++k) {
       if (token.experts[k] == kNoExpert || token.served_by[k] != rank) continue;
-      add(output(token, k), token.weights[k], partial);
+      add_weighted(output(token, k), token.weights[k], partial);
       serves = true;
     }
-    if (serves) add(travel(partial, rank, to, options_.row_type), 1, sum);
+    if (serves) add_weighted(travel(partial, rank, to, options_.row_type), 1, sum);
   }
 
   void add_per_node(const Token& token, std::span<float> sum) const {
     const Cluster& cluster = options_.traffic.cluster;
     for (std::int32_t node = 0; node < cluster.num_nodes; ++node) {
       const RankId relay = cluster.peer_on(node, token.home);
-      Row partial(token.x.size());
+      TokenRow partial(token.x.size());
       for (std::int32_t place = 0; place < cluster.ranks_per_node; ++place) {
         const RankId rank{node * cluster.ranks_per_node + place};
         add_rank(token, rank, relay, relay == token.home ? sum : std::span(partial));
       }
-      add(travel(partial, relay, token.home, options_.row_type), 1, sum);
+      add_weighted(travel(partial, relay, token.home, options_.row_type), 1, sum);
     }
   }
 
@@ -117,7 +117,7 @@ std::vector<Matrix<float>> reference_exchange(std::span<const TokenBatch> batche
       const RankId rank{static_cast<std::int32_t>(home)};
       chooser.choose(batch.topk_idx.row(t), rank, batch.first_token + t, served_by);
       const auto x = batch.x.row(t);
-      reference.add_token({rank, Row(x.begin(), x.end()), batch.topk_idx.row(t),
+      reference.add_token({rank, TokenRow(x.begin(), x.end()), batch.topk_idx.row(t),
                            batch.topk_weights.row(t), served_by},
                           sum.row(t));
     }
