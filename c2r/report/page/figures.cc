@@ -15,10 +15,10 @@
 namespace c2r {
 namespace {
 
-using Column = std::vector<double>;
+using Numbers = std::vector<double>;
 
-Column column(const Json& step, const char* name) {
-  return step.at(name).get<Column>();
+Numbers column(const Json& step, const char* name) {
+  return step.at(name).get<Numbers>();
 }
 
 std::string number(double value) {
@@ -70,7 +70,7 @@ Figure waterfall(const Json& report) {
 }
 
 // Two bars a layer, and a line at `bound` if it is positive.
-Svg layer_bars(const std::vector<std::string>& names, const Column& before, const Column& after,
+Svg layer_bars(const std::vector<std::string>& names, const Numbers& before, const Numbers& after,
                const std::string& what, double bound) {
   Axes axes(960, 220, fmt::format("{} of each layer, before and after", what), {});
   const double most = std::max({std::ranges::max(before), std::ranges::max(after), bound, 1e-9});
@@ -107,10 +107,10 @@ Figure layers(const Json& report) {
   for (const Json& layer : report.at("layers")) {
     names.push_back(std::to_string(layer.at("layer_index").get<int>()));
   }
-  const Column copies_before = column(before, "wire_copies_per_token"),
-               copies_after = column(after, "wire_copies_per_token"),
-               imbalance_before = column(before, "imbalance"),
-               imbalance_after = column(after, "imbalance");
+  const Numbers copies_before = column(before, "wire_copies_per_token"),
+                copies_after = column(after, "wire_copies_per_token"),
+                imbalance_before = column(before, "imbalance"),
+                imbalance_after = column(after, "imbalance");
   for (std::size_t layer = 0; layer < names.size(); ++layer) {
     figure.table.push_back({names[layer], number(copies_before[layer]), number(copies_after[layer]),
                             number(imbalance_before[layer]), number(imbalance_after[layer])});
@@ -178,11 +178,11 @@ Figure links(const Json& report) {
 }
 
 // Mean over layers of a rank's share of all choices, times the number of ranks.
-Column loads_of(const Json& step) {
+Numbers loads_of(const Json& step) {
   const Json& volumes = step.at("counts").at("layers");
-  Column loads(volumes[0].at("choices").size(), 0.0);
+  Numbers loads(volumes[0].at("choices").size(), 0.0);
   for (const Json& volume : volumes) {
-    const auto choices = volume.at("choices").get<Column>();
+    const auto choices = volume.at("choices").get<Numbers>();
     double sum = 0;
     for (const double rank : choices) sum += rank;
     for (std::size_t r = 0; r < loads.size() && sum > 0; ++r) {
@@ -194,7 +194,7 @@ Column loads_of(const Json& step) {
 }
 
 Figure loads(const Json& report) {
-  const Column before = loads_of(step_before(report)), after = loads_of(step_after(report));
+  const Numbers before = loads_of(step_before(report)), after = loads_of(step_after(report));
   std::vector<std::string> names;
   Figure figure{.name = "loads",
                 .title = "Load of each rank",
