@@ -57,7 +57,8 @@ LONG_TESTS = "^ManyTokens[.]"
 # `make check-long` runs the last group with AddressSanitizer as well.
 NOT_WITH_SANITIZERS = [
     "bench_transport_mpi_runs", "layers", "documents", "install", "consumer", "examples", "cluster",
-    "transport_mpi.failures", "rank_failures", "random_failures", "command_line.ranks"]
+    "transport_mpi.failures", "rank_failures", "random_failures", "random_signals",
+    "command_line.ranks"]
 SLOW_SEARCHES = ["OptimizeOnRealData.*", "FrozenProblems.*", "SearchRounds.AreNeverWorse.*", "PartitionStages.ReachOnSamples.*"]
 SLOW_TESTS = [
     *SLOW_SEARCHES, "DispatchOnRealData.*", "Goals.BalanceWithinABound.*", "Sample.DrawsWithTopPAsIf.*",

@@ -71,14 +71,15 @@ class Run:
 
 
 def process_of(run, rank):
-    """The process id of a rank that mpirun has started; None if there is none yet, or none any more."""
+    """The process id of PROGRAM on a rank that mpirun has started; None if there is none yet, or none any more."""
     names = [f"{name}={rank}".encode() for name in ("OMPI_COMM_WORLD_RANK", "PMI_RANK")]
     for pid in run.ranks_left():
         try:
             variables = pathlib.Path("/proc", pid, "environ").read_bytes().split(b"\0")
+            program = os.readlink(f"/proc/{pid}/exe")
         except OSError:
             continue
-        if any(name in variables for name in names):
+        if program == PROGRAM and any(name in variables for name in names):
             return int(pid)
     return None
 
@@ -98,10 +99,59 @@ def waits_for_a_stopped_rank(run, rank):
     return pid is not None and is_stopped(pid) and others == [None] * len(others)
 
 
+WAITED = r"rank \d+: [^:]+: nothing moved for \d+ ms while waiting for "
+NOT_STARTED = r"MPI has not started within 10000 ms: "
+INTERRUPTED = r"rank \d+: .*interrupted"
+# What our ranks may say when another one stops.
+OF_STOPPED = (WAITED, NOT_STARTED, INTERRUPTED, r"rank \d+: start of the run: not all ranks came")
+
+
 class FailingRuns:
     """Starts PROGRAM on ranks of which one goes wrong as it is told. To be mixed into a TestCase."""
     arguments = []  # for PROGRAM, after those that say how to fail
     folder = None  # in which to run; None is the current one
+
+    def signal_after(self, run, rank, after_s, number):
+        """Sends the rank a signal when its time has come. Returns whether it had not ended by then."""
+        begin = time.monotonic()
+        while time.monotonic() - begin < after_s or process_of(run, rank) is None:
+            if run.process.poll() is not None:
+                return False
+            time.sleep(0.005)
+        pid = process_of(run, rank)
+        try:
+            if pid is not None:
+                os.kill(pid, number)
+        except ProcessLookupError:
+            return False
+        return pid is not None
+
+    def let_go_after_the_end(self, run, rank):
+        """Kills a rank that was stopped when the run had ended: nobody is left to notice, and mpirun waits for it.
+
+        Returns whether it has. docs/running.md has the outcome in its table.
+        """
+        end = time.monotonic() + HANG_S
+        while run.process.poll() is None and time.monotonic() < end:
+            if waits_for_a_stopped_rank(run, rank):
+                time.sleep(5)  # in which mpirun kills the rank if the others have failed
+                if waits_for_a_stopped_rank(run, rank):
+                    os.kill(process_of(run, rank), signal.SIGKILL)
+                    return True
+            time.sleep(0.2)
+        return False
+
+    def end_of(self, run):
+        """The status of mpirun. Open MPI's can wait for itself for ever when all ranks have ended, which no rank can
+        notice: docs/running.md has the outcome in its table. A rank that is left then is a failure.
+        """
+        try:
+            return run.finish()
+        except subprocess.TimeoutExpired:
+            self.assertFalse(IS_MPICH)
+            self.assertEqual(run.ranks_left(), [str(run.process.pid)])
+            run.process.kill()
+            return run.finish()
 
     def start(self, how, phase, timeout_ms=TIMEOUT_MS, rank=FAILING_RANK):
         run = Run(MPIEXEC, "-n", str(NUM_RANKS), PROGRAM, how, phase, str(rank), str(timeout_ms), *self.arguments,

@@ -6,23 +6,20 @@
 A script says how which rank fails, and where: before an exchange of the run, or after some time, wherever the rank is
 then. A third of the times are within the first half second, while MPI starts.
 """
-import contextlib
 import dataclasses
-import os
 import pathlib
 import random
 import re
 import signal
-import subprocess
 import tempfile
-import time
 import unittest
 
 import small_model
-from failing_runs import HANG_S, IS_MPICH, NUM_RANKS, TIMEOUT_MS, FailingRuns, process_of, waits_for_a_stopped_rank
+from failing_runs import INTERRUPTED, IS_MPICH, NUM_RANKS, OF_STOPPED, FailingRuns
 
 SEED = 21
 NUM_SCRIPTS = 30
+SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,16 +30,13 @@ class Script:
     after_s: float = 0
 
 
-WAITED = rf"rank \d+: [^:]+: nothing moved for {TIMEOUT_MS} ms while waiting for "
-NOT_STARTED = r"MPI has not started within 10000 ms: "
-INTERRUPTED = r"rank \d+: .*interrupted"
 # What our ranks may say, by how one of them fails, and whether one of them must say something if it fails before an
 # exchange. The status of mpirun is never 0 then.
 ALLOWED = {
     "throw": ((r"rank {rank}: the shard is lost$", INTERRUPTED), True),
     # Before a rank waits, and under MPICH always, mpirun ends it without a word.
     "kill": ((r"rank \d+: .*",), False),
-    "stop": ((WAITED, NOT_STARTED, INTERRUPTED, r"rank \d+: start of the run: not all ranks came"), True),
+    "stop": (OF_STOPPED, True),
 }
 
 
@@ -75,45 +69,6 @@ class RandomFailures(FailingRuns, unittest.TestCase):
         (self.folder / "trace.safetensors").unlink()
         return [line for line in run.output.splitlines() if line != "all done"]
 
-    def signal_after(self, run, script):
-        """Signals the rank when its time has come, unless it has ended."""
-        begin = time.monotonic()
-        while time.monotonic() - begin < script.after_s or process_of(run, script.rank) is None:
-            if run.process.poll() is not None:
-                return
-            time.sleep(0.005)
-        pid = process_of(run, script.rank)
-        if pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL if script.how == "kill" else signal.SIGSTOP)
-
-    def let_go_after_the_end(self, run, script):
-        """Kills a rank that was stopped when the run had ended: nobody is left to notice, and mpirun waits for it.
-
-        Returns whether it has. docs/running.md has the outcome in its table.
-        """
-        end = time.monotonic() + HANG_S
-        while run.process.poll() is None and time.monotonic() < end:
-            if waits_for_a_stopped_rank(run, script.rank):
-                time.sleep(5)  # in which mpirun kills the rank if the others have failed
-                if waits_for_a_stopped_rank(run, script.rank):
-                    os.kill(process_of(run, script.rank), signal.SIGKILL)
-                    return True
-            time.sleep(0.2)
-        return False
-
-    def end_of(self, run):
-        """The status of mpirun. Open MPI's can wait for itself for ever when all ranks have ended, which no rank can
-        notice: docs/running.md has the outcome in its table. A rank that is left then is a failure.
-        """
-        try:
-            return run.finish()
-        except subprocess.TimeoutExpired:
-            self.assertFalse(IS_MPICH)
-            self.assertEqual(run.ranks_left(), [str(run.process.pid)])
-            run.process.kill()
-            return run.finish()
-
     def check_outcome(self, run, script):
         if self.end_of(run) == 0:  # the rank had ended when the time came
             self.assertEqual((script.label, run.output.splitlines()[-1]), ("", "all done"))
@@ -141,8 +96,8 @@ class RandomFailures(FailingRuns, unittest.TestCase):
                     self.check_outcome(self.start(script.how, script.label, rank=script.rank), script)
                     continue
                 run = self.start("none", "", rank=script.rank)
-                self.signal_after(run, script)
-                was_let_go = script.how == "stop" and self.let_go_after_the_end(run, script)
+                self.signal_after(run, script.rank, script.after_s, SIGNALS[script.how])
+                was_let_go = script.how == "stop" and self.let_go_after_the_end(run, script.rank)
                 self.check_outcome(run, script)
                 if was_let_go:
                     self.assertIn("all done", run.output)
