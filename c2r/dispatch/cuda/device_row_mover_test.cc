@@ -6,51 +6,33 @@
 
 #include <cmath>
 
-#include "c2r/core/cuda/fake_stream_testing.h"
 #include "c2r/dispatch/cuda/device_layer_testing.h"
 #include "c2r/dispatch/cuda/host_row_launcher_testing.h"
-#include "c2r/transport/device/fake_calls_testing.h"
-#include "c2r/transport/device/staged_network.h"
+#include "c2r/transport/device/fake_rank_testing.h"
 #include "c2r/transport/in_process.h"
 
 namespace c2r {
 namespace {
 
 using testing::DeviceLayer;
+using testing::EarlyStream;
 using testing::ExchangeProblem;
-using testing::FakeCalls;
-using testing::FakeDevice;
+using testing::FakeRank;
 using testing::FakeStream;
 using testing::FakeWire;
-
-// Which stream runs its tasks at once; the others run theirs as late as possible.
-enum class Early { kNone, kCompute, kTravel };
 
 struct DeviceRun {
   std::int32_t num_chunks = 1;
   bool gathers = false;
-  FakeWire* wire = nullptr;  // null: rows go through host memory
-  int ignored_wait = -1;
-  Early early = Early::kNone;
+  testing::FakeRankOptions device;
 };
 
 // Runs this rank's part of the layer on a device of its own.
 Matrix<float> run_on_device(Transport& transport, const ExchangeProblem& problem,
                             const DeviceRun& how, int* num_waits = nullptr) {
-  FakeDevice device;
-  device.ignore_wait(how.ignored_wait);
-  FakeStream compute(device, how.early == Early::kCompute),
-      travel(device, how.early == Early::kTravel);
-  std::unique_ptr<FakeCalls> calls;
-  std::unique_ptr<DeviceNetwork> network;
-  if (how.wire != nullptr) {
-    calls = std::make_unique<FakeCalls>(*how.wire, transport.rank());
-    network = std::make_unique<StreamNetwork>(*calls, compute, travel);
-  } else {
-    network = std::make_unique<StagedNetwork>(transport, compute, travel);
-  }
+  FakeRank device(transport, how.device);
   testing::HostRowLauncher launcher;
-  DeviceRowMover mover(compute, *network, launcher);
+  DeviceRowMover mover(device.compute(), device.network(), launcher);
   const auto experts = [&](std::span<const std::int64_t> offsets, const GatheredRows& rows,
                            MatrixView<float> out, DeviceStream& stream) {
     dynamic_cast<FakeStream&>(stream).enqueue(
@@ -60,12 +42,11 @@ Matrix<float> run_on_device(Transport& transport, const ExchangeProblem& problem
   };
   Matrix<float> sum;
   {
-    DeviceLayer layer(transport, problem, compute, mover, experts, how.gathers);
+    DeviceLayer layer(transport, problem, device.compute(), mover, experts, how.gathers);
     sum = layer.run(how.num_chunks);
   }
-  compute.synchronize();
-  travel.synchronize();
-  if (num_waits != nullptr) *num_waits = device.num_waits();
+  const int waited = device.finish();
+  if (num_waits != nullptr) *num_waits = waited;
   return sum;
 }
 
@@ -99,8 +80,9 @@ TEST_P(DeviceRowMoverOn, GivesTheReferenceBitForBitOverBothNetworks) {
       for (FakeWire* const over : {static_cast<FakeWire*>(nullptr), &wire}) {
         run_in_process(GetParam().ep_size(), [&](Transport& transport) {
           EXPECT_EQ(
-              run_on_device(transport, problem,
-                            {.num_chunks = num_chunks, .gathers = num_chunks != 2, .wire = over}),
+              run_on_device(
+                  transport, problem,
+                  {.num_chunks = num_chunks, .gathers = num_chunks != 2, .device = {.wire = over}}),
               expected[index(transport.rank())]);
         });
       }
@@ -165,29 +147,31 @@ TEST_P(BrokenWaits, ShowAsPoison) {
   const bool is_staged = GetParam();
   const ExchangeProblem problem = problem_of_choices({7, 5}, {ExpertId{1}, ExpertId{4}});
   const auto expected = testing::expected_sums(problem);
-  const auto run = [&](int ignored_wait, Early early, int* num_waits) {
+  const auto run = [&](int ignored_wait, EarlyStream early, int* num_waits) {
     std::vector<Matrix<float>> got(2);
     FakeWire wire(2);
     run_in_process(2, [&](Transport& transport) {
       const auto rank = index(transport.rank());
       got[rank] = run_on_device(transport, problem,
-                                {.wire = is_staged ? nullptr : &wire,
-                                 .ignored_wait = rank == 0 ? ignored_wait : -1,
-                                 .early = early},
+                                {.device = {.wire = is_staged ? nullptr : &wire,
+                                            .ignored_wait = rank == 0 ? ignored_wait : -1,
+                                            .early = early}},
                                 rank == 0 ? num_waits : nullptr);
     });
     return got;
   };
-  constexpr Early kOrders[] = {Early::kNone, Early::kCompute, Early::kTravel};
   int num_waits = 0;
-  for (const Early early : kOrders) EXPECT_EQ(run(-1, early, &num_waits), expected);
+  for (const EarlyStream early : testing::kStreamOrders)
+    EXPECT_EQ(run(-1, early, &num_waits), expected);
   // Dispatch and combine: the network's stream waits for the rows, the host for their copies if
   // they are staged, the compute stream for what has come; and the host for the sums.
   EXPECT_EQ(num_waits, is_staged ? 7 : 5);
   for (int wait = 0; wait < num_waits; ++wait) {
-    EXPECT_TRUE(std::ranges::any_of(
-        kOrders,
-        [&](Early early) { return std::ranges::any_of(run(wait, early, nullptr), has_poison); }))
+    EXPECT_TRUE(std::ranges::any_of(testing::kStreamOrders,
+                                    [&](EarlyStream early) {
+                                      return std::ranges::any_of(run(wait, early, nullptr),
+                                                                 has_poison);
+                                    }))
         << "without wait " << wait;
   }
 }
@@ -206,7 +190,7 @@ TEST(StreamNetwork, NeverWaitsInACircle) {
         SCOPED_TRACE(testing::to_string(problem.options));
         FakeWire wire(cluster.ep_size());
         run_in_process(cluster.ep_size(), [&](Transport& transport) {
-          (void)run_on_device(transport, problem, {.num_chunks = 3, .wire = &wire});
+          (void)run_on_device(transport, problem, {.num_chunks = 3, .device = {.wire = &wire}});
         });
         EXPECT_EQ(wire.deadlock(), "");
       }

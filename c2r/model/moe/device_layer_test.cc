@@ -2,22 +2,19 @@
 // in chunks give the reference's bits in every mode, and each wait that is left out shows.
 #include <gtest/gtest.h>
 
-#include "c2r/core/cuda/fake_stream_testing.h"
 #include "c2r/dispatch/cuda/host_row_launcher_testing.h"
 #include "c2r/experts/cuda/host_experts_testing.h"
 #include "c2r/model/moe/device_layer_testing.h"
 #include "c2r/routing/cuda/host_select_launcher_testing.h"
-#include "c2r/transport/device/fake_calls_testing.h"
-#include "c2r/transport/device/staged_network.h"
+#include "c2r/transport/device/fake_rank_testing.h"
 #include "c2r/transport/in_process.h"
 
 namespace c2r {
 namespace {
 
 using testing::DeviceLayerProblem;
-using testing::FakeCalls;
-using testing::FakeDevice;
-using testing::FakeStream;
+using testing::EarlyStream;
+using testing::FakeRank;
 using testing::FakeWire;
 
 // With the roundings of the device.
@@ -31,40 +28,25 @@ std::vector<Matrix<float>> rounded_sums(const DeviceLayerProblem& problem) {
                             });
 }
 
-enum class EarlyStream { kNone, kCompute, kTravel };
-
 struct LayerRun {
   std::int32_t num_chunks = 1;
-  FakeWire* wire = nullptr;  // null: rows go through host memory
-  int ignored_wait = -1;
-  EarlyStream early = EarlyStream::kNone;
+  testing::FakeRankOptions device;
 };
 
 // This rank's part of the layer, on a device of its own.
 Matrix<float> run_layer_on_device(Transport& transport, const DeviceLayerProblem& problem,
                                   const LayerRun& how, int* num_waits = nullptr) {
-  FakeDevice device;
-  device.ignore_wait(how.ignored_wait);
-  FakeStream compute(device, how.early == EarlyStream::kCompute),
-      travel(device, how.early == EarlyStream::kTravel);
-  std::unique_ptr<FakeCalls> calls;
-  std::unique_ptr<DeviceNetwork> network;
-  if (how.wire != nullptr) {
-    calls = std::make_unique<FakeCalls>(*how.wire, transport.rank());
-    network = std::make_unique<StreamNetwork>(*calls, compute, travel);
-  } else {
-    network = std::make_unique<StagedNetwork>(transport, compute, travel);
-  }
+  FakeRank device(transport, how.device);
   testing::HostRowLauncher row_launcher;
   testing::HostExpertLauncher expert_launcher;
   testing::HostSelectLauncher select_launcher;
   testing::HostProducts products;
-  const Matrix<float> result = testing::run_device_layer(
-      transport, problem, how.num_chunks,
-      {compute, *network, row_launcher, expert_launcher, select_launcher, products});
-  compute.synchronize();
-  travel.synchronize();
-  if (num_waits != nullptr) *num_waits = device.num_waits();
+  const Matrix<float> result =
+      testing::run_device_layer(transport, problem, how.num_chunks,
+                                {device.compute(), device.network(), row_launcher, expert_launcher,
+                                 select_launcher, products});
+  const int waited = device.finish();
+  if (num_waits != nullptr) *num_waits = waited;
   return result;
 }
 
@@ -81,7 +63,8 @@ TEST_P(DeviceMoeLayerOn, GivesTheReferenceBitForBitOverBothNetworks) {
     FakeWire wire(GetParam().ep_size());
     for (FakeWire* const over : {static_cast<FakeWire*>(nullptr), &wire}) {
       run_in_process(GetParam().ep_size(), [&](Transport& transport) {
-        EXPECT_EQ(run_layer_on_device(transport, problem, {.num_chunks = num_chunks, .wire = over}),
+        EXPECT_EQ(run_layer_on_device(transport, problem,
+                                      {.num_chunks = num_chunks, .device = {.wire = over}}),
                   expected[index(transport.rank())]);
       });
     }
@@ -127,9 +110,9 @@ TEST_P(BrokenLayerWaits, Show) {
       run_in_process(2, [&](Transport& transport) {
         const auto rank = index(transport.rank());
         got[rank] = run_layer_on_device(transport, problem,
-                                        {.wire = is_staged ? nullptr : &wire,
-                                         .ignored_wait = rank == 0 ? ignored_wait : -1,
-                                         .early = early},
+                                        {.device = {.wire = is_staged ? nullptr : &wire,
+                                                    .ignored_wait = rank == 0 ? ignored_wait : -1,
+                                                    .early = early}},
                                         rank == 0 ? num_waits : nullptr);
       });
     } catch (const Error&) {
@@ -137,10 +120,9 @@ TEST_P(BrokenLayerWaits, Show) {
     }
     return got;
   };
-  constexpr EarlyStream kOrders[] = {EarlyStream::kNone, EarlyStream::kCompute,
-                                     EarlyStream::kTravel};
   int num_waits = 0;
-  for (const EarlyStream early : kOrders) EXPECT_EQ(run(-1, early, &num_waits), expected);
+  for (const EarlyStream early : testing::kStreamOrders)
+    EXPECT_EQ(run(-1, early, &num_waits), expected);
   // The host waits for the choices and for the sums. Each of the two exchanges has a wait of the
   // network's stream for the rows and one of the compute stream for what has come; staged, the host
   // waits for the copy, too. With more chunks, waits come in an order that depends on the streams,
@@ -148,7 +130,8 @@ TEST_P(BrokenLayerWaits, Show) {
   EXPECT_EQ(num_waits, is_staged ? 8 : 6);
   for (int wait = 0; wait < num_waits; ++wait) {
     EXPECT_TRUE(std::ranges::any_of(
-        kOrders, [&](EarlyStream early) { return run(wait, early, nullptr) != expected; }))
+        testing::kStreamOrders,
+        [&](EarlyStream early) { return run(wait, early, nullptr) != expected; }))
         << "without wait " << wait;
   }
 }
