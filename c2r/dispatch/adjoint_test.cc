@@ -146,14 +146,8 @@ TEST_P(AdjointOn, OneValueOfEachChoiceGoesToItsRowAndHome) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Clusters, AdjointOn,
-                         ::testing::Values(Cluster{1, 1}, Cluster{1, 2}, Cluster{1, 3},
-                                           Cluster{1, 4}, Cluster{1, 8}, Cluster{2, 2},
-                                           Cluster{2, 4}, Cluster{4, 2}, Cluster{3, 1}),
-                         [](const auto& test) {
-                           return fmt::format("{}x{}", test.param.num_nodes,
-                                              test.param.ranks_per_node);
-                         });
+INSTANTIATE_TEST_SUITE_P(Clusters, AdjointOn, ::testing::ValuesIn(testing::kManyClusters),
+                         testing::kClusterName);
 
 }  // namespace
 }  // namespace c2r

@@ -125,14 +125,8 @@ TEST_P(DispatchOn, HandlesExtremes) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Clusters, DispatchOn,
-                         ::testing::Values(Cluster{1, 1}, Cluster{1, 2}, Cluster{1, 3},
-                                           Cluster{1, 4}, Cluster{1, 8}, Cluster{2, 2},
-                                           Cluster{2, 4}, Cluster{4, 2}, Cluster{3, 1}),
-                         [](const auto& test) {
-                           return fmt::format("{}x{}", test.param.num_nodes,
-                                              test.param.ranks_per_node);
-                         });
+INSTANTIATE_TEST_SUITE_P(Clusters, DispatchOn, ::testing::ValuesIn(testing::kManyClusters),
+                         testing::kClusterName);
 
 // What one process computes: weight x output in the order of choice. f32 rows of single choices are
 // added in just that order. Elsewhere sums are associated differently and rows rounded. Let m be

@@ -42,13 +42,8 @@ TEST_P(PipelineChunks, GiveTheReferenceWhereEveryTokenChoosesOneExpert) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Clusters, PipelineChunks,
-                         ::testing::Values(Cluster{1, 1}, Cluster{1, 3}, Cluster{2, 2},
-                                           Cluster{2, 4}),
-                         [](const auto& test) {
-                           return fmt::format("{}x{}", test.param.num_nodes,
-                                              test.param.ranks_per_node);
-                         });
+INSTANTIATE_TEST_SUITE_P(Clusters, PipelineChunks, ::testing::ValuesIn(testing::kFewClusters),
+                         testing::kClusterName);
 
 TEST(PipelineSteps, SendTheNextChunkBeforeThisOneIsComputed) {
   using enum StepKind;

@@ -1,6 +1,8 @@
 // Random placements and choices for the tests of this module and of those above it.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
@@ -16,6 +18,15 @@
 #include "c2r/placement/placement.h"
 
 namespace c2r::testing {
+
+/// Clusters for tests that run once for each: one node of 1 to 8 ranks, and several nodes.
+inline constexpr Cluster kManyClusters[] = {{1, 1}, {1, 2}, {1, 3}, {1, 4}, {1, 8},
+                                            {2, 2}, {2, 4}, {4, 2}, {3, 1}};
+inline constexpr Cluster kFewClusters[] = {{1, 1}, {1, 3}, {2, 2}, {2, 4}};
+/// Names the test of a cluster, as in "2x4".
+inline constexpr auto kClusterName = [](const auto& test) {
+  return fmt::format("{}x{}", test.param.num_nodes, test.param.ranks_per_node);
+};
 
 /// A placement from the experts of each rank, checked.
 inline Placement make_placement(std::int32_t num_experts,

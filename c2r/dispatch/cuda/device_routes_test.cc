@@ -78,13 +78,8 @@ TEST_P(DeviceRoutesOn, AreThoseOfTheRowPlansOfTheHost) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Clusters, DeviceRoutesOn,
-                         ::testing::Values(Cluster{1, 1}, Cluster{1, 3}, Cluster{2, 2},
-                                           Cluster{2, 4}),
-                         [](const auto& test) {
-                           return fmt::format("{}x{}", test.param.num_nodes,
-                                              test.param.ranks_per_node);
-                         });
+INSTANTIATE_TEST_SUITE_P(Clusters, DeviceRoutesOn, ::testing::ValuesIn(testing::kFewClusters),
+                         testing::kClusterName);
 
 TEST(DeviceRoutes, ShowTheWaitThatIsLeftOut) {
   // The counts would be the poison of pinned memory: negative, so arrays of no such size.

@@ -106,13 +106,8 @@ TEST_P(DeviceRowMoverOn, WorksWithRanksThatHaveNoDevice) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Clusters, DeviceRowMoverOn,
-                         ::testing::Values(Cluster{1, 1}, Cluster{1, 3}, Cluster{2, 2},
-                                           Cluster{2, 4}),
-                         [](const auto& test) {
-                           return fmt::format("{}x{}", test.param.num_nodes,
-                                              test.param.ranks_per_node);
-                         });
+INSTANTIATE_TEST_SUITE_P(Clusters, DeviceRowMoverOn, ::testing::ValuesIn(testing::kFewClusters),
+                         testing::kClusterName);
 
 // Ranks with `num_tokens` tokens each, all of which choose the experts `choices`.
 ExchangeProblem problem_of_choices(std::vector<std::int64_t> num_tokens,

@@ -356,10 +356,7 @@ TEST_P(Ranks, FailTogether) {
 INSTANTIATE_TEST_SUITE_P(Clusters, Ranks,
                          ::testing::Values(Cluster{1, 1}, Cluster{1, 2}, Cluster{1, 3},
                                            Cluster{2, 2}, Cluster{2, 4}),
-                         [](const auto& test) {
-                           return fmt::format("{}x{}", test.param.num_nodes,
-                                              test.param.ranks_per_node);
-                         });
+                         testing::kClusterName);
 
 }  // namespace
 }  // namespace c2r

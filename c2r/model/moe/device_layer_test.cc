@@ -72,13 +72,8 @@ TEST_P(DeviceMoeLayerOn, GivesTheReferenceBitForBitOverBothNetworks) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Clusters, DeviceMoeLayerOn,
-                         ::testing::Values(Cluster{1, 1}, Cluster{1, 3}, Cluster{2, 2},
-                                           Cluster{2, 4}),
-                         [](const auto& test) {
-                           return fmt::format("{}x{}", test.param.num_nodes,
-                                              test.param.ranks_per_node);
-                         });
+INSTANTIATE_TEST_SUITE_P(Clusters, DeviceMoeLayerOn, ::testing::ValuesIn(testing::kFewClusters),
+                         testing::kClusterName);
 
 class BrokenLayerWaits : public ::testing::TestWithParam<bool> {};
 

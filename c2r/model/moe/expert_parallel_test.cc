@@ -148,10 +148,7 @@ TEST_P(ExpertParallelLayers, GiveTheBitsOfTheReferenceInEveryMode) {
 INSTANTIATE_TEST_SUITE_P(Clusters, ExpertParallelLayers,
                          ::testing::Values(Cluster{1, 1}, Cluster{1, 2}, Cluster{1, 3},
                                            Cluster{1, 4}, Cluster{2, 2}, Cluster{2, 4}),
-                         [](const auto& test) {
-                           return fmt::format("{}x{}", test.param.num_nodes,
-                                              test.param.ranks_per_node);
-                         });
+                         testing::kClusterName);
 
 TEST(ExpertParallelExperts, RefuseWhatIsNotForTheModelOrTheRanks) {
   const Model model(std::filesystem::path(C2R_SOURCE_DIR) / "tests/golden/models/mixtral");

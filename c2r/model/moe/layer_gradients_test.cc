@@ -276,14 +276,8 @@ TEST_P(LayerGradientsOn, AreThoseOfTheNaiveLayer) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Clusters, LayerGradientsOn,
-                         ::testing::Values(Cluster{1, 1}, Cluster{1, 2}, Cluster{1, 3},
-                                           Cluster{1, 4}, Cluster{1, 8}, Cluster{2, 2},
-                                           Cluster{2, 4}, Cluster{4, 2}, Cluster{3, 1}),
-                         [](const auto& test) {
-                           return fmt::format("{}x{}", test.param.num_nodes,
-                                              test.param.ranks_per_node);
-                         });
+INSTANTIATE_TEST_SUITE_P(Clusters, LayerGradientsOn, ::testing::ValuesIn(testing::kManyClusters),
+                         testing::kClusterName);
 
 // The naive layer's own gradients: L = sum of <y, dy>. A central difference is off by h^2 / 6 times
 // the third derivative, below 100 here, and by rounding, some 1e-15 / h.
