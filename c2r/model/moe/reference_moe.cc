@@ -21,14 +21,14 @@ Vector multiply(const RowsView& w, const Vector& x) {
   return out;
 }
 
-double sigmoid(double x) {
+double logistic(double x) {
   return 1 / (1 + std::exp(-x));
 }
 
 Vector expert(const ExpertWeights& w, const Vector& x) {
   Vector inner = multiply(w.gate, x);
   const Vector up = multiply(w.up, x);
-  for (std::size_t i = 0; i < inner.size(); ++i) inner[i] *= sigmoid(inner[i]) * up[i];
+  for (std::size_t i = 0; i < inner.size(); ++i) inner[i] *= logistic(inner[i]) * up[i];
   return multiply(w.down, inner);
 }
 
@@ -89,7 +89,7 @@ Matrix<float> reference_moe(const MoeWeights& weights, const RoutingPolicy& poli
       add(expert(weights.experts[chosen[k]], token), shares[k]);
     }
     if (weights.shared) {
-      add(expert(*weights.shared, token), sigmoid(multiply(weights.shared_gate, token)[0]));
+      add(expert(*weights.shared, token), logistic(multiply(weights.shared_gate, token)[0]));
     }
     std::ranges::transform(sum, out.row(t).begin(), [](double v) { return static_cast<float>(v); });
   }
