@@ -52,13 +52,10 @@ def ctest(preset, *options, name="junit"):
 # A million tokens of each model's shape; fewer tokens of more kinds are compared in every check.
 LONG_TESTS = "^ManyTokens[.]"
 
-# What sanitizers would only repeat, for minutes: installed programs and what waits for time limits of ranks (MPI's
-# libraries do not know sanitizers); then searches and commands on much data, whose code other tests run on less.
+# What sanitizers would only repeat, for minutes: installed programs and ranks (MPI's libraries do not know
+# sanitizers); then searches and commands on much data, whose code other tests run on less.
 # `make check-long` runs the last group with AddressSanitizer as well.
-NOT_WITH_SANITIZERS = [
-    "bench_transport_mpi_runs", "layers", "documents", "install", "consumer", "examples", "cluster",
-    "transport_mpi.failures", "rank_failures", "random_failures", "random_signals",
-    "command_line.ranks"]
+NOT_WITH_SANITIZERS = ["layers", "documents", "install", "consumer", "examples", "command_line.ranks"]
 SLOW_SEARCHES = ["OptimizeOnRealData.*", "FrozenProblems.*", "SearchRounds.AreNeverWorse.*", "PartitionStages.ReachOnSamples.*"]
 SLOW_TESTS = [
     *SLOW_SEARCHES, "DispatchOnRealData.*", "Goals.BalanceWithinABound.*", "Sample.DrawsWithTopPAsIf.*",
