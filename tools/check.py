@@ -66,6 +66,17 @@ def any_of(names):
     return f"^({'|'.join(names)})$"
 
 
+def keep_objects():
+    """The wheel has the library of the release preset. A compiler cache in build/ compiles it only once, unless a
+    folder was configured with another one."""
+    settings = {"CMAKE_CXX_COMPILER_LAUNCHER": "ccache", "CCACHE_DIR": str(BUILD / "ccache"),
+                "CCACHE_BASEDIR": str(ROOT),  # relative paths, which are the same from each folder of build/
+                "CCACHE_IGNOREOPTIONS": "-Werror",
+                "CCACHE_DEPEND": "1"}  # dependencies by the compiler instead of a run of the preprocessor
+    if "CMAKE_CXX_COMPILER_LAUNCHER" not in os.environ:
+        os.environ.update(settings)
+
+
 def check_release():
     build("release")
     ctest("release", "-LE", "long", "-E", LONG_TESTS)
@@ -267,6 +278,7 @@ def main():
     if unknown:
         parser.error(f"unknown step {', '.join(unknown)}; there are {', '.join(every)}")
     BUILD.mkdir(exist_ok=True)
+    keep_objects()
 
     has_failed = False
     for name in arguments.steps or usual:

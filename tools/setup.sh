@@ -16,7 +16,7 @@ case "${1:-build}" in
   build) packages+=("${tests[@]}") ;;
   python) packages+=("${python[@]}") ;;
   browser) packages+=("${tests[@]}" python3-venv chromium) ;;
-  check) packages+=("${tests[@]}" "${python[@]}" clang clang-format clang-tidy libclang-rt-14-dev libmpich-dev mpich iproute2) ;;
+  check) packages+=("${tests[@]}" "${python[@]}" ccache clang clang-format clang-tidy libclang-rt-14-dev libmpich-dev mpich iproute2) ;;
   *) echo "usage: tools/setup.sh [build|python|browser|check]" >&2; exit 2 ;;
 esac
 
