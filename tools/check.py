@@ -38,11 +38,11 @@ def build(preset, target="all"):
     run("cmake", "--build", "--preset", preset, "-j", JOBS, "--target", target)
 
 
-def ctest(preset, *options, name="junit"):
+def ctest(preset, *options, name="junit", jobs=JOBS):
     report = BUILD / preset / f"{name}.xml"
     report.unlink(missing_ok=True)
     try:
-        run("ctest", "--preset", preset, "-j", JOBS, "--output-junit", report,
+        run("ctest", "--preset", preset, "-j", jobs, "--output-junit", report,
             "--test-output-size-passed", "1000000", *options)
     finally:
         if report.exists():
@@ -79,7 +79,8 @@ def keep_objects():
 
 def check_release():
     build("release")
-    ctest("release", "-LE", "long", "-E", LONG_TESTS)
+    # Two more, since ranks of failing runs wait for each other for minutes.
+    ctest("release", "-LE", "long", "-E", LONG_TESTS, jobs=str(int(JOBS) + 2))
 
 
 def check_asan():
