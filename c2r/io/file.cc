@@ -125,6 +125,9 @@ std::string read_text_file(const std::filesystem::path& path) {
 AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(path), place_(followed(path)) {
   struct stat status {};
   const bool exists = ::stat(path.c_str(), &status) == 0;
+  // The temporary name may be shorter, so that only the rename at the end would notice.
+  C2R_REQUIRE(exists || errno != ENAMETOOLONG, kInvalidFile, "cannot write '{}': {}", path.string(),
+              last_system_error());
   C2R_REQUIRE(!exists || S_ISREG(status.st_mode), kInvalidFile,
               "cannot write '{}': it is there and not a regular file", path.string());
   remove_leftovers(place_);

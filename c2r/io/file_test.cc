@@ -137,6 +137,9 @@ TEST(AtomicFile, SaysWhereItCannotWrite) {
       fmt::format("cannot write '{}/missing/file.txt': No such file or directory", path.string()));
   EXPECT_EQ(error_of([&] { AtomicFile file{path}; }),
             fmt::format("cannot write '{}': it is there and not a regular file", path.string()));
+  const std::string too_long(NAME_MAX + 1, 'n');
+  EXPECT_EQ(error_of([&] { AtomicFile file(path / too_long); }),
+            fmt::format("cannot write '{}/{}': File name too long", path.string(), too_long));
 }
 
 TEST(MappedFile, KeepsItsBytesWhenMoved) {
