@@ -18,9 +18,10 @@ namespace c2r {
 namespace {
 
 constexpr std::size_t kMaxDepth = 100;  // our files need 5; the parser's own limit is the stack
-// A value takes 16 bytes, and an array or object some 50 more, of 3 bytes of text. The largest
-// plans, dumps and tokenizers have some millions.
-constexpr std::int64_t kMaxValues = std::int64_t{1} << 25, kMaxContainers = std::int64_t{1} << 22;
+// A value takes 16 bytes, an array or object some 50 more, of 3 bytes of text, and a string or key
+// some 130. The largest plans and dumps have some millions of values, tokenizers a million strings.
+constexpr std::int64_t kMaxValues = std::int64_t{1} << 25, kMaxContainers = std::int64_t{1} << 22,
+                       kMaxStrings = std::int64_t{1} << 22;
 
 // Builds the value that the parser reads. nlohmann's own builder searches an object's keys for
 // each new one, which takes minutes for the header of a model with 100,000 tensors.
@@ -35,7 +36,10 @@ class Builder final : public nlohmann::json_sax<Json> {
   bool number_integer(number_integer_t value) override { return put(value); }
   bool number_unsigned(number_unsigned_t value) override { return put(value); }
   bool number_float(number_float_t value, const string_t&) override { return put(value); }
-  bool string(string_t& value) override { return put(std::move(value)); }
+  bool string(string_t& value) override {
+    count(num_strings_, kMaxStrings, "strings and keys");
+    return put(std::move(value));
+  }
   bool binary(binary_t&) override { return false; }  // text has none
 
   bool start_object(std::size_t) override {
@@ -43,6 +47,7 @@ class Builder final : public nlohmann::json_sax<Json> {
     return open(Json::object());
   }
   bool key(string_t& name) override {
+    count(num_strings_, kMaxStrings, "strings and keys");
     C2R_REQUIRE(keys_.back().insert(name).second, kInvalidFile, "{}: JSON has the key '{}' twice",
                 place_, shown(name));
     auto& object = open_.back()->get_ref<Json::object_t&>();
@@ -97,7 +102,7 @@ class Builder final : public nlohmann::json_sax<Json> {
   }
 
   std::string_view place_;
-  std::int64_t num_values_ = 0, num_containers_ = 0;
+  std::int64_t num_values_ = 0, num_containers_ = 0, num_strings_ = 0;
   Json root_;
   std::vector<Json*> open_;
   std::vector<std::unordered_set<std::string>> keys_;  // of the open objects

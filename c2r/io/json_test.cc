@@ -103,13 +103,16 @@ TEST(JsonArrayAndString, NameTheKindTheyWant) {
             "a.json: name is 1, but must be a string");
 }
 
-// A file of 13 MB would take a gigabyte.
-TEST(Json, LimitsTheNumberOfArraysAndObjects) {
-  std::string text = "[";
-  for (int i = 0; i < (1 << 22); ++i) text += "[],";
-  text.back() = ']';
-  EXPECT_EQ(error_of([&] { (void)parse_json(text, "x"); }),
-            "x: JSON has more than 4194304 arrays and objects");
+// Files of 13 and 99 MB would take a gigabyte and five.
+TEST(Json, LimitsWhatTakesMuchMoreMemoryThanText) {
+  const auto error = [](const char* element) {
+    std::string text = "[";
+    for (int i = 0; i <= (1 << 22); ++i) text += element;
+    text.back() = ']';
+    return error_of([&] { (void)parse_json(text, "x"); });
+  };
+  EXPECT_EQ(error("[],"), "x: JSON has more than 4194304 arrays and objects");
+  EXPECT_EQ(error("\"\","), "x: JSON has more than 4194304 strings and keys");
 }
 
 }  // namespace
