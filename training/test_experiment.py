@@ -15,7 +15,7 @@ import zstandard
 from c2r.evaluate.scorer import find_program
 
 from training.corpus import DOMAINS, is_held_out
-from training.experiment import compare, figures, report, rivals, tasks, texts
+from training.experiment import compare, driver, figures, report, rivals, tasks, texts
 from training.experiment.conditions import CONDITIONS
 from training.experiment.driver import Experiment, main, record_of
 from training.experiment.measure import costs
@@ -144,8 +144,9 @@ def record(name, losses, copies, seed=1, **more):
     steps = {"per-expert": step | {"copies_per_token": 4.0}, "deduplication": step, "placement": step, "one slot": step}
     times = {"per-expert": 0.4, "deduplication": 0.3, "placement": copies / 10, "overlap": copies / 20}
     is_trained = CONDITIONS[name].trained != "nothing"
+    tokens = more.pop("trained_tokens", 64) if is_trained else 0
     return {
-        "condition": name, "seed": seed, "model": "m", "length": 8, "trained_tokens": 64 if is_trained else 0,
+        "condition": name, "seed": seed, "model": "m", "length": 8, "trained_tokens": tokens,
         "learning_rate": 1e-3, "minutes": 1, "machine": "x", "domains": ["code", "code", "novels"], "losses": losses,
         "distinct_experts_of_8_tokens": 9, "traffic": dict.fromkeys(("2", "4", "8"), steps),
         "layer_time_s": {"NVLink": times}, "effective_collaborators": [1.5, 2.0], "pairs_of_second_layer": [1, 0, 3],
@@ -156,7 +157,7 @@ def record(name, losses, copies, seed=1, **more):
 def write(folder, *records):
     folder.mkdir(exist_ok=True)
     for one in records:
-        (folder / record_of(one["condition"], one["seed"])).write_text(json.dumps(one))
+        (folder / record_of(one["condition"], one["seed"], one["trained_tokens"])).write_text(json.dumps(one))
 
 
 def test_intervals_are_over_documents_and_over_seeds():
@@ -208,9 +209,9 @@ def test_equal_copies_are_read_off_straight_lines():
 def test_curves_need_three_points_and_end_at_free_routing(tmp_path):
     write(tmp_path, record("free", [1.0, 1.0, 1.0], 2.0), record("T=4", [2.0, 2.0, 2.0], 1.0),
           record("T=8", [1.2, 1.2, 1.2], 1.5))  # fmt: skip
-    assert report.curves(report.read_records(tmp_path)) == {}
+    assert report.curves(report.read_records(tmp_path)[64]) == {}
     write(tmp_path, record("T=16", [1.1, 1.1, 1.1], 1.9))
-    found = report.curves(report.read_records(tmp_path))
+    found = report.curves(report.read_records(tmp_path)[64])
     assert [one.name for one in found["collaborator lists"]] == ["T=4", "T=8", "T=16", "free"]
     text = report.equal_copies_table(found)
     # From 1.0 to 2.0 in steps of two tenths, from the first that is above the least.
@@ -219,11 +220,11 @@ def test_curves_need_three_points_and_end_at_free_routing(tmp_path):
 
 
 TASKS = {"piqa": {"documents": 20, "acc": 0.5, "acc_stderr": 0.1}, "sciq": {"documents": 20, "acc": 0.7, "acc_stderr": 0.1},
-         "lambada_openai": {"documents": 50, "acc": 0.01, "acc_stderr": 0.01, "perplexity": 900.0}}  # fmt: skip
+         "lambada_openai": {"documents": 50, "acc": 0.01, "acc_stderr": 0.01, "perplexity": 900.0, "perplexity_stderr": 90.0}}  # fmt: skip
 
 
 def test_the_page_comes_from_records(tmp_path):
-    write(tmp_path / "small", record("free", [1.0, 2.0, 3.0], 2.5, tasks=TASKS), record("T=4", [1.1, 2.1, 3.4], 1.5),
+    write(tmp_path / "small", record("free", [1.0, 2.0, 3.0], 2.5, tasks=TASKS, tasks_engine="c2r"), record("T=4", [1.1, 2.1, 3.4], 1.5),
           record("free", [1.0, 2.0, 3.0], 2.5, seed=2), record("T=4", [1.3, 2.3, 3.2], 1.7, seed=2))  # fmt: skip
     assert report.main(["--records", str(tmp_path), "-o", str(tmp_path)]) == 0
     text = (tmp_path / "experiment.md").read_text()
@@ -232,7 +233,7 @@ def test_the_page_comes_from_records(tmp_path):
     assert "| T=4 | 4.000 | 1.600 | 1.600 | 1.600 | 1.100 | 1.100 |" in text
     assert "| T=4 | 1.000 | 0.750 | 0.400 | 0.200 |" in text
     assert "| T=4 | 1.5 | 2.0 | 9.00 |  |" in text
-    assert "| free | 1 | 50.0 ± 10.0 | 70.0 ± 10.0 | 1.0 ± 1.0 | 900 | 60.00 |" in text
+    assert "| free | 1 | 50.0 ± 10.0 | 70.0 ± 10.0 | 1.0 ± 1.0 | 900 ± 90 | 60.00 | c2r |" in text
     # Two conditions in three panels and one series, for there is no curve yet.
     front = xml.etree.ElementTree.parse(tmp_path / "small_front.svg").getroot()
     assert sum(element.tag.endswith("circle") for element in front) == 3 * 2 + 1
@@ -299,12 +300,52 @@ def test_costs_follow_from_the_trace_and_the_log(tmp_path):
 
 
 def test_records_of_other_runs_are_not_compared(tmp_path):
-    write(tmp_path, record("free", [1.0, 2.0, 3.0], 2.5), record("T=4", [1.0, 2.0, 3.0], 2) | {"trained_tokens": 128})
-    with pytest.raises(ValueError, match=r"runs have \[64, 128\] tokens"):
-        report.read_records(tmp_path)
-    write(tmp_path, record("T=4", [1.0, 2.0, 3.0], 2) | {"model": "other"})
+    write(tmp_path, record("free", [1.0, 2.0, 3.0], 2.5), record("T=4", [1.0, 2.0, 3.0], 2) | {"model": "other"})
     with pytest.raises(ValueError, match="another model"):
         report.read_records(tmp_path)
+
+
+def test_runs_of_other_lengths_are_compared_among_themselves(tmp_path):
+    """Only lists have two lengths with free routing; the main tables are of the length that most runs have."""
+    longer = {"trained_tokens": 256}
+    write(tmp_path / "small", record("before", [1.0, 2.0, 3.0], 2.5), record("T=4, untrained", [1.5, 2.5, 3.5], 1.5),
+          record("free", [0.9, 2.0, 3.0], 2.5), record("T=4", [1.2, 2.3, 3.3], 1.5), record("T=8", [1.1, 2.2, 3.2], 1.9),
+          record("free", [0.6, 1.7, 2.7], 2.5, **longer), record("T=4", [0.7, 1.8, 2.8], 1.5, **longer))  # fmt: skip
+    by_length = report.read_records(tmp_path / "small")
+    assert {length: list(found) for length, found in by_length.items()} == {
+        64: ["before", "free", "T=4", "T=8", "T=4, untrained"], 256: ["before", "free", "T=4", "T=4, untrained"]
+    }  # fmt: skip
+    rows = {(one.name, one.tokens): one for one in report.lengths(by_length)}
+    assert list(rows) == [("free", 64), ("free", 256), ("T=4", 0), ("T=4", 64), ("T=4", 256)]
+    assert rows["free", 256].of_rule is None
+    assert rows["free", 256].since.mean == pytest.approx(-1 / 3)
+    assert [rows["T=4", n].of_rule.mean for n in (0, 64, 256)] == pytest.approx([0.5, 0.3, 0.1])
+    # The last of the two logged losses, which is the first document's here.
+    assert [rows["T=4", n].last for n in (64, 256)] == pytest.approx([0.3, 0.1])
+    assert report.main(["--records", str(tmp_path), "-o", str(tmp_path)]) == 0
+    text = (tmp_path / "experiment.md").read_text()
+    assert "3 runs trained on 64 tokens each" in text
+    assert "2 runs of other lengths" in text
+    assert "| T=4 | 256 | 1 | -0.2333 ± " in text
+    assert "| T=4 | 1 | 2.2667 |" in text  # of 64 tokens
+    drawn = xml.etree.ElementTree.parse(tmp_path / "small_lengths.svg").getroot()
+    # Minus before: 2 + 3 marks; minus free: T=4 alone; and two names.
+    assert sum(element.tag.endswith("circle") for element in drawn) == 5 + 3 + 2
+
+
+def test_lengths_have_records_of_their_own(tmp_path, monkeypatch, capsys):
+    ran = []
+    monkeypatch.setattr(driver, "Experiment", lambda arguments: types.SimpleNamespace())
+    monkeypatch.setattr(driver, "run_condition", lambda experiment, *run: ran.append(run))
+    words = ["m", "--data", str(tmp_path), "--conditions", "before;free", "--tokens", "64,256", "--seeds", "1,2"]
+    assert main(words) == 0
+    assert ran == [("before", 1, 64), ("free", 1, 64), ("free", 2, 64),
+                   ("before", 1, 256), ("free", 1, 256), ("free", 2, 256)]  # fmt: skip
+    assert record_of("free", 1, 64) == "free.64.seed1.json"
+    assert record_of("before", 1, 64) == record_of("before", 1, 256) == "before.seed1.json"
+    with pytest.raises(SystemExit):
+        main(["m", "--data", str(tmp_path), "--tokens", "64,0"])
+    assert "argument --tokens: invalid numbers value: '64,0'" in capsys.readouterr().err
 
 
 def test_conditions_that_do_not_exist_are_named(tmp_path, capsys):
@@ -312,7 +353,7 @@ def test_conditions_that_do_not_exist_are_named(tmp_path, capsys):
     assert capsys.readouterr().err.startswith(
         "training.experiment: there is no condition 'T=5'; there are: before; free"
     )
-    assert len({record_of(name, 1) for name in CONDITIONS}) == len(CONDITIONS)
+    assert len({record_of(name, 1, 9) for name in CONDITIONS}) == len(CONDITIONS)
 
 
 def test_all_conditions_are_those_that_the_model_allows():
@@ -325,20 +366,39 @@ def test_all_conditions_are_those_that_the_model_allows():
 
 
 def test_a_record_is_given_its_tasks_once(tmp_path, monkeypatch):
-    write(tmp_path, record("free", [1.0, 2.0, 3.0], 2.5))
+    write(tmp_path, record("free", [1.0, 2.0, 3.0], 2.5), record("free", [1.0, 2.0, 3.0], 2.5, trained_tokens=256))
     asked = []
 
     def train(experiment, name, seed, num_tokens, output):
         asked.append((name, seed, num_tokens, output.name))
+        output.mkdir()
+        losses = [6.0, 1.0] if num_tokens == 64 else [6.0, 1.1]
+        (output / "log.jsonl").write_text("".join(f'{{"step": {2 + 2 * at}, "loss": {loss}}}\n'
+                                                  for at, loss in enumerate(losses)))  # fmt: skip
         return torch.nn.Identity(), {}
 
     monkeypatch.setattr(tasks, "train", train)
-    monkeypatch.setattr(tasks, "accuracies", lambda experiment, model, limit: {"piqa": {"documents": limit}})
-    experiment = types.SimpleNamespace(records=tmp_path, folder=tmp_path)
+    monkeypatch.setattr(tasks, "language_model", lambda experiment, name, model, output: (name, "c2r"))
+    monkeypatch.setattr(tasks, "accuracies", lambda model, folder, limit: {"piqa": {"documents": limit}})
+    experiment = types.SimpleNamespace(records=tmp_path, folder=tmp_path, data=tmp_path)
     for name, seed in (("free", 1), ("free", 1), ("free", 2), ("T=4", 1)):
-        tasks.add_tasks(experiment, name, seed, 7)
-    assert asked == [("free", 1, 64, "free.seed1")]
-    assert json.loads((tmp_path / "free.seed1.json").read_text())["tasks"] == {"piqa": {"documents": 7}}
+        tasks.add_tasks(experiment, name, seed, 64, 7)
+    assert asked == [("free", 1, 64, "free.64.seed1")]
+    assert json.loads((tmp_path / "free.64.seed1.json").read_text())["tasks"] == {"piqa": {"documents": 7}}
+    # A model that was trained again otherwise is not the record's.
+    with pytest.raises(ValueError, match="their training losses differ"):
+        tasks.add_tasks(experiment, "free", 1, 256, 7)
+
+
+def test_c2r_runs_the_models_whose_rule_it_knows():
+    known = [name for name in CONDITIONS if tasks.is_known_to_c2r(name)]
+    assert {"before", "free", "T=4", "T per layer, 0.1", "penalty 1.0", "router alone, penalty 1.0"} <= set(known)
+    assert not {"T=4, untrained", "at most 2 ranks", "group-balanced, untrained"} & set(known)
+    experiment = types.SimpleNamespace(model=pathlib.Path("m"), program=find_program())
+    for name, folder in (("before", "m"), ("T=4", "trained")):
+        model, engine = tasks.language_model(experiment, name, torch.nn.Identity(), pathlib.Path("trained"))
+        assert engine == "c2r"
+        assert folder in model._scorer._command
 
 
 def test_the_page_and_figures_in_docs_are_those_of_the_records(tmp_path):

@@ -34,6 +34,11 @@ CONDITIONS = {
     **{f"batch-aware {n}, untrained": Condition("batch-aware", n, "nothing") for n in (1, 2, 3)},
 }
 
+
+def is_trained(name: str) -> bool:
+    return CONDITIONS[name].trained != "nothing"
+
+
 # Curves of at least three conditions, to be compared at equal copies; each ends at the routing that is free.
 CURVES = {
     "collaborator lists": [f"T={t}" for t in (4, 6, 8, 12, 16)],

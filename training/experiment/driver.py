@@ -20,7 +20,7 @@ from c2r.torch.placement import rank_of_expert
 from torch import nn
 
 from training.experiment import rivals, texts
-from training.experiment.conditions import CONDITIONS, Condition
+from training.experiment.conditions import CONDITIONS, Condition, is_trained
 from training.experiment.measure import costs, losses_and_trace
 from training.files import new_file
 from training.measure import Engine
@@ -155,7 +155,7 @@ def train(
     """The model of a condition, trained unless it is not to be; from its checkpoint on if it was killed."""
     condition = CONDITIONS[name]
     said: dict = {}
-    if condition.trained == "nothing":
+    if not is_trained(name):
         model = experiment.load()
         return model, experiment.apply(model, condition)
     if (output / "config.json").exists():
@@ -184,28 +184,33 @@ def train(
     return model, said
 
 
-def record_of(name: str, seed: int) -> str:
-    return "".join(c if c.isalnum() else "_" for c in name) + f".seed{seed}.json"
+def record_of(name: str, seed: int, num_tokens: int) -> str:
+    """The file of a run's record; num_tokens does not matter for a condition that is not trained."""
+    words = ["".join(c if c.isalnum() else "_" for c in name), *([str(num_tokens)] if is_trained(name) else [])]
+    return ".".join([*words, f"seed{seed}.json"])
 
 
 def run_condition(experiment: Experiment, name: str, seed: int, num_tokens: int) -> None:
-    """Trains and measures a condition, and writes its record."""
+    """Trains and measures a condition, and writes its record, unless it has one."""
+    path = experiment.records / record_of(name, seed, num_tokens)
+    if path.exists():
+        return
     began = time.monotonic()
-    output = experiment.folder / record_of(name, seed).removesuffix(".json")
+    output = experiment.folder / path.name.removesuffix(".json")
     model, said = train(experiment, name, seed, num_tokens, output)
     output.mkdir(exist_ok=True)
     losses, distinct = losses_and_trace(model, experiment.documents, output / "trace.safetensors")
     record = {
         "condition": name, "seed": seed, "model": str(experiment.model), "length": experiment.length,
-        "trained_tokens": 0 if CONDITIONS[name].trained == "nothing" else num_tokens,
+        "trained_tokens": num_tokens if is_trained(name) else 0,
         "learning_rate": experiment.learning_rate, "minutes": round((time.monotonic() - began) / 60, 2),
         "machine": f"{os.uname().machine}, PyTorch {torch.__version__}, {torch.get_num_threads()} threads",
         "domains": [document.domain for document in experiment.documents],
         "losses": [round(loss, 5) for loss in losses], "distinct_experts_of_8_tokens": round(distinct, 3),
     } | costs(experiment.program, output) | said  # fmt: skip
-    with new_file(experiment.records / record_of(name, seed)) as path:
-        path.write_text(json.dumps(record) + "\n")
-    print(f"{name}, seed {seed}: loss {sum(losses) / len(losses):.4f}, copies at {NUM_RANKS} ranks "
+    with new_file(path) as new:
+        new.write_text(json.dumps(record) + "\n")
+    print(f"{name}, {record['trained_tokens']} tokens, seed {seed}: loss {sum(losses) / len(losses):.4f}, copies at {NUM_RANKS} ranks "
           f"{record['traffic'][str(NUM_RANKS)]['placement']['copies_per_token']:.3f}, {record['minutes']} minutes",
           flush=True)  # fmt: skip
 
@@ -228,6 +233,14 @@ def tokens_per_run(experiment: Experiment, minutes: float, num_runs: int) -> int
     return num_tokens
 
 
+def numbers(words: str) -> list[int]:
+    """Of an option: positive numbers with commas."""
+    found = [int(word) for word in words.split(",")]
+    if min(found) < 1:
+        raise ValueError(f"{min(found)} is not positive")
+    return found
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python3 -m training.experiment.driver", description=__doc__)
     add = parser.add_argument
@@ -236,9 +249,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--c2r", type=pathlib.Path, default=pathlib.Path("build/release/c2r"), metavar="PROGRAM")
     add("--conditions", default="before;free;T=4;T=8", metavar="NAMES",
         help=f"with semicolons, or all that the model allows; there are: {'; '.join(CONDITIONS)}")  # fmt: skip
-    add("--seeds", default="1", metavar="N,N", help="of the order of the text (default 1)")
+    add("--seeds", type=numbers, default=[1], metavar="N,N", help="of the order of the text (default 1)")
     add("--minutes", type=float, metavar="N", help="for all runs together: decides how many tokens a run has")
-    add("--tokens", type=int, metavar="N", help="of each run, instead of --minutes")
+    add("--tokens", type=numbers, metavar="N,N", help="of each run, instead of --minutes; with commas, several runs")
     add("--length", type=int, default=256, metavar="N", help="tokens of a sequence (default 256)")
     add("--documents", type=int, default=40, metavar="N", help="held out, of each domain (default 40)")
     add("--learning-rate", type=float, default=3e-4, metavar="R")
@@ -283,12 +296,11 @@ def main(words: list[str] | None = None) -> int:
         if arguments.again:
             costs_again(experiment)
             return 0
-        seeds = [int(seed) for seed in arguments.seeds.split(",")]
-        trained = [name for name in names if CONDITIONS[name].trained != "nothing"]
-        num_tokens = arguments.tokens or tokens_per_run(experiment, arguments.minutes, len(trained) * len(seeds))
-        for name in names:
-            for seed in seeds if name in trained else seeds[:1]:
-                if not (experiment.records / record_of(name, seed)).exists():
+        seeds, num_trained = arguments.seeds, sum(map(is_trained, names))
+        lengths = arguments.tokens or [tokens_per_run(experiment, arguments.minutes, num_trained * len(seeds))]
+        for num_tokens in lengths:
+            for name in names:
+                for seed in seeds if is_trained(name) else seeds[:1]:
                     run_condition(experiment, name, seed, num_tokens)
     except (OSError, ValueError) as error:
         print(f"training.experiment: {str(error).splitlines()[0]}", file=sys.stderr)

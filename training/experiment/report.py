@@ -7,23 +7,22 @@ import argparse
 import json
 import pathlib
 import sys
+from typing import NamedTuple
 
 from training.card import table
 from training.experiment.compare import Paired, Point, at_copies, loss_difference, training_curve
-from training.experiment.conditions import CONDITIONS, CURVES, UNTRAINED_CURVES
+from training.experiment.conditions import CONDITIONS, CURVES, UNTRAINED_CURVES, is_trained
 from training.experiment.figures import Mark, Plot, Series, heat_maps, panels, square_of
 
 RANKS = "4"  # of the figures, of times and of equal copies
 Found = dict[str, list[dict]]  # the records of each condition, one for each seed
 
 
-def read_records(folder: pathlib.Path) -> Found:
-    """The records of each condition, in the order of CONDITIONS. Raises ValueError if two are not of one experiment."""
-    found: Found = {}
-    for path in sorted(folder.glob("*.json")):
-        record = json.loads(path.read_text())
-        found.setdefault(record["condition"], []).append(record)
-    records = [record for some in found.values() for record in some]
+def read_records(folder: pathlib.Path) -> dict[int, Found]:
+    """By how many tokens runs were trained on, the records of each condition in the order of CONDITIONS; those that were
+    not trained are in all. Raises ValueError if two are not of one experiment.
+    """
+    records = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     if not records:
         raise ValueError(f"{folder} has no records; python3 -m training.experiment.driver makes them")
     first = records[0]
@@ -31,15 +30,25 @@ def read_records(folder: pathlib.Path) -> Found:
         for key in ("model", "length", "domains", "learning_rate"):
             if record[key] != first[key]:
                 raise ValueError(f"the records of {first['condition']} and {record['condition']} have another {key}")
-    trained = {record["trained_tokens"] for record in records} - {0}
-    if len(trained) > 1:
-        raise ValueError(f"runs have {sorted(trained)} tokens, but must have equally many to be compared")
-    return {name: found[name] for name in CONDITIONS if name in found}
+    lengths = sorted({record["trained_tokens"] for record in records} - {0}) or [0]
+    return {
+        length: {
+            name: there
+            for name in CONDITIONS
+            if (there := [one for one in records if one["condition"] == name and one["trained_tokens"] in (0, length)])
+        }
+        for length in lengths
+    }
+
+
+def most_runs(by_length: dict[int, Found]) -> Found:
+    """The records of the length that most runs have: what is compared but where lengths are."""
+    return max(by_length.values(), key=lambda found: sum(map(len, found.values())))
 
 
 def reference_of(found: Found, name: str) -> str | None:
     """What a condition is compared with: the model without the rule, trained as much; None if it has no record."""
-    reference = "before" if CONDITIONS[name].trained == "nothing" else "free"
+    reference = "free" if is_trained(name) else "before"
     return reference if reference in found and reference != name else None
 
 
@@ -123,14 +132,16 @@ def task_table(found: Found) -> str:
             accuracy = 100 * _mean([record["tasks"][task]["acc"] for record in records])
             error = 100 * _mean([record["tasks"][task]["acc_stderr"] for record in records])
             cells.append(f"{accuracy:.1f} ± {error:.1f}")
-        perplexity = [f"{_mean([r['tasks'][task]['perplexity'] for r in records]):.0f}" for task in first
-                      if "perplexity" in first[task]]  # fmt: skip
+        perplexity = [" ± ".join(f"{_mean([record['tasks'][task][key] for record in records]):.0f}"
+                                 for key in ("perplexity", "perplexity_stderr"))
+                      for task in first if "perplexity" in first[task]]  # fmt: skip
         ten = [_mean([record["tasks"][task]["acc"] for task in first if "perplexity" not in first[task]])
                for record in records]  # fmt: skip
-        rows.append([name, str(len(records)), *cells, *perplexity, f"{100 * _mean(ten):.2f}"])
+        engines = ", ".join(sorted({record["tasks_engine"] for record in records}))
+        rows.append([name, str(len(records)), *cells, *perplexity, f"{100 * _mean(ten):.2f}", engines])
     perplexities = [f"{task}, perplexity" for task in first if "perplexity" in first[task]]
     counts = [f"{task} ({first[task]['documents']})" for task in first]
-    return table(["condition", "seeds", *counts, *perplexities, "mean without LAMBADA"], rows)
+    return table(["condition", "seeds", *counts, *perplexities, "mean without LAMBADA", "run by"], rows)
 
 
 def point(found: Found, name: str, step: str = "placement") -> Point:
@@ -171,7 +182,7 @@ def _series(found: Found) -> list[tuple[Series, list[Point]]]:
     result = [(Series(name, [], True, name in CURVES), curve) for name, curve in of_curves.items()]
     rest = [point(found, name) for name in found if name not in in_curves]
     for title, is_untrained in (("others", False), ("others, untrained", True)):
-        there = [one for one in rest if (CONDITIONS[one.name].trained == "nothing") == is_untrained]
+        there = [one for one in rest if is_trained(one.name) != is_untrained]
         result.append((Series(title, [], False, not is_untrained), there))
     if "before" in found:
         replicas = point(found, "before", "one slot")._replace(name="a replica on each rank")
@@ -191,6 +202,63 @@ def front(found: Found) -> str:
             of_panel.append(series._replace(marks=marks, has_line=series.has_line and key == "copies"))
         plots.append(Plot(title, "loss minus that of free routing, nats", of_panel))
     return panels(plots, width=400, height=420)
+
+
+class Length(NamedTuple):
+    """A condition after so many tokens of training."""
+
+    name: str
+    tokens: int
+    seeds: int
+    since: Paired | None  # loss minus the model before
+    of_rule: Paired | None  # minus free routing that was trained as much
+    last: float | None  # the latter in the training losses, of the last quarter of the run
+
+
+def lengths(by_length: dict[int, Found]) -> list[Length]:
+    """Of each condition that was trained for several lengths; first as it is without training."""
+    names = [name for name in CONDITIONS if sum(name in found and is_trained(name) for found in by_length.values()) > 1]
+    rows = []
+    for name in names:
+        first = next(iter(by_length.values()))
+        if (untrained := f"{name}, untrained") in first:
+            rows.append(_length(first, untrained, name, 0))
+        rows += [_length(found, name, name, tokens) for tokens, found in by_length.items() if name in found]
+    return rows
+
+
+def _length(found: Found, member: str, name: str, tokens: int) -> Length:
+    since = loss_difference(found[member], found["before"]) if "before" in found and member != "before" else None
+    reference = reference_of(found, member)
+    of_rule = loss_difference(found[member], found[reference]) if reference else None
+    last = None
+    if tokens and reference:
+        values = [value for _, value in training_curve(found[member], found[reference])]
+        last = _mean(values[-(len(values) // 4 or 1) :])
+    return Length(name, tokens, len(found[member]), since, of_rule, last)
+
+
+def length_table(rows: list[Length]) -> str:
+    cells = [
+        [one.name, f"{one.tokens:,}", str(one.seeds), *("" if value is None else shown(value) for value in one[3:5]),
+         "" if one.last is None else f"{one.last:+.4f}"]
+        for one in rows
+    ]  # fmt: skip
+    return table(["condition", "tokens", "seeds", "minus before", "minus free", "training loss, last quarter"], cells)
+
+
+def length_figure(rows: list[Length]) -> str:
+    """Both differences against tokens; a condition has no mark where it has no reference."""
+    plots = []
+    for title, key in (("minus the model before", "since"), ("minus that of free routing", "of_rule")):
+        series = {name: Series(name, []) for name in dict.fromkeys(one.name for one in rows)}
+        for one in rows:
+            difference = getattr(one, key)
+            if difference is not None:
+                series[one.name].marks.append(Mark(one.tokens / 1000, difference.mean, difference.half_width))
+        if any(one.marks for one in series.values()):
+            plots.append(Plot("thousand tokens of training", f"loss {title}, nats", list(series.values())))
+    return panels(plots, width=480, height=360)
 
 
 def training_figure(found: Found) -> str:
@@ -226,30 +294,37 @@ def _neighbours(pairs: list[int]) -> list[int]:
     return order
 
 
-def head(found: Found) -> str:
+def head(found: Found, by_length: dict[int, Found]) -> str:
     records = [record for some in found.values() for record in some]
     first, trained = records[0], [record for record in records if record["trained_tokens"]]
     tokens = max((record["trained_tokens"] for record in trained), default=0)
-    minutes = sum(record["minutes"] for record in records)
+    longer = [record for of in by_length.values() if of is not found for some in of.values() for record in some
+              if record["trained_tokens"]]  # fmt: skip
+    others = f" {len(longer)} runs of other lengths are in a table of their own." if longer else ""
+    minutes = sum(record["minutes"] for record in [*records, *longer])
     return (
         f"{len(first['domains'])} held-out documents of {first['length']} tokens. {len(trained)} runs trained on "
         f"{tokens:,} tokens each, at learning rate {first['learning_rate']:g}; {len(records) - len(trained)} records are "
-        f"of models that were not trained. {first['machine']}; {minutes:.0f} minutes by the clock, beside other work."
+        f"of models that were not trained.{others} {first['machine']}; {minutes:.0f} minutes by the clock, beside other work."
     )
 
 
 def section(folder: pathlib.Path, output: pathlib.Path) -> str:
     """The tables of one experiment; writes its figures."""
-    found, name = read_records(folder), folder.name
-    drawn = {"front": front(found), "training": training_figure(found), "specialization": specialization_figure(found)}
+    by_length, name = read_records(folder), folder.name
+    found, of_lengths = most_runs(by_length), lengths(by_length)
+    drawn = {"front": front(found), "training": training_figure(found), "specialization": specialization_figure(found),
+             "lengths": length_figure(of_lengths) if of_lengths else ""}  # fmt: skip
     for figure, text in drawn.items():
         if text:
             (output / f"{name}_{figure}.svg").write_text(text)
-    parts = [f"## {name}", head(found), FRONT, f"![Loss against traffic]({name}_front.svg)"]
+    parts = [f"## {name}", head(found, by_length), FRONT, f"![Loss against traffic]({name}_front.svg)"]
     if of_curves := curves(found):
         parts += [EQUAL, equal_copies_table(of_curves)]
     if drawn["training"]:
         parts += [TRAINING, f"![Training]({name}_training.svg)"]
+    if of_lengths:
+        parts += [LENGTHS, f"![Lengths]({name}_lengths.svg)", length_table(of_lengths)]
     parts += [HEAT, f"![Collaboration]({name}_specialization.svg)"]
     parts += [LOSS, loss_table(found)]
     if tasks := task_table(found):
@@ -266,6 +341,9 @@ one more slot on each rank:"""
 EQUAL = """At equal copies per token (4 ranks, placed), read off straight lines between the points of a curve, which ends
 at free routing. *Points* counts those of the rule:"""
 TRAINING = "The difference of training losses at the same text. No text is seen twice, so it is a held-out loss, too:"
+LENGTHS = """How much training wins the loss back: the difference of held-out loss from the model before, and from free
+routing that was trained on as many tokens, after runs of several lengths (each with a schedule of its own), with 95 %
+intervals as below; and the latter in the training losses of the last quarter of the run, the mean over seeds:"""
 HEAT = """How often experts of the second layer were chosen together on the held-out documents: row e is the share of
 its partners, white none and black a quarter or more. All maps have the order of the last one:"""
 LOSS = """Held-out loss in nats per token, and its paired differences: from the model before, and from free routing that was
