@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -17,5 +18,11 @@ std::string encode_base64(std::span<const std::byte> bytes);
 /// @returns the bytes whose digits are `text`
 /// @throws Error(kInvalidFile), naming the place, if the text is not padded base64
 std::vector<std::byte> decode_base64(std::string_view text, std::string_view place);
+
+/// Decodes large texts block after block, so that the bytes are not in memory all at once.
+/// @param block is called with the bytes of each block, in order; all but the last have a multiple
+///        of 24 bytes
+void decode_base64_blocks(std::string_view text, std::string_view place,
+                          const std::function<void(std::span<const std::byte>)>& block);
 
 }  // namespace c2r

@@ -35,6 +35,26 @@ TEST(Base64, DecodesWhatItEncodes) {
   }
 }
 
+TEST(Base64, DecodesBlockAfterBlock) {
+  std::mt19937_64 rng(2);
+  for (const std::size_t size : {0, 1, 196608, 196609, 500000}) {
+    std::vector<std::byte> bytes(size), found;
+    for (std::byte& byte : bytes) byte = static_cast<std::byte>(uniform_below(256, rng));
+    std::size_t num_blocks = 0;
+    decode_base64_blocks(encode_base64(bytes), "here", [&](std::span<const std::byte> block) {
+      EXPECT_EQ(found.size() % 24, 0u) << "of every block but the last";
+      found.insert(found.end(), block.begin(), block.end());
+      ++num_blocks;
+    });
+    EXPECT_EQ(found, bytes) << size << " bytes";
+    EXPECT_EQ(num_blocks, (size + 196607) / 196608);
+  }
+  std::string text = encode_base64(std::vector<std::byte>(300000));
+  text[300001] = '=';
+  EXPECT_EQ(error_of([&] { decode_base64_blocks(text, "ids", [](std::span<const std::byte>) {}); }),
+            "ids: '=' at 300001 is not a base64 digit");
+}
+
 TEST(Base64, RefusesWhatIsNotPaddedBase64) {
   const auto error = [](std::string_view text) {
     return error_of([&] { (void)decode_base64(text, "a.json, ids"); });
