@@ -91,12 +91,22 @@ void TraceBuilder::append_ids(const Json& ids, std::int32_t min_id, const TokenP
 
 void TraceBuilder::add_sequence(const SequenceChoices& sequence, std::string_view place) {
   if (sequence.topk_idx.empty() || sequence.topk_idx[0].empty()) return;
-  open(sequence.layer_indices, place);
-  writer_->start_sequence();
+  start_sequence(sequence.layer_indices, place);
   for (std::size_t layer = 0; layer < sequence.topk_idx.size(); ++layer) {
-    writer_->append(static_cast<std::int64_t>(layer), sequence.topk_idx[layer], {},
-                    fmt::format("{}, layer {}", place, sequence.layer_indices[layer]));
+    append_layer(layer, sequence.topk_idx[layer], place);
   }
+}
+
+void TraceBuilder::start_sequence(const std::vector<std::int32_t>& layer_indices,
+                                  std::string_view place) {
+  open(layer_indices, place);
+  writer_->start_sequence();
+}
+
+void TraceBuilder::append_layer(std::size_t layer, std::span<const ExpertId> topk_idx,
+                                std::string_view place) {
+  writer_->append(static_cast<std::int64_t>(layer), topk_idx, {},
+                  fmt::format("{}, layer {}", place, layer_indices_[layer]));
 }
 
 ImportResult TraceBuilder::finish() {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -54,6 +55,11 @@ class TraceBuilder {
 
   /// Appends a whole sequence, unless it has no token.
   void add_sequence(const SequenceChoices& sequence, std::string_view place);
+
+  /// The same layer after layer: starts a sequence of at least one token, to which the ids of each
+  /// layer, [num_tokens, top_k], have to be appended in order.
+  void start_sequence(const std::vector<std::int32_t>& layer_indices, std::string_view place);
+  void append_layer(std::size_t layer, std::span<const ExpertId> topk_idx, std::string_view place);
 
   /// The trace, once open() was called.
   TraceWriter& writer() { return *writer_; }

@@ -31,7 +31,8 @@ void append_as(const NpyView& array, const std::string& place, RoutedIds& ids) {
     const std::int64_t id = std::int64_t{0} + value;  // clang-tidy takes int8 for a character
     if (id < -1 || id >= kMaxExperts) {
       C2R_THROW(kInvalidFile, "{}: token {}: an expert id is {}, but must be in [-1, {}]", place,
-                static_cast<std::int64_t>(i) / (ids.num_layers * ids.top_k), id, kMaxExperts - 1);
+                static_cast<std::int64_t>(begin + i) / (ids.num_layers * ids.top_k), id,
+                kMaxExperts - 1);
     }
     ids.values[begin + i] = ExpertId{static_cast<std::int32_t>(id)};
   }

@@ -141,22 +141,24 @@ void RoutedIdsImporter::add(const RoutedIds& ids, const std::vector<std::int32_t
       rows.push_back(row);
     }
   }
+  if (rows.empty()) return;
   num_rows_ += std::ssize(rows);
-  SequenceChoices sequence{.layer_indices = layer_indices};
-  sequence.topk_idx.resize(axis.size());
+  builder_.start_sequence(layer_indices, place);
+  std::vector<ExpertId> topk_idx;  // of one layer, so that the ids are not in memory twice
+  topk_idx.reserve(rows.size() * static_cast<std::size_t>(ids.top_k));
   for (std::size_t layer = 0; layer < axis.size(); ++layer) {
-    sequence.topk_idx[layer].reserve(rows.size() * static_cast<std::size_t>(ids.top_k));
+    topk_idx.clear();
     for (const std::int64_t row : rows) {
       for (const ExpertId id : ids.at(row, axis[layer])) {
         const auto number = static_cast<std::int32_t>(id);
         C2R_REQUIRE(id == kNoExpert || (0 <= number && number < num_experts), kInvalidFile,
                     "{}: expert {} is not in [0, {}]",
                     TokenPlace{place, layer_indices[layer], row}.text(), number, num_experts - 1);
-        sequence.topk_idx[layer].push_back(id);
+        topk_idx.push_back(id);
       }
     }
+    builder_.append_layer(layer, topk_idx, place);
   }
-  builder_.add_sequence(sequence, place);
 }
 
 void RoutedIdsImporter::leave_out(std::string why) {

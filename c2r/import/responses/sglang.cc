@@ -31,16 +31,23 @@ Dtype dtype_of_ids(const Json& info, const std::string& place) {
   return integer_dtype(text, "routed_experts_dtype", place);
 }
 
-// Appends the rows of a base64 string to `ids`.
+// Appends the rows of a base64 string to `ids`. Of large responses the decoded bytes would need as
+// much memory as the ids.
 std::int64_t append_rows(const Json& base64, Dtype dtype, const std::string& place,
                          RoutedIds& ids) {
-  const auto bytes = decode_base64(json_string(base64, "the base64 text", place), place);
+  const std::string& text = json_string(base64, "the base64 text", place);
   const std::int64_t row_bytes = ids.num_layers * ids.top_k * dtype_bytes(dtype);
-  C2R_REQUIRE(std::ssize(bytes) % row_bytes == 0, kInvalidFile,
+  ids.values.reserve(ids.values.size() +
+                     text.size() / 4 * 3 / static_cast<std::size_t>(dtype_bytes(dtype)));
+  std::int64_t num_bytes = 0;
+  decode_base64_blocks(text, place, [&](std::span<const std::byte> bytes) {
+    append_integers({.dtype = dtype, .shape = {}, .bytes = bytes}, place, ids);
+    num_bytes += std::ssize(bytes);
+  });
+  C2R_REQUIRE(num_bytes % row_bytes == 0, kInvalidFile,
               "{}: has {} bytes, which are not whole rows of {} layers x {} integers of {} bytes",
-              place, bytes.size(), ids.num_layers, ids.top_k, dtype_bytes(dtype));
-  append_integers({.dtype = dtype, .shape = {}, .bytes = bytes}, place, ids);
-  return std::ssize(bytes) / row_bytes;
+              place, num_bytes, ids.num_layers, ids.top_k, dtype_bytes(dtype));
+  return num_bytes / row_bytes;
 }
 
 // How many tokens a response says it has.
