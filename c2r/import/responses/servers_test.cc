@@ -315,6 +315,19 @@ TEST(ImportSglang, ReadsNarrowIdsAndLeavesPaddingOut) {
   EXPECT_EQ(import_ids(base64(u16), R"(,"routed_experts_dtype":"uint16")"), 0);
   const std::vector<std::int32_t> padded = {0, 0, 1, 2, -1, -1, -1, -1, 0, 0, 7, 3};
   EXPECT_EQ(import_ids(base64(padded), R"(,"routed_experts_dtype":"int32")"), 1);
+  // Padding after the tokens that the response states, but no other rows.
+  const std::vector<std::int32_t> longer = {0, 0, 1, 2, 0, 0, 7, 3, -1, -1, -1, -1, -1, -1, -1, -1};
+  EXPECT_EQ(import_ids(base64(longer), R"(,"prompt_tokens":2,"completion_tokens":1)"), 2);
+  auto request = request_for({text_file(
+      "response.json",
+      fmt::format(
+          R"({{"meta_info":{{"routed_experts":"{}","prompt_tokens":1,"completion_tokens":1}}}})",
+          base64(longer)))});
+  request.num_hidden_layers = 2;
+  request.top_k = 2;
+  EXPECT_EQ(error_of_import("sglang", request),
+            ": has 16 ids, but tokens 0 to 1 (1 of the prompt + 1 of the completion - 1) of 2 "
+            "layers x 2 experts have 4; are num_hidden_layers and top_k right?");
   std::filesystem::remove(testing::temporary_path("out.safetensors"));
   EXPECT_EQ(error_of_text("sglang", R"({"meta_info":{"routed_experts":null}})"),
             ": meta_info has no routed_experts; was return_routed_experts in the request?");

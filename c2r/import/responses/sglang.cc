@@ -66,6 +66,15 @@ TokenCounts token_counts(const Json& info, const std::string& place) {
           count("routed_experts_start_len").value_or(0)};
 }
 
+// Whether there are more rows than `num_rows` and those are padding.
+bool has_padding_after(const RoutedIds& ids, std::int64_t num_rows) {
+  return num_rows < ids.num_rows() &&
+         std::ranges::all_of(
+             std::span(ids.values)
+                 .subspan(static_cast<std::size_t>(num_rows * ids.num_layers * ids.top_k)),
+             [](ExpertId id) { return id == kNoExpert; });
+}
+
 class SglangImporter {
  public:
   explicit SglangImporter(const ImportRequest& request) : request_(request), importer_(request) {}
@@ -158,12 +167,12 @@ class SglangImporter {
     const std::int64_t num_rows = ids.num_rows();
     if (counts.prompt && counts.completion) {
       const std::int64_t total = *counts.prompt + *counts.completion - 1;
-      C2R_REQUIRE(num_rows == std::max<std::int64_t>(0, total - counts.start), kInvalidFile,
+      const std::int64_t expected = std::max<std::int64_t>(0, total - counts.start);
+      C2R_REQUIRE(num_rows == expected || has_padding_after(ids, expected), kInvalidFile,
                   "{}: has {} ids, but tokens {} to {} ({} of the prompt + {} of the completion - "
                   "1) of {} layers x {} experts have {}; are num_hidden_layers and top_k right?",
                   place, ids.values.size(), counts.start, total, *counts.prompt, *counts.completion,
-                  ids.num_layers, ids.top_k,
-                  std::max<std::int64_t>(0, total - counts.start) * ids.num_layers * ids.top_k);
+                  ids.num_layers, ids.top_k, expected * ids.num_layers * ids.top_k);
     } else {
       ++num_uncounted_;
     }
