@@ -1,15 +1,18 @@
 // Long tables with a row for each choice: CSV with the columns `layer`, `token` and `expert` in any
 // order, or JSON objects with these keys. With `layer`, `expert` and `count` a table has loads.
-// Rows may be in any order; other columns are ignored.
+// Rows may be in any order; other columns are ignored. A whole number may be written as a float, as
+// programs do where a column lacks some.
 //
 // Tokens are numbers, of which only the order counts. A token with fewer choices in a layer than
 // others has "no expert" in their place. A file is a sequence.
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <map>
 #include <span>
 
 #include "c2r/core/error.h"
+#include "c2r/core/parse_integer.h"
 #include "c2r/import/counts_internal.h"
 #include "c2r/import/formats_internal.h"
 #include "c2r/import/json_inputs_internal.h"
@@ -38,6 +41,28 @@ bool is_csv(const std::filesystem::path& path) {
   return begin == text.size() || (text[begin] != '{' && text[begin] != '[');
 }
 
+// @returns "3" for "3.0"
+std::string_view without_zero_fraction(std::string_view text) {
+  const std::size_t point = text.find('.');
+  if (point == std::string_view::npos || point == 0) return text;
+  return text.find_first_not_of('0', point + 1) == std::string_view::npos ? text.substr(0, point)
+                                                                          : text;
+}
+
+std::int64_t whole_number(const CsvReader& csv, std::size_t position, const TableColumn& column) {
+  const auto value = parse_integer(without_zero_fraction(csv.field(position)));
+  if (value && 0 <= *value && *value <= column.max) return *value;
+  return csv.integer(position, 0, column.max);  // says what is wrong
+}
+
+std::int64_t whole_number(const Json& value, const TableColumn& column, const std::string& place) {
+  const double number = value.is_number_float() ? value.get<double>() : 0.5;
+  const bool is_whole =
+      std::abs(number) <= static_cast<double>(kMaxTokenNumber) && number == std::floor(number);
+  return json_integer(is_whole ? Json(static_cast<std::int64_t>(number)) : value, 0, column.max,
+                      column.name, place);
+}
+
 void read_csv(const std::filesystem::path& path, std::span<const TableColumn> columns,
               const ReadRow& read) {
   const std::string text = read_text_file(path), name = path.string();
@@ -47,7 +72,7 @@ void read_csv(const std::filesystem::path& path, std::span<const TableColumn> co
   std::vector<std::int64_t> row(columns.size());
   while (csv.next()) {
     for (std::size_t c = 0; c < columns.size(); ++c) {
-      row[c] = csv.integer(positions[c], 0, columns[c].max);
+      row[c] = whole_number(csv, positions[c], columns[c]);
     }
     read(row, csv.place());
   }
@@ -58,8 +83,7 @@ void read_json_rows(const ImportRequest& request, std::span<const TableColumn> c
   std::vector<std::int64_t> row(columns.size());
   for_each_json(request, is_list_of_objects, [&](const Json& json, const std::string& place) {
     for (std::size_t c = 0; c < columns.size(); ++c) {
-      row[c] = json_integer(json_at(json, columns[c].name, place), 0, columns[c].max,
-                            columns[c].name, place);
+      row[c] = whole_number(json_at(json, columns[c].name, place), columns[c], place);
     }
     read(row, place);
   });

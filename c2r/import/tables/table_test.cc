@@ -68,6 +68,19 @@ TEST(ImportTable, SaysWhatIsWrong) {
             ": a token has 2 experts in a layer, but top_k is 1");
 }
 
+TEST(ImportTable, TakesWholeNumbersThatAreWrittenAsFloats) {
+  import_as("table", request_for({text_file("a.csv", "layer,token,expert\n0.0,0.,1.0\n0,0,2.00\n"),
+                                  text_file("b.json", R"([{"layer":0.0,"token":7.0,"expert":3e0},
+                                                          {"layer":0,"token":7,"expert":4}])")}));
+  EXPECT_EQ(ids_of(Trace(testing::temporary_path("out.safetensors")), 0), "1 2 3 4");
+  EXPECT_EQ(error_of_text("table", "layer,token,expert\n0,0,1.5\n"),
+            ":2: expert is '1.5', but must be an integer in [0, 7]");
+  EXPECT_EQ(error_of_text("table", R"({"layer":0,"token":0.5,"expert":0})"),
+            ": token is 0.5, but must be an integer in [0, 9007199254740992]");
+  EXPECT_EQ(error_of_text("table", R"({"layer":0,"token":1e300,"expert":0})"),
+            ": token is 1e+300, but must be an integer in [0, 9007199254740992]");
+}
+
 TEST(ImportTableLoads, AddsUpCounts) {
   ImportRequest request{.format = "table-loads",
                         .inputs = {text_file("a.csv", "layer,expert,count\n3,0,5\n3,2,2\n3,0,1\n"),
