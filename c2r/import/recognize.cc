@@ -99,6 +99,7 @@ RecognizedInput recognize_object(const Json& object) {
     return parse_integer(key).has_value();
   });
   if (has_layers) return {"orders-in-chaos", "steps of core12345/MoE_expert_selection_trace"};
+  if (keys.empty()) return unknown("JSON of an empty object");
   return unknown("JSON with the keys " + keys_text(keys));
 }
 
@@ -132,15 +133,34 @@ bool begins_with_pairs(const NpyView& array) {
   return true;
 }
 
+// Whether an array is 0 and 1 only, in rows that are too long to be distinct ids, and 1 somewhere
+// on the first axis for each place on the others.
+bool is_pattern(const NpyView& array) {
+  if (array.shape[2] < 3 || array.shape[0] < 1) return false;
+  const std::int64_t num_places = array.shape[1] * array.shape[2];
+  for (std::int64_t i = 0; i < array.shape[0] * num_places; ++i) {
+    const std::int64_t value = integer_at(array, i);
+    if (value != 0 && value != 1) return false;
+  }
+  for (std::int64_t place = 0; place < num_places; ++place) {
+    std::int64_t row = 0;
+    while (row < array.shape[0] && integer_at(array, row * num_places + place) == 0) ++row;
+    if (row == array.shape[0]) return false;
+  }
+  return true;
+}
+
 RecognizedInput recognize_npy(std::span<const std::byte> bytes, std::string_view place) {
   const NpyView array = parse_npy(bytes, place);
   const auto& shape = array.shape;
   const std::string what =
       fmt::format("an array of {} {}", dtype_name(array.dtype), shape_text(shape));
   if (!is_integer(array.dtype) || shape.size() != 3) return unknown(what);
-  if (shape[2] <= kMaxTopK && !begins_with_pairs(array))
+  const bool has_pairs = begins_with_pairs(array);
+  if (shape[2] <= kMaxTopK && !has_pairs && !is_pattern(array)) {
     return {"npy", what + ", thus ids [tokens, layers, top_k]"};
-  if (shape[1] == shape[2]) {
+  }
+  if (shape[1] == shape[2] && (has_pairs || !is_pattern(array))) {
     return {"coactivation", what + ", thus pair counts [layers, experts, experts]"};
   }
   return {"omni-infer-placement", what + ", thus a pattern [ranks, layers, experts]"};
@@ -230,6 +250,12 @@ std::set<std::string> columns_of(std::string_view line) {
   return columns;
 }
 
+bool is_binary(std::string_view text) {
+  return std::ranges::any_of(text.substr(0, 64), [](char c) {
+    return (static_cast<unsigned char>(c) < ' ' && c != '\t' && c != '\r' && c != '\n');
+  });
+}
+
 RecognizedInput recognize_text(std::string_view text, const std::string& place) {
   const std::size_t begin = text.find_first_not_of(" \t\r\n");
   if (begin == std::string_view::npos) return unknown("an empty file");
@@ -246,7 +272,8 @@ RecognizedInput recognize_text(std::string_view text, const std::string& place) 
       text.find("load_balancer:") != std::string_view::npos) {
     return {"tensorrt-llm-placement", "a load balancer's yaml of TensorRT-LLM"};
   }
-  return unknown(fmt::format("text that begins with '{}'", shown(line, 30)));
+  return unknown(fmt::format("{} that begins with '{}'", is_binary(text) ? "a binary file" : "text",
+                             shown(line, 30)));
 }
 
 }  // namespace
@@ -259,6 +286,9 @@ RecognizedInput recognize_input(const std::filesystem::path& path) {
   if (text.starts_with("\x93NUMPY")) return recognize_npy(bytes, path.string());
   if (text.size() > 9 && text[8] == '{' && text.substr(1, 7).find('\0') != text.npos) {
     return unknown("a safetensors file, such as c2r's own, which need no import");
+  }
+  if (text.size() > 1 && text[0] == '\x80' && '\2' <= text[1] && text[1] <= '\5') {
+    return unknown("a pickle, which c2r does not open: save what it holds with numpy.save()");
   }
   return recognize_text(text, path.string());
 }

@@ -63,6 +63,11 @@ TEST(RecognizeInput, KnowsArraysByTheirShapes) {
   EXPECT_EQ(format_of_text(array_of_bytes("(1, 8, 8)", 64)), "coactivation") << "symmetric";
   EXPECT_EQ(format_of_text(array_of_bytes("(2, 3, 64)", 384)), "omni-infer-placement");
   EXPECT_EQ(format_of_text(array_of_bytes("(2, 3)", 6)), "? an array of U8 [2, 3]");
+  // Two ranks, one layer, 4 experts, of which the last is on both.
+  std::string pattern = array_of_bytes("(2, 1, 4)", 0) + std::string("\1\0\0\1\0\1\1\1", 8);
+  EXPECT_EQ(format_of_text(pattern), "omni-infer-placement");
+  pattern[pattern.size() - 2] = '\0';
+  EXPECT_EQ(format_of_text(pattern), "npy") << "no rank holds expert 2";
 }
 
 TEST(RecognizeInput, KnowsTorchFilesAndFolders) {
@@ -83,6 +88,10 @@ TEST(RecognizeInput, SaysWhatAnythingElseLooksLike) {
   EXPECT_EQ(format_of_text("hello\nworld"), "? text that begins with 'hello'");
   EXPECT_EQ(format_of_text(R"({"a":1,"b":2,"c":3,"d":4,"e":5})"),
             "? JSON with the keys a, b, c, d, ...");
+  EXPECT_EQ(format_of_text("{}"), "? JSON of an empty object");
+  EXPECT_EQ(format_of_text(std::string("ab\0c", 4)), "? a binary file that begins with 'ab\\x00c'");
+  EXPECT_EQ(format_of_text("\x80\x04\x95"),
+            "? a pickle, which c2r does not open: save what it holds with numpy.save()");
   EXPECT_EQ(format_of_text(R"({"format":"c2r-plan"})"), "? a plan of c2r, which needs no import");
 }
 
