@@ -1,11 +1,13 @@
-// The balancer: starts from EPLB's placement and from the greedy one, and improves both by moves.
+// The balancer: starts from EPLB's placement and from a greedy one, and improves them by moves.
 //
 // Outline. A state is a placement with the load of every rank, where an expert's replicas share its
 // load. Each step looks at the busiest rank and takes the best of
-//   a swap     of one of its slots with a slot of another rank, and
-//   a replica  of one of its experts in the slot of another rank whose expert has several,
-// if the larger load of the ranks that change becomes smaller than the busiest's. It ends when no
-// move does that. Of the results of both starts the more even one is kept.
+//   a swap     of one of its slots with a slot of another rank,
+//   a replica  of one of its experts in the slot of another rank whose expert has several, and
+//   an expert  that it lacks in one of its own slots whose expert has several,
+// if the largest load of the ranks that change becomes smaller than the busiest's. It ends when no
+// move does that. Where EPLB puts an expert twice on a rank, one start has its placement repaired,
+// and another has the second slot empty until the moves are done. The most even result is kept.
 #include "c2r/placement/baselines/balance.h"
 
 #include <algorithm>
@@ -47,15 +49,29 @@ class BalanceState {
     while (improve_once()) {
     }
   }
+  // Puts into each empty slot the expert after which the ranks that change are the most even.
+  void fill() {
+    for (std::int64_t rank = 0; rank < placement_.slots.rows(); ++rank) {
+      for (std::int64_t position = 0; position < placement_.slots.cols(); ++position) {
+        if (placement_.slots(rank, position) != kNoExpert) continue;
+        std::optional<Move> best;
+        for (std::int32_t e = 0; e < placement_.num_experts; ++e) {
+          if (holds(rank, ExpertId{e})) continue;
+          consider_change({.rank = rank, .other = position, .gets = ExpertId{e}}, best);
+        }
+        if (best) apply(*best, rank);
+      }
+    }
+  }
   double largest() const { return std::ranges::max(rank_load_); }
   const Placement& placement() const { return placement_; }
 
  private:
   struct Move {
-    std::int64_t position = 0;         // of a slot of the busiest rank
-    std::int64_t rank = 0, other = 0;  // and a slot of another
-    bool is_replica = false;           // else a swap
-    double largest = 0;                // load of the ranks that change, afterwards
+    std::int64_t position = 0;          // of a slot of the busiest rank that is swapped
+    std::int64_t rank = 0, other = 0;   // with this one, or the one slot that changes
+    std::optional<ExpertId> gets = {};  // the expert of the one slot; nothing in a swap
+    double largest = 0;                 // load of the ranks that change, afterwards
   };
 
   double share(ExpertId e) const { return at(loads_, e) / at(num_replicas_, e); }
@@ -68,51 +84,63 @@ class BalanceState {
     const std::int64_t busiest = std::ranges::max_element(rank_load_) - rank_load_.begin();
     std::optional<Move> best;
     for (std::int64_t position = 0; position < placement_.slots.cols(); ++position) {
-      if (placement_.slots(busiest, position) == kNoExpert) continue;
-      for (std::int64_t rank = 0; rank < placement_.slots.rows(); ++rank) {
-        if (rank == busiest) continue;
-        for (std::int64_t other = 0; other < placement_.slots.cols(); ++other) {
-          consider({.position = position, .rank = rank, .other = other}, busiest, best);
-          consider({.position = position, .rank = rank, .other = other, .is_replica = true},
-                   busiest, best);
-        }
-      }
+      consider_slot(busiest, position, best);
     }
     if (!best || best->largest >= at(rank_load_, busiest) - least_gain_) return false;
     apply(*best, busiest);
     return true;
   }
 
-  void consider(Move move, std::int64_t busiest, std::optional<Move>& best) const {
-    const ExpertId mine = placement_.slots(busiest, move.position);
-    const ExpertId theirs = placement_.slots(move.rank, move.other);
-    if (theirs == mine || holds(move.rank, mine)) return;
-    if (move.is_replica) {
-      if (theirs != kNoExpert && at(num_replicas_, theirs) == 1) return;
-      move.largest = largest_after_replica(mine, theirs, move.rank);
-    } else {
-      if (theirs == kNoExpert || holds(busiest, theirs)) return;
-      const double moved = share(mine) - share(theirs);
-      move.largest = std::max(at(rank_load_, busiest) - moved, at(rank_load_, move.rank) + moved);
+  // Considers all moves of one slot of the busiest rank.
+  void consider_slot(std::int64_t busiest, std::int64_t position, std::optional<Move>& best) const {
+    const ExpertId mine = placement_.slots(busiest, position);
+    if (mine == kNoExpert) return;
+    for (std::int64_t rank = 0; rank < placement_.slots.rows(); ++rank) {
+      if (rank == busiest || holds(rank, mine)) continue;
+      for (std::int64_t other = 0; other < placement_.slots.cols(); ++other) {
+        consider_swap(busiest, {.position = position, .rank = rank, .other = other}, best);
+        consider_change({.rank = rank, .other = other, .gets = mine}, best);
+      }
     }
+    for (std::int32_t e = 0; e < placement_.num_experts; ++e) {
+      if (holds(busiest, ExpertId{e})) continue;
+      consider_change({.rank = busiest, .other = position, .gets = ExpertId{e}}, best);
+    }
+  }
+
+  void consider_swap(std::int64_t busiest, Move move, std::optional<Move>& best) const {
+    const ExpertId theirs = placement_.slots(move.rank, move.other);
+    if (theirs == kNoExpert || holds(busiest, theirs)) return;
+    const double moved = share(placement_.slots(busiest, move.position)) - share(theirs);
+    move.largest = std::max(at(rank_load_, busiest) - moved, at(rank_load_, move.rank) + moved);
     if (!best || move.largest < best->largest) best = move;
   }
 
-  // The largest load of a rank with one of the two experts, if `mine` gets a slot of `theirs`.
-  double largest_after_replica(ExpertId mine, ExpertId theirs, std::int64_t rank) const {
-    const double mine_now = share(mine),
-                 mine_then = at(loads_, mine) / (at(num_replicas_, mine) + 1);
-    const bool frees = theirs == kNoExpert;
-    const double theirs_now = frees ? 0 : share(theirs);
-    const double theirs_then = frees ? 0 : at(loads_, theirs) / (at(num_replicas_, theirs) - 1);
+  void consider_change(Move move, std::optional<Move>& best) const {
+    const ExpertId loses = placement_.slots(move.rank, move.other);
+    if (loses != kNoExpert && at(num_replicas_, loses) == 1) return;
+    move.largest = largest_after_change(*move.gets, loses, move.rank);
+    if (!best || move.largest < best->largest) best = move;
+  }
+
+  // The largest load of the ranks that change if a slot of `rank` gets one expert and loses
+  // another.
+  double largest_after_change(ExpertId gets, ExpertId loses, std::int64_t rank) const {
+    const double gets_now = share(gets),
+                 gets_then = at(loads_, gets) / (at(num_replicas_, gets) + 1);
+    const bool frees = loses == kNoExpert;
+    const double loses_now = frees ? 0 : share(loses);
+    const double loses_then = frees ? 0 : at(loads_, loses) / (at(num_replicas_, loses) - 1);
     double largest = 0;
     for (std::int64_t r = 0; r < placement_.slots.rows(); ++r) {
+      const bool has_gets = holds(r, gets), has_loses = !frees && holds(r, loses);
+      if (r != rank && !has_gets && !has_loses) continue;
       double load = at(rank_load_, r);
       if (r == rank) {
-        load += mine_then - theirs_now;
+        load += gets_then - loses_now;
       } else {
-        if (holds(r, mine)) load += mine_then - mine_now;
-        if (!frees && holds(r, theirs)) load += theirs_then - theirs_now;
+        if (has_gets) load += gets_then - gets_now;
+        if (has_loses) load += loses_then - loses_now;
       }
       largest = std::max(largest, load);
     }
@@ -120,12 +148,11 @@ class BalanceState {
   }
 
   void apply(const Move& move, std::int64_t busiest) {
-    ExpertId& mine = placement_.slots(busiest, move.position);
     ExpertId& theirs = placement_.slots(move.rank, move.other);
-    if (move.is_replica) {
-      theirs = mine;
+    if (move.gets) {
+      theirs = *move.gets;
     } else {
-      std::swap(mine, theirs);
+      std::swap(placement_.slots(busiest, move.position), theirs);
     }
     *this = BalanceState(std::move(placement_), loads_);  // sums anew, so that no rounding adds up
   }
@@ -179,6 +206,23 @@ std::optional<Placement> place_greedily(const BaselineProblem& problem,
   return placement_of_ranks(problem.num_experts(), held);
 }
 
+// EPLB's placement with the second slot of an expert on a rank empty; nothing if there is none.
+std::optional<Placement> eplb_without_repeats(const BaselineProblem& problem) {
+  Placement placement{.num_experts = problem.num_experts(),
+                      .slots = internal::slots_of_eplb(problem)};
+  bool has_repeats = false;
+  for (std::int64_t rank = 0; rank < placement.slots.rows(); ++rank) {
+    const auto row = placement.slots.row(rank);
+    for (std::size_t position = 1; position < row.size(); ++position) {
+      if (std::ranges::count(row.first(position), row[position]) == 0) continue;
+      row[position] = kNoExpert;
+      has_repeats = true;
+    }
+  }
+  if (!has_repeats) return std::nullopt;
+  return placement;
+}
+
 }  // namespace
 
 Placement internal::place_balance(const BaselineProblem& problem) {
@@ -186,11 +230,15 @@ Placement internal::place_balance(const BaselineProblem& problem) {
   const std::vector<double> loads(tokens.begin(), tokens.end());
   BalanceState best(place_eplb(problem), loads);
   best.improve();
-  if (auto greedy = place_greedily(problem, loads)) {
-    BalanceState other(std::move(*greedy), loads);
+  const auto try_start = [&](Placement start) {
+    BalanceState other(std::move(start), loads);
     other.improve();
-    if (other.largest() < best.largest()) return other.placement();
-  }
+    other.fill();
+    other.improve();
+    if (other.largest() < best.largest()) best = std::move(other);
+  };
+  if (auto greedy = place_greedily(problem, loads)) try_start(std::move(*greedy));
+  if (auto without_repeats = eplb_without_repeats(problem)) try_start(std::move(*without_repeats));
   return best.placement();
 }
 

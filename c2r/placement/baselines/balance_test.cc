@@ -117,6 +117,56 @@ TEST(Balance, IsNeverLessEvenThanDeepSeeksAlgorithm) {
   }
 }
 
+// The same with the second of two slots of a rank empty, as a placement has it.
+double imbalance_by_deepseek_without_repeats(std::span<const std::int64_t> loads,
+                                             const Cluster& cluster, std::int32_t slots_per_rank) {
+  const std::vector<float> as_float(loads.begin(), loads.end());
+  const EplbResult result =
+      rebalance_eplb(as_float, {.num_slots = slots_per_rank * cluster.ep_size(),
+                                .num_nodes = 1,
+                                .num_ranks = cluster.ep_size()});
+  Placement placement{.num_experts = static_cast<std::int32_t>(loads.size()),
+                      .slots = {cluster.ep_size(), slots_per_rank, kNoExpert}};
+  for (std::int64_t slot = 0; slot < std::ssize(result.expert_of_slot); ++slot) {
+    const auto row = placement.slots.row(slot / slots_per_rank);
+    const ExpertId e = at(result.expert_of_slot, slot);
+    if (std::ranges::find(row, e) == row.end()) {
+      row[static_cast<std::size_t>(slot % slots_per_rank)] = e;
+    }
+  }
+  return imbalance_of_loads(placement, loads);
+}
+
+// Ties, experts without any load, one that has most of it, and few experts for many slots.
+TEST(Balance, IsNeverLessEvenThanDeepSeeksPlacementOnUnusualLoads) {
+  int num_less_even = 0;
+  for (unsigned seed = 0; seed < 300; ++seed) {
+    std::mt19937_64 rng(seed);
+    const Cluster cluster{.ranks_per_node = std::int32_t(2 << uniform_below(4, rng))};
+    const std::int32_t of_rank[] = {1, 2, 3, 4, 8};
+    const auto num_experts = cluster.ep_size() * of_rank[uniform_below(5, rng)];
+    const auto redundant = static_cast<std::int32_t>(uniform_below(3, rng));
+    const std::int32_t slots = num_experts / cluster.ep_size() + redundant;
+    if (slots > num_experts) continue;
+    std::vector<std::int64_t> loads(static_cast<std::size_t>(num_experts));
+    for (std::size_t e = 0; e < loads.size(); ++e) {
+      const auto any = static_cast<std::int64_t>(uniform_below(1000, rng));
+      loads[e] = seed % 5 == 0   ? 100 * (1 + any % 3)
+                 : seed % 5 == 1 ? (any % 3 == 0 ? any : 0)
+                 : seed % 5 == 2 ? 10
+                 : seed % 5 == 3 ? std::int64_t(1e5 / std::pow(1.0 + double(e), double(any) / 500))
+                                 : any;
+    }
+    if (seed % 5 == 2) loads[uniform_below(loads.size(), rng)] = 30 * num_experts;
+    const double found = imbalance_by("balance", loads, cluster, slots);
+    EXPECT_LE(found, imbalance_by("eplb", loads, cluster, slots) + 1e-9) << "seed " << seed;
+    num_less_even +=
+        found > imbalance_by_deepseek_without_repeats(loads, cluster, slots) + 1e-9 ? 1 : 0;
+  }
+  EXPECT_LE(num_less_even, 3) << "few experts on 2 ranks, where an empty slot is better than any "
+                                 "expert in it";
+}
+
 TEST(Balance, WorksWithoutAnyLoad) {
   EXPECT_EQ(imbalance_by("balance", std::vector<std::int64_t>(8), {.ranks_per_node = 4}, 3), 1);
 }

@@ -42,8 +42,7 @@ inline constexpr double kMaxPartitions = 1e7;
 ///                lacks, all equally likely.
 ///   eplb         DeepSeek's EPLB (eplb.h) on the loads alone. EPLB may put two replicas of an
 ///                expert on one rank, of which the second is repaired (repair.h).
-///   balance      EPLB's and a greedy placement, improved by swaps and by other replicas as long as
-///   the
+///   balance      EPLB's and a greedy placement, improved by swaps and by other replicas, while the
 ///                busiest rank gets less (balance.h). It looks at loads alone, and neither at nodes
 ///                nor at groups.
 ///   affinity     Balanced spectral grouping of the pair counts (spectral.h), one group for each

@@ -19,6 +19,9 @@ struct Baseline {
 /// @returns the baselines in the order of baseline_names()
 std::span<const Baseline> baselines();
 
+/// @returns EPLB's own result, in which a rank may hold an expert twice. [ep_size, slots_per_rank]
+Matrix<ExpertId> slots_of_eplb(const BaselineProblem& problem);
+
 /// @returns what place_eplb() does, and in how many slots it differs from EPLB's result
 RepairedPlacement repaired_eplb(const BaselineProblem& problem);
 
