@@ -88,17 +88,19 @@ void check_running(const RunningPlan& running, const TraceHeader& header, const 
   if (!max_moves) return;
   C2R_REQUIRE(*max_moves >= 0, kInvalidArgument, "{} experts may move, but must be at least 0",
               *max_moves);
+  std::int64_t num_wasted = 0;
   for (const PlanLayer& layer : plan.layers) {
     C2R_REQUIRE(
         layer.placement.slots_per_rank() == slots_per_rank, kInvalidArgument,
         "{} has {} slots on each rank in layer {}, but the new plan has {}: with a bound on "
         "moves both have the same",
         name, layer.placement.slots_per_rank(), layer.layer_index, slots_per_rank);
-    C2R_REQUIRE(layer.wasted_slots.empty(), kInvalidArgument,
-                "{}: layer {} has {} wasted slots, which the method for few moves cannot begin "
-                "with: import the placement with --repair",
-                name, layer.layer_index, layer.wasted_slots.size());
+    num_wasted += std::ssize(layer.wasted_slots);
   }
+  C2R_REQUIRE(num_wasted <= *max_moves, kInvalidArgument,
+              "{} has {} wasted slots, each of which gets an expert before others move: allow at "
+              "least {} moves instead of {}",
+              name, num_wasted, num_wasted, *max_moves);
 }
 
 std::string moves_text(const PlanMoves& moves, const Prediction& planned) {

@@ -41,7 +41,8 @@ PlanMoves moves_of(const Plan& running, const Plan& made, Prediction before,
                    const Prediction& planned, std::int64_t hidden,
                    std::optional<double> expert_bytes);
 
-/// Refuses a running plan of another model, cluster or, with max_moves, other slots.
+/// Refuses a running plan of another model, cluster or, with max_moves, other slots or more wasted
+/// slots than moves.
 /// @throws Error(kInvalidArgument), naming the plan and the values
 void check_running(const RunningPlan& running, const TraceHeader& header, const Cluster& cluster,
                    std::int32_t slots_per_rank);

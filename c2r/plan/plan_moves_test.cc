@@ -108,6 +108,39 @@ TEST(PlanMoves, PayAfterTheTokensThatSaveAsManyBytesOrSeconds) {
   EXPECT_NE(moves_text(moves, timed).find("never pays"), std::string::npos);
 }
 
+// The running plan has a slot in each layer whose expert its rank holds twice.
+TEST(PlanMoves, WastedSlotsGetExpertsFirst) {
+  const Trace trace = moving_trace(1);
+  PlanRequest request{.cluster = {.ranks_per_node = 4}, .redundant_slots_per_rank = 1};
+  request.goal.max_imbalance = 100;
+  Plan running = make_plan(moving_trace(2), request).plan;
+  for (PlanLayer& layer : running.layers) {
+    auto& slots = layer.placement.slots;
+    std::int64_t rank = 0;
+    while (std::ranges::count(slots.all(), slots(rank, 2)) < 2) ++rank;
+    slots(rank, 2) = kNoExpert;
+    layer.wasted_slots = {
+        {.rank = RankId{std::int32_t(rank)}, .slot = 2, .expert = slots(rank, 0)}};
+  }
+  check_plan(running);
+  request.from = RunningPlan{.plan = running, .name = "old.json", .max_moves = 1};
+  EXPECT_EQ(error_of([&] { make_plan(trace, request); }),
+            "old.json has 2 wasted slots, each of which gets an expert before others move: allow "
+            "at least 2 moves instead of 1");
+  for (const std::int64_t max_moves : {2, 6}) {
+    request.from->max_moves = max_moves;
+    const MadePlan made = make_plan(trace, request);
+    EXPECT_LE(made.moves->num_moved, max_moves);
+    EXPECT_GE(made.moves->num_moved, 2);
+    EXPECT_LE(mean_over_layers(made.plan.predictions.back().copies_per_token),
+              mean_over_layers(made.moves->before.copies_per_token) + 1e-9);
+    for (const PlanLayer& layer : made.plan.layers) {
+      EXPECT_TRUE(layer.wasted_slots.empty());
+      check_placement(layer.placement);
+    }
+  }
+}
+
 TEST(PlanMoves, RefusesAnotherModelClusterOrSlots) {
   const Trace trace = moving_trace(1);
   PlanRequest request{.cluster = {.ranks_per_node = 4}};

@@ -220,6 +220,46 @@ class PlanSearch {
   bool is_cut_short_ = false;
 };
 
+// Gives each empty slot the expert with the most load per replica that its rank lacks.
+// @param is_fixed_to_nodes only experts that the node of the rank has
+void fill_empty_slots(const TokenSets& sets, const Cluster& cluster, bool is_fixed_to_nodes,
+                      Placement& placement) {
+  std::vector<double> loads(std::size_t(sets.num_experts));
+  std::vector<std::int32_t> replicas(loads.size());
+  for (std::int64_t set = 0; set < sets.num_sets(); ++set) {
+    for (const ExpertId e : sets.experts.row(set)) {
+      if (e != kNoExpert) at(loads, e) += double(at(sets.multiplicity, set));
+    }
+  }
+  for (const ExpertId e : placement.slots.all()) {
+    if (e != kNoExpert) ++at(replicas, e);
+  }
+  const std::int64_t slots_of_node = cluster.ranks_per_node * placement.slots.cols();
+  for (std::int64_t rank = 0; rank < placement.slots.rows(); ++rank) {
+    const auto row = placement.slots.row(rank);
+    const auto reachable = is_fixed_to_nodes
+                               ? placement.slots.all().subspan(
+                                     std::size_t(rank / cluster.ranks_per_node * slots_of_node),
+                                     std::size_t(slots_of_node))
+                               : placement.slots.all();
+    for (ExpertId& slot : row) {
+      if (slot != kNoExpert) continue;
+      for (std::int32_t e = 0; e < sets.num_experts; ++e) {
+        if (std::ranges::count(row, ExpertId{e}) > 0) continue;
+        if (std::ranges::count(reachable, ExpertId{e}) == 0) continue;
+        if (slot == kNoExpert ||
+            at(loads, e) * at(replicas, slot) > at(loads, slot) * at(replicas, e)) {
+          slot = ExpertId{e};
+        }
+      }
+      C2R_REQUIRE(slot != kNoExpert, kInvalidArgument,
+                  "a wasted slot of rank {} cannot get an expert: the rank holds all of its node",
+                  rank);
+      ++at(replicas, slot);
+    }
+  }
+}
+
 }  // namespace
 
 FoundPlacements replan_placements(const RoutedTokens& tokens, const PlanRequest& request,
@@ -236,13 +276,16 @@ FoundPlacements replan_placements(const RoutedTokens& tokens, const PlanRequest&
   parallel_for(num_layers, request.num_threads, [&](std::int64_t l, int) {
     const auto layer = std::size_t(l);
     sets[layer] = token_sets_of(tokens, l);
-    made[layer].emplace(sets[layer], request.cluster, linear, running.layers[layer].placement,
-                        is_fixed_to_nodes);
+    Placement placement = running.layers[layer].placement;
+    fill_empty_slots(sets[layer], request.cluster, is_fixed_to_nodes, placement);
+    made[layer].emplace(sets[layer], request.cluster, linear, placement, is_fixed_to_nodes);
   });
+  std::int64_t moves_left = *request.from->max_moves;
+  for (const PlanLayer& layer : running.layers) moves_left -= std::ssize(layer.wasted_slots);
   std::vector<RunningLayer> layers;
   layers.reserve(made.size());
   for (auto& layer : made) layers.push_back(*std::move(layer));
-  const auto placements = replan(layers, *request.from->max_moves, request.num_threads);
+  const auto placements = replan(layers, moves_left, request.num_threads);
   found.layers.resize(std::size_t(num_layers));
   parallel_for(num_layers, request.num_threads, [&](std::int64_t l, int) {
     const auto layer = std::size_t(l);
