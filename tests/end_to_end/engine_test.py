@@ -46,7 +46,7 @@ class Engines(CommandLine):
                          normal["today"]["dispatch_copies_per_token"])
         self.assertIn("the exchange is hidden under the experts' products: placement saves no time here",
                       self.succeed(*words[:3], "--engine", "sglang", "--backend", "megamoe"))
-        for said, *wrong in (("a backend of sglang is none, deepep, ", "--engine", "sglang", "--backend", "pplx"),
+        for said, *wrong in (("a backend of sglang is none, deepep, ", "--engine", "sglang", "--backend", "naive"),
                              ("--copy-mode and --engine both say how copies are sent", *use, "--copy-mode", "per-rank"),
                              ("--tokens-per-second needs --engine and --hidden", "--tokens-per-second", "1")):
             done = self.run_c2r(*words[:3], *wrong)

@@ -330,6 +330,11 @@ TEST(Engines, SayHowTheirBackendsSendCopies) {
   EXPECT_EQ(mode("vllm", ""), "all-gather") << "the default is the first";
   EXPECT_EQ(mode("megatron", "flex"), "per-node");
   EXPECT_EQ(mode("transformers", "all_to_all"), "per-expert");
+  EXPECT_EQ(mode("vllm", "flashinfer_nvlink_two_sided"), "per-rank");
+  EXPECT_EQ(mode("sglang", "pplx"), "per-expert");
+  EXPECT_EQ(mode("torchtitan", "minimal_async_ep"), "per-expert");
+  EXPECT_EQ(mode("axolotl", "deep_ep"), "per-node") << "by the name of Axolotl's own option";
+  EXPECT_EQ(mode("axolotl", "torch"), "per-rank");
   EXPECT_EQ(mode("vllm", "pplx"), "unknown");
   EXPECT_EQ(mode("eplb", ""), "unknown");
   EXPECT_EQ(find_engine("sglang").replica_rule, ReplicaRule::kLocalFirst);

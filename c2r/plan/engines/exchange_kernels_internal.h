@@ -1,5 +1,5 @@
-// The kernels that several engines call for dispatch and combine, as their sources were read in
-// August 2026: how each of them sends the copies of a token.
+// The kernels that several engines call for dispatch and combine, as their sources of June to
+// October 2026 were read: how each of them sends the copies of a token.
 #pragma once
 
 #include "c2r/plan/engines/engine.h"
@@ -33,13 +33,19 @@ inline constexpr ExchangeKernel kDeepEpV2Direct = {
 inline constexpr ExchangeKernel kMooncake = {
     .title = "Mooncake EP low latency",
     .mode = CopyMode::kPerExpert,
-    .source = "sgl-project/sglang srt/layers/moe/token_dispatcher/mooncake.py",
+    .source = "kvcache-ai/Mooncake mooncake-ep/src/mooncake_ep_kernel.cu",
     .is_for_decoding = true};
 
 inline constexpr ExchangeKernel kNixlLowLatency = {
     .title = "NIXL EP low latency",
     .mode = CopyMode::kPerExpert,
     .source = "ai-dynamo/nixl examples/device/ep/csrc/kernels/nixl_ep_ll.cu",
+    .is_for_decoding = true};
+
+inline constexpr ExchangeKernel kPplx = {
+    .title = "pplx-kernels",
+    .mode = CopyMode::kPerExpert,
+    .source = "perplexityai/pplx-kernels csrc/all_to_all/internode_dispatch.cu",
     .is_for_decoding = true};
 
 inline constexpr ExchangeKernel kMoriNormal = {
@@ -65,8 +71,18 @@ inline constexpr ExchangeKernel kFlashInferOneSided = {
         "flashinfer-ai/flashinfer csrc/nv_internal/tensorrt_llm/kernels/communicationKernels/"
         "moeAlltoAllKernels.cu"};
 
+/// It lists each token once for each rank with one of its experts.
+inline constexpr ExchangeKernel kFlashInferTwoSided = {
+    .title = "FlashInfer two-sided",
+    .mode = CopyMode::kPerRank,
+    .source =
+        "flashinfer-ai/flashinfer csrc/nv_internal/tensorrt_llm/kernels/moePrepareKernels.cu, "
+        "computeCountAndSendStatics"};
+
 inline constexpr ExchangeKernel kMegaMoe = {.title = "DeepGEMM Mega MoE",
-                                            .source = "deepseek-ai/DeepGEMM pull request 316",
+                                            .source =
+                                                "deepseek-ai/DeepGEMM deep_gemm/include/deep_gemm/"
+                                                "impls/sm100_fp8_fp4_mega_moe.cuh",
                                             .verdict = kFusedVerdict};
 
 inline constexpr ExchangeKernel kNcclEpHighThroughput = {
@@ -88,11 +104,11 @@ inline constexpr ExchangeKernel kNcclEpRankMajor = {
 inline constexpr ExchangeKernel kUcclNormal = {
     .title = "UCCL-EP normal",
     .mode = CopyMode::kPerNode,
-    .source = "uccl-project/uccl ep/README.md (the interface of DeepEP)"};
+    .source = "uccl-project/uccl ep/src/internode.cu, intranode.cu"};
 inline constexpr ExchangeKernel kUcclLowLatency = {
     .title = "UCCL-EP low latency",
     .mode = CopyMode::kPerExpert,
-    .source = "uccl-project/uccl ep/README.md (the interface of DeepEP)",
+    .source = "uccl-project/uccl ep/src/internode_ll.cu",
     .is_for_decoding = true};
 
 inline constexpr ExchangeKernel kHybridEp = {.title = "HybridEP",

@@ -198,7 +198,7 @@ TEST(Export, WarnsWherePlacementMovesNoByte) {
                 "c2r does not know how vllm-49572 sends copies with backend 'pplx', and so whether "
                 "placement saves any; it knows allgather_reducescatter, deepep_high_throughput, "
                 "deepep_low_latency, deepep_v2, nixl_ep, mori_high_throughput, mori_low_latency, "
-                "flashinfer_nvlink_one_sided, nccl_ep, uccl\n");
+                "flashinfer_nvlink_one_sided, flashinfer_nvlink_two_sided, nccl_ep, uccl\n");
   EXPECT_NE(warnings("sglang", "none").find("not a byte of traffic"), std::string::npos);
   EXPECT_EQ(warnings("sglang", "deepep").find("not a byte of traffic"), std::string::npos);
   EXPECT_NE(warnings("sglang", "deepep")
@@ -210,7 +210,7 @@ TEST(Export, WarnsWherePlacementMovesNoByte) {
                 .find("with backend megamoe, sglang: the exchange is hidden under the experts' "
                       "products: placement saves no time here"),
             std::string::npos);
-  EXPECT_EQ(find_backend(find_engine("sglang"), "pplx"), nullptr);
+  EXPECT_EQ(find_backend(find_engine("sglang"), "naive"), nullptr);
 }
 
 TEST(Export, WarnsWhereTheEngineChoosesOtherReplicasThanPredicted) {

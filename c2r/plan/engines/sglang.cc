@@ -108,6 +108,11 @@ constexpr ExchangeKernel kSglangFlashInfer[] = {
             "sgl-project/sglang srt/layers/moe/token_dispatcher/flashinfer.py "
             "and moeAlltoAllKernels.cu of FlashInfer")};
 constexpr ExchangeKernel kSglangMegaMoe[] = {kMegaMoe};
+constexpr ExchangeKernel kSglangFlashInferMegaMoe[] = {
+    {.title = "FlashInfer Mega MoE",
+     .source = "sgl-project/sglang srt/layers/moe/token_dispatcher/standard.py",
+     .verdict = kFusedVerdict}};
+constexpr ExchangeKernel kSglangPplx[] = {kPplx};
 constexpr ExchangeKernel kSglangNcclEp[] = {kNcclEpExpertMajor, kNcclEpRankMajor};
 constexpr ExchangeKernel kSglangUccl[] = {kUcclNormal, with_setting(kUcclLowLatency, kDecodes)};
 
@@ -121,8 +126,10 @@ constexpr Backend kSglangBackends[] = {
     {"ascend_fuseep", kSglangFuseEp},
     {"flashinfer", kSglangFlashInfer},
     {"megamoe", kSglangMegaMoe},
-    {"nccl_ep", kSglangNcclEp},
-    {"uccl", kSglangUccl}};  // --moe-a2a-backend deepep with UCCL-EP in place of DeepEP
+    {"flashinfer_megamoe", kSglangFlashInferMegaMoe},
+    {"pplx", kSglangPplx},
+    {"nccl_ep", kSglangNcclEp},  // by a pull request
+    {"uccl", kSglangUccl}};      // --moe-a2a-backend deepep with UCCL-EP in place of DeepEP
 
 }  // namespace
 

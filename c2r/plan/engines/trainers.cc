@@ -17,16 +17,28 @@ constexpr ExchangeKernel kTorchtitanStandard[] = {
 constexpr ExchangeKernel kTorchtitanDeepEp[] = {
     read_in(kDeepEpV2Hybrid, "pytorch/torchtitan torchtitan/distributed/deepep/deepep.py")};
 constexpr ExchangeKernel kTorchtitanHybridEp[] = {kHybridEp};
+constexpr ExchangeKernel kTorchtitanMinimalAsync[] = {
+    {.title = "MinimalAsyncEP",
+     .mode = CopyMode::kPerExpert,
+     .source = "pytorch/torchtitan torchtitan/distributed/minimal_async_ep/kernels.py, "
+               "copy_rows_to_peers_kernel"}};
 constexpr Backend kTorchtitanBackends[] = {{"standard", kTorchtitanStandard},
                                            {"deepep", kTorchtitanDeepEp},
-                                           {"hybridep", kTorchtitanHybridEp}};
+                                           {"hybridep", kTorchtitanHybridEp},
+                                           {"minimal_async_ep", kTorchtitanMinimalAsync}};
 
 constexpr ExchangeKernel kDeepSpeedAutoEp[] = {read_in(
     kTorchAllToAll, "deepspeedai/DeepSpeed deepspeed/module_inject/auto_ep_layer.py, _AllToAllV")};
 constexpr Backend kDeepSpeedBackends[] = {{"autoep", kDeepSpeedAutoEp}};
 
 constexpr ExchangeKernel kAxolotlDeepEp[] = {kDeepEpNormal};
-constexpr Backend kAxolotlBackends[] = {{"deepep", kAxolotlDeepEp}};
+constexpr ExchangeKernel kAxolotlTorch[] = {
+    {.title = "all-to-all, one row for each rank",
+     .mode = CopyMode::kPerRank,
+     .source = "axolotl-ai-cloud/axolotl src/axolotl/integrations/expert_parallel/"
+               "torch_dispatch.py"}};
+// `auto` takes deep_ep where DeepEP is installed.
+constexpr Backend kAxolotlBackends[] = {{"deep_ep", kAxolotlDeepEp}, {"torch", kAxolotlTorch}};
 
 }  // namespace
 

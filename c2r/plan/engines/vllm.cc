@@ -149,6 +149,7 @@ constexpr ExchangeKernel kVllmNixl[] = {kNixlLowLatency};
 constexpr ExchangeKernel kVllmMori[] = {kMoriNormal};
 constexpr ExchangeKernel kVllmMoriLowLatency[] = {kMoriInterNodeLowLatency};
 constexpr ExchangeKernel kVllmFlashInfer[] = {kFlashInferOneSided};
+constexpr ExchangeKernel kVllmFlashInferTwoSided[] = {kFlashInferTwoSided};
 constexpr ExchangeKernel kVllmNcclEp[] = {kNcclEpHighThroughput, kNcclEpExpertMajor};
 constexpr ExchangeKernel kVllmUccl[] = {kUcclNormal, kUcclLowLatency};
 
@@ -161,6 +162,7 @@ constexpr Backend kVllmBackends[] = {
     {"mori_high_throughput", kVllmMori},
     {"mori_low_latency", kVllmMoriLowLatency},
     {"flashinfer_nvlink_one_sided", kVllmFlashInfer},
+    {"flashinfer_nvlink_two_sided", kVllmFlashInferTwoSided},
     {"nccl_ep", kVllmNcclEp},  // by pull request 46889
     {"uccl", kVllmUccl}};      // deepep_* with UCCL-EP in place of DeepEP
 

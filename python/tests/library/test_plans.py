@@ -103,7 +103,7 @@ def test_an_engine_counts_as_its_backend_sends(tmp_path, trace):
     assert [step["step"] for step in steps] == ["SGLang, DeepEP normal", "placement"]
     assert c2r.compare(trace, [plan], **use, on="odd")["base"]["step"] == "SGLang, DeepEP normal"
     with pytest.raises(ValueError, match="a backend of sglang is none, deepep, "):
-        c2r.engine_traffic(plan, trace, "sglang", backend="pplx")
+        c2r.engine_traffic(plan, trace, "sglang", backend="naive")
     with pytest.raises(ValueError, match="copy_mode and engine both say"):
         c2r.simulate(plan, trace, **use, copy_mode="per-rank")
 
