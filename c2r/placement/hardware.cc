@@ -25,8 +25,8 @@ constexpr Hardware from_data_sheet(double intra_node, double inter_node, double 
           .memory_bytes_per_s = memory_bytes_per_s};
 }
 
-// EFA has no writes that a GPU posts itself: a thread of the CPU posts each message. Fitted on the
-// low-latency dispatch of UCCL-EP.
+// UCCL-EP's kernels queue each write for a thread of the CPU that posts it (ep/src/proxy.cpp).
+// Fitted on its low-latency dispatch over EFA.
 constexpr Hardware with_messages(Hardware hardware) {
   hardware.inter_node.message_s = 0.22e-6;
   return hardware;
