@@ -95,6 +95,12 @@ class Documents(unittest.TestCase):
                         num_commands += self.check_command(line, targets, folder)
         self.assertGreater(num_commands, 5)
 
+    def test_show_the_python_programs_of_examples(self):
+        for document, example in [("python.md", "plan_in_python.py"), ("huggingface.md", "constrain_model.py")]:
+            shown = re.search(r"^```python\n(.*?)^```", (ROOT / "docs" / document).read_text(), re.M | re.S)[1]
+            program = (ROOT / "examples" / example).read_text()
+            self.assertEqual(program.split('"""\n\n', 1)[1], shown, f"{document} and {example} differ")
+
     def test_name_in_indented_commands_what_exists(self):
         num_commands = 0
         for document in DOCUMENTS:
