@@ -106,6 +106,22 @@ def test_every_control_changes_what_is_drawn(open_page):
     assert len(drawn) >= 5  # two orders may be the same
 
 
+def test_the_loads_are_those_of_the_layer_in_the_order_of_the_map(open_page, folder):
+    page = open_page()
+    page.select_option("#heat-order", "id")
+    # The height of each bar: the pixels of its column that are blue, of 120 for the largest load.
+    heights = page.evaluate("""() => {
+      const canvas = document.getElementById("heat-loads"), context = canvas.getContext("2d");
+      return Array.from({length: 8}, (_, e) => {
+        const column = context.getImageData((e + 0.4) * canvas.width / 8, 0, 1, canvas.height).data;
+        return Array.from({length: canvas.height}, (_, y) => column[4 * y]).filter((red) => red === 11).length;
+      });
+    }""")
+    loads = [counts(folder, 0)[e][e] for e in range(NUM_EXPERTS)]
+    for height, load in zip(heights, loads, strict=True):
+        assert abs(height - 120 * load / max(loads)) <= 4  # the line of the mean covers some
+
+
 def test_a_cell_says_its_count(open_page, folder):
     page = open_page()
     page.select_option("#heat-order", "id")

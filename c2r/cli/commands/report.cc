@@ -1,6 +1,4 @@
 // `c2r report`: what a plan does to a trace, as one HTML page for people who decide.
-#include <fmt/ranges.h>
-
 #include <algorithm>
 #include <charconv>
 #include <iostream>
@@ -57,16 +55,6 @@ void read_given(const ReportOptions& options, ReportRequest& request) {
   }
 }
 
-std::string figure_of(const Json& report, const std::string& name) {
-  std::vector<std::string> names;
-  for (const Figure& figure : report_figures(report)) {
-    if (figure.name == name) return figure.pictures[0].str(figure_style());
-    names.push_back(figure.name);
-  }
-  throw Error(ErrorCode::kInvalidArgument,
-              fmt::format("--figure takes {}, not '{}'", fmt::join(names, ", "), name));
-}
-
 void report(const ReportOptions& options) {
   std::vector<std::string> inputs = {options.trace, options.plan, options.comparison,
                                      options.bench};
@@ -88,7 +76,7 @@ void report(const ReportOptions& options) {
   ProgressLine progress("report");
   const Json data = report_data(plan, trace, request, progress);
   if (!options.figure.empty()) {
-    write_result(options.output, figure_of(data, options.figure));
+    write_result(options.output, figure_svg(data, options.figure));
   } else {
     write_result(options.output, options.is_json ? json_text(data, 1) + "\n" : report_page(data));
   }

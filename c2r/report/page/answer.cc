@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "c2r/placement/cluster.h"
 #include "c2r/plan/prediction/predict.h"
 #include "c2r/plan/prediction/resample.h"
 #include "c2r/report/page/report_data.h"
@@ -17,6 +18,7 @@ namespace c2r {
 namespace {
 
 constexpr double kMuchLessEven = 1.05;
+constexpr std::ptrdiff_t kManyWorseParts = 3;  // of ten
 
 std::string percent_text(double share) {
   return fmt::format("{:.1f} %", 100 * share);
@@ -31,32 +33,54 @@ double saved(double before, double after) {
   return before > 0 ? 1 - after / before : 0;
 }
 
-struct Change {
-  double copies = 0, least_in_parts = 0, most_in_parts = 0;  // saved, as shares of "before"
-  bool has_time = false;
-  double time = 0, least_time_in_parts = 0;  // saved, if known
+// What is saved in the parts of a trace, as shares of "before".
+struct SavedInParts {
+  double least = 0, most = 0;
+  std::ptrdiff_t num_parts = 0, num_worse = 0;  // worse: less than nothing is saved
+  bool is_last_worse = false;
 };
 
+struct Change {
+  double copies = 0;  // saved, as a share of "before"
+  bool has_time = false;
+  double time = 0;  // saved, if known
+  SavedInParts copies_in_parts, time_in_parts;
+};
+
+SavedInParts saved_in_parts(const Json& parts, const char* key_before, const char* key_after) {
+  std::vector<double> shares = {};
+  for (const Json& part : parts) {
+    shares.push_back(saved(part.at(key_before).get<double>(), part.at(key_after).get<double>()));
+  }
+  if (shares.empty()) return {};
+  return {.least = std::ranges::min(shares),
+          .most = std::ranges::max(shares),
+          .num_parts = std::ssize(shares),
+          .num_worse = std::ranges::count_if(shares, [](double share) { return share < 0; }),
+          .is_last_worse = shares.back() < 0};
+}
+
 Change change_of(const Json& report) {
-  const Json &before = step_before(report), &after = step_after(report);
+  const Json &before = step_before(report), &after = step_after(report),
+             &parts = report.at("drift");
   Change change{.copies = saved(mean_of(before, "wire_copies_per_token"),
                                 mean_of(after, "wire_copies_per_token")),
-                .has_time = !before.at("predicted_layer_time_s").empty()};
+                .has_time = !before.at("predicted_layer_time_s").empty(),
+                .copies_in_parts = saved_in_parts(parts, "before", "after")};
   if (change.has_time) {
     change.time =
         saved(mean_of(before, "predicted_layer_time_s"), mean_of(after, "predicted_layer_time_s"));
+    change.time_in_parts = saved_in_parts(parts, "time_before_s", "time_after_s");
   }
-  std::vector<double> copies = {}, times = {};
-  for (const Json& part : report.at("drift")) {
-    copies.push_back(saved(part.at("before").get<double>(), part.at("after").get<double>()));
-    if (!change.has_time) continue;
-    times.push_back(
-        saved(part.at("time_before_s").get<double>(), part.at("time_after_s").get<double>()));
-  }
-  change.least_in_parts = copies.empty() ? change.copies : std::ranges::min(copies);
-  change.most_in_parts = copies.empty() ? change.copies : std::ranges::max(copies);
-  change.least_time_in_parts = times.empty() ? change.time : std::ranges::min(times);
   return change;
+}
+
+// Why the plan may not fit the traffic of today; empty if few parts are worse, without the last.
+std::string drift_reason(const SavedInParts& parts, const char* what) {
+  if (!parts.is_last_worse && parts.num_worse < kManyWorseParts) return "";
+  return fmt::format("in {} of {} parts of the trace{} {} than before, up to {}", parts.num_worse,
+                     parts.num_parts, parts.is_last_worse ? ", the last one included," : "", what,
+                     percent_text(-parts.least));
 }
 
 // The interval of what is decided by, time or else copies; nothing if sequences were not resampled.
@@ -111,13 +135,10 @@ std::string no_saving_reason(const Json& report, const Change& change) {
 // Why the plan may be worse on other tokens than on those that were counted.
 std::vector<std::string> doubts(const Json& report, const Change& change) {
   std::vector<std::string> reasons;
-  if (change.least_in_parts < 0) {
-    reasons.push_back(fmt::format("in a tenth of the trace it sends {} more than before",
-                                  percent_text(-change.least_in_parts)));
-  }
-  if (change.least_time_in_parts < 0) {
-    reasons.push_back(fmt::format("in a tenth of the trace a layer takes {} more time",
-                                  percent_text(-change.least_time_in_parts)));
+  for (const std::string& reason :
+       {drift_reason(change.copies_in_parts, "it sends more"),
+        drift_reason(change.time_in_parts, "a layer takes more time")}) {
+    if (!reason.empty()) reasons.push_back(reason);
   }
   const auto interval = interval_of(report, change.has_time ? "saved_time" : "saved_copies");
   const bool saves = change.has_time ? change.time > 0 : change.copies > 0;
@@ -127,8 +148,10 @@ std::vector<std::string> doubts(const Json& report, const Change& change) {
   }
   const auto num_sequences = report.at("trace").at("num_sequences").get<std::int64_t>();
   if (num_sequences < kTooFewSequences) {
-    reasons.push_back(fmt::format("{} sequences are too few to know what it saves of other texts",
-                                  num_sequences));
+    reasons.push_back(fmt::format("{} too few to know what it saves of other texts",
+                                  num_sequences == 1
+                                      ? std::string("1 sequence is")
+                                      : fmt::format("{} sequences are", num_sequences)));
   }
   return reasons;
 }
@@ -165,10 +188,19 @@ std::string kernel_amount(const Json& copies) {
                    : fmt::format("{:.3f} copies there and back", total_of(copies));
 }
 
+// How the copies of resampled sequences are weighted; empty where all copies count alike.
+std::string weight_text(const Json& report) {
+  const Cluster cluster = cluster_from_json(report.at("cluster"), "the report");
+  if (cluster.num_nodes == 1 || cluster.ranks_per_node == 1) return "";
+  return fmt::format(", where a copy between nodes counts as {:.3g} within a node",
+                     node_copy_weight(cluster));
+}
+
 std::string traffic_sentence(const Json& report, const Change& change) {
   const auto interval = change.has_time ? std::nullopt : interval_of(report, "saved_copies");
-  const std::string over =
-      interval ? fmt::format(" ({} over resampled sequences)", interval_text(*interval)) : "";
+  const std::string over = interval ? fmt::format(" ({} over resampled sequences{})",
+                                                  interval_text(*interval), weight_text(report))
+                                    : "";
   const Json* const kernel = kernel_of_engine(report);
   if (kernel != nullptr && !is_hidden(report)) {
     const Json &today = kernel->at("today"), &planned = kernel->at("planned");
@@ -180,9 +212,10 @@ std::string traffic_sentence(const Json& report, const Change& change) {
   }
   const Json& before = step_before(report);
   return fmt::format(
-      "A token and layer sends {} over links where experts are placed in order{}, and {} under "
+      "In each layer a token sends {} over links where experts are placed in order{}, and {} under "
       "this plan: {}{}.",
-      amount(before), before.at("step") == "deduplication" ? " and each rank is sent to once" : "",
+      amount(before),
+      before.at("step") == "deduplication" ? " and a rank gets one copy of a token" : "",
       amount(step_after(report)), change_text(change.copies), over);
 }
 
@@ -197,11 +230,12 @@ std::string batch_text(const Json& report) {
 }
 
 std::string time_sentence(const Json& report, const Change& change) {
-  if (!change.has_time) return "";
+  if (!change.has_time || is_hidden(report)) return "";  // times have the exchange in them
   const auto interval = interval_of(report, "saved_time");
   return fmt::format(
       " A layer is predicted to take {} time{}{}.", change_text(change.time), batch_text(report),
-      interval ? fmt::format(", {} less over resampled sequences", interval_text(*interval)) : "");
+      interval ? fmt::format(" (over resampled sequences it saves {})", interval_text(*interval))
+               : "");
 }
 
 std::string sentence(const Json& report, const Change& change,
@@ -259,11 +293,12 @@ Json cautions_of(const Json& report, const Change& change) {
         "sequences at least.",
         trace.at("num_sequences").get<std::int64_t>(), kFewSequences));
   }
-  if (change.least_in_parts < change.copies / 2) {
+  const SavedInParts& parts = change.has_time ? change.time_in_parts : change.copies_in_parts;
+  if (parts.least < (change.has_time ? change.time : change.copies) / 2) {
     cautions.push_back(fmt::format(
-        "What the plan saves varies over the trace, from {} to {}: record the traffic that it will "
-        "serve.",
-        percent_text(change.least_in_parts), percent_text(change.most_in_parts)));
+        "What the plan saves of the {} varies over the trace, from {} to {}: record the "
+        "traffic that it will serve.",
+        change.has_time ? "time" : "copies", percent_text(parts.least), percent_text(parts.most)));
   }
   add_bound(report, cautions);
   if (!after.at("is_exact").get<bool>()) {

@@ -14,7 +14,8 @@ inline constexpr std::int64_t kTooFewSequences = 50;
 ///   the engine's exchange takes no time that a placement could save (its kernel has no copy mode);
 ///   the plan is predicted to take no less time than before or, where no times are predicted, it
 ///   sends no fewer copies and is not better balanced;
-///   it sends more copies, or takes more time, than before in a tenth of the trace;
+///   it sends more copies, or takes more time, than before in the last tenth of the trace or in
+///   three tenths;
 ///   no times are predicted, and the mean imbalance is more than 5 % above both that of before and
 ///   the plan's bound;
 ///   the interval of the saving over resampled sequences reaches 0;

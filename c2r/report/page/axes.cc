@@ -3,8 +3,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
+
+#include "c2r/report/wrap.h"
 
 namespace c2r {
 namespace {
@@ -23,6 +26,12 @@ std::vector<double> round_values(double least, double most) {
 }
 
 }  // namespace
+
+double margin_for(std::span<const std::string> names) {
+  std::size_t most = 0;
+  for (const std::string& name : names) most = std::max(most, width_of(name));
+  return 20 + 7.5 * static_cast<double>(most);  // characters of 13 pixels are some 7 wide
+}
 
 Axes::Axes(double width, double height, std::string_view label, const Margins& margins)
     : width_(width), height_(height), margins_(margins), svg_(width, height, label) {}

@@ -1,6 +1,8 @@
 // A picture with axes: places data in a rectangle of pixels.
 #pragma once
 
+#include <span>
+#include <string>
 #include <string_view>
 
 #include "c2r/report/page/svg.h"
@@ -10,6 +12,9 @@ namespace c2r {
 struct Margins {
   double left = 56, right = 16, top = 22, bottom = 26;
 };
+
+/// @returns the margin in which the longest of `names` has place, with the texts of pages
+double margin_for(std::span<const std::string> names);
 
 /// An empty picture, the rectangle within its margins, and the scales that lead into it.
 class Axes {

@@ -2,11 +2,14 @@
 #include "c2r/report/page/figures.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
 #include <span>
 
+#include "c2r/core/error.h"
+#include "c2r/core/shown.h"
 #include "c2r/plan/prediction/predict.h"
 #include "c2r/report/page/axes.h"
 #include "c2r/report/page/given_figures.h"
@@ -16,6 +19,14 @@ namespace c2r {
 namespace {
 
 using Numbers = std::vector<double>;
+
+// Of a picture outside of the page: black on white.
+constexpr std::string_view kFigureStyle =
+    "text{font:13px sans-serif;fill:#222}.before{fill:#9aa5b1}.after,.cell{fill:#0b62a4}"
+    ".third{fill:#d98a1f}"
+    ".line-before{fill:none;stroke:#9aa5b1;stroke-width:2}"
+    ".line-after{fill:none;stroke:#0b62a4;stroke-width:2}"
+    ".grid{stroke:#ddd}.axis{stroke:#555}.bound{stroke:#c43d00;stroke-dasharray:6 4}";
 
 Numbers column(const Json& step, const char* name) {
   return step.at(name).get<Numbers>();
@@ -31,15 +42,20 @@ Figure waterfall(const Json& report) {
   const bool has_time = !steps[0].at("predicted_layer_time_s").empty();
   Figure figure{.name = "waterfall",
                 .title = "What each step saves",
-                .caption =
-                    "Copies of a token that cross a link between ranks, mean over layers: "
-                    "sent once for each expert, once for each rank, and under the plan.",
+                .caption = fmt::format(
+                    "Copies of a token that cross a link between ranks, mean over layers: {}, and "
+                    "under the plan.",
+                    report.contains("engine") ? "as the engine sends them today"
+                                              : "sent once for each expert, once for each rank"),
                 .table = {{"step", "copies a token", "on the wire", "between nodes", "imbalance"}}};
   if (has_bytes) figure.table[0].emplace_back("kB a token and layer");
   if (has_time) figure.table[0].emplace_back("predicted ms a layer");
   const double most = mean_of(steps[0], "wire_copies_per_token");
+  std::vector<std::string> names;
+  for (const Json& step : steps) names.push_back(step.at("step").get<std::string>());
+  const double left = margin_for(names);
   Axes axes(640, 34.0 * static_cast<double>(steps.size()) + 34, "Copies on the wire, by step",
-            {.left = 130, .right = 150, .top = 8, .bottom = 24});
+            {.left = left, .right = 150, .top = 8, .bottom = 24});
   axes.set_x(0, std::max(most, 1e-9));
   double y = 12;
   for (const Json& step : steps) {
@@ -54,7 +70,7 @@ Figure waterfall(const Json& report) {
     if (has_time) {
       row.push_back(fmt::format("{:.4g}", 1e3 * mean_of(step, "predicted_layer_time_s")));
     }
-    axes.svg().text(122, y + 17, "end", name);
+    axes.svg().text(left - 8, y + 17, "end", name);
     axes.svg().rect(axes.x(0), y, axes.x(copies) - axes.x(0), 24,
                     &step == &steps.back() ? "after" : "before",
                     fmt::format("{}: {} copies on the wire", name, number(copies)));
@@ -92,6 +108,15 @@ Svg layer_bars(const std::vector<std::string>& names, const Numbers& before, con
   return axes.svg();
 }
 
+// The model's own index of each MoE layer.
+std::vector<std::string> layer_names(const Json& report) {
+  std::vector<std::string> names;
+  for (const Json& layer : report.at("layers")) {
+    names.push_back(std::to_string(layer.at("layer_index").get<int>()));
+  }
+  return names;
+}
+
 Figure layers(const Json& report) {
   const Json &before = step_before(report), &after = step_after(report);
   Figure figure{
@@ -103,10 +128,7 @@ Figure layers(const Json& report) {
           "bound that the plan was made for. Grey is before, blue is under the "
           "plan.",
       .table = {{"layer", "copies before", "copies after", "imbalance before", "imbalance after"}}};
-  std::vector<std::string> names;
-  for (const Json& layer : report.at("layers")) {
-    names.push_back(std::to_string(layer.at("layer_index").get<int>()));
-  }
+  const std::vector<std::string> names = layer_names(report);
   const Numbers copies_before = column(before, "wire_copies_per_token"),
                 copies_after = column(after, "wire_copies_per_token"),
                 imbalance_before = column(before, "imbalance"),
@@ -123,9 +145,14 @@ Figure layers(const Json& report) {
   return figure;
 }
 
-// A matrix of cells, the darker the larger.
-Svg matrix(const Json& rows, const std::string& title, double most, std::string_view row_name,
-           std::string_view column_name, std::string_view unit) {
+struct CellNames {
+  const char* row;                // "layer"
+  const char* column;             // "rank"
+  std::vector<std::string> rows;  // the name of each row; columns are numbered
+};
+
+// A matrix of copies in cells, the darker the more; `most` copies are the darkest.
+Svg matrix(const Json& rows, const CellNames& names, const std::string& title, double most) {
   const auto num_rows = static_cast<double>(rows.size()),
              num_columns = static_cast<double>(rows[0].size());
   const double size = std::clamp(400 / std::max(num_rows, num_columns), 3.0, 34.0);
@@ -133,12 +160,13 @@ Svg matrix(const Json& rows, const std::string& title, double most, std::string_
   svg.text(50, 14, "start", title);
   for (std::size_t r = 0; r < rows.size(); ++r) {
     const double y = 24 + size * static_cast<double>(r);
-    if (size >= 12) svg.text(44, y + size / 2 + 4, "end", std::to_string(r));
+    if (size >= 12) svg.text(44, y + size / 2 + 4, "end", names.rows[r]);
     for (std::size_t c = 0; c < rows[r].size(); ++c) {
       const auto value = rows[r][c].get<double>();
-      svg.cell(
-          50 + size * static_cast<double>(c), y, size - 1, size - 1, most > 0 ? value / most : 0,
-          fmt::format("{} {}, {} {}: {} {}", row_name, r, column_name, c, number(value), unit));
+      svg.cell(50 + size * static_cast<double>(c), y, size - 1, size - 1,
+               most > 0 ? value / most : 0,
+               fmt::format("{} {}, {} {}: {} copies", names.row, names.rows[r], names.column, c,
+                           number(value)));
     }
   }
   for (std::size_t c = 0; size >= 12 && c < rows[0].size(); ++c) {
@@ -165,8 +193,10 @@ Figure links(const Json& report) {
                     "The diagonal stays on its rank and crosses no link.",
                 .table = {{"from", "to", "before", "after"}}};
   const double most = std::max(largest(before), largest(after));
-  figure.pictures = {matrix(before, "before", most, "from rank", "to rank", "copies"),
-                     matrix(after, "under the plan", most, "from rank", "to rank", "copies")};
+  CellNames names{.row = "from rank", .column = "to rank"};
+  for (std::size_t r = 0; r < before.size(); ++r) names.rows.push_back(std::to_string(r));
+  figure.pictures = {matrix(before, names, "before", most),
+                     matrix(after, names, "under the plan", most)};
   for (std::size_t src = 0; src < before.size(); ++src) {
     for (std::size_t dst = 0; dst < before.size(); ++dst) {
       figure.table.push_back({std::to_string(src), std::to_string(dst),
@@ -211,48 +241,58 @@ Figure loads(const Json& report) {
   return figure;
 }
 
+// Two lines over the parts of a trace, of the values with the two keys.
+Svg lines_over_parts(const Json& parts, const char* key_before, const char* key_after,
+                     const std::string& what) {
+  Axes axes(640, 240, fmt::format("{} over the trace", what), {});
+  double most = 1e-9;
+  for (const Json& part : parts) {
+    most = std::max({most, part.at(key_before).get<double>(), part.at(key_after).get<double>()});
+  }
+  axes.set_x(0, static_cast<double>(parts.size()));
+  axes.set_y(0, 1.08 * most);
+  axes.draw_y_grid(what);
+  const auto draw = [&](const char* key, const std::string& style, const char* name) {
+    std::vector<std::pair<double, double>> points;
+    for (std::size_t p = 0; p < parts.size(); ++p) {
+      points.emplace_back(axes.x(static_cast<double>(p) + 0.5),
+                          axes.y(parts[p].at(key).get<double>()));
+    }
+    axes.svg().polyline(points, "line-" + style);
+    for (std::size_t p = 0; p < parts.size(); ++p) {
+      axes.svg().circle(points[p].first, points[p].second, 4, style,
+                        fmt::format("part {}, {}: {} {}", p + 1, name,
+                                    number(parts[p].at(key).get<double>()), what));
+    }
+  };
+  draw(key_before, "before", "before");
+  draw(key_after, "after", "under the plan");
+  for (std::size_t p = 0; p < parts.size(); ++p) {
+    axes.svg().text(axes.x(static_cast<double>(p) + 0.5), 232, "middle", std::to_string(p + 1));
+  }
+  return axes.svg();
+}
+
 Figure drift(const Json& report) {
   const Json& parts = report.at("drift");
   Figure figure{.name = "drift",
                 .title = "Over the trace",
                 .caption =
-                    "Copies on the wire in ten parts of the trace, in its order. If the "
-                    "lines meet, the plan does not fit that traffic.",
+                    "Copies on the wire, and imbalance of ranks, in ten parts of the trace, in its "
+                    "order; grey is before, blue is under the plan. Where the lines of the copies "
+                    "meet, the plan does not fit the traffic.",
                 .table = {{"part", "tokens", "copies before", "copies after", "imbalance before",
                            "imbalance after"}}};
-  Axes axes(640, 240, "Copies on the wire over the trace", {});
-  double most = 1e-9;
-  for (const Json& part : parts) {
-    most = std::max({most, part.at("before").get<double>(), part.at("after").get<double>()});
-  }
-  axes.set_x(0, static_cast<double>(parts.size()));
-  axes.set_y(0, 1.08 * most);
-  axes.draw_y_grid("copies on the wire");
-  for (const char* which : {"before", "after"}) {
-    std::vector<std::pair<double, double>> points;
-    for (std::size_t p = 0; p < parts.size(); ++p) {
-      points.emplace_back(axes.x(static_cast<double>(p) + 0.5),
-                          axes.y(parts[p].at(which).get<double>()));
-    }
-    axes.svg().polyline(points, fmt::format("line-{}", which));
-    for (std::size_t p = 0; p < parts.size(); ++p) {
-      axes.svg().circle(
-          points[p].first, points[p].second, 4, which,
-          fmt::format("part {}, {}: {}", p + 1, which, number(parts[p].at(which).get<double>())));
-    }
-    axes.svg().text(axes.right(), points.back().second - 8, "end",
-                    which == std::string_view("before") ? "before" : "under the plan");
-  }
   for (std::size_t p = 0; p < parts.size(); ++p) {
     const Json& part = parts[p];
-    axes.svg().text(axes.x(static_cast<double>(p) + 0.5), 232, "middle", std::to_string(p + 1));
     figure.table.push_back(
         {std::to_string(p + 1), std::to_string(part.at("num_tokens").get<std::int64_t>()),
          number(part.at("before").get<double>()), number(part.at("after").get<double>()),
          number(part.at("imbalance_before").get<double>()),
          number(part.at("imbalance_after").get<double>())});
   }
-  figure.pictures.push_back(axes.svg());
+  figure.pictures = {lines_over_parts(parts, "before", "after", "copies on the wire"),
+                     lines_over_parts(parts, "imbalance_before", "imbalance_after", "imbalance")};
   return figure;
 }
 
@@ -316,11 +356,12 @@ Figure sequence(const Json& report) {
       .table = {{"layer", "rank", "before", "after"}}};
   const Json &before = data.at("before"), &after = data.at("after");
   const double most = std::max(largest(before), largest(after));
-  figure.pictures = {matrix(before, "before", most, "layer", "rank", "copies"),
-                     matrix(after, "under the plan", most, "layer", "rank", "copies")};
+  const CellNames names{.row = "layer", .column = "rank", .rows = layer_names(report)};
+  figure.pictures = {matrix(before, names, "before", most),
+                     matrix(after, names, "under the plan", most)};
   for (std::size_t layer = 0; layer < before.size(); ++layer) {
     for (std::size_t r = 0; r < before[layer].size(); ++r) {
-      figure.table.push_back({std::to_string(layer), std::to_string(r),
+      figure.table.push_back({names.rows[layer], std::to_string(r),
                               number(before[layer][r].get<double>()),
                               number(after[layer][r].get<double>())});
     }
@@ -342,12 +383,17 @@ std::vector<Figure> report_figures(const Json& report) {
   return figures;
 }
 
-std::string_view figure_style() {
-  return "text{font:13px sans-serif;fill:#222}.before{fill:#9aa5b1}.after,.cell{fill:#0b62a4}"
-         ".third{fill:#d98a1f}"
-         ".line-before{fill:none;stroke:#9aa5b1;stroke-width:2}"
-         ".line-after{fill:none;stroke:#0b62a4;stroke-width:2}"
-         ".grid{stroke:#ddd}.axis{stroke:#555}.bound{stroke:#c43d00;stroke-dasharray:6 4}";
+std::string figure_svg(const Json& report, std::string_view name) {
+  std::vector<std::string> names;
+  for (const Figure& figure : report_figures(report)) {
+    names.push_back(figure.name);
+    if (figure.name != name) continue;
+    Svg picture = figure.pictures[0];
+    for (std::size_t p = 1; p < figure.pictures.size(); ++p) picture.add_below(figure.pictures[p]);
+    return picture.str(kFigureStyle);
+  }
+  C2R_THROW(kInvalidArgument, "a figure of this report is {}; not '{}'", fmt::join(names, ", "),
+            shown(name));
 }
 
 }  // namespace c2r

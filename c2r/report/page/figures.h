@@ -24,7 +24,9 @@ struct Figure {
 /// @param report as report_data() makes it
 std::vector<Figure> report_figures(const Json& report);
 
-/// CSS rules for a picture outside of the page: black on white.
-std::string_view figure_style();
+/// @returns a figure alone, as a picture for other documents, black on white; its pictures stand
+///          below each other
+/// @throws Error(kInvalidArgument), listing the names, if the data do not allow such a figure
+std::string figure_svg(const Json& report, std::string_view name);
 
 }  // namespace c2r

@@ -20,9 +20,9 @@ struct Bar {
 
 constexpr double kBarHeight = 24, kBarStep = 34;
 
-Axes axes_of_bars(std::size_t num_bars, double most, std::string_view label) {
-  Axes axes(640, kBarStep * static_cast<double>(num_bars) + 42, label,
-            {.left = 150, .right = 150, .top = 24, .bottom = 24});
+Axes axes_of_bars(std::span<const std::string> names, double most, std::string_view label) {
+  Axes axes(640, kBarStep * static_cast<double>(names.size()) + 42, label,
+            {.left = margin_for(names), .right = 150, .top = 24, .bottom = 24});
   axes.set_x(0, std::max(most, 1e-9));
   axes.svg().text(0, 14, "start", label);
   return axes;
@@ -31,12 +31,16 @@ Axes axes_of_bars(std::size_t num_bars, double most, std::string_view label) {
 // Bars below each other, each with its value and its difference from the first one.
 Svg bars_picture(std::span<const Bar> bars, const std::string& what) {
   double most = 0;
-  for (const Bar& bar : bars) most = std::max(most, bar.value);
-  Axes axes = axes_of_bars(bars.size(), most, what);
+  std::vector<std::string> names;
+  for (const Bar& bar : bars) {
+    most = std::max(most, bar.value);
+    names.push_back(bar.name);
+  }
+  Axes axes = axes_of_bars(names, most, what);
   double y = 24;
   for (const Bar& bar : bars) {
     std::string text = fmt::format("{:.3f}", bar.value);
-    axes.svg().text(142, y + 17, "end", bar.name);
+    axes.svg().text(axes.x(0) - 8, y + 17, "end", bar.name);
     axes.svg().rect(axes.x(0), y, axes.x(bar.value) - axes.x(0), kBarHeight,
                     &bar == &bars.front() ? "before" : "after",
                     fmt::format("{}: {} {}", bar.name, text, what));
@@ -88,8 +92,12 @@ std::vector<TimeRow> time_rows(const Json& report) {
 
 Svg times_picture(std::span<const TimeRow> rows) {
   double most = 0;
-  for (const TimeRow& row : rows) most = std::max(most, row.parts[0] + row.parts[1] + row.parts[2]);
-  Axes axes = axes_of_bars(rows.size(), most, "ms of a layer");
+  std::vector<std::string> names;
+  for (const TimeRow& row : rows) {
+    most = std::max(most, row.parts[0] + row.parts[1] + row.parts[2]);
+    names.push_back(row.name);
+  }
+  Axes axes = axes_of_bars(names, most, "ms of a layer");
   constexpr std::array<const char*, 3> kStyles = {"after", "before", "third"};
   for (std::size_t part = 0; part < kPartNames.size(); ++part) {
     const double x = 330 + 100 * static_cast<double>(part);
@@ -98,7 +106,7 @@ Svg times_picture(std::span<const TimeRow> rows) {
   }
   double y = 24;
   for (const TimeRow& row : rows) {
-    axes.svg().text(142, y + 17, "end", row.name);
+    axes.svg().text(axes.x(0) - 8, y + 17, "end", row.name);
     double begin = 0;
     for (std::size_t part = 0; part < row.parts.size(); ++part) {
       const double end = begin + row.parts[part];

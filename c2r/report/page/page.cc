@@ -128,25 +128,32 @@ constexpr std::string_view kHeatMapHtml =
 </p>
 <canvas id="heat-map" width="640" height="640" tabindex="0" role="img" aria-label="Heat map of collaboration"></canvas>
 <p id="heat-cell" role="status"></p>
+<p>The load of each expert, tokens that chose it, in the order of the columns above; the dashed line is the mean.</p>
+<canvas id="heat-loads" width="640" height="120" role="img" aria-label="Load of each expert of the layer"></canvas>
 <details><summary>The numbers: the best collaborators of each expert in this layer</summary><div class="wide" id="heat-table"></div></details>
 </section>
 )";
 
-std::string footer_html(const Json& report) {
+// What was counted, and under which plan.
+std::string counted_html(const Json& report) {
   const Json& trace = report.at("trace");
   std::string fitted;
   for (const Json& input : report.at("plan").at("fitted_on")) {
     fitted += (fitted.empty() ? "" : "; ") + text_of(input);
   }
   return fmt::format(
-      "<footer><p>Counted: {} tokens in {} sequences of {} ({} sequences), {} MoE layers, {} "
-      "experts, top-{}. The plan is {}, made by {}{}. {}.</p>\n"
-      "<p><button id=\"save\">Save the data as JSON</button></p></footer>\n",
+      "<p class=\"quiet\">Counted: {} tokens in {} sequences of {} ({} sequences), {} MoE layers, "
+      "{} experts, top-{}. The plan is {}, made by {}{}.</p>\n",
       trace.at("num_tokens").get<std::int64_t>(), trace.at("num_sequences").get<std::int64_t>(),
       text_of(trace.at("name")), text_of(trace.at("part")),
       trace.at("num_layers").get<std::int64_t>(), trace.at("num_experts").get<std::int64_t>(),
       trace.at("top_k").get<std::int64_t>(), text_of(report.at("plan").at("name")),
-      text_of(report.at("plan").at("method")), fitted.empty() ? "" : ", fitted on " + fitted,
+      text_of(report.at("plan").at("method")), fitted.empty() ? "" : ", fitted on " + fitted);
+}
+
+std::string footer_html(const Json& report) {
+  return fmt::format(
+      "<footer><p>{}</p>\n<p><button id=\"save\">Save the data as JSON</button></p></footer>\n",
       text_of(report.at("c2r_version")));
 }
 
@@ -168,7 +175,7 @@ std::string report_page(const Json& report) {
       "'unsafe-inline'; script-src 'unsafe-inline'; img-src data:\">\n"
       "<title>{}</title>\n<style>\n{}</style>\n</head>\n<body>\n<main>\n<h1>{}</h1>\n",
       title, page_style(), title);
-  html += answer_html(report) + next_steps_html(report);
+  html += counted_html(report) + answer_html(report) + next_steps_html(report);
   for (const Figure& figure : report_figures(report)) html += figure_html(figure);
   html += kHeatMapHtml;
   html += footer_html(report);

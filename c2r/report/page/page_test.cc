@@ -179,11 +179,13 @@ TEST(Answer, AdvisesAPlanThatSavesAndNoOther) {
   request.format = CopyFormat{.hidden = 10000};
   const Json good = report_of_60(plan, request)["answer"];
   EXPECT_TRUE(good["is_advised"].get<bool>()) << good;
-  EXPECT_EQ(sentence_of(good),
-            "A token and layer sends 40.0 kB over links where experts are placed in order and each "
-            "rank is sent to once, and 20.0 kB under this plan: 50.0 % less (50.0 % over resampled "
-            "sequences). The busiest rank computes 1.333 times the mean (before 1.000), and 1.333 "
-            "times in the worst layer (before 1.000).");
+  EXPECT_EQ(
+      sentence_of(good),
+      "In each layer a token sends 40.0 kB over links where experts are placed in order and a "
+      "rank gets one copy of a token, and 20.0 kB under this plan: 50.0 % less (50.0 % over "
+      "resampled "
+      "sequences). The busiest rank computes 1.333 times the mean (before 1.000), and 1.333 "
+      "times in the worst layer (before 1.000).");
   // Contiguous placement again saves nothing.
   const Plan same = plan_of_ranks(kApart);
   EXPECT_TRUE(refuses_for(report_of_60(same, request_for(same))["answer"], "no fewer copies"));
@@ -208,8 +210,7 @@ TEST(Answer, IsAboutTheEngineItsBackendAndItsBatch) {
       has("Your engine (SGLang, DeepEP normal) sends 40.0 kB a token and layer, and 20.0 "
           "kB under this plan: 50.0 % less."))
       << sentence;
-  EXPECT_TRUE(has("time at 256 tokens a rank, ")) << sentence;
-  EXPECT_TRUE(has(" less over resampled sequences.")) << sentence;
+  EXPECT_TRUE(has("time at 256 tokens a rank (over resampled sequences it saves ")) << sentence;
   EXPECT_EQ(report["resampled"]["num_sequences"], 60);
   const std::string page = report_page(report);
   EXPECT_NE(page.find("--to sglang"), std::string::npos);
@@ -227,8 +228,23 @@ TEST(Answer, RefusesAPlanForAHiddenExchange) {
 TEST(Answer, RefusesAPlanThatIsWorseInAPartOfTheTrace) {
   const Plan plan = good_plan();
   Json report = report_of_60(plan, request_for(plan));
-  report["drift"][3]["after"] = report["drift"][3]["before"].get<double>() * 1.01;
-  EXPECT_TRUE(refuses_for(answer_json(report), "in a tenth of the trace it sends 1.0 % more"));
+  const auto worsen = [&](std::size_t part) {
+    report["drift"][part]["after"] = report["drift"][part]["before"].get<double>() * 1.01;
+  };
+  worsen(3);
+  worsen(4);
+  const Json careful = answer_json(report);
+  EXPECT_TRUE(careful["is_advised"].get<bool>());
+  EXPECT_NE(careful["cautions"].dump().find("varies over the trace, from -1.0 % to 50.0 %"),
+            std::string::npos)
+      << careful;
+  worsen(5);
+  EXPECT_TRUE(refuses_for(answer_json(report),
+                          "in 3 of 10 parts of the trace it sends more than before, up to 1.0 %"));
+  report = report_of_60(plan, request_for(plan));
+  worsen(9);
+  EXPECT_TRUE(refuses_for(answer_json(report),
+                          "in 1 of 10 parts of the trace, the last one included, it sends more"));
 }
 
 TEST(Answer, RefusesAPlanThatMaySaveNothingOfOtherSequences) {
@@ -294,6 +310,8 @@ TEST(ReportFigures, TableRowsAreThoseOfTheData) {
   ASSERT_EQ(figures.size(), 6U);
   EXPECT_EQ(figures[0].name, "waterfall");
   EXPECT_EQ(figures[0].table.back()[2], "0.500");
+  EXPECT_EQ(figures[5].name, "sequence");
+  EXPECT_EQ(figures[5].table[1], (std::vector<std::string>{"5", "0", "1.000", "0.600"}));
   EXPECT_EQ(figures[1].table[2],
             (std::vector<std::string>{"7", "1.000", "0.500", "1.000", "1.300"}));
   for (const Figure& figure : figures) {
@@ -341,6 +359,27 @@ TEST(ReportFigures, ShowWhatWasGivenBesides) {
   EXPECT_EQ(
       testing::error_of([&] { (void)report_data(plan, crossing_pairs(), request, progress); }),
       "b is of 4 ranks, but the plan is counted on 2");
+}
+
+TEST(FigureSvg, HasAllPicturesOfAFigureBelowEachOther) {
+  const Json report = report_of(plan_of_ranks(kTogether), crossing_pairs());
+  const std::string layers = figure_svg(report, "layers");
+  EXPECT_NE(layers.find("viewBox=\"0 0 960 440\""), std::string::npos);  // two of 220 pixels
+  for (const char* mark :
+       {"layer 7, after: 0.500 copies on the wire", "layer 7, after: 1.300 imb", "<style>"}) {
+    EXPECT_NE(layers.find(mark), std::string::npos) << mark;
+  }
+  EXPECT_EQ(testing::error_of([&] { (void)figure_svg(report, "front"); }),
+            "a figure of this report is waterfall, layers, loads, drift, links, sequence; not "
+            "'front'");
+}
+
+TEST(ReportPage, SaysFirstWhatWasCounted) {
+  const std::string page = report_page(report_of(plan_of_ranks(kTogether), crossing_pairs()));
+  const std::size_t counted = page.find(
+      "Counted: 40 tokens in 4 sequences of trace (all sequences), 2 MoE layers, 4 experts");
+  ASSERT_NE(counted, std::string::npos);
+  EXPECT_LT(counted, page.find("Do not load this plan"));
 }
 
 TEST(ReportFigures, LeaveMatricesOfManyRanksOut) {

@@ -313,6 +313,8 @@ Json report_data(const Plan& plan, const Trace& trace, const ReportRequest& requ
   report["answer"] = nullptr;  // its place among the keys
   report["analysis"] = analysis_json(
       {.statistics = statistics, .metrics = model_metrics(statistics), .fan_out = {}});
+  // 61 layers of 256 experts are 3 MB of metrics that no figure shows.
+  for (Json& layer : report["analysis"]["layers"]) layer.erase("experts");
   report["steps"] = waterfall_json(steps, request.format, judged_layers_of(plan));
   report["links"] = {{"before", links_json(before.volumes)}, {"after", links_json(after.volumes)}};
   progress.begin("resampling sequences");

@@ -10,7 +10,8 @@
 //                                      of the engine, the "kernel" that the answer is about and,
 //                                      if it loads placements, "export_target" and "rollback"
 //    "answer": {"is_advised", "sentence", "reasons": [...], "cautions": [...]},
-//    "analysis": {...},                as `c2r analyze --json`, of the counted tokens
+//    "analysis": {...},                as `c2r analyze --json`, of the counted tokens, without
+//                                      "experts", whose loads are the diagonals of "coactivation"
 //    "steps": [...],                   as `c2r simulate --json`
 //    "resampled": {...} or null,       what "after" saves of "before", as `c2r simulate --json`
 //    "links": {"before": [[...]], "after": [[...]]},     copies a token and layer, [source][target]

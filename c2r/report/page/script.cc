@@ -91,8 +91,26 @@ function draw() {
   }));
   context.globalAlpha = 1;
   if (byId("heat-order").value === "rank") outlineRanks(context, order, rank, size);
+  drawLoads(order, counts, style);
   describe();
   fillTable(order, counts);
+}
+
+function drawLoads(order, counts, style) {
+  const loads = byId("heat-loads"), context = loads.getContext("2d"), width = loads.width / numExperts;
+  const values = order.map((e) => counts[e * numExperts + e]), most = Math.max(1, ...values);
+  const y = (value) => loads.height * (1 - value / most);
+  context.fillStyle = style.getPropertyValue("--back");
+  context.fillRect(0, 0, loads.width, loads.height);
+  context.fillStyle = style.getPropertyValue("--after");
+  values.forEach((value, at) => context.fillRect(at * width, y(value), 0.9 * width, loads.height));
+  const mean = y(values.reduce((sum, value) => sum + value, 0) / numExperts);
+  context.strokeStyle = style.getPropertyValue("--bound");
+  context.setLineDash([6, 4]);
+  context.beginPath();
+  context.moveTo(0, mean);
+  context.lineTo(loads.width, mean);
+  context.stroke();
 }
 
 function outlineRanks(context, order, rank, size) {

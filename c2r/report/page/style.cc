@@ -21,6 +21,7 @@ p, li { overflow-wrap: anywhere; }
 .tile { flex: 1 1 170px; border: 1px solid var(--line); border-radius: 8px; padding: 10px 14px; }
 .tile b { display: block; font-size: 1.5em; }
 .tile span { color: var(--quiet); font-size: 0.9em; }
+.quiet { color: var(--quiet); font-size: 0.9em; }
 .picture { max-width: 100%; }
 svg { max-width: 100%; height: auto; }
 svg text { font: 13px system-ui, sans-serif; fill: var(--ink); }

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace c2r {
 namespace {
 
@@ -87,6 +89,13 @@ void Svg::text(double x, double y, std::string_view anchor, std::string_view tex
   body_ +=
       fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\" class=\"{}\">{}</text>\n", x,
                   y, html_text(anchor), html_text(style), html_text(text));
+}
+
+void Svg::add_below(const Svg& other) {
+  body_ += fmt::format("<g transform=\"translate(0 {:.1f})\">\n{}</g>\n", height_, other.body_);
+  label_ += "; " + other.label_;
+  width_ = std::max(width_, other.width_);
+  height_ += other.height_;
 }
 
 std::string Svg::str(std::string_view css) const {

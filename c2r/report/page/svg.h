@@ -14,7 +14,7 @@ namespace c2r {
 std::string html_text(std::string_view text);
 
 /// A picture that grows mark by mark. Lengths are in pixels from the upper left corner; a `style`
-/// is one or more names of CSS classes, which the page or figure_style() defines.
+/// is one or more names of CSS classes, which the page or figure_svg() defines.
 class Svg {
  public:
   /// @param label what the picture shows, for those who cannot see it
@@ -32,6 +32,9 @@ class Svg {
   /// @param anchor start, middle or end: which end of the text is at x
   void text(double x, double y, std::string_view anchor, std::string_view text,
             std::string_view style = "label");
+
+  /// Puts another picture below this one.
+  void add_below(const Svg& other);
 
   /// @param css rules for a picture that stands alone; none in a page, which has its own
   /// @returns the whole element
