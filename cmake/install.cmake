@@ -75,6 +75,11 @@ install(TARGETS ${targets} EXPORT c2rTargets ARCHIVE DESTINATION ${CMAKE_INSTALL
 install(EXPORT c2rTargets NAMESPACE c2r:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/c2r)
 if(TARGET c2r)
   install(TARGETS c2r RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  install(FILES c2r/cli/completion.bash RENAME c2r
+          DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
+  install(CODE "execute_process(COMMAND \"$<TARGET_FILE:c2r>\" --man COMMAND_ERROR_IS_FATAL ANY
+                                OUTPUT_FILE \"${PROJECT_BINARY_DIR}/c2r.1\")")
+  install(FILES ${PROJECT_BINARY_DIR}/c2r.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
 endif()
 list(REMOVE_ITEM modules transport_mpi)  # a folder of transport
 foreach(module ${modules})

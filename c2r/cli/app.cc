@@ -7,8 +7,11 @@
 #include <CLI/Validators.hpp>
 #include <algorithm>
 #include <iostream>
+#include <span>
+#include <string_view>
 
 #include "c2r/cli/commands/commands.h"
+#include "c2r/cli/completion.h"
 #include "c2r/cli/help_format.h"
 #include "c2r/cli/printable.h"
 #include "c2r/cli/ranks.h"
@@ -115,7 +118,10 @@ void add_help(CLI::App& app) {
       parents += (parents.empty() ? "" : " ") + command->get_name();
       command = command->get_subcommand(word);
     }
-    std::cout << (command == &app ? app.help() : command->help(parents));
+    // app.help() would be that of the command that was parsed: of "help" itself
+    std::cout << (command == &app ? app.get_formatter()->make_help(&app, app.get_name(),
+                                                                   CLI::AppFormatMode::Normal)
+                                  : command->help(parents));
   });
 }
 
@@ -244,6 +250,15 @@ int run(int argc, const char* const* argv, MakeCudaDevice make_cuda_device) {
   if (argc == 1) {
     std::cerr << app.help();
     return kUsage;
+  }
+  const std::span words(argv, static_cast<std::size_t>(argc));
+  if (std::string_view(words[1]) == kCompletionOption) {
+    print_completions(app, words.subspan(2));
+    return 0;
+  }
+  if (std::string_view(words[1]) == "--man") {  // for the installation, which makes c2r.1 of it
+    std::cout << manual_page(app);
+    return 0;
   }
   return parse_and_run(app, argc, argv);
 }

@@ -18,4 +18,7 @@ class HelpFormat : public CLI::Formatter {
   std::string make_footer(const CLI::App* command) const override;
 };
 
+/// @returns the page for man(1) in troff: the help of the program and of each command
+std::string manual_page(const CLI::App& app);
+
 }  // namespace c2r::cli

@@ -2,6 +2,7 @@
 #include "c2r/cli/model_options.h"
 
 #include "c2r/cli/app.h"
+#include "c2r/cli/completion.h"
 #include "c2r/core/error.h"
 
 namespace c2r::cli {
@@ -14,10 +15,12 @@ void add_rank_group(CLI::App& command, ModelOptions& options) {
           "--copy-mode", options.copy_mode,
           "how tokens are sent between ranks: once per-expert, per-rank or per-node; default is "
           "per-node if the plan has several nodes of several ranks, else per-rank")
+      ->check(offered({"per-expert", "per-rank", "per-node"}))
       ->type_name("MODE");
   command
       .add_option("--row-type", options.row_type,
                   "the type of rows that are sent between ranks, f32 or bf16; default is --dtype")
+      ->check(offered({"f32", "bf16"}))
       ->type_name("TYPE");
   add_chunks_option(command, options.num_chunks);
 }
@@ -53,6 +56,7 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
                   "bf16: bf16 weights are multiplied in bf16 if the processor can; f32: all "
                   "products in f32")
       ->capture_default_str()
+      ->check(offered({"bf16", "f32"}))
       ->type_name("TYPE");
   command
       .add_option("--max-pass-tokens", options.max_pass_tokens,

@@ -3,10 +3,11 @@
 
 #include <fmt/ranges.h>
 
-#include <string_view>
+#include <algorithm>
 #include <vector>
 
 #include "c2r/cli/app.h"
+#include "c2r/cli/completion.h"
 #include "c2r/core/error.h"
 #include "c2r/placement/hardware.h"
 #include "c2r/plan/engines/engine_traffic.h"
@@ -63,21 +64,27 @@ PredictRequest request_of(const PredictionOptions& options, const Cluster& clust
 }
 
 void add_engine_options(CLI::App& command, std::string& engine, std::string& backend) {
-  std::vector<std::string_view> names;
+  std::vector<std::string> names, backends;
   for (const EngineRow& row : engines()) {
-    if (!row.backends.empty()) names.push_back(row.name);
+    if (!row.backends.empty()) names.emplace_back(row.name);
+    for (const Backend& one : row.backends) backends.emplace_back(one.name);
   }
+  std::ranges::sort(backends);  // some engines name theirs alike
+  const auto alike = std::ranges::unique(backends);
+  backends.erase(alike.begin(), alike.end());
   auto* const option =
       command
           .add_option("--engine", engine,
                       fmt::format("the engine that runs the model: {}. Copies are counted as its "
                                   "backend sends them, and compared with what it sends today",
                                   fmt::join(names, ", ")))
+          ->check(offered(names))
           ->type_name("NAME");
   command
       .add_option("--backend", backend,
                   "the all-to-all backend of the engine, such as deepep; default is the engine's")
       ->needs(option)
+      ->check(offered(backends))
       ->type_name("NAME");
 }
 
@@ -86,7 +93,7 @@ void add_phase_option(CLI::App& command, std::string& phase) {
       .add_option("--phase", phase,
                   "with --engine: the kernel of the backend that tables and times are about, that "
                   "for prefill or that for decode")
-      ->check(CLI::IsMember({"prefill", "decode"}).description(""))
+      ->check(one_of({"prefill", "decode"}))
       ->capture_default_str()
       ->type_name("PHASE");
 }
@@ -114,14 +121,15 @@ void add_batch_tokens_option(CLI::App& command, std::int64_t& batch_tokens) {
 }
 
 void add_hardware_option(CLI::App& command, std::string& hardware) {
-  std::vector<std::string_view> names;
-  for (const NamedHardware& known : known_hardware()) names.push_back(known.name);
+  std::vector<std::string> names;
+  for (const NamedHardware& known : known_hardware()) names.emplace_back(known.name);
   command
       .add_option(
           "--hardware", hardware,
           fmt::format("the links and rates of the cluster by name: {}; or a JSON file, such "
                       "as c2r bench exchange --hardware-out writes",
                       fmt::join(names, ", ")))
+      ->check(offered(names))
       ->type_name("NAME");
 }
 
@@ -146,7 +154,7 @@ void add_prediction_time_options(CLI::App& command, PredictionOptions& options) 
           "--dispatch-type", options.dispatch_type,
           "the type of copies in dispatch: bf16, or fp8 with a scale of 4 bytes for each 128 "
           "values; combine is in bf16")
-      ->check(CLI::IsMember({"bf16", "fp8"}).description(""))
+      ->check(one_of({"bf16", "fp8"}))
       ->capture_default_str()
       ->type_name("TYPE");
   command
@@ -158,7 +166,7 @@ void add_prediction_time_options(CLI::App& command, PredictionOptions& options) 
       .add_option("--weight-type", options.weight_type,
                   "the type of the experts' weights, which are read from memory where the hardware "
                   "says how fast that is: bf16 or fp8")
-      ->check(CLI::IsMember({"bf16", "fp8"}).description(""))
+      ->check(one_of({"bf16", "fp8"}))
       ->capture_default_str()
       ->type_name("TYPE");
 }
@@ -175,32 +183,31 @@ void add_prediction_options(CLI::App& command, PredictionOptions& options) {
   add_prediction_time_options(command, options);
   add_engine_options(command, options.engine, options.backend);
   command
-      .add_option("--tokens-per-second", options.tokens_per_second,
-                  "with --engine and --hidden: also print the GB/s on all links together")
-      ->check(number_in(1e-3, 1e15))
-      ->type_name("N");
-  command
       .add_option("--copy-mode", options.copy_mode,
                   "how copies are sent: per-expert, per-rank, per-node or all-gather; default is "
                   "per-node if there are several nodes of several ranks, else per-rank")
+      ->check(offered({"per-expert", "per-rank", "per-node", "all-gather"}))
       ->type_name("MODE");
   command
       .add_option("--replica-rule", options.rule,
                   "how replicas are chosen: fewest-ranks, local-first or random; default is the "
                   "engine's rule, or fewest-ranks")
+      ->check(offered({"fewest-ranks", "local-first", "random"}))
       ->type_name("RULE");
   command
       .add_option(
           "--homes", options.homes,
           "the home ranks of tokens: uniform (expected values over all ranks), sequences (each "
-          "sequence has one home, in turn), or, of c2r simulate, signature (as that of the plan "
-          "chooses them)")
+          "sequence has one home, in turn), or signature (the signature of the plan chooses them; "
+          "for c2r simulate only)")
       ->capture_default_str()
+      ->check(offered({"uniform", "sequences", "signature"}))
       ->type_name("HOMES");
   command
       .add_option("--on", options.part,
                   "the sequences to count: all, even, odd, first-half or second-half")
       ->capture_default_str()
+      ->check(offered({"all", "even", "odd", "first-half", "second-half"}))
       ->type_name("PART");
   command
       .add_option("--cluster", options.cluster,
@@ -220,14 +227,23 @@ void add_prediction_options(CLI::App& command, PredictionOptions& options) {
       .add_option("--overlap", options.overlap,
                   "for times, communication and experts: added, or overlapped in chunks")
       ->capture_default_str()
+      ->check(offered({"added", "overlapped"}))
       ->type_name("HOW");
   command.add_option("--seed", options.seed, "the seed of random numbers")
       ->check(in_range(0, INT64_MAX))
       ->capture_default_str()
       ->type_name("N");
+  add_threads(command, options.num_threads);
+}
+
+void add_printing_options(CLI::App& command, PredictionOptions& options) {
+  command
+      .add_option("--tokens-per-second", options.tokens_per_second,
+                  "with --engine and --hidden: also print the GB/s on all links together")
+      ->check(number_in(1e-3, 1e15))
+      ->type_name("N");
   command.add_flag("--json", options.is_json, "print every layer's numbers as one JSON object");
   add_layers_option(command, options.prints_layers);
-  add_threads(command, options.num_threads);
 }
 
 }  // namespace c2r::cli

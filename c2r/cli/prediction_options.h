@@ -32,8 +32,11 @@ struct PredictionOptions {
 /// Adds --layers.
 void add_layers_option(CLI::App& command, bool& prints_layers);
 
-/// Adds all options to a command, but no positional argument.
+/// Adds the options that say what is predicted, but no positional argument.
 void add_prediction_options(CLI::App& command, PredictionOptions& options);
+
+/// Adds the options that say how predictions are printed: --tokens-per-second, --json and --layers.
+void add_printing_options(CLI::App& command, PredictionOptions& options);
 
 /// @returns the request of the options
 /// @throws Error(kInvalidArgument) if a name is unknown, or if times are asked for and the cluster

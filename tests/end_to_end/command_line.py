@@ -13,6 +13,11 @@ C2R = str(pathlib.Path(sys.argv.pop(1)).resolve())
 IMPORT = ["import", "--from", "npy", "expert_ids.npy", "--num-experts", "8", "--model-name", "small"]
 
 
+def unwrapped(text):
+    """Text whose lines were broken to fit a terminal, in one line."""
+    return " ".join(text.split())
+
+
 class CommandLine(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()

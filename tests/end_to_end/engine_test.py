@@ -5,7 +5,7 @@ import re
 import unittest
 
 import small_model
-from command_line import CommandLine
+from command_line import CommandLine, unwrapped
 
 
 class Engines(CommandLine):
@@ -34,7 +34,7 @@ class Engines(CommandLine):
         for key, step in zip(("today", "planned"), per_expert):
             self.assertAlmostEqual(low_latency[key]["bytes_per_token"], step["wire_bytes_per_token"])
         today, planned = (low_latency[key]["bytes_per_token"] / 1e3 for key in ("today", "planned"))
-        text = self.succeed(*words, "--tokens-per-second", "1e6")
+        text = unwrapped(self.succeed(*words, "--tokens-per-second", "1e6"))
         self.assertIn(f"; DeepEP low latency: {today:.1f} -> {planned:.1f} kB a token and layer, ", text)
         total = 4 * normal["today"]["bytes_per_token"]  # of the model's MoE layers
         self.assertIn(f"; at 1000000 tokens a second {total / 1e3:.4g} -> ", text)
@@ -45,7 +45,7 @@ class Engines(CommandLine):
         self.assertEqual(compared["engine"][0]["kernels"][0]["today"]["dispatch_copies_per_token"],
                          normal["today"]["dispatch_copies_per_token"])
         self.assertIn("the exchange is hidden under the experts' products: placement saves no time here",
-                      self.succeed(*words[:3], "--engine", "sglang", "--backend", "megamoe"))
+                      unwrapped(self.succeed(*words[:3], "--engine", "sglang", "--backend", "megamoe")))
         for said, *wrong in (("a backend of sglang is none, deepep, ", "--engine", "sglang", "--backend", "naive"),
                              ("--copy-mode and --engine both say how copies are sent", *use, "--copy-mode", "per-rank"),
                              ("--tokens-per-second needs --engine and --hidden", "--tokens-per-second", "1")):
@@ -80,7 +80,7 @@ class Engines(CommandLine):
         (self.folder / "counts.json").write_text(json.dumps({"logical_count": loads}))
         self.succeed("import", "--from", "sglang-loads", "counts.json", "--top-k", "2", "-o", "loads.st")
         text = self.succeed("plan", "loads.st", "--cluster", "1x2", "-o", "even.json")
-        self.assertIn("on the fitted loads, an imbalance of 1.0000; no placement of these slots can be below 1.0000", text)
+        self.assertIn("on the fitted loads, an imbalance of 1.0000; no placement of these slots can be below 1.0000", unwrapped(text))
         self.assertIn("method balance", text)
         predictions = json.loads((self.folder / "even.json").read_text())["predictions"]
         self.assertEqual([p["placement"] for p in predictions], ["contiguous", "placement"])

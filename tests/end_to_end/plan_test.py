@@ -11,7 +11,7 @@ import time
 import unittest
 
 import small_model
-from command_line import C2R, IMPORT, CommandLine
+from command_line import C2R, IMPORT, CommandLine, unwrapped
 
 
 class Plans(CommandLine):
@@ -109,7 +109,7 @@ class Plans(CommandLine):
         self.succeed("analyze", "top4", "-o", "pairs")
         self.succeed("plan", "top4", "--cluster", "1x2", "-o", "plan.json")
         self.assertIn("from pair counts, which are exact only up to top-2: the copies are lower bounds, and the "
-                      "savings upper bounds\n", self.succeed("simulate", "plan.json", "pairs"))
+                      "savings upper bounds ", unwrapped(self.succeed("simulate", "plan.json", "pairs")))
 
     def test_what_is_saved_weighs_links(self):
         self.make_trace()
@@ -278,13 +278,13 @@ class Plans(CommandLine):
                           "rank_copy_cost": 1, "node_copy_cost": 0, "max_imbalance": 1.25,
                           "effort": 0.5})
         self.assertEqual(self.provenance()["ended_by"], "work")
-        self.assertIn("max_imbalance 1.25, effort 0.5; all of the search was done", text)
+        self.assertIn("max_imbalance 1.25, effort 0.5; all of the search was done", unwrapped(text))
         self.make_plan("--method", "eplb")
         self.assertEqual(self.provenance()["options"], {"fit": "all", "redundant_slots": 0})
         self.assertNotIn("ended_by", self.provenance())
         text = self.make_plan("--redundant-slots", "1", "--effort", "1e6", "--seconds", "0.05")
         self.assertEqual(self.provenance()["ended_by"], "seconds")
-        self.assertIn("cut short by --seconds: the best found is kept", text)
+        self.assertIn("cut short by --seconds: the best found is kept", unwrapped(text))
 
     def test_an_interrupted_search_keeps_the_best_and_says_so(self):
         self.make_trace()
@@ -296,15 +296,15 @@ class Plans(CommandLine):
         while ticks() < 2 * os.sysconf("SC_CLK_TCK"):  # two seconds of work: it is searching
             time.sleep(0.01)
         search.send_signal(signal.SIGINT)
-        self.assertIn("interrupted: the best found is kept", search.communicate(timeout=60)[0])
+        self.assertIn("interrupted: the best found is kept", unwrapped(search.communicate(timeout=60)[0]))
         self.assertEqual(search.returncode, 0)
         self.assertEqual(self.provenance()["ended_by"], "interrupt")
 
     def test_a_bound_that_contiguous_experts_miss_is_said_to_cost_copies(self):
-        text = self.make_plan("--fit", "even")
+        text = unwrapped(self.make_plan("--fit", "even"))
         self.assertRegex(text, r"the bound of 1.1 on imbalance costs copies: on the fitted tokens "
                                r"1\.\d+, where contiguous experts make 1\.\d+ with an imbalance of "
-                               r"up to 1\.\d+, which --max-imbalance 1\.\d+ allows\n")
+                               r"up to 1\.\d+, which --max-imbalance 1\.\d+ allows ")
         bound = re.search("which --max-imbalance ([0-9.]+) allows", text)[1]
         self.assertNotIn("contiguous", self.make_plan("--fit", "even", "--max-imbalance", bound))
 

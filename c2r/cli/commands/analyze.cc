@@ -4,6 +4,7 @@
 
 #include "c2r/cli/app.h"
 #include "c2r/cli/commands/commands.h"
+#include "c2r/cli/completion.h"
 #include "c2r/cli/inputs.h"
 #include "c2r/cli/output.h"
 #include "c2r/cli/progress_line.h"
@@ -102,6 +103,7 @@ void add_analyze(CLI::App& app) {
       ->add_option("--heat-map", options->heat_map,
                    "the layers to draw: best (the most specialized), all, none, or a layer's index")
       ->capture_default_str()
+      ->check(offered({"best", "all", "none"}))
       ->type_name("WHICH");
   command
       ->add_option(

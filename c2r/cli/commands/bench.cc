@@ -9,6 +9,7 @@
 #include "c2r/cli/app.h"
 #include "c2r/cli/commands/bench_output.h"
 #include "c2r/cli/commands/commands.h"
+#include "c2r/cli/completion.h"
 #include "c2r/cli/progress_line.h"
 #include "c2r/core/error.h"
 #include "c2r/io/file.h"
@@ -138,6 +139,7 @@ void add_problem_options(CLI::App& command, BenchOptions& options) {
   command
       .add_option("problem", options.problem,
                   "qwen1.5-moe, llama-moe, olmoe, mixtral-8x7b or deepseek-v3")
+      ->check(offered({"qwen1.5-moe", "llama-moe", "olmoe", "mixtral-8x7b", "deepseek-v3"}))
       ->required();
   command.add_option("--tokens", options.num_tokens, "tokens of each rank")
       ->check(in_range(0, 1 << 20))
@@ -152,6 +154,7 @@ void add_problem_options(CLI::App& command, BenchOptions& options) {
       ->type_name("N");
   add_text(command, "--on", options.part,
            "the sequences of the trace: all, even, odd, first-half or second-half", "PART")
+      ->check(offered({"all", "even", "odd", "first-half", "second-half"}))
       ->needs(trace)
       ->capture_default_str();
   command.add_option("--seed", options.seed, "the seed of random choices and replica rules")
@@ -170,13 +173,16 @@ void add_run_options(CLI::App& command, BenchOptions& options) {
        "NODESxRANKS, or a JSON file with link speeds, for which a bound of the links is printed",
        "CLUSTER");
   text("--copy-mode", options.copy_mode, "per-rank, per-node or per-expert", "MODE")
+      ->check(offered({"per-rank", "per-node", "per-expert"}))
       ->capture_default_str();
   text("--replica-rule", options.rule, "fewest-ranks, local-first or random", "RULE")
+      ->check(offered({"fewest-ranks", "local-first", "random"}))
       ->capture_default_str();
   text("--row-type", options.row_type, "the type of rows that are sent: bf16 or f32", "TYPE")
+      ->check(offered({"bf16", "f32"}))
       ->capture_default_str();
   text("--dtype", options.dtype, "the experts' arithmetic: bf16 or f32", "TYPE")
-      ->check(CLI::IsMember({"bf16", "f32"}).description(""))
+      ->check(one_of({"bf16", "f32"}))
       ->capture_default_str();
   add_chunks_option(command, options.num_chunks);
   command.add_option("--rounds", options.num_rounds, "timed rounds, after two to warm up")
@@ -206,7 +212,7 @@ void add_bench_layer(CLI::App& bench, const char* what, const char* help,
              "cpu, or cuda: on GPUs, without shared experts; only a program that was built with "
              "CUDA can",
              "DEVICE")
-        ->check(CLI::IsMember({"cpu", "cuda"}).description(""))
+        ->check(one_of({"cpu", "cuda"}))
         ->capture_default_str();
   }
   if (options->what == "exchange") {
@@ -217,8 +223,8 @@ void add_bench_layer(CLI::App& bench, const char* what, const char* help,
   }
   command->footer(
       "The baseline sends a copy for every choice to contiguous experts, computes, and sends "
-      "every\n"
-      "result back. All ways of running the layer take turns. Their results are checked before.\n\n"
+      "every result back. All ways of running the layer take turns. Their results are checked "
+      "before.\n\n"
       "Example:\n"
       "  c2r bench " +
       std::string(what) + " olmoe --ranks 2 --tokens 4 --rounds 1");
@@ -236,11 +242,12 @@ void add_bench(CLI::App& app, MakeCudaDevice make_cuda_device) {
   auto* const command =
       app.add_subcommand("bench", "time a MoE layer on several ranks, or a model");
   command->require_subcommand(1);
-  add_bench_layer(*command, "layer", "one MoE layer in several ways and the baseline",
+  add_bench_layer(*command, "layer", "time one MoE layer in several ways, beside the baseline",
                   make_cuda_device);
-  add_bench_layer(*command, "exchange",
-                  "dispatch and combine of one MoE layer, without experts, and the baseline",
-                  nullptr);
+  add_bench_layer(
+      *command, "exchange",
+      "time dispatch and combine of one MoE layer without its experts, beside the baseline",
+      nullptr);
   add_bench_model(*command);
   command->footer("Example:\n  c2r bench exchange olmoe --ranks 4 --tokens 64 --rounds 1");
 }

@@ -74,7 +74,7 @@ Work prepare_bench_model(const BenchModelOptions& options, OpenModel& open) {
 
 void add_bench_model(CLI::App& bench) {
   auto* const command =
-      bench.add_subcommand("model", "prompts and decoding steps of a whole model");
+      bench.add_subcommand("model", "time prompts and decoding steps of a whole model");
   auto options = std::make_shared<BenchModelOptions>();
   add_model_options(*command, options->model);
   options->model.command = "bench";

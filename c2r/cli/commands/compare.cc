@@ -8,6 +8,7 @@
 #include "c2r/cli/app.h"
 #include "c2r/cli/commands/commands.h"
 #include "c2r/cli/commands/plan_options.h"
+#include "c2r/cli/completion.h"
 #include "c2r/cli/inputs.h"
 #include "c2r/cli/output.h"
 #include "c2r/cli/prediction_options.h"
@@ -15,9 +16,11 @@
 #include "c2r/core/error.h"
 #include "c2r/core/version.h"
 #include "c2r/io/file.h"
+#include "c2r/placement/baselines/baselines.h"
 #include "c2r/plan/engines/engine_traffic.h"
 #include "c2r/report/comparison.h"
 #include "c2r/report/engine_traffic.h"
+#include "c2r/report/wrap.h"
 
 namespace c2r::cli {
 namespace {
@@ -109,10 +112,10 @@ void print_comparison(const CompareOptions& options, const Comparison& compariso
   const auto traffic = engine_traffic(options, plans, tokens, request);
   if (!options.is_json) {
     for (std::size_t p = 0; p < traffic.size(); ++p) {
-      std::cout << plans[p].name << ": "
-                << engine_traffic_text(traffic[p], format, options.tokens_per_second);
+      std::cout << wrap_text(plans[p].name + ": " +
+                             engine_traffic_text(traffic[p], format, options.tokens_per_second));
     }
-    std::cout << comparison_table(comparison, cluster, format);
+    std::cout << wrap_text(comparison_table(comparison, cluster, format));
     if (options.prints_layers) std::cout << comparison_layers_table(comparison);
     return;
   }
@@ -178,10 +181,13 @@ void add_compare(CLI::App& app) {
       ->required();
   command->add_option("plans", options->plans,
                       "the plans to compare, made by c2r plan or imported");
+  std::vector<std::string> baselines = {"none"};
+  for (const std::string_view name : baseline_names()) baselines.emplace_back(name);
   add_list(*command, "--baselines", options->baselines,
            "a list of contiguous, round-robin, random, eplb, balance, affinity, grace and "
            "exhaustive, or none")
       ->allow_extra_args(false)  // a plan may follow
+      ->check(offered(baselines))
       ->capture_default_str()
       ->type_name("NAME,...");
   command
@@ -189,6 +195,7 @@ void add_compare(CLI::App& app) {
           "--fit", options->fit,
           "the sequences that baselines and front are fitted on; default is those that --on "
           "does not count")
+      ->check(offered({"all", "even", "odd", "first-half", "second-half"}))
       ->type_name("PART");
   command
       ->add_option("--redundant-slots", options->redundant_slots,
@@ -200,11 +207,12 @@ void add_compare(CLI::App& app) {
   command->add_flag("--bound", options->has_bound,
                     "also print how far the copies are above a lower bound for all placements");
   add_prediction_options(*command, *options);
+  add_printing_options(*command, *options);
   command->footer(
       "Example:\n"
       "  c2r compare trace.safetensors plan.json --on odd --hidden 2048\n"
-      "  c2r compare trace.safetensors --cluster 1x2 --on odd --baselines contiguous,eplb --pareto "
-      "5 --front-plans front");
+      "  c2r compare trace.safetensors --cluster 1x2 --on odd \\\n"
+      "      --baselines contiguous,eplb --pareto 5 --front-plans front");
   command->callback([options] { compare_placements(*options); });
 }
 

@@ -6,6 +6,7 @@
 
 #include "c2r/cli/app.h"
 #include "c2r/cli/commands/commands.h"
+#include "c2r/cli/completion.h"
 #include "c2r/cli/output.h"
 #include "c2r/core/error.h"
 
@@ -52,8 +53,11 @@ void add_export(CLI::App& app) {
   auto* const command = app.add_subcommand("export", "write a plan for another engine");
   auto options = std::make_shared<ExportFileOptions>();
   command->add_option("plan", options->plan, "the plan")->required();
+  std::vector<std::string> targets;
+  for (const ExportTarget& target : export_targets()) targets.emplace_back(target.file.name);
   command->add_option("--to", options->target, "the format, see below")
       ->required()
+      ->check(offered(targets))
       ->type_name("TARGET");
   add_output(*command, options->output, "the file to write; default is to print");
   command

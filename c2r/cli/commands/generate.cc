@@ -230,8 +230,7 @@ void add_generate(CLI::App& app) {
       ->type_name("N");
   command->footer(
       "Texts end at the tokens of eos_token_id in generation_config.json, or in config.json if "
-      "that\n"
-      "file does not exist. Chat templates are rendered by the Python package:\n"
+      "that file does not exist. Chat templates are rendered by the Python package:\n"
       "  python -m c2r generate FOLDER --chat TEXT\n"
       "Example:\n"
       "  c2r generate model --prompt Hello --max-new-tokens 8");

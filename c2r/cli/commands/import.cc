@@ -8,6 +8,7 @@
 
 #include "c2r/cli/app.h"
 #include "c2r/cli/commands/commands.h"
+#include "c2r/cli/completion.h"
 #include "c2r/cli/output.h"
 #include "c2r/cli/prediction_options.h"
 #include "c2r/cli/progress_line.h"
@@ -132,18 +133,18 @@ std::string lines_of(ImportKind makes, int width) {
 
 std::string formats_text() {
   return "Formats that become a trace; all but sglang-recorder need --num-experts, and sglang "
-         "without an\nexpert_ids_schema also needs --num-hidden-layers and --top-k:\n" +
+         "without an expert_ids_schema also needs --num-hidden-layers and --top-k:\n" +
          lines_of(ImportKind::kTrace, 20) +
          "Formats that become a statistics file; all but tensorrt-llm-loads need --top-k:\n" +
          lines_of(ImportKind::kStatistics, 20) +
-         "Formats that become a plan, in the form that `c2r export` writes; they need\n"
+         "Formats that become a plan, in the form that `c2r export` writes; they need "
          "--num-experts, --top-k, --layers and --cluster:\n" +
          lines_of(ImportKind::kPlan, 24) +
          "\nExample:\n"
-         "  c2r import --from npy expert_ids.npy --sequences sequences.csv --num-experts 8 "
-         "--model-name small -o trace.safetensors\n"
-         "  c2r import --from sglang-placement map.json --num-experts 8 --top-k 2 --layers 0-3 "
-         "--cluster 1x2 -o theirs.json";
+         "  c2r import --from npy expert_ids.npy --sequences sequences.csv \\\n"
+         "      --num-experts 8 --model-name small -o trace.safetensors\n"
+         "  c2r import --from sglang-placement map.json --num-experts 8 --top-k 2 \\\n"
+         "      --layers 0-3 --cluster 1x2 -o theirs.json";
 }
 
 }  // namespace
@@ -157,9 +158,12 @@ void add_import(CLI::App& app) {
       ->add_option("inputs", options->inputs,
                    "the files to read; text and npy files also as .xz, .gz or .zst")
       ->required();
+  std::vector<std::string> formats;
+  for (const ImportFormat& format : import_formats()) formats.push_back(format.name);
   command
       ->add_option("--from", request.format,
                    "the format of the inputs, see below; without it, what the first one looks like")
+      ->check(offered(formats))
       ->type_name("FORMAT");
   add_output(*command, options->output, "the file to write")->required();
   command
@@ -211,6 +215,7 @@ void add_import(CLI::App& app) {
   command
       ->add_option("--phase", options->phase,
                    "sglang, vllm, sglang-recorder, orders-in-chaos: only prefill, or only decode")
+      ->check(offered({"prefill", "decode"}))
       ->type_name("PHASE");
   command->footer(formats_text());
   command->callback([options] { run_import(*options); });

@@ -118,7 +118,7 @@ void inspect(const InspectOptions& options) {
 
 void add_inspect(CLI::App& app) {
   auto* const command = app.add_subcommand(
-      "inspect", "check a model, a trace, a plan or another file, and sum it up");
+      "inspect", "check a model, a trace, a plan or another file, and print what is in it");
   auto options = std::make_shared<InspectOptions>();
   command
       ->add_option("model", options->model,
@@ -131,9 +131,9 @@ void add_inspect(CLI::App& app) {
       ->type_name("FILE");
   command->add_flag("--json", options->is_json, "print one JSON object");
   command->footer(
-      "Of a model, every tensor's name, type and shape is checked against config.json. Of a file\n"
-      "it says what it is: a trace, statistics, a plan, what a command printed with --json, or\n"
-      "what another program wrote and c2r import reads.\n"
+      "In the folder of a model, every tensor's name, type and shape is checked against "
+      "config.json. Of a file it is said what it is: a trace, statistics, a plan, what a command "
+      "printed with --json, or what another program wrote and c2r import reads.\n"
       "Example:\n"
       "  c2r inspect tiny_model\n"
       "  c2r inspect trace.safetensors");

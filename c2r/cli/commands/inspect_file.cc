@@ -18,6 +18,7 @@
 #include "c2r/plan/plan.h"
 #include "c2r/plan/prediction/predict.h"
 #include "c2r/report/page/report_inputs.h"
+#include "c2r/report/wrap.h"
 #include "c2r/trace/trace_metadata.h"
 
 namespace c2r::cli {
@@ -122,7 +123,54 @@ FileDescription describe_report(const Json& report, const std::string& path) {
           .notes = {json_string(json_at(answer, "sentence", path), "sentence", path)}};
 }
 
-// What a command printed with --json, or a file of the cluster; nothing if it is neither.
+// A command's JSON, known by two of its keys, and the numbers and texts of it that are shown.
+struct PrintedJson {
+  const char* first_key;
+  const char* second_key;
+  const char* what;
+  std::vector<const char*> shown;
+  std::vector<std::string> notes;
+};
+
+std::vector<PrintedJson> printed_jsons() {
+  return {{.first_key = "placements",
+           .second_key = "base",
+           .what = "what c2r compare --json printed",
+           .notes = {"c2r report --compare shows it"}},
+          {.first_key = "steps", .second_key = "base", .what = "what c2r simulate --json printed"},
+          {.first_key = "mean_imbalance",
+           .second_key = "layers",
+           .what = "what c2r analyze --json printed",
+           .shown = {"model", "num_layers", "num_experts", "top_k", "mean_imbalance"}},
+          {.first_key = "top_t",
+           .second_key = "collaborators",
+           .what = "lists of collaborators, which c2r collaborators made",
+           .shown = {"model", "num_experts", "top_k", "top_t"},
+           .notes = {"c2r collaborators --config writes such lists into a config.json; "
+                     "python -m c2r.finetune --lists takes them"}},
+          {.first_key = "phases",
+           .second_key = "prompt_tokens",
+           .what = "what c2r bench model --json printed",
+           .shown = {"model", "dtype"}}};
+}
+
+std::optional<FileDescription> describe_printed(const Json& json) {
+  for (const PrintedJson& printed : printed_jsons()) {
+    const Json* const first = json_find(json, printed.first_key);
+    if (first == nullptr || json_find(json, printed.second_key) == nullptr) continue;
+    FileDescription described{.what = printed.what, .notes = printed.notes};
+    for (const char* const key : printed.shown) {
+      if (const Json* const value = json_find(json, key)) described.facts[key] = *value;
+    }
+    if (first->is_array()) {
+      described.facts[fmt::format("num_{}", printed.first_key)] = first->size();
+    }
+    return described;
+  }
+  return std::nullopt;
+}
+
+// A JSON file of c2r, or of a cluster or its hardware; nothing if it is neither.
 std::optional<FileDescription> describe_json(const Json& json, const std::string& path) {
   const auto has = [&](const char* key) { return json_find(json, key) != nullptr; };
   if (has("format") && json["format"] == "c2r-plan") return describe_plan(path);
@@ -135,12 +183,6 @@ std::optional<FileDescription> describe_json(const Json& json, const std::string
     (void)read_hardware(path);
     return FileDescription{.what = "hardware, for --hardware", .facts = json};
   }
-  if (has("placements") && has("base")) {
-    return FileDescription{
-        .what = "what c2r compare --json printed",
-        .facts = {{"num_placements", read_comparison(path)["placements"].size()}},
-        .notes = {"c2r report --compare shows it"}};
-  }
   if (has("variants") && has("problem")) {
     Json facts = read_layer_bench(path);
     const std::string what = facts["what"];
@@ -150,11 +192,7 @@ std::optional<FileDescription> describe_json(const Json& json, const std::string
                            .facts = std::move(facts),
                            .notes = {"c2r report --bench shows it"}};
   }
-  if (has("steps") && has("base")) {
-    return FileDescription{.what = "what c2r simulate --json printed",
-                           .facts = {{"num_steps", json["steps"].size()}}};
-  }
-  return std::nullopt;
+  return describe_printed(json);
 }
 
 std::optional<FileDescription> describe_scores(const std::string& path) {
@@ -240,15 +278,16 @@ std::optional<FileDescription> describe_file(const std::string& path) {
 }
 
 std::string description_text(const std::string& path, const FileDescription& description) {
-  std::string text = fmt::format("{}: {}\n", printable(path), printable(description.what));
+  std::string text = wrap_text(printable(path + ": " + description.what)) + "\n";
   std::size_t width = 0;
   for (const auto& [key, value] : description.facts.items()) {
     width = std::max(width, label_of(key).size());
   }
   for (const auto& [key, value] : description.facts.items()) {
-    text += fmt::format("  {:<{}}  {}\n", printable(label_of(key)), width, value_text(value));
+    text += fmt::format("  {:<{}}  ", printable(label_of(key)), width) +
+            wrap_text(value_text(value), width + 4) + "\n";
   }
-  for (const std::string& note : description.notes) text += printable(note) + "\n";
+  for (const std::string& note : description.notes) text += wrap_text(printable(note)) + "\n";
   return text;
 }
 

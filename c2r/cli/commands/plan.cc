@@ -21,6 +21,7 @@
 #include "c2r/report/homes.h"
 #include "c2r/report/predictions.h"
 #include "c2r/report/savings.h"
+#include "c2r/report/wrap.h"
 
 namespace c2r::cli {
 namespace {
@@ -213,28 +214,28 @@ void print_losses(const Plan& plan) {
   }
 }
 
-void print(const MadePlan& made, const PlanOptions& options, bool prints_layers) {
+std::string plan_text(const MadePlan& made, const PlanOptions& options, bool prints_layers) {
   const Plan& plan = made.plan;
   const JudgedLayers layers = judged_layers_of(plan);
+  std::string text;
   if (made.search && made.search->unseen_max_imbalance) {
-    std::cout << fmt::format(
-        "fitting with a bound on imbalance of {:.4f}, for {} on other tokens\n",
-        *made.search->objective.max_imbalance, *made.search->unseen_max_imbalance);
+    text += fmt::format("fitting with a bound on imbalance of {:.4f}, for {} on other tokens\n",
+                        *made.search->objective.max_imbalance, *made.search->unseen_max_imbalance);
   }
-  std::cout << prediction_table(plan.predictions, plan.cluster, std::nullopt, layers);
-  if (prints_layers) std::cout << layers_table(plan.predictions, layers);
-  std::cout << savings_line("the plan", made.saved);
+  text += prediction_table(plan.predictions, plan.cluster, std::nullopt, layers);
+  if (prints_layers) text += layers_table(plan.predictions, layers);
+  text += savings_line("the plan", made.saved);
   if (made.search) {
-    std::cout << time_goal_text(options, plan, made.search->objective)
-              << reached_text(*made.search, layers.layer_indices) << contiguous_text(*made.search);
+    text += time_goal_text(options, plan, made.search->objective) +
+            reached_text(*made.search, layers.layer_indices) + contiguous_text(*made.search);
   }
-  if (made.balance) std::cout << balance_text(*made.balance);
-  if (made.homes) std::cout << homes_table(*made.homes);
-  if (made.moves) std::cout << moves_text(*made.moves, plan.predictions.back());
-  std::cout << remainder_text(plan) << provenance_text(plan.provenance)
-            << fmt::format("{}: {} layers, {} slots on each of {} ranks\n", options.output,
-                           plan.num_layers(), plan.layers[0].placement.slots_per_rank(),
-                           plan.cluster.ep_size());
+  if (made.balance) text += balance_text(*made.balance);
+  if (made.homes) text += homes_table(*made.homes);
+  if (made.moves) text += moves_text(*made.moves, plan.predictions.back());
+  return text + remainder_text(plan) + provenance_text(plan.provenance) +
+         fmt::format("{}: {} layers, {} slots on each of {} ranks\n", options.output,
+                     plan.num_layers(), plan.layers[0].placement.slots_per_rank(),
+                     plan.cluster.ep_size());
 }
 
 // @param has_method whether the user has chosen one
@@ -275,7 +276,8 @@ void add_plan(CLI::App& app) {
   command->footer(
       "Example:\n"
       "  c2r plan trace.safetensors --cluster 1x2 --fit even -o plan.json\n"
-      "  c2r plan trace.safetensors --cluster 1x2 --minimize imbalance --max-copies 1.5 -o b.json");
+      "  c2r plan trace.safetensors --cluster 1x2 --minimize imbalance \\\n"
+      "      --max-copies 1.5 -o b.json");
   const auto prints_losses = std::make_shared<bool>(false);
   command->add_flag("--survive", *prints_losses,
                     "print how many experts are lost with each rank: those on no other rank");
@@ -285,8 +287,8 @@ void add_plan(CLI::App& app) {
     check_plan_options(*command, *options);
     const MadePlan made = make(*options, command->count("--method") > 0);
     write_plan(made.plan, options->output);
-    std::cout << engine_text(*options, made.plan);
-    print(made, *options, *prints_layers);
+    std::cout << wrap_text(engine_text(*options, made.plan) +
+                           plan_text(made, *options, *prints_layers));
     if (*prints_losses) print_losses(made.plan);
     const std::string warning = made.check ? warning_text(*made.check, made.plan.predictions.back(),
                                                           layer_indices_of(made.plan))

@@ -3,13 +3,17 @@
 
 #include <fmt/format.h>
 
-#include <CLI/Validators.hpp>
 #include <iostream>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "c2r/cli/app.h"
+#include "c2r/cli/completion.h"
 #include "c2r/cli/output.h"
 #include "c2r/cli/prediction_options.h"
 #include "c2r/core/error.h"
+#include "c2r/placement/baselines/baselines.h"
 
 namespace c2r::cli {
 namespace {
@@ -27,6 +31,7 @@ void add_inputs(CLI::App& command, PlanOptions& options) {
                   "the sequences to fit: all, even, odd, first-half, second-half; the others are "
                   "reported on")
       ->capture_default_str()
+      ->check(offered({"all", "even", "odd", "first-half", "second-half"}))
       ->type_name("PART");
 }
 
@@ -48,11 +53,13 @@ void add_placement_options(CLI::App& command, PlanOptions& options) {
                   "for group-limited routing: place each of N groups of experts on one node")
       ->check(in_range(1, 1024))
       ->type_name("N");
+  std::vector<std::string> methods = {std::string(kOptimizeMethod)};
+  for (const std::string_view name : baseline_names()) methods.emplace_back(name);
   command
       .add_option("--method", options.method,
                   "optimize, or a baseline: contiguous, round-robin, random, eplb, balance, "
-                  "affinity, grace, "
-                  "exhaustive")
+                  "affinity, grace, exhaustive")
+      ->check(offered(methods))
       ->capture_default_str()
       ->type_name("NAME");
   command.add_option("--seed", options.seed, "the seed of the search")
@@ -68,7 +75,7 @@ void add_homes(CLI::App& command, PlanOptions& options) {
           "uniform: the home ranks of tokens are not chosen; signature: number the ranks of "
           "each layer so that a sequence prefers one number in all layers, and write the "
           "signature by which a request router chooses the home of a sequence")
-      ->check(CLI::IsMember({"uniform", "signature"}))
+      ->check(one_of({"uniform", "signature"}))
       ->capture_default_str()
       ->type_name("HOMES");
   command
@@ -84,8 +91,8 @@ void add_running_options(CLI::App& command, PlanOptions& options) {
   command
       .add_option(
           "--from", options.from,
-          "the plan that runs: ranks and slots are numbered so that the fewest experts move, "
-          "and it is printed after how many steps the moves pay")
+          "the plan that runs now: ranks and slots of the new one are numbered so that the fewest "
+          "experts move; also print after how many steps the moves pay")
       ->type_name("PLAN");
   command
       .add_option(
@@ -117,7 +124,7 @@ void add_bounds(CLI::App& command, GoalOptions& options) {
           "fitted: the bound holds on the fitted tokens; unseen: it is lowered so that it holds on "
           "other tokens, too, by as much as placements of half of the fitted tokens miss it on the "
           "other half")
-      ->check(CLI::IsMember({"fitted", "unseen"}))
+      ->check(one_of({"fitted", "unseen"}))
       ->capture_default_str()
       ->type_name("TOKENS");
   command
@@ -143,6 +150,7 @@ void add_time_options(CLI::App& command, GoalOptions& options) {
       .add_option("--overlap", options.overlap,
                   "for --minimize time: communication and experts added, or overlapped in chunks")
       ->capture_default_str()
+      ->check(offered({"added", "overlapped"}))
       ->type_name("HOW");
   add_batch_tokens_option(command, options.batch_tokens);
 }
@@ -154,9 +162,8 @@ void add_goal_options(CLI::App& command, GoalOptions& options) {
           "copies: copies of a token, those between nodes weighted by the time of their links; "
           "imbalance: the largest load of a rank over the mean; time: the time of a layer for "
           "--batch-tokens, predicted from the rates of the cluster or --hardware with copies sent "
-          "as "
-          "--engine sends them; reading weights is not in it")
-      ->check(CLI::IsMember({"copies", "imbalance", "time"}))
+          "as --engine sends them, without the time to read weights")
+      ->check(one_of({"copies", "imbalance", "time"}))
       ->capture_default_str()
       ->type_name("GOAL");
   add_bounds(command, options);

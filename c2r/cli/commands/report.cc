@@ -6,6 +6,7 @@
 
 #include "c2r/cli/app.h"
 #include "c2r/cli/commands/commands.h"
+#include "c2r/cli/completion.h"
 #include "c2r/cli/output.h"
 #include "c2r/cli/prediction_options.h"
 #include "c2r/cli/progress_line.h"
@@ -117,16 +118,20 @@ void add_report(CLI::App& app) {
       ->add_option("--figure", options->figure,
                    "one figure as SVG instead of the page: waterfall, layers, loads, drift, front, "
                    "constraint, measured, links or sequence")
+      ->check(offered({"waterfall", "layers", "loads", "drift", "front", "constraint", "measured",
+                       "links", "sequence"}))
       ->type_name("NAME");
   add_prediction_options(*command, *options);
+  command->add_flag("--json", options->is_json, "print the data of the page as one JSON object");
   add_output(*command, options->output, "the file to write; standard output if not given");
   command->footer(
-      "The page needs no network and no other file. Its numbers are those of `c2r analyze`,\n"
+      "The page needs no network and no other file. Its numbers are those of `c2r analyze`, "
       "`c2r simulate` and `c2r compare`, and the page holds all of them as JSON.\n"
       "Example:\n"
-      "  c2r report trace.safetensors --plan plan.json --on odd --hidden 2048 -o report.html\n"
-      "  c2r report trace.safetensors --plan plan.json --on odd --engine sglang --backend deepep "
-      "--hidden 2048 --intermediate 512 --hardware h100-ib400 --batch-tokens 2048 -o report.html");
+      "  c2r report trace.safetensors --plan plan.json --on odd -o report.html\n"
+      "  c2r report trace.safetensors --plan plan.json --on odd --engine sglang \\\n"
+      "      --backend deepep --hidden 2048 --intermediate 512 --hardware h100-ib400 \\\n"
+      "      --batch-tokens 2048 -o report.html");
   command->callback([options] { report(*options); });
 }
 

@@ -148,8 +148,8 @@ void add_score(CLI::App& app) {
       "  log_likelihood  of all scored tokens together, as a natural logarithm\n"
       "  num_tokens      the number of scored tokens; 0 for a text of fewer than two tokens\n"
       "  is_greedy       whether each of these tokens was the likeliest one\n"
-      "  token_log_likelihoods  the log-likelihood of each scored token, an array\n"
-      "On several ranks a last line has the key \"run\": the speed, the bytes that were sent, and\n"
+      "  token_log_likelihoods  an array: the log-likelihood of each scored token\n"
+      "On several ranks a last line has the key \"run\": the speed, the bytes that were sent, and "
       "those that the plan predicts.\n"
       "Example:\n"
       "  c2r score model --text text.txt");

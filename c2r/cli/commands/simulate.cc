@@ -18,6 +18,7 @@
 #include "c2r/report/homes.h"
 #include "c2r/report/predictions.h"
 #include "c2r/report/savings.h"
+#include "c2r/report/wrap.h"
 #include "c2r/routing/routing.h"
 
 namespace c2r::cli {
@@ -118,44 +119,59 @@ Simulated simulated(const SimulateOptions& options, const Plan& plan, const Clus
   return result;
 }
 
+Json simulation_json(const SimulateOptions& options, const Simulated& result,
+                     const JudgedLayers& layers) {
+  const auto format = format_of(options);
+  Json json = {{"version", version_text()},
+               {"plan", options.plan},
+               {"base", result.steps[0].prediction.placement},
+               {"steps", waterfall_json(result.steps, format, layers)}};
+  if (result.homes) json["homes"] = homes_json(*result.homes);
+  if (result.saved) json["resampled"] = savings_json(*result.saved);
+  if (result.engine) json["engine"] = engine_traffic_json(*result.engine, format);
+  if (result.num_choices > 0) {
+    json["num_choices"] = result.num_choices;
+    json["num_other_choices"] = result.num_other_choices;
+  }
+  return json;
+}
+
+std::string simulation_text(const SimulateOptions& options, const Simulated& result,
+                            const Plan& plan, const Cluster& cluster, const JudgedLayers& layers) {
+  const auto format = format_of(options);
+  const auto predictions = predictions_of(result.steps);
+  std::string text;
+  if (result.engine) {
+    text += engine_traffic_text(*result.engine, format, options.tokens_per_second);
+  }
+  text += prediction_table(predictions, cluster, format, layers);
+  if (options.prints_layers) text += layers_table(predictions, layers);
+  if (result.homes) text += homes_table(*result.homes);
+  if (result.layer_time) text += time_table(result.steps, *result.layer_time);
+  if (result.num_other_choices > 0) {
+    text += fmt::format(
+        "{} of {} recorded choices are not the top-{} of their logits: the router looked at more "
+        "than the logits, so the steps that route again may differ from what it would choose\n",
+        result.num_other_choices, result.num_choices, plan.top_k);
+  }
+  if (const auto wasted = wasted_slots_text(plan)) text += *wasted + "\n";
+  text += savings_line("the plan", result.saved);
+  for (const PlanInput& input : plan.provenance.inputs) {
+    if (input.role == "trace") text += "the plan was fitted on " + input.text() + "\n";
+  }
+  return text;
+}
+
 void simulate(const SimulateOptions& options) {
   const Plan plan = read_plan(options.plan);
   const Cluster cluster = on_hardware(
       options.cluster.empty() ? plan.cluster : read_cluster(options.cluster), options.hardware);
   const Simulated result = simulated(options, plan, cluster);
-  const auto& [steps, saved, engine, layer_time, homes, num_choices, num_other_choices] = result;
-  const auto format = format_of(options);
   const JudgedLayers layers = judged_layers_of(plan);
   if (options.is_json) {
-    Json json = {{"version", version_text()},
-                 {"plan", options.plan},
-                 {"base", steps[0].prediction.placement},
-                 {"steps", waterfall_json(steps, format, layers)}};
-    if (homes) json["homes"] = homes_json(*homes);
-    if (saved) json["resampled"] = savings_json(*saved);
-    if (engine) json["engine"] = engine_traffic_json(*engine, format);
-    if (num_choices > 0) {
-      json["num_choices"] = num_choices;
-      json["num_other_choices"] = num_other_choices;
-    }
-    std::cout << json_text(json, 1) << "\n";
-    return;
-  }
-  if (engine) std::cout << engine_traffic_text(*engine, format, options.tokens_per_second);
-  std::cout << prediction_table(predictions_of(steps), cluster, format, layers);
-  if (options.prints_layers) std::cout << layers_table(predictions_of(steps), layers);
-  if (homes) std::cout << homes_table(*homes);
-  if (layer_time) std::cout << time_table(steps, *layer_time);
-  if (num_other_choices > 0) {
-    std::cout << fmt::format(
-        "{} of {} recorded choices are not the top-{} of their logits: the router looked at more "
-        "than the logits, so other rules would choose otherwise than it is shown here\n",
-        num_other_choices, num_choices, plan.top_k);
-  }
-  if (const auto wasted = wasted_slots_text(plan)) std::cout << *wasted << "\n";
-  std::cout << savings_line("the plan", saved);
-  for (const PlanInput& input : plan.provenance.inputs) {
-    if (input.role == "trace") std::cout << "the plan was fitted on " << input.text() << "\n";
+    std::cout << json_text(simulation_json(options, result, layers), 1) << "\n";
+  } else {
+    std::cout << wrap_text(simulation_text(options, result, plan, cluster, layers));
   }
 }
 
@@ -193,6 +209,7 @@ void add_simulate(CLI::App& app) {
                    "chooses among the experts of M ranks, or by top-t:T")
       ->type_name("RULE");
   add_prediction_options(*command, *options);
+  add_printing_options(*command, *options);
   command
       ->add_option("--home-window", options->home_window,
                    "with --homes signature: the sequences that run at the same time, among which "
@@ -202,7 +219,8 @@ void add_simulate(CLI::App& app) {
   command->footer(
       "Example:\n"
       "  c2r simulate plan.json trace.safetensors --on odd --hidden 2048\n"
-      "  c2r simulate plan.json trace.safetensors --engine sglang --backend deepep --hidden 7168");
+      "  c2r simulate plan.json trace.safetensors --engine sglang --backend deepep \\\n"
+      "      --hidden 7168");
   command->callback([options] { simulate(*options); });
 }
 

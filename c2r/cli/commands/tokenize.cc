@@ -77,8 +77,7 @@ void add_tokenize(CLI::App& app) {
       "decoded from the ids");
   command->footer(
       "The ids are those of Hugging Face's tokenizers. Without --json, each token is on a line "
-      "with\n"
-      "its text; a token that is part of a character shows U+FFFD.\n"
+      "with its text; a token that is part of a character shows U+FFFD.\n"
       "Example:\n"
       "  c2r tokenize model text.txt");
   command->callback([options] { tokenize(*options); });
