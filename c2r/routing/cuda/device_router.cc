@@ -7,6 +7,7 @@
 
 #include "c2r/core/error.h"
 #include "c2r/routing/cuda/select-inl.h"
+#include "c2r/routing/cuda/select_backward-inl.h"
 #include "c2r/routing/policy_internal.h"
 
 namespace c2r {
@@ -14,6 +15,12 @@ namespace {
 
 constexpr std::uint64_t kNoneInvalid = std::numeric_limits<std::uint64_t>::max();
 constexpr std::int64_t kMaxTokens = std::numeric_limits<std::int32_t>::max();
+
+void check_num_tokens(std::int64_t num_tokens) {
+  C2R_REQUIRE(num_tokens <= kMaxTokens, kUnsupported,
+              "a device routes at most {} tokens at once, not {}; route fewer", kMaxTokens,
+              num_tokens);
+}
 
 }  // namespace
 
@@ -49,21 +56,50 @@ DeviceRouter::DeviceRouter(const RoutingPolicy& policy, std::int32_t num_experts
 void DeviceRouter::route_into(MatrixView<const float> logits, MatrixView<ExpertId> topk_idx,
                               MatrixView<float> topk_weights) {
   check_route_shapes(policy_.top_k, num_experts_, logits, topk_idx, topk_weights);
-  C2R_REQUIRE(logits.rows() <= kMaxTokens, kUnsupported,
-              "a device routes at most {} tokens at once, not {}; route fewer", kMaxTokens,
-              logits.rows());
+  check_num_tokens(logits.rows());
   if (logits.rows() == 0) return;
-  launcher_.launch({.logits = logits.data(),
-                    .num_tokens = logits.rows(),
-                    .num_experts = num_experts_,
-                    .top_k = policy_.top_k,
-                    .divides_by_chosen = !needs_sum_over_all(policy_),
-                    .scale = policy_.scale,
-                    .candidates = reinterpret_cast<const std::uint32_t*>(candidates_.data()),
-                    .topk_idx = reinterpret_cast<std::int32_t*>(topk_idx.data()),
-                    .topk_weights = topk_weights.data(),
-                    .first_invalid = reinterpret_cast<std::uint64_t*>(first_invalid_.data())},
-                   stream_);
+  launcher_.launch(
+      SelectTokens{.logits = logits.data(),
+                   .num_tokens = logits.rows(),
+                   .num_experts = num_experts_,
+                   .top_k = policy_.top_k,
+                   .divides_by_chosen = !needs_sum_over_all(policy_),
+                   .scale = policy_.scale,
+                   .candidates = reinterpret_cast<const std::uint32_t*>(candidates_.data()),
+                   .topk_idx = reinterpret_cast<std::int32_t*>(topk_idx.data()),
+                   .topk_weights = topk_weights.data(),
+                   .first_invalid = reinterpret_cast<std::uint64_t*>(first_invalid_.data())},
+      stream_);
+}
+
+void DeviceRouter::backward_into(MatrixView<const float> logits,
+                                 MatrixView<const ExpertId> topk_idx,
+                                 MatrixView<const float> dweights, MatrixView<float> dlogits) {
+  const std::int64_t num_tokens = logits.rows();
+  C2R_REQUIRE(logits.cols() == num_experts_ && dlogits.cols() == num_experts_ &&
+                  dlogits.rows() == num_tokens && topk_idx.rows() == num_tokens &&
+                  topk_idx.cols() == policy_.top_k && dweights.rows() == num_tokens &&
+                  dweights.cols() == policy_.top_k,
+              kInvalidArgument,
+              "the gradients of {} logits of {} experts with {} choices need matrices of such "
+              "shapes, but logits are [{}, {}], choices [{}, {}], their gradients [{}, {}] and "
+              "those of logits [{}, {}]",
+              num_tokens, num_experts_, policy_.top_k, logits.rows(), logits.cols(),
+              topk_idx.rows(), topk_idx.cols(), dweights.rows(), dweights.cols(), dlogits.rows(),
+              dlogits.cols());
+  check_num_tokens(num_tokens);
+  if (num_tokens == 0) return;
+  launcher_.launch(
+      SelectGradients{.logits = logits.data(),
+                      .num_tokens = num_tokens,
+                      .num_experts = num_experts_,
+                      .top_k = policy_.top_k,
+                      .divides_by_chosen = !needs_sum_over_all(policy_),
+                      .scale = policy_.scale,
+                      .topk_idx = reinterpret_cast<const std::int32_t*>(topk_idx.data()),
+                      .dweights = dweights.data(),
+                      .dlogits = dlogits.data()},
+      stream_);
 }
 
 void DeviceRouter::check() {

@@ -1,4 +1,5 @@
-// Routing on a device: the same choices and weights as Router, a warp for each token.
+// Routing on a device: the same choices and weights as Router, a warp for each token; and the
+// gradients of its logits.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +12,9 @@
 namespace c2r {
 
 struct SelectTokens;
+struct SelectGradients;
 
-/// Starts the kernel of select-inl.h on a stream.
+/// Starts the kernels of select-inl.h and select_backward-inl.h on a stream.
 class SelectLauncher {
  public:
   SelectLauncher() = default;
@@ -22,6 +24,7 @@ class SelectLauncher {
 
   /// @throws Error(kTransport) if the device refuses
   virtual void launch(const SelectTokens& task, DeviceStream& stream) = 0;
+  virtual void launch(const SelectGradients& task, DeviceStream& stream) = 0;
 };
 
 /// Checks that a device can route by `policy`: softmax, over all or over the chosen experts,
@@ -45,6 +48,15 @@ class DeviceRouter {
   /// Cost: one kernel; reads the logits once.
   void route_into(MatrixView<const float> logits, MatrixView<ExpertId> topk_idx,
                   MatrixView<float> topk_weights);
+  /// Enqueues the backward pass of route_into(): adds to the gradient of each logit. All four are
+  /// memory of the device. The choices have no gradient.
+  /// @param logits,dlogits [num_tokens, num_experts], the logits that were routed
+  /// @param topk_idx [num_tokens, top_k], as route_into() wrote them
+  /// @param dweights [num_tokens, top_k], 0 for a choice that the caller has dropped since
+  /// @throws as route_into()
+  /// Cost: one kernel; reads the logits once or twice, and reads and writes `dlogits`.
+  void backward_into(MatrixView<const float> logits, MatrixView<const ExpertId> topk_idx,
+                     MatrixView<const float> dweights, MatrixView<float> dlogits);
   /// Waits for all that was enqueued, and checks the logits of the batches since the last call.
   /// @throws Error(kInvalidArgument), naming the smallest token of these batches that has a logit
   ///         which is not finite, and the expert

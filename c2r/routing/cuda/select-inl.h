@@ -4,8 +4,6 @@
 // once, 4 num_experts bytes, and the best expert's set of candidates, num_experts / 8 bytes; it
 // writes 8 top_k bytes. Lane l of 32 holds experts l, l + 32, ... in registers.
 //
-// A warp is an object: each(body) calls body(lane) for every lane, on a device for the lane of the
-// calling thread alone; Lanes<T> holds a T for each lane; reductions give all lanes the result.
 // Selection compares keys, so reductions have no order that could change a result. policy.h has the
 // definition, policy_reference.cc the reference, which is met bit for bit.
 #pragma once
@@ -15,47 +13,13 @@
 #include <cstdint>
 
 #include "c2r/core/cuda/host_device.h"
+#include "c2r/core/cuda/warp.h"
 #include "c2r/core/exp.h"
 
 namespace c2r {
 
-inline constexpr int kWarpLanes = 32;
 inline constexpr std::int32_t kMaxSelectExperts = 512, kMaxSelectTopK = 16;
 inline constexpr int kExpertsOfLane = kMaxSelectExperts / kWarpLanes;
-
-/// A warp on the host.
-struct HostWarp {
-  template <class T>
-  class Lanes {
-   public:
-    T& operator[](int lane) { return values_[static_cast<std::size_t>(lane)]; }
-    const T& operator[](int lane) const { return values_[static_cast<std::size_t>(lane)]; }
-
-   private:
-    std::array<T, kWarpLanes> values_{};
-  };
-
-  template <class Body>
-  void each(const Body& body) const {
-    for (int lane = 0; lane < kWarpLanes; ++lane) body(lane);
-  }
-  template <class T>
-  T largest(const Lanes<T>& of) const {
-    T result = of[0];
-    for (int lane = 1; lane < kWarpLanes; ++lane) result = of[lane] > result ? of[lane] : result;
-    return result;
-  }
-  /// The sum of lanes 0 to 15: neighbours are added, 16 -> 8 -> 4 -> 2 -> 1.
-  float sum_of_neighbours(Lanes<float> of) const {
-    for (int half = 1; half < 16; half *= 2) {
-      for (int lane = 0; lane < 16; lane += 2 * half) of[lane] += of[lane + half];
-    }
-    return of[0];
-  }
-  void report(std::uint64_t* first_invalid, std::uint64_t position) const {
-    if (position < *first_invalid) *first_invalid = position;
-  }
-};
 
 /// What the kernel routes. All addresses are of the device.
 struct SelectTokens {
@@ -137,19 +101,19 @@ struct OpenExperts {
 
 /// The sum of exp(logit - shift) over all experts: expert e is added to partial sum e % 16.
 template <class Warp>
-C2R_HOST_DEVICE inline float sum_of_exps_in_warp(const Warp& warp, const SelectTokens& task,
+C2R_HOST_DEVICE inline float sum_of_exps_in_warp(const Warp& warp, std::int32_t num_experts,
                                                  const float* logits, float shift) {
   typename Warp::template Lanes<float> partial;
   warp.each([&](int lane) {
     float sum = 0;
     if (lane < 16) {
-      for (std::int32_t e = lane; e < task.num_experts; e += 16) {
+      for (std::int32_t e = lane; e < num_experts; e += 16) {
         sum += exp_of_negative(logits[e] - shift);
       }
     }
     partial[lane] = sum;
   });
-  return warp.sum_of_neighbours(partial);
+  return warp.sum_of_neighbours(partial, 16);
 }
 
 /// Notes logits that are not finite.
@@ -193,7 +157,9 @@ C2R_HOST_DEVICE inline void select_token(const Warp& warp, const SelectTokens& t
       weight[lane] = exp_of_choice;
     });
   }
-  if (!task.divides_by_chosen) divisor = sum_of_exps_in_warp(warp, task, logits, largest);
+  if (!task.divides_by_chosen) {
+    divisor = sum_of_exps_in_warp(warp, task.num_experts, logits, largest);
+  }
   warp.each([&](int lane) {
     if (lane >= task.top_k) return;
     task.topk_idx[token * task.top_k + lane] = chosen[lane];
