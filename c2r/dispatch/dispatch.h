@@ -150,7 +150,8 @@ class Handle {
 
   /// Returns the weight of each row, as its token's home rank gave it to make_handle(). In mode
   /// per-expert weights stay at home, so there the call is collective and waits. In the other modes
-  /// the weights came with the lists.
+  /// the weights came with the lists. For rows in host memory; on a device, a dispatch of choices()
+  /// gives rows their weights in every mode.
   /// @returns [num_rows]
   /// Cost: in mode per-expert one exchange of 4 bytes for each choice; else a copy.
   std::vector<float> row_weights() const;
@@ -163,6 +164,12 @@ class Handle {
   ///          it, this handle need not
   /// Cost: no message.
   Handle choices() const;
+  /// Goes back through the multiplication by weights that start_combine() does, for some rows: the
+  /// gradients of weighted rows become those of rows, and give the gradients of the weights.
+  /// RowMover::weigh_gradients() has the formulas. A Pipeline calls it.
+  /// @param rows views of num_rows() rows, in the memory of the mover
+  /// Cost: reads two rows and writes one for each choice; no message.
+  void weigh_gradients(const RowGradients& rows) const;
 
  private:
   std::unique_ptr<HandleState> state_;

@@ -71,6 +71,9 @@ Handle Handle::choices() const {
 std::vector<float> Handle::row_weights() const {
   return state_->row_weights();
 }
+void Handle::weigh_gradients(const RowGradients& rows) const {
+  state_->weigh_gradients(rows);
+}
 
 Dispatcher::Dispatcher(Transport& transport, ThreadPool& pool, const Placement& placement,
                        const DispatchOptions& options)

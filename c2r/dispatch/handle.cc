@@ -183,6 +183,19 @@ std::unique_ptr<HandleState> HandleState::of_choices() const {
                                        label_ + " choices");
 }
 
+void HandleState::weigh_gradients(const RowGradients& rows) const {
+  check_rows(rows.outputs.rows(), plan_.num_rows(), "outputs");
+  check_rows(rows.gradients.rows(), plan_.num_rows(), "gradients");
+  check_rows(std::ssize(rows.weights), plan_.num_rows(), "weights");
+  check_rows(std::ssize(rows.products), plan_.num_rows(), "products");
+  C2R_REQUIRE(rows.outputs.cols() == rows.gradients.cols() && 0 <= rows.first &&
+                  rows.first <= rows.end && rows.end <= plan_.num_rows(),
+              kInvalidArgument,
+              "{}: rows {} to {} are weighed, outputs of {} values and gradients of {}", label_,
+              rows.first, rows.end, rows.outputs.cols(), rows.gradients.cols());
+  dispatcher_.shared->mover.weigh_gradients(rows);
+}
+
 // The weights of this rank's tokens where they stayed at home.
 Matrix<float> HandleState::home_weights() const {
   Matrix<float> weights(plan_.num_tokens * plan_.top_k, 1);

@@ -89,6 +89,7 @@ class HandleState {
 
   std::unique_ptr<HandleState> of_choices() const;
   std::vector<float> row_weights() const;
+  void weigh_gradients(const RowGradients& rows) const;
 
   /// Starts the next leg of the dispatch or combine that is under way. If the leg before it is not
   /// done, waits for it if `may_wait`.

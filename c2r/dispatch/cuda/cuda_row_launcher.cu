@@ -17,22 +17,37 @@ __global__ void __launch_bounds__(256) row_kernel(const Kernel kernel) {
                                             .step = static_cast<std::int64_t>(blockDim.x)});
 }
 
+constexpr int kWarpsOfBlock = 4;
+
+template <class Kernel, int kVector>
+__global__ void __launch_bounds__(kWarpsOfBlock* kWarpLanes)
+    row_kernel_of_warps(const Kernel kernel, std::int64_t num_rows) {
+  const std::int64_t row =
+      static_cast<std::int64_t>(blockIdx.x) * kWarpsOfBlock + threadIdx.x / kWarpLanes;
+  if (row < num_rows) kernel.template run_in_warp<kVector>(DeviceWarp{}, row);
+}
+
+template <int kVector, class Kernel>
+void launch_row_kernel(const Kernel& body, cudaStream_t stream) {
+  const std::int64_t num_rows = body.num_blocks();
+  if constexpr (kRunsInWarps<Kernel>) {
+    const auto grid = static_cast<unsigned>((num_rows + kWarpsOfBlock - 1) / kWarpsOfBlock);
+    row_kernel_of_warps<Kernel, kVector>
+        <<<grid, kWarpsOfBlock * kWarpLanes, 0, stream>>>(body, num_rows);
+  } else {
+    const auto block = static_cast<unsigned>(num_threads(body.hidden(), kVector == kRowVector));
+    row_kernel<Kernel, kVector><<<static_cast<unsigned>(num_rows), block, 0, stream>>>(body);
+  }
+}
+
 class CudaRowLauncher final : public RowLauncher {
  public:
   void launch(const RowKernel& kernel, DeviceStream& stream) override {
     auto* const native = static_cast<cudaStream_t>(stream.native());
     std::visit(
         [&](const auto& body) {
-          using Kernel = std::decay_t<decltype(body)>;
-          const std::int64_t num_blocks = body.num_blocks();
-          const auto grid = static_cast<unsigned>(num_blocks);
-          const auto block =
-              static_cast<unsigned>(num_threads(body.hidden(), kernel.is_vectorized));
-          if (kernel.is_vectorized) {
-            row_kernel<Kernel, kRowVector><<<grid, block, 0, native>>>(body);
-          } else {
-            row_kernel<Kernel, 1><<<grid, block, 0, native>>>(body);
-          }
+          kernel.is_vectorized ? launch_row_kernel<kRowVector>(body, native)
+                               : launch_row_kernel<1>(body, native);
         },
         kernel.kernel);
     check_cuda(cudaGetLastError(), "the launch of a row kernel");

@@ -2,8 +2,10 @@
 // arguments are the uploaded arrays of the plan.
 #include "c2r/dispatch/cuda/device_row_mover.h"
 
+#include <algorithm>
 #include <cstring>
 #include <functional>
+#include <initializer_list>
 #include <limits>
 #include <utility>
 #include <vector>
@@ -67,6 +69,20 @@ const std::byte* bytes_of(MatrixView<const float> rows) {
   return reinterpret_cast<const std::byte*>(rows.data());
 }
 
+// @param rows the caller's memory that the kernel uses; buffers of the mover are aligned
+template <class Kernel>
+void launch_on(DeviceStream& stream, RowLauncher& launcher, const Kernel& kernel,
+               std::initializer_list<const void*> rows) {
+  const std::int64_t num_blocks = kernel.num_blocks();
+  if (num_blocks == 0 || kernel.hidden() == 0) return;
+  C2R_REQUIRE(num_blocks <= kMaxGridBlocks, kUnsupported,
+              "a kernel moves at most {} rows, not {}; use more chunks", kMaxGridBlocks,
+              num_blocks);
+  launcher.launch({kernel, kernel.hidden() % kRowVector == 0 &&
+                               std::ranges::all_of(rows, is_aligned_for_vectors)},
+                  stream);
+}
+
 class DeviceMovingRows final : public MovingRows {
  public:
   DeviceMovingRows(DeviceStream& compute, DeviceNetwork& network, RowLauncher& launcher,
@@ -92,16 +108,10 @@ class DeviceMovingRows final : public MovingRows {
 
  private:
   DeviceWay& rows_of_way(RowWay way) { return way == RowWay::kDispatch ? dispatch_ : combine_; }
-  // @param rows the caller's memory that the kernel uses; buffers of the mover are aligned
+  // @param rows as of launch_on()
   template <class Kernel>
   void launch(const Kernel& kernel, const void* rows = nullptr) {
-    const std::int64_t num_blocks = kernel.num_blocks();
-    if (num_blocks == 0 || kernel.hidden() == 0) return;
-    C2R_REQUIRE(num_blocks <= kMaxGridBlocks, kUnsupported,
-                "a kernel moves at most {} rows, not {}; use more chunks", kMaxGridBlocks,
-                num_blocks);
-    launcher_.launch({kernel, kernel.hidden() % kRowVector == 0 && is_aligned_for_vectors(rows)},
-                     compute_);
+    launch_on(compute_, launcher_, kernel, {rows});
   }
   PartCopies copies_of(RowPart part) const;
   std::pair<std::int64_t, std::int64_t> own_range(std::span<const std::int64_t> offsets) const {
@@ -260,6 +270,18 @@ std::unique_ptr<Exchange> DeviceMovingRows::exchange(RowWay way, std::span<const
 
 std::unique_ptr<MovingRows> DeviceRowMover::prepare(const RowPlan& plan, ElementType type) {
   return std::make_unique<DeviceMovingRows>(compute_, network_, launcher_, plan, type);
+}
+
+void DeviceRowMover::weigh_gradients(const RowGradients& rows) {
+  launch_on(compute_, launcher_,
+            WeighRows{.first = rows.first,
+                      .num_rows = rows.end - rows.first,
+                      .row_hidden = rows.outputs.cols(),
+                      .outputs = bytes_of(rows.outputs),
+                      .weights = rows.weights.data(),
+                      .gradients = bytes_of(rows.gradients),
+                      .products = rows.products.data()},
+            {rows.outputs.data(), rows.gradients.data()});
 }
 
 }  // namespace c2r

@@ -40,6 +40,7 @@ class DeviceRowMover final : public RowMover {
       : compute_(compute), network_(network), launcher_(launcher) {}
 
   std::unique_ptr<MovingRows> prepare(const RowPlan& plan, ElementType type) override;
+  void weigh_gradients(const RowGradients& rows) override;
 
  private:
   DeviceStream& compute_;

@@ -8,6 +8,7 @@
 
 #include "c2r/dispatch/cuda/device_layer_testing.h"
 #include "c2r/dispatch/cuda/host_row_launcher_testing.h"
+#include "c2r/dispatch/rows/host_row_mover.h"
 #include "c2r/transport/device/fake_rank_testing.h"
 #include "c2r/transport/in_process.h"
 
@@ -133,6 +134,54 @@ TEST(DeviceRowMover, MovesAllRowsToOneHotExpert) {
     EXPECT_EQ(run_on_device(transport, problem, {.num_chunks = 2}),
               expected[index(transport.rank())]);
   });
+}
+
+// The backward pass of weights, bit for bit, with and without vectors and for rows in the middle.
+TEST(DeviceRowMover, WeighsGradientsAsTheHost) {
+  constexpr std::int64_t kRows = 9, kFirst = 2, kEnd = 8;
+  std::mt19937_64 rng(13);
+  for (const std::int64_t hidden : {1, 7, 8, 40, 257, 264, 1000}) {
+    SCOPED_TRACE(fmt::format("hidden {}", hidden));
+    Matrix<float> outputs(kRows, hidden), gradients = outputs, weights(kRows, 1),
+                                          products(kRows, 1, 5.0F);
+    for (auto* const of : {&outputs, &gradients, &weights}) {
+      for (float& v : of->all()) v = testing::random_value(rng);
+    }
+    run_in_process(1, [&](Transport& transport) {
+      FakeRank device(transport, {});
+      DeviceStream& compute = device.compute();
+      testing::HostRowLauncher launcher;
+      DeviceRowMover mover(compute, device.network(), launcher);
+      const testing::DeviceMatrix out(compute, outputs), g(compute, gradients), w(compute, weights),
+          p(compute, products);
+      const auto all = [&](const testing::DeviceMatrix& of) {
+        return std::span(of.view().data(), std::size_t(kRows));
+      };
+      mover.weigh_gradients({.first = kFirst,
+                             .end = kEnd,
+                             .outputs = {out.view().data(), kRows, hidden},
+                             .weights = all(w),
+                             .gradients = g.view(),
+                             .products = all(p)});
+      ThreadPool pool(2);
+      HostRowMover(transport, pool)
+          .weigh_gradients({.first = kFirst,
+                            .end = kEnd,
+                            .outputs = outputs,
+                            .weights = weights.all(),
+                            .gradients = gradients,
+                            .products = products.all()});
+      EXPECT_EQ(g.download(), gradients);
+      EXPECT_EQ(p.download(), products);
+    });
+    double product = 0;  // of the first row, before its gradient was weighed
+    for (std::int64_t c = 0; c < hidden; ++c) {
+      product += double{outputs(kFirst, c)} * gradients(kFirst, c) / weights(kFirst, 0);
+    }
+    EXPECT_NEAR(products(kFirst, 0), product, double(hidden) * 0x1p-20);
+    EXPECT_EQ(products(0, 0), 5.0F);
+    EXPECT_EQ(products(kEnd, 0), 5.0F);
+  }
 }
 
 // What the device is for: each wait that is left out on a rank must show.

@@ -25,8 +25,12 @@ class HostRowLauncher final : public RowLauncher {
   static void run(const Kernel& body) {
     constexpr std::int64_t kThreads = 3;
     for (std::int64_t block = 0; block < body.num_blocks(); ++block) {
-      for (std::int64_t thread = 0; thread < kThreads; ++thread) {
-        body.template run<kVector>(block, {.first = thread, .step = kThreads});
+      if constexpr (kRunsInWarps<Kernel>) {
+        body.template run_in_warp<kVector>(HostWarp{}, block);
+      } else {
+        for (std::int64_t thread = 0; thread < kThreads; ++thread) {
+          body.template run<kVector>(block, {.first = thread, .step = kThreads});
+        }
       }
     }
   }

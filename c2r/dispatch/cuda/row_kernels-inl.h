@@ -1,6 +1,7 @@
 // The bodies of the kernels that move rows: one source for devices and for the tests on the host.
 //
-// Grid: one block for each row that a kernel writes or reads, num_blocks(). Block: 32 to 256
+// Grid: one block for each row that a kernel writes or reads, num_blocks(); for WeighRows, which
+// sums over a row, one warp for each row in blocks of 4 warps. Block of the others: 32 to 256
 // threads, see num_threads(); thread i of n works on the columns [i V, i V + V), [(i + n) V, ...)
 // with V = kVector. V is 8, so that a thread reads 16 bytes of bf16 at once, if hidden is a
 // multiple of 8 and all rows are aligned to 16 bytes, and else 1. No shared memory, no atomics; a
@@ -15,15 +16,18 @@
 //   ReduceRows     4 for each choice              s for each copy      SpreadRows
 //   SumRelayed     s for each row that returned   s for each relayed   ForwardRows
 //   AddReturns     s for each row, 4 a token      4 for each token     GatherRows
+//   WeighRows      8 hidden + 4 for each choice   4 hidden + 4         none: it is an adjoint
 //   IndexReceived  8 bytes for each choice        4 bytes for each     none: it makes an index
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 #include <variant>
 
 #include "c2r/core/cuda/host_device.h"
 #include "c2r/core/cuda/row_values.h"
+#include "c2r/core/cuda/warp.h"
 #include "c2r/core/element.h"
 
 namespace c2r {
@@ -189,6 +193,47 @@ struct ReduceRows {
   }
 };
 
+/// product = <output, gradient> of a row, and then gradient = weight x gradient. One warp for each
+/// row; the sum has the order of RowMover::weigh_gradients(), with and without vectors.
+struct WeighRows {
+  std::int64_t first = 0, num_rows = 0, row_hidden = 0;
+  const std::byte* outputs = nullptr;  // f32, [all rows, hidden]
+  const float* weights = nullptr;      // [all rows]
+  std::byte* gradients = nullptr;      // f32, [all rows, hidden]
+  float* products = nullptr;           // [all rows]
+
+  std::int64_t num_blocks() const { return num_rows; }
+  std::int64_t hidden() const { return row_hidden; }
+  template <int kVector, class Warp>
+  C2R_HOST_DEVICE void run_in_warp(const Warp& warp, std::int64_t block) const {
+    const std::int64_t row = first + block;
+    const std::byte* const output = f32_row(outputs, row, row_hidden);
+    std::byte* const gradient = f32_row(gradients, row, row_hidden);
+    const float weight = weights[row];
+    typename Warp::template Lanes<float> sums;
+    warp.each([&](int lane) {
+      float sum = 0;
+      for (std::int64_t c = std::int64_t{lane} * kRowVector; c < row_hidden;
+           c += std::int64_t{kWarpLanes} * kRowVector) {
+        for (std::int64_t v = c; v < c + kRowVector && v < row_hidden; v += kVector) {
+          const auto out = load_values<kVector>(output, ElementType::kF32, v);
+          auto values = load_values<kVector>(gradient, ElementType::kF32, v);
+          for (int i = 0; i < kVector; ++i) {
+            sum += out.v[i] * values.v[i];
+            values.v[i] = weight * values.v[i];
+          }
+          store_values(gradient, ElementType::kF32, v, values);
+        }
+      }
+      sums[lane] = sum;
+    });
+    const float product = warp.sum_of_neighbours(sums, kWarpLanes);
+    warp.each([&](int lane) {
+      if (lane == 0) products[row] = product;
+    });
+  }
+};
+
 /// The rows that have returned, and for which item each is.
 struct ReturnedRows {
   DeviceRowStore rows;
@@ -249,11 +294,15 @@ struct AddReturns {
   C2R_HOST_DEVICE std::int64_t hidden_of() const { return returned.rows.hidden; }
 };
 
+/// Whether a kernel is run by warps, each for a row, instead of blocks.
+template <class Kernel>
+inline constexpr bool kRunsInWarps = std::is_same_v<Kernel, WeighRows>;
+
 /// A kernel with its arguments, and whether all rows are aligned to 16 bytes and of a multiple of
 /// kRowVector elements.
 struct RowKernel {
   std::variant<GatherRows, ForwardRows, SpreadRows, IndexReceived, ReduceRows, SumRelayed,
-               AddReturns>
+               AddReturns, WeighRows>
       kernel;
   bool is_vectorized = false;
 };

@@ -3,6 +3,7 @@
 #include "c2r/dispatch/rows/host_row_mover.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 #include <vector>
 
@@ -40,6 +41,16 @@ struct RowStore {
     rows->add_row_to(r, weight, sum);
   }
 };
+
+// In the order of RowMover::weigh_gradients().
+float product_of_rows(std::span<const float> a, std::span<const float> b) {
+  std::array<float, 32> sums{};
+  for (std::size_t c = 0; c < a.size(); ++c) sums[c / 8 % sums.size()] += a[c] * b[c];
+  for (std::size_t half = 1; half < sums.size(); half *= 2) {
+    for (std::size_t i = 0; i < sums.size(); i += 2 * half) sums[i] += sums[i + half];
+  }
+  return sums[0];
+}
 
 class HostMovingRows final : public MovingRows {
  public:
@@ -284,6 +295,19 @@ HostRowMover::~HostRowMover() = default;
 
 std::unique_ptr<MovingRows> HostRowMover::prepare(const RowPlan& plan, ElementType type) {
   return std::make_unique<HostMovingRows>(transport_, pool_, *buffers_, plan, type);
+}
+
+void HostRowMover::weigh_gradients(const RowGradients& rows) {
+  constexpr std::int64_t kRowsOfTask = 16;
+  const std::int64_t num_tasks = (rows.end - rows.first + kRowsOfTask - 1) / kRowsOfTask;
+  pool_.run(num_tasks, [&](std::int64_t task, int) {
+    const std::int64_t first = rows.first + task * kRowsOfTask;
+    for (std::int64_t r = first; r < std::min(rows.end, first + kRowsOfTask); ++r) {
+      const std::span<float> gradient = rows.gradients.row(r);
+      rows.products[std::size_t(r)] = product_of_rows(rows.outputs.row(r), gradient);
+      for (float& v : gradient) v = rows.weights[std::size_t(r)] * v;
+    }
+  });
 }
 
 }  // namespace c2r

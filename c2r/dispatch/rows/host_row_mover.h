@@ -25,6 +25,7 @@ class HostRowMover final : public RowMover {
   ~HostRowMover() override;
 
   std::unique_ptr<MovingRows> prepare(const RowPlan& plan, ElementType type) override;
+  void weigh_gradients(const RowGradients& rows) override;
 
  private:
   Transport& transport_;

@@ -36,6 +36,16 @@ enum class RowPart { kOwn, kOthers };
 /// the mover's memory. None: the routing's weights are used.
 using RowScale = std::optional<std::span<const float>>;
 
+/// What the backward pass of weights needs for rows [first, end), and what it writes: all in the
+/// mover's memory.
+struct RowGradients {
+  std::int64_t first = 0, end = 0;
+  MatrixView<const float> outputs;  // [num_rows, hidden], what the weights multiplied
+  std::span<const float> weights;   // [num_rows]
+  MatrixView<float> gradients;      // [num_rows, hidden], of the weighted rows
+  std::span<float> products;        // [num_rows], the gradients of the weights
+};
+
 /// Moves the rows of one plan. One thread uses it, for one way at a time; only the rows that a
 /// dispatch has received may be kept while a combine is under way. Views of `x`, `rows` and `sum`
 /// show memory of the mover, which nobody else dereferences.
@@ -100,6 +110,12 @@ class RowMover {
   /// @param type the element type of rows that cross the wire
   /// @returns an object that moves the rows of `plan`
   virtual std::unique_ptr<MovingRows> prepare(const RowPlan& plan, ElementType type) = 0;
+
+  /// Goes back through the multiplication of rows by weights: products[r] = <outputs[r],
+  /// gradients[r]>, and then gradients[r] = weights[r] x gradients[r]. The product is a sum in f32:
+  /// column c is added to partial sum (c / 8) % 32, in the order of columns, and then neighbours
+  /// are added, 32 -> 16 -> ... -> 1.
+  virtual void weigh_gradients(const RowGradients& rows) = 0;
 };
 
 }  // namespace c2r
