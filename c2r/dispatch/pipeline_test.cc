@@ -95,5 +95,28 @@ TEST(Pipeline, RefusesNoChunksAndTokensWithoutRows) {
   });
 }
 
+TEST(Pipeline, RefusesABackwardPassOfNothingAndOfAnotherShape) {
+  run_in_process(1, [](Transport& transport) {
+    ThreadPool pool(1);
+    Dispatcher dispatcher(transport, pool, place_contiguous(2, 1), {});
+    Pipeline pipeline(pool, 2);
+    const Matrix<float> x(3, 4), weights(3, 1);
+    const Matrix<ExpertId> idx(3, 1);
+    Matrix<float> sum(3, 4), dweights(3, 2);
+    KeptBatch kept;
+    EXPECT_EQ(testing::error_of([&] { pipeline.run_backward(kept, {}, {}); }),
+              "a backward pass needs what a forward pass has kept; give run() the batch");
+    const PipelineWork work{.experts = [](const auto&, const auto&, auto) {}};
+    pipeline.run(dispatcher, x, idx, weights, 0, "layer 5", work, sum, &kept);
+    EXPECT_EQ(testing::error_of([&] {
+                pipeline.run_backward(
+                    kept, {.dsum = x, .topk_weights = weights, .dx = sum, .dweights = dweights},
+                    {});
+              }),
+              "layer 5: dsum is 3x4, dx 3x4, topk_weights 3x1 and dweights 3x2, but there are 3 "
+              "tokens of 4 values and 1 choices");
+  });
+}
+
 }  // namespace
 }  // namespace c2r
