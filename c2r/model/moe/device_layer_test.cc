@@ -2,11 +2,7 @@
 // in chunks give the reference's bits in every mode, and each wait that is left out shows.
 #include <gtest/gtest.h>
 
-#include "c2r/dispatch/cuda/host_row_launcher_testing.h"
-#include "c2r/experts/cuda/host_experts_testing.h"
-#include "c2r/model/moe/device_layer_testing.h"
-#include "c2r/routing/cuda/host_select_launcher_testing.h"
-#include "c2r/transport/device/fake_rank_testing.h"
+#include "c2r/model/moe/fake_device_testing.h"
 #include "c2r/transport/in_process.h"
 
 namespace c2r {
@@ -14,8 +10,8 @@ namespace {
 
 using testing::DeviceLayerProblem;
 using testing::EarlyStream;
-using testing::FakeRank;
 using testing::FakeWire;
+using testing::LayerRun;
 
 // With the roundings of the device.
 std::vector<Matrix<float>> rounded_sums(const DeviceLayerProblem& problem) {
@@ -28,26 +24,12 @@ std::vector<Matrix<float>> rounded_sums(const DeviceLayerProblem& problem) {
                             });
 }
 
-struct LayerRun {
-  std::int32_t num_chunks = 1;
-  testing::FakeRankOptions device;
-};
-
 // This rank's part of the layer, on a device of its own.
 Matrix<float> run_layer_on_device(Transport& transport, const DeviceLayerProblem& problem,
                                   const LayerRun& how, int* num_waits = nullptr) {
-  FakeRank device(transport, how.device);
-  testing::HostRowLauncher row_launcher;
-  testing::HostExpertLauncher expert_launcher;
-  testing::HostSelectLauncher select_launcher;
-  testing::HostProducts products;
-  const Matrix<float> result =
-      testing::run_device_layer(transport, problem, how.num_chunks,
-                                {device.compute(), device.network(), row_launcher, expert_launcher,
-                                 select_launcher, products});
-  const int waited = device.finish();
-  if (num_waits != nullptr) *num_waits = waited;
-  return result;
+  return testing::on_fake_device(transport, how, num_waits, [&](const auto& on) {
+    return testing::run_device_layer(transport, problem, how.num_chunks, on);
+  });
 }
 
 class DeviceMoeLayerOn : public ::testing::TestWithParam<Cluster> {};
@@ -77,25 +59,9 @@ INSTANTIATE_TEST_SUITE_P(Clusters, DeviceMoeLayerOn, ::testing::ValuesIn(testing
 
 class BrokenLayerWaits : public ::testing::TestWithParam<bool> {};
 
-// 12 tokens on each of two ranks, whose choices are on both.
-DeviceLayerProblem problem_of_waits() {
-  DeviceLayerProblem problem({.traffic = {.cluster = {.ranks_per_node = 2}}}, 6);
-  for (std::size_t rank = 0; rank < 2; ++rank) {
-    TokenBatch& batch = problem.exchange.batches[rank];
-    batch.x = testing::random_matrix(12, problem.exchange.hidden, problem.rng);
-    problem.logits[rank] =
-        testing::random_matrix(12, problem.exchange.placement.num_experts, problem.rng);
-    Routing routing = route_reference(problem.policy, problem.logits[rank]);
-    batch.topk_idx = std::move(routing.topk_idx);
-    batch.topk_weights = std::move(routing.topk_weights);
-  }
-  testing::number_tokens(problem.exchange.batches);
-  return problem;
-}
-
 TEST_P(BrokenLayerWaits, Show) {
   const bool is_staged = GetParam();
-  const DeviceLayerProblem problem = problem_of_waits();
+  const DeviceLayerProblem problem = testing::problem_of_waits();
   const auto expected = rounded_sums(problem);
   // The sums, or nothing if a rank failed.
   const auto run = [&](int ignored_wait, EarlyStream early, int* num_waits) {

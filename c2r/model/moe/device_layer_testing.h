@@ -128,4 +128,84 @@ inline Matrix<float> run_device_layer(Transport& transport, const DeviceLayerPro
   return sum.download();
 }
 
+/// What a layer and its backward pass give one rank.
+struct DeviceGradientResults {
+  Matrix<float> y, dx, dweights, dlogits;
+  std::vector<ExactExpert> dexperts;  // of each slot
+};
+
+/// Drops some choices after routing, as a capacity does.
+inline void drop_choices(Matrix<ExpertId>& topk_idx) {
+  for (std::int64_t i = 0; i < std::ssize(topk_idx.all()); i += 5) {
+    topk_idx.all()[std::size_t(i)] = kNoExpert;
+  }
+}
+
+/// @returns zeros for each slot that has an expert
+inline std::vector<ExactExpert> no_expert_gradients(const DeviceLayerProblem& problem,
+                                                    RankId rank) {
+  std::vector<ExactExpert> none;
+  for (const ExpertWeights* expert : problem.slots(rank)) {
+    none.push_back(expert == nullptr ? ExactExpert{} : zero_gradients(exact_expert(*expert)));
+  }
+  return none;
+}
+
+/// Forward and backward, where routing is followed by drop_choices().
+/// @param dy [num_tokens, hidden], gradients of this rank's sums
+inline DeviceGradientResults run_device_gradients(Transport& transport,
+                                                  const DeviceLayerProblem& problem,
+                                                  const Matrix<float>& dy, std::int32_t num_chunks,
+                                                  const DeviceParts& on) {
+  const TokenBatch& batch = problem.exchange.batches[index(transport.rank())];
+  const Matrix<float>& logits = problem.logits[index(transport.rank())];
+  const auto read = [](const DeviceMatrix& of) -> MatrixView<const float> {
+    return {of.view().data(), of.view().rows(), of.view().cols()};
+  };
+  DeviceRowMover mover(on.compute, on.network, on.row_launcher);
+  Dispatcher dispatcher(transport, mover, problem.exchange.placement, problem.exchange.options);
+  DeviceExperts experts(on.compute, on.products, on.expert_launcher,
+                        problem.slots(transport.rank()));
+  const Routing routing = route_on_device(problem, logits, on.compute, on.select_launcher);
+  Matrix<ExpertId> topk_idx = routing.topk_idx;
+  drop_choices(topk_idx);
+
+  const Matrix<float> no_rows(batch.x.rows(), batch.x.cols()),
+      no_choices(topk_idx.rows(), topk_idx.cols());
+  const DeviceMatrix x(on.compute, batch.x), y(on.compute, no_rows), dsum(on.compute, dy),
+      dx(on.compute, no_rows), weights(on.compute, routing.topk_weights),
+      dweights(on.compute, no_choices), routed(on.compute, logits),
+      dlogits(on.compute, Matrix<float>(logits.rows(), logits.cols()));
+  Pipeline pipeline(on.compute, num_chunks);
+  KeptBatch kept;
+  const PipelineWork forward{.experts = [&](const auto& offsets, const auto& rows, auto out) {
+    experts.forward(offsets, rows, out);
+  }};
+  pipeline.run(dispatcher, read(x), topk_idx, routing.topk_weights, batch.first_token, "layer 3",
+               forward, y.view(), &kept);
+  const PipelineBackwardWork backward{
+      .experts = [&](const auto& offsets, const auto& rows, const auto& dout, auto drows) {
+        experts.backward_on_device(offsets, rows, dout, drows);
+      }};
+  pipeline.run_backward(kept,
+                        {.dsum = read(dsum),
+                         .topk_weights = read(weights),
+                         .dx = dx.view(),
+                         .dweights = dweights.view()},
+                        backward);
+
+  DeviceRouter router(problem.policy, std::int32_t(logits.cols()), on.compute, on.select_launcher);
+  const auto chosen = std::as_bytes(routing.topk_idx.all());
+  const DeviceBuffer idx(on.compute, std::ssize(chosen));
+  on.compute.upload(chosen, idx.data());
+  router.backward_into(
+      read(routed),
+      {reinterpret_cast<const ExpertId*>(idx.data()), topk_idx.rows(), topk_idx.cols()},
+      read(dweights), dlogits.view());
+  DeviceGradientResults results{y.download(), dx.download(), dweights.download(),
+                                dlogits.download(), no_expert_gradients(problem, transport.rank())};
+  experts.take_gradients(results.dexperts);
+  return results;
+}
+
 }  // namespace c2r::testing

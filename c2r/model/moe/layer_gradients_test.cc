@@ -16,73 +16,21 @@
 #include "c2r/dispatch/testing_internal.h"
 #include "c2r/experts/expert_compute.h"
 #include "c2r/experts/testing_internal.h"
+#include "c2r/model/moe/exact_layer_testing.h"
 #include "c2r/transport/in_process.h"
 
 namespace c2r {
 namespace {
 
+using testing::ExactGradients;
+using testing::ExactLayer;
 using testing::ExchangeProblem;
-
-// The tokens of one rank.
-struct RankTokens {
-  Matrix<double> x, dy;    // [num_tokens, hidden]
-  Matrix<double> weights;  // [num_tokens, top_k]
-  Matrix<ExpertId> topk_idx;
-};
-
-struct ExactLayer {
-  std::vector<ExactExpert> experts;
-  std::vector<RankTokens> ranks;
-};
-
-// As the layer's parts. `y` is what the layer gives.
-struct ExactGradients {
-  std::vector<Matrix<double>> y, dx, dweights;  // [ep_size]
-  std::vector<ExactExpert> dexperts;
-};
-
-ExactGradients no_gradients(const ExactLayer& layer) {
-  ExactGradients gradients;
-  for (const RankTokens& tokens : layer.ranks) {
-    gradients.y.emplace_back(tokens.x.rows(), tokens.x.cols());
-    gradients.dx.emplace_back(tokens.x.rows(), tokens.x.cols());
-    gradients.dweights.emplace_back(tokens.weights.rows(), tokens.weights.cols());
-  }
-  for (const ExactExpert& expert : layer.experts) {
-    gradients.dexperts.push_back(zero_gradients(expert));
-  }
-  return gradients;
-}
-
-// Token by token, choice by choice: y = sum of w E(x).
-ExactGradients naive_gradients(const ExactLayer& layer) {
-  ExactGradients gradients = no_gradients(layer);
-  for (std::size_t rank = 0; rank < layer.ranks.size(); ++rank) {
-    const RankTokens& tokens = layer.ranks[rank];
-    std::vector<double> y(std::size_t(tokens.x.cols())), weighted = y;
-    for (std::int64_t t = 0; t < tokens.x.rows(); ++t) {
-      const auto x = tokens.x.row(t), dy = tokens.dy.row(t);
-      for (std::int64_t k = 0; k < tokens.weights.cols(); ++k) {
-        const ExpertId expert = tokens.topk_idx(t, k);
-        if (expert == kNoExpert) continue;
-        exact_forward(layer.experts[index(expert)], x, y);
-        for (std::size_t c = 0; c < y.size(); ++c) {
-          gradients.y[rank].row(t)[c] += tokens.weights(t, k) * y[c];
-          gradients.dweights[rank](t, k) += y[c] * dy[c];
-          weighted[c] = tokens.weights(t, k) * dy[c];
-        }
-        exact_backward(layer.experts[index(expert)], x, weighted, gradients.dx[rank].row(t),
-                       gradients.dexperts[index(expert)]);
-      }
-    }
-  }
-  return gradients;
-}
 
 // The random experts of a problem, as they are stored, and its gradients dy.
 struct GradientProblem {
   GradientProblem(const DispatchOptions& options, std::uint64_t seed)
-      : exchange(testing::random_problem(options, seed)) {
+      : GradientProblem(testing::random_problem(options, seed), seed) {}
+  GradientProblem(ExchangeProblem of_tokens, std::uint64_t seed) : exchange(std::move(of_tokens)) {
     std::mt19937 rng(std::uint32_t(seed + 1));
     const std::int64_t hidden = exchange.hidden;
     for (std::int32_t e = 0; e < exchange.placement.num_experts; ++e) {
@@ -163,14 +111,42 @@ class RankLayer {
     const std::vector<float> ones(weights.size(), 1.0F);
     const Matrix<float> dx = combined(handle_, drows, ones);
 
+    add_results(y, dx, dweights, gradients, mutex);
+  }
+  // The same by a pipeline.
+  void run_in_chunks(std::int32_t num_chunks, ExactGradients& gradients, std::mutex& mutex) {
+    CpuExperts experts(mlps_, weights_);
+    Pipeline pipeline(pool_, num_chunks);
+    KeptBatch kept;
+    Matrix<float> y(batch_.x.rows(), batch_.x.cols()), dx = y;
+    Matrix<float> dweights(batch_.topk_idx.rows(), batch_.topk_idx.cols());
+    const PipelineWork forward{.experts = [&](const auto& offsets, const auto& rows, auto out) {
+      experts.forward(offsets, rows, out);
+    }};
+    const PipelineBackwardWork backward{
+        .experts = [&](const auto& offsets, const auto& rows, const auto& dout, auto drows) {
+          experts.backward(offsets, rows, dout, drows, dexperts_);
+        }};
+    pipeline.run(dispatcher_, batch_.x, batch_.topk_idx, batch_.topk_weights, batch_.first_token,
+                 "layer 1", forward, y, &kept);
+    pipeline.run_backward(kept,
+                          {.dsum = problem_.dy[rank_],
+                           .topk_weights = batch_.topk_weights,
+                           .dx = dx,
+                           .dweights = dweights},
+                          backward);
+    add_results(y, dx, dweights, gradients, mutex);
+  }
+
+ private:
+  void add_results(const Matrix<float>& y, const Matrix<float>& dx, const Matrix<float>& dweights,
+                   ExactGradients& gradients, std::mutex& mutex) const {
     const std::lock_guard lock(mutex);
     std::ranges::copy(y.all(), gradients.y[rank_].all().begin());
     std::ranges::copy(dx.all(), gradients.dx[rank_].all().begin());
     std::ranges::copy(dweights.all(), gradients.dweights[rank_].all().begin());
     add_expert_gradients(gradients);
   }
-
- private:
   Matrix<float> dispatched(MatrixView<const float> x) {
     Matrix<float> rows(handle_.num_rows(), x.cols());
     handle_.start_dispatch(x);
@@ -225,7 +201,7 @@ class RankLayer {
 // such factor. x, dy and weights travel in f32 as they are. Forward, a product of n terms is within
 // n u of its magnitudes, so an output is within (2.2 hidden + intermediate + 8) u of its own.
 // Backward is in double, and its inputs and results are rounded once. A sum of at most 6 weighted
-// rows adds 7 u.
+// rows adds 7 u, and the product of an output and its gradient, of at most 9 terms, 15 u.
 double gradient_tolerance(const GradientProblem& problem, double magnitude) {
   const double num_roundings =
       2.2 * (2.2 * double(problem.exchange.hidden) + GradientProblem::kIntermediate + 16);
@@ -242,14 +218,18 @@ void expect_near_gradients(const GradientProblem& problem, const char* what,
   }
 }
 
-void check_gradients(const GradientProblem& problem) {
+// @param num_chunks of a pipeline, or 0: by the calls of a handle
+void check_gradients(const GradientProblem& problem, std::int32_t num_chunks) {
   const ExactLayer layer = problem.layer(false);
   const ExactGradients expected = naive_gradients(layer);
   const ExactGradients magnitudes = naive_gradients(problem.layer(true));
   ExactGradients got = no_gradients(layer);
   std::mutex mutex;
-  run_in_process(problem.exchange.options.traffic.cluster.ep_size(),
-                 [&](Transport& transport) { RankLayer(transport, problem).run(got, mutex); });
+  run_in_process(problem.exchange.options.traffic.cluster.ep_size(), [&](Transport& transport) {
+    RankLayer rank(transport, problem);
+    if (num_chunks == 0) return rank.run(got, mutex);
+    rank.run_in_chunks(num_chunks, got, mutex);
+  });
   for (std::size_t rank = 0; rank < layer.ranks.size(); ++rank) {
     expect_near_gradients(problem, "y", got.y[rank], expected.y[rank], magnitudes.y[rank]);
     expect_near_gradients(problem, "dx", got.dx[rank], expected.dx[rank], magnitudes.dx[rank]);
@@ -271,8 +251,17 @@ TEST_P(LayerGradientsOn, AreThoseOfTheNaiveLayer) {
     if (options.row_type != ElementType::kF32) continue;
     for (std::uint64_t seed = 0; seed < 4; ++seed) {
       SCOPED_TRACE(fmt::format("{}, seed {}", testing::to_string(options), seed));
-      check_gradients(GradientProblem(options, seed));
+      check_gradients(GradientProblem(options, seed), 0);
+      check_gradients(GradientProblem(options, seed), std::int32_t(1 + seed));
     }
+  }
+}
+
+TEST_P(LayerGradientsOn, AreThoseOfTheNaiveLayerWhereEveryTokenChoosesOneExpert) {
+  for (const DispatchOptions& options : testing::all_options(GetParam())) {
+    if (options.row_type != ElementType::kF32) continue;
+    SCOPED_TRACE(testing::to_string(options));
+    check_gradients(GradientProblem(testing::hot_expert_problem(options, 5), 5), 3);
   }
 }
 
