@@ -1,5 +1,6 @@
-// What runs on an NVIDIA GPU gives the bits of the references on the host: routing, and layers
-// whose rows are in the memory of the device, with all ranks on one GPU over the staging exchange.
+// What runs on an NVIDIA GPU gives the bits of the host: routing, the kernels of its backward pass
+// and that of weights, and layers whose rows are in the memory of the device, with all ranks on one
+// GPU over the staging exchange.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -8,7 +9,9 @@
 
 #include "c2r/dispatch/cuda/cuda_row_launcher.h"
 #include "c2r/dispatch/cuda/device_layer_testing.h"
+#include "c2r/dispatch/rows/host_row_mover.h"
 #include "c2r/routing/cuda/cuda_select_launcher.h"
+#include "c2r/routing/cuda/select_backward-inl.h"
 #include "c2r/routing/policy_reference.h"
 #include "c2r/transport/device/staged_network.h"
 #include "c2r/transport/in_process.h"
@@ -47,6 +50,100 @@ TEST_F(OnGpu, RoutesAsTheReference) {
             std::ranges::equal(download<float>(*stream, weights), expected.topk_weights.all()));
       }
     }
+  }
+}
+
+std::vector<float> random_floats(std::int64_t num_values, std::mt19937_64& rng) {
+  std::vector<float> values(static_cast<std::size_t>(num_values));
+  for (float& v : values) v = testing::random_value(rng);
+  return values;
+}
+
+DeviceBuffer uploaded(DeviceStream& stream, std::span<const std::byte> from) {
+  DeviceBuffer to(stream, std::ssize(from));
+  stream.upload(from, to.data());
+  return to;
+}
+
+float* floats_of(const DeviceBuffer& buffer) {
+  return reinterpret_cast<float*>(buffer.data());
+}
+
+TEST_F(OnGpu, GivesLogitsTheGradientsOfTheBodyOnTheHost) {
+  const auto stream = make_cuda_stream(0);
+  const auto launcher = make_cuda_select_launcher();
+  std::mt19937_64 rng(2);
+  constexpr std::int64_t kTokens = 301;
+  for (const std::int32_t num_experts : {1, 8, 33, 60, 128, 512}) {
+    for (const std::int32_t top_k : {1, std::min(4, num_experts), std::min(16, num_experts)}) {
+      for (const bool divides : {false, true}) {
+        SCOPED_TRACE(fmt::format("{} experts, top_k {}", num_experts, top_k));
+        Matrix<float> logits(kTokens, num_experts);
+        for (float& v : logits.all()) v = testing::random_value(rng) * 4;
+        const RoutingPolicy policy{.top_k = top_k, .norm_topk_prob = divides, .scale = 1.5F};
+        const Routing routing = route_reference(policy, logits);
+        const std::vector<float> dweights = random_floats(kTokens * top_k, rng);
+        std::vector<float> dlogits(logits.all().size(), 0.5F);
+        const DeviceBuffer at = uploaded(*stream, std::as_bytes(logits.all())),
+                           idx = uploaded(*stream, std::as_bytes(routing.topk_idx.all())),
+                           from = uploaded(*stream, std::as_bytes(std::span(dweights))),
+                           to = uploaded(*stream, std::as_bytes(std::span(dlogits)));
+        DeviceRouter router(policy, num_experts, *stream, *launcher);
+        router.backward_into({floats_of(at), kTokens, num_experts},
+                             {reinterpret_cast<const ExpertId*>(idx.data()), kTokens, top_k},
+                             {floats_of(from), kTokens, top_k},
+                             {floats_of(to), kTokens, num_experts});
+        const SelectGradients on_host{
+            .logits = logits.all().data(),
+            .num_tokens = kTokens,
+            .num_experts = num_experts,
+            .top_k = top_k,
+            .divides_by_chosen = divides,
+            .scale = 1.5F,
+            .topk_idx = reinterpret_cast<const std::int32_t*>(routing.topk_idx.all().data()),
+            .dweights = dweights.data(),
+            .dlogits = dlogits.data()};
+        for (std::int64_t t = 0; t < kTokens; ++t) add_select_gradients(HostWarp{}, on_host, t);
+        EXPECT_EQ(download<float>(*stream, to), dlogits);
+      }
+    }
+  }
+}
+
+TEST_F(OnGpu, WeighsGradientsAsTheHost) {
+  const auto stream = make_cuda_stream(0);
+  const auto launcher = make_cuda_row_launcher();
+  std::mt19937_64 rng(3);
+  constexpr std::int64_t kRows = 77, kFirst = 3, kEnd = 70;
+  for (const std::int64_t hidden : {1, 37, 264, 520, 4096}) {
+    SCOPED_TRACE(fmt::format("hidden {}", hidden));
+    const std::vector<float> outputs = random_floats(kRows * hidden, rng),
+                             weights = random_floats(kRows, rng);
+    std::vector<float> gradients = random_floats(kRows * hidden, rng), products(kRows, 0.5F);
+    const DeviceBuffer out = uploaded(*stream, std::as_bytes(std::span(outputs))),
+                       w = uploaded(*stream, std::as_bytes(std::span(weights))),
+                       g = uploaded(*stream, std::as_bytes(std::span(gradients))),
+                       p = uploaded(*stream, std::as_bytes(std::span(products)));
+    run_in_process(1, [&](Transport& transport) {
+      StagedNetwork network(transport, *stream, *stream);
+      DeviceRowMover on_device(*stream, network, *launcher);
+      on_device.weigh_gradients({.first = kFirst,
+                                 .end = kEnd,
+                                 .outputs = {floats_of(out), kRows, hidden},
+                                 .weights = {floats_of(w), kRows},
+                                 .gradients = {floats_of(g), kRows, hidden},
+                                 .products = {floats_of(p), kRows}});
+      ThreadPool pool(1);
+      HostRowMover on_host(transport, pool);
+      on_host.weigh_gradients({.first = kFirst,
+                               .end = kEnd,
+                               .outputs = {outputs.data(), kRows, hidden},
+                               .weights = weights,
+                               .gradients = {gradients.data(), kRows, hidden},
+                               .products = products});
+    });
+    EXPECT_EQ(download<float>(*stream, g), gradients);
+    EXPECT_EQ(download<float>(*stream, p), products);
   }
 }
 

@@ -1,5 +1,5 @@
 // A whole MoE layer on an NVIDIA GPU, all ranks on one GPU over the staging exchange: routing,
-// dispatch, experts and combine in chunks are near the exact layer.
+// dispatch, experts and combine in chunks are near the exact layer, and so are all gradients.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 #include "c2r/experts/cublas/cublas_products.h"
 #include "c2r/experts/cuda/cuda_expert_launcher.h"
 #include "c2r/experts/cuda/device_experts_testing.h"
-#include "c2r/model/moe/device_layer_testing.h"
+#include "c2r/model/moe/device_gradients_testing.h"
 #include "c2r/routing/cuda/cuda_select_launcher.h"
 #include "c2r/transport/device/staged_network.h"
 #include "c2r/transport/in_process.h"
@@ -73,6 +73,32 @@ TEST_F(OnGpu, ComputesALayerNearTheExactOne) {
               << "rank " << rank << ", value " << i;
         }
       });
+    }
+  }
+}
+
+TEST_F(OnGpu, ComputesGradientsNearThoseOfTheNaiveLayer) {
+  const auto row_launcher = make_cuda_row_launcher();
+  const auto expert_launcher = make_cuda_expert_launcher();
+  const auto select_launcher = make_cuda_select_launcher();
+  std::uint64_t seed = 700;
+  for (const Cluster& cluster : {Cluster{1, 1}, Cluster{1, 3}, Cluster{2, 2}}) {
+    for (const DispatchOptions& options : testing::all_options(cluster)) {
+      const std::int32_t num_chunks = seed % 2 == 0 ? 1 : 3;
+      SCOPED_TRACE(
+          fmt::format("{}, {} chunks, seed {}", testing::to_string(options), num_chunks, seed));
+      const testing::DeviceGradientProblem problem(options, seed++);
+      std::vector<testing::DeviceGradientResults> results(problem.dy.size());
+      run_in_process(cluster.ep_size(), [&](Transport& transport) {
+        const auto rank = index(transport.rank());
+        const auto compute = make_cuda_stream(0), copies = make_cuda_stream(0);
+        StagedNetwork network(transport, *compute, *copies);
+        const auto products = make_cublas_products();
+        results[rank] = testing::run_device_gradients(
+            transport, problem.layer, problem.dy[rank], num_chunks,
+            {*compute, network, *row_launcher, *expert_launcher, *select_launcher, *products});
+      });
+      testing::NearTheNaiveLayer(problem).expect(results);
     }
   }
 }
