@@ -77,8 +77,8 @@ layer() {  # NAME COMMAND...: c2r-cuda's layers of every shape that --ranks or m
 if [ $device = cuda ] && [ -x build/release/cuda_test ] && [ -x build/release/c2r-cuda ]; then
   part kernels 120 build/release/cuda_test --gtest_output=json:"$out/kernels.json"
   if command -v compute-sanitizer >/dev/null; then
-    part sanitizer 120 compute-sanitizer --error-exitcode 1 build/release/cuda_test \
-      --gtest_filter='*Routes*:*Between*:*Experts*'
+    part sanitizer 180 compute-sanitizer --error-exitcode 1 build/release/cuda_test \
+      --gtest_filter='*Routes*:*Logits*:*Weighs*:*MovesRows*:*Between*:*Experts*'
   fi
   layer 1 build/release/c2r-cuda
 else
