@@ -20,9 +20,11 @@ namespace {
 constexpr const char* kSingle = "model.safetensors";
 constexpr const char* kIndex = "model.safetensors.index.json";
 
-// A name with a folder in it could lead to any file of the machine.
+// A name with a folder in it could lead to any file of the machine. The system would read a name
+// only up to a zero byte.
 bool is_name_in_folder(const std::string& name) {
-  return std::filesystem::path(name).filename() == name && !name.empty() && !name.starts_with('.');
+  return std::filesystem::path(name).filename() == name && !name.empty() &&
+         !name.starts_with('.') && name.find('\0') == std::string::npos;
 }
 
 // Compares the first, middle and last bytes, so that not all of two models is read.

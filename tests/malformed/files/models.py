@@ -165,6 +165,9 @@ def broken_checkpoints(write):
     write_model(write, "index_without_map", {"model.safetensors.index.json": "{}"})
     write_model(write, "index_leads_away",
                 {"model.safetensors.index.json": index(lm_head__weight="../a.safetensors")})
+    write_model(write, "index_has_a_zero_byte", {
+        "model.safetensors.index.json": index(lm_head__weight="b.safetensors\0x"),
+        "a.safetensors": shard(FIRST), "b.safetensors": shard(SECOND)})
     write_model(write, "index_names_a_missing_shard", {
         "model.safetensors.index.json": index(), "a.safetensors": shard(FIRST)})
     write_model(write, "index_names_the_wrong_shard", {
