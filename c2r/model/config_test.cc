@@ -162,6 +162,19 @@ TEST(Config, UnknownKeysAreRefusedUnlessTheyAreOff) {
             "no influence on the results");
 }
 
+// transformers ignores the key in other families.
+TEST(Config, ClippingOfQueriesAndKeysIsOlmoesAlone) {
+  Json json = qwen2();
+  json["clip_qkv"] = 0.5;
+  EXPECT_NE(error_of([&] { (void)parse_config(json, "config.json"); }).find("'clip_qkv'"),
+            std::string::npos);
+  json["model_type"] = "olmoe";
+  json["intermediate_size"] = json["moe_intermediate_size"];
+  json.erase("moe_intermediate_size");
+  json.erase("shared_expert_intermediate_size");
+  EXPECT_EQ(parse_config(json, "config.json").clip_qkv, 0.5F);
+}
+
 // Of 4 experts and top-2, but for its collaborator lists.
 Json llama_moe_with_top_t() {
   Json json = llama_moe();

@@ -75,6 +75,7 @@ constexpr Family kFamilies[] = {
      .intermediate_key = "intermediate_size",
      .tensors = kQwenTensors,
      .qk_norm = QkNorm::kWholeWidth,
+     .has_clip_qkv = true,
      .default_rms_norm_eps = 1e-5F},
     {.model_type = "qwen2_moe",
      .name = "Qwen2-MoE",

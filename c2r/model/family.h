@@ -46,6 +46,7 @@ struct Family {
   bool has_dense_layers = false;       // whether decoder_sparse_step and mlp_only_layers are read
   bool is_sliced = false;              // intermediate_key is the sum over experts; size_experts
   bool has_window_switch = false;      // whether use_sliding_window decides about windows
+  bool has_clip_qkv = false;           // whether clip_qkv is read
   double default_rope_theta = 10000;   // as transformers, where the config has none
   float default_rms_norm_eps = 1e-6F;  // likewise
   std::span<const RequiredValue> required;    // in addition to those of every family

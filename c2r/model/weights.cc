@@ -11,6 +11,7 @@ namespace c2r {
 namespace {
 
 constexpr const char* kEmbeddings = "model.embed_tokens.weight";
+constexpr const char* kOutput = "lm_head.weight";
 
 // Finds the tensors of one layer.
 class LayerFinder {
@@ -80,18 +81,26 @@ class LayerFinder {
   std::string prefix_;
 };
 
+// Of two tied matrices one is stored; safetensors' save_model() keeps the first name of the
+// alphabet.
+RowsView embeddings_of(const ModelConfig& config, Checkpoint& checkpoint) {
+  const bool is_output =
+      config.has_tied_embeddings && !checkpoint.has(kEmbeddings) && checkpoint.has(kOutput);
+  return checkpoint.matrix(is_output ? kOutput : kEmbeddings, config.vocab_size, config.hidden);
+}
+
 // Tied models may store the output projection, too, but only as a copy of the embeddings.
 RowsView output_projection(const ModelConfig& config, Checkpoint& checkpoint,
                            const RowsView& embeddings) {
-  constexpr const char* kName = "lm_head.weight";
-  if (config.has_tied_embeddings && !checkpoint.has(kName)) return embeddings;
-  const RowsView output = checkpoint.matrix(kName, config.vocab_size, config.hidden);
+  const bool are_both_stored = checkpoint.has(kOutput) && checkpoint.has(kEmbeddings);
+  if (config.has_tied_embeddings && !are_both_stored) return embeddings;
+  const RowsView output = checkpoint.matrix(kOutput, config.vocab_size, config.hidden);
   if (!config.has_tied_embeddings) return output;
-  const TensorView &one = checkpoint.tensor(kName), &other = checkpoint.tensor(kEmbeddings);
+  const TensorView &one = checkpoint.tensor(kOutput), &other = checkpoint.tensor(kEmbeddings);
   C2R_REQUIRE(one.dtype == other.dtype && std::ranges::equal(one.bytes, other.bytes), kInvalidFile,
               "{}: tie_word_embeddings is true, but {} differs from {}; correct "
               "tie_word_embeddings in config.json, or remove the tensor",
-              checkpoint.folder(), kName, kEmbeddings);
+              checkpoint.folder(), kOutput, kEmbeddings);
   return embeddings;
 }
 
@@ -99,7 +108,7 @@ RowsView output_projection(const ModelConfig& config, Checkpoint& checkpoint,
 
 ModelWeights find_weights(const ModelConfig& config, Checkpoint& checkpoint) {
   ModelWeights weights;
-  weights.embeddings = checkpoint.matrix(kEmbeddings, config.vocab_size, config.hidden);
+  weights.embeddings = embeddings_of(config, checkpoint);
   std::int64_t moe_layer = 0;
   for (std::int32_t layer = 0; layer < config.num_layers; ++layer) {
     LayerFinder find(config, checkpoint, layer);

@@ -153,6 +153,22 @@ def test_a_tied_output_matrix_must_be_the_embeddings(copied):
     tensors = safetensors.torch.load_file(folder / "model.safetensors")
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
     safetensors.torch.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    text = generate(folder)[0]
+    assert text == generate_by_transformers(folder)
+    del tensors["model.embed_tokens.weight"]
+    safetensors.torch.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    assert generate(folder)[0] == generate_by_transformers(folder) == text
+
+
+def test_clipping_of_queries_and_keys_is_olmoes_alone(copied):
+    for family in ("mixtral", "qwen2_moe", "qwen3_moe"):
+        folder = copied(family)
+        without = generate_by_transformers(folder)
+        change(folder / "config.json", clip_qkv=0.1)
+        assert generate_by_transformers(folder) == without
+        refuses(folder, "clip_qkv")
+    folder = copied("olmoe")
+    change(folder / "config.json", clip_qkv=0.1)
     assert generate(folder)[0] == generate_by_transformers(folder)
 
 

@@ -98,7 +98,7 @@ void read_attention_config(ConfigReader& reader, ModelConfig& config) {
                             ? config.family->default_rms_norm_eps
                             : static_cast<float>(reader.number("rms_norm_eps", 0));
   config.has_tied_embeddings = reader.boolean_or("tie_word_embeddings", false);
-  if (reader.find("clip_qkv") != nullptr) {
+  if (config.family->has_clip_qkv && reader.find("clip_qkv") != nullptr) {
     config.clip_qkv = static_cast<float>(reader.number("clip_qkv", 0));
   }
   config.rope_theta = read_rope_theta(reader, *config.family);

@@ -201,6 +201,9 @@ def write_well_formed(write):
     write_single(write, "single", shard(ALL_TENSORS, {"lm_head.weight": "BF16"}))
     write("model/tied/config.json", model_config(tie_word_embeddings=True))
     write("model/tied/model.safetensors", shard(ALL_TENSORS))
+    write("model/tied_under_the_other_name/config.json", model_config(tie_word_embeddings=True))
+    write("model/tied_under_the_other_name/model.safetensors",
+          shard({n: s for n, s in ALL_TENSORS.items() if n != "model.embed_tokens.weight"}))
     write_model(write, "single_beside_index", {
         "model.safetensors.index.json": index(), "model.safetensors": shard(ALL_TENSORS)})
     write_model(write, "index_lacks_a_tensor", {
