@@ -117,6 +117,15 @@ class Outputs(CommandLine):
                           "2x2", "--on", "even", "--baselines", "none", "--pareto", "4", "--front-plans", "front")
         self.assertEqual(list(self.folder.glob("front*.json")), [])
 
+    def test_a_front_whose_last_name_is_too_long_is_not_written(self):
+        self.make_trace()
+        name = "f" * 249  # with 9.json it has 255 characters, the most of Linux
+        done = self.run_c2r("compare", "trace.safetensors", "--cluster", "2x2", "--on", "even", "--baselines", "none",
+                            "--pareto", "12", "--front-plans", name)
+        self.assertEqual((done.returncode, done.stderr),
+                         (1, f"c2r compare: cannot write '{name}10.json': File name too long\n"))
+        self.assertEqual(list(self.folder.glob("f*.json")), [])
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)
