@@ -245,7 +245,9 @@ def simulate(
     Returns:
       A list of dicts, one for each step: per-expert, deduplication, placement, replicas, constraint, and those of
       ``top_t`` and ``policy`` by the name of their rule; of each the numbers per layer and the exact counts, as
-      ``c2r simulate --json`` has them.
+      ``c2r simulate --json`` has them. Steps of ``top_t`` and ``policy`` also have "num_choices", the recorded choices
+      (a token in a layer), and "num_other_choices", those of them that are not the top-k of their logits: there the
+      router looked at more than the logits.
 
     Raises:
       ValueError: a name is unknown, or the plan is of another model than the trace; OSError: the trace is broken.

@@ -120,12 +120,20 @@ std::string simulate(const Plan& plan, const Trace& trace, const Trace* constrai
     const ConstrainedTokens under_plan{.tokens = others, .plan = plan};
     auto steps = predict_waterfall(plan, tokens, constrained == nullptr ? nullptr : &under_plan,
                                    request, how.num_threads, running.progress);
+    std::vector<std::pair<std::int64_t, std::int64_t>> choices;  // of the steps of the rules
     for (const Rerouting& rule : rules) {
-      steps.push_back(
-          predict_rerouted(rule, tokens, plan, steps[0], request, how.num_threads, running.progress)
-              .step);
+      const ReroutedStep again = predict_rerouted(rule, tokens, plan, steps[0], request,
+                                                  how.num_threads, running.progress);
+      steps.push_back(again.step);
+      choices.emplace_back(again.num_choices, again.num_other_choices);
     }
-    return json_text(waterfall_json(steps, format, judged_layers_of(plan)));
+    Json json = waterfall_json(steps, format, judged_layers_of(plan));
+    for (std::size_t i = 0; i < choices.size(); ++i) {
+      Json& step = json[steps.size() - choices.size() + i];
+      step["num_choices"] = choices[i].first;
+      step["num_other_choices"] = choices[i].second;
+    }
+    return json_text(json);
   });
 }
 

@@ -92,6 +92,35 @@ def test_a_simulation_is_that_of_the_command_line(tmp_path, trace):
     assert ours == theirs["steps"]
 
 
+def trace_with_logits(folder):
+    """A trace of 40 tokens, 8 experts and top-2, in which 3 choices are not the best of their logits."""
+    rng = np.random.default_rng(3)
+    logits = rng.permuted(np.tile(np.arange(8, dtype=np.float32), (40, 1)), axis=1)
+    chosen = np.argsort(-logits, axis=1)[:, :2]
+    chosen[[4, 9, 30], 1] = np.argsort(-logits, axis=1)[[4, 9, 30], 5]
+    (folder / "logits_rank0.bin").write_bytes((logits.view(np.uint32) >> 16).astype("<u2").tobytes())
+    records = [{"step": step, "stage": "pre_dispatch", "block": "decoder", "layer": 1, "rank": 0, "num_tokens": 20,
+                "topk": 2, "top_indices": chosen[20 * step : 20 * step + 20].tolist(), "logit_offset": 320 * step,
+                "logit_bytes": 320, "logit_shape": [20, 8]} for step in (0, 1)]  # fmt: skip
+    (folder / "router_trace_rank0.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return c2r.import_file(folder / "router_trace_rank0.jsonl", "megatron", folder / "l.safetensors", num_experts=8)
+
+
+def test_routing_again_counts_choices_that_logits_do_not_explain(tmp_path):
+    trace = trace_with_logits(tmp_path)
+    plan = c2r.plan(trace, "1x2", top_t=4)
+    plan.save(tmp_path / "p.json")
+    *before, by_lists, limited = c2r.simulate(plan, trace, top_t=3, policy="device-limited:1")
+    assert [by_lists["step"], limited["step"]] == ["top-t:3", "device-limited:1"]
+    for step in (by_lists, limited):
+        assert (step["num_choices"], step["num_other_choices"]) == (40, 3)
+    assert all("num_choices" not in step for step in before)
+    theirs = json.loads(run(tmp_path, "simulate", "p.json", "l.safetensors", "--top-t", 3, "--policy",
+                            "device-limited:1", "--json"))  # fmt: skip
+    assert (theirs["num_choices"], theirs["num_other_choices"]) == (40, 3)
+    assert limited["copies_per_token"] == theirs["steps"][-1]["copies_per_token"] == [1]
+
+
 def test_an_engine_counts_as_its_backend_sends(tmp_path, trace):
     use = {"engine": "sglang", "backend": "deepep"}
     plan = c2r.plan(trace, "2x2", fit="even", **use)
