@@ -28,3 +28,5 @@ for step in c2r.simulate(plan, trace):
 compared = c2r.compare(trace, {"ours": plan}, fit="all")  # beside contiguous placement and EPLB
 plan.save(folder / "plan.json")  # as `c2r plan` writes it
 print(plan.export("sglang", folder / "expert_location.json"))  # how SGLang is told to load it; cautions are warnings
+report = c2r.report(trace, plan, folder / "report.html", compare=compared)  # a page for people who decide
+print(report["answer"]["sentence"])  # "Do not load this plan: ...", for one sequence is too few

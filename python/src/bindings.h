@@ -11,6 +11,7 @@ void add_routing(nanobind::module_& module);
 void add_collaboration(nanobind::module_& module);
 void add_plans(nanobind::module_& module);
 void add_predictions(nanobind::module_& module);
+void add_reports(nanobind::module_& module);
 void add_imports(nanobind::module_& module);
 
 }  // namespace c2r::python

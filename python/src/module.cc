@@ -45,5 +45,6 @@ NB_MODULE(_c2r, module) {
   c2r::python::add_collaboration(module);
   c2r::python::add_plans(module);
   c2r::python::add_predictions(module);
+  c2r::python::add_reports(module);
   c2r::python::add_imports(module);
 }

@@ -58,19 +58,22 @@ Json measured_variant(const Json& variant, std::string_view place) {
 
 }  // namespace
 
-Json read_comparison(const std::filesystem::path& path) {
-  Json comparison = read_json_file(path);
+Json checked_comparison(Json comparison, std::string_view place) {
   const Json* const placements = json_find(comparison, "placements");
   C2R_REQUIRE(placements != nullptr && placements->is_array() && !placements->empty(), kInvalidFile,
-              "{} is not what `c2r compare --json` prints: it has no placements", path.string());
+              "{} is not what `c2r compare --json` prints: it has no placements", place);
   for (const Json& entry : *placements) {
-    (void)json_string(json_at(entry, "placement", path.string()), "a placement", path.string());
+    (void)json_string(json_at(entry, "placement", place), "a placement", place);
     for (const char* column : {"wire_copies_per_token", "imbalance"}) {
-      (void)numbers_of(json_at(entry, column, path.string()),
-                       fmt::format("{} of a placement", column), path.string());
+      (void)numbers_of(json_at(entry, column, place), fmt::format("{} of a placement", column),
+                       place);
     }
   }
   return comparison;
+}
+
+Json read_comparison(const std::filesystem::path& path) {
+  return checked_comparison(read_json_file(path), path.string());
 }
 
 namespace {
@@ -120,9 +123,7 @@ Json read_scores(const std::filesystem::path& path) {
           {"perplexity", perplexity}};
 }
 
-Json read_constrained(const std::filesystem::path& path) {
-  const std::string place = path.string();
-  const Json simulated = read_json_file(path);
+Json constrained_traffic(const Json& simulated, std::string_view place) {
   const Json* const steps = json_find(simulated, "steps");
   if (steps != nullptr && steps->is_array()) {
     for (const Json& step : *steps) {
@@ -137,6 +138,10 @@ Json read_constrained(const std::filesystem::path& path) {
             "{} is not what `c2r simulate --constrained TRACE --json` prints: it has no step "
             "'constraint'",
             place);
+}
+
+Json read_constrained(const std::filesystem::path& path) {
+  return constrained_traffic(read_json_file(path), path.string());
 }
 
 Json read_layer_bench(const std::filesystem::path& path) {

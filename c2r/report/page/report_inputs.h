@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <optional>
 #include <span>
+#include <string_view>
 
 #include "c2r/io/json.h"
 
@@ -14,6 +15,10 @@ namespace c2r {
 /// @returns it, with the keys that the report reads checked
 /// @throws Error(kInvalidFile) if it is something else
 Json read_comparison(const std::filesystem::path& path);
+
+/// The same of JSON that is read already.
+/// @param place where it comes from, for messages
+Json checked_comparison(Json comparison, std::string_view place);
 
 /// Reads what `c2r score --json` printed: an object on each line.
 /// @returns {"name", "num_tokens", "log_likelihood", "perplexity"}, of all lines together
@@ -25,6 +30,10 @@ Json read_scores(const std::filesystem::path& path);
 ///          layers
 /// @throws Error(kInvalidFile) if it is something else
 Json read_constrained(const std::filesystem::path& path);
+
+/// The same of JSON that is read already.
+/// @param place where it comes from, for messages; also the "name"
+Json constrained_traffic(const Json& simulated, std::string_view place);
 
 /// Reads what `c2r bench layer --json` or `c2r bench exchange --json` printed.
 /// @returns {"name", "problem", "what", "ep_size", "tokens_per_rank", "hidden", "variants":

@@ -67,6 +67,15 @@ TEST(ReadConstrained, TakesTheStepOfTheConstraint) {
   EXPECT_EQ(traffic["imbalance"], 1.25);
 }
 
+TEST(ReadConstrained, IsTheSameOfJsonInMemory) {
+  const Json steps = {{{"step", "constraint"}, {"wire_copies_per_token", {2}}, {"imbalance", {1}}}};
+  EXPECT_EQ(constrained_traffic({{"steps", steps}}, "simulation"),
+            (Json{{"name", "simulation"}, {"wire_copies_per_token", 2.0}, {"imbalance", 1.0}}));
+  const Json compared = {
+      {"placements", {{{"placement", "a"}, {"wire_copies_per_token", {1}}, {"imbalance", {1}}}}}};
+  EXPECT_EQ(checked_comparison(compared, "comparison"), compared);
+}
+
 TEST(ReadConstrained, RefusesWhatIsNone) {
   for (const char* text :
        {"[1]", "{}", R"({"steps": 1})", R"({"steps": [1, {"step": "placement"}]})"}) {

@@ -218,6 +218,63 @@ def test_a_comparison_has_the_plans_and_the_baselines(trace):
     assert [entry["placement"] for entry in compared["placements"]] == ["contiguous", "eplb", "ours"]
 
 
+def test_a_report_is_that_of_the_command_line(tmp_path, trace):
+    plan = c2r.plan(trace, "2x2", fit="even")
+    plan.save(tmp_path / "p.json")
+    compared = c2r.compare(trace, {"p.json": plan}, on="odd")
+    (tmp_path / "compared.json").write_text(json.dumps(compared))
+    (tmp_path / "score.jsonl").write_text(json.dumps({"log_likelihood": -30, "num_tokens": 10}))
+    words = ["t.safetensors", "--plan", "p.json", "--on", "odd", *TIME_WORDS, "--batch-tokens", 64, "--engine", "sglang",
+             "--backend", "deepep", "--compare", "compared.json", "--score", "score.jsonl"]  # fmt: skip
+    run(tmp_path, "report", *words, "-o", "theirs.html")
+    theirs = run(tmp_path, "report", *words, "--json")
+    ours = c2r.report(trace, tmp_path / "p.json", tmp_path / "ours.html", on="odd", **TIMES, batch_tokens=64,
+                      engine="sglang", backend="deepep", compare=compared, score=tmp_path / "score.jsonl")  # fmt: skip
+    pages = [(tmp_path / f"{whose}.html").read_text() for whose in ("ours", "theirs")]
+    folder = f"{tmp_path}{os.sep}"  # of the files, which the command was given without it
+    assert json.loads(json.dumps(ours).replace(folder, "")) == json.loads(theirs.replace(folder, ""))
+    assert pages[0].replace(folder, "") == pages[1].replace(folder, "")
+    assert ours["answer"]["is_advised"] is False  # of two sequences
+    assert c2r.report(trace, plan, on="odd")["plan"]["name"] == "plan"
+
+
+def test_a_report_shows_constraints_and_single_figures(tmp_path, trace):
+    plan = c2r.plan(trace, "1x4")
+    steps = c2r.simulate(plan, trace, constrained=trace)
+    for index, ppl in enumerate((20, 30)):
+        (tmp_path / f"s{index}.jsonl").write_text(json.dumps({"log_likelihood": -ppl, "num_tokens": 10}))
+    scores = {None: tmp_path / "s0.jsonl", 5: str(tmp_path / "s1.jsonl")}
+    made = c2r.report(trace, plan, tmp_path / "f.svg", figure="constraint", constrained={5: steps}, score=scores)
+    assert [row["top_t"] for row in made["constraint"]] == [None, 5]
+    assert made["constraint"][1]["traffic"]["wire_copies_per_token"] == np.mean(steps[-1]["wire_copies_per_token"])
+    assert (tmp_path / "f.svg").read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize(
+    "options, error, says",
+    [
+        ({"figure": "front"}, ValueError, "a figure of this report is waterfall, .*; not 'front'"),
+        ({"figure": "waterfall", "output": None}, ValueError, "output is missing"),
+        ({"output": "t.safetensors"}, ValueError, "would overwrite the input"),
+        ({"output": "p.json"}, ValueError, "would overwrite the input"),
+        ({"output": "no/such/folder.html"}, OSError, "no/such"),
+        ({"compare": {"placements": []}}, OSError, "compare is not what `c2r compare --json` prints"),
+        ({"constrained": {5: []}}, OSError, "it has no step 'constraint'"),
+        ({"score": "t.safetensors"}, OSError, "is not what `c2r score --json` prints"),
+        ({"copy_mode": "by-post"}, ValueError, "not 'by-post'"),
+        ({"cluster": "1x8"}, ValueError, "8"),
+    ],
+)
+def test_a_report_that_cannot_be_leaves_no_file(tmp_path, monkeypatch, trace, options, error, says):
+    monkeypatch.chdir(tmp_path)
+    c2r.plan(trace, "1x4").save("p.json")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    arguments = {"output": "report.html", **options}
+    with pytest.raises(error, match=says):
+        c2r.report("t.safetensors", "p.json", **arguments)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_an_export_says_how_it_is_loaded(tmp_path, trace):
     plan = c2r.plan(trace, "1x4")
     with pytest.warns(UserWarning, match="--ep-dispatch-algorithm"):
