@@ -70,8 +70,7 @@ void add_engine_options(CLI::App& command, std::string& engine, std::string& bac
     for (const Backend& one : row.backends) backends.emplace_back(one.name);
   }
   std::ranges::sort(backends);  // some engines name theirs alike
-  const auto alike = std::ranges::unique(backends);
-  backends.erase(alike.begin(), alike.end());
+  backends.erase(std::unique(backends.begin(), backends.end()), backends.end());
   auto* const option =
       command
           .add_option("--engine", engine,
