@@ -72,6 +72,7 @@ def keep_objects():
     settings = {"CMAKE_CXX_COMPILER_LAUNCHER": "ccache", "CCACHE_DIR": str(BUILD / "ccache"),
                 "CCACHE_BASEDIR": str(ROOT),  # relative paths, which are the same from each folder of build/
                 "CCACHE_IGNOREOPTIONS": "-Werror",
+                "CXX": os.environ.get("CXX", "c++"),  # the wheel's build would call it g++, another name to the cache
                 "CCACHE_DEPEND": "1"}  # dependencies by the compiler instead of a run of the preprocessor
     if "CMAKE_CXX_COMPILER_LAUNCHER" not in os.environ:
         os.environ.update(settings)
