@@ -37,7 +37,7 @@ TEST(Base64, DecodesWhatItEncodes) {
 
 TEST(Base64, DecodesBlockAfterBlock) {
   std::mt19937_64 rng(2);
-  for (const std::size_t size : {0, 1, 196608, 196609, 500000}) {
+  for (const std::size_t size : {0U, 1U, 196608U, 196609U, 500000U}) {
     std::vector<std::byte> bytes(size), found;
     for (std::byte& byte : bytes) byte = static_cast<std::byte>(uniform_below(256, rng));
     std::size_t num_blocks = 0;
