@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh Debian 12: `make demo` and `make check`.
 .DEFAULT_GOAL := help
-.PHONY: help setup configure build demo check tidy check-long check-torch check-gpu bench install clean
+.PHONY: help setup configure build demo check tsan tidy check-long check-torch check-gpu bench install clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -18,9 +18,13 @@ demo: configure ## a small MoE model on 4 ranks, both ways: what placing its exp
 	@cmake --build --preset release --target c2r
 	@tools/demo.sh
 
-check: ## every test that needs no PyTorch: format, release, asan, tsan, fuzzers, Python, documents
+check: ## every test that needs no PyTorch: format, release, asan, fuzzers, Python, documents
 	@tools/setup.sh check
 	@tools/check.py
+
+tsan: ## the tests with threads again, with ThreadSanitizer
+	@tools/setup.sh check
+	@tools/check.py tsan
 
 tidy: ## clang-tidy on what changed since it last read it
 	@tools/setup.sh check
