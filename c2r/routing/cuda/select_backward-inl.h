@@ -34,13 +34,16 @@ struct SelectGradients {
   float* dlogits = nullptr;                // [num_tokens, num_experts]
 };
 
-/// Adds one token's gradients.
+/// Adds one token's gradients; none if a choice is no expert, so that nothing is read elsewhere.
 template <class Warp>
 C2R_HOST_DEVICE inline void add_select_gradients(const Warp& warp, const SelectGradients& task,
                                                  std::int64_t token) {
   const float* const logits = task.logits + token * task.num_experts;
   const std::int32_t* const chosen = task.topk_idx + token * task.top_k;
   const float* const dweights = task.dweights + token * task.top_k;
+  for (std::int32_t k = 0; k < task.top_k; ++k) {
+    if (chosen[k] < 0 || chosen[k] >= task.num_experts) return;
+  }
   const float largest = logits[chosen[0]];
   float sum_of_chosen = 0, product = 0;
   for (std::int32_t k = 0; k < task.top_k; ++k) {
