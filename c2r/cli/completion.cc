@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "c2r/cli/app.h"
+#include "c2r/trace/sequence_split.h"
 
 namespace c2r::cli {
 namespace {
@@ -82,6 +83,15 @@ std::vector<std::string> continuations(const Place& place, std::string_view begu
 
 CLI::Validator offered(const std::vector<std::string>& values) {
   return {[](const std::string&) { return std::string(); }, "", offered_name(values)};
+}
+
+CLI::Validator offered_parts() {
+  std::vector<std::string> names;
+  for (const SequencePart part : {SequencePart::kAll, SequencePart::kEven, SequencePart::kOdd,
+                                  SequencePart::kFirstHalf, SequencePart::kSecondHalf}) {
+    names.emplace_back(name_of(part));
+  }
+  return offered(names);
 }
 
 CLI::Validator one_of(const std::vector<std::string>& values) {

@@ -17,6 +17,9 @@ inline constexpr std::string_view kCompletionOption = "--complete";
 ///          are checked elsewhere
 CLI::Validator offered(const std::vector<std::string>& values);
 
+/// @returns offered() of the names of all SequencePart
+CLI::Validator offered_parts();
+
 /// @returns the check of an option that has one of `values`, which completion offers
 CLI::Validator one_of(const std::vector<std::string>& values);
 

@@ -206,7 +206,7 @@ void add_prediction_options(CLI::App& command, PredictionOptions& options) {
       .add_option("--on", options.part,
                   "the sequences to count: all, even, odd, first-half or second-half")
       ->capture_default_str()
-      ->check(offered({"all", "even", "odd", "first-half", "second-half"}))
+      ->check(offered_parts())
       ->type_name("PART");
   command
       .add_option("--cluster", options.cluster,

@@ -154,7 +154,7 @@ void add_problem_options(CLI::App& command, BenchOptions& options) {
       ->type_name("N");
   add_text(command, "--on", options.part,
            "the sequences of the trace: all, even, odd, first-half or second-half", "PART")
-      ->check(offered({"all", "even", "odd", "first-half", "second-half"}))
+      ->check(offered_parts())
       ->needs(trace)
       ->capture_default_str();
   command.add_option("--seed", options.seed, "the seed of random choices and replica rules")

@@ -195,7 +195,7 @@ void add_compare(CLI::App& app) {
           "--fit", options->fit,
           "the sequences that baselines and front are fitted on; default is those that --on "
           "does not count")
-      ->check(offered({"all", "even", "odd", "first-half", "second-half"}))
+      ->check(offered_parts())
       ->type_name("PART");
   command
       ->add_option("--redundant-slots", options->redundant_slots,

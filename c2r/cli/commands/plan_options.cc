@@ -31,7 +31,7 @@ void add_inputs(CLI::App& command, PlanOptions& options) {
                   "the sequences to fit: all, even, odd, first-half, second-half; the others are "
                   "reported on")
       ->capture_default_str()
-      ->check(offered({"all", "even", "odd", "first-half", "second-half"}))
+      ->check(offered_parts())
       ->type_name("PART");
 }
 
