@@ -109,19 +109,24 @@ Matrix<float> random_logits(std::int64_t num_tokens, std::int64_t num_experts,
   return logits;
 }
 
+// @param kind from 0 to 7: every scoring, and each of them with the constraint
+RoutingPolicy policy_of_kind(int kind, std::int32_t num_experts, std::int32_t top_k,
+                             std::mt19937_64& rng) {
+  RoutingPolicy policy{.scoring = kind & 1 ? Scoring::kSoftmaxOverChosen : Scoring::kSoftmax,
+                       .top_k = top_k,
+                       .norm_topk_prob = kind == 2,
+                       .scale = kind & 2 ? 2.5F : 1.0F};
+  if (kind & 4 && num_experts > 1) policy.constraint = random_constraint(num_experts, top_k, rng);
+  return policy;
+}
+
 TEST(DeviceRouter, GivesTheReferenceBitForBit) {
   std::mt19937_64 rng(1);
   for (const std::int32_t num_experts : {1, 2, 8, 31, 32, 33, 60, 64, 128, 256, 384, 511, 512}) {
     for (const std::int32_t most : {1, 2, 4, 8, 16}) {
       const std::int32_t top_k = std::min(most, num_experts);
       for (int kind = 0; kind < 8; ++kind) {
-        RoutingPolicy policy{.scoring = kind & 1 ? Scoring::kSoftmaxOverChosen : Scoring::kSoftmax,
-                             .top_k = top_k,
-                             .norm_topk_prob = kind == 2,
-                             .scale = kind & 2 ? 2.5F : 1.0F};
-        if (kind & 4 && num_experts > 1) {
-          policy.constraint = random_constraint(num_experts, top_k, rng);
-        }
+        const RoutingPolicy policy = policy_of_kind(kind, num_experts, top_k, rng);
         SCOPED_TRACE(fmt::format("{} experts, top_k {}, kind {}", num_experts, top_k, kind));
         SelectOnFake router(policy, num_experts);
         for (const auto& logits :
@@ -159,13 +164,7 @@ TEST(DeviceRouter, GivesLogitsTheGradientsOfFiniteDifferences) {
     for (const std::int32_t most : {1, 4, 16}) {
       for (int kind = 0; kind < 8; ++kind) {
         const std::int32_t top_k = std::min(most, num_experts);
-        RoutingPolicy policy{.scoring = kind & 1 ? Scoring::kSoftmaxOverChosen : Scoring::kSoftmax,
-                             .top_k = top_k,
-                             .norm_topk_prob = kind == 2,
-                             .scale = kind & 2 ? 2.5F : 1.0F};
-        if (kind & 4 && num_experts > 1) {
-          policy.constraint = random_constraint(num_experts, top_k, rng);
-        }
+        const RoutingPolicy policy = policy_of_kind(kind, num_experts, top_k, rng);
         SCOPED_TRACE(fmt::format("{} experts, top_k {}, kind {}", num_experts, top_k, kind));
         SelectOnFake router(policy, num_experts);
         const Matrix<float> logits = random_logits(3, num_experts, rng);
