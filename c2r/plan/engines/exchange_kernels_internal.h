@@ -1,5 +1,5 @@
-// The kernels that several engines call for dispatch and combine, as their sources of June to
-// October 2026 were read: how each of them sends the copies of a token.
+// The kernels that several engines call for dispatch and combine, as their sources of 2026, most
+// of June to October, were read: how each of them sends the copies of a token.
 #pragma once
 
 #include "c2r/plan/engines/engine.h"
