@@ -95,6 +95,14 @@ def test_held_out_documents_are_of_all_domains_at_even_and_at_odd_places_and_nev
     assert not any(whole[:4] in text for whole in kept["novels"])
 
 
+def test_a_run_is_refused_for_which_there_is_too_little_text(tmp_path):
+    write_corpora(tmp_path)
+    experiment = types.SimpleNamespace(_corpora=tmp_path, tokenizer=Letters(), length=50)
+    assert len(Experiment.training_rows(experiment, 5000)) == 100
+    with pytest.raises(ValueError, match="tokens to train on, 5000000 are asked for"):
+        Experiment.training_rows(experiment, 5_000_000)
+
+
 def small_model():
     torch.manual_seed(1)
     config = transformers.OlmoeConfig(

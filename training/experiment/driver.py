@@ -78,7 +78,12 @@ class Experiment:
         self.ranks = [rank_of_expert(layer["slots"], self.num_experts) for layer in layers]
 
     def training_rows(self, num_tokens: int) -> list[data.Example]:
+        """Raises ValueError if the corpora have fewer tokens: no text is seen twice."""
         rows = texts.to_train_on(self._corpora, self.tokenizer, num_tokens, self.length)
+        if len(rows) * self.length < num_tokens:
+            raise ValueError(
+                f"the corpora have {len(rows) * self.length} tokens to train on, {num_tokens} are asked for"
+            )
         return [data.Example(row, row) for row in rows]
 
     @functools.cached_property
