@@ -1,15 +1,15 @@
 """The functions of the C++ library on NumPy arrays; the package ``c2r`` offers them under its own name."""
 
 import json
-import os
 import warnings as _warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from c2r import _c2r, _progress
+from c2r._arguments import Cluster, Progress, Tokens, TraceOrArrays, as_trace, cluster_text
 from c2r._c2r import (
     CollaborationStatistics,
     Plan,
@@ -20,6 +20,8 @@ from c2r._c2r import (
     load_statistics,
     route,
 )
+from c2r._imports import import_file
+from c2r._report import report
 
 __all__ = [
     "CollaborationStatistics",
@@ -40,32 +42,8 @@ __all__ = [
     "simulate",
 ]
 
-_Path = str | os.PathLike[str]
-_TraceOrArrays = Trace | _Path | Sequence[NDArray[np.int32]]
-_Tokens = _TraceOrArrays | CollaborationStatistics
-_Cluster = str | os.PathLike[str] | dict[str, Any]
-_Progress = bool | Callable[[int, int], object] | None
 
-
-def _trace(trace_or_arrays: _TraceOrArrays, num_experts: int | None) -> Trace:
-    """A trace, of a trace, a path, or one int32 array [num_tokens, top_k] a layer."""
-    if isinstance(trace_or_arrays, Trace):
-        return trace_or_arrays
-    if isinstance(trace_or_arrays, str | os.PathLike):
-        return Trace(trace_or_arrays)
-    layers = list(trace_or_arrays)
-    if num_experts is None or not layers:
-        raise ValueError("arrays need num_experts, and there must be at least one layer of them")
-    top_k = layers[0].shape[1] if getattr(layers[0], "ndim", 0) == 2 else 0
-    header = TraceHeader(num_experts=num_experts, top_k=top_k, layer_indices=list(range(len(layers))))
-    return Trace(header, layers)
-
-
-def _cluster_text(cluster: _Cluster) -> str:
-    return json.dumps(cluster) if isinstance(cluster, dict) else os.fspath(cluster)
-
-
-def count_collaboration(trace: Trace, *, num_threads: int = 0, progress: _Progress = False) -> CollaborationStatistics:
+def count_collaboration(trace: Trace, *, num_threads: int = 0, progress: Progress = False) -> CollaborationStatistics:
     """Counts how often experts were chosen together, in every layer of a trace.
 
     Args:
@@ -114,8 +92,8 @@ def collaborators(statistics: CollaborationStatistics, top_t: int) -> NDArray[np
 
 
 def plan(
-    trace_or_arrays: _Tokens,
-    cluster: _Cluster,
+    trace_or_arrays: Tokens,
+    cluster: Cluster,
     *,
     num_experts: int | None = None,
     fit: str = "all",
@@ -140,7 +118,7 @@ def plan(
     effort: float = 1.0,
     seconds: float | None = None,
     num_threads: int = 0,
-    progress: _Progress = False,
+    progress: Progress = False,
 ) -> Plan:
     """Places the experts of every layer so that tokens reach few ranks and ranks are loaded alike: `c2r plan`.
 
@@ -184,10 +162,10 @@ def plan(
     }
     with _progress.shown(progress, "placing experts") as report:
         if isinstance(trace_or_arrays, CollaborationStatistics):
-            made, messages = _c2r.make_plan_of_counts(trace_or_arrays, _cluster_text(cluster), options, report)
+            made, messages = _c2r.make_plan_of_counts(trace_or_arrays, cluster_text(cluster), options, report)
         else:
-            trace = _trace(trace_or_arrays, num_experts)
-            made, messages = _c2r.make_plan(trace, _cluster_text(cluster), options, report)
+            trace = as_trace(trace_or_arrays, num_experts)
+            made, messages = _c2r.make_plan(trace, cluster_text(cluster), options, report)
     for message in messages:
         _warnings.warn(message, stacklevel=2)
     return made
@@ -195,9 +173,9 @@ def plan(
 
 def simulate(
     plan: Plan,
-    trace_or_arrays: _Tokens,
+    trace_or_arrays: Tokens,
     *,
-    constrained: _TraceOrArrays | None = None,
+    constrained: TraceOrArrays | None = None,
     num_experts: int | None = None,
     on: str = "all",
     engine: str = "",
@@ -218,7 +196,7 @@ def simulate(
     policy: str | None = None,
     seed: int = 0,
     num_threads: int = 0,
-    progress: _Progress = False,
+    progress: Progress = False,
 ) -> list[dict[str, Any]]:
     """What a plan saves on the tokens of a trace, step by step: `c2r simulate`.
 
@@ -272,14 +250,14 @@ def simulate(
             if policies:
                 raise ValueError("top_t and policy need a trace with logits, but the tokens are counts")
             return json.loads(_c2r.simulate_counts(plan, trace_or_arrays, options, report))
-        trace = _trace(trace_or_arrays, num_experts)
-        other = None if constrained is None else _trace(constrained, num_experts)
+        trace = as_trace(trace_or_arrays, num_experts)
+        other = None if constrained is None else as_trace(constrained, num_experts)
         return json.loads(_c2r.simulate(plan, trace, other, options, report))
 
 
 def engine_traffic(
     plan: Plan,
-    trace_or_arrays: _TraceOrArrays,
+    trace_or_arrays: TraceOrArrays,
     engine: str,
     *,
     backend: str = "",
@@ -289,7 +267,7 @@ def engine_traffic(
     hidden: int = 0,
     seed: int = 0,
     num_threads: int = 0,
-    progress: _Progress = False,
+    progress: Progress = False,
 ) -> dict[str, Any]:
     """What each kernel of an engine's backend sends today and under a plan: the headline of `c2r simulate --engine`.
 
@@ -314,16 +292,16 @@ def engine_traffic(
     """
     options = {"engine": engine, "backend": backend, "on": on, "homes": homes, "hidden": hidden, "seed": seed,
                "num_threads": num_threads}  # fmt: skip
-    trace = _trace(trace_or_arrays, num_experts)
+    trace = as_trace(trace_or_arrays, num_experts)
     with _progress.shown(progress, "counting") as report:
         return json.loads(_c2r.engine_traffic(plan, trace, options, report))
 
 
 def compare(
-    trace_or_arrays: _Tokens,
+    trace_or_arrays: Tokens,
     plans: Mapping[str, Plan] | Sequence[Plan] = (),
     *,
-    cluster: _Cluster | None = None,
+    cluster: Cluster | None = None,
     num_experts: int | None = None,
     on: str = "all",
     fit: str | None = None,
@@ -344,7 +322,7 @@ def compare(
     overlap: str = "added",
     seed: int = 0,
     num_threads: int = 0,
-    progress: _Progress = False,
+    progress: Progress = False,
 ) -> dict[str, Any]:
     """Sets plans beside baselines, counted on the same tokens: `c2r compare`.
 
@@ -379,189 +357,10 @@ def compare(
                "hidden": hidden, "intermediate": intermediate, "hardware": hardware, "batch_tokens": batch_tokens,
                "phase": phase, "dispatch_type": dispatch_type, "weight_type": weight_type, "wire_width": wire_width,
                "overlap": overlap, "seed": seed, "num_threads": num_threads}  # fmt: skip
-    shape = "" if cluster is None else _cluster_text(cluster)
+    shape = "" if cluster is None else cluster_text(cluster)
     with _progress.shown(progress, "comparing") as report:
         if isinstance(trace_or_arrays, CollaborationStatistics):
             text = _c2r.compare_on_counts(trace_or_arrays, named, shape, options, report)
         else:
-            text = _c2r.compare(_trace(trace_or_arrays, num_experts), named, shape, options, report)
+            text = _c2r.compare(as_trace(trace_or_arrays, num_experts), named, shape, options, report)
     return json.loads(text)
-
-
-def report(
-    trace_or_arrays: _TraceOrArrays,
-    plan: Plan | _Path,
-    output: _Path | None = None,
-    *,
-    num_experts: int | None = None,
-    on: str = "all",
-    compare: _Path | Mapping[str, Any] | None = None,
-    constrained: Mapping[int, _Path | Sequence[Mapping[str, Any]]] | None = None,
-    score: _Path | Mapping[int | None, _Path] | None = None,
-    bench: _Path | None = None,
-    figure: str = "",
-    cluster: _Cluster | None = None,
-    engine: str = "",
-    backend: str = "",
-    copy_mode: str | None = None,
-    replica_rule: str | None = None,
-    homes: str | None = None,
-    hidden: int = 0,
-    intermediate: int = 0,
-    hardware: str = "",
-    batch_tokens: int | None = None,
-    phase: str = "prefill",
-    dispatch_type: str = "bf16",
-    weight_type: str = "bf16",
-    wire_width: int = 0,
-    overlap: str = "added",
-    seed: int = 0,
-    num_threads: int = 0,
-    progress: _Progress = False,
-) -> dict[str, Any]:
-    """What a plan does to a trace, as one HTML page for people who decide: `c2r report`.
-
-    Args:
-      trace_or_arrays: as in :func:`plan`.
-      plan: a :class:`Plan`, or the path of its file, which the page then names.
-      output: the file to write, whole or not at all; without it there is no page.
-      on: the sequences to count: all, even, odd, first-half, second-half.
-      compare: what :func:`compare` returns, or the output of ``c2r compare --json``: the page shows its placements, too.
-      constrained: for each T, what :func:`simulate` returns with ``constrained``, or the output of
-        ``c2r simulate --constrained --json``: the page shows the traffic with routing among T collaborators.
-      score: the output of ``c2r score --json``; or for each T such a file, and for None that without a constraint.
-      bench: the output of ``c2r bench layer --json`` or ``c2r bench exchange --json``.
-      figure: one figure as SVG instead of the page: waterfall, layers, loads, drift, front, constraint, measured, links
-        or sequence.
-      cluster: as in :func:`plan`; by default the plan's own.
-      engine, backend, copy_mode, replica_rule, homes, hidden, intermediate, hardware, batch_tokens, phase,
-        dispatch_type, weight_type, wire_width, overlap: as in :func:`simulate`.
-
-    Returns:
-      A dict with the numbers of the page, as ``c2r report --json`` has them. In "answer" are "is_advised", whether to
-      load the plan, and "sentence", why.
-
-    Raises:
-      ValueError: a name is unknown, the plan is of another model than the trace, or the page cannot have the figure;
-      OSError: an input is broken, or the output cannot be written.
-
-    >>> together = [np.array([[0, 2], [0, 2], [1, 3], [1, 3]], np.int32)]
-    >>> plan = c2r.plan(together, "1x2", num_experts=4)
-    >>> answer = c2r.report(together, plan, "report.html", num_experts=4)["answer"]
-    >>> answer["is_advised"], answer["reasons"]
-    (False, ['1 sequence is too few to know what it saves of other texts'])
-    """
-    is_file = isinstance(plan, str | os.PathLike)
-    scores = {None: score} if isinstance(score, str | os.PathLike) else score or {}
-    options = {"plan_name": os.fspath(plan) if is_file else "plan", "on": on,
-               "compare": json.dumps(compare) if isinstance(compare, Mapping) else compare and os.fspath(compare),
-               "constrained": [(top_t, _simulated_text(given)) for top_t, given in (constrained or {}).items()],
-               "score": [(top_t, os.fspath(path)) for top_t, path in scores.items()],
-               "bench": bench and os.fspath(bench), "figure": figure,
-               "cluster": None if cluster is None else _cluster_text(cluster), "engine": engine, "backend": backend,
-               "copy_mode": copy_mode, "replica_rule": replica_rule, "homes": homes, "hidden": hidden,
-               "intermediate": intermediate, "hardware": hardware, "batch_tokens": batch_tokens, "phase": phase,
-               "dispatch_type": dispatch_type, "weight_type": weight_type, "wire_width": wire_width,
-               "overlap": overlap, "seed": seed, "num_threads": num_threads}  # fmt: skip
-    trace = _trace(trace_or_arrays, num_experts)
-    with _progress.shown(progress, "reporting") as shown:
-        return json.loads(_c2r.report(Plan.load(plan) if is_file else plan, trace, output, options, shown))
-
-
-def _simulated_text(given: _Path | Sequence[Mapping[str, Any]]) -> str:
-    """The path of a simulation, or its steps as the JSON that the command line prints."""
-    return os.fspath(given) if isinstance(given, str | os.PathLike) else json.dumps({"steps": list(given)})
-
-
-def import_file(
-    inputs: _Path | Sequence[_Path],
-    format: str | None = None,
-    output: _Path | None = None,
-    *,
-    model: str = "",
-    num_experts: int | None = None,
-    top_k: int | None = None,
-    layer_indices: Sequence[int] | None = None,
-    num_hidden_layers: int | None = None,
-    weights: _Path | None = None,
-    sequences: _Path | None = None,
-    axes: str | None = None,
-    placement: _Path | None = None,
-    skip_cached: bool = False,
-    phase: str | None = None,
-    drop_incomplete: bool = False,
-    repair: bool = False,
-    cluster: _Cluster | None = None,
-    progress: _Progress = False,
-) -> Trace | CollaborationStatistics | Plan:
-    """Reads what other programs record of routing, and where they place experts: ``c2r import``, and parquet.
-
-    Args:
-      inputs: a path, or the paths in the order of their tokens in the trace; most formats also take folders of files;
-        text and npy files also as .xz, .gz or .zst.
-      format: of a trace: npy, megatron, orders-in-chaos, moe-beyond, table, vllm, sglang, sglang-recorder, flame-moe,
-        parquet; of statistics: sglang-loads, vllm-loads, tensorrt-llm-loads, table-loads, coactivation; of a plan:
-        NAME-placement for each target NAME of :meth:`Plan.export`. docs/formats.md says what each holds; parquet is
-        either one file ``layer_NN.parquet`` a layer with ``indices`` and perhaps ``scores``, lists for each token, or a
-        table with ``layer``, ``token``, ``expert`` and perhaps ``weight`` and ``sequence``, one row a choice. None: by
-        what is in the first input, and parquet by the end of its name.
-      output: the file to write; a trace needs one, statistics and plans are made in memory without it.
-      model: the model's name, kept in the file.
-      num_experts: routed experts of a layer; traces and placements need it.
-      top_k: experts of a token; placements and most statistics need it, elsewhere it is a check.
-      layer_indices: the model's own index of each MoE layer, where the input does not say; placements need it.
-      num_hidden_layers: sglang: all layers of the model, dense ones too.
-      weights: npy: a file with the weights of the choices.
-      sequences: npy: a CSV file with ``row_start`` and ``n_tokens`` of each sequence.
-      axes: npy: tokens, layers and top-k in the order of the array, such as "LTK"; None: "TLK".
-      placement: tensorrt-llm-loads: the load balancer's yaml, if it counted slots.
-      skip_cached: sglang, vllm: leave out tokens of the prefix cache, which were not sent.
-      phase: sglang, vllm, sglang-recorder, orders-in-chaos: only prefill, or only decode.
-      drop_incomplete: megatron: leave out the last step of a file whose recording was cut off.
-      repair: placements: where a rank holds an expert in two slots, give the second slot another expert.
-      cluster: placements: as in :func:`plan`.
-      progress: True shows a bar; or a callable of (done, total).
-
-    Returns:
-      :class:`Trace`, :class:`CollaborationStatistics` or :class:`Plan`, as the format says.
-
-    Raises:
-      ImportError: parquet without pyarrow.
-      OSError: an input is broken; the message names file, layer and token, and no output appears.
-      ValueError: the format is unknown, or something is missing that it needs or given that it does not use.
-      What was left out or assumed is a UserWarning.
-
-    >>> np.save("ids.npy", np.array([[[0, 1]], [[2, 3]]], np.uint8))  # [num_tokens, num_layers, top_k]
-    >>> c2r.import_file("ids.npy", "npy", "ids.safetensors", num_experts=4).topk_idx(0).tolist()
-    [[0, 1], [2, 3]]
-    """
-    paths = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
-    layers = None if layer_indices is None else list(layer_indices)
-    unused_by_parquet = {"num_hidden_layers": num_hidden_layers, "weights": weights, "sequences": sequences,
-                         "axes": axes, "placement": placement, "skip_cached": skip_cached or None, "phase": phase,
-                         "drop_incomplete": drop_incomplete or None, "repair": repair or None,
-                         "cluster": None if cluster is None else _cluster_text(cluster)}  # fmt: skip
-    is_parquet = format == "parquet" or (format is None and paths and os.fspath(paths[0]).endswith(".parquet"))
-    with _progress.shown(progress, "importing") as report:
-        if is_parquet:
-            return _import_parquet(paths, output, unused_by_parquet, model=model, num_experts=num_experts, top_k=top_k,
-                                   layer_indices=layers, progress=report)  # fmt: skip
-        options = {"model": model, "num_experts": num_experts, "top_k": top_k, "layer_indices": layers,
-                   **unused_by_parquet}  # fmt: skip
-        made, messages = _c2r.import_file(format or "", paths, output, options, report)
-    for message in messages:
-        _warnings.warn(message, stacklevel=2)
-    return made
-
-
-def _import_parquet(
-    paths: list[_Path], output: _Path | None, unused: dict[str, object], *, num_experts: int | None, **options: Any
-) -> Trace:
-    from c2r._parquet import import_parquet
-
-    for name, value in unused.items():
-        if value is not None:
-            raise ValueError(f"{name} is not for format parquet")
-    if output is None or num_experts is None or not paths:
-        raise ValueError("format parquet needs inputs, output and num_experts")
-    return import_parquet(paths, output, num_experts=num_experts, **options)
