@@ -1,4 +1,4 @@
-"""Rules and penalties of the experiment by worked examples, and its tables from records made by hand."""
+"""The experiment: its texts, its runs, and its tables from records made by hand."""
 
 import json
 import math
@@ -10,52 +10,14 @@ import c2r
 import numpy as np
 import pytest
 import torch
-import transformers
 import zstandard
 from c2r.evaluate.scorer import find_program
 
 from training.corpus import DOMAINS, is_held_out
-from training.experiment import compare, driver, figures, report, rivals, tasks, texts
+from training.experiment import compare, driver, figures, report, tasks, texts
 from training.experiment.conditions import CONDITIONS
 from training.experiment.driver import Experiment, main, record_of
 from training.experiment.measure import costs
-
-RANKS = torch.tensor([0, 0, 1, 1, 2, 2])
-#                         rank 0      rank 1      rank 2
-LOGITS = torch.tensor([[5.0, 0.0, 4.0, 1.0, 3.0, 2.0],
-                       [0.0, 1.0, 2.0, 2.0, 9.0, -1.0]])  # fmt: skip
-
-
-def test_device_limited_routing_keeps_the_ranks_of_the_best_experts():
-    # Token 0 likes rank 0 (5) best, then rank 1 (4); token 1 rank 2 (9), then rank 1 (2, and 3 ties with 2).
-    assert rivals.device_limited(LOGITS, RANKS, 1, 2).tolist() == [[0, 1], [4, 5]]
-    assert rivals.device_limited(LOGITS, RANKS, 2, 3).tolist() == [[0, 2, 3], [4, 2, 3]]
-    assert rivals.device_limited(LOGITS, RANKS, 3, 3).tolist() == [[0, 2, 4], [4, 2, 3]]
-
-
-def test_group_balanced_routing_takes_as_many_of_every_rank():
-    assert rivals.group_balanced(LOGITS, RANKS, 3).tolist() == [[0, 2, 4], [4, 2, 1]]
-    with pytest.raises(ValueError, match="top-4 cannot be divided among 3 ranks"):
-        rivals.group_balanced(LOGITS, RANKS, 4)
-
-
-def test_batch_aware_routing_fills_up_with_what_the_batch_has():
-    # Each token's best two are 0 and 2, and 4 and 2: the third comes from {0, 2, 4}.
-    assert rivals.batch_aware(LOGITS, 2, 3).tolist() == [[0, 2, 4], [4, 2, 0]]
-    # Best ones alone are 0 and 4, too few for three of a token: every expert is allowed.
-    assert rivals.batch_aware(LOGITS, 1, 3).tolist() == [[0, 2, 4], [4, 2, 3]]
-
-
-def test_the_outside_share_is_what_the_best_rank_leaves():
-    logits = torch.log(torch.tensor([[0.5, 0.1, 0.2, 0.1, 0.05, 0.05], [0.1, 0.1, 0.1, 0.1, 0.3, 0.3]]))
-    assert rivals.outside_share(logits, RANKS).item() == pytest.approx(((1 - 0.6) + (1 - 0.6)) / 2)
-
-
-def test_the_divergence_is_kullback_and_leiblers():
-    before, now = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()
-    expected = 0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1)
-    assert rivals.divergence(now, before).item() == pytest.approx(expected)
-    assert rivals.divergence(now, now).item() == pytest.approx(0)
 
 
 class Letters:
@@ -101,50 +63,6 @@ def test_a_run_is_refused_for_which_there_is_too_little_text(tmp_path):
     assert len(Experiment.training_rows(experiment, 5000)) == 100
     with pytest.raises(ValueError, match="tokens to train on, 5000000 are asked for"):
         Experiment.training_rows(experiment, 5_000_000)
-
-
-def small_model():
-    torch.manual_seed(1)
-    config = transformers.OlmoeConfig(
-        vocab_size=31, hidden_size=16, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2, num_experts=6,
-        num_experts_per_tok=2, eos_token_id=1, pad_token_id=0,
-    )  # fmt: skip
-    return transformers.AutoModelForCausalLM.from_config(config)
-
-
-def test_a_rule_is_what_the_model_routes_by_and_can_be_taken_off():
-    model, ids = small_model().eval(), torch.arange(2, 12).view(1, 10)
-    seen = []
-    free = model(ids).logits
-    handles = rivals.apply_rules(model, [lambda logits: rivals.device_limited(logits, RANKS, 1, 2)] * 2)
-    model.model.layers[1].mlp.gate.register_forward_hook(lambda module, inputs, output: seen.append(output[2]) or None)
-    limited = model(ids).logits
-    assert all(RANKS[a] == RANKS[b] for a, b in seen[0].tolist())
-    assert not torch.equal(free, limited)
-    for handle in handles:
-        handle.remove()
-    assert torch.equal(free, model(ids).logits)
-
-
-def test_the_penalty_lowers_what_leaves_the_best_rank():
-    """Steps against the penalty alone; with an anchor that outweighs it, the router moves less."""
-    shares = []
-    for anchor in (0.0, 10.0):
-        model, ids = small_model().train(), torch.arange(2, 30).view(1, 28)
-        penalty = rivals.RankPenalty(model, [RANKS, RANKS], strength=1.0, anchor=anchor)
-        gates = [layer.mlp.gate.weight for layer in model.model.layers]
-        optimizer = torch.optim.SGD(gates, lr=0.5)
-        values = []
-        for _ in range(20):
-            logits = model(ids, output_router_logits=True).router_logits
-            values.append(sum(rivals.outside_share(layer, RANKS).item() for layer in logits))
-            loss = penalty(model, {})
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        shares.append((values[0], values[-1]))
-    assert shares[0][1] < shares[0][0] - 0.01
-    assert shares[0][1] < shares[1][1] < shares[1][0] + 1e-3
 
 
 def record(name, losses, copies, seed=1, **more):
@@ -241,7 +159,7 @@ def test_the_page_comes_from_records(tmp_path):
     assert "| T=4 | 4.000 | 1.600 | 1.600 | 1.600 | 1.100 | 1.100 |" in text
     assert "| T=4 | 1.000 | 0.750 | 0.400 | 0.200 |" in text
     assert "| T=4 | 1.5 | 2.0 | 9.00 |  |" in text
-    assert "| free | 1 | 50.0 ± 10.0 | 70.0 ± 10.0 | 1.0 ± 1.0 | 900 ± 90 | 60.00 | c2r |" in text
+    assert "| free | 64 | 1 | 50.0 ± 10.0 | 70.0 ± 10.0 | 1.0 ± 1.0 | 900 ± 90 | 60.00 | c2r |" in text
     # Two conditions in three panels and one series, for there is no curve yet.
     front = xml.etree.ElementTree.parse(tmp_path / "small_front.svg").getroot()
     assert sum(element.tag.endswith("circle") for element in front) == 3 * 2 + 1
@@ -396,6 +314,23 @@ def test_a_record_is_given_its_tasks_once(tmp_path, monkeypatch):
     # A model that was trained again otherwise is not the record's.
     with pytest.raises(ValueError, match="their training losses differ"):
         tasks.add_tasks(experiment, "free", 1, 256, 7)
+
+
+def test_the_table_of_tasks_says_how_long_models_were_trained(tmp_path):
+    def with_tasks(name, share, **more):
+        found = {"piqa": {"documents": 7, "acc": share, "acc_stderr": 0.125},
+                 "lambada_openai": {"documents": 9, "acc": 0.25, "acc_stderr": 0.01, "perplexity": 50.0,
+                                    "perplexity_stderr": 4.0}}  # fmt: skip
+        return record(name, [1.0, 2.0, 3.0], 2.5, tasks=found, tasks_engine="c2r", **more)
+
+    write(tmp_path, with_tasks("before", 0.5), record("T=4", [1.0, 2.0, 3.0], 2), with_tasks("free", 0.5),
+          with_tasks("free", 1.0, seed=2), with_tasks("free", 0.75, trained_tokens=256))  # fmt: skip
+    rows = [row.strip("| ").split(" | ") for row in report.task_table(report.read_records(tmp_path)).splitlines()]
+    assert rows[0] == ["condition", "tokens", "seeds", "piqa (7)", "lambada_openai (9)", "lambada_openai, perplexity",
+                       "mean without LAMBADA", "run by"]  # fmt: skip
+    assert [[row[0], row[1], row[2], row[3], row[6]] for row in rows[2:]] == [
+        ["before", "0", "1", "50.0 ± 12.5", "50.00"], ["free", "64", "2", "75.0 ± 12.5", "75.00"],
+        ["free", "256", "1", "75.0 ± 12.5", "75.00"]]  # fmt: skip
 
 
 def test_c2r_runs_the_models_whose_rule_it_knows():

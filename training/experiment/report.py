@@ -118,15 +118,24 @@ def specialization_table(found: Found) -> str:
     )
 
 
-def task_table(found: Found) -> str:
+def _with_tasks(by_length: dict[int, Found]) -> dict[tuple[str, int], list[dict]]:
+    """By condition and tokens of training, the records that have tasks; of models that were not trained once."""
+    found: dict[tuple[str, int], list[dict]] = {}
+    for of_length in by_length.values():
+        for name, records in of_length.items():
+            if some := [record for record in records if "tasks" in record]:
+                found[name, some[0]["trained_tokens"]] = some
+    return found
+
+
+def task_table(by_length: dict[int, Found]) -> str:
     """Means over seeds; standard errors are over documents, which all conditions share. LAMBADA's is its accuracy."""
-    with_tasks = {name: [r for r in records if "tasks" in r] for name, records in found.items()}
-    with_tasks = {name: records for name, records in with_tasks.items() if records}
+    with_tasks = _with_tasks(by_length)
     if not with_tasks:
         return ""
     first = next(iter(with_tasks.values()))[0]["tasks"]
     rows = []
-    for name, records in with_tasks.items():
+    for (name, tokens), records in with_tasks.items():
         cells = []
         for task in first:
             accuracy = 100 * _mean([record["tasks"][task]["acc"] for record in records])
@@ -138,10 +147,10 @@ def task_table(found: Found) -> str:
         ten = [_mean([record["tasks"][task]["acc"] for task in first if "perplexity" not in first[task]])
                for record in records]  # fmt: skip
         engines = ", ".join(sorted({record["tasks_engine"] for record in records}))
-        rows.append([name, str(len(records)), *cells, *perplexity, f"{100 * _mean(ten):.2f}", engines])
+        rows.append([name, f"{tokens:,}", str(len(records)), *cells, *perplexity, f"{100 * _mean(ten):.2f}", engines])
     perplexities = [f"{task}, perplexity" for task in first if "perplexity" in first[task]]
     counts = [f"{task} ({first[task]['documents']})" for task in first]
-    return table(["condition", "seeds", *counts, *perplexities, "mean without LAMBADA", "run by"], rows)
+    return table(["condition", "tokens", "seeds", *counts, *perplexities, "mean without LAMBADA", "run by"], rows)
 
 
 def point(found: Found, name: str, step: str = "placement") -> Point:
@@ -327,7 +336,7 @@ def section(folder: pathlib.Path, output: pathlib.Path) -> str:
         parts += [LENGTHS, f"![Lengths]({name}_lengths.svg)", length_table(of_lengths)]
     parts += [HEAT, f"![Collaboration]({name}_specialization.svg)"]
     parts += [LOSS, loss_table(found)]
-    if tasks := task_table(found):
+    if tasks := task_table(by_length):
         parts += [TASKS, tasks]
     for ranks in ("2", "4", "8"):
         parts += [f"{TRAFFIC} at {ranks} ranks:", traffic_table(found, ranks)]
@@ -349,7 +358,7 @@ its partners, white none and black a quarter or more. All maps have the order of
 LOSS = """Held-out loss in nats per token, and its paired differences: from the model before, and from free routing that was
 trained as much (in all, and by domain), with 95 % intervals over documents and, where there are several, over seeds:"""
 TASKS = """Accuracies in %, with standard errors over documents; means over seeds. The number of documents is in
-parentheses:"""
+parentheses; *tokens* are those of the training:"""
 TRAFFIC = """Copies per token, means over layers and seeds; placements are fitted on half of the documents and counted on
 the others;"""
 SPECIALIZATION = """With how many others an expert effectively works (the exponential of the entropy, docs/metrics.md), by
