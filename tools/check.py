@@ -231,7 +231,7 @@ def namespaces_are_permitted():
 def has_reason_to_skip(name, preset):
     if "OnRealData" in name:
         return not data_is_present()
-    if name == "cluster":
+    if name in ("cluster", "command_line.memory"):
         return not namespaces_are_permitted()
     if "CannotBeStarted" in name or name == "command_line.threads":
         # They limit the memory of a process, of which sanitizers need all addresses.

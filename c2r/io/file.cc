@@ -15,6 +15,7 @@
 #include "c2r/core/error.h"
 #include "c2r/io/decompress_internal.h"
 #include "c2r/io/file_descriptor_internal.h"
+#include "c2r/io/memory.h"
 #include "c2r/io/temporaries.h"
 
 namespace c2r {
@@ -33,6 +34,8 @@ std::filesystem::path followed(const std::filesystem::path& path) {
   C2R_THROW(kInvalidFile, "cannot write '{}': too many levels of symbolic links", path.string());
 }
 
+constexpr std::int64_t kSmallBytes = 1 << 20;  // read without looking at the free memory
+
 // @tparam Bytes a vector of bytes or a string
 template <class Bytes>
 Bytes read_as(const std::filesystem::path& path) {
@@ -45,6 +48,10 @@ Bytes read_as(const std::filesystem::path& path) {
   if (is_compressed(path)) {
     decompress(file.bytes(), path, append);
   } else {
+    const std::int64_t size = std::ssize(file.bytes());
+    C2R_REQUIRE(size < kSmallBytes || size <= available_bytes().value_or(INT64_MAX), kInvalidFile,
+                "{}: has {} MB, for which the memory that is free does not suffice", path.string(),
+                size / 1'000'000);
     append(file.bytes());
   }
   return bytes;

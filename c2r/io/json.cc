@@ -13,6 +13,7 @@
 #include "c2r/core/error.h"
 #include "c2r/core/shown.h"
 #include "c2r/io/file.h"
+#include "c2r/io/memory.h"
 
 namespace c2r {
 namespace {
@@ -22,6 +23,11 @@ constexpr std::size_t kMaxDepth = 100;  // our files need 5; the parser's own li
 // some 130. The largest plans and dumps have some millions of values, tokenizers a million strings.
 constexpr std::int64_t kMaxValues = std::int64_t{1} << 25, kMaxContainers = std::int64_t{1} << 22,
                        kMaxStrings = std::int64_t{1} << 22;
+constexpr std::int64_t kCountsBetweenChecks = 1 << 17;  // of the memory that is free
+// What the memory has to have free at a check, for each that was counted: when an array of N values
+// is full, it moves to memory for 2 N (of 16 bytes, in objects with their keys of 48), and those
+// that are read until the next check take what is said above.
+constexpr std::int64_t kBytesOfValue = 48, kBytesOfContainer = 104, kBytesOfString = 232;
 
 // Builds the value that the parser reads. nlohmann's own builder searches an object's keys for
 // each new one, which takes minutes for the header of a model with 100,000 tensors.
@@ -37,7 +43,7 @@ class Builder final : public nlohmann::json_sax<Json> {
   bool number_unsigned(number_unsigned_t value) override { return put(value); }
   bool number_float(number_float_t value, const string_t&) override { return put(value); }
   bool string(string_t& value) override {
-    count(num_strings_, kMaxStrings, "strings and keys");
+    count(num_strings_, kMaxStrings, kBytesOfString, "strings and keys");
     return put(std::move(value));
   }
   bool binary(binary_t&) override { return false; }  // text has none
@@ -47,7 +53,7 @@ class Builder final : public nlohmann::json_sax<Json> {
     return open(Json::object());
   }
   bool key(string_t& name) override {
-    count(num_strings_, kMaxStrings, "strings and keys");
+    count(num_strings_, kMaxStrings, kBytesOfString, "strings and keys");
     C2R_REQUIRE(keys_.back().insert(name).second, kInvalidFile, "{}: JSON has the key '{}' twice",
                 place_, shown(name));
     auto& object = open_.back()->get_ref<Json::object_t&>();
@@ -85,18 +91,24 @@ class Builder final : public nlohmann::json_sax<Json> {
     }
     return open_.back()->get_ref<Json::object_t&>().back().second = std::move(value);
   }
-  void count(std::int64_t& number, std::int64_t most, std::string_view what) {
+  // @param bytes for each, see kBytesOfValue
+  void count(std::int64_t& number, std::int64_t most, std::int64_t bytes, std::string_view what) {
     C2R_REQUIRE(++number <= most, kInvalidFile, "{}: JSON has more than {} {}", place_, most, what);
+    C2R_REQUIRE(number % kCountsBetweenChecks != 0 ||
+                    available_bytes().value_or(INT64_MAX) >= bytes * number,
+                kInvalidFile,
+                "{}: JSON has more than {} {}, for which the memory that is free does not suffice",
+                place_, number, what);
   }
   bool put(Json value) {
-    count(num_values_, kMaxValues, "values");
+    count(num_values_, kMaxValues, kBytesOfValue, "values");
     store(std::move(value));
     return true;
   }
   bool open(Json container) {
     C2R_REQUIRE(open_.size() < kMaxDepth, kInvalidFile, "{}: JSON is nested deeper than {}", place_,
                 kMaxDepth);
-    count(num_containers_, kMaxContainers, "arrays and objects");
+    count(num_containers_, kMaxContainers, kBytesOfContainer, "arrays and objects");
     open_.push_back(&store(std::move(container)));
     return true;
   }
