@@ -161,6 +161,10 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const ssize_t written = ::write(fd_, bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR) continue;
+    C2R_REQUIRE(written >= 0 || errno != EFAULT, kInvalidFile,
+                "cannot write '{}': a mapped file that it is made from has become shorter, or its "
+                "disk has failed",
+                path_.string());
     C2R_REQUIRE(written > 0, kInvalidFile, "cannot write '{}': {}", path_.string(),
                 last_system_error());
     bytes = bytes.subspan(static_cast<std::size_t>(written));

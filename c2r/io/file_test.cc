@@ -142,6 +142,18 @@ TEST(AtomicFile, SaysWhereItCannotWrite) {
             fmt::format("cannot write '{}/{}': File name too long", path.string(), too_long));
 }
 
+// The system call sees it, so that there is no signal.
+TEST(AtomicFile, SaysThatAMappedInputHasBecomeShorter) {
+  const auto path = path_in_empty_folder("output");
+  const auto input = testing::text_file("input", std::string(100'000, 'x'));
+  const MappedFile mapped(input);
+  AtomicFile file(path);
+  std::filesystem::resize_file(input, 0);
+  EXPECT_EQ(error_of([&] { file.write(mapped.bytes()); }),
+            "cannot write '" + path.string() +
+                "': a mapped file that it is made from has become shorter, or its disk has failed");
+}
+
 TEST(MappedFile, KeepsItsBytesWhenMoved) {
   const auto path = temporary_path("file.txt"), empty_path = temporary_path("empty");
   write_text_file(path, "hello");
