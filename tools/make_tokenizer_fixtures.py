@@ -94,7 +94,7 @@ def deepseek():
     tokenizer = byte_level([*map(split, DEEPSEEK)], normalizers.Sequence([]))
     tokenizer.post_processor = processors.TemplateProcessing(**BOS_TEMPLATE)
     return tokenizer, {"tokenizer_class": "LlamaTokenizerFast", "add_bos_token": True,
-                       "add_eos_token": True, "bos_token": {"__type": "AddedToken", "content": "<|bos|>"},
+                       "add_eos_token": False, "bos_token": {"__type": "AddedToken", "content": "<|bos|>"},
                        "eos_token": "<|eos|>"}
 
 

@@ -2,6 +2,7 @@
 // the other steps.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "c2r/core/error.h"
@@ -117,10 +118,13 @@ BpeModel read_model(const Json& json, const Vocabulary& vocabulary, bool is_byte
   return model;
 }
 
+// Hugging Face's tokenizers give a token that the vocabulary lacks the next id, which is that of
+// the file unless the file was edited.
 std::vector<AddedToken> read_added_tokens(const Json& json, Vocabulary& vocabulary,
                                           const std::string& place) {
   std::vector<AddedToken> tokens;
   if (!json.contains("added_tokens")) return tokens;
+  std::size_t next_id = vocabulary.num_tokens();
   for (const Json& entry : json_array(json["added_tokens"], "added_tokens", place)) {
     const std::string what = fmt::format("added_tokens[{}]", tokens.size());
     json_check_keys(entry,
@@ -137,7 +141,13 @@ std::vector<AddedToken> read_added_tokens(const Json& json, Vocabulary& vocabula
                      .strips_right = flag("rstrip", false),
                      .is_normalized = flag("normalized", !is_special),
                      .is_special = is_special};
+    const bool is_new = !vocabulary.find(token.content);
     vocabulary.add(token.content, token.id);
+    C2R_REQUIRE(!is_new || index(token.id) == next_id, kInvalidFile,
+                "{}: {} is '{}' with the id {}, but Hugging Face's tokenizers give a new token the "
+                "next free id, {}",
+                place, what, shown(token.content), index(token.id), next_id);
+    next_id = std::max(next_id, index(token.id) + 1);
     tokens.push_back(std::move(token));
   }
   return tokens;

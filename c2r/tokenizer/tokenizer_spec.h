@@ -75,6 +75,8 @@ TokenizerSpec read_sentencepiece(const std::filesystem::path& path);
 
 /// Applies `tokenizer_config.json` to `spec`, as transformers does: in the way of its
 /// LlamaTokenizer if the tokenizer was read from `tokenizer.model`, also if there is no config.
+/// Without added_tokens_decoder it reads the added_tokens.json and special_tokens_map.json beside
+/// it.
 /// @param path the config; need not exist
 /// @throws Error(kInvalidFile), Error(kUnsupported), naming the key
 void apply_tokenizer_config(const std::filesystem::path& path, bool is_sentencepiece,

@@ -1,6 +1,7 @@
 // Compares whole tokenizers with the ids and texts of golden files.
 #include "c2r/tokenizer/tokenizer.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <random>
@@ -142,22 +143,37 @@ Tokenizer with_config(const std::string& name, const std::string& config) {
   return Tokenizer::load(folder);
 }
 
-TEST(TokenizerConfig, DecidesAboutTheTemplateWhereItMentionsIt) {
+TEST(TokenizerConfig, LeavesTheTemplateToTokenizerJson) {
   const auto ids = [](const char* config) { return with_config("llama3", config).encode(""); };
-  const TokenId bos{0}, eos{1};
-  EXPECT_EQ(ids("{}"), std::vector{bos});  // as tokenizer.json
-  EXPECT_EQ(ids(R"({"add_bos_token": false})"), std::vector<TokenId>{});
-  EXPECT_EQ(ids(R"({"add_eos_token": true, "eos_token": "<|eos|>"})"), std::vector{eos});
-  EXPECT_EQ(ids(R"({"add_eos_token": true, "eos_token": "<|eos|>", "bos_token": "<|bos|>",
-                    "tokenizer_class": "LlamaTokenizerFast"})"),
-            (std::vector{bos, eos}));
-  EXPECT_TRUE(
-      error_of([&] {
-        ids(R"({"add_bos_token": true})");
-      }).ends_with("tokenizer_config.json: add_bos_token is true, but there is no bos_token"));
+  const TokenId bos{0};
+  for (
+      const char* const config :
+      {"{}", R"({"add_bos_token": false})", R"({"add_bos_token": true})",
+       R"({"add_eos_token": true, "eos_token": "<|eos|>", "tokenizer_class": "LlamaTokenizerFast"})"}) {
+    EXPECT_EQ(ids(config), std::vector{bos}) << config;
+  }
   EXPECT_TRUE(error_of([&] {
                 ids(R"({"bos_token": "<x>"})");
               }).ends_with("bos_token is '<x>', which the tokenizer does not have"));
+}
+
+// A folder with the tokenizer.model of LLaMA and this config.
+Tokenizer model_with_config(const std::string& config) {
+  const auto folder = testing::temporary_path("model_and_config") / "model";
+  std::filesystem::create_directories(folder);
+  std::filesystem::copy_file(kGolden / "llama_legacy" / "tokenizer.model",
+                             folder / "tokenizer.model",
+                             std::filesystem::copy_options::overwrite_existing);
+  write_text_file(folder / "tokenizer_config.json", config);
+  return Tokenizer::load(folder);
+}
+
+TEST(TokenizerConfig, DecidesAboutTheTemplateOfATokenizerModel) {
+  const auto ids = [](const char* config) { return model_with_config(config).encode(""); };
+  const TokenId bos{1}, eos{2};
+  EXPECT_EQ(ids("{}"), std::vector{bos});
+  EXPECT_EQ(ids(R"({"add_bos_token": false})"), std::vector<TokenId>{});
+  EXPECT_EQ(ids(R"({"add_eos_token": true})"), (std::vector{bos, eos}));
 }
 
 TEST(TokenizerConfig, NamesTheTokenBeforeATextWhoseFirstTokenIsPredicted) {
@@ -183,29 +199,100 @@ TEST(TokenizerConfig, OfATokenizerModelMayBeAbsent) {
   EXPECT_EQ(alone.decode(ids, SpecialTokens::kSkip), "");
 }
 
-TEST(TokenizerConfig, AddsTokens) {
-  const auto load = [](const char* id) {
-    return with_config("llama3", std::string(R"({"added_tokens_decoder": {")") + id +
-                                     R"(": {"content": "<|user|>", "special": true}}})");
+TEST(TokenizerConfig, AddsTokensWithTheNextFreeIds) {
+  const auto load = [](std::int64_t id, std::int64_t other) {
+    return with_config("llama3",
+                       fmt::format(R"({{"added_tokens_decoder": {{"{}": {{"content": "<|user|>"}},
+                                  "{}": {{"content": "<|end|>"}}}}}})",
+                                   id, other));
   };
-  const Tokenizer tokenizer = load("600");
-  EXPECT_EQ(tokenizer.vocab_size(), 601);
+  const std::int64_t size = with_config("llama3", "{}").vocab_size();
+  const Tokenizer tokenizer = load(size + 1, size);  // in another order than that of their ids
+  EXPECT_EQ(tokenizer.vocab_size(), size + 2);
   const auto ids = tokenizer.encode("<|user|>", Template::kNone);
-  EXPECT_EQ(ids, std::vector{TokenId{600}});
+  EXPECT_EQ(ids, std::vector{TokenId(static_cast<std::int32_t>(size + 1))});
   EXPECT_EQ(tokenizer.decode(ids, SpecialTokens::kKeep), "<|user|>");
-  EXPECT_TRUE(
-      error_of([&] { load("-3"); }).ends_with("added_tokens_decoder.-3 is no id in [0, 1048576)"));
+  EXPECT_TRUE(error_of([&] {
+                load(-3, size);
+              }).ends_with("added_tokens_decoder.-3 is no id in [0, 1048576)"));
+  for (const std::int64_t id : {size + 2, std::int64_t{300}}) {
+    EXPECT_TRUE(error_of([&] { load(size, id); })
+                    .ends_with(fmt::format("added_tokens_decoder.{} is '<|end|>', but transformers "
+                                           "gives a new token the next free id, {}",
+                                           id, size + (id == 300 ? 0 : 1))));
+  }
 }
 
+TEST(TokenizerConfig, MakesTokensWithARoleAddedTokens) {
+  const Tokenizer plain = with_config("llama3", "{}");
+  const auto letter = plain.encode("a", Template::kNone);
+  const std::vector twice{letter.at(0), letter.at(0)};
+  ASSERT_NE(plain.encode("aa", Template::kNone), twice);  // merged, but not beyond an added token
+  for (const char* const config :
+       {R"({"pad_token": "a"})", R"({"image_token": "a"})", R"({"extra_special_tokens": ["a"]})",
+        R"({"additional_special_tokens": ["a"]})"}) {
+    const Tokenizer tokenizer = with_config("llama3", config);
+    EXPECT_EQ(tokenizer.encode("aa", Template::kNone), twice) << config;
+    EXPECT_EQ(tokenizer.decode(twice, SpecialTokens::kSkip), "") << config;
+  }
+  EXPECT_EQ(with_config("llama3", R"({"pad_token": "<new>"})").vocab_size(), plain.vocab_size());
+}
+
+// added_tokens.json is what transformers wrote before added_tokens_decoder, and does not read
+// beside it.
+TEST(TokenizerConfig, TakesAddedTokensOfOldFiles) {
+  const auto folder = testing::path_in_empty_folder("x").parent_path();
+  std::filesystem::copy_file(kGolden / "llama_legacy" / "tokenizer.model",
+                             folder / "tokenizer.model");
+  write_text_file(folder / "added_tokens.json", R"({"<|user|>": 430, "<|end|>": 431})");
+  write_text_file(folder / "special_tokens_map.json",
+                  R"({"additional_special_tokens": ["<|user|>"]})");
+  const Tokenizer tokenizer = Tokenizer::load(folder);
+  const auto ids = tokenizer.encode("<|user|><|end|>", Template::kNone);
+  EXPECT_EQ(ids, (std::vector{TokenId{430}, TokenId{431}}));
+  EXPECT_EQ(tokenizer.decode(ids, SpecialTokens::kSkip), "<|end|>");
+  write_text_file(folder / "added_tokens.json", R"({"<|user|>": 431})");
+  EXPECT_TRUE(
+      error_of([&] { (void)Tokenizer::load(folder); })
+          .ends_with("added_tokens.json: the id 431 is '<|user|>', but transformers gives a "
+                     "new token the next free id, 430"));
+  write_text_file(folder / "added_tokens.json", R"({"<|user|>": -1})");
+  EXPECT_TRUE(
+      error_of([&] { (void)Tokenizer::load(folder); })
+          .ends_with("added_tokens.json: the id of '<|user|>' is -1, but must be an integer "
+                     "in [0, 1048575]"));
+  write_text_file(folder / "tokenizer_config.json", R"({"added_tokens_decoder": {}})");
+  EXPECT_EQ(Tokenizer::load(folder).vocab_size(), 430);
+}
+
+TEST(TokenizerConfig, TakesRolesOfOldFilesBeforeItsOwn) {
+  const auto folder = testing::path_in_empty_folder("x").parent_path();
+  std::filesystem::copy_file(kGolden / "llama_legacy" / "tokenizer.model",
+                             folder / "tokenizer.model");
+  write_text_file(folder / "tokenizer_config.json", R"({"bos_token": "<s>"})");
+  EXPECT_EQ(Tokenizer::load(folder).first_token(), TokenId{1});
+  write_text_file(folder / "special_tokens_map.json", R"({"bos_token": "</s>"})");
+  EXPECT_EQ(Tokenizer::load(folder).first_token(), TokenId{2});
+  write_text_file(folder / "tokenizer_config.json",
+                  R"({"bos_token": "<s>", "added_tokens_decoder": {}})");
+  EXPECT_EQ(Tokenizer::load(folder).first_token(), TokenId{1});
+  write_text_file(folder / "tokenizer_config.json", "{}");
+  write_text_file(folder / "special_tokens_map.json", "[]");
+  EXPECT_TRUE(error_of([&] {
+                (void)Tokenizer::load(folder);
+              }).ends_with("special_tokens_map.json: is not a JSON object"));
+}
+
+// As the pieces that a tokenizer.model leaves free for others.
 TEST(TokenizerConfig, KnowsATokenByTheTextThatItHasLast) {
-  const TokenId id{300};
-  const std::string old = with_config("llama3", "{}").decode(std::vector{id}, SpecialTokens::kKeep);
+  const TokenId id = model_with_config("{}").encode("onder", Template::kNone).back();
   const auto load = [&](const std::string& bos) {
-    return with_config("llama3", R"({"add_bos_token": true, "bos_token": ")" + bos +
-                                     R"(", "added_tokens_decoder": {"300": {"content": "<x>"}}})");
+    return model_with_config(fmt::format(
+        R"({{"bos_token": "{}", "added_tokens_decoder": {{"{}": {{"content": "<x>"}}}}}})", bos,
+        index(id)));
   };
-  EXPECT_EQ(load("<x>").encode(""), std::vector{id});
-  EXPECT_TRUE(error_of([&] { load(old); }).ends_with("which the tokenizer does not have"));
+  EXPECT_EQ(load("<x>").first_token(), id);
+  EXPECT_TRUE(error_of([&] { load("er"); }).ends_with("which the tokenizer does not have"));
 }
 
 }  // namespace

@@ -35,6 +35,7 @@ class Vocabulary {
   TokenId at(std::string_view text, std::string_view what) const;
 
   std::size_t size() const { return texts_.size(); }  // one more than the largest id
+  std::size_t num_tokens() const { return ids_.size(); }
   const std::string& text(std::size_t id) const { return texts_[id]; }  // empty: no token
 
  private:

@@ -247,9 +247,15 @@ class Models(CommandLine):
         self.fails_with(2, "c2r generate: --stop must not be empty", *words, "--stop", "", "--prompt", "Hello")
 
     def test_a_prompt_may_have_its_template_already(self):
-        (self.folder / "model" / "tokenizer_config.json").write_text(
-            json.dumps({"add_bos_token": True, "bos_token": json.loads(
-                (self.folder / "model" / "tokenizer.json").read_text())["added_tokens"][0]["content"]}))
+        path = self.folder / "model" / "tokenizer.json"
+        tokenizer = json.loads(path.read_text())
+        token = tokenizer["added_tokens"][0]
+        name = token["content"]
+        tokenizer["post_processor"] = {
+            "type": "TemplateProcessing", "pair": [],
+            "single": [{"SpecialToken": {"id": name, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "special_tokens": {name: {"id": name, "ids": [token["id"]], "tokens": [name]}}}
+        path.write_text(json.dumps(tokenizer))
         (self.folder / "hello.txt").write_text("Hello")
         words = ["generate", "model", "--max-new-tokens", "20", "--dtype", "f32"]
         texts = {}

@@ -88,6 +88,7 @@ def broken_json_model(write):
     write("tokenizer_json/merge_result_missing", tokenizer_json({"merges": [["a", "b"]]}))
     write("tokenizer_json/added_token_has_two_ids", tokenizer_json(
         added_tokens=[{"id": 256, "content": "a"}]))
+    write("tokenizer_json/added_token_leaves_a_gap", tokenizer_json(added_tokens=[{**START, "id": 300}]))
     write("tokenizer_json/added_token_key_unknown",
           tokenizer_json(added_tokens=[{**START, "x": 1}]))
 
@@ -168,11 +169,13 @@ def broken_config(write):
     write("tokenizer_config/token_is_a_number", '{"bos_token": 1}')
     write("tokenizer_config/token_missing", '{"eos_token": "<eos>"}')
     write("tokenizer_config/no_bos_token", '{"bos_token": null}')
+    write("tokenizer_config/splits_special_tokens", '{"split_special_tokens": true}')
     write("tokenizer_config/id_not_a_number", '{"added_tokens_decoder": {"x": {"content": "<a>"}}}')
     write("tokenizer_config/id_of_2_to_60",
           '{"added_tokens_decoder": {"1152921504606846976": {"content": "<a>"}}}')
     write("tokenizer_config/token_has_another_id",
           '{"added_tokens_decoder": {"1": {"content": "<s>"}}}')
+    write("tokenizer_config/id_leaves_a_gap", '{"added_tokens_decoder": {"3": {"content": "<a>"}}}')
     write("tokenizer_config/flag_is_text", '{"bos_token": "<s>", "legacy": "no"}')
 
 
@@ -185,7 +188,7 @@ def write_broken(write):
 
 
 def write_well_formed(write):
-    write("tokenizer_json/byte_level", tokenizer_json({"merges": [["a", "b"]]}, {"ab": 257}))
+    write("tokenizer_json/byte_level", tokenizer_json({"merges": [["a", "b"]]}, {"<s>": 256, "ab": 257}))
     write("tokenizer_json/splits", tokenizer_json(
         pre_tokenizer=steps("pretokenizers", SPLIT, {"type": "Digits", "individual_digits": True},
                             BYTE_LEVEL)))
