@@ -231,6 +231,7 @@ ModelConfig read_config(const std::filesystem::path& folder) {
   check_model_folder(folder);
   const auto path = folder / "config.json";
   ModelConfig config = parse_config(read_json_file(path), path.string());
+  check_no_file_of_quantizer(folder);
   if (auto generation = read_generation_config(folder, config.vocab_size)) {
     config.eos_ids = std::move(generation->eos_ids);
     config.unused_settings = std::move(generation->unused);

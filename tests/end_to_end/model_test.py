@@ -324,9 +324,11 @@ class Models(CommandLine):
 
     def test_mistakes_are_explained(self):
         self.fails_with(1, "c2r inspect: 'x' is not a folder with a model", "inspect", "x")
-        self.fails_with(1, "c2r inspect: 'org/some-model' is not a folder with a model; if it is a model of the "
-                           "Hugging Face hub, get it first: hf download org/some-model --local-dir FOLDER",
-                        "inspect", "org/some-model")
+        for name in ("org/some-model", "https://huggingface.co/org/some-model",
+                     "https://huggingface.co/org/some-model/tree/main"):
+            self.fails_with(1, f"c2r inspect: '{name}' is not a folder with a model; if it is a model of the "
+                               "Hugging Face hub, get it first: hf download org/some-model --local-dir FOLDER",
+                            "inspect", name)
         self.fails_with(2, "c2r generate: give one of --prompt, --tokens and --prompts", "generate", "model")
         (self.folder / "prompts.jsonl").write_text('"Hello"\n[]\n')
         self.fails_with(2, "c2r generate: prompts.jsonl:2: the prompt has no token", "generate", "model",

@@ -84,6 +84,12 @@ std::string_view text_of(std::span<const Reason> reasons, std::string_view name)
 constexpr const char* kGguf =
     "c2r reads safetensors, not llama.cpp's GGUF; take the folder of the "
     "model that it was made from";
+constexpr const char* kAdapter =
+    "an adapter of PEFT, not a model; merge it into its base model (merge_and_unload) and save "
+    "that with save_pretrained";
+// What tools that quantize leave beside a config.json that may not say so.
+constexpr const char* kFilesOfQuantizers[] = {"hf_quant_config.json", "quantize_config.json",
+                                              "quant_config.json"};
 
 // The first file of the folder whose name ends so; empty if there is none.
 std::string file_ending_in(const std::filesystem::path& folder, std::string_view suffix) {
@@ -94,6 +100,17 @@ std::string file_ending_in(const std::filesystem::path& folder, std::string_view
     if (name.ends_with(suffix) && (first.empty() || name < first)) first = name;
   }
   return first;
+}
+
+// "org/name" of the address of a model's page; other texts as they are.
+std::string without_address(std::string name) {
+  for (const std::string_view hub : {"https://huggingface.co/", "https://hf.co/"}) {
+    if (!name.starts_with(hub)) continue;
+    name.erase(0, hub.size());
+    const auto end = std::min(name.find('/'), name.size() - 1);
+    return name.substr(0, name.find('/', end + 1));
+  }
+  return name;
 }
 
 // "org/name", as models of the hub are called.
@@ -122,7 +139,7 @@ std::string why_not_family(std::string_view model_type) {
 }
 
 void check_not_quantized(const Json& config, std::string_view place) {
-  for (const char* const key : {"quantization_config", "compression_config"}) {
+  for (const char* const key : {"quantization_config", "compression_config", "quantization"}) {
     const Json* const value = json_find(config, key);
     if (value == nullptr || *value == Json(false)) continue;
     const Json* const method = json_find(*value, "quant_method");
@@ -137,21 +154,22 @@ void check_not_quantized(const Json& config, std::string_view place) {
 }
 
 void check_model_folder(const std::filesystem::path& folder) {
-  const std::string name = folder.string();
+  const std::string name = folder.string(), of_hub = without_address(name);
   std::error_code ignored;  // what it would say, path_exists() has said
   if (!path_exists(folder)) {
-    C2R_REQUIRE(!is_like_hub_name(name), kInvalidFile,
+    C2R_REQUIRE(!is_like_hub_name(of_hub), kInvalidFile,
                 "'{}' is not a folder with a model; if it is a model of the Hugging Face hub, get "
                 "it first: hf download {} --local-dir FOLDER",
-                shown(name, 200), name);
+                shown(name, 200), of_hub);
   } else if (!std::filesystem::is_directory(folder, ignored)) {
     C2R_REQUIRE(!name.ends_with(".gguf"), kUnsupported, "'{}' is a GGUF file, but {}",
                 shown(name, 200), kGguf);
   } else {
     if (path_exists(folder / "config.json")) return;
-    C2R_REQUIRE(!path_exists(folder / "adapter_config.json"), kUnsupported,
-                "'{}' is an adapter of PEFT, not a model; merge it into its base model "
-                "(merge_and_unload) and save that with save_pretrained",
+    C2R_REQUIRE(!path_exists(folder / "adapter_config.json"), kUnsupported, "'{}' is {}",
+                shown(name, 200), kAdapter);
+    C2R_REQUIRE(!path_exists(folder / "snapshots"), kInvalidFile,
+                "'{}' is a cache of the Hugging Face hub; give one of the folders in its snapshots",
                 shown(name, 200));
     const std::string gguf = file_ending_in(folder, ".gguf");
     C2R_REQUIRE(gguf.empty(), kUnsupported, "'{}' has {} and no config.json, but {}",
@@ -162,7 +180,17 @@ void check_model_folder(const std::filesystem::path& folder) {
   C2R_THROW(kInvalidFile, "'{}' is not a folder with a model", shown(name, 200));
 }
 
+void check_no_file_of_quantizer(const std::filesystem::path& folder) {
+  for (const char* const file : kFilesOfQuantizers) {
+    C2R_REQUIRE(!path_exists(folder / file), kUnsupported,
+                "'{}' has {}, so its weights are quantized, but c2r multiplies only F32, F16 and "
+                "BF16; {}; if they are not, remove that file",
+                shown(folder.string(), 200), file, kOriginal);
+  }
+}
+
 std::string why_no_checkpoint(const std::filesystem::path& folder) {
+  if (path_exists(folder / "adapter_config.json")) return fmt::format("; it is {}", kAdapter);
   for (const char* const suffix : {".bin", ".pt", ".pth", ".ckpt"}) {
     const std::string file = file_ending_in(folder, suffix);
     if (file.empty()) continue;
