@@ -107,9 +107,20 @@ def measure_other(args, engine, folder, choices):
                     str(args.steps), "--batch", *map(str, args.batch)])
 
 
+def bench_program(args):
+    """The program that measures the bounds. Says at once, not after the first model, if it cannot."""
+    program = pathlib.Path(args.c2r).parent / "experts_bench"
+    if not program.exists():
+        sys.exit(f"{program} is missing, which measures the bounds; build all of c2r, with C2R_BUILD_TESTS")
+    names = subprocess.run([program, "--benchmark_list_tests"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    if "BM_OneDnn" not in names:
+        sys.exit(f"{program} has no oneDNN, whose products are a bound; install it (Debian: libdnnl-dev) and build again")
+    return program
+
+
 def measure_bounds(args):
     """FLOP/s of large products in the fastest type that oneDNN has, and bytes/s of memory."""
-    result = json_of([pathlib.Path(args.c2r).parent / "experts_bench", "--benchmark_format=json",
+    result = json_of([bench_program(args), "--benchmark_format=json",
                       "--benchmark_filter=BM_MemoryRead|BM_OneDnn.*512", "--benchmark_min_time=0.5"])
     runs = [run for run in result["benchmarks"] if not run.get("error_occurred")]
     return {"flops": {run["name"]: run["flop/s"] for run in runs if "flop/s" in run},
@@ -205,6 +216,7 @@ def main():
     if args.child:
         run_child(args)
         return
+    bench_program(args)
     results = [measure(args, spec) for spec in args.models]
     for result in results:
         report(result)
