@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
+#include <vector>
 
 #include "c2r/placement/cluster.h"
 #include "c2r/placement/cost/layer_time.h"
@@ -57,6 +59,11 @@ struct OptimizedPlacement {
 
   Quality quality() const { return {violation, value}; }
 };
+
+/// The (token, expert) choices that each rank serves when the tokens come in another order than in
+/// the search: with replicas, loads depend on it. Called with a placement for the same tokens.
+/// @returns [ep_size], whose sum is the number of choices
+using ServedLoads = std::function<std::vector<double>(const Placement&)>;
 
 /// @returns what `placement` costs on `sets`, copy_cost_bound and meets_bounds included
 /// @throws Error(kInvalidArgument) if the sets, the cluster or the placement are not valid or not

@@ -154,6 +154,23 @@ OptimizedPlacement optimize_placement(const TokenSets& sets, const Cluster& clus
   return solve(sets, cluster, objective, options, limits_for(options));
 }
 
+OptimizedPlacement mend_placement(const TokenSets& sets, const Cluster& cluster,
+                                  const PlacementObjective& objective,
+                                  const OptimizeOptions& options, const Placement& found,
+                                  const ServedLoads& served) {
+  check_token_sets(sets);
+  check_cluster(cluster);
+  check_placement(found);
+  C2R_REQUIRE(objective.goal == Goal::kCopies && objective.max_imbalance, kInvalidArgument,
+              "mending is for few copies within a bound on imbalance");
+  C2R_REQUIRE(found.num_experts == sets.num_experts && found.ep_size() == cluster.ep_size(),
+              kInvalidArgument,
+              "the placement is for {} experts on {} ranks, but the tokens choose among {} and the "
+              "cluster has {} ranks",
+              found.num_experts, found.ep_size(), sets.num_experts, cluster.ep_size());
+  return mend_layer(sets, cluster, objective, options, limits_for(options), found, served);
+}
+
 std::vector<OptimizedPlacement> optimize_placements(
     std::int64_t num_layers, const std::function<TokenSets(std::int64_t layer)>& load_layer,
     const Cluster& cluster, const PlacementObjective& objective, const OptimizeOptions& options,

@@ -66,9 +66,7 @@ class LayerSearch {
 
   OptimizedPlacement run(const PlacementObjective& objective) {
     OptimizedPlacement result = search_rounds(objective);
-    for (std::int64_t rank = 0; rank < result.placement.ep_size(); ++rank) {
-      std::ranges::sort(result.placement.slots.row(rank));
-    }
+    sort_slots(result);
     // The columns are those within the bound: what misses it may cost less.
     if (result.meets_bounds && columns_bound_ && *columns_bound_ > result.copy_cost_bound) {
       result.value_bound += *columns_bound_ - result.copy_cost_bound;  // takes_columns(): kCopies
@@ -80,7 +78,28 @@ class LayerSearch {
     return result;
   }
 
+  // Anneals on at low temperatures, judged by the loads of `served`.
+  OptimizedPlacement mend(const PlacementObjective& objective, const Placement& found,
+                          const ServedLoads& served) {
+    effort_ = options_.effort;
+    seed_ = options_.seed;
+    const ReplicaEffort effort{.work = mend_work(), .seed = seed_, .is_warm = true};
+    ReplicaState start(index_, problem_.cluster, found, is_fixed_to_nodes());
+    OptimizedPlacement result = measured(
+        objective, search_replicas(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(),
+                                   effort, limits_, std::move(start), &served));
+    sort_slots(result);
+    result.is_cut_short = limits_.reached();
+    return result;
+  }
+
  private:
+  static void sort_slots(OptimizedPlacement& result) {
+    for (std::int64_t rank = 0; rank < result.placement.ep_size(); ++rank) {
+      std::ranges::sort(result.placement.slots.row(rank));
+    }
+  }
+
   // The best placement of all rounds that the effort pays for.
   OptimizedPlacement search_rounds(const PlacementObjective& objective) {
     OptimizedPlacement best;
@@ -266,6 +285,10 @@ class LayerSearch {
     // On gpt-oss-20b on 2 nodes, 10^7 leaves 1.6 % more copies.
     return work_for(has_node_level() ? 4e7 : 1e7, slots_per_rank_ * problem_.cluster.ep_size());
   }
+  // Half of what the placement took that is mended.
+  std::int64_t mend_work() const {
+    return replica_work() / 2 + effort_times(2 * num_set_choices());
+  }
   std::int64_t slot_work() const { return effort_times(2e6 + 2 * num_set_choices()); }
   bool takes_columns() const {
     return !has_redundant_slots() && sets_.num_experts <= 64 && !has_node_level() &&
@@ -354,6 +377,13 @@ OptimizedPlacement search_layer(const TokenSets& sets, const Cluster& cluster,
                                 const PlacementObjective& objective, const OptimizeOptions& options,
                                 const SearchLimits& limits) {
   return LayerSearch(sets, cluster, objective, options, limits).run(objective);
+}
+
+OptimizedPlacement mend_layer(const TokenSets& sets, const Cluster& cluster,
+                              const PlacementObjective& objective, const OptimizeOptions& options,
+                              const SearchLimits& limits, const Placement& found,
+                              const ServedLoads& served) {
+  return LayerSearch(sets, cluster, objective, options, limits).mend(objective, found, served);
 }
 
 }  // namespace c2r

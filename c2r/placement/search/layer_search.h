@@ -17,4 +17,11 @@ OptimizedPlacement search_layer(const TokenSets& sets, const Cluster& cluster,
                                 const PlacementObjective& objective, const OptimizeOptions& options,
                                 const SearchLimits& limits);
 
+/// As mend_placement().
+/// @param limits as above
+OptimizedPlacement mend_layer(const TokenSets& sets, const Cluster& cluster,
+                              const PlacementObjective& objective, const OptimizeOptions& options,
+                              const SearchLimits& limits, const Placement& found,
+                              const ServedLoads& served);
+
 }  // namespace c2r

@@ -17,6 +17,10 @@
 //   3. With a bound on the load or a weight on imbalance, approach_bound() repeats 1 or 2: loads
 //      are exact only after all tokens have been served anew, so each round aims at the bound that
 //      the round before would have met. The best settled placement of all rounds is returned.
+//   4. Where loads are judged by another order of the tokens (ServedLoads), expected_loads() take
+//      the place of loads in 1 to 3:
+//        expected_load(rank) = load(rank) + shift(rank)
+//        shift(rank) = served(rank) - settled load(rank), of the placement of the round before
 #include "c2r/placement/search/replicas/replica_search.h"
 
 #include <algorithm>
@@ -28,6 +32,7 @@
 #include <utility>
 
 #include "c2r/core/at.h"
+#include "c2r/core/error.h"
 #include "c2r/placement/search/fast_random.h"
 #include "c2r/placement/search/replicas/slot_search.h"
 
@@ -46,7 +51,7 @@ class ReplicaSearch {
  public:
   ReplicaSearch(const SetIndex& index, const Cluster& cluster, const SearchEnergy& energy,
                 bool is_fixed_to_nodes, const ReplicaEffort& effort, const SearchLimits& limits,
-                ReplicaState start)
+                ReplicaState start, const ServedLoads* served)
       : index_(index),
         cluster_(cluster),
         asked_(energy),
@@ -54,6 +59,7 @@ class ReplicaSearch {
         is_fixed_to_nodes_(is_fixed_to_nodes),
         effort_(effort),
         limits_(limits),
+        served_(served),
         state_(std::move(start)),
         random_(effort.seed) {
     for (std::int32_t e = 0; e < index.num_experts(); ++e) {
@@ -83,7 +89,28 @@ class ReplicaSearch {
  private:
   using Change = ReplicaState::Change;
 
-  Quality settled_quality() const { return asked_.quality(cost(), state_.loads()); }
+  Quality settled_quality() { return asked_.quality(cost(), expected_loads()); }
+
+  // The loads by which a placement is judged: the tracked ones and, for each rank, what the loads
+  // of ServedLoads were above them when they were last counted.
+  std::span<const std::int64_t> expected_loads() {
+    if (shift_.empty()) return state_.loads();
+    expected_.resize(shift_.size());
+    std::ranges::transform(state_.loads(), shift_, expected_.begin(), std::plus());
+    return expected_;
+  }
+  // Called with settled loads.
+  void count_served_loads() {
+    if (served_ == nullptr) return;
+    shift_.clear();
+    const std::vector<double> served = (*served_)(state_.placement());
+    C2R_REQUIRE(served.size() == state_.loads().size(), kInvalidArgument,
+                "loads of {} ranks were counted, but there are {}", served.size(),
+                state_.loads().size());
+    for (std::size_t rank = 0; rank < served.size(); ++rank) {
+      shift_.push_back(std::llround(served[rank]) - state_.loads()[rank]);
+    }
+  }
 
   // Whether the work is enough to try every pair of slots a few times.
   bool can_anneal() const {
@@ -98,16 +125,19 @@ class ReplicaSearch {
   // and approach_bound() leave a state with settled loads, approach_bound() the best one.
   void approach_bound(int num_rounds, const std::function<void(int round)>& search) {
     ReplicaState best = state_;
+    count_served_loads();
     auto best_quality = settled_quality();
     if (!can_anneal()) aim_at(kFirstAim * asked_.max_load);
     for (int round = 1; round <= num_rounds && !limits_.reached(); ++round) {
       best_ = {};
       keep_if_best();
       search(round);
+      count_served_loads();
       const auto quality = settled_quality();
       if (quality < best_quality) best = state_, best_quality = quality;
       if (!can_anneal() && best_quality.violation == 0) break;
-      const double ratio = static_cast<double>(std::ranges::max(state_.loads())) / asked_.max_load;
+      const double ratio =
+          static_cast<double>(std::ranges::max(expected_loads())) / asked_.max_load;
       aim_at(energy_.max_load * std::clamp(0.998 / ratio, 0.97, 1.03));
     }
     state_ = std::move(best);
@@ -168,8 +198,9 @@ class ReplicaSearch {
 
   double cost() const { return energy_.cost(state_.rank_copies(), state_.node_copies()); }
   // E of the outline.
-  double energy() const {
-    return energy_.value(cost(), state_.loads()) + energy_.violation(cost(), state_.loads());
+  double energy() {
+    const auto loads = expected_loads();
+    return energy_.value(cost(), loads) + energy_.violation(cost(), loads);
   }
 
   // The least energy that a placement with this cost can have, whatever its loads.
@@ -179,7 +210,7 @@ class ReplicaSearch {
   }
 
   void keep_if_best() {
-    const Quality met = energy_.quality(cost(), state_.loads());
+    const Quality met = energy_.quality(cost(), expected_loads());
     if (best_.num_experts > 0 && met >= best_quality_) return;
     best_quality_ = met;
     best_ = state_.placement();
@@ -279,7 +310,10 @@ class ReplicaSearch {
   bool is_fixed_to_nodes_;
   const ReplicaEffort& effort_;
   const SearchLimits& limits_;
+  const ServedLoads* served_;
   ReplicaState state_;
+  std::vector<std::int64_t> shift_;     // [ep_size], of expected_loads(); empty without served_
+  std::vector<std::int64_t> expected_;  // [ep_size], scratch
   FastRandom random_;
   std::int64_t sets_per_expert_ = 0;  // on average
   std::int64_t work_ = 0;
@@ -292,8 +326,9 @@ class ReplicaSearch {
 ReplicaState search_replicas(const SetIndex& index, const Cluster& cluster,
                              const SearchEnergy& energy, bool is_fixed_to_nodes,
                              const ReplicaEffort& effort, const SearchLimits& limits,
-                             ReplicaState start) {
-  return ReplicaSearch(index, cluster, energy, is_fixed_to_nodes, effort, limits, std::move(start))
+                             ReplicaState start, const ServedLoads* served) {
+  return ReplicaSearch(index, cluster, energy, is_fixed_to_nodes, effort, limits, std::move(start),
+                       served)
       .run();
 }
 
