@@ -22,7 +22,6 @@ namespace {
 constexpr double kProvingColumns = 2e7;
 
 constexpr double kSameImbalance = 1e-9;  // as rounding may exceed a bound
-constexpr int kMendRounds = 2;
 // A bound for unseen tokens leaves at least so much of the room above 1: what is estimated below
 // that comes from too few sequences, and costs copies without evening other tokens.
 constexpr double kLeastUnseenShare = 0.25;
@@ -71,6 +70,17 @@ void judge_in_order(const RoutedTokens& tokens, const PlanRequest& request,
   }
 }
 
+// The load of each rank, for a search that is to be judged as above.
+std::vector<double> loads_in_order(const RoutedTokens& tokens, std::int64_t layer,
+                                   const Placement& placement, const TrafficModel& traffic) {
+  const Reach reach = reach_of_layer(tokens, layer, placement, traffic);
+  std::vector<double> loads;
+  for (const std::int64_t choices : rank_choices(reach)) {
+    loads.push_back(double(choices) / double(reach.denominator));
+  }
+  return loads;
+}
+
 // Several searches with the same options, one after another.
 class PlanSearch {
  public:
@@ -80,39 +90,37 @@ class PlanSearch {
         progress_(progress),
         started_(std::chrono::steady_clock::now()) {}
 
-  // Searches the layers again that the order of tokens puts above the bound, with a bound that is
-  // lower by as much, and keeps the better placement of each layer.
+  // Mends the layers that the order of tokens puts above the bound, and keeps the better placement
+  // of each layer.
   void mend(const RoutedTokens& tokens, const PlacementObjective& objective,
             std::vector<OptimizedPlacement>& layers) {
     judge_in_order(tokens, request_, objective, layers);
-    std::vector<double> bounds(layers.size(), objective.max_imbalance.value_or(0));
-    for (int round = 0; round < kMendRounds && can_mend(objective); ++round) {
-      std::vector<std::size_t> missed;
-      for (std::size_t layer = 0; layer < layers.size(); ++layer) {
-        if (!layers[layer].meets_bounds && has_replicas(layers[layer].placement)) {
-          missed.push_back(layer);
-        }
+    if (!can_mend(objective)) return;
+    std::vector<std::size_t> missed;
+    for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+      if (!layers[layer].meets_bounds && has_replicas(layers[layer].placement)) {
+        missed.push_back(layer);
       }
-      if (missed.empty()) return;
-      std::vector<OptimizedPlacement> again = layers;
-      const auto rounds = (std::ssize(missed) + request_.num_threads - 1) / request_.num_threads;
-      const auto seconds_of_one = seconds_left(double(rounds));
-      parallel_for(std::ssize(missed), request_.num_threads, [&](std::int64_t m, int) {
-        const std::size_t layer = at(missed, m);
-        PlacementObjective lower = objective;
-        bounds[layer] *= *objective.max_imbalance / layers[layer].imbalance;
-        lower.max_imbalance = std::max(1.0, bounds[layer]);
-        OptimizeOptions how = optimizer_options();
-        how.num_threads = 1;
-        how.seconds = seconds_of_one;
-        again[layer] = optimize_placement(token_sets_of(tokens, std::int64_t(layer)),
-                                          request_.cluster, lower, how);
-      });
-      judge_in_order(tokens, request_, objective, again);
-      for (const std::size_t layer : missed) {
-        is_cut_short_ |= again[layer].is_cut_short;
-        if (again[layer].quality() < layers[layer].quality()) layers[layer] = again[layer];
-      }
+    }
+    if (missed.empty()) return;
+    std::vector<OptimizedPlacement> mended = layers;
+    const TrafficModel traffic = traffic_of_predictions(request_);
+    OptimizeOptions how = optimizer_options();
+    how.num_threads = 1;
+    how.seconds = seconds_left(
+        double((std::ssize(missed) + request_.num_threads - 1) / request_.num_threads));
+    parallel_for(std::ssize(missed), request_.num_threads, [&](std::int64_t m, int) {
+      const auto layer = std::int64_t(at(missed, m));
+      mended[std::size_t(layer)] =
+          mend_placement(token_sets_of(tokens, layer), request_.cluster, objective, how,
+                         at(layers, layer).placement, [&](const Placement& placement) {
+                           return loads_in_order(tokens, layer, placement, traffic);
+                         });
+    });
+    judge_in_order(tokens, request_, objective, mended);
+    for (const std::size_t layer : missed) {
+      is_cut_short_ |= mended[layer].is_cut_short;
+      if (mended[layer].quality() < layers[layer].quality()) layers[layer] = mended[layer];
     }
   }
 

@@ -8,6 +8,7 @@
 #include "c2r/core/at.h"
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
+#include "c2r/placement/cost/reach_parts.h"
 #include "c2r/trace/trace_chunks.h"
 
 namespace c2r {
@@ -213,6 +214,16 @@ std::vector<Reach> reach_of(const RoutedTokens& tokens, std::span<const Placemen
     return reach_of_all_sets(*tokens.sets, placements, traffic, num_threads, progress);
   }
   return reach_of_counts(tokens, placements, traffic);
+}
+
+Reach reach_of_layer(const RoutedTokens& tokens, std::int64_t layer, const Placement& placement,
+                     const TrafficModel& traffic) {
+  C2R_REQUIRE(tokens.statistics == nullptr && traffic.homes == Homes::kUniform, kInvalidArgument,
+              "{}: one layer is counted of tokens with uniform homes only", tokens.name);
+  if (tokens.sets != nullptr)
+    return reach_of_sets(at(tokens.sets->layers, layer), placement, traffic);
+  return count_reach_of_parts(*tokens.trace, layer, std::span(&tokens.ranges, 1),
+                              std::span<const RankId>(), placement, traffic)[0];
 }
 
 }  // namespace c2r

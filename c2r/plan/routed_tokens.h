@@ -89,4 +89,10 @@ std::vector<CollaborationMatrix> pair_counts_of(const RoutedTokens& tokens, int 
 std::vector<Reach> reach_of(const RoutedTokens& tokens, std::span<const Placement> placements,
                             const TrafficModel& traffic, int num_threads, Progress& progress);
 
+/// Counts one layer of a trace or of token sets as above.
+/// @throws Error(kInvalidArgument) as above, or if the tokens are pair counts or have other homes
+///         than uniform ones
+Reach reach_of_layer(const RoutedTokens& tokens, std::int64_t layer, const Placement& placement,
+                     const TrafficModel& traffic);
+
 }  // namespace c2r
