@@ -161,8 +161,10 @@ OptimizedPlacement mend_placement(const TokenSets& sets, const Cluster& cluster,
   check_token_sets(sets);
   check_cluster(cluster);
   check_placement(found);
-  C2R_REQUIRE(objective.goal == Goal::kCopies && objective.max_imbalance, kInvalidArgument,
-              "mending is for few copies within a bound on imbalance");
+  C2R_REQUIRE(objective.goal == Goal::kCopies && objective.max_imbalance &&
+                  sets.multiplicity_in.cols() <= 1,
+              kInvalidArgument,
+              "mending is for few copies within a bound on imbalance, without scenarios");
   C2R_REQUIRE(found.num_experts == sets.num_experts && found.ep_size() == cluster.ep_size(),
               kInvalidArgument,
               "the placement is for {} experts on {} ranks, but the tokens choose among {} and the "

@@ -53,6 +53,7 @@ OptimizedPlacement optimize_placement(const TokenSets& sets, const Cluster& clus
 /// tried instead and costs copies on all ranks: on gpt-oss-20b, 8 ranks of 5 slots, bound 1.05,
 /// 2.843 copies a token, and 2.523 after mending. Where slots are so many that the work does not
 /// try each pair of them (hundreds), little changes.
+/// @param sets without scenarios
 /// @param objective of the goal copies, with max_imbalance
 /// @param found with slots as the options say
 /// @returns the best placement by what `served` counts, `found` among them; `imbalance` and what

@@ -20,6 +20,30 @@ std::uint64_t hash_of(std::span<const std::uint16_t> key) {
   return mix_bits(hash);
 }
 
+void check_scenarios(const TokenSets& sets) {
+  if (sets.multiplicity_in.cols() == 0) return;
+  C2R_REQUIRE(sets.multiplicity_in.rows() == sets.num_sets(), kInvalidArgument,
+              "multiplicities by scenario are of {} token sets, but there are {}",
+              sets.multiplicity_in.rows(), sets.num_sets());
+  std::vector<std::int64_t> choices(std::size_t(sets.multiplicity_in.cols()));
+  for (std::int64_t set = 0; set < sets.num_sets(); ++set) {
+    const auto in = sets.multiplicity_in.row(set);
+    const auto size =
+        std::ranges::count_if(sets.experts.row(set), [](ExpertId e) { return e != kNoExpert; });
+    std::int64_t sum = 0;
+    for (std::size_t scenario = 0; scenario < in.size(); ++scenario) {
+      sum += in[scenario];
+      choices[scenario] += in[scenario] * size;
+    }
+    C2R_REQUIRE(std::ranges::min(in) >= 0 && sum == at(sets.multiplicity, set), kInvalidArgument,
+                "token set {} has the multiplicity {}, but {} in all scenarios", set,
+                at(sets.multiplicity, set), sum);
+  }
+  const auto idle = std::ranges::find(choices, 0);
+  C2R_REQUIRE(idle == choices.end(), kInvalidArgument, "no token of scenario {} chose an expert",
+              idle - choices.begin());
+}
+
 }  // namespace
 
 void check_token_sets(const TokenSets& sets) {
@@ -49,6 +73,7 @@ void check_token_sets(const TokenSets& sets) {
       last = e == kNoExpert ? sets.num_experts : expert;
     }
   }
+  check_scenarios(sets);
 }
 
 TokenSetBuilder::TokenSetBuilder(std::int32_t num_experts, std::int32_t top_k)
@@ -145,6 +170,29 @@ TokenSets collect_token_sets(const Trace& trace, std::int64_t layer,
     builder.add(trace.topk_idx(layer, piece.begin, piece.end));
   }
   return builder.finish();
+}
+
+TokenSets collect_token_sets(const Trace& trace, std::int64_t layer,
+                             std::span<const std::vector<TokenRange>> scenarios) {
+  TokenSetBuilder together(trace.header().num_experts, trace.header().top_k);
+  std::vector<TokenSets> apart;
+  for (const auto& ranges : scenarios) {
+    for (const TokenRange& piece : pieces_of(ranges)) {
+      together.add(trace.topk_idx(layer, piece.begin, piece.end));
+    }
+    apart.push_back(collect_token_sets(trace, layer, ranges));
+  }
+  TokenSets sets = together.finish();
+  sets.multiplicity_in = {sets.num_sets(), std::ssize(apart)};
+  for (std::size_t scenario = 0; scenario < apart.size(); ++scenario) {
+    std::int64_t row = 0;  // all sets are in the same order
+    for (std::int64_t set = 0; set < apart[scenario].num_sets(); ++set, ++row) {
+      while (!std::ranges::equal(sets.experts.row(row), apart[scenario].experts.row(set))) ++row;
+      sets.multiplicity_in(row, std::int64_t(scenario)) = at(apart[scenario].multiplicity, set);
+    }
+  }
+  check_scenarios(sets);
+  return sets;
 }
 
 }  // namespace c2r

@@ -19,6 +19,9 @@ struct TokenSets {
   std::int64_t num_tokens = 0;             // tokens without any choice included
   Matrix<ExpertId> experts;                // [num_sets, top_k], ascending, then kNoExpert
   std::vector<std::int64_t> multiplicity;  // [num_sets], tokens that chose exactly this set
+  // The same by scenarios, kinds of traffic that loads are to be even in: the rows add up to
+  // multiplicity. [num_sets, num_scenarios], or empty: all tokens are one
+  Matrix<std::int64_t> multiplicity_in = {};
 
   std::int64_t num_sets() const { return experts.rows(); }
   std::int64_t top_k() const { return experts.cols(); }
@@ -26,8 +29,9 @@ struct TokenSets {
 };
 
 /// Checks sets that a program made itself: experts in range and ascending in each row, as many
-/// multiplicities as rows, each at least 1, and no more tokens in the sets than num_tokens. Rows
-/// that are equal or in another order are no error: they only cost time.
+/// multiplicities as rows, each at least 1, and no more tokens in the sets than num_tokens; and
+/// that scenarios add up and each have a choice. Rows that are equal or in another order are no
+/// error: they only cost time.
 /// @throws Error(kInvalidArgument), naming the set
 ///
 /// Cost: one pass over the sets.
@@ -67,5 +71,11 @@ class TokenSetBuilder {
 /// @throws Error(kInvalidFile) if the trace holds an invalid choice there
 TokenSets collect_token_sets(const Trace& trace, std::int64_t layer,
                              std::span<const TokenRange> ranges);
+
+/// The same of several scenarios.
+/// @param scenarios the tokens of each, which no other has. [num_scenarios]
+/// @throws as above, and Error(kInvalidArgument) if a scenario has no choice in the layer
+TokenSets collect_token_sets(const Trace& trace, std::int64_t layer,
+                             std::span<const std::vector<TokenRange>> scenarios);
 
 }  // namespace c2r

@@ -291,8 +291,8 @@ class LayerSearch {
   }
   std::int64_t slot_work() const { return effort_times(2e6 + 2 * num_set_choices()); }
   bool takes_columns() const {
-    return !has_redundant_slots() && sets_.num_experts <= 64 && !has_node_level() &&
-           !is_fixed_to_nodes() && problem_.energy.imbalance_scale == 0 &&
+    return index_.num_scenarios() == 1 && !has_redundant_slots() && sets_.num_experts <= 64 &&
+           !has_node_level() && !is_fixed_to_nodes() && problem_.energy.imbalance_scale == 0 &&
            problem_.energy.copy_scale == 1 &&
            num_columns(sets_.num_experts, slots_per_rank_) <= options_.max_columns;
   }

@@ -63,8 +63,9 @@ OptimizedPlacement measure_state(const SetIndex& index, const CopyBounds& bounds
   result.copies_per_token = per_token(static_cast<double>(state.rank_copies()));
   result.node_copies_per_token = per_token(static_cast<double>(state.node_copies()));
   result.copy_cost = per_token(cost);
-  result.imbalance = static_cast<double>(std::ranges::max(state.loads())) / energy.mean_load;
-  result.violation = energy.violation(cost, state.loads());
+  result.imbalance =
+      static_cast<double>(std::ranges::max(state.scenario_loads())) / energy.mean_load;
+  result.violation = energy.violation(cost, state.scenario_loads());
   result.meets_bounds = result.violation == 0;
   const std::int32_t slots = state.placement().slots_per_rank();
   const LeastCounts least{

@@ -10,7 +10,8 @@
 //               + load_penalty x (growth of excess(A) + excess(B))
 //               + imbalance_scale x (growth of the largest load) / mean_load
 //      where excess(r) = max(0, load(r) - max_load), load(A) grows by load(b) - load(a), load(B)
-//      falls by as much, and both deltas are swap_delta() of partition_level.h;
+//      falls by as much, and both deltas are swap_delta() of partition_level.h. With several
+//      scenarios the excess is summed and the largest load taken over the loads in all of them;
 //   4. make the swap if change <= 0, else with the probability exp(-change / temperature);
 //   5. keep the assignment if its Quality is the best so far.
 #include "c2r/placement/search/partition_search.h"
@@ -46,9 +47,13 @@ class Annealer {
       : problem_(problem),
         ranks_(std::move(ranks)),
         nodes_(std::move(nodes)),
-        loads_(static_cast<std::size_t>(problem.cluster.ep_size())) {
+        ep_size_(static_cast<std::size_t>(problem.cluster.ep_size())),
+        num_scenarios_(static_cast<std::size_t>(problem.index->num_scenarios())),
+        item_loads_(static_cast<std::size_t>(problem.num_items) * num_scenarios_),
+        loads_(num_scenarios_ * ep_size_) {
     for (std::int32_t e = 0; e < problem.index->num_experts(); ++e) {
-      at(loads_, ranks_.group_of(e)) += load(e);
+      std::ranges::copy(problem.index->scenario_loads(e), &item_loads_[load_at(e)]);
+      add_loads(e, 1, std::size_t(ranks_.group_of(e)));
     }
     cost_ = exact_cost();
     keep_if_best();
@@ -94,8 +99,15 @@ class Annealer {
   }
 
  private:
-  std::int64_t load(std::int32_t item) const {
-    return item < problem_.index->num_experts() ? problem_.index->load(item) : 0;
+  // Of an item in the first scenario, in item_loads_.
+  std::size_t load_at(std::int32_t item) const {
+    return static_cast<std::size_t>(item) * num_scenarios_;
+  }
+  void add_loads(std::int32_t item, std::int64_t sign, std::size_t rank) {
+    const std::size_t from = load_at(item);
+    for (std::size_t s = 0; s < num_scenarios_; ++s) {
+      loads_[s * ep_size_ + rank] += sign * item_loads_[from + s];
+    }
   }
   double exact_cost() const {
     return problem_.energy.cost(ranks_.cost(), nodes_ ? nodes_->cost() : 0);
@@ -139,27 +151,37 @@ class Annealer {
       change += energy.cost_penalty * (std::max(0.0, cost_ + step - energy.max_cost) -
                                        std::max(0.0, cost_ - energy.max_cost));
     }
-    const std::int64_t shift = load(b) - load(a);
     const auto excess = [&](std::int64_t rank_load) {
       return std::max(0.0, static_cast<double>(rank_load) - energy.max_load);
     };
-    change += load_penalty_ * (excess(loads_[rank_a] + shift) - excess(loads_[rank_a]) +
-                               excess(loads_[rank_b] - shift) - excess(loads_[rank_b]));
-    if (energy.imbalance_scale > 0 && shift != 0) {
+    const std::size_t at_a = load_at(a), at_b = load_at(b);
+    for (std::size_t s = 0; s < num_scenarios_; ++s) {
+      const std::int64_t shift = item_loads_[at_b + s] - item_loads_[at_a + s];
+      const std::int64_t load_a = loads_[s * ep_size_ + rank_a];
+      const std::int64_t load_b = loads_[s * ep_size_ + rank_b];
+      change += load_penalty_ *
+                (excess(load_a + shift) - excess(load_a) + excess(load_b - shift) - excess(load_b));
+    }
+    if (energy.imbalance_scale > 0) {
       const std::int64_t before = std::ranges::max(loads_);
-      loads_[rank_a] += shift, loads_[rank_b] -= shift;
+      exchange_loads(a, b, rank_a, rank_b);
       change += energy.imbalance_scale * static_cast<double>(std::ranges::max(loads_) - before) /
                 energy.mean_load;
-      loads_[rank_a] -= shift, loads_[rank_b] += shift;
+      exchange_loads(b, a, rank_a, rank_b);
     }
     return change;
+  }
+
+  // `a` leaves rank_a for rank_b, and `b` the other way round.
+  void exchange_loads(std::int32_t a, std::int32_t b, std::size_t rank_a, std::size_t rank_b) {
+    add_loads(a, -1, rank_a), add_loads(b, 1, rank_a);
+    add_loads(b, -1, rank_b), add_loads(a, 1, rank_b);
   }
 
   std::int64_t apply(std::int32_t a, std::int32_t b) {
     const auto rank_a = std::size_t(ranks_.group_of(a)), rank_b = std::size_t(ranks_.group_of(b));
     std::int64_t work = ranks_.swap_work(a, b);
-    loads_[rank_a] += load(b) - load(a);
-    loads_[rank_b] += load(a) - load(b);
+    exchange_loads(a, b, rank_a, rank_b);
     ranks_.swap(a, b);
     if (nodes_ && nodes_->group_of(a) != nodes_->group_of(b)) {
       work += nodes_->swap_work(a, b);
@@ -180,7 +202,9 @@ class Annealer {
   const PartitionProblem& problem_;
   Level ranks_;
   std::optional<Level> nodes_;  // only if copies between nodes have a cost
-  std::vector<std::int64_t> loads_;
+  std::size_t ep_size_, num_scenarios_;
+  std::vector<std::int64_t> item_loads_;  // [num_items, num_scenarios]; redundant items have none
+  std::vector<std::int64_t> loads_;       // [num_scenarios, ep_size]
   double cost_ = 0;
   double load_penalty_ = 0;
   Quality best_quality_;
@@ -225,11 +249,14 @@ PartitionCost partition_cost(const PartitionProblem& problem,
   const SetIndex& index = *problem.index;
   const std::int32_t ep_size = problem.cluster.ep_size();
   const auto node_of = nodes_of(problem.cluster, rank_of);
-  PartitionCost cost{.loads = std::vector<std::int64_t>(static_cast<std::size_t>(ep_size))};
+  const std::int32_t num_scenarios = index.num_scenarios();
+  PartitionCost cost{.loads = std::vector<std::int64_t>(std::size_t(num_scenarios * ep_size))};
   std::vector<std::int64_t> last_of_rank(static_cast<std::size_t>(ep_size), -1);
   std::vector<std::int64_t> last_of_node(static_cast<std::size_t>(problem.cluster.num_nodes), -1);
   for (std::int32_t e = 0; e < index.num_experts(); ++e) {
-    at(cost.loads, at(rank_of, e)) += index.load(e);
+    for (std::int32_t scenario = 0; scenario < num_scenarios; ++scenario) {
+      at(cost.loads, scenario * ep_size + at(rank_of, e)) += at(index.scenario_loads(e), scenario);
+    }
   }
   for (std::int64_t set = 0; set < index.num_sets(); ++set) {
     for (const std::uint16_t e : index.experts(set)) {

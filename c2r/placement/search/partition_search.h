@@ -51,7 +51,7 @@ std::vector<std::int32_t> anneal_pairs(const PartitionProblem& problem,
 /// The copies and loads of a partition, counted anew.
 struct PartitionCost {
   std::int64_t rank_copies = 0, node_copies = 0;
-  std::vector<std::int64_t> loads;  // [ep_size]
+  std::vector<std::int64_t> loads;  // [num_scenarios, ep_size]
 };
 PartitionCost partition_cost(const PartitionProblem& problem,
                              const std::vector<std::int32_t>& rank_of);

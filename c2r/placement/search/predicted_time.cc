@@ -41,17 +41,25 @@ double time_of(const Counts& counts, std::int64_t num_tokens, const Cluster& clu
 
 double predicted_s(const SetIndex& index, const Cluster& cluster, const ReplicaState& state,
                    const PlacementObjective& objective) {
-  const auto loads = state.loads();
-  Counts counts{.choices = {loads.begin(), loads.end()},
-                .tokens_on_rank = std::vector<std::int64_t>(std::size_t(cluster.ep_size())),
-                .tokens_on_node = std::vector<std::int64_t>(std::size_t(cluster.num_nodes))};
-  for (std::int64_t set = 0; set < index.num_sets(); ++set) {
-    for_each_distinct(
-        cluster, state.ranks_of(set),
-        [&](auto rank) { at(counts.tokens_on_rank, rank) += index.weight(set); },
-        [&](auto node) { at(counts.tokens_on_node, node) += index.weight(set); });
+  const auto ep_size = std::size_t(cluster.ep_size());
+  double slowest = 0;
+  for (std::size_t scenario = 0; scenario < std::size_t(index.num_scenarios()); ++scenario) {
+    const auto loads = state.scenario_loads().subspan(scenario * ep_size, ep_size);
+    Counts counts{.choices = {loads.begin(), loads.end()},
+                  .tokens_on_rank = std::vector<std::int64_t>(ep_size),
+                  .tokens_on_node = std::vector<std::int64_t>(std::size_t(cluster.num_nodes))};
+    std::int64_t num_tokens = 0;
+    for (std::int64_t set = 0; set < index.num_sets(); ++set) {
+      const std::int64_t weight = index.scenario_weights(set)[scenario];
+      num_tokens += weight;
+      for_each_distinct(
+          cluster, state.ranks_of(set),
+          [&](auto rank) { at(counts.tokens_on_rank, rank) += weight; },
+          [&](auto node) { at(counts.tokens_on_node, node) += weight; });
+    }
+    slowest = std::max(slowest, time_of(counts, num_tokens, cluster, objective));
   }
-  return time_of(counts, index.total_weight(), cluster, objective);
+  return slowest;
 }
 
 double predicted_s_bound(const SetIndex& index, const Cluster& cluster, const LeastCounts& least,

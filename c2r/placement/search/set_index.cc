@@ -2,6 +2,7 @@
 #include "c2r/placement/search/set_index.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "c2r/core/at.h"
@@ -65,6 +66,31 @@ SetIndex::SetIndex(const TokenSets& sets)
     }
   }
   list_sets_of_experts();
+  if (sets.multiplicity_in.cols() > 1) weigh_scenarios(sets);
+}
+
+// Sums are rounded, not weights, which are often 1: loads of many sets are then off by less than
+// the root of their number.
+void SetIndex::weigh_scenarios(const TokenSets& sets) {
+  num_scenarios_ = static_cast<std::int32_t>(sets.multiplicity_in.cols());
+  scenario_weights_.resize(weights_.size() * std::size_t(num_scenarios_));
+  scenario_loads_.resize(loads_.size() * std::size_t(num_scenarios_));
+  for (std::int64_t scenario = 0; scenario < num_scenarios_; ++scenario) {
+    std::int64_t choices = 0, tokens = 0;
+    for (std::int64_t set = 0; set < num_sets(); ++set) {
+      choices += sets.multiplicity_in(set, scenario) * std::ssize(experts(set));
+    }
+    const double scale = static_cast<double>(num_choices_) / static_cast<double>(choices);
+    const auto scaled = [&] { return std::llround(scale * static_cast<double>(tokens)); };
+    for (std::int64_t set = 0; set < num_sets(); ++set) {
+      const std::int64_t before = scaled();
+      tokens += sets.multiplicity_in(set, scenario);
+      at(scenario_weights_, set * num_scenarios_ + scenario) = scaled() - before;
+      for (const std::uint16_t e : experts(set)) {
+        at(scenario_loads_, std::int64_t{e} * num_scenarios_ + scenario) += scaled() - before;
+      }
+    }
+  }
 }
 
 void SetIndex::list_sets_of_experts() {
@@ -89,6 +115,8 @@ SetIndex SetIndex::sample(std::int64_t num_sets, std::uint64_t seed) const {
   drawn.total_weight_ = total_weight_;
   drawn.num_choices_ = num_choices_;
   drawn.loads_ = loads_;
+  drawn.num_scenarios_ = num_scenarios_;
+  drawn.scenario_loads_ = scenario_loads_;
   // Token t of the tokens in the order of the sets is drawn if t + shift is a multiple of distance.
   const auto shift =
       static_cast<std::int64_t>(mix_bits(seed) % static_cast<std::uint64_t>(distance));
@@ -102,6 +130,12 @@ SetIndex SetIndex::sample(std::int64_t num_sets, std::uint64_t seed) const {
     drawn.experts_.insert(drawn.experts_.end(), row.begin(), row.end());
     drawn.sizes_.push_back(sizes_[set]);
     drawn.weights_.push_back(num_drawn * distance);
+    if (num_scenarios_ == 1) continue;
+    const double growth =
+        static_cast<double>(num_drawn * distance) / static_cast<double>(weights_[set]);
+    for (const std::int64_t weight : scenario_weights(std::int64_t(set))) {
+      drawn.scenario_weights_.push_back(std::llround(growth * static_cast<double>(weight)));
+    }
   }
   drawn.list_sets_of_experts();
   return drawn;

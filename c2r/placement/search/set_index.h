@@ -57,7 +57,26 @@ class SetIndex {
   /// @returns the (token, expert) choices of an expert
   std::int64_t load(std::int32_t expert) const { return at(loads_, expert); }
 
+  /// Scenarios (TokenSets::multiplicity_in) weigh as if each were all tokens, so that their loads
+  /// can be compared; they have the same sum but for rounding. Of one scenario these are load() and
+  /// weight().
+  std::int32_t num_scenarios() const { return num_scenarios_; }
+  /// @returns [num_scenarios]
+  std::span<const std::int64_t> scenario_loads(std::int32_t expert) const {
+    return row_of(num_scenarios_ == 1 ? loads_ : scenario_loads_, expert);
+  }
+  /// @returns [num_scenarios]
+  std::span<const std::int64_t> scenario_weights(std::int64_t set) const {
+    return row_of(num_scenarios_ == 1 ? weights_ : scenario_weights_, set);
+  }
+
  private:
+  std::span<const std::int64_t> row_of(const std::vector<std::int64_t>& of,
+                                       std::int64_t row) const {
+    const auto width = static_cast<std::size_t>(num_scenarios_);
+    return std::span(of).subspan(static_cast<std::size_t>(row) * width, width);
+  }
+  void weigh_scenarios(const TokenSets& sets);
   SetIndex() = default;
   void list_sets_of_experts();
 
@@ -70,6 +89,9 @@ class SetIndex {
   std::vector<std::size_t> offsets_;    // [num_experts + 1]
   std::vector<std::int32_t> set_ids_;   // sets of expert e at [offsets[e], offsets[e + 1])
   std::vector<std::int64_t> loads_;     // [num_experts]
+  std::int32_t num_scenarios_ = 1;
+  std::vector<std::int64_t> scenario_weights_;  // [num_sets, num_scenarios], empty for one
+  std::vector<std::int64_t> scenario_loads_;    // [num_experts, num_scenarios], empty for one
 };
 
 }  // namespace c2r

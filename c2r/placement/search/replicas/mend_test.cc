@@ -74,7 +74,8 @@ TEST(MendPlacement, RefusesWhatItCannotJudge) {
                      [&](const Placement&) { return std::vector<double>(num_loads, 100); });
     });
   };
-  const std::string unsuited = "mending is for few copies within a bound on imbalance";
+  const std::string unsuited =
+      "mending is for few copies within a bound on imbalance, without scenarios";
   EXPECT_EQ(error_with({}, 4), unsuited);
   EXPECT_EQ(error_with({.max_imbalance = 1.1, .goal = Goal::kImbalance}, 4), unsuited);
   EXPECT_EQ(error_with(objective, 3), "loads of 3 ranks were counted, but there are 4");

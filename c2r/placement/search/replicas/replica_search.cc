@@ -94,7 +94,7 @@ class ReplicaSearch {
   // The loads by which a placement is judged: the tracked ones and, for each rank, what the loads
   // of ServedLoads were above them when they were last counted.
   std::span<const std::int64_t> expected_loads() {
-    if (shift_.empty()) return state_.loads();
+    if (shift_.empty()) return state_.scenario_loads();
     expected_.resize(shift_.size());
     std::ranges::transform(state_.loads(), shift_, expected_.begin(), std::plus());
     return expected_;

@@ -30,6 +30,9 @@ ReplicaState::ReplicaState(const SetIndex& index, const Cluster& cluster,
     offsets_[std::size_t(set) + 1] = at(offsets_, set) + index.experts(set).size();
   }
   served_by_.resize(offsets_.back());
+  if (index.num_scenarios() > 1) {
+    scenario_loads_.resize(loads_.size() * std::size_t(index.num_scenarios()));
+  }
   if (CoverCounter::fits(cluster)) counter_.emplace(cluster, placement.num_experts);
   for (std::int32_t e = 0; e < placement.num_experts; ++e) {
     solver_.set_hosts(e, at(hosts_, e));
@@ -68,6 +71,12 @@ void ReplicaState::count(std::int64_t set, std::int64_t sign) {
 
 void ReplicaState::add_loads(std::int64_t set, std::int64_t sign) {
   for (const std::uint16_t rank : ranks_of(set)) loads_[rank] += sign * index_->weight(set);
+  if (scenario_loads_.empty()) return;
+  const auto weights = index_->scenario_weights(set);
+  for (std::size_t scenario = 0; scenario < weights.size(); ++scenario) {
+    const auto loads = std::span(scenario_loads_).subspan(scenario * loads_.size(), loads_.size());
+    for (const std::uint16_t rank : ranks_of(set)) loads[rank] += sign * weights[scenario];
+  }
 }
 
 bool ReplicaState::serve(std::int64_t set) {
@@ -77,6 +86,7 @@ bool ReplicaState::serve(std::int64_t set) {
 
 void ReplicaState::settle_loads() {
   std::ranges::fill(loads_, 0);
+  std::ranges::fill(scenario_loads_, 0);
   rank_copies_ = node_copies_ = 0;
   std::vector<std::int64_t> with_choice;
   for (std::int64_t set = 0; set < index_->num_sets(); ++set) {

@@ -31,6 +31,11 @@ class ReplicaState {
   std::int64_t rank_copies() const { return rank_copies_; }
   std::int64_t node_copies() const { return node_copies_; }
   std::span<const std::int64_t> loads() const { return loads_; }
+  /// @returns the loads in each scenario, as SetIndex weighs them, which bounds are on; of one
+  ///          scenario loads(). [num_scenarios, ep_size]
+  std::span<const std::int64_t> scenario_loads() const {
+    return scenario_loads_.empty() ? loads_ : scenario_loads_;
+  }
   /// @returns the rank that serves each expert of a set. [<= top_k]
   std::span<const std::uint16_t> ranks_of(std::int64_t set) const;
 
@@ -91,7 +96,8 @@ class ReplicaState {
   std::vector<std::size_t> offsets_;               // [num_sets + 1], into served_by_
   std::vector<std::uint16_t> served_by_;           // the rank of each expert of each set
   std::int64_t rank_copies_ = 0, node_copies_ = 0;
-  std::vector<std::int64_t> loads_;  // [ep_size]
+  std::vector<std::int64_t> loads_;           // [ep_size]
+  std::vector<std::int64_t> scenario_loads_;  // [num_scenarios, ep_size], empty for one
   CoverSolver solver_;
   std::optional<CoverCounter> counter_;
   std::vector<CoverSize> sizes_;  // [num_sets], as served now

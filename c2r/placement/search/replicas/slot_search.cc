@@ -35,6 +35,12 @@ TokenSets served_slots(const SetIndex& index, const ReplicaState& state) {
     }
     served.multiplicity.push_back(index.weight(set));
   }
+  if (index.num_scenarios() > 1) {
+    served.multiplicity_in = {index.num_sets(), index.num_scenarios()};
+    for (std::int64_t set = 0; set < index.num_sets(); ++set) {
+      std::ranges::copy(index.scenario_weights(set), served.multiplicity_in.row(set).begin());
+    }
+  }
   return served;
 }
 
