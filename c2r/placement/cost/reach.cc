@@ -109,8 +109,10 @@ std::vector<RankId> homes_of_sequences(std::span<const std::int64_t> sequence_st
   return homes;
 }
 
-ReachCounter::ReachCounter(const Placement& placement, const TrafficModel& traffic)
+ReachCounter::ReachCounter(const Placement& placement, const TrafficModel& traffic,
+                           const Progress* progress)
     : traffic_(traffic),
+      progress_(progress),
       chooser_(placement, traffic),
       reach_(empty_reach(placement, traffic, traffic.cluster.ep_size())),
       alike_(empty_reach(placement, traffic, 1)),
@@ -148,7 +150,9 @@ void ReachCounter::serve(MatrixView<const ExpertId> topk_idx, std::span<const Ra
               "token {} lives on rank {}, but the cluster has ranks 0 to {}", stray - homes.begin(),
               static_cast<std::int32_t>(*stray), last_on_rank_.size() - 1);
   served_by_.resize(static_cast<std::size_t>(topk_idx.cols()));
+  constexpr std::int64_t kTokensUntilAsked = 64;
   for (std::int64_t t = 0; t < topk_idx.rows(); ++t, ++next_token_) {
+    if (progress_ != nullptr && t % kTokensUntilAsked == 0) progress_->throw_if_stopped();
     const auto experts = topk_idx.row(t);
     if (homes.empty()) {
       serve_uniformly(experts, is_counted);
@@ -213,8 +217,8 @@ std::vector<Reach> count_with_homes(const Trace& trace, std::span<const TokenRan
   std::vector<Reach> result(placements.size());
   std::atomic<std::int64_t> num_done = 0;
   parallel_for(header.num_layers(), num_threads, [&](std::int64_t layer, int thread) {
-    auto counted =
-        count_reach_of_parts(trace, layer, whole, homes_of, at(placements, layer), traffic);
+    auto counted = count_reach_of_parts(trace, layer, whole, homes_of, at(placements, layer),
+                                        traffic, &progress);
     at(result, layer) = std::move(counted[0]);
     const std::int64_t done = ++num_done;
     if (thread == 0) progress.update(done, header.num_layers());

@@ -51,9 +51,12 @@ struct Reach {
 /// Counts the tokens of one layer, batch after batch.
 class ReachCounter {
  public:
+  /// @param progress is asked whether to stop: then add() and serve_before() throw
+  ///        Error(kTimeout), and the counter cannot be used any more; null: never
   /// @throws Error(kInvalidArgument) if the placement is not valid or not for the cluster,
   ///         Error(kUnsupported) for Homes::kSignature
-  ReachCounter(const Placement& placement, const TrafficModel& traffic);
+  ReachCounter(const Placement& placement, const TrafficModel& traffic,
+               const Progress* progress = nullptr);
 
   /// Adds the next tokens.
   /// @param topk_idx [num_tokens, up to kMaxTopK]; kNoExpert is skipped
@@ -80,6 +83,7 @@ class ReachCounter {
   void count_token(std::span<const ExpertId> experts, RankId home_rank, Reach& reach);
 
   TrafficModel traffic_;
+  const Progress* progress_;
   ReplicaChooser chooser_;
   Reach reach_;
   Reach alike_;  // one home, which stands for all: of tokens that all homes serve alike
@@ -103,6 +107,7 @@ class ReachCounter {
 /// @returns [num_layers]
 /// @throws Error(kInvalidArgument) if the placements are not for the trace's experts and layers
 /// @throws Error(kInvalidFile) if the trace holds an invalid choice
+/// @throws Error(kTimeout) if the progress is stopped
 std::vector<Reach> count_reach(const Trace& trace, std::span<const TokenRange> ranges,
                                std::span<const Placement> placements, const TrafficModel& traffic,
                                int num_threads, Progress& progress);

@@ -29,11 +29,11 @@ Reach added_since(const Reach& before, Reach sum) {
 std::vector<Reach> count_reach_of_parts(const Trace& trace, std::int64_t layer,
                                         std::span<const std::vector<TokenRange>> parts,
                                         const HomesOfPiece& homes_of, const Placement& placement,
-                                        const TrafficModel& traffic) {
+                                        const TrafficModel& traffic, const Progress* progress) {
   C2R_REQUIRE(placement.num_experts == trace.header().num_experts, kInvalidArgument,
               "the placement of layer {} is for {} experts, but the trace has {}", layer,
               placement.num_experts, trace.header().num_experts);
-  ReachCounter counter(placement, traffic);
+  ReachCounter counter(placement, traffic, progress);
   std::vector<RankId> scratch;
   if (counter.has_memory()) {
     std::vector<TokenRange> all;
@@ -58,13 +58,13 @@ std::vector<Reach> count_reach_of_parts(const Trace& trace, std::int64_t layer,
 std::vector<Reach> count_reach_of_parts(const Trace& trace, std::int64_t layer,
                                         std::span<const std::vector<TokenRange>> parts,
                                         std::span<const RankId> homes, const Placement& placement,
-                                        const TrafficModel& traffic) {
+                                        const TrafficModel& traffic, const Progress* progress) {
   const auto given = [&](const TokenRange& piece, std::vector<RankId>&) {
     return homes.empty()
                ? homes
                : homes.subspan(std::size_t(piece.begin), std::size_t(piece.end - piece.begin));
   };
-  return count_reach_of_parts(trace, layer, parts, given, placement, traffic);
+  return count_reach_of_parts(trace, layer, parts, given, placement, traffic, progress);
 }
 
 }  // namespace c2r

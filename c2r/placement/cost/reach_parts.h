@@ -22,18 +22,21 @@ using HomesOfPiece =
 /// @returns the counts of each part. [num_parts]
 /// @throws Error(kInvalidArgument) if the placement is not for the trace's experts
 /// @throws Error(kInvalidFile) if the trace holds an invalid choice
+/// @throws Error(kTimeout) if the progress is stopped; null: it never is
 ///
 /// Cost: ReachCounter::add() once for each token; memory of one Reach for each part.
 std::vector<Reach> count_reach_of_parts(const Trace& trace, std::int64_t layer,
                                         std::span<const std::vector<TokenRange>> parts,
                                         const HomesOfPiece& homes_of, const Placement& placement,
-                                        const TrafficModel& traffic);
+                                        const TrafficModel& traffic,
+                                        const Progress* progress = nullptr);
 
 /// @returns the same of tokens with given homes
 /// @param homes [num_tokens of the trace]; empty for Homes::kUniform
 std::vector<Reach> count_reach_of_parts(const Trace& trace, std::int64_t layer,
                                         std::span<const std::vector<TokenRange>> parts,
                                         std::span<const RankId> homes, const Placement& placement,
-                                        const TrafficModel& traffic);
+                                        const TrafficModel& traffic,
+                                        const Progress* progress = nullptr);
 
 }  // namespace c2r

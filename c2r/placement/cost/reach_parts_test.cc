@@ -41,6 +41,30 @@ Reach sum_of(std::span<const Reach> parts) {
   return sum;
 }
 
+class StoppedProgress final : public Progress {
+ public:
+  void begin(std::string_view) override {}
+  void update(std::int64_t, std::int64_t) override {}
+  bool is_stopped() const override { return true; }
+};
+
+TEST(CountReachOfParts, EndsWhenTheProgressIsStopped) {
+  std::mt19937_64 rng(1);
+  const Trace trace = random_sequences(8, 6, rng);
+  const Placement placement = testing::random_placement(8, 4, 2, rng);
+  const TrafficModel traffic{.cluster = {.ranks_per_node = 4}};
+  const std::vector<TokenRange> all = {{0, 42}};
+  StoppedProgress stopped;
+  try {
+    count_reach(trace, all, std::vector{placement}, traffic, 1, stopped);
+    FAIL() << "was counted";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kTimeout);
+  }
+  EXPECT_NO_THROW(count_reach_of_parts(trace, 0, std::span(&all, 1), std::span<const RankId>(),
+                                       placement, traffic));
+}
+
 TEST(CountReachOfParts, AddsUpToTheCountOfAll) {
   for (unsigned seed = 0; seed < 30; ++seed) {
     SCOPED_TRACE(fmt::format("seed {}", seed));
