@@ -2,6 +2,7 @@
 #include "c2r/placement/moves/replan.h"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <optional>
@@ -95,6 +96,7 @@ class Descent {
 
   // @returns the exchange after which the energy is the least, if that is below the present one
   std::optional<ReplanStep> best_step() {
+    find_largest();
     ReplanStep best{.energy = energy()};
     const double start = best.energy;
     const auto num_items = std::int32_t(state_.running.slots.all().size());
@@ -123,15 +125,39 @@ class Descent {
     return state_.cluster.node_of(RankId{ranks_.group_of(item)});
   }
 
-  double energy_after(std::int32_t a, std::int32_t b) {
+  // What energy_of() is after the exchange, in constant time: only two loads change.
+  double energy_after(std::int32_t a, std::int32_t b) const {
+    const SearchEnergy& energy = state_.energy;
     const bool changes_node = nodes_ && node_of(a) != node_of(b);
     const double after = cost(ranks_.swap_delta(a, b), changes_node ? nodes_->swap_delta(a, b) : 0);
     const std::int64_t shift = state_.served.load(b) - state_.served.load(a);
-    auto &load_a = at(loads_, ranks_.group_of(a)), &load_b = at(loads_, ranks_.group_of(b));
-    load_a += shift, load_b -= shift;
-    const double met = energy_of(after, loads_);
-    load_a -= shift, load_b += shift;
-    return met;
+    const std::int32_t rank_a = ranks_.group_of(a), rank_b = ranks_.group_of(b);
+    const std::int64_t load_a = at(loads_, rank_a), load_b = at(loads_, rank_b);
+    const double excess = excess_ + excess_of(load_a + shift) - excess_of(load_a) +
+                          excess_of(load_b - shift) - excess_of(load_b);
+    double met = energy.copy_scale * after + energy.load_penalty * excess +
+                 energy.cost_penalty * std::max(0.0, after - energy.max_cost);
+    if (energy.imbalance_scale == 0) return met;
+    const auto other = std::ranges::find_if(
+        largest_, [&](std::int32_t rank) { return rank != rank_a && rank != rank_b; });
+    std::int64_t largest = std::max(load_a + shift, load_b - shift);
+    if (other != largest_.end()) largest = std::max(largest, at(loads_, *other));
+    return met + energy.imbalance_scale * static_cast<double>(largest) / energy.mean_load;
+  }
+
+  double excess_of(std::int64_t load) const {
+    return std::max(0.0, static_cast<double>(load) - state_.energy.max_load);
+  }
+  // Before the exchanges of a step are judged.
+  void find_largest() {
+    excess_ = 0;
+    for (const std::int64_t load : loads_) excess_ += excess_of(load);
+    std::vector<std::int32_t> ranks(loads_.size());
+    std::iota(ranks.begin(), ranks.end(), 0);
+    const auto count = std::min<std::size_t>(3, ranks.size());
+    std::ranges::partial_sort(ranks, ranks.begin() + std::ptrdiff_t(count), std::greater(),
+                              [&](std::int32_t rank) { return at(loads_, rank); });
+    largest_.assign(ranks.begin(), ranks.begin() + std::ptrdiff_t(count));
   }
 
   bool is_allowed(std::int32_t a, std::int32_t b) const {
@@ -178,7 +204,9 @@ class Descent {
   PartitionLevel ranks_;
   std::optional<PartitionLevel> nodes_;
   std::vector<std::int64_t> loads_;
-  Matrix<std::uint8_t> holds_;  // [ep_size, num_experts], in the running placement
+  Matrix<std::uint8_t> holds_;         // [ep_size, num_experts], in the running placement
+  double excess_ = 0;                  // of all loads over the bound
+  std::vector<std::int32_t> largest_;  // the three busiest ranks: one of them is in no exchange
 };
 
 // Steps of one layer, of which the first `num_made` are made.

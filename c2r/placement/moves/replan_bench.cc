@@ -1,0 +1,66 @@
+// Replanning from warm state, for a model shaped like DeepSeek-V3's: what a runtime that follows
+// its traffic would call. 58 layers of 256 experts, 8 ranks of 36 slots, a tenth of the slots may
+// change.
+#include <benchmark/benchmark.h>
+
+#include "c2r/placement/moves/relabel.h"
+#include "c2r/placement/moves/replan.h"
+#include "c2r/placement/search/optimize_problems_internal.h"
+#include "c2r/placement/testing_internal.h"
+
+namespace c2r {
+namespace {
+
+constexpr std::int64_t kNumLayers = 58;
+constexpr std::int32_t kNumExperts = 256, kRanks = 8, kSlots = 36;
+constexpr std::int64_t kMaxMoves = kNumLayers * kRanks * kSlots / 10;
+
+// Drawing tokens takes longer than everything else, so layers share token sets.
+std::vector<RunningLayer> running_layers(const PlacementObjective& objective) {
+  constexpr std::uint64_t kDrawn = 3;
+  std::vector<TokenSets> sets;
+  for (std::uint64_t seed = 0; seed < kDrawn; ++seed) {
+    sets.push_back(clustered_token_sets({.num_experts = kNumExperts,
+                                         .top_k = 8,
+                                         .num_tokens = 16384,
+                                         .num_topics = 32,
+                                         .seed = seed}));
+  }
+  std::mt19937_64 rng(1);
+  std::vector<RunningLayer> layers;
+  for (std::int64_t layer = 0; layer < kNumLayers; ++layer) {
+    layers.emplace_back(
+        sets[std::size_t(layer) % kDrawn], Cluster{.ranks_per_node = kRanks}, objective,
+        testing::random_placement(kNumExperts, kRanks, kSlots - kNumExperts / kRanks, rng));
+  }
+  return layers;
+}
+
+// Within a bound on imbalance, or with a price on it.
+void BM_Replan(benchmark::State& state, const PlacementObjective& objective) {
+  const auto layers = running_layers(objective);
+  std::vector<Placement> placements;
+  for (auto _ : state) {
+    placements = replan(layers, kMaxMoves, static_cast<int>(state.range(0)));
+    benchmark::DoNotOptimize(placements);
+  }
+  std::int64_t moved = 0;
+  for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+    moved += num_moved_experts(layers[layer].running(), placements[layer]);
+  }
+  if (moved > kMaxMoves) return state.SkipWithError("too many experts moved");
+  state.counters["moved"] = static_cast<double>(moved);
+}
+BENCHMARK_CAPTURE(BM_Replan, within_bound, PlacementObjective{.max_imbalance = 1.1})
+    ->ArgName("threads")
+    ->Arg(2)
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
+BENCHMARK_CAPTURE(BM_Replan, priced, PlacementObjective{.imbalance_weight = 1})
+    ->ArgName("threads")
+    ->Arg(2)
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
+
+}  // namespace
+}  // namespace c2r
