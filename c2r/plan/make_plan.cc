@@ -1,6 +1,8 @@
-// Makes a plan: checks the request, places experts, lists collaborators, predicts, and adds
-// provenance.
+// Makes a plan: checks the request, has experts placed, lists collaborators, has the plan counted,
+// and adds provenance.
 #include "c2r/plan/make_plan.h"
+
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <iterator>
@@ -14,31 +16,15 @@
 #include "c2r/placement/baselines/baselines.h"
 #include "c2r/placement/moves/relabel.h"
 #include "c2r/plan/content_hash.h"
-#include "c2r/plan/engines/engine_traffic.h"
 #include "c2r/plan/homes/fit_homes.h"
 #include "c2r/plan/plan_search_internal.h"
-#include "c2r/plan/prediction/load_variation.h"
-#include "c2r/plan/prediction/predict.h"
+#include "c2r/plan/prediction/count_plan_internal.h"
+#include "c2r/plan/prediction/time_left.h"
 
 namespace c2r {
 namespace {
 
-constexpr double kLooseBound = 2;  // no sample is too small for it
-
-// The tokens of a plan: those that it is fitted on and those that are reported.
-struct PlanTokens {
-  RoutedTokens fitted, reported;
-  PlanInput input;
-  std::string fit;  // the name of the part
-
-  // That of the model; fitted pairs of a larger top-k have a header of top-2.
-  const TraceHeader& header() const { return reported.header(); }
-};
-
-std::int32_t slots_per_rank_of(const PlanRequest& request, const TraceHeader& header) {
-  const std::int32_t ep_size = request.cluster.ep_size();
-  return (header.num_experts + ep_size - 1) / ep_size + request.redundant_slots_per_rank;
-}
+using internal::PlanTokens;
 
 void check_request(const PlanRequest& request, const TraceHeader& header, const PlanHooks& hooks) {
   check_cluster(request.cluster);
@@ -54,7 +40,8 @@ void check_request(const PlanRequest& request, const TraceHeader& header, const 
   C2R_REQUIRE(!request.from || !request.home_tokens, kInvalidArgument,
               "the running plan decides the labels of ranks, so homes cannot align them");
   if (!request.from) return;
-  check_running(*request.from, header, request.cluster, slots_per_rank_of(request, header));
+  check_running(*request.from, header, request.cluster,
+                internal::slots_per_rank_of(request, header));
   if (!request.from->max_moves) return;
   C2R_REQUIRE(searches, kInvalidArgument, "a bound on moves is for the method optimize, not {}",
               request.method);
@@ -83,33 +70,6 @@ void add_lists(std::vector<Matrix<ExpertId>> lists, std::int32_t top_t, Plan& pl
   }
 }
 
-std::vector<Placement> by_baseline(const PlanTokens& tokens, const PlanRequest& request,
-                                   const PlanHooks& hooks, Progress& progress) {
-  progress.begin("placing experts");
-  std::vector<std::string> notes;
-  auto placements = place_layers(request.method, pair_counts_of(tokens.fitted, request.num_threads),
-                                 {.has_pairs = !tokens.fitted.has_loads_only(),
-                                  .cluster = request.cluster,
-                                  .slots_per_rank = slots_per_rank_of(request, tokens.header()),
-                                  .num_groups = request.num_groups.value_or(1),
-                                  .seed = request.seed},
-                                 progress, &notes);
-  for (const std::string& note : notes) {
-    if (hooks.warn) hooks.warn(note);
-  }
-  return placements;
-}
-
-PredictRequest predict_request_of(const PlanTokens& tokens, const PlanRequest& request) {
-  PredictRequest predicted{.traffic = default_traffic(request.cluster)};
-  predicted.layer_time = layer_time_of(request.goal, request.cluster);
-  if (request.engine) predicted = for_engine(*request.engine, predicted);
-  // The only rule for which pair counts say what replicas serve.
-  const bool is_from_pairs = tokens.reported.statistics != nullptr;
-  if (is_from_pairs) predicted.traffic.replica_rule = ReplicaRule::kLocalFirst;
-  return predicted;
-}
-
 BalanceReport balance_of(const PlanTokens& tokens, const PlanRequest& request,
                          std::span<const Placement> placements) {
   const auto counts = pair_counts_of(tokens.fitted, request.num_threads);
@@ -124,24 +84,6 @@ BalanceReport balance_of(const PlanTokens& tokens, const PlanRequest& request,
         num_layers;
   }
   return report;
-}
-
-void add_predictions(const PlanTokens& tokens, const PlanRequest& request, Progress& progress,
-                     Plan& plan) {
-  progress.begin("predicting");
-  const PredictRequest predicted = predict_request_of(tokens, request);
-  for (WaterfallStep& step : predict_waterfall(plan, tokens.reported, nullptr, predicted,
-                                               request.num_threads, progress)) {
-    plan.predictions.push_back(std::move(step.prediction));
-  }
-}
-
-// What the plan saves of what the first prediction is of, on tokens that it was not fitted on.
-std::optional<SavedIntervals> savings_of(const PlanTokens& tokens, const PlanRequest& request,
-                                         Progress& progress, const Plan& plan) {
-  if (tokens.fit == name_of(SequencePart::kAll)) return std::nullopt;
-  return resample_savings(tokens.reported, placements_of(plan), predict_request_of(tokens, request),
-                          request.num_threads, progress);
 }
 
 std::vector<PlanOption> resolved_goal(const PlanGoal& goal, const PlacementObjective& objective) {
@@ -211,34 +153,6 @@ SearchReport report_of(internal::FoundPlacements found, const PlanGoal& goal) {
   return report;
 }
 
-// @returns the prediction of contiguous experts whose copies are sent as the plan's are
-const Prediction& contiguous_prediction(const Plan& plan) {
-  return *std::ranges::find(plan.predictions, plan.predictions.back().copy_mode,
-                            &Prediction::copy_mode);
-}
-
-// @returns the costs of contiguous experts on the fitted tokens, if they make fewer copies than the
-//          plan on the reported ones; these costs explain why
-std::optional<ContiguousReport> compare_with_contiguous(const PlanTokens& tokens,
-                                                        const SearchReport& search,
-                                                        const Plan& plan) {
-  if (mean_over_layers(contiguous_prediction(plan).copies_per_token) >=
-      mean_over_layers(plan.predictions.back().copies_per_token)) {
-    return std::nullopt;
-  }
-  const auto contiguous = contiguous_placements(tokens.header(), plan.cluster);
-  const auto num_layers = static_cast<double>(plan.num_layers());
-  ContiguousReport report;
-  for (std::int64_t layer = 0; layer < plan.num_layers(); ++layer) {
-    const auto met = measure_placement(token_sets_of(tokens.fitted, layer), plan.cluster,
-                                       search.objective, contiguous[std::size_t(layer)]);
-    report.copy_cost += met.copy_cost / num_layers;
-    report.planned_copy_cost += search.layers[std::size_t(layer)].copy_cost / num_layers;
-    report.max_imbalance = std::max(report.max_imbalance, met.imbalance);
-  }
-  return report;
-}
-
 // Aligns the labels of ranks over layers.
 // @returns the signature for them
 std::optional<HomeSignature> align_homes(const PlanTokens& tokens, const PlanRequest& request,
@@ -261,53 +175,34 @@ void keep_moves_few(const PlanRequest& request, std::vector<Placement>& placemen
   }
 }
 
-PlanMoves count_moves(const PlanTokens& tokens, const PlanRequest& request, const Plan& plan) {
-  NoProgress silent;
-  const PlanGoal& goal = request.goal;
-  auto expert_bytes = request.from->expert_bytes;
-  if (!expert_bytes && goal.hidden > 0 && goal.intermediate > 0) {
-    expert_bytes = 3.0 * 2 * double(goal.hidden) * double(goal.intermediate);  // gated, in bf16
+// Places the experts by the method of the request.
+// @param made gets what the method says of its result, and `provenance` the options as resolved
+std::vector<Placement> placements_by_method(const PlanTokens& tokens, const PlanRequest& request,
+                                            const PlanHooks& hooks, Progress& progress,
+                                            MadePlan& made, Provenance& provenance) {
+  if (request.method != kOptimizeMethod) {
+    auto placements = internal::placements_by_baseline(tokens, request, hooks, progress);
+    if (request.method == kBalanceMethod) made.balance = balance_of(tokens, request, placements);
+    keep_moves_few(request, placements);
+    return placements;
   }
-  Prediction before = predict_step("running", tokens.reported, placements_of(request.from->plan),
-                                   predict_request_of(tokens, request), request.num_threads, silent)
-                          .prediction;
-  return moves_of(request.from->plan, plan, std::move(before), plan.predictions.back(), goal.hidden,
-                  expert_bytes);
-}
-
-// Predicts what engines do without the plan, with its slots, and compares.
-PlanCheck check_made(const PlanTokens& tokens, const PlanRequest& request,
-                     const SearchReport& search, const Plan& plan) {
-  std::vector<Prediction> baselines = {contiguous_prediction(plan)};
-  baselines[0].placement = "contiguous";
-  NoProgress silent;
-  PlanRequest eplb = request;
-  eplb.method = "eplb";
-  try {
-    baselines.push_back(
-        predict_step(eplb.method, tokens.reported, by_baseline(tokens, eplb, {}, silent),
-                     predict_request_of(tokens, request), request.num_threads, silent)
-            .prediction);
-  } catch (const Error& e) {
-    // EPLB cannot place every number of experts.
-    if (e.code() != ErrorCode::kUnsupported) throw;
-  }
-  const auto bound =
-      search.unseen_max_imbalance ? search.unseen_max_imbalance : search.objective.max_imbalance;
-  const bool is_unseen = tokens.fit != name_of(SequencePart::kAll);
-  PlanCheck check = check_predictions(plan.predictions.back(), std::move(baselines), plan.cluster,
-                                      search.objective, is_unseen ? bound : std::nullopt);
-  if (!bound || *bound >= kLooseBound) return check;
-  const auto variation = load_variation(tokens.fitted, placements_of(plan), request.num_threads);
-  if (variation) {
-    check.sample_warning =
-        sample_warning(*variation, *bound, request.goal.bound_on == BoundOn::kUnseen);
-  }
-  return check;
+  auto found = request.from && request.from->max_moves
+                   ? internal::replan_placements(tokens.fitted, request, progress)
+                   : internal::search_placements(tokens.fitted, request, hooks, progress);
+  std::vector<Placement> placements;
+  for (const OptimizedPlacement& layer : found.layers) placements.push_back(layer.placement);
+  keep_moves_few(request, placements);
+  std::ranges::move(resolved_options(request, found.objective),
+                    std::back_inserter(provenance.options));
+  provenance.ended_by = found.ended_by;
+  if (!found.is_judged) made.left_out.emplace_back("judging bounds in the order of the tokens");
+  made.search = report_of(std::move(found), request.goal);
+  return placements;
 }
 
 MadePlan make_plan_of(const PlanTokens& tokens, const PlanRequest& request,
                       const PlanHooks& hooks) {
+  const auto started = LimitedProgress::Clock::now();
   const TraceHeader& header = tokens.header();
   check_request(request, header, hooks);
   C2R_REQUIRE(!tokens.fitted.has_loads_only() ||
@@ -321,42 +216,22 @@ MadePlan make_plan_of(const PlanTokens& tokens, const PlanRequest& request,
   const auto pairs = pairs_to_list(tokens, request, hooks);
   Provenance provenance = provenance_of(tokens, request);
   MadePlan made;
-  std::vector<Placement> placements;
+  auto placements = placements_by_method(tokens, request, hooks, progress, made, provenance);
+  LimitedProgress limited(progress, started, request.seconds, hooks.stop);
+  TimeLeft left(limited);
   std::optional<HomeSignature> signature;
-  if (request.method == kOptimizeMethod) {
-    auto found = request.from && request.from->max_moves
-                     ? internal::replan_placements(tokens.fitted, request, progress)
-                     : internal::search_placements(tokens.fitted, request, hooks, progress);
-    for (OptimizedPlacement& layer : found.layers) placements.push_back(layer.placement);
-    keep_moves_few(request, placements);
-    signature = align_homes(tokens, request, progress, placements);
-    for (std::size_t layer = 0; layer < placements.size(); ++layer) {
-      found.layers[layer].placement = placements[layer];
-    }
-    std::ranges::move(resolved_options(request, found.objective),
-                      std::back_inserter(provenance.options));
-    provenance.ended_by = found.ended_by;
-    made.search = report_of(std::move(found), request.goal);
-  } else {
-    placements = by_baseline(tokens, request, hooks, progress);
-    if (request.method == kBalanceMethod) made.balance = balance_of(tokens, request, placements);
-    keep_moves_few(request, placements);
-    signature = align_homes(tokens, request, progress, placements);
+  if (request.home_tokens) {
+    left.run("the signature of homes",
+             [&] { signature = align_homes(tokens, request, limited, placements); });
+  }
+  for (std::size_t layer = 0; made.search && layer < placements.size(); ++layer) {
+    made.search->layers[layer].placement = placements[layer];
   }
   made.plan = plan_of(header, request.cluster, std::move(placements), std::move(provenance));
   if (request.top_t)
     add_lists(collaborators_of_layers(pairs, *request.top_t), *request.top_t, made.plan);
-  add_predictions(tokens, request, progress, made.plan);
-  made.saved = savings_of(tokens, request, progress, made.plan);
-  if (signature) {
-    made.plan.homes = PlanHomes{.sequences = {}, .signature = std::move(signature)};
-    made.homes = compare_homes(made.plan, tokens.reported, predict_request_of(tokens, request), 0,
-                               request.num_threads, progress);
-  }
-  if (request.from) made.moves = count_moves(tokens, request, made.plan);
-  if (!made.search) return made;
-  made.search->contiguous = compare_with_contiguous(tokens, *made.search, made.plan);
-  made.check = check_made(tokens, request, *made.search, made.plan);
+  if (signature) made.plan.homes = PlanHomes{.sequences = {}, .signature = std::move(signature)};
+  internal::count_plan(tokens, request, left, made);
   return made;
 }
 
@@ -371,6 +246,14 @@ void check_plan_method(std::string_view method) {
 std::string reported_tokens_name(std::string_view trace, SequencePart fitted) {
   if (fitted == SequencePart::kAll) return fmt::format("{}, all (the fitted ones)", trace);
   return fmt::format("{}, {} (not fitted)", trace, name_of(other_part(fitted)));
+}
+
+std::string left_out_text(const MadePlan& made) {
+  if (made.left_out.empty()) return "";
+  return fmt::format(
+      "not counted, because the time was over or the plan was to end: {}; c2r simulate "
+      "counts it later",
+      fmt::join(made.left_out, ", "));
 }
 
 MadePlan make_plan(const Trace& trace, const PlanRequest& request, SequencePart fit,

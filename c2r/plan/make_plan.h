@@ -38,6 +38,9 @@ inline constexpr std::string_view kOptimizeMethod = "optimize";
 /// The bound on imbalance where copies alone are minimized and no bound is given.
 inline constexpr double kDefaultMaxImbalance = 1.1;
 
+/// The part of PlanRequest::seconds that the search may take.
+inline constexpr double kSearchShare = 0.8;
+
 /// The tokens on which PlanGoal::max_imbalance is to hold.
 enum class BoundOn {
   kFitted,
@@ -93,16 +96,20 @@ struct PlanRequest {
   int num_threads = 1;
   // Only for the method optimize:
   PlanGoal goal;
-  double effort = 1;              // as in OptimizeOptions
-  std::optional<double> seconds;  // for all searches together; a cut-off, then the best so far
-  bool proves = false;            // proves optima where a rank has up to 2e7 possible contents
+  double effort = 1;  // as in OptimizeOptions
+  // For the search, which ends after kSearchShare of it with the best so far, and all that is
+  // counted afterwards: what is not done by then, or two seconds after the search, is left out.
+  std::optional<double> seconds;
+  bool proves = false;  // proves optima where a rank has up to 2e7 possible contents
 };
 
 /// How make_plan() reports to its caller while it works, and is stopped. Every part may be left
 /// out.
 struct PlanHooks {
-  Progress* progress = nullptr;             // of the steps, each with units of its own
-  const std::atomic<bool>* stop = nullptr;  // if set, the search ends as if its time were over
+  Progress* progress = nullptr;  // of the steps, each with units of its own
+  // If set, the search ends as if its time were over, and what is counted after it two seconds
+  // later; if set after the search, what is still to be counted is left out.
+  const std::atomic<bool>* stop = nullptr;
   // Called before the search begins, and for what was repaired in the result of a baseline.
   std::function<void(const std::string& message)> warn;
   std::string_view top_t_name = "top_t";  // what the caller calls PlanRequest::top_t, for messages
@@ -142,7 +149,14 @@ struct MadePlan {
   std::optional<HomesComparison> homes;
   // What the plan saves of the first prediction, where the reported tokens were not fitted.
   std::optional<SavedIntervals> saved;
+  // What was not counted because the time was over: "the predictions". Without predictions,
+  // Plan::predictions is empty.
+  std::vector<std::string> left_out;
 };
+
+/// @returns one line of what was left out and what counts it, without a line feed; empty if nothing
+///          was
+std::string left_out_text(const MadePlan& made);
 
 /// Fits a plan on part of a trace, and predicts what it saves on the other sequences, as
 /// predict_waterfall() does; on the same sequences if `fit` is kAll.

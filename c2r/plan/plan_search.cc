@@ -1,4 +1,5 @@
-// Searches the placements of a plan, and a bound on imbalance that holds on unseen tokens.
+// Searches the placements of a plan, and a bound on imbalance that holds on unseen tokens, or takes
+// those of a baseline.
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -8,11 +9,13 @@
 #include "c2r/core/at.h"
 #include "c2r/core/error.h"
 #include "c2r/core/parallel.h"
+#include "c2r/placement/baselines/baselines.h"
 #include "c2r/placement/cost/reach.h"
 #include "c2r/placement/moves/replan.h"
 #include "c2r/plan/engines/engine_traffic.h"
 #include "c2r/plan/homes/fit_homes.h"
 #include "c2r/plan/plan_search_internal.h"
+#include "c2r/plan/prediction/time_left.h"
 #include "c2r/trace/trace_chunks.h"
 
 namespace c2r::internal {
@@ -52,8 +55,10 @@ void set_imbalance(double met, const PlacementObjective& objective, OptimizedPla
 
 // The search serves token sets in an order of its own; a runtime, and with it every prediction,
 // serves tokens in theirs, which gives ranks with replicas other loads. Judges by the latter.
+// @throws Error(kTimeout) if the progress is stopped
 void judge_in_order(const RoutedTokens& tokens, const PlanRequest& request,
-                    const PlacementObjective& objective, std::vector<OptimizedPlacement>& layers) {
+                    const PlacementObjective& objective, Progress& progress,
+                    std::vector<OptimizedPlacement>& layers) {
   const auto replicates = [](const OptimizedPlacement& layer) {
     return has_replicas(layer.placement);
   };
@@ -61,9 +66,8 @@ void judge_in_order(const RoutedTokens& tokens, const PlanRequest& request,
   std::vector<Placement> placements;
   placements.reserve(layers.size());
   for (const OptimizedPlacement& layer : layers) placements.push_back(layer.placement);
-  NoProgress silent;
   const auto reach =
-      reach_of(tokens, placements, traffic_of_predictions(request), request.num_threads, silent);
+      reach_of(tokens, placements, traffic_of_predictions(request), request.num_threads, progress);
   for (std::size_t layer = 0; layer < layers.size(); ++layer) {
     if (!replicates(layers[layer])) continue;
     set_imbalance(imbalance(rank_choices(reach[layer])), objective, layers[layer]);
@@ -72,8 +76,9 @@ void judge_in_order(const RoutedTokens& tokens, const PlanRequest& request,
 
 // The load of each rank, for a search that is to be judged as above.
 std::vector<double> loads_in_order(const RoutedTokens& tokens, std::int64_t layer,
-                                   const Placement& placement, const TrafficModel& traffic) {
-  const Reach reach = reach_of_layer(tokens, layer, placement, traffic);
+                                   const Placement& placement, const TrafficModel& traffic,
+                                   const Progress& progress) {
+  const Reach reach = reach_of_layer(tokens, layer, placement, traffic, progress);
   std::vector<double> loads;
   for (const std::int64_t choices : rank_choices(reach)) {
     loads.push_back(double(choices) / double(reach.denominator));
@@ -90,38 +95,36 @@ class PlanSearch {
         progress_(progress),
         started_(std::chrono::steady_clock::now()) {}
 
-  // Mends the layers that the order of tokens puts above the bound, and keeps the better placement
-  // of each layer.
-  void mend(const RoutedTokens& tokens, const PlacementObjective& objective,
+  // Judges by the order of the tokens, mends the layers that this puts above the bound, and keeps
+  // the better placement of each.
+  // @returns false if no time was left to judge
+  bool mend(const RoutedTokens& tokens, const PlacementObjective& objective,
             std::vector<OptimizedPlacement>& layers) {
-    judge_in_order(tokens, request_, objective, layers);
-    if (!can_mend(objective)) return;
-    std::vector<std::size_t> missed;
+    NoProgress silent;
+    LimitedProgress limited(silent, started_, request_.seconds, hooks_.stop);
+    TimeLeft left(limited);
+    left.run("judging", [&] { judge_in_order(tokens, request_, objective, limited, layers); });
+    if (!left.left_out().empty()) return false;
+    if (!can_mend(objective)) return true;
+    std::vector<std::int64_t> missed;
     for (std::size_t layer = 0; layer < layers.size(); ++layer) {
       if (!layers[layer].meets_bounds && has_replicas(layers[layer].placement)) {
-        missed.push_back(layer);
+        missed.push_back(std::int64_t(layer));
       }
     }
-    if (missed.empty()) return;
+    if (missed.empty()) return true;
     std::vector<OptimizedPlacement> mended = layers;
-    const TrafficModel traffic = traffic_of_predictions(request_);
-    OptimizeOptions how = optimizer_options();
-    how.num_threads = 1;
-    how.seconds = seconds_left(
-        double((std::ssize(missed) + request_.num_threads - 1) / request_.num_threads));
-    parallel_for(std::ssize(missed), request_.num_threads, [&](std::int64_t m, int) {
-      const auto layer = std::int64_t(at(missed, m));
-      mended[std::size_t(layer)] =
-          mend_placement(token_sets_of(tokens, layer), request_.cluster, objective, how,
-                         at(layers, layer).placement, [&](const Placement& placement) {
-                           return loads_in_order(tokens, layer, placement, traffic);
-                         });
+    left.run("mending", [&] {
+      mend_layers(tokens, objective, limited, missed, mended);
+      judge_in_order(tokens, request_, objective, limited, mended);
+      for (const std::int64_t layer : missed) {
+        if (at(mended, layer).quality() < at(layers, layer).quality()) {
+          at(layers, layer) = at(mended, layer);
+        }
+      }
     });
-    judge_in_order(tokens, request_, objective, mended);
-    for (const std::size_t layer : missed) {
-      is_cut_short_ |= mended[layer].is_cut_short;
-      if (mended[layer].quality() < layers[layer].quality()) layers[layer] = mended[layer];
-    }
+    is_cut_short_ |= !left.left_out().empty();
+    return true;
   }
 
   std::vector<OptimizedPlacement> optimize(const RoutedTokens& tokens,
@@ -173,7 +176,26 @@ class PlanSearch {
   }
 
  private:
-  // A lower bound helps where the search's rule serves the tokens, and where there is time.
+  void mend_layers(const RoutedTokens& tokens, const PlacementObjective& objective,
+                   const Progress& limited, std::span<const std::int64_t> missed,
+                   std::vector<OptimizedPlacement>& layers) {
+    const TrafficModel traffic = traffic_of_predictions(request_);
+    OptimizeOptions how = optimizer_options();
+    how.num_threads = 1;
+    how.seconds = seconds_left(
+        double((std::ssize(missed) + request_.num_threads - 1) / request_.num_threads));
+    parallel_for(std::ssize(missed), request_.num_threads, [&](std::int64_t m, int) {
+      const std::int64_t layer = at(missed, m);
+      at(layers, layer) =
+          mend_placement(token_sets_of(tokens, layer), request_.cluster, objective, how,
+                         at(layers, layer).placement, [&](const Placement& placement) {
+                           return loads_in_order(tokens, layer, placement, traffic, limited);
+                         });
+    });
+    for (const std::int64_t layer : missed) is_cut_short_ |= at(layers, layer).is_cut_short;
+  }
+
+  // The search's rule must be that of the predictions, and there must be time.
   bool can_mend(const PlacementObjective& objective) const {
     return objective.max_imbalance && !objective.max_copy_cost && objective.goal == Goal::kCopies &&
            !is_cut_short_ &&
@@ -184,7 +206,7 @@ class PlanSearch {
   std::optional<double> seconds_left(double num_searches) const {
     if (!request_.seconds) return std::nullopt;
     const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - started_;
-    return std::max(1e-3, (*request_.seconds - spent.count()) / num_searches);
+    return std::max(1e-3, (kSearchShare * *request_.seconds - spent.count()) / num_searches);
   }
 
   OptimizeOptions optimizer_options() const {
@@ -195,7 +217,7 @@ class PlanSearch {
                         .num_groups = request_.num_groups,
                         .num_threads = request_.num_threads};
     const int num_searches = request_.goal.bound_on == BoundOn::kUnseen ? 3 : 1;
-    if (request_.seconds) how.seconds = *request_.seconds / num_searches;
+    if (request_.seconds) how.seconds = kSearchShare * *request_.seconds / num_searches;
     if (request_.proves) how.max_columns = kProvingColumns;
     return how;
   }
@@ -270,6 +292,28 @@ void fill_empty_slots(const TokenSets& sets, const Cluster& cluster, bool is_fix
 
 }  // namespace
 
+std::int32_t slots_per_rank_of(const PlanRequest& request, const TraceHeader& header) {
+  const std::int32_t ep_size = request.cluster.ep_size();
+  return (header.num_experts + ep_size - 1) / ep_size + request.redundant_slots_per_rank;
+}
+
+std::vector<Placement> placements_by_baseline(const PlanTokens& tokens, const PlanRequest& request,
+                                              const PlanHooks& hooks, Progress& progress) {
+  progress.begin("placing experts");
+  std::vector<std::string> notes;
+  auto placements = place_layers(request.method, pair_counts_of(tokens.fitted, request.num_threads),
+                                 {.has_pairs = !tokens.fitted.has_loads_only(),
+                                  .cluster = request.cluster,
+                                  .slots_per_rank = slots_per_rank_of(request, tokens.header()),
+                                  .num_groups = request.num_groups.value_or(1),
+                                  .seed = request.seed},
+                                 progress, &notes);
+  for (const std::string& note : notes) {
+    if (hooks.warn) hooks.warn(note);
+  }
+  return placements;
+}
+
 FoundPlacements replan_placements(const RoutedTokens& tokens, const PlanRequest& request,
                                   Progress& progress) {
   const Plan& running = request.from->plan;
@@ -300,7 +344,7 @@ FoundPlacements replan_placements(const RoutedTokens& tokens, const PlanRequest&
     found.layers[layer] =
         measure_placement(sets[layer], request.cluster, found.objective, placements[layer]);
   });
-  judge_in_order(tokens, request, found.objective, found.layers);
+  judge_in_order(tokens, request, found.objective, progress, found.layers);
   progress.update(num_layers, num_layers);
   return found;
 }
@@ -313,7 +357,7 @@ FoundPlacements search_placements(const RoutedTokens& tokens, const PlanRequest&
     found.objective.max_imbalance = search.bound_for_unseen(tokens, found.objective);
   }
   found.layers = search.optimize(tokens, found.objective);
-  search.mend(tokens, found.objective, found.layers);
+  found.is_judged = search.mend(tokens, found.objective, found.layers);
   found.ended_by = search.ended_by();
   return found;
 }

@@ -30,9 +30,9 @@ CollaborationMatrix pair_counts_of_sets(const TokenSets& sets) {
 
 // Counts every token of the sets, kMaxChunkTokens at a time, so that the memory does not grow with
 // the multiplicities.
-Reach reach_of_sets(const TokenSets& sets, const Placement& placement,
-                    const TrafficModel& traffic) {
-  ReachCounter counter(placement, traffic);
+Reach reach_of_sets(const TokenSets& sets, const Placement& placement, const TrafficModel& traffic,
+                    const Progress* progress) {
+  ReachCounter counter(placement, traffic, progress);
   Matrix<ExpertId> chunk(std::min(sets.num_tokens, kMaxChunkTokens), sets.top_k());
   std::int64_t filled = 0;
   const auto append = [&](std::span<const ExpertId> experts) {
@@ -66,7 +66,7 @@ std::vector<Reach> reach_of_all_sets(const ModelTokenSets& sets,
   std::atomic<std::int64_t> num_done = 0;
   parallel_for(std::ssize(reach), num_threads, [&](std::int64_t l, int thread) {
     const auto layer = static_cast<std::size_t>(l);
-    reach[layer] = reach_of_sets(sets.layers[layer], placements[layer], traffic);
+    reach[layer] = reach_of_sets(sets.layers[layer], placements[layer], traffic, &progress);
     ++num_done;
     if (thread == 0) progress.update(num_done, std::ssize(reach));
   });
@@ -217,13 +217,13 @@ std::vector<Reach> reach_of(const RoutedTokens& tokens, std::span<const Placemen
 }
 
 Reach reach_of_layer(const RoutedTokens& tokens, std::int64_t layer, const Placement& placement,
-                     const TrafficModel& traffic) {
+                     const TrafficModel& traffic, const Progress& progress) {
   C2R_REQUIRE(tokens.statistics == nullptr && traffic.homes == Homes::kUniform, kInvalidArgument,
               "{}: one layer is counted of tokens with uniform homes only", tokens.name);
   if (tokens.sets != nullptr)
-    return reach_of_sets(at(tokens.sets->layers, layer), placement, traffic);
+    return reach_of_sets(at(tokens.sets->layers, layer), placement, traffic, &progress);
   return count_reach_of_parts(*tokens.trace, layer, std::span(&tokens.ranges, 1),
-                              std::span<const RankId>(), placement, traffic)[0];
+                              std::span<const RankId>(), placement, traffic, &progress)[0];
 }
 
 }  // namespace c2r

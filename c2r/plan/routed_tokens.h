@@ -93,6 +93,6 @@ std::vector<Reach> reach_of(const RoutedTokens& tokens, std::span<const Placemen
 /// @throws Error(kInvalidArgument) as above, or if the tokens are pair counts or have other homes
 ///         than uniform ones
 Reach reach_of_layer(const RoutedTokens& tokens, std::int64_t layer, const Placement& placement,
-                     const TrafficModel& traffic);
+                     const TrafficModel& traffic, const Progress& progress);
 
 }  // namespace c2r

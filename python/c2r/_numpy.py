@@ -139,7 +139,8 @@ def plan(
       max_copies: a bound on copies, for minimize="imbalance".
       engine, backend: predict what this engine sends, such as "sglang" and "deepep", beside what it sends today.
       phase, hardware, batch_tokens, overlap: as in :func:`simulate`.
-      seconds: a cut-off of the search, which then gives the best so far.
+      seconds: a cut-off of the search, which has four fifths of it and then gives the best so far, and of the
+        predictions, which are left out with a warning if they take longer.
       progress: True shows a bar; or a callable of (done, total).
 
     Returns:

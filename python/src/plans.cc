@@ -68,7 +68,9 @@ std::pair<Plan, std::vector<std::string>> make(const Trace& trace, const std::st
     const PlanHooks hooks{.progress = &running.progress,
                           .stop = &running.stop,
                           .warn = [&](const std::string& text) { warnings.push_back(text); }};
-    return make_plan(trace, arguments.request, arguments.fit, hooks).plan;
+    MadePlan made = make_plan(trace, arguments.request, arguments.fit, hooks);
+    if (!made.left_out.empty()) warnings.push_back(left_out_text(made));
+    return std::move(made.plan);
   });
   return {std::move(plan), std::move(warnings)};
 }
@@ -88,7 +90,9 @@ std::pair<Plan, std::vector<std::string>> make_of_counts(const CollaborationStat
     const PlanHooks hooks{.progress = &running.progress,
                           .stop = &running.stop,
                           .warn = [&](const std::string& text) { warnings.push_back(text); }};
-    return make_plan(statistics, "memory", arguments.request, hooks).plan;
+    MadePlan made = make_plan(statistics, "memory", arguments.request, hooks);
+    if (!made.left_out.empty()) warnings.push_back(left_out_text(made));
+    return std::move(made.plan);
   });
   return {std::move(plan), std::move(warnings)};
 }

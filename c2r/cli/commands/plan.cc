@@ -222,8 +222,10 @@ std::string plan_text(const MadePlan& made, const PlanOptions& options, bool pri
     text += fmt::format("fitting with a bound on imbalance of {:.4f}, for {} on other tokens\n",
                         *made.search->objective.max_imbalance, *made.search->unseen_max_imbalance);
   }
-  text += prediction_table(plan.predictions, plan.cluster, std::nullopt, layers);
-  if (prints_layers) text += layers_table(plan.predictions, layers);
+  if (!plan.predictions.empty()) {
+    text += prediction_table(plan.predictions, plan.cluster, std::nullopt, layers);
+    if (prints_layers) text += layers_table(plan.predictions, layers);
+  }
   text += savings_line("the plan", made.saved);
   if (made.search) {
     text += time_goal_text(options, plan, made.search->objective) +
@@ -287,8 +289,9 @@ void add_plan(CLI::App& app) {
     check_plan_options(*command, *options);
     const MadePlan made = make(*options, command->count("--method") > 0);
     write_plan(made.plan, options->output);
-    std::cout << wrap_text(engine_text(*options, made.plan) +
+    std::cout << wrap_text((made.left_out.empty() ? engine_text(*options, made.plan) : "") +
                            plan_text(made, *options, *prints_layers));
+    if (!made.left_out.empty()) std::cerr << "warning: " << left_out_text(made) << "\n";
     if (*prints_losses) print_losses(made.plan);
     const std::string warning = made.check ? warning_text(*made.check, made.plan.predictions.back(),
                                                           layer_indices_of(made.plan))

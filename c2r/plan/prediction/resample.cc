@@ -53,11 +53,11 @@ void add_drawn(std::int64_t times, const BlockCounts& block, bool has_time, Bloc
 
 std::vector<BlockCounts> counts_of_blocks(const Resampling& resampling, const RoutedTokens& tokens,
                                           std::int64_t layer, std::span<const RankId> homes,
-                                          const Placement& placement) {
+                                          const Placement& placement, const Progress& progress) {
   const TrafficModel& traffic = resampling.request.traffic;
   std::vector<BlockCounts> counts;
   for (Reach& reach : count_reach_of_parts(*tokens.trace, layer, resampling.blocks.blocks, homes,
-                                           placement, traffic)) {
+                                           placement, traffic, &progress)) {
     counts.push_back({.volume = volume_of(reach, traffic), .choices_of_expert = {}});
     if (resampling.reads_weights()) {
       counts.back().choices_of_expert = std::move(reach.choices_of_expert);
@@ -180,8 +180,10 @@ std::optional<ResampledPrediction> resample_prediction(const RoutedTokens& token
   Matrix<double> costs(num_layers, kNumResamples), times(num_layers, kNumResamples);
   std::atomic<std::int64_t> num_done = 0;
   parallel_for(num_layers, num_threads, [&](std::int64_t layer, int thread) {
-    const auto counts = counts_of_blocks(resampling, tokens, layer, homes, at(placements, layer));
+    const auto counts =
+        counts_of_blocks(resampling, tokens, layer, homes, at(placements, layer), progress);
     for (std::int64_t resample = 0; resample < kNumResamples; ++resample) {
+      progress.throw_if_stopped();
       const LayerValue value = value_of(resampling, counts, resample);
       costs(layer, resample) = value.copy_cost;
       times(layer, resample) = value.time_s;
