@@ -26,6 +26,16 @@ namespace {
 
 using internal::PlanTokens;
 
+void check_scenario_request(const PlanRequest& request) {
+  if (request.scenarios.empty()) return;
+  C2R_REQUIRE(request.method == kOptimizeMethod, kInvalidArgument,
+              "scenarios are for the method optimize, not {}", request.method);
+  C2R_REQUIRE(request.goal.bound_on == BoundOn::kFitted, kInvalidArgument,
+              "scenarios take no bound on unseen tokens: they are what the bound is to hold in");
+  C2R_REQUIRE(!request.from || !request.from->max_moves, kInvalidArgument,
+              "a bound on moves takes no scenarios");
+}
+
 void check_request(const PlanRequest& request, const TraceHeader& header, const PlanHooks& hooks) {
   check_cluster(request.cluster);
   check_plan_method(request.method);
@@ -39,6 +49,7 @@ void check_request(const PlanRequest& request, const TraceHeader& header, const 
   if (searches) (void)objective_of(request);
   C2R_REQUIRE(!request.from || !request.home_tokens, kInvalidArgument,
               "the running plan decides the labels of ranks, so homes cannot align them");
+  check_scenario_request(request);
   if (!request.from) return;
   check_running(*request.from, header, request.cluster,
                 internal::slots_per_rank_of(request, header));
@@ -127,9 +138,10 @@ Provenance provenance_of(const PlanTokens& tokens, const PlanRequest& request) {
       .c2r_version = version_text(),
       .method = request.method,
       .seed = request.seed,
-      .inputs = {tokens.input},
+      .inputs = tokens.inputs,
       .options = {{"fit", tokens.fit},
                   {"redundant_slots", static_cast<double>(request.redundant_slots_per_rank)}}};
+  if (!request.scenarios.empty()) provenance.options.push_back({"scenarios", request.scenarios});
   if (!request.from) return provenance;
   provenance.options.push_back({"from", request.from->name});
   if (request.from->max_moves) {
@@ -256,17 +268,52 @@ std::string left_out_text(const MadePlan& made) {
       fmt::join(made.left_out, ", "));
 }
 
+namespace {
+
+// @param parts of the trace: the tokens of each trace that it was joined from
+MadePlan make_plan_of_trace(const Trace& trace, std::span<const TokenRange> parts,
+                            PlanTokens tokens, const PlanRequest& request, const PlanHooks& hooks) {
+  tokens.fitted.trace = tokens.reported.trace = &trace;
+  if (!request.scenarios.empty()) {
+    tokens.scenarios = scenarios_of(trace, tokens.fitted.ranges, parts, request.scenarios);
+    for (const Scenario& scenario : tokens.scenarios) {
+      tokens.fitted.scenarios.push_back(scenario.ranges);
+    }
+  }
+  return make_plan_of(tokens, request, hooks);
+}
+
+PlanInput input_of(const Trace& trace, SequencePart fit) {
+  return {.role = "trace", .name = trace.path(), .hash = content_hash(trace), .part = fit};
+}
+
+}  // namespace
+
 MadePlan make_plan(const Trace& trace, const PlanRequest& request, SequencePart fit,
                    const PlanHooks& hooks) {
-  const std::string fit_name(name_of(fit));
-  const PlanTokens tokens{
-      .fitted = {.trace = &trace, .ranges = tokens_of(trace, fit), .name = trace.path()},
-      .reported = {.trace = &trace,
-                   .ranges = tokens_of(trace, other_part(fit)),
-                   .name = reported_tokens_name(trace.path(), fit)},
-      .input = {.role = "trace", .name = trace.path(), .hash = content_hash(trace), .part = fit},
-      .fit = fit_name};
-  return make_plan_of(tokens, request, hooks);
+  PlanTokens tokens{.fitted = {.ranges = tokens_of(trace, fit), .name = trace.path()},
+                    .reported = {.ranges = tokens_of(trace, other_part(fit)),
+                                 .name = reported_tokens_name(trace.path(), fit)},
+                    .inputs = {input_of(trace, fit)},
+                    .fit = std::string(name_of(fit)),
+                    .scenarios = {}};
+  const TokenRange whole{0, trace.num_tokens()};
+  return make_plan_of_trace(trace, {&whole, 1}, std::move(tokens), request, hooks);
+}
+
+MadePlan make_plan(std::span<const Trace> traces, const PlanRequest& request, SequencePart fit,
+                   const PlanHooks& hooks) {
+  if (traces.size() == 1) return make_plan(traces[0], request, fit, hooks);
+  const JoinedTraces joined = join_traces(traces);
+  const std::string& name = joined.trace.path();
+  PlanTokens tokens{.fitted = {.ranges = tokens_of(joined, traces, fit), .name = name},
+                    .reported = {.ranges = tokens_of(joined, traces, other_part(fit)),
+                                 .name = reported_tokens_name(name, fit)},
+                    .inputs = {},
+                    .fit = std::string(name_of(fit)),
+                    .scenarios = {}};
+  for (const Trace& trace : traces) tokens.inputs.push_back(input_of(trace, fit));
+  return make_plan_of_trace(joined.trace, joined.parts, std::move(tokens), request, hooks);
 }
 
 MadePlan make_plan(const ModelTokenSets& fitted, const PlanRequest& request,
@@ -274,8 +321,11 @@ MadePlan make_plan(const ModelTokenSets& fitted, const PlanRequest& request,
   PlanTokens tokens{
       .fitted = tokens_of(fitted),
       .reported = tokens_of(reported != nullptr ? *reported : fitted),
-      .input = {.role = "token sets", .name = fitted.name, .hash = content_hash(fitted)},
-      .fit = std::string(name_of(SequencePart::kAll))};
+      .inputs = {{.role = "token sets", .name = fitted.name, .hash = content_hash(fitted)}},
+      .fit = std::string(name_of(SequencePart::kAll)),
+      .scenarios = {}};
+  C2R_REQUIRE(request.scenarios.empty(), kInvalidArgument,
+              "scenarios need a trace with sequences, but {} has none", fitted.name);
   if (reported == nullptr) {
     tokens.reported.name = reported_tokens_name(fitted.name, SequencePart::kAll);
   }
@@ -287,8 +337,11 @@ MadePlan make_plan(const CollaborationStatistics& statistics, std::string_view n
   const RoutedTokens counts = routed_tokens_of(statistics, name);
   PlanTokens tokens{.fitted = counts,
                     .reported = counts,
-                    .input = {.role = "statistics", .name = std::string(name)},
-                    .fit = std::string(name_of(SequencePart::kAll))};
+                    .inputs = {{.role = "statistics", .name = std::string(name)}},
+                    .fit = std::string(name_of(SequencePart::kAll)),
+                    .scenarios = {}};
+  C2R_REQUIRE(request.scenarios.empty(), kInvalidArgument,
+              "scenarios need a trace with sequences, but {} has none", name);
   const bool searches = request.method == kOptimizeMethod;
   if (counts.has_loads_only() || !searches) return make_plan_of(tokens, request, hooks);
   const ModelTokenSets sets = token_sets_of_pairs(statistics, name);

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,6 +28,7 @@
 #include "c2r/plan/plan_moves.h"
 #include "c2r/plan/prediction/resample.h"
 #include "c2r/plan/routed_tokens.h"
+#include "c2r/plan/scenarios/scenarios.h"
 #include "c2r/trace/sequence_split.h"
 #include "c2r/trace/trace.h"
 
@@ -95,6 +97,11 @@ struct PlanRequest {
   std::optional<RunningPlan> from;
   int num_threads = 1;
   // Only for the method optimize:
+  // How the fitted sequences are grouped into scenarios, such as "8" (scenarios/scenarios.h);
+  // empty: not. The bound on imbalance, and the goals imbalance and time, are then of each layer's
+  // worst scenario; copies are those of all tokens. Only for traces; neither with BoundOn::kUnseen
+  // nor with RunningPlan::max_moves.
+  std::string scenarios;
   PlanGoal goal;
   double effort = 1;  // as in OptimizeOptions
   // For the search, which ends after kSearchShare of it with the best so far, and all that is
@@ -149,6 +156,7 @@ struct MadePlan {
   std::optional<HomesComparison> homes;
   // What the plan saves of the first prediction, where the reported tokens were not fitted.
   std::optional<SavedIntervals> saved;
+  std::vector<ScenarioReport> scenarios;  // with PlanRequest::scenarios
   // What was not counted because the time was over: "the predictions". Without predictions,
   // Plan::predictions is empty.
   std::vector<std::string> left_out;
@@ -168,6 +176,12 @@ std::string left_out_text(const MadePlan& made);
 /// Cost: optimize_placements(), three times on half of the tokens or all with BoundOn::kUnseen, and
 /// count_reach() for each step of the waterfall and, where other tokens are reported, twice more.
 MadePlan make_plan(const Trace& trace, const PlanRequest& request,
+                   SequencePart fit = SequencePart::kAll, const PlanHooks& hooks = {});
+
+/// Fits a plan on a part of each of several traces of one model, as on one trace that has the
+/// sequences of all; so every token weighs the same.
+/// @throws as above, and as join_traces()
+MadePlan make_plan(std::span<const Trace> traces, const PlanRequest& request,
                    SequencePart fit = SequencePart::kAll, const PlanHooks& hooks = {});
 
 /// Fits a plan on token sets, and predicts what it saves on `reported`, or on the fitted sets

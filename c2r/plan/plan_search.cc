@@ -96,10 +96,11 @@ class PlanSearch {
         started_(std::chrono::steady_clock::now()) {}
 
   // Judges by the order of the tokens, mends the layers that this puts above the bound, and keeps
-  // the better placement of each.
+  // the better placement of each. Scenarios are judged by the search's own order.
   // @returns false if no time was left to judge
   bool mend(const RoutedTokens& tokens, const PlacementObjective& objective,
             std::vector<OptimizedPlacement>& layers) {
+    if (!tokens.scenarios.empty()) return true;
     NoProgress silent;
     LimitedProgress limited(silent, started_, request_.seconds, hooks_.stop);
     TimeLeft left(limited);

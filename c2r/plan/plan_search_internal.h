@@ -13,8 +13,9 @@ namespace c2r::internal {
 /// The tokens of a plan: those that it is fitted on and those that are reported.
 struct PlanTokens {
   RoutedTokens fitted, reported;
-  PlanInput input;
-  std::string fit;  // the name of the part
+  std::vector<PlanInput> inputs;
+  std::string fit;                  // the name of the part
+  std::vector<Scenario> scenarios;  // of the fitted tokens, as PlanRequest::scenarios groups them
 
   /// That of the model; fitted pairs of a larger top-k have a header of top-2.
   const TraceHeader& header() const { return reported.header(); }

@@ -137,6 +137,20 @@ std::vector<TokenRange> tokens_of(const Trace& trace, SequencePart part) {
   return ranges;
 }
 
+std::vector<TokenRange> tokens_of(const JoinedTraces& joined, std::span<const Trace> traces,
+                                  SequencePart part) {
+  std::vector<TokenRange> ranges;
+  for (std::size_t i = 0; i < traces.size(); ++i) {
+    const std::int64_t first = at(joined.parts, i).begin;
+    for (const TokenRange& range : ranges_of(traces[i], part)) {
+      ranges.push_back({first + range.begin, first + range.end});
+    }
+  }
+  C2R_REQUIRE(num_tokens_in(ranges) > 0, kInvalidArgument, "{} has no tokens in the part '{}'",
+              joined.trace.path(), name_of(part));
+  return ranges;
+}
+
 RoutedTokens routed_tokens_of(const Trace& trace, SequencePart part) {
   return {.trace = &trace,
           .ranges = tokens_of(trace, part),
@@ -194,6 +208,9 @@ TokenSets token_sets_of(const RoutedTokens& tokens, std::int64_t layer) {
   C2R_REQUIRE(tokens.statistics == nullptr, kInvalidArgument,
               "{} holds counts, which do not say which experts each token chose", tokens.name);
   if (tokens.sets != nullptr) return tokens.sets->layers[static_cast<std::size_t>(layer)];
+  if (!tokens.scenarios.empty()) {
+    return collect_token_sets(*tokens.trace, layer, tokens.scenarios);
+  }
   return collect_token_sets(*tokens.trace, layer, tokens.ranges);
 }
 

@@ -10,6 +10,7 @@
 #include "c2r/core/progress.h"
 #include "c2r/placement/cost/reach.h"
 #include "c2r/placement/token_sets.h"
+#include "c2r/trace/join_traces.h"
 #include "c2r/trace/sequence_split.h"
 #include "c2r/trace/trace.h"
 
@@ -30,6 +31,8 @@ struct RoutedTokens {
   const CollaborationStatistics* statistics = nullptr;  // instead of the trace
   std::string name;                                     // for messages and tables
   const ModelTokenSets* sets = nullptr;                 // instead of the trace
+  // Groups of the tokens of a trace, which together are `ranges`; empty: none.
+  std::vector<std::vector<TokenRange>> scenarios = {};
 
   /// Whether only the loads of experts are known: then nothing says how many copies are sent.
   bool has_loads_only() const { return statistics != nullptr && !statistics->has_pairs; }
@@ -42,6 +45,12 @@ struct RoutedTokens {
 /// @returns the ranges of a part of the trace
 /// @throws Error(kInvalidArgument) if the part has no tokens
 std::vector<TokenRange> tokens_of(const Trace& trace, SequencePart part);
+
+/// @param traces that were joined
+/// @returns the ranges of the part of each trace in the joined one
+/// @throws Error(kInvalidArgument) if no trace has tokens there
+std::vector<TokenRange> tokens_of(const JoinedTraces& joined, std::span<const Trace> traces,
+                                  SequencePart part);
 
 /// @returns the tokens of a part of the trace, named "PATH, PART"
 /// @throws Error(kInvalidArgument) if the part has no tokens
@@ -67,7 +76,7 @@ ModelTokenSets token_sets_of_pairs(const CollaborationStatistics& statistics,
 ///         have no tokens
 RoutedTokens tokens_of(const ModelTokenSets& sets);
 
-/// @returns the token sets of one layer
+/// @returns the token sets of one layer, by scenario if there are any
 /// @throws Error(kInvalidArgument) if the tokens are pair counts, which do not determine them
 ///
 /// Cost: collect_token_sets() of a trace; a copy of token sets.

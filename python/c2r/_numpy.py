@@ -97,6 +97,7 @@ def plan(
     *,
     num_experts: int | None = None,
     fit: str = "all",
+    scenarios: str = "",
     method: str | None = None,
     redundant_slots: int = 0,
     top_t: int | None = None,
@@ -128,6 +129,8 @@ def plan(
         or loads, from which the plan's predictions have the imbalance, and no copies.
       cluster: nodes x ranks per node, such as "1x8"; the path of a JSON file with bandwidths; or its content, a dict.
       fit: the sequences to fit: all, even, odd, first-half, second-half. The plan's predictions are of the others.
+      scenarios: groups of the fitted sequences, in the worst of which the bound on imbalance is to hold and the
+        imbalance or the time is minimized: "8", "clusters:8" or "first-half,second-half".
       method: optimize, or a baseline: contiguous, round-robin, random, eplb, balance, affinity, grace, exhaustive; by
         default optimize, and balance for loads.
       redundant_slots: slots of each rank for replicas of busy experts.

@@ -36,6 +36,7 @@ PlanArguments plan_arguments(const std::string& cluster, const nb::dict& options
   take(options, "method", request.method);
   take(options, "redundant_slots", request.redundant_slots_per_rank);
   take(options, "num_groups", request.num_groups);
+  take(options, "scenarios", request.scenarios);
   take(options, "seed", request.seed);
   take(options, "top_t", request.top_t);
   request.engine = engine_of(options);

@@ -242,7 +242,8 @@ class Plans(CommandLine):
         self.make_trace()
         words = ["plan", "trace.safetensors", "--cluster", "1x2", "-o", "x", "--method"]
         for option in (["--minimize", "time"], ["--max-imbalance", "2"], ["--effort", "2"],
-                       ["--prove"], ["--seconds", "2"], ["--bound-on", "fitted"]):
+                       ["--prove"], ["--seconds", "2"], ["--bound-on", "fitted"],
+                       ["--scenarios", "2"]):
             self.fails_with(2, f"c2r plan: {option[0]} is for --method optimize; eplb does not use "
                                "it", *words, "eplb", *option)
         self.fails_with(2, "c2r plan: --num-groups is for the methods optimize and eplb, not random",

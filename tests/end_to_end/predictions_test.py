@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What tables and JSON say of layers over the bound on imbalance, and of homes by signature."""
+"""What tables and JSON say of layers over the bound on imbalance, of scenarios, and of homes by signature."""
 import json
 import re
 import unittest
 
-from command_line import CommandLine
+from command_line import IMPORT, CommandLine
 
 
 class Predictions(CommandLine):
@@ -43,6 +43,25 @@ class Predictions(CommandLine):
         self.fails_with(2, "c2r simulate: the plan has no signature of homes; make it with --homes signature", *words)
         self.fails_with(2, "c2r simulate: --home-window is for --homes signature",
                         *words[:3], "--home-window", "8")
+
+    def test_several_traces_are_fitted_together_and_each_can_be_a_scenario(self):
+        self.make_trace()
+        self.succeed(*IMPORT, "-o", "other.safetensors")
+        words = ["plan", "trace.safetensors", "other.safetensors", "--cluster", "1x2", "-o", "plan.json"]
+        text = self.succeed(*words)
+        provenance = json.loads((self.folder / "plan.json").read_text())["provenance"]
+        self.assertEqual([made["name"] for made in provenance["inputs"]],
+                         ["trace.safetensors", "other.safetensors"])
+        self.assertIn("predicted on 800 tokens of trace.safetensors + other.safetensors, all", text)
+        self.assertNotIn("scenario", text)
+        text = self.succeed(*words, "--scenarios", "traces", "--engine", "sglang")
+        provenance = json.loads((self.folder / "plan.json").read_text())["provenance"]
+        self.assertEqual(provenance["options"]["scenarios"], "traces")
+        self.assertRegex(text, r"trace 2 of 2 +400 +\d\.\d{3} @ \d\.\d{3}")
+        self.assertIn("scenarios of the fitted tokens: copies a token @ rank imbalance", text)
+        self.succeed("simulate", "plan.json", "other.safetensors")
+        self.fails_with(2, "c2r plan: there are 1 scenarios, but must be 2 to 64", "plan", "trace.safetensors",
+                        "--cluster", "1x2", "-o", "x", "--scenarios", "traces")
 
 
 if __name__ == "__main__":

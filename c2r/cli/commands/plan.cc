@@ -21,6 +21,7 @@
 #include "c2r/report/homes.h"
 #include "c2r/report/predictions.h"
 #include "c2r/report/savings.h"
+#include "c2r/report/scenarios.h"
 #include "c2r/report/wrap.h"
 
 namespace c2r::cli {
@@ -173,6 +174,17 @@ std::string provenance_text(const Provenance& provenance) {
   return text + "\n";
 }
 
+// Whether the input is statistics, which come alone.
+bool holds_counts(const PlanOptions& options) {
+  return options.traces.size() == 1 && is_statistics_file(options.traces[0]);
+}
+
+std::vector<Trace> opened_traces(const PlanOptions& options) {
+  std::vector<Trace> traces;
+  for (const std::string& file : options.traces) traces.emplace_back(file);
+  return traces;
+}
+
 std::string engine_text_of(const PlanOptions& options, const Plan& plan,
                            const RoutedTokens& tokens) {
   const EngineBackend engine = *engine_of(options.engine, options.backend, options.phase);
@@ -187,13 +199,21 @@ std::string engine_text_of(const PlanOptions& options, const Plan& plan,
 // @returns what the engine of --engine sends on the reported tokens; empty without it
 std::string engine_text(const PlanOptions& options, const Plan& plan) {
   if (options.engine.empty()) return "";
-  if (is_statistics_file(options.trace)) {
-    const CollaborationStatistics statistics = read_statistics(options.trace);
-    return engine_text_of(options, plan, routed_tokens_of(statistics, options.trace));
+  if (holds_counts(options)) {
+    const std::string& file = options.traces[0];
+    const CollaborationStatistics statistics = read_statistics(file);
+    return engine_text_of(options, plan, routed_tokens_of(statistics, file));
   }
-  const Trace trace(options.trace);
+  const auto traces = opened_traces(options);
   const SequencePart reported = other_part(parse_sequence_part(options.fit));
-  return engine_text_of(options, plan, routed_tokens_of(trace, reported));
+  if (traces.size() == 1) {
+    return engine_text_of(options, plan, routed_tokens_of(traces[0], reported));
+  }
+  const JoinedTraces joined = join_traces(traces);
+  return engine_text_of(options, plan,
+                        {.trace = &joined.trace,
+                         .ranges = tokens_of(joined, traces, reported),
+                         .name = joined.trace.path()});
 }
 
 // How even the balancer made the fitted loads, and how even they can be.
@@ -232,6 +252,7 @@ std::string plan_text(const MadePlan& made, const PlanOptions& options, bool pri
             reached_text(*made.search, layers.layer_indices) + contiguous_text(*made.search);
   }
   if (made.balance) text += balance_text(*made.balance);
+  text += scenarios_table(made.scenarios);
   if (made.homes) text += homes_table(*made.homes);
   if (made.moves) text += moves_text(*made.moves, plan.predictions.back());
   return text + remainder_text(plan) + provenance_text(plan.provenance) +
@@ -243,12 +264,12 @@ std::string plan_text(const MadePlan& made, const PlanOptions& options, bool pri
 // @param has_method whether the user has chosen one
 MadePlan make_from_counts(const PlanOptions& options, bool has_method, PlanRequest request,
                           const PlanHooks& hooks) {
+  const std::string& file = options.traces[0];
   C2R_REQUIRE(parse_sequence_part(options.fit) == SequencePart::kAll, kInvalidArgument,
-              "{} holds counts, which are of all sequences, not of --fit {}", options.trace,
-              options.fit);
-  const CollaborationStatistics statistics = read_statistics(options.trace);
+              "{} holds counts, which are of all sequences, not of --fit {}", file, options.fit);
+  const CollaborationStatistics statistics = read_statistics(file);
   if (!statistics.has_pairs && !has_method) request.method = kBalanceMethod;
-  return make_plan(statistics, options.trace, request, hooks);
+  return make_plan(statistics, file, request, hooks);
 }
 
 MadePlan make(const PlanOptions& options, bool has_method) {
@@ -262,11 +283,8 @@ MadePlan make(const PlanOptions& options, bool has_method) {
       .stop = &should_stop,
       .warn = [](const std::string& text) { std::cerr << "warning: " << text << "\n"; },
       .top_t_name = "--top-t"};
-  if (is_statistics_file(options.trace)) {
-    return make_from_counts(options, has_method, request, hooks);
-  }
-  const Trace trace(options.trace);
-  return make_plan(trace, request, fit, hooks);
+  if (holds_counts(options)) return make_from_counts(options, has_method, request, hooks);
+  return make_plan(opened_traces(options), request, fit, hooks);
 }
 
 }  // namespace

@@ -20,9 +20,10 @@ namespace {
 
 void add_inputs(CLI::App& command, PlanOptions& options) {
   command
-      .add_option("trace", options.trace,
-                  "the routing trace to fit, or statistics: pair counts, or loads, for which the "
-                  "default method is balance")
+      .add_option(
+          "trace", options.traces,
+          "the routing trace to fit, or several of one model, which are fitted together; or "
+          "statistics: pair counts, or loads, for which the default method is balance")
       ->required();
   command.add_option("--cluster", options.cluster, kClusterHelp)->required()->type_name("CLUSTER");
   add_output(command, options.output, "the plan to write")->required();
@@ -33,6 +34,14 @@ void add_inputs(CLI::App& command, PlanOptions& options) {
       ->capture_default_str()
       ->check(offered_parts())
       ->type_name("PART");
+  command
+      .add_option(
+          "--scenarios", options.scenarios,
+          "groups of the fitted sequences, in the worst of which the bound on imbalance is to "
+          "hold and the imbalance or the time is minimized: 8 for eight groups of neighbours, "
+          "clusters:8 for eight groups that choose alike, traces for one group a trace, or "
+          "parts, such as first-half,second-half")
+      ->type_name("GROUPS");
 }
 
 void add_placement_options(CLI::App& command, PlanOptions& options) {
@@ -193,9 +202,10 @@ void add_search_options(CLI::App& command, PlanOptions& options) {
 
 // Refuses options that only the optimizer uses.
 void refuse_search_options(const CLI::App& command, const std::string& method) {
-  for (const char* const name : {"--minimize", "--max-imbalance", "--bound-on", "--max-copies",
-                                 "--imbalance-weight", "--hidden", "--intermediate", "--overlap",
-                                 "--batch-tokens", "--effort", "--prove", "--seconds"}) {
+  for (const char* const name :
+       {"--minimize", "--max-imbalance", "--bound-on", "--max-copies", "--imbalance-weight",
+        "--hidden", "--intermediate", "--overlap", "--batch-tokens", "--effort", "--prove",
+        "--seconds", "--scenarios"}) {
     C2R_REQUIRE(command.count(name) == 0, kInvalidArgument,
                 "{} is for --method optimize; {} does not use it", name, method);
   }
@@ -273,7 +283,9 @@ void check_plan_options(const CLI::App& command, const PlanOptions& options) {
               "--homes signature numbers the ranks, and so does --from: only one of them can");
   C2R_REQUIRE(options.homes == "signature" || command.count("--home-tokens") == 0, kInvalidArgument,
               "--home-tokens is for --homes signature");
-  check_output(options.output, {options.trace, options.cluster});
+  std::vector<std::string> inputs = options.traces;
+  inputs.push_back(options.cluster);
+  check_output(options.output, inputs);
 }
 
 PlanRequest plan_request_of(const PlanOptions& options, const Cluster& cluster) {
@@ -283,6 +295,7 @@ PlanRequest plan_request_of(const PlanOptions& options, const Cluster& cluster) 
                       .seed = options.seed,
                       .engine = engine_of(options.engine, options.backend, options.phase),
                       .num_threads = options.num_threads,
+                      .scenarios = options.scenarios,
                       .goal = goal_of(options.goal, cluster),
                       .effort = options.effort,
                       .seconds = options.seconds,

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "c2r/plan/homes/fit_homes.h"
 #include "c2r/plan/make_plan.h"
@@ -19,7 +20,9 @@ struct GoalOptions {
 };
 
 struct PlanOptions {
-  std::string trace, cluster, output, fit = "all", method = std::string(kOptimizeMethod), from;
+  std::vector<std::string> traces;  // at least one
+  std::string scenarios;
+  std::string cluster, output, fit = "all", method = std::string(kOptimizeMethod), from;
   std::optional<std::int64_t> max_moves;
   std::string homes = "uniform";
   std::int64_t home_tokens = kSignatureTokens;

@@ -8,6 +8,7 @@
 #include "c2r/plan/prediction/count_plan_internal.h"
 #include "c2r/plan/prediction/load_variation.h"
 #include "c2r/plan/prediction/predict.h"
+#include "c2r/plan/scenarios/scenario_report.h"
 
 namespace c2r::internal {
 namespace {
@@ -137,6 +138,13 @@ void count_plan(const PlanTokens& tokens, const PlanRequest& request, TimeLeft& 
     left.run("the comparison with contiguous experts and EPLB", [&] {
       made.search->contiguous = compare_with_contiguous(tokens, *made.search, plan);
       made.check = check_made(tokens, request, progress, *made.search, plan);
+    });
+  }
+  if (!tokens.scenarios.empty()) {
+    left.run("the scenarios", [&] {
+      made.scenarios = predict_scenarios(
+          tokens.fitted, tokens.scenarios, placements_of(plan), by_eplb(tokens, request),
+          predict_request_of(tokens, request), request.num_threads, progress);
     });
   }
   if (plan.homes) {

@@ -299,6 +299,7 @@ def test_an_export_says_how_it_is_loaded(tmp_path, trace):
         ({"top_t": 16}, "top_t"),
         ({"fit": "best"}, "not 'best'"),
         ({"num_threads": -1}, "num_threads is -1"),
+        ({"scenarios": "1"}, "their number must be in"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(trace, options, says):
