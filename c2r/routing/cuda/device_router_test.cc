@@ -1,5 +1,6 @@
 // The kernel's body gives the choices and weights of the reference bit for bit, and refuses what it
-// cannot route; the gradients of logits are those of the weights' definition.
+// cannot route; the gradients of logits are those of the weights' definition. The body that only
+// chooses gives the choices of the reference.
 #include "c2r/routing/cuda/device_router.h"
 
 #include <gtest/gtest.h>
@@ -7,12 +8,15 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <numeric>
 #include <random>
+#include <vector>
 
 #include "c2r/core/cuda/fake_stream_testing.h"
 #include "c2r/core/rng.h"
 #include "c2r/core/testing.h"
+#include "c2r/routing/cuda/choose-inl.h"
 #include "c2r/routing/cuda/host_select_launcher_testing.h"
 #include "c2r/routing/policy_reference.h"
 
@@ -139,6 +143,59 @@ TEST(DeviceRouter, GivesTheReferenceBitForBit) {
       }
     }
   }
+}
+
+// Choices under a mask as c2r.torch makes it of a constraint: an expert's collaborators and itself.
+std::vector<std::int64_t> choices_under_mask(const RoutingPolicy& policy,
+                                             const Matrix<float>& logits) {
+  const std::int64_t num_experts = logits.cols();
+  const auto mask = std::make_unique<bool[]>(static_cast<std::size_t>(num_experts * num_experts));
+  for (std::int64_t e = 0; policy.constraint && e < num_experts; ++e) {
+    bool* const row = mask.get() + e * num_experts;
+    row[e] = true;
+    const auto list = policy.constraint->collaborators.row(e);
+    for (std::int64_t i = 0; i < policy.constraint->top_t; ++i)
+      row[index(list[std::size_t(i)])] = true;
+  }
+  std::vector<std::int64_t> chosen(static_cast<std::size_t>(logits.rows() * policy.top_k));
+  const ChooseExperts kernel{.logits = std::as_bytes(logits.all()).data(),
+                             .num_tokens = logits.rows(),
+                             .num_experts = static_cast<std::int32_t>(num_experts),
+                             .top_k = policy.top_k,
+                             .mask = policy.constraint ? mask.get() : nullptr,
+                             .topk_idx = chosen.data()};
+  for (std::int64_t token = 0; token < kernel.num_blocks(); ++token) {
+    kernel.run_in_warp(HostWarp{}, token);
+  }
+  return chosen;
+}
+
+TEST(ChooseExperts, GivesTheChoicesOfTheReference) {
+  std::mt19937_64 rng(4);
+  for (const std::int32_t num_experts : {1, 2, 31, 32, 33, 64, 512}) {
+    for (const std::int32_t most : {1, 4, 16}) {
+      for (const int kind : {0, 4}) {
+        const std::int32_t top_k = std::min(most, num_experts);
+        const RoutingPolicy policy = policy_of_kind(kind, num_experts, top_k, rng);
+        SCOPED_TRACE(fmt::format("{} experts, top_k {}, kind {}", num_experts, top_k, kind));
+        for (const auto& logits :
+             {random_logits(9, num_experts, rng), tied_logits(9, num_experts, rng)}) {
+          const Routing expected = route_reference(policy, logits);
+          EXPECT_TRUE(std::ranges::equal(
+              choices_under_mask(policy, logits), expected.topk_idx.all(), std::ranges::equal_to{},
+              {}, [](ExpertId e) { return std::int64_t{static_cast<std::int32_t>(e)}; }));
+        }
+      }
+    }
+  }
+}
+
+TEST(ChooseExperts, LeavesPlacesEmptyWhereNoExpertIsLeft) {
+  constexpr float kForbidden = -std::numeric_limits<float>::infinity();
+  Matrix<float> logits(2, 4, kForbidden);
+  logits(0, 2) = 1;
+  EXPECT_EQ(choices_under_mask({.top_k = 3}, logits),
+            (std::vector<std::int64_t>{2, -1, -1, -1, -1, -1}));
 }
 
 // What the weights of the chosen experts give by their definition, in double.

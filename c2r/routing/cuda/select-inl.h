@@ -58,20 +58,22 @@ struct OpenExperts {
   typename Warp::template Lanes<std::array<std::uint64_t, kExpertsOfLane>> keys;
   typename Warp::template Lanes<std::uint32_t> open;  // bit i: expert 32 i + l may be chosen
 
-  C2R_HOST_DEVICE OpenExperts(const Warp& warp, const SelectTokens& task, const float* logits) {
+  /// @param logit_of float(std::int32_t expert)
+  template <class LogitOf>
+  C2R_HOST_DEVICE OpenExperts(const Warp& warp, std::int32_t num_experts, const LogitOf& logit_of) {
     warp.each([&](int lane) {
       open[lane] = 0;
       for (int i = 0; i < kExpertsOfLane; ++i) {
         const std::int32_t e = kWarpLanes * i + lane;
-        if (e >= task.num_experts) continue;
-        keys[lane][static_cast<std::size_t>(i)] = select_key(logits[e], e);
+        if (e >= num_experts) continue;
+        keys[lane][static_cast<std::size_t>(i)] = select_key(logit_of(e), e);
         open[lane] |= 1U << i;
       }
     });
   }
 
-  /// @returns the best of those that may be chosen, of which there is one
-  C2R_HOST_DEVICE std::int32_t best(const Warp& warp) const {
+  /// @returns the largest key of those that may be chosen; 0 if there is none
+  C2R_HOST_DEVICE std::uint64_t best_key(const Warp& warp) const {
     typename Warp::template Lanes<std::uint64_t> best_of_lane;
     warp.each([&](int lane) {
       std::uint64_t best_key = 0;
@@ -81,7 +83,11 @@ struct OpenExperts {
       }
       best_of_lane[lane] = best_key;
     });
-    return expert_of_key(warp.largest(best_of_lane));
+    return warp.largest(best_of_lane);
+  }
+  /// @returns the best of those that may be chosen, of which there is one
+  C2R_HOST_DEVICE std::int32_t best(const Warp& warp) const {
+    return expert_of_key(best_key(warp));
   }
   C2R_HOST_DEVICE void close(const Warp& warp, std::int32_t expert) {
     warp.each([&](int lane) {
@@ -136,7 +142,7 @@ C2R_HOST_DEVICE inline void select_token(const Warp& warp, const SelectTokens& t
   check_logits_in_warp(warp, task, token);
   const float* const logits = task.logits + token * task.num_experts;
   const std::int32_t num_words = (task.num_experts + 31) / 32;
-  OpenExperts<Warp> experts(warp, task, logits);
+  OpenExperts<Warp> experts(warp, task.num_experts, [=](std::int32_t e) { return logits[e]; });
   typename Warp::template Lanes<std::int32_t> chosen;
   typename Warp::template Lanes<float> weight;
   float largest = 0, divisor = 0;
