@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <string>
 
 namespace c2r::python {
@@ -38,6 +39,7 @@ std::string shape_text(const AnyArray& array) {
 }
 
 bool is_c_contiguous(const AnyArray& array) {
+  if (array.size() == 0) return true;  // NumPy gives such arrays any strides
   std::int64_t expected = 1;
   for (std::size_t axis = array.ndim(); axis-- > 0;) {
     if (array.shape(axis) != 1 && array.stride(axis) != expected) return false;
@@ -46,29 +48,18 @@ bool is_c_contiguous(const AnyArray& array) {
   return true;
 }
 
-template <class Stored>
-void check_array(const AnyArray& array, const char* name, std::size_t num_axes) {
-  const bool is_on_cpu = array.device_type() == nb::device::cpu::value;
-  if (array.dtype() == nb::dtype<Stored>() && array.ndim() == num_axes && is_on_cpu &&
-      is_c_contiguous(array)) {
-    return;
+std::string type_names(std::initializer_list<nb::dlpack::dtype> types) {
+  std::string names;
+  for (const auto& type : types) {
+    if (!names.empty()) names += " or ";
+    names += type_name(type);
   }
-  const std::string message = fmt::format(
-      "{} must be a C-contiguous array of {} with {} ax{} in the host's memory, not {} {}{}{}; "
-      "nothing is converted silently",
-      name, type_name(nb::dtype<Stored>()), num_axes, num_axes == 1 ? "is" : "es",
-      type_name(array.dtype()), shape_text(array), is_on_cpu ? "" : " on another device",
-      is_c_contiguous(array) ? "" : " that is not contiguous");
-  throw nb::type_error(message.c_str());
-}
-
-std::int64_t extent(const AnyArray& array, std::size_t axis) {
-  return static_cast<std::int64_t>(array.shape(axis));
+  return names;
 }
 
 template <class T, class Stored>
 MatrixView<const T> matrix_view(const AnyArray& array, const char* name) {
-  check_array<Stored>(array, name, 2);
+  check_array(array, name, {nb::dtype<Stored>()}, 2);
   return {static_cast<const T*>(array.data()), extent(array, 0), extent(array, 1)};
 }
 
@@ -81,6 +72,25 @@ nb::ndarray<nb::numpy, Stored> matrix_array(Matrix<T> values) {
 
 }  // namespace
 
+void check_array(const AnyArray& array, const char* name,
+                 std::initializer_list<nb::dlpack::dtype> types, std::size_t num_axes,
+                 const ArrayPlace& place) {
+  const bool is_in_place = array.device_type() == place.device_type;
+  const bool is_of_type = std::ranges::find(types, array.dtype()) != types.end();
+  if (is_of_type && array.ndim() == num_axes && is_in_place && is_c_contiguous(array)) return;
+  const std::string message = fmt::format(
+      "{} must be a C-contiguous array of {} with {} ax{} {}, not {} {}{}{}; nothing is converted "
+      "silently",
+      name, type_names(types), num_axes, num_axes == 1 ? "is" : "es", place.text,
+      type_name(array.dtype()), shape_text(array), is_in_place ? "" : " on another device",
+      is_c_contiguous(array) ? "" : " that is not contiguous");
+  throw nb::type_error(message.c_str());
+}
+
+std::int64_t extent(const AnyArray& array, std::size_t axis) {
+  return static_cast<std::int64_t>(array.shape(axis));
+}
+
 MatrixView<const float> float_matrix(const AnyArray& array, const char* name) {
   return matrix_view<float, float>(array, name);
 }
@@ -90,12 +100,12 @@ MatrixView<const ExpertId> expert_matrix(const AnyArray& array, const char* name
 }
 
 std::span<const float> float_vector(const AnyArray& array, const char* name) {
-  check_array<float>(array, name, 1);
+  check_array(array, name, {nb::dtype<float>()}, 1);
   return {static_cast<const float*>(array.data()), array.shape(0)};
 }
 
 std::span<const std::int64_t> int64_vector(const AnyArray& array, const char* name) {
-  check_array<std::int64_t>(array, name, 1);
+  check_array(array, name, {nb::dtype<std::int64_t>()}, 1);
   return {static_cast<const std::int64_t*>(array.data()), array.shape(0)};
 }
 

@@ -5,6 +5,7 @@
 #include <nanobind/ndarray.h>
 
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <span>
@@ -20,6 +21,22 @@ namespace nb = nanobind;
 /// An array of any type, as the caller passed it. The functions below check it, so that the error
 /// of a wrong array says in one line what the array is and what it must be.
 using AnyArray = nb::ndarray<nb::ro>;
+
+/// Where arrays are.
+struct ArrayPlace {
+  int device_type = nb::device::cpu::value;  // of DLPack
+  const char* text = "in the host's memory";
+};
+
+/// Checks that an array is C-contiguous, in `place`, of one of `types` and has so many axes.
+/// @param name of the argument, for messages
+/// @throws nb::type_error
+void check_array(const AnyArray& array, const char* name,
+                 std::initializer_list<nb::dlpack::dtype> types, std::size_t num_axes,
+                 const ArrayPlace& place = {});
+
+/// The length of an axis.
+std::int64_t extent(const AnyArray& array, std::size_t axis);
 
 /// A borrowed view of a C-contiguous float32 array [rows, cols] in the host's memory.
 /// @param name of the argument, for messages

@@ -13,5 +13,6 @@ void add_plans(nanobind::module_& module);
 void add_predictions(nanobind::module_& module);
 void add_reports(nanobind::module_& module);
 void add_imports(nanobind::module_& module);
+void add_host_kernels(nanobind::module_& module);
 
 }  // namespace c2r::python

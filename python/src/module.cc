@@ -1,41 +1,7 @@
 // The extension module c2r._c2r: the library for Python, without logic of its own.
 #include <nanobind/nanobind.h>
 
-#include "c2r/core/error.h"
 #include "python/src/bindings.h"
-
-namespace c2r::python {
-namespace {
-
-namespace nb = nanobind;
-
-PyObject* type_of(ErrorCode code) {
-  switch (code) {
-    case ErrorCode::kInvalidArgument:
-    case ErrorCode::kUnsupported:
-      return PyExc_ValueError;
-    case ErrorCode::kTimeout:
-      return PyExc_TimeoutError;  // an OSError
-    case ErrorCode::kInvalidFile:
-    case ErrorCode::kTransport:
-      return PyExc_OSError;
-  }
-  return PyExc_RuntimeError;
-}
-
-}  // namespace
-
-void add_errors(nb::module_&) {
-  nb::register_exception_translator([](const std::exception_ptr& thrown, void*) {
-    try {
-      std::rethrow_exception(thrown);
-    } catch (const Error& e) {
-      PyErr_SetString(type_of(e.code()), e.what());
-    }
-  });
-}
-
-}  // namespace c2r::python
 
 NB_MODULE(_c2r, module) {
   module.doc() = "The C++ library of c2r; the package c2r is its documented form.";
@@ -47,4 +13,5 @@ NB_MODULE(_c2r, module) {
   c2r::python::add_predictions(module);
   c2r::python::add_reports(module);
   c2r::python::add_imports(module);
+  c2r::python::add_host_kernels(module);
 }
