@@ -1,6 +1,6 @@
-# What runs on NVIDIA GPUs: the library c2r_cuda, of the .cu files and of the .cc files named below. It is
-# built where nvcc is found. Nothing else needs it: all other code of c2r/*/cuda and c2r/transport/device
-# is part of its module and tested on the host.
+# What runs on NVIDIA GPUs: the library c2r_cuda, of the .cu files and of the .cc files named below, and the
+# library c2r_cuda_operators, for the Python package. They are built where nvcc is found. Nothing else needs
+# them: all other code of c2r/*/cuda and c2r/transport/device is part of its module and tested on the host.
 #
 # C2R_NVCC is the nvcc; without it nvcc is looked for in PATH, in CUDA_HOME and in /usr/local/cuda.
 # PyPI's nvcc and libraries will do (docs/dependencies.md says which).
@@ -49,8 +49,9 @@ set(generate)
 foreach(architecture ${C2R_CUDA_ARCHITECTURES})
   list(APPEND generate -gencode arch=compute_${architecture},code=sm_${architecture})
 endforeach()
-file(GLOB kernels CONFIGURE_DEPENDS c2r/*/cuda/*.cu)
+file(GLOB kernels CONFIGURE_DEPENDS c2r/*/cuda/*.cu python/src/cuda/*.cu)
 set(objects)
+set(operator_objects)
 foreach(kernel ${kernels})
   get_filename_component(name ${kernel} NAME_WE)
   set(object ${PROJECT_BINARY_DIR}/cuda/${name}.o)
@@ -59,10 +60,14 @@ foreach(kernel ${kernels})
             -Xcompiler -fPIC -DFMT_USE_CONSTEXPR=1 ${generate} -I ${PROJECT_SOURCE_DIR} -I ${C2R_CUDA_INCLUDE}
             -MD -MF ${object}.d -c ${kernel} -o ${object}
     COMMENT "nvcc ${name}.cu for ${C2R_CUDA_ARCHITECTURES}")
-  list(APPEND objects ${object})
+  if(kernel MATCHES "/python/src/cuda/[^/]*$")
+    list(APPEND operator_objects ${object})
+  else()
+    list(APPEND objects ${object})
+  endif()
 endforeach()
 file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/cuda)
-add_custom_target(cuda_kernels DEPENDS ${objects})
+add_custom_target(cuda_kernels DEPENDS ${objects} ${operator_objects})
 
 # What is only declared here is not built by `all`: the targets c2r_cuda and cuda_test are asked for.
 set(sources c2r/core/cuda/cuda_stream.cc c2r/experts/cublas/cublas_products.cc)
@@ -76,6 +81,20 @@ c2r_flags(c2r_cuda)
 target_include_directories(c2r_cuda SYSTEM PRIVATE ${C2R_CUDA_INCLUDE} $<$<BOOL:${C2R_NCCL_INCLUDE}>:${C2R_NCCL_INCLUDE}>)
 target_link_libraries(c2r_cuda PUBLIC c2r_dispatch c2r_experts c2r_routing ${C2R_cublas_LIBRARY} ${C2R_cudart_LIBRARY}
   $<$<BOOL:${C2R_nccl_LIBRARY}>:${C2R_nccl_LIBRARY}>)
+
+# With the CUDA runtime linked in, so that the extension module needs only a driver, whichever runtime PyTorch has.
+find_library(C2R_cudart_static_LIBRARY NAMES libcudart_static.a PATHS ${C2R_CUDA_ROOT} PATH_SUFFIXES lib lib64)
+if(C2R_cudart_static_LIBRARY)
+  find_package(Threads REQUIRED)
+  add_library(c2r_cuda_operators STATIC EXCLUDE_FROM_ALL c2r/core/cuda/cuda_stream.cc ${operator_objects})
+  c2r_flags(c2r_cuda_operators)
+  target_include_directories(c2r_cuda_operators SYSTEM PRIVATE ${C2R_CUDA_INCLUDE})
+  target_link_libraries(c2r_cuda_operators PUBLIC c2r_core ${C2R_cudart_static_LIBRARY} Threads::Threads
+    ${CMAKE_DL_LIBS} rt)
+else()
+  message(STATUS "c2r: no libcudart_static.a, so the Python package has no kernels for NVIDIA GPUs")
+endif()
+
 if(C2R_BUILD_TESTS AND TARGET c2r_model)
   file(GLOB tests CONFIGURE_DEPENDS tests/gpu/*_test.cc)
   add_executable(cuda_test EXCLUDE_FROM_ALL ${tests})

@@ -153,7 +153,7 @@ def build_cuda(folder, targets, *options):
 
 def check_cuda():
     """Compiles what runs on NVIDIA GPUs, its tests, which `make check-gpu` runs, and the program with it."""
-    build_cuda("release", ["cuda_test", "c2r_cuda_program"])
+    build_cuda("release", ["cuda_test", "c2r_cuda_program", "cuda_kernels"])
 
 
 def check_cuda_architectures():
