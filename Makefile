@@ -49,6 +49,9 @@ check-gpu: configure ## on a machine with an NVIDIA GPU and nvcc: kernels and la
 	@build/release/cuda_test --gtest_output=json:build/check-gpu.json
 	@if command -v compute-sanitizer >/dev/null; then compute-sanitizer --error-exitcode 1 build/release/cuda_test; \
 	  else echo "check-gpu: no compute-sanitizer, so memory accesses of kernels were not checked"; fi
+	@python=$${C2R_PYTHON:-python3}; if "$$python" -c 'import torch, pytest, c2r._c2r_cuda' 2>/dev/null; \
+	  then "$$python" -m pytest -q -rs -p no:cacheprovider python/tests/test_kernels.py; \
+	  else echo "check-gpu: $$python has no PyTorch, pytest or c2r._c2r_cuda, so operators of c2r.torch were not run"; fi
 
 bench: build ## every benchmark
 	@tools/bench.sh

@@ -4,7 +4,8 @@
 #   tools/bench_gpu.sh [--out FOLDER] [--work FOLDER] [--dry-run]
 #
 # In this order, each part with a limit, and all with one of 20 minutes:
-# 1. build/release/cuda_test: kernels, experts and layers against the host; a part of it under compute-sanitizer
+# 1. build/release/cuda_test: kernels, experts and layers against the host; a part of it under compute-sanitizer;
+#    then the operators of c2r.torch with c2r's kernels, beside PyTorch's
 # 2. build/release/c2r-cuda bench layer: routing, routes and one layer on one GPU, beside measured rates
 # 3. bench/gpu_layer.py: the same layer's experts in transformers, and in torch with rows sorted by expert
 # 4. the layer between two processes on one GPU, by the staging exchange
@@ -80,6 +81,7 @@ if [ $device = cuda ] && [ -x build/release/cuda_test ] && [ -x build/release/c2
     part sanitizer 180 compute-sanitizer --error-exitcode 1 build/release/cuda_test \
       --gtest_filter='*Routes*:*Logits*:*Weighs*:*MovesRows*:*Between*:*Experts*'
   fi
+  part operators 60 "$python" -m pytest -q -rs -p no:cacheprovider python/tests/test_kernels.py
   layer 1 build/release/c2r-cuda
 else
   echo "== kernels and layers are left out: there is no GPU, or no build/release/cuda_test and c2r-cuda"

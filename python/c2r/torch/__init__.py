@@ -8,13 +8,15 @@
     deferred     experts whose weight gradients are computed while the gradients of rows travel
     recompute    activation checkpointing
     traffic      counted rows and bytes
+    kernels      c2r's own kernels for some operators on NVIDIA GPUs, where the package was built with nvcc
 
-Pure PyTorch: gloo on CPUs, NCCL on GPUs.
+All else is PyTorch: gloo on CPUs, NCCL on GPUs.
 """
 
 from c2r.torch.dispatch import combine, dispatch
 from c2r.torch.exchange import EXCHANGES
 from c2r.torch.handle import Handle, make_handle, make_handles
+from c2r.torch.kernels import why_no_kernels
 from c2r.torch.moe import MoE, run_chunks
 from c2r.torch.placement import Groups, Placement, contiguous, make_groups, make_placement, rank_of_expert
 from c2r.torch.recompute import reuse_routing
@@ -48,4 +50,5 @@ __all__ = [
     "switch_loss",
     "traffic",
     "weigh",
+    "why_no_kernels",
 ]

@@ -48,6 +48,30 @@ def collaborator_mask(lists: Any, num_experts: int, top_t: int | None = None) ->
     return mask
 
 
+def _select_by_torch(logits: Tensor, mask: Tensor | None, top_k: int) -> Tensor:
+    scores = logits.to(torch.promote_types(logits.dtype, torch.float32)) + 0.0  # -0 becomes +0
+    if mask is not None:
+        best = scores.argmax(-1)  # the first of equals
+        scores = scores.masked_fill(~mask[best], -torch.inf)
+    ordered, experts = scores.sort(dim=-1, descending=True, stable=True)
+    return torch.where(ordered == -torch.inf, NO_EXPERT, experts)[:, :top_k]
+
+
+@torch.library.custom_op("c2r::select", mutates_args=())
+def _select(logits: Tensor, mask: Tensor | None, top_k: int) -> Tensor:
+    return _select_by_torch(logits, mask, top_k).contiguous()
+
+
+@_select.register_fake
+def _(logits, mask, top_k):
+    return logits.new_empty(logits.shape[0], top_k, dtype=torch.int64)
+
+
+# Types of devices for which c2r::select has a kernel. On others select() is no operator, so that torch.compile sees
+# what it is made of.
+_devices_with_kernel: list[str] = []
+
+
 def select(logits: Tensor, mask: Tensor | None, top_k: int) -> Tensor:
     """Chooses experts: int64 [num_tokens, top_k], best first; equal logits go to the lower expert, as in C++.
 
@@ -69,14 +93,10 @@ def select(logits: Tensor, mask: Tensor | None, top_k: int) -> Tensor:
     if logits.dim() != 2 or not 1 <= top_k <= num_experts:
         raise ValueError(f"top_k is {top_k} and logits have {logits.dim()} dimensions, expected top_k in "
                          f"[1, {num_experts}] and [num_tokens, num_experts]")  # fmt: skip
-    scores = logits.detach().to(torch.promote_types(logits.dtype, torch.float32)) + 0.0  # -0 becomes +0
-    if mask is not None:
-        if mask.dtype != torch.bool or tuple(mask.shape) != (num_experts, num_experts):
-            raise ValueError(f"mask is {mask.dtype} {list(mask.shape)}, expected bool [{num_experts}, {num_experts}]")
-        best = scores.argmax(-1)  # the first of equals
-        scores = scores.masked_fill(~mask[best], -torch.inf)
-    ordered, experts = scores.sort(dim=-1, descending=True, stable=True)
-    return torch.where(ordered == -torch.inf, NO_EXPERT, experts)[:, :top_k]
+    if mask is not None and (mask.dtype != torch.bool or tuple(mask.shape) != (num_experts, num_experts)):
+        raise ValueError(f"mask is {mask.dtype} {list(mask.shape)}, expected bool [{num_experts}, {num_experts}]")
+    choose = _select if logits.device.type in _devices_with_kernel else _select_by_torch
+    return choose(logits.detach(), mask, top_k)
 
 
 def weigh(

@@ -1,5 +1,8 @@
 """Moving rows within a process: gathers whose adjoints are sums in a fixed order, so that results are the same bits on
-every run, on CUDA too. All are custom operators: torch.compile and selective checkpointing see each as one call."""
+every run, on CUDA too. All are custom operators: torch.compile and selective checkpointing see each as one call.
+
+What is called ..._by_torch computes an operator with PyTorch's kernels, on every device for which
+c2r.torch.kernels has no other one. A gather is one kernel of PyTorch, which reads and writes each byte once."""
 
 from typing import NamedTuple
 
@@ -36,12 +39,14 @@ def _(x, index, order, offsets):
     return x.new_empty(index.shape[0], x.shape[1])
 
 
-@torch.library.custom_op("c2r::sum_rows", mutates_args=())
-def _sum(rows: Tensor, index: Tensor, order: Tensor, offsets: Tensor) -> Tensor:
+def _sum_by_torch(rows: Tensor, index: Tensor, order: Tensor, offsets: Tensor) -> Tensor:
     if len(rows) == 0 or rows.shape[1] == 0:
         return rows.new_zeros(len(offsets) - 1, rows.shape[1])
     # Adds the rows of a bag one after the other, in float32 for narrower types.
     return torch.nn.functional.embedding_bag(order, rows, offsets, mode="sum", include_last_offset=True)
+
+
+_sum = torch.library.custom_op("c2r::sum_rows", _sum_by_torch, mutates_args=())
 
 
 @_sum.register_fake
@@ -79,8 +84,7 @@ def sum_rows(x: Tensor, rows: RowMap) -> Tensor:
     return _sum(x, *rows)
 
 
-@torch.library.custom_op("c2r::weighted_sum_rows", mutates_args=())
-def _weighted_sum(rows: Tensor, weights: Tensor, index: Tensor, order: Tensor, offsets: Tensor) -> Tensor:
+def _weighted_sum_by_torch(rows: Tensor, weights: Tensor, index: Tensor, order: Tensor, offsets: Tensor) -> Tensor:
     if rows.numel() == 0:
         return rows.new_zeros(len(offsets) - 1, rows.shape[1])
     wide = rows.to(weights.dtype)
@@ -89,13 +93,17 @@ def _weighted_sum(rows: Tensor, weights: Tensor, index: Tensor, order: Tensor, o
     ).to(rows.dtype)
 
 
+_weighted_sum = torch.library.custom_op("c2r::weighted_sum_rows", _weighted_sum_by_torch, mutates_args=())
+
+
 @_weighted_sum.register_fake
 def _(rows, weights, index, order, offsets):
     return rows.new_empty(offsets.shape[0] - 1, rows.shape[1])
 
 
-@torch.library.custom_op("c2r::weighted_sum_rows_backward", mutates_args=())
-def _weighted_sum_backward(gradient: Tensor, rows: Tensor, weights: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+def _weighted_sum_backward_by_torch(
+    gradient: Tensor, rows: Tensor, weights: Tensor, index: Tensor
+) -> tuple[Tensor, Tensor]:
     of_rows, of_weights = torch.empty_like(rows), torch.empty_like(weights)
     # On the CPU in blocks that stay in the cache: fresh memory for all of them costs more than the arithmetic.
     size = 256 if rows.device.type == "cpu" else max(len(rows), 1)
@@ -104,6 +112,11 @@ def _weighted_sum_backward(gradient: Tensor, rows: Tensor, weights: Tensor, inde
         of_weights[block] = (taken * rows[block].to(weights.dtype)).sum(1)
         of_rows[block] = taken * weights[block].unsqueeze(1)
     return of_rows, of_weights
+
+
+_weighted_sum_backward = torch.library.custom_op(
+    "c2r::weighted_sum_rows_backward", _weighted_sum_backward_by_torch, mutates_args=()
+)
 
 
 @_weighted_sum_backward.register_fake
