@@ -60,8 +60,8 @@ def report(
         dispatch_type, weight_type, wire_width, overlap: as in :func:`simulate`.
 
     Returns:
-      A dict with the numbers of the page, as ``c2r report --json`` has them. In "answer" are "is_advised", whether to
-      load the plan, and "sentence", why.
+      A dict with the numbers of the page, as ``c2r report --json`` has them. "answer" has "is_advised", whether to load
+      the plan, and the sentences of the page: "sentence", "why", "how_sure", "reasons" and "cautions".
 
     Raises:
       ValueError: a name is unknown, the plan is of another model than the trace, or the page cannot have the figure;

@@ -165,6 +165,36 @@ def test_dark_is_dark(open_page):
     assert sum(int(part) for part in colour[4:-1].split(",")) < 150
 
 
+def test_pictures_on_a_phone_scroll_before_their_text_becomes_too_small(open_page):
+    page = open_page(viewport={"width": 390, "height": 800})
+    scales = page.eval_on_selector_all(
+        ".picture svg", "all => all.map((one) => one.getBoundingClientRect().width / one.viewBox.baseVal.width)"
+    )
+    assert len(scales) > 5
+    assert min(scales) >= 0.69  # of 13 pixels: 9
+
+
+def test_the_heat_map_says_what_it_shows(open_page, folder):
+    page = open_page()
+    page.select_option("#heat-order", "id")
+    expected = counts(folder, 0)
+    most = max(expected[a][b] for a in range(NUM_EXPERTS) for b in range(a))
+    assert page.inner_text("#heat-shown") == f"Layer 0: tokens; experts by number. The darkest cell is {most}."
+
+
+def test_paper_is_light_though_the_screen_is_dark(open_page):
+    page = open_page(color_scheme="dark")
+    corner = "canvas => Array.from(canvas.getContext('2d').getImageData(1, 1, 1, 1).data)"
+    assert sum(page.eval_on_selector("#heat-map", corner)[:3]) < 150  # the diagonal, which is empty
+    page.emulate_media(media="print", color_scheme="dark")
+    assert sum(page.eval_on_selector("#heat-map", corner)[:3]) == 3 * 255
+    ink, back = page.evaluate(
+        "[getComputedStyle(document.querySelector('.answer')).color, getComputedStyle(document.querySelector('.answer')).backgroundColor]"
+    )
+    assert sum(int(part) for part in ink[4:-1].split(",")) < 150
+    assert sum(int(part) for part in back[4:-1].split(",")) > 600
+
+
 def test_it_prints(open_page, folder):
     page = open_page()
     page.emulate_media(media="print")

@@ -70,7 +70,7 @@ class Reports(CommandLine):
         self.assertEqual(report["resampled"], simulated["resampled"])
         self.assertEqual(report["resampled"]["num_sequences"], 3)
         self.assertIn("Your engine (SGLang, DeepEP normal) sends ", report["answer"]["sentence"])
-        self.assertIn(" time at 32 tokens a rank (over resampled sequences it saves ", report["answer"]["sentence"])
+        self.assertIn(" time at 32 tokens a rank (over resampled sequences it ", report["answer"]["sentence"])
         self.assertIn("3 sequences are too few", report["answer"]["sentence"])
 
     def test_the_analysis_is_that_of_the_counted_tokens(self):

@@ -8,102 +8,32 @@
 #include <string>
 #include <vector>
 
-#include "c2r/placement/cluster.h"
 #include "c2r/plan/prediction/predict.h"
-#include "c2r/plan/prediction/resample.h"
+#include "c2r/report/page/change_internal.h"
+#include "c2r/report/page/explanation.h"
 #include "c2r/report/page/report_data.h"
 #include "c2r/report/savings.h"
 
 namespace c2r {
 namespace {
 
-constexpr double kMuchLessEven = 1.05;
-constexpr std::ptrdiff_t kManyWorseParts = 3;  // of ten
+using internal::Change;
+using internal::percent_text;
 
-std::string percent_text(double share) {
-  return fmt::format("{:.1f} %", 100 * share);
-}
+constexpr double kMuchLessEven = 1.05;
+constexpr std::int64_t kManyWorseParts = 3;  // of ten
 
 // "25.1 % less", "3.0 % more".
 std::string change_text(double saved) {
   return fmt::format("{} {}", percent_text(std::abs(saved)), saved >= 0 ? "less" : "more");
 }
 
-double saved(double before, double after) {
-  return before > 0 ? 1 - after / before : 0;
-}
-
-// What is saved in the parts of a trace, as shares of "before".
-struct SavedInParts {
-  double least = 0, most = 0;
-  std::ptrdiff_t num_parts = 0, num_worse = 0;  // worse: less than nothing is saved
-  bool is_last_worse = false;
-};
-
-struct Change {
-  double copies = 0;  // saved, as a share of "before"
-  bool has_time = false;
-  double time = 0;  // saved, if known
-  SavedInParts copies_in_parts, time_in_parts;
-};
-
-SavedInParts saved_in_parts(const Json& parts, const char* key_before, const char* key_after) {
-  std::vector<double> shares = {};
-  for (const Json& part : parts) {
-    shares.push_back(saved(part.at(key_before).get<double>(), part.at(key_after).get<double>()));
-  }
-  if (shares.empty()) return {};
-  return {.least = std::ranges::min(shares),
-          .most = std::ranges::max(shares),
-          .num_parts = std::ssize(shares),
-          .num_worse = std::ranges::count_if(shares, [](double share) { return share < 0; }),
-          .is_last_worse = shares.back() < 0};
-}
-
-Change change_of(const Json& report) {
-  const Json &before = step_before(report), &after = step_after(report),
-             &parts = report.at("drift");
-  Change change{.copies = saved(mean_of(before, "wire_copies_per_token"),
-                                mean_of(after, "wire_copies_per_token")),
-                .has_time = !before.at("predicted_layer_time_s").empty(),
-                .copies_in_parts = saved_in_parts(parts, "before", "after")};
-  if (change.has_time) {
-    change.time =
-        saved(mean_of(before, "predicted_layer_time_s"), mean_of(after, "predicted_layer_time_s"));
-    change.time_in_parts = saved_in_parts(parts, "time_before_s", "time_after_s");
-  }
-  return change;
-}
-
 // Why the plan may not fit the traffic of today; empty if few parts are worse, without the last.
-std::string drift_reason(const SavedInParts& parts, const char* what) {
+std::string drift_reason(const internal::SavedInParts& parts, const char* what) {
   if (!parts.is_last_worse && parts.num_worse < kManyWorseParts) return "";
   return fmt::format("in {} of {} parts of the trace{} {} than before, up to {}", parts.num_worse,
                      parts.num_parts, parts.is_last_worse ? ", the last one included," : "", what,
                      percent_text(-parts.least));
-}
-
-// The interval of what is decided by, time or else copies; nothing if sequences were not resampled.
-std::optional<Interval> interval_of(const Json& report, const char* what) {
-  const Json* const resampled = json_find(report, "resampled");
-  const Json* const ends = resampled == nullptr ? nullptr : json_find(*resampled, what);
-  if (ends == nullptr) return std::nullopt;
-  return Interval{ends->at(0).get<double>(), ends->at(1).get<double>()};
-}
-
-// The kernel of the engine that the answer is about; null without an engine.
-const Json* kernel_of_engine(const Json& report) {
-  const Json* const engine = json_find(report, "engine");
-  if (engine == nullptr) return nullptr;
-  const auto& kernels = engine->at("kernels");
-  const auto kernel = std::ranges::find_if(
-      kernels, [&](const Json& one) { return one.at("kernel") == engine->at("kernel"); });
-  return kernel == kernels.end() ? nullptr : &*kernel;
-}
-
-bool is_hidden(const Json& report) {
-  const Json* const kernel = kernel_of_engine(report);
-  return kernel != nullptr && !kernel->contains("copy_mode");
 }
 
 std::string engine_name(const Json& report) {
@@ -119,8 +49,8 @@ std::string no_saving_reason(const Json& report, const Change& change) {
   }
   const double before = mean_of(step_before(report), "imbalance");
   const double after = mean_of(step_after(report), "imbalance");
-  const bool is_better_balanced = change.copies == 0 && after < before;
-  if (change.copies <= 0 && !is_better_balanced) {
+  if (change.copies < 0) return "it sends more copies than before";
+  if (change.copies == 0 && after >= before) {
     return "it sends no fewer copies, and ranks are loaded no more evenly";
   }
   const Json& max_imbalance = report.at("plan").at("max_imbalance");
@@ -140,11 +70,11 @@ std::vector<std::string> doubts(const Json& report, const Change& change) {
         drift_reason(change.time_in_parts, "a layer takes more time")}) {
     if (!reason.empty()) reasons.push_back(reason);
   }
-  const auto interval = interval_of(report, change.has_time ? "saved_time" : "saved_copies");
-  const bool saves = change.has_time ? change.time > 0 : change.copies > 0;
-  if (saves && interval && interval->least <= 0) {
-    reasons.push_back(fmt::format("over resampled sequences it saves {} of the {}",
-                                  interval_text(*interval), change.has_time ? "time" : "copies"));
+  const auto interval =
+      internal::resampled_interval(report, change.has_time ? "saved_time" : "saved_copies");
+  if (change.saved() > 0 && interval && interval->least <= 0) {
+    reasons.push_back(fmt::format("over resampled sequences it {}",
+                                  internal::saving_text(*interval, change.noun())));
   }
   const auto num_sequences = report.at("trace").at("num_sequences").get<std::int64_t>();
   if (num_sequences < kTooFewSequences) {
@@ -157,9 +87,9 @@ std::vector<std::string> doubts(const Json& report, const Change& change) {
 }
 
 std::vector<std::string> reasons_against(const Json& report, const Change& change) {
-  if (is_hidden(report)) {
+  if (internal::is_hidden(report)) {
     return {fmt::format("with {} {}", engine_name(report),
-                        kernel_of_engine(report)->at("verdict").get<std::string>())};
+                        internal::kernel_of_engine(report)->at("verdict").get<std::string>())};
   }
   const std::string no_saving = no_saving_reason(report, change);
   std::vector<std::string> reasons = doubts(report, change);
@@ -188,60 +118,59 @@ std::string kernel_amount(const Json& copies) {
                    : fmt::format("{:.3f} copies there and back", total_of(copies));
 }
 
-// How the copies of resampled sequences are weighted; empty where all copies count alike.
-std::string weight_text(const Json& report) {
-  const Cluster cluster = cluster_from_json(report.at("cluster"), "the report");
-  if (cluster.num_nodes == 1 || cluster.ranks_per_node == 1) return "";
-  return fmt::format(", where a copy between nodes counts as {:.3g} within a node",
-                     node_copy_weight(cluster));
+// What is saved over resampled sequences, behind the sentence that says what is saved.
+std::string resampled_sentence(const Json& report, const Change& change) {
+  const auto interval = internal::resampled_interval(report, "saved_copies");
+  if (change.has_time || !interval) return ".";
+  const std::string over = fmt::format(" ({} over resampled sequences).", interval_text(*interval));
+  if (!internal::has_two_kinds_of_links(report)) return over;
+  return fmt::format(". Where a copy between nodes counts as {:.3g} within a node, it is {}{}",
+                     node_copy_weight(internal::cluster_of(report)), change_text(change.link_cost),
+                     over);
 }
 
 std::string traffic_sentence(const Json& report, const Change& change) {
-  const auto interval = change.has_time ? std::nullopt : interval_of(report, "saved_copies");
-  const std::string over = interval ? fmt::format(" ({} over resampled sequences{})",
-                                                  interval_text(*interval), weight_text(report))
-                                    : "";
-  const Json* const kernel = kernel_of_engine(report);
-  if (kernel != nullptr && !is_hidden(report)) {
+  const Json* const kernel = internal::kernel_of_engine(report);
+  if (kernel != nullptr && !internal::is_hidden(report)) {
     const Json &today = kernel->at("today"), &planned = kernel->at("planned");
     const bool is_one_mode = kernel->at("copy_mode") == kernel->at("combine_mode");
-    return fmt::format("Your engine ({}) sends {} a token and layer, and {} under this plan: {}{}.",
+    return fmt::format("Your engine ({}) sends {} a token and layer, and {} under this plan: {}{}",
                        engine_name(report), kernel_amount(today), kernel_amount(planned),
-                       change_text(saved(total_of(today), total_of(planned))),
-                       is_one_mode ? over : "");
+                       change_text(internal::saved_share(total_of(today), total_of(planned))),
+                       is_one_mode ? resampled_sentence(report, change) : ".");
   }
   const Json& before = step_before(report);
   return fmt::format(
       "In each layer a token sends {} over links where experts are placed in order{}, and {} under "
-      "this plan: {}{}.",
+      "this plan: {}{}",
       amount(before),
       before.at("step") == "deduplication" ? " and a rank gets one copy of a token" : "",
-      amount(step_after(report)), change_text(change.copies), over);
+      amount(step_after(report)), change_text(change.copies), resampled_sentence(report, change));
 }
 
 // " at 256 tokens a rank"; empty where the batch is all counted tokens.
 std::string batch_text(const Json& report) {
   const Json& batch = report.at("batch_tokens");
   if (batch.is_null()) return "";
-  const Json& cluster = report.at("cluster");
-  const double ranks =
-      cluster.at("num_nodes").get<double>() * cluster.at("ranks_per_node").get<double>();
-  return fmt::format(" at {:.6g} tokens a rank", batch.get<double>() / ranks);
+  const std::int32_t ep_size = internal::cluster_of(report).ep_size();
+  return fmt::format(" at {:.6g} tokens a rank", batch.get<double>() / ep_size);
 }
 
 std::string time_sentence(const Json& report, const Change& change) {
-  if (!change.has_time || is_hidden(report)) return "";  // times have the exchange in them
-  const auto interval = interval_of(report, "saved_time");
-  return fmt::format(
-      " A layer is predicted to take {} time{}{}.", change_text(change.time), batch_text(report),
-      interval ? fmt::format(" (over resampled sequences it saves {})", interval_text(*interval))
-               : "");
+  if (!change.has_time || internal::is_hidden(report))
+    return "";  // times have the exchange in them
+  const auto interval = internal::resampled_interval(report, "saved_time");
+  return fmt::format(" A layer is predicted to take {} time{}{}.", change_text(change.time),
+                     batch_text(report),
+                     interval ? fmt::format(" (over resampled sequences it {})",
+                                            internal::saving_text(*interval, "time"))
+                              : "");
 }
 
 std::string sentence(const Json& report, const Change& change,
                      const std::vector<std::string>& reasons) {
   const Json &before = step_before(report), &after = step_after(report);
-  std::string text;
+  std::string text = "This plan is worth loading. ";
   if (!reasons.empty()) {
     text = fmt::format("Do not load this plan: {}. ", fmt::join(reasons, "; "));
   }
@@ -270,41 +199,32 @@ void add_bound(const Json& report, Json& cautions) {
       over, imbalance.size(), bound.get<double>(), std::ranges::max(imbalance)));
 }
 
-void add_fitted(const Json& report, Json& cautions) {
-  const Json& trace = report.at("trace");
-  const std::string counted = fmt::format("{}, {}", trace.at("name").get<std::string>(),
-                                          trace.at("part").get<std::string>());
-  for (const Json& input : report.at("plan").at("fitted_on")) {
-    if (input != counted && input != trace.at("name") && trace.at("part") != "all") continue;
-    cautions.push_back(
-        "The counted tokens include those that the plan was fitted on, so new tokens may save "
-        "less. Fit one part (c2r plan --fit even) and report the other (--on odd).");
-    return;
-  }
-}
-
 Json cautions_of(const Json& report, const Change& change) {
   Json cautions = Json::array();
   const Json &trace = report.at("trace"), &after = step_after(report);
-  add_fitted(report, cautions);
+  if (internal::is_fitted_on_counted(report)) {
+    cautions.push_back(
+        "The counted tokens include those that the plan was fitted on, so new tokens may save "
+        "less. Fit one part (c2r plan --fit even) and report the other (--on odd).");
+  }
   if (trace.at("num_sequences") < kFewSequences) {
     cautions.push_back(fmt::format(
         "Only {} sequences were counted. Routing differs between texts, so a plan needs some {} "
         "sequences at least.",
         trace.at("num_sequences").get<std::int64_t>(), kFewSequences));
   }
-  const SavedInParts& parts = change.has_time ? change.time_in_parts : change.copies_in_parts;
-  if (parts.least < (change.has_time ? change.time : change.copies) / 2) {
+  const internal::SavedInParts& parts = change.in_parts();
+  if (parts.least < change.saved() / 2) {
     cautions.push_back(fmt::format(
-        "What the plan saves of the {} varies over the trace, from {} to {}: record the "
-        "traffic that it will serve.",
-        change.has_time ? "time" : "copies", percent_text(parts.least), percent_text(parts.most)));
+        "The saving varies over the trace: in its parts the plan {}. Record the traffic that it "
+        "will serve.",
+        internal::saving_text({parts.least, parts.most}, change.noun())));
   }
   add_bound(report, cautions);
   if (!after.at("is_exact").get<bool>()) {
     cautions.push_back("Copies are lower bounds: pair counts do not determine them.");
   }
-  if (!change.has_time && !is_hidden(report)) {
+  if (!change.has_time && !internal::is_hidden(report)) {
     cautions.push_back(
         "Whether fewer copies make a step faster depends on the links. Give --hidden, "
         "--intermediate and --hardware, or a cluster with device_flop_per_s, to predict times.");
@@ -315,10 +235,12 @@ Json cautions_of(const Json& report, const Change& change) {
 }  // namespace
 
 Json answer_json(const Json& report) {
-  const Change change = change_of(report);
+  const Change change = internal::change_of(report);
   const auto reasons = reasons_against(report, change);
   return {{"is_advised", reasons.empty()},
           {"sentence", sentence(report, change, reasons)},
+          {"why", why_text(report)},
+          {"how_sure", how_sure_text(report)},
           {"reasons", reasons},
           {"cautions", cautions_of(report, change)}};
 }

@@ -13,7 +13,7 @@ inline constexpr std::int64_t kTooFewSequences = 50;
 /// Decides on the counted tokens. There is a reason against the plan if
 ///   the engine's exchange takes no time that a placement could save (its kernel has no copy mode);
 ///   the plan is predicted to take no less time than before or, where no times are predicted, it
-///   sends no fewer copies and is not better balanced;
+///   sends more copies, or as many and is not better balanced;
 ///   it sends more copies, or takes more time, than before in the last tenth of the trace or in
 ///   three tenths;
 ///   no times are predicted, and the mean imbalance is more than 5 % above both that of before and
@@ -22,8 +22,8 @@ inline constexpr std::int64_t kTooFewSequences = 50;
 ///   fewer than kTooFewSequences sequences were counted.
 ///
 /// @param report the value that report_data() makes, without "answer"
-/// @returns {"is_advised", "sentence", "reasons", "cautions"}; a plan is advised without reasons
-///          against it
+/// @returns {"is_advised", "sentence", "why", "how_sure", "reasons", "cautions"}; a plan is advised
+///          if there are no reasons against it
 Json answer_json(const Json& report);
 
 }  // namespace c2r

@@ -12,7 +12,9 @@
 #include "c2r/core/shown.h"
 #include "c2r/plan/prediction/predict.h"
 #include "c2r/report/page/axes.h"
+#include "c2r/report/page/change_internal.h"
 #include "c2r/report/page/given_figures.h"
+#include "c2r/report/page/matrix_figures.h"
 #include "c2r/report/page/report_data.h"
 
 namespace c2r {
@@ -36,52 +38,87 @@ std::string number(double value) {
   return fmt::format("{:.3f}", value);
 }
 
+// What a step of predict_waterfall() changes; empty for the engine's own and other modes.
+std::string_view step_words(std::string_view step) {
+  if (step == "per-expert") return "experts in order, and a copy for each expert";
+  if (step == "deduplication") return "a copy for each rank or node, not for each expert";
+  if (step == "placement") return "experts where the plan has them";
+  if (step == "replicas") return "all slots of the plan, with replicas of experts";
+  return "";
+}
+
+std::string waterfall_caption(const Json& report) {
+  std::string text = "Copies of a token that cross a link between ranks, mean over layers.";
+  for (const Json& step : report.at("steps")) {
+    const auto name = step.at("step").get<std::string>();
+    const std::string_view words = step_words(name);
+    if (!words.empty()) text += fmt::format(" {}: {}.", name, words);
+  }
+  if (internal::has_two_kinds_of_links(report)) {
+    text +=
+        " A token that is forwarded within a node crosses a second link, so that fewer copies "
+        "between nodes, below, may be more copies in all.";
+  }
+  return text;
+}
+
+// A bar for each step: copies in a column, and what they are.
+Svg step_bars(const Json& steps, const char* column_name, const std::string& what) {
+  const double most = mean_of(steps[0], column_name);
+  std::vector<std::string> names;
+  double largest = 1e-9;
+  for (const Json& step : steps) {
+    names.push_back(step.at("step").get<std::string>());
+    largest = std::max(largest, mean_of(step, column_name));
+  }
+  const double left = margin_for(names);
+  Axes axes(640, 34.0 * static_cast<double>(steps.size()) + 34, what + ", by step",
+            {.left = left, .right = 150, .top = 8, .bottom = 24});
+  axes.set_x(0, largest);
+  double y = 12;
+  for (const Json& step : steps) {
+    const auto name = step.at("step").get<std::string>();
+    const double copies = mean_of(step, column_name);
+    axes.svg().text(left - 8, y + 17, "end", name);
+    axes.svg().rect(axes.x(0), y, axes.x(copies) - axes.x(0), 24,
+                    &step == &steps.back() ? "after" : "before",
+                    fmt::format("{}: {} {}", name, number(copies), what));
+    const std::string change =
+        most > 0 && copies != most ? fmt::format("  ({:+.1f} %)", 100 * (copies / most - 1)) : "";
+    axes.svg().text(axes.x(copies) + 6, y + 17, "start", number(copies) + change);
+    y += 34;
+  }
+  return axes.svg();
+}
+
 Figure waterfall(const Json& report) {
   const Json& steps = report.at("steps");
   const bool has_bytes = steps[0].contains("wire_bytes_per_token");
   const bool has_time = !steps[0].at("predicted_layer_time_s").empty();
   Figure figure{.name = "waterfall",
                 .title = "What each step saves",
-                .caption = fmt::format(
-                    "Copies of a token that cross a link between ranks, mean over layers: {}, and "
-                    "under the plan.",
-                    report.contains("engine") ? "as the engine sends them today"
-                                              : "sent once for each expert, once for each rank"),
+                .caption = waterfall_caption(report),
                 .table = {{"step", "copies a token", "on the wire", "between nodes", "imbalance"}}};
   if (has_bytes) figure.table[0].emplace_back("kB a token and layer");
   if (has_time) figure.table[0].emplace_back("predicted ms a layer");
-  const double most = mean_of(steps[0], "wire_copies_per_token");
-  std::vector<std::string> names;
-  for (const Json& step : steps) names.push_back(step.at("step").get<std::string>());
-  const double left = margin_for(names);
-  Axes axes(640, 34.0 * static_cast<double>(steps.size()) + 34, "Copies on the wire, by step",
-            {.left = left, .right = 150, .top = 8, .bottom = 24});
-  axes.set_x(0, std::max(most, 1e-9));
-  double y = 12;
   for (const Json& step : steps) {
-    const auto name = step.at("step").get<std::string>();
-    const double copies = mean_of(step, "wire_copies_per_token");
-    std::vector<std::string> row = {name, number(mean_of(step, "copies_per_token")), number(copies),
-                                    number(mean_of(step, "inter_node_copies_per_token")),
-                                    number(mean_of(step, "imbalance"))};
+    std::vector<std::string> row = {
+        step.at("step").get<std::string>(), number(mean_of(step, "copies_per_token")),
+        number(mean_of(step, "wire_copies_per_token")),
+        number(mean_of(step, "inter_node_copies_per_token")), number(mean_of(step, "imbalance"))};
     if (has_bytes) {
       row.push_back(fmt::format("{:.2f}", step.at("wire_bytes_per_token").get<double>() / 1e3));
     }
     if (has_time) {
       row.push_back(fmt::format("{:.4g}", 1e3 * mean_of(step, "predicted_layer_time_s")));
     }
-    axes.svg().text(left - 8, y + 17, "end", name);
-    axes.svg().rect(axes.x(0), y, axes.x(copies) - axes.x(0), 24,
-                    &step == &steps.back() ? "after" : "before",
-                    fmt::format("{}: {} copies on the wire", name, number(copies)));
-    const std::string saved =
-        copies < most ? fmt::format("{}  ({:+.1f} %)", number(copies), 100 * (copies / most - 1))
-                      : number(copies);
-    axes.svg().text(axes.x(copies) + 6, y + 17, "start", saved);
     figure.table.push_back(std::move(row));
-    y += 34;
   }
-  figure.pictures.push_back(axes.svg());
+  figure.pictures.push_back(step_bars(steps, "wire_copies_per_token", "copies on the wire"));
+  if (internal::has_two_kinds_of_links(report)) {
+    figure.pictures.push_back(
+        step_bars(steps, "inter_node_copies_per_token", "copies between nodes"));
+  }
   return figure;
 }
 
@@ -108,15 +145,6 @@ Svg layer_bars(const std::vector<std::string>& names, const Numbers& before, con
   return axes.svg();
 }
 
-// The model's own index of each MoE layer.
-std::vector<std::string> layer_names(const Json& report) {
-  std::vector<std::string> names;
-  for (const Json& layer : report.at("layers")) {
-    names.push_back(std::to_string(layer.at("layer_index").get<int>()));
-  }
-  return names;
-}
-
 Figure layers(const Json& report) {
   const Json &before = step_before(report), &after = step_after(report);
   Figure figure{
@@ -128,7 +156,7 @@ Figure layers(const Json& report) {
           "bound that the plan was made for. Grey is before, blue is under the "
           "plan.",
       .table = {{"layer", "copies before", "copies after", "imbalance before", "imbalance after"}}};
-  const std::vector<std::string> names = layer_names(report);
+  const std::vector<std::string> names = layer_names_of(report);
   const Numbers copies_before = column(before, "wire_copies_per_token"),
                 copies_after = column(after, "wire_copies_per_token"),
                 imbalance_before = column(before, "imbalance"),
@@ -142,68 +170,6 @@ Figure layers(const Json& report) {
       layer_bars(names, copies_before, copies_after, "copies on the wire", 0));
   figure.pictures.push_back(layer_bars(names, imbalance_before, imbalance_after, "imbalance",
                                        bound.is_null() ? 0 : bound.get<double>()));
-  return figure;
-}
-
-struct CellNames {
-  const char* row;                // "layer"
-  const char* column;             // "rank"
-  std::vector<std::string> rows;  // the name of each row; columns are numbered
-};
-
-// A matrix of copies in cells, the darker the more; `most` copies are the darkest.
-Svg matrix(const Json& rows, const CellNames& names, const std::string& title, double most) {
-  const auto num_rows = static_cast<double>(rows.size()),
-             num_columns = static_cast<double>(rows[0].size());
-  const double size = std::clamp(400 / std::max(num_rows, num_columns), 3.0, 34.0);
-  Svg svg(60 + size * num_columns, 44 + size * num_rows, title);
-  svg.text(50, 14, "start", title);
-  for (std::size_t r = 0; r < rows.size(); ++r) {
-    const double y = 24 + size * static_cast<double>(r);
-    if (size >= 12) svg.text(44, y + size / 2 + 4, "end", names.rows[r]);
-    for (std::size_t c = 0; c < rows[r].size(); ++c) {
-      const auto value = rows[r][c].get<double>();
-      svg.cell(50 + size * static_cast<double>(c), y, size - 1, size - 1,
-               most > 0 ? value / most : 0,
-               fmt::format("{} {}, {} {}: {} copies", names.row, names.rows[r], names.column, c,
-                           number(value)));
-    }
-  }
-  for (std::size_t c = 0; size >= 12 && c < rows[0].size(); ++c) {
-    svg.text(50 + size * (static_cast<double>(c) + 0.5), 38 + size * num_rows, "middle",
-             std::to_string(c));
-  }
-  return svg;
-}
-
-double largest(const Json& rows) {
-  double most = 0;
-  for (const Json& row : rows) {
-    for (const Json& value : row) most = std::max(most, value.get<double>());
-  }
-  return most;
-}
-
-Figure links(const Json& report) {
-  const Json &before = report.at("links").at("before"), &after = report.at("links").at("after");
-  Figure figure{.name = "links",
-                .title = "Who sends to whom",
-                .caption =
-                    "Copies a token and layer from each rank (row) to each rank (column). "
-                    "The diagonal stays on its rank and crosses no link.",
-                .table = {{"from", "to", "before", "after"}}};
-  const double most = std::max(largest(before), largest(after));
-  CellNames names{.row = "from rank", .column = "to rank"};
-  for (std::size_t r = 0; r < before.size(); ++r) names.rows.push_back(std::to_string(r));
-  figure.pictures = {matrix(before, names, "before", most),
-                     matrix(after, names, "under the plan", most)};
-  for (std::size_t src = 0; src < before.size(); ++src) {
-    for (std::size_t dst = 0; dst < before.size(); ++dst) {
-      figure.table.push_back({std::to_string(src), std::to_string(dst),
-                              fmt::format("{:.4f}", before[src][dst].get<double>()),
-                              fmt::format("{:.4f}", after[src][dst].get<double>())});
-    }
-  }
   return figure;
 }
 
@@ -241,36 +207,54 @@ Figure loads(const Json& report) {
   return figure;
 }
 
-// Two lines over the parts of a trace, of the values with the two keys.
-Svg lines_over_parts(const Json& parts, const char* key_before, const char* key_after,
-                     const std::string& what) {
+Numbers column_of_parts(const Json& parts, const char* name) {
+  Numbers values;
+  for (const Json& part : parts) values.push_back(part.at(name).get<double>());
+  return values;
+}
+
+// The predicted times of the parts, in ms.
+Numbers ms_of_parts(const Json& parts, const char* name) {
+  Numbers values = column_of_parts(parts, name);
+  for (double& value : values) value *= 1e3;
+  return values;
+}
+
+// Two lines over the parts of a trace.
+Svg lines_over_parts(const Numbers& before, const Numbers& after, const std::string& what) {
   Axes axes(640, 240, fmt::format("{} over the trace", what), {});
-  double most = 1e-9;
-  for (const Json& part : parts) {
-    most = std::max({most, part.at(key_before).get<double>(), part.at(key_after).get<double>()});
-  }
-  axes.set_x(0, static_cast<double>(parts.size()));
-  axes.set_y(0, 1.08 * most);
+  axes.set_x(0, static_cast<double>(before.size()));
+  axes.set_y(0, 1.08 * std::max({std::ranges::max(before), std::ranges::max(after), 1e-9}));
   axes.draw_y_grid(what);
-  const auto draw = [&](const char* key, const std::string& style, const char* name) {
+  const auto draw = [&](const Numbers& values, const std::string& style, const char* name) {
     std::vector<std::pair<double, double>> points;
-    for (std::size_t p = 0; p < parts.size(); ++p) {
-      points.emplace_back(axes.x(static_cast<double>(p) + 0.5),
-                          axes.y(parts[p].at(key).get<double>()));
+    for (std::size_t p = 0; p < values.size(); ++p) {
+      points.emplace_back(axes.x(static_cast<double>(p) + 0.5), axes.y(values[p]));
     }
     axes.svg().polyline(points, "line-" + style);
-    for (std::size_t p = 0; p < parts.size(); ++p) {
+    for (std::size_t p = 0; p < values.size(); ++p) {
       axes.svg().circle(points[p].first, points[p].second, 4, style,
-                        fmt::format("part {}, {}: {} {}", p + 1, name,
-                                    number(parts[p].at(key).get<double>()), what));
+                        fmt::format("part {}, {}: {} {}", p + 1, name, number(values[p]), what));
     }
   };
-  draw(key_before, "before", "before");
-  draw(key_after, "after", "under the plan");
-  for (std::size_t p = 0; p < parts.size(); ++p) {
+  draw(before, "before", "before");
+  draw(after, "after", "under the plan");
+  for (std::size_t p = 0; p < before.size(); ++p) {
     axes.svg().text(axes.x(static_cast<double>(p) + 0.5), 232, "middle", std::to_string(p + 1));
   }
   return axes.svg();
+}
+
+// The predicted times of a layer in the parts, as a picture and two columns.
+void add_times(const Json& parts, Figure& figure) {
+  const Numbers before = ms_of_parts(parts, "time_before_s"),
+                after = ms_of_parts(parts, "time_after_s");
+  figure.pictures.push_back(lines_over_parts(before, after, "predicted ms a layer"));
+  figure.table[0].insert(figure.table[0].end(), {"predicted ms before", "predicted ms after"});
+  for (std::size_t p = 0; p < before.size(); ++p) {
+    figure.table[p + 1].push_back(number(before[p]));
+    figure.table[p + 1].push_back(number(after[p]));
+  }
 }
 
 Figure drift(const Json& report) {
@@ -283,16 +267,19 @@ Figure drift(const Json& report) {
                     "meet, the plan does not fit the traffic.",
                 .table = {{"part", "tokens", "copies before", "copies after", "imbalance before",
                            "imbalance after"}}};
+  const Numbers copies_before = column_of_parts(parts, "before"),
+                copies_after = column_of_parts(parts, "after"),
+                imbalance_before = column_of_parts(parts, "imbalance_before"),
+                imbalance_after = column_of_parts(parts, "imbalance_after");
   for (std::size_t p = 0; p < parts.size(); ++p) {
-    const Json& part = parts[p];
-    figure.table.push_back(
-        {std::to_string(p + 1), std::to_string(part.at("num_tokens").get<std::int64_t>()),
-         number(part.at("before").get<double>()), number(part.at("after").get<double>()),
-         number(part.at("imbalance_before").get<double>()),
-         number(part.at("imbalance_after").get<double>())});
+    figure.table.push_back({std::to_string(p + 1),
+                            std::to_string(parts[p].at("num_tokens").get<std::int64_t>()),
+                            number(copies_before[p]), number(copies_after[p]),
+                            number(imbalance_before[p]), number(imbalance_after[p])});
   }
-  figure.pictures = {lines_over_parts(parts, "before", "after", "copies on the wire"),
-                     lines_over_parts(parts, "imbalance_before", "imbalance_after", "imbalance")};
+  figure.pictures = {lines_over_parts(copies_before, copies_after, "copies on the wire"),
+                     lines_over_parts(imbalance_before, imbalance_after, "imbalance")};
+  if (!parts.empty() && parts[0].contains("time_before_s")) add_times(parts, figure);
   return figure;
 }
 
@@ -313,7 +300,10 @@ Figure front(const Json& report) {
                 .title = "Copies against balance",
                 .caption =
                     "Each point is a placement: to the left fewer copies cross links, "
-                    "further down ranks are loaded more alike.",
+                    "further down ranks are loaded more alike. contiguous: experts in order, as "
+                    "engines place them; round-robin and random: in turn and shuffled; eplb: "
+                    "DeepSeek's balancer of loads; affinity and grace: experts grouped by "
+                    "collaboration (C2R, GRACE-MoE).",
                 .table = {{"placement", "copies on the wire", "imbalance"}}};
   std::vector<std::pair<double, double>> values;
   double least_x = 1e300, most_x = 0, most_y = 1;
@@ -344,31 +334,6 @@ Figure front(const Json& report) {
   return figure;
 }
 
-Figure sequence(const Json& report) {
-  const Json& data = report.at("sequence");
-  Figure figure{
-      .name = "sequence",
-      .title = "One sequence on its way",
-      .caption = fmt::format(
-          "Copies a token that each rank (column) receives in each layer (row) "
-          "of sequence {}, {} tokens: under the plan they gather on fewer ranks.",
-          data.at("index").get<std::int64_t>(), data.at("num_tokens").get<std::int64_t>()),
-      .table = {{"layer", "rank", "before", "after"}}};
-  const Json &before = data.at("before"), &after = data.at("after");
-  const double most = std::max(largest(before), largest(after));
-  const CellNames names{.row = "layer", .column = "rank", .rows = layer_names(report)};
-  figure.pictures = {matrix(before, names, "before", most),
-                     matrix(after, names, "under the plan", most)};
-  for (std::size_t layer = 0; layer < before.size(); ++layer) {
-    for (std::size_t r = 0; r < before[layer].size(); ++r) {
-      figure.table.push_back({names.rows[layer], std::to_string(r),
-                              number(before[layer][r].get<double>()),
-                              number(after[layer][r].get<double>())});
-    }
-  }
-  return figure;
-}
-
 }  // namespace
 
 std::vector<Figure> report_figures(const Json& report) {
@@ -378,8 +343,8 @@ std::vector<Figure> report_figures(const Json& report) {
   if (report.contains("comparison")) figures.push_back(front(report));
   if (report.contains("constraint")) figures.push_back(constraint_figure(report));
   if (report.contains("measured")) figures.push_back(measured_figure(report));
-  if (has_cells) figures.push_back(links(report));
-  if (has_cells) figures.push_back(sequence(report));
+  if (has_cells) figures.push_back(links_figure(report));
+  if (has_cells) figures.push_back(sequence_figure(report));
   return figures;
 }
 

@@ -5,7 +5,9 @@
 
 #include <vector>
 
+#include "c2r/placement/cost/traffic_model.h"
 #include "c2r/plan/prediction/predict.h"
+#include "c2r/report/page/change_internal.h"
 #include "c2r/report/page/figures.h"
 #include "c2r/report/page/report_data.h"
 
@@ -60,21 +62,47 @@ std::string tile(const std::string& value, const std::string& what) {
                      html_text(what));
 }
 
+std::string copies_tile(const Json& step, const std::string& what) {
+  return tile(fmt::format("{:.3f}", mean_of(step, "wire_copies_per_token")),
+              "copies of a token on links, " + what);
+}
+
+// How copies are sent, in the words of a tile.
+std::string mode_words(const Json& step, bool has_two_kinds_of_links) {
+  switch (parse_copy_mode(step.at("copy_mode").get<std::string>())) {
+    case CopyMode::kPerExpert:
+      return "one for each expert";
+    case CopyMode::kPerNode:
+      if (has_two_kinds_of_links) return "one for each node, and those forwarded there";
+      [[fallthrough]];
+    case CopyMode::kPerRank:
+      return "one for each rank";
+    case CopyMode::kAllGather:
+      return "to every rank";
+  }
+  return "";
+}
+
 std::string tiles(const Json& report) {
   const Json &steps = report.at("steps"), &before = step_before(report),
              &after = step_after(report);
+  const bool has_two_kinds = internal::has_two_kinds_of_links(report);
   std::string html = "<div class=\"row\">\n";
   if (&before != &steps.front()) {
-    html += tile(fmt::format("{:.3f}", mean_of(steps.front(), "wire_copies_per_token")),
-                 "copies on the wire, one for each expert");
+    html +=
+        copies_tile(steps.front(), "experts in order, " + mode_words(steps.front(), has_two_kinds));
   }
-  html += tile(fmt::format("{:.3f}", mean_of(before, "wire_copies_per_token")),
-               "before: experts in order, " + before.at("copy_mode").get<std::string>());
-  html += tile(fmt::format("{:.3f}", mean_of(after, "wire_copies_per_token")), "under this plan");
+  html += copies_tile(before, "before: experts in order, " + mode_words(before, has_two_kinds));
+  html += copies_tile(after, "under this plan");
   html += tile(
       fmt::format("{:.3f} → {:.3f}", mean_of(before, "imbalance"), mean_of(after, "imbalance")),
-      "imbalance of ranks: busiest over mean");
+      "imbalance, before → under this plan");
   return html + "</div>\n";
+}
+
+std::string paragraph(const char* heading, const Json& text) {
+  if (text.get<std::string>().empty()) return "";
+  return fmt::format("<h2>{}</h2>\n<p>{}</p>\n", heading, text_of(text));
 }
 
 std::string answer_html(const Json& report) {
@@ -82,7 +110,12 @@ std::string answer_html(const Json& report) {
   std::string html = fmt::format("<p class=\"answer {}\">{}</p>\n",
                                  answer.at("is_advised").get<bool>() ? "good" : "bad",
                                  text_of(answer.at("sentence")));
-  html += tiles(report);
+  html += tiles(report) +
+          "<p class=\"quiet\">A rank is a member of the group of devices that share the experts. "
+          "A copy is one token sent to one rank; it crosses a link unless the token is on that "
+          "rank. Imbalance is the load of the busiest rank over the mean of all ranks: 1 is "
+          "perfect.</p>\n";
+  html += paragraph("Why", answer.at("why")) + paragraph("How sure", answer.at("how_sure"));
   if (!answer.at("cautions").empty()) {
     html += "<h2>Be careful</h2>\n<ul class=\"cautions\">\n";
     for (const Json& caution : answer.at("cautions")) {
@@ -93,39 +126,64 @@ std::string answer_html(const Json& report) {
   return html;
 }
 
-std::string next_steps_html(const Json& report) {
+// The commands that load the plan, and how to go back.
+std::string loading_html(const Json& report) {
   const std::string plan = text_of(report.at("plan").at("name"));
+  const Json* const engine = json_find(report, "engine");
   std::string target = "ENGINE";
   std::string rollback = "start the engine without these options";
-  if (const Json* const engine = json_find(report, "engine")) {
-    if (engine->contains("export_target")) {
-      target = text_of(engine->at("export_target"));
-      rollback = text_of(engine->at("rollback"));
-    }
+  if (engine != nullptr && engine->contains("export_target")) {
+    target = text_of(engine->at("export_target"));
+    rollback = text_of(engine->at("rollback"));
   }
-  const bool is_advised = report.at("answer").at("is_advised").get<bool>();
-  const Json& cluster = report.at("cluster");
-  return fmt::format(
-      "<section id=\"next\">\n<h2>{}</h2>\n"
-      "<p>A placement changes where experts are computed, not what a model answers.</p>\n"
-      "<pre>c2r export {} --to {} -o FILE     # prints the options that load FILE\n"
-      "mpirun -n {} c2r score MODEL --text TEXT --plan {}</pre>\n"
-      "<p>To go back, {}. Record new traffic from time to time, "
-      "and count this plan on it: <code>c2r report TRACE --plan {}</code>.</p>\n</section>\n",
-      is_advised ? "Load it, and go back" : "If it is to be tried nevertheless", plan, target,
-      cluster.at("num_nodes").get<int>() * cluster.at("ranks_per_node").get<int>(), plan, rollback,
-      plan);
+  std::string commands = fmt::format(
+      "c2r export {} --to {} -o FILE     # prints the options that load FILE\n", plan, target);
+  if (engine == nullptr) {
+    commands +=
+        fmt::format("mpirun -n {} c2r score MODEL --text TEXT --plan {}     # c2r as the engine\n",
+                    internal::cluster_of(report).ep_size(), plan);
+  }
+  return fmt::format("<pre>{}</pre>\n<p>To go back, {}.", commands, rollback);
+}
+
+std::string next_steps_html(const Json& report) {
+  const std::string plan = text_of(report.at("plan").at("name"));
+  const Cluster cluster = internal::cluster_of(report);
+  std::string html = "<section id=\"next\">\n<h2>What to do next</h2>\n";
+  if (report.at("answer").at("is_advised").get<bool>()) {
+    html +=
+        "<p>Load the plan, and measure a step before and after. A placement changes where experts "
+        "are computed, not what a model answers.</p>\n";
+  } else if (internal::is_hidden(report)) {
+    html +=
+        "<p>Leave the placement as it is, or look at another backend of the engine "
+        "(<code>--backend</code>). To try this plan nevertheless:</p>\n";
+  } else {
+    html += fmt::format(
+        "<p>Leave the placement as it is. Record more of the traffic that a plan will serve, make "
+        "a plan of it, and look at its page:</p>\n"
+        "<pre>c2r plan TRACE --cluster {}x{} --fit even -o NEW_PLAN\n"
+        "c2r report TRACE --plan NEW_PLAN --on odd -o report.html</pre>\n"
+        "<p>To try this plan nevertheless:</p>\n",
+        cluster.num_nodes, cluster.ranks_per_node);
+  }
+  return html + loading_html(report) +
+         fmt::format(
+             " Traffic changes: record it from time to time, and count this plan on it "
+             "(<code>c2r report TRACE --plan {}</code>).</p>\n</section>\n",
+             plan);
 }
 
 constexpr std::string_view kHeatMapHtml =
     R"(<section id="heat">
 <h2>Which experts work together</h2>
-<p>How often the experts of a layer were chosen by the same token. Point at a cell, or use the arrow keys in the picture.</p>
+<p>How often the experts of a layer were chosen by the same token; each row and each column is an expert. Where experts are in the order of the plan's ranks, a frame is a rank: cells within the frames are pairs that the plan has on one rank. <span class="screen">Point at a cell, or use the arrow keys in the picture.</span></p>
 <p class="controls">
 <label>layer <input id="heat-layer" type="range" min="0" value="0"> <output id="heat-layer-name"></output></label>
 <label>values <select id="heat-values"><option value="raw">tokens</option><option value="share">share of the row</option><option value="lift">lift: over what chance gives</option></select></label>
 <label>order <select id="heat-order"><option value="rank">by rank of the plan</option><option value="together">by collaboration</option><option value="id">by number</option></select></label>
 </p>
+<p id="heat-shown" class="quiet"></p>
 <canvas id="heat-map" width="640" height="640" tabindex="0" role="img" aria-label="Heat map of collaboration"></canvas>
 <p id="heat-cell" role="status"></p>
 <p>The load of each expert, tokens that chose it, in the order of the columns above; the dashed line is the mean.</p>
@@ -143,7 +201,7 @@ std::string counted_html(const Json& report) {
   }
   return fmt::format(
       "<p class=\"quiet\">Counted: {} tokens in {} sequences of {} ({} sequences), {} MoE layers, "
-      "{} experts, top-{}. The plan is {}, made by {}{}.</p>\n",
+      "{} experts, top-{}. The plan is {}, made by the method {}{}.</p>\n",
       trace.at("num_tokens").get<std::int64_t>(), trace.at("num_sequences").get<std::int64_t>(),
       text_of(trace.at("name")), text_of(trace.at("part")),
       trace.at("num_layers").get<std::int64_t>(), trace.at("num_experts").get<std::int64_t>(),
@@ -158,10 +216,11 @@ std::string footer_html(const Json& report) {
 }
 
 std::string title_of(const Json& report) {
-  const Json& cluster = report.at("cluster");
+  const Cluster cluster = internal::cluster_of(report);
   const std::string model = report.at("trace").at("model").get<std::string>();
-  return fmt::format("{} on {} x {} ranks", model.empty() ? "Experts" : model,
-                     cluster.at("num_nodes").get<int>(), cluster.at("ranks_per_node").get<int>());
+  return fmt::format("{} on {} node{} of {} rank{}", model.empty() ? "Experts" : model,
+                     cluster.num_nodes, cluster.num_nodes == 1 ? "" : "s", cluster.ranks_per_node,
+                     cluster.ranks_per_node == 1 ? "" : "s");
 }
 
 }  // namespace

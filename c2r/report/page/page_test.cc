@@ -1,4 +1,4 @@
-// Tests of reports: their numbers against direct counts, what they advise, and hostile texts.
+// Tests of reports: their numbers against direct counts, their figures, and hostile texts.
 #include "c2r/report/page/page.h"
 
 #include <gtest/gtest.h>
@@ -6,58 +6,20 @@
 #include <regex>
 
 #include "c2r/core/testing.h"
-#include "c2r/placement/testing_internal.h"
-#include "c2r/plan/engines/engine_traffic.h"
-#include "c2r/report/page/answer.h"
 #include "c2r/report/page/figures.h"
 #include "c2r/report/page/report_data.h"
+#include "c2r/report/page/testing_internal.h"
 
 namespace c2r {
 namespace {
 
-using testing::make_placement;
-
-// Sequences of 10 tokens. Experts 0 and 2 choose each other, and 1 and 3: contiguous experts are
-// as bad as can be. In layer 5 the first expert of the pair is chosen first, in layer 7 the other.
-Trace crossing_pairs(const std::string& model = "m", std::int32_t num_sequences = 4) {
-  const std::int32_t num_tokens = 10 * num_sequences;
-  Matrix<ExpertId> first(num_tokens, 2), second(num_tokens, 2);
-  for (std::int32_t t = 0; t < num_tokens; ++t) {
-    const std::int32_t low = t % 3 == 0 ? 1 : 0;
-    first(t, 0) = second(t, 1) = ExpertId{low};
-    first(t, 1) = second(t, 0) = ExpertId{low + 2};
-  }
-  const std::vector<MatrixView<const ExpertId>> layers = {first, second};
-  std::vector<std::int64_t> starts;
-  for (std::int32_t s = 0; s < num_sequences; ++s) starts.push_back(10 * s);
-  return Trace({.model = model, .num_experts = 4, .top_k = 2, .layer_indices = {5, 7}}, layers,
-               starts);
-}
-
-Plan plan_of_ranks(const Placement& placement, const std::string& model = "m") {
-  return {.model = model,
-          .num_experts = 4,
-          .top_k = 2,
-          .cluster = {.ranks_per_node = 2},
-          .layers = {{.layer_index = 5, .placement = placement},
-                     {.layer_index = 7, .placement = placement}},
-          .provenance = {.method = "test", .options = {{"max_imbalance", 1.1}}}};
-}
-
-const Placement kTogether = make_placement(4, {{0, 2}, {1, 3}});
-const Placement kApart = make_placement(4, {{0, 1}, {2, 3}});
-
-ReportRequest request_for(const Plan& plan) {
-  return {.plan_name = "plan.json",
-          .trace_name = "trace",
-          .predict = {.traffic = {.cluster = plan.cluster}},
-          .format = CopyFormat{.hidden = 10}};
-}
-
-Json report_of(const Plan& plan, const Trace& trace) {
-  NoProgress progress;
-  return report_data(plan, trace, request_for(plan), progress);
-}
+using testing::crossing_pairs;
+using testing::good_plan;
+using testing::kTogether;
+using testing::plan_of_ranks;
+using testing::report_of;
+using testing::report_of_60;
+using testing::request_for;
 
 // The counts that were packed, by the definition of the format.
 CollaborationMatrix unpacked(const std::string& text, std::int64_t num_experts) {
@@ -149,134 +111,6 @@ TEST(ReportData, FollowsOneSequence) {
   EXPECT_EQ(sequence["before"], Json({{1.0, 1.0}, {1.0, 1.0}}));
 }
 
-// A plan that halves copies and is within its bound on 60 sequences: rank 0 computes 4/3 of the
-// mean.
-Plan good_plan() {
-  Plan plan = plan_of_ranks(kTogether);
-  plan.provenance.options = {{"max_imbalance", 1.4}};
-  return plan;
-}
-
-// What is computed on 60 sequences: enough for an answer.
-Json report_of_60(const Plan& plan, const ReportRequest& request) {
-  NoProgress progress;
-  return report_data(plan, crossing_pairs("m", 60), request, progress);
-}
-
-std::string sentence_of(const Json& answer) {
-  return answer["sentence"].get<std::string>();
-}
-
-bool refuses_for(const Json& answer, const std::string& reason) {
-  return !answer["is_advised"].get<bool>() &&
-         sentence_of(answer).starts_with("Do not load this plan: ") &&
-         answer["reasons"].dump().find(reason) != std::string::npos;
-}
-
-TEST(Answer, AdvisesAPlanThatSavesAndNoOther) {
-  const Plan plan = good_plan();
-  ReportRequest request = request_for(plan);
-  request.format = CopyFormat{.hidden = 10000};
-  const Json good = report_of_60(plan, request)["answer"];
-  EXPECT_TRUE(good["is_advised"].get<bool>()) << good;
-  EXPECT_EQ(
-      sentence_of(good),
-      "In each layer a token sends 40.0 kB over links where experts are placed in order and a "
-      "rank gets one copy of a token, and 20.0 kB under this plan: 50.0 % less (50.0 % over "
-      "resampled "
-      "sequences). The busiest rank computes 1.333 times the mean (before 1.000), and 1.333 "
-      "times in the worst layer (before 1.000).");
-  // Contiguous placement again saves nothing.
-  const Plan same = plan_of_ranks(kApart);
-  EXPECT_TRUE(refuses_for(report_of_60(same, request_for(same))["answer"], "no fewer copies"));
-}
-
-TEST(Answer, IsAboutTheEngineItsBackendAndItsBatch) {
-  Plan plan = good_plan();
-  plan.cluster.device_flop_per_s = 1e12;
-  ReportRequest request = request_for(plan);
-  request.format = CopyFormat{.hidden = 10000};
-  request.engine = find_engine_backend("sglang", "deepep");
-  request.predict.layer_time =
-      LayerTimeOptions{.format = *request.format, .flop_per_choice = 1, .batch_tokens = 512};
-  request.predict = for_engine(*request.engine, request.predict);
-  const Json report = report_of_60(plan, request);
-  EXPECT_EQ(report["engine"]["export_target"], "sglang");
-  const std::string sentence = sentence_of(report["answer"]);
-  const auto has = [&](const std::string& words) {
-    return sentence.find(words) != std::string::npos;
-  };
-  EXPECT_TRUE(
-      has("Your engine (SGLang, DeepEP normal) sends 40.0 kB a token and layer, and 20.0 "
-          "kB under this plan: 50.0 % less."))
-      << sentence;
-  EXPECT_TRUE(has("time at 256 tokens a rank (over resampled sequences it saves ")) << sentence;
-  EXPECT_EQ(report["resampled"]["num_sequences"], 60);
-  const std::string page = report_page(report);
-  EXPECT_NE(page.find("--to sglang"), std::string::npos);
-}
-
-TEST(Answer, RefusesAPlanForAHiddenExchange) {
-  const Plan plan = good_plan();
-  ReportRequest request = request_for(plan);
-  request.engine = find_engine_backend("sglang", "megamoe");
-  request.predict = for_engine(*request.engine, request.predict);
-  EXPECT_TRUE(refuses_for(report_of_60(plan, request)["answer"],
-                          "the exchange is hidden under the experts' products"));
-}
-
-TEST(Answer, RefusesAPlanThatIsWorseInAPartOfTheTrace) {
-  const Plan plan = good_plan();
-  Json report = report_of_60(plan, request_for(plan));
-  const auto worsen = [&](std::size_t part) {
-    report["drift"][part]["after"] = report["drift"][part]["before"].get<double>() * 1.01;
-  };
-  worsen(3);
-  worsen(4);
-  const Json careful = answer_json(report);
-  EXPECT_TRUE(careful["is_advised"].get<bool>());
-  EXPECT_NE(careful["cautions"].dump().find("varies over the trace, from -1.0 % to 50.0 %"),
-            std::string::npos)
-      << careful;
-  worsen(5);
-  EXPECT_TRUE(refuses_for(answer_json(report),
-                          "in 3 of 10 parts of the trace it sends more than before, up to 1.0 %"));
-  report = report_of_60(plan, request_for(plan));
-  worsen(9);
-  EXPECT_TRUE(refuses_for(answer_json(report),
-                          "in 1 of 10 parts of the trace, the last one included, it sends more"));
-}
-
-TEST(Answer, RefusesAPlanThatMaySaveNothingOfOtherSequences) {
-  const Plan plan = good_plan();
-  Json report = report_of_60(plan, request_for(plan));
-  report["resampled"]["saved_copies"] = {-0.02, 0.3};
-  EXPECT_TRUE(refuses_for(answer_json(report), "over resampled sequences it saves -2.0 to 30.0 %"));
-}
-
-TEST(Answer, RefusesAPlanThatUnbalancesRanksWhereNoTimeIsKnown) {
-  const Plan plan = good_plan();
-  Json report = report_of_60(plan, request_for(plan));
-  for (Json& imbalance : report["steps"].back()["imbalance"]) imbalance = 1.6;
-  EXPECT_TRUE(refuses_for(answer_json(report), "ranks are loaded less evenly than before"));
-}
-
-TEST(Answer, RefusesToKnowFromFewSequences) {
-  EXPECT_TRUE(refuses_for(report_of(plan_of_ranks(kTogether), crossing_pairs())["answer"],
-                          "4 sequences are too few"));
-}
-
-TEST(Answer, NamesWhatToBeCarefulAbout) {
-  Plan plan = plan_of_ranks(kTogether);
-  plan.provenance.inputs = {{.role = "trace", .name = "other", .part = SequencePart::kEven}};
-  const auto cautions = report_of(plan, crossing_pairs())["answer"]["cautions"].dump();
-  EXPECT_TRUE(cautions.find("Only 4 sequences") != std::string::npos) << cautions;
-  EXPECT_TRUE(cautions.find("include those that the plan was fitted on") != std::string::npos);
-  // Rank 0 has 26 of 40 pairs, 1.3 times the mean.
-  EXPECT_TRUE(cautions.find("In 2 of 2 layers") != std::string::npos) << cautions;
-  EXPECT_TRUE(cautions.find("bound of 1.1") != std::string::npos);
-}
-
 TEST(ReportPage, ShowsHostileNamesAsText) {
   const std::string name = "</script><img src=x onerror=alert(1)><!--";
   Plan plan = plan_of_ranks(kTogether, name);
@@ -318,6 +152,19 @@ TEST(ReportFigures, TableRowsAreThoseOfTheData) {
     for (const auto& row : figure.table) EXPECT_EQ(row.size(), figure.table[0].size());
     EXPECT_FALSE(figure.pictures.empty());
   }
+}
+
+TEST(ReportFigures, DrawTheTimesOfThePartsWhereTheyArePredicted) {
+  Json report = report_of(plan_of_ranks(kTogether), crossing_pairs());
+  for (Json& part : report["drift"]) part["time_before_s"] = part["time_after_s"] = 0.004;
+  report["drift"][2]["time_after_s"] = 0.005;
+  const Figure drift = report_figures(report)[3];
+  ASSERT_EQ(drift.name, "drift");
+  ASSERT_EQ(drift.pictures.size(), 3U);
+  EXPECT_NE(drift.pictures[2].str().find("part 3, under the plan: 5.000 predicted ms a layer"),
+            std::string::npos);
+  EXPECT_EQ(drift.table[3].size(), drift.table[0].size());
+  EXPECT_EQ(drift.table[3].back(), "5.000");
 }
 
 TEST(ReportFigures, ShowWhatWasGivenBesides) {
@@ -380,6 +227,16 @@ TEST(ReportPage, SaysFirstWhatWasCounted) {
       "Counted: 40 tokens in 4 sequences of trace (all sequences), 2 MoE layers, 4 experts");
   ASSERT_NE(counted, std::string::npos);
   EXPECT_LT(counted, page.find("Do not load this plan"));
+}
+
+TEST(ReportPage, SaysWhatToDoNext) {
+  const Plan plan = good_plan();
+  const std::string good = report_page(report_of_60(plan, request_for(plan)));
+  EXPECT_NE(good.find("Load the plan, and measure"), std::string::npos);
+  EXPECT_EQ(good.find("Leave the placement"), std::string::npos);
+  const std::string few = report_page(report_of(plan_of_ranks(kTogether), crossing_pairs()));
+  EXPECT_NE(few.find("Leave the placement as it is. Record more"), std::string::npos);
+  EXPECT_NE(few.find("c2r plan TRACE --cluster 1x2 --fit even"), std::string::npos);
 }
 
 TEST(ReportFigures, LeaveMatricesOfManyRanksOut) {

@@ -9,15 +9,15 @@
 //    "title"
 //                                      of the engine, the "kernel" that the answer is about and,
 //                                      if it loads placements, "export_target" and "rollback"
-//    "answer": {"is_advised", "sentence", "reasons": [...], "cautions": [...]},
+//    "answer": {"is_advised", "sentence", "why", "how_sure", "reasons": [...], "cautions": [...]},
 //    "analysis": {...},                as `c2r analyze --json`, of the counted tokens, without
 //                                      "experts", whose loads are the diagonals of "coactivation"
 //    "steps": [...],                   as `c2r simulate --json`
 //    "resampled": {...} or null,       what "after" saves of "before", as `c2r simulate --json`
 //    "links": {"before": [[...]], "after": [[...]]},     copies a token and layer, [source][target]
-//    "drift": [{"num_tokens", "before", "after", "imbalance_before", "imbalance_after"}],  in
-//    order;
-//                                      with predicted times also "time_before_s", "time_after_s"
+//    "drift": [{"num_tokens", "before", "after", "imbalance_before", "imbalance_after"}],
+//                                      in the order of the trace; with predicted times also
+//                                      "time_before_s", "time_after_s"
 //    "sequence": {"index", "num_tokens", "before": [[...]], "after": [[...]]},
 //                                      copies, [layer][rank]
 //    "layers": [{"layer_index", "rank_of_expert": [...], "order": [...], "coactivation": "..."}],
@@ -29,9 +29,9 @@
 //
 // "before" is what the engine sends today or, without an engine, the step "deduplication"
 // (contiguous experts, and copies sent as the plan's are); "after" is the plan's last step without
-// a constraint. `coactivation` is the upper triangle of the
-// counts, diagonal included, row by row, each count as LEB128, all in base64: 256 experts in 58
-// layers are 20 MB as decimal numbers, 5 MB so.
+// a constraint. `coactivation` is the upper triangle of the counts, diagonal included, row by row,
+// each count as LEB128, all in base64: 256 experts in 58 layers are 20 MB as decimal numbers, 5 MB
+// so.
 #pragma once
 
 #include <optional>

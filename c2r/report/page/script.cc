@@ -79,6 +79,9 @@ function draw() {
   let most = 0;
   for (const a of order) for (const b of order) if (a !== b) most = Math.max(most, value(a, b));
   byId("heat-layer-name").textContent = report.layers[layer].layer_index;
+  const text = (id) => byId(id).selectedOptions[0].textContent;
+  byId("heat-shown").textContent = `Layer ${report.layers[layer].layer_index}: ${text("heat-values")}; experts ` +
+    `${text("heat-order")}. The darkest cell is ${how === "raw" ? most : most.toFixed(3)}.`;
   const context = canvas.getContext("2d"), size = canvas.width / numExperts;
   const style = getComputedStyle(document.documentElement);
   context.fillStyle = style.getPropertyValue("--back");
@@ -158,7 +161,7 @@ canvas.addEventListener("keydown", (event) => {
   cursor.column = clamp(cursor.column + step[1]);
   describe();
 });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+for (const media of ["(prefers-color-scheme: dark)", "print"]) matchMedia(media).addEventListener("change", draw);
 byId("save").addEventListener("click", () => {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([byId("report-data").textContent], { type: "application/json" }));

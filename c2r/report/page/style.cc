@@ -22,7 +22,7 @@ p, li { overflow-wrap: anywhere; }
 .tile b { display: block; font-size: 1.5em; }
 .tile span { color: var(--quiet); font-size: 0.9em; }
 .quiet { color: var(--quiet); font-size: 0.9em; }
-.picture { max-width: 100%; }
+.picture { max-width: 100%; overflow-x: auto; }
 svg { max-width: 100%; height: auto; }
 svg text { font: 13px system-ui, sans-serif; fill: var(--ink); }
 .before { fill: var(--before); }
@@ -43,8 +43,10 @@ summary { cursor: pointer; color: var(--quiet); }
 canvas { max-width: 100%; height: auto; border: 1px solid var(--line); touch-action: pan-y; }
 #heat-cell { min-height: 1.5em; }
 footer { margin-top: 3em; color: var(--quiet); font-size: 0.9em; }
-@media print { .controls, button, summary, #heat-cell { display: none; } section { break-inside: avoid; }
-  main { max-width: none; } :root { --back: #fff; --ink: #000; } }
+@media print { :root { --back: #fff; --ink: #000; --quiet: #444; --line: #ccc; --before: #8b97a4; --after: #0b62a4;
+  --bound: #b83a00; --third: #c77a12; --good: #e7f3ea; --bad: #fbe9e4; color-scheme: light; }
+  .controls, button, summary, .screen, #heat-cell { display: none; } section, .picture { break-inside: avoid; }
+  h2 { break-after: avoid; } main { max-width: none; } pre { white-space: pre-wrap; } }
 )css";
 }
 

@@ -8,6 +8,9 @@
 namespace c2r {
 namespace {
 
+// A narrow page scrolls a picture sideways rather than make its text of 13 pixels smaller than 9.
+constexpr double kLeastScale = 0.7;
+
 std::string hover_element(std::string_view hover) {
   return hover.empty() ? "" : fmt::format("<title>{}</title>", html_text(hover));
 }
@@ -101,8 +104,10 @@ void Svg::add_below(const Svg& other) {
 std::string Svg::str(std::string_view css) const {
   return fmt::format(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {:g} {:g}\" width=\"{:g}\" "
-      "role=\"img\" aria-label=\"{}\">{}\n{}</svg>\n",
-      width_, height_, width_, html_text(label_),
+      "{}role=\"img\" aria-label=\"{}\">{}\n{}</svg>\n",
+      width_, height_, width_,
+      css.empty() ? fmt::format("style=\"min-width:{:.0f}px\" ", kLeastScale * width_) : "",
+      html_text(label_),
       css.empty() ? ""
                   : fmt::format("<style>{}</style>\n<rect width=\"100%\" height=\"100%\" "
                                 "fill=\"#fff\"/>",
