@@ -78,6 +78,8 @@ class Inspect(CommandLine):
         for what, words in printed.items():
             (self.folder / "printed.json").write_text(self.succeed(*words, "--json"))
             self.assertTrue(self.inspect("printed.json")["what"].startswith(what), what)
+        self.succeed("report", "trace.safetensors", "--plan", "plan.json", "-o", "report.html")
+        self.assertIn("a page of c2r report", self.inspect("report.html")["what"])
         self.succeed("collaborators", "trace.safetensors", "--top-t", "3", "-o", "lists.json")
         self.assertEqual(self.inspect("lists.json")["top_t"], 3)
         (self.folder / "cluster.json").write_text('{"num_nodes": 2, "ranks_per_node": 4}')

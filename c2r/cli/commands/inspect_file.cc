@@ -115,9 +115,10 @@ FileDescription describe_plan(const std::string& path) {
   return described;
 }
 
-FileDescription describe_report(const Json& report, const std::string& path) {
+FileDescription describe_report(const Json& report, const std::string& what,
+                                const std::string& path) {
   const Json& answer = json_at(report, "answer", path);
-  return {.what = "the data of a report",
+  return {.what = what,
           .facts = {{"is_advised",
                      json_boolean(json_at(answer, "is_advised", path), "is_advised", path)}},
           .notes = {json_string(json_at(answer, "sentence", path), "sentence", path)}};
@@ -174,7 +175,8 @@ std::optional<FileDescription> describe_printed(const Json& json) {
 std::optional<FileDescription> describe_json(const Json& json, const std::string& path) {
   const auto has = [&](const char* key) { return json_find(json, key) != nullptr; };
   if (has("format") && json["format"] == "c2r-plan") return describe_plan(path);
-  if (has("format") && json["format"] == "c2r-report") return describe_report(json, path);
+  if (has("format") && json["format"] == "c2r-report")
+    return describe_report(json, "the data of a report", path);
   if (has("num_nodes") && has("ranks_per_node")) {
     (void)cluster_from_json(json, path);
     return FileDescription{.what = "a cluster, for --cluster", .facts = json};
@@ -206,6 +208,19 @@ std::optional<FileDescription> describe_scores(const std::string& path) {
   return FileDescription{.what = "what c2r score --json printed",
                          .facts = std::move(scores),
                          .notes = {"c2r report --score shows it"}};
+}
+
+// A page of `c2r report`, described by the data in it.
+std::optional<FileDescription> describe_page(const std::string& path) {
+  constexpr std::string_view kBegin = "<script type=\"application/json\" id=\"report-data\">";
+  const MappedFile file(path);
+  const auto bytes = file.bytes();
+  const std::string_view page(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  const std::size_t begin = page.starts_with("<!DOCTYPE html>") ? page.find(kBegin) : page.npos;
+  if (begin == page.npos) return std::nullopt;
+  const std::string_view data = page.substr(begin + kBegin.size());
+  return describe_report(parse_json(data.substr(0, data.find("</script>")), path),
+                         "a page of c2r report, for a browser", path);
 }
 
 std::string import_note(const std::string& format, const std::string& path) {
@@ -269,6 +284,7 @@ std::optional<FileDescription> describe_file(const std::string& path) {
     if (auto scores = describe_scores(path)) return scores;
     if (auto ours = describe_json(read_json_file(path), path)) return ours;
   }
+  if (auto page = describe_page(path)) return page;
   if (auto of_others = describe_of_others(path)) return of_others;
   C2R_THROW(
       kInvalidFile,

@@ -17,8 +17,8 @@ struct FileDescription {
       {};  // sentences: what to do with the file, what to be careful about
 };
 
-/// Describes a file of c2r (a trace, statistics, a plan, a report, a cluster or hardware, what a
-/// command printed with --json), or says which import format a file of another program has.
+/// Describes a file of c2r (a trace, statistics, a plan, a page of a report, a cluster or hardware,
+/// what a command printed with --json), or says which import format a file of another program has.
 /// @returns nothing if the path is a folder that may be a model, or does not exist
 /// @throws Error(kInvalidFile) if the file is broken
 std::optional<FileDescription> describe_file(const std::string& path);
