@@ -15,8 +15,8 @@ struct OneChunkTimes {
 };
 
 /// The number of chunks C with the least time. All but one of them can travel while another is
-/// computed, so the shorter of waiting and computing is hidden but for a C-th. In return each
-/// further chunk reads the weights of its experts again, which takes as long as some rows, and
+/// computed, so the shorter of waiting and computing is hidden but for its C-th part. In return
+/// each further chunk reads the weights of its experts again, which takes as long as some rows, and
 /// costs its messages:
 ///   (C - 1) (computed x kRowsWorthReading / rows_per_expert + kMessages_s)
 ///     - (1 - 1 / C) min(waited, computed)

@@ -1,11 +1,14 @@
 // Dispatch sends tokens to the ranks that hold their experts; combine brings the weighted results
 // back.
 //
-//   Dispatcher dispatcher(transport, pool, placement, {.traffic = {.cluster = cluster}});  // for
-//   each layer Handle handle = dispatcher.make_handle(idx, weights, 0, "layer 3");       // for
-//   each batch handle.start_dispatch(x); compute_the_shared_expert();   // and call handle.poll()
-//   now and then handle.dispatch_own(rows);     // rows of own tokens, by slot as own_offsets()
-//   says handle.finish_dispatch(rows);  // rows of other ranks' tokens, by slot as offsets() says
+//   // For each layer:
+//   Dispatcher dispatcher(transport, pool, placement, {.traffic = {.cluster = cluster}});
+//   // For each batch:
+//   Handle handle = dispatcher.make_handle(idx, weights, 0, "layer 3");
+//   handle.start_dispatch(x);
+//   compute_the_shared_expert();   // and call handle.poll() now and then
+//   handle.dispatch_own(rows);     // rows of own tokens, at own_offsets()
+//   handle.finish_dispatch(rows);  // rows of other ranks' tokens, at offsets()
 //   compute_the_experts(rows, outputs);
 //   handle.start_combine(outputs);
 //   handle.combine_own(outputs);
