@@ -11,8 +11,8 @@ namespace c2r {
 /// What `--threads 0` means: the processors that this process may run on, at least 1.
 int default_num_threads();
 
-/// Threads that wait for work, for work that comes in many short pieces. Used by one thread at a
-/// time; run() must not be called from a task of the same pool.
+/// Threads that are kept between calls, for work that comes in many short pieces. Used by one
+/// thread at a time; run() must not be called from a task of the same pool.
 ///
 /// The action of set_after_task() is no task: it may call run(), which then runs all its tasks on
 /// the calling thread, as the others are busy, and calls no action after them.

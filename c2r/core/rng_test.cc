@@ -17,11 +17,12 @@ TEST(Rng, MixesBitsAsSplitMix64) {
 }
 
 TEST(Rng, DrawsTheSameOnEveryPlatform) {
-  std::mt19937_64 rng(5489);  // whose first output the C++ standard's 10000th fixes
+  // The seed 5489 is the default one; the C++ standard fixes its 10000th number, and so the first.
+  std::mt19937_64 rng(5489);
   EXPECT_EQ(uniform_below(1000, rng), 14514284786278117030u % 1000);
   std::vector items = {0, 1, 2, 3, 4, 5, 6, 7};
   shuffle(std::span(items), rng);
-  // As a program in another language shuffles, which has its own generator.
+  // From a program in another language, with a generator of its own.
   EXPECT_EQ(items, (std::vector{3, 0, 5, 2, 6, 7, 1, 4}));
 }
 
@@ -32,7 +33,7 @@ TEST(Rng, DrawsEvenly) {
   for (const int c : count) EXPECT_NEAR(c, 1000, 5 * 28.9);  // 5 standard deviations
 }
 
-// Each of the 6 orders of 3 items, about as often.
+// Each of the 6 orders of 3 items is drawn about equally often.
 TEST(Rng, ShufflesEvenly) {
   std::mt19937_64 rng(2);
   std::array<int, 6> count{};
