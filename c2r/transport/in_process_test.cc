@@ -20,7 +20,7 @@ INSTANTIATE_TEST_SUITE_P(InProcess, TransportConformance,
                                            in_process(8)),
                          [](const auto& test) { return test.param.name; });
 
-// However late it is told.
+// The time at which a part moved counts, not the time at which the timer is told of it.
 TEST(StandstillTimer, StartsAnewWhenAPartMoved) {
   using std::chrono::milliseconds;
   StandstillTimer timer(milliseconds(1000));

@@ -1,7 +1,7 @@
 // The interface through which ranks exchange device memory.
 //
 // A network works on a stream of its own, so that rows travel while the stream of its caller
-// computes. Two networks are there: StagedNetwork copies through host memory and a Transport, and
+// computes. There are two: StagedNetwork copies through host memory and a Transport, and
 // works between any ranks, two processes on one device included; StreamNetwork enqueues the sends
 // and receives of a library that takes part in the stream, such as NCCL.
 #pragma once

@@ -30,7 +30,7 @@ namespace c2r {
 ///
 /// @param timeout of each wait, those for all to start and to end included
 /// @param report called by this thread or, if MPI does not start, by another one
-/// @throws Error(kInvalidArgument) if `timeout` is not positive,
+/// @throws Error(kInvalidArgument) if `timeout` is not positive
 /// @throws Error(kUnsupported) if MPI does not allow this rank to have threads of its own
 void run_mpi(const std::function<void(Transport&)>& body, std::chrono::milliseconds timeout,
              const std::function<void(const std::string& line)>& report);
