@@ -179,7 +179,7 @@ class KeptLogitKeys {
  private:
   LogitKeys keys_;
   std::int32_t* kept_;
-  std::size_t num_vectors_;  // to the compiler, stores may change the layout's
+  std::size_t num_vectors_;  // a copy: the compiler assumes that stores may change the layout
 };
 
 // By how much to shift a word for its bit i to become the sign.

@@ -14,8 +14,7 @@ namespace c2r {
 /// @param topk_idx the choices of tokens; kNoExpert is skipped. [num_tokens, top_k]
 /// @param logits of the same tokens. [num_tokens, num_experts]
 /// @returns the number of tokens with an expert that was not chosen, but has a higher logit than
-/// one
-///          that was: their router looked at more than the logits
+///          one that was: their router looked at more than the logits
 /// @throws Error(kInvalidArgument) if the numbers of tokens differ, or a choice is out of range
 std::int64_t count_other_choices(MatrixView<const ExpertId> topk_idx,
                                  MatrixView<const float> logits);

@@ -45,8 +45,9 @@ struct CollaborationConstraint {
 struct RoutingPolicy {
   Scoring scoring = Scoring::kSoftmax;
   std::int32_t top_k = 1;
-  // Divide the weights by their sum. Says nothing new about kSoftmaxOverChosen; with kSoftmax the
-  // common denominator cancels, so that both are computed, to the bit, as kSoftmaxOverChosen.
+  // Divide the weights by their sum. No effect with kSoftmaxOverChosen, whose weights sum to 1
+  // already; with kSoftmax the common denominator cancels, so that it is computed, to the bit, as
+  // kSoftmaxOverChosen.
   bool norm_topk_prob = false;
   float scale = 1;  // every weight is multiplied by it last: routed_scaling_factor and the like
 

@@ -19,7 +19,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace c2r::HWY_NAMESPACE {
 
-// x[i] = 2^(x[i] log2_base), all at once: one would spend most of its time waiting for itself.
+// x[i] = 2^(x[i] log2_base), kCount vectors together: each step of a single vector would wait for
+// the result of the step before.
 template <std::size_t kCount>
 HWY_INLINE void power_bounded(Floats* x, float log2_base) {
   using namespace exp_constants;

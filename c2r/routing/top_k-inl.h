@@ -145,7 +145,8 @@ HWY_INLINE void pair_into_row(const Ints* a, Ints next_a, const Ints* b, Ints ne
   } else {
     apply<kMerge<2 * L>>(list);
   }
-  std::int32_t* const rows = lists.row(pair, 0);  // found once: to the compiler, stores may move it
+  // Computed once: the compiler assumes that the stores below may change `lists`.
+  std::int32_t* const rows = lists.row(pair, 0);
   for (std::size_t r = 0; r < (kIsFull ? L : 2 * L); ++r) hn::Store(list[r], d, rows + r * kLanes);
   hn::Store(next, d, rows + lists.capacity * kLanes);
 }
