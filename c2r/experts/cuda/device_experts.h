@@ -56,8 +56,7 @@ class DeviceExperts final : public ExpertCompute {
   /// @param slots in host memory, used during the call only; a slot without expert is null and gets
   ///        no rows
   /// @throws Error(kUnsupported) if experts differ in their sizes, or a size is not a multiple of
-  /// 8;
-  ///         Error(kInvalidArgument) if the shapes of an expert do not agree
+  ///         8; Error(kInvalidArgument) if the shapes of an expert do not agree
   DeviceExperts(DeviceStream& stream, GroupedProducts& products, ExpertLauncher& launcher,
                 std::span<const ExpertWeights* const> slots);
 

@@ -37,8 +37,7 @@ class GroupedProducts {
 
   /// Enqueues products, no two of which write the same memory.
   /// @param products m, n and k are positive and fit 31 bits; n and the columns of `a` are
-  /// multiples
-  ///        of 8
+  ///        multiples of 8
   /// @throws Error(kTransport) if the device refuses
   virtual void run(ProductKind kind, std::span<const DeviceProduct> products,
                    DeviceStream& stream) = 0;
