@@ -25,7 +25,7 @@ std::string runs_text(std::span<const std::int32_t> layers) {
   return text;
 }
 
-// Whichever of these keys there are say `expected`.
+// Checks that each of these keys that the config has is `expected`.
 void check_numbers(const Json& config, std::initializer_list<const char*> keys,
                    std::int64_t expected, std::string_view what, std::string_view path) {
   for (const char* const key : keys) {

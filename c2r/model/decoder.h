@@ -30,7 +30,7 @@ class Decoder {
  public:
   /// @param config,weights,pool must outlive this object
   /// @param experts computes the routed experts and must outlive this object; null: this process
-  /// does
+  ///        does
   Decoder(const ModelConfig& config, const ModelWeights& weights, Arithmetic arithmetic,
           ThreadPool& pool, RoutedExperts* experts = nullptr);
   Decoder(const Decoder&) = delete;
