@@ -79,8 +79,8 @@ class Engine {
 
   /// Runs one pass, which appends the slices to their sequences.
   /// @returns as Decoder::forward()
-  /// @throws as Decoder::forward(), but as Checkpoint::check_finite() where the weights are why; on
-  ///         several ranks also as Exchange::wait()
+  /// @throws as Decoder::forward(); if weights that are not finite are the cause, as
+  ///         Checkpoint::check_finite(); on several ranks also as Exchange::wait()
   MatrixView<const float> forward(std::span<const SequenceSlice> batch,
                                   const RoutingObserver& on_routing = {});
 

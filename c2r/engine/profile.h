@@ -26,8 +26,7 @@ struct ProfileResult {
 
 /// Checks a request, as profile() does before its first pass.
 /// @throws Error(kInvalidArgument) if the window does not fit the model's positions, or
-/// `max_tokens`
-///         is negative
+///         `max_tokens` is negative
 void check_request(const ProfileRequest& request, const ModelConfig& config);
 
 /// Runs the model over every sequence and writes its choices, with their weights, as a trace. The

@@ -29,7 +29,7 @@ struct ScoreRequest {
   // the first token has nothing before it.
   std::int64_t first_scored = 1;
 
-  /// @returns whether any token is scored, which none is of a request of no or one token
+  /// @returns whether any token is scored; in a request of at most one token none is
   bool has_scored_tokens() const { return first_scored < std::ssize(tokens); }
   bool operator==(const ScoreRequest&) const = default;
 };

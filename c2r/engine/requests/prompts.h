@@ -20,8 +20,7 @@ struct Prompt {
 /// Reads a file of JSON lines, each a string or an array of token ids.
 /// @returns the prompts, in the order of the file
 /// @throws Error(kInvalidFile), naming the line; Error(kInvalidArgument) if there is no prompt;
-/// what
-///         `read` throws
+///         what `read` throws
 std::vector<Prompt> read_prompts(const std::string& path, TextEncoder& encoder,
                                  const TextReader& read = read_utf8_file);
 
