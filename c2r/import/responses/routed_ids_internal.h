@@ -42,8 +42,7 @@ class RoutedIdsImporter {
 
   /// Appends a sequence without the rows that the request does not want and those without any id.
   /// @throws Error(kInvalidFile) if a layer that was taken to be dense has ids, an id is out of
-  /// range,
-  ///         or the request wants what the response does not say
+  ///         range, or the request wants what the response does not say
   void add(const RoutedIds& ids, const std::string& place);
 
   /// Appends a sequence of which the input says where its MoE layers are on the layer axis.

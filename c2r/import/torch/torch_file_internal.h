@@ -65,9 +65,8 @@ class TorchFile {
   std::string_view string(const Value& value, std::string_view what) const;
 
   /// @throws Error(kInvalidFile) besides, if the tensor reaches out of its storage, or the storage
-  /// out
-  ///         of the archive, or the tensor has more elements than its storage: so what is read of a
-  ///         file is bounded by its size
+  ///         out of the archive, or the tensor has more elements than its storage: so what is read
+  ///         of a file is bounded by its size
   /// Cost: nothing for a contiguous tensor, else a copy.
   TensorData tensor(const Value& value, std::string_view what) const;
 
