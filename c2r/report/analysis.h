@@ -44,8 +44,7 @@ std::string analysis_text(const Analysis& analysis, const HeatMaps& heat_maps);
 ///        MoE layer
 /// @param option what the caller calls `which`, for messages
 /// @returns the layers to draw a heat map of, in their order; for "best" none if the statistics
-/// hold
-///          loads only
+///          hold loads only
 /// @throws Error(kInvalidArgument) if there is no such layer, or if layers are asked for and the
 ///         statistics hold loads only
 std::vector<std::int64_t> heat_map_layers(const Analysis& analysis, std::string_view which,
@@ -58,7 +57,7 @@ std::int64_t most_specialized_layer(const ModelMetrics& metrics);
 /// experts in the choices made together with expert e. Rows and columns are in the order of
 /// order_by_collaboration().
 /// @param max_cells the largest number of rows and columns; of more experts, neighbours are
-/// averaged
+///        averaged
 std::string collaboration_heat_map(const CollaborationStatistics& statistics, std::int64_t layer,
                                    std::int64_t max_cells, HeatMapStyle style);
 

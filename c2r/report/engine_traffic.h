@@ -12,8 +12,7 @@ namespace c2r {
 /// @param format for kB; without it the line counts copies
 /// @param tokens_per_second of all ranks together, for GB/s; nothing = no such line
 /// @returns a line with the change of each kernel, such as "SGLang, DeepEP normal: 171.9 -> 167.8
-/// kB
-///          a token and layer, -2.4 %; DeepEP low latency: ...", and with a format one with the
+///          kB a token and layer, -2.4 %; DeepEP low latency: ...", and with a format one with the
 ///          totals of the first kernel
 std::string engine_traffic_text(const EngineTraffic& traffic,
                                 const std::optional<CopyFormat>& format,
