@@ -2,8 +2,8 @@
 //
 // Shapes are those of real models, weights are random, choices are given. Every rank brings a
 // batch; a way of running the layer (a placement, a copy mode, chunks) is a variant. Variants take
-// turns in each round, since nothing that two runs have in common, least of all the machine, is
-// equally fast. A round starts when all ranks are there and lasts until the slowest is done.
+// turns in each round, since the speed of a machine varies between runs. A round starts when all
+// ranks are there and lasts until the slowest is done.
 //
 // Before anything is timed, each variant runs once with every phase apart: the rows that it sends
 // must be those that the volume model predicts, and its results those of one process.
@@ -53,8 +53,7 @@ struct VariantResult {
 /// @param progress counts the runs of this rank, of all variants
 /// @returns one result for each variant
 /// @throws Error(kTransport) if a variant sends or computes something wrong;
-/// Error(kInvalidArgument) if
-///         the batch is not of the shape; as Exchange::wait()
+///         Error(kInvalidArgument) if the batch is not of the shape; as Exchange::wait()
 std::vector<VariantResult> bench_layer(Transport& transport, ThreadPool& pool,
                                        const LayerBenchOptions& options,
                                        const RandomExperts* experts, const LayerBatch& batch,

@@ -31,8 +31,8 @@ std::span<const LayerShape> layer_shapes();
 /// @throws Error(kInvalidArgument), listing the names
 const LayerShape& layer_shape(std::string_view name);
 
-/// Random bf16 weights of a layer, for ranks of this process to share. More than 256 MiB of them
-/// would tell nothing more, since no cache holds that: experts of larger layers overlap in memory.
+/// Random bf16 weights of a layer, for ranks of this process to share. They are at most 256 MiB,
+/// which no cache holds: experts of larger layers overlap in memory.
 class RandomExperts {
  public:
   /// @throws Error(kInvalidArgument) if a size of the shape is not positive
