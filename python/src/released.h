@@ -28,8 +28,7 @@ struct Running {
 /// @param progress a callable, or None
 /// @throws what `work` throws
 /// @throws what `progress` or the handler of a signal raises (KeyboardInterrupt). Running::stop is
-/// set
-///         and the next report of `work` throws, and the exception is rethrown when `work` has
+///         set and the next report of `work` throws, and the exception is rethrown when `work` has
 ///         ended
 void run_released(const nb::object& progress, const std::function<void(const Running&)>& work);
 
