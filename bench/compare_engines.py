@@ -13,8 +13,8 @@ weights anew and warms up, each phase with its own kind: a whole prompt, or a st
 transformers' implementations of experts, in bf16 and in f32, each phase has what was fastest in a trial;
 what that was is printed. Where f32 weights do not fit into memory, that is said, and bf16 is all there is.
 
-What c2r is measured against besides: products of large matrices by oneDNN, and reading memory, by
-experts_bench, which must be beside C2R, before every turn. Prints medians and the spread, and with
+Before every turn experts_bench, which must be beside C2R, measures the bounds of the machine: products of
+large matrices by oneDNN, and reading memory. Prints medians and the spread, and with
 --json FILE writes every time.
 """
 import argparse
@@ -142,8 +142,8 @@ def prepare(args, spec):
 
 
 def change_turns(folder, engine):
-    """One engine's checkpoint is not to be kept in memory at the cost of the next one's. The others read
-    all weights before they are timed; c2r maps them, and experts that no token chose would be read then."""
+    """Drops all checkpoints from memory, and reads c2r's again if it is next: c2r maps its weights, and would read
+    experts that the warm-up did not choose while it is timed. The other engines read all weights when they start."""
     for path in [*folder.glob("*.safetensors"), *folder.glob("*.gguf")]:
         with open(path, "rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

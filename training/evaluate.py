@@ -13,7 +13,7 @@ from training.model import Decoder, token_losses
 
 @contextlib.contextmanager
 def evaluation_mode(model: Decoder):
-    """No dropout of noise into gates, no gradients, no compilation; bf16 where there is a GPU."""
+    """No noise in the gates, no gradients, no compilation; bf16 where there is a GPU."""
     device = model.embed_tokens.weight.device
     was_training = model.training
     model.eval()

@@ -69,7 +69,7 @@ def traffic(engine: Engine) -> dict[str, Any]:
     found = {}
     for ranks in (2, 4, 8):
         steps = engine.steps(ranks, 0)
-        # At full effort the searches with replicas take longer than the training; they find hardly less then.
+        # At full effort the searches with replicas take longer than the training; they find hardly fewer copies.
         steps["one slot"] = engine.steps(ranks, 1, effort=0.2)["replicas"]
         found[str(ranks)] = steps
     return found
