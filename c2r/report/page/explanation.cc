@@ -78,9 +78,10 @@ std::string how_sure_text(const Json& report) {
                                  trace.at("num_sequences").get<std::int64_t>(),
                                  trace.at("num_sequences") == 1 ? "" : "s",
                                  is_unseen ? " that the plan was not fitted on" : "");
+  if (internal::is_hidden(report)) return text;
   text += resampled_text(report);
   const internal::SavedInParts& parts = change.in_parts();
-  if (parts.num_parts > 1 && !internal::is_hidden(report)) {
+  if (parts.num_parts > 1) {
     text += fmt::format(" In the {} parts of the trace it {}.", parts.num_parts,
                         internal::saving_text({parts.least, parts.most}, change.noun()));
   }
