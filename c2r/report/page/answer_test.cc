@@ -100,6 +100,8 @@ TEST(Answer, RefusesAPlanThatIsWorseInAPartOfTheTrace) {
                 "in its parts the plan needs from 1.0 % more to 50.0 % fewer copies"),
             std::string::npos)
       << careful;
+  EXPECT_NE(careful["how_sure"].dump().find("; in 2 of them more than before."), std::string::npos)
+      << careful;
   worsen(5);
   EXPECT_TRUE(refuses_for(answer_json(report),
                           "in 3 of 10 parts of the trace it sends more than before, up to 1.0 %"));

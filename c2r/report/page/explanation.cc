@@ -82,8 +82,10 @@ std::string how_sure_text(const Json& report) {
   text += resampled_text(report);
   const internal::SavedInParts& parts = change.in_parts();
   if (parts.num_parts > 1) {
-    text += fmt::format(" In the {} parts of the trace it {}.", parts.num_parts,
+    text += fmt::format(" In the {} parts of the trace it {}", parts.num_parts,
                         internal::saving_text({parts.least, parts.most}, change.noun()));
+    text += parts.num_worse > 0 ? fmt::format("; in {} of them more than before.", parts.num_worse)
+                                : ".";
   }
   if (change.has_time) {
     text += " Times are predicted from the rates of the devices and links, and are not measured.";

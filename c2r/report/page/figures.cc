@@ -63,7 +63,8 @@ std::string waterfall_caption(const Json& report) {
 }
 
 // A bar for each step: copies in a column, and what they are.
-Svg step_bars(const Json& steps, const char* column_name, const std::string& what) {
+Svg step_bars(const Json& steps, const char* column_name, const std::string& what,
+              bool has_heading) {
   const double most = mean_of(steps[0], column_name);
   std::vector<std::string> names;
   double largest = 1e-9;
@@ -72,10 +73,12 @@ Svg step_bars(const Json& steps, const char* column_name, const std::string& wha
     largest = std::max(largest, mean_of(step, column_name));
   }
   const double left = margin_for(names);
-  Axes axes(640, 34.0 * static_cast<double>(steps.size()) + 34, what + ", by step",
+  const double heading = has_heading ? 16 : 0;
+  Axes axes(640, heading + 34.0 * static_cast<double>(steps.size()) + 34, what + ", by step",
             {.left = left, .right = 150, .top = 8, .bottom = 24});
   axes.set_x(0, largest);
-  double y = 12;
+  if (has_heading) axes.svg().text(left, 14, "start", what);
+  double y = 12 + heading;
   for (const Json& step : steps) {
     const auto name = step.at("step").get<std::string>();
     const double copies = mean_of(step, column_name);
@@ -114,10 +117,12 @@ Figure waterfall(const Json& report) {
     }
     figure.table.push_back(std::move(row));
   }
-  figure.pictures.push_back(step_bars(steps, "wire_copies_per_token", "copies on the wire"));
-  if (internal::has_two_kinds_of_links(report)) {
+  const bool has_two = internal::has_two_kinds_of_links(report);
+  figure.pictures.push_back(
+      step_bars(steps, "wire_copies_per_token", "copies on the wire", has_two));
+  if (has_two) {
     figure.pictures.push_back(
-        step_bars(steps, "inter_node_copies_per_token", "copies between nodes"));
+        step_bars(steps, "inter_node_copies_per_token", "copies between nodes", has_two));
   }
   return figure;
 }
@@ -262,9 +267,10 @@ Figure drift(const Json& report) {
   Figure figure{.name = "drift",
                 .title = "Over the trace",
                 .caption =
-                    "Copies on the wire, and imbalance of ranks, in ten parts of the trace, in its "
-                    "order; grey is before, blue is under the plan. Where the lines of the copies "
-                    "meet, the plan does not fit the traffic.",
+                    "Copies on the wire, imbalance of ranks and, where they are predicted, times, "
+                    "in ten parts of the trace, in its order; grey is before, blue is under the "
+                    "plan. Where the lines of copies or of times meet, the plan does not fit the "
+                    "traffic.",
                 .table = {{"part", "tokens", "copies before", "copies after", "imbalance before",
                            "imbalance after"}}};
   const Numbers copies_before = column_of_parts(parts, "before"),
