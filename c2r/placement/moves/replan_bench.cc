@@ -11,16 +11,16 @@
 namespace c2r {
 namespace {
 
-constexpr std::int64_t kNumLayers = 58;
-constexpr std::int32_t kNumExperts = 256, kRanks = 8, kSlots = 36;
-constexpr std::int64_t kMaxMoves = kNumLayers * kRanks * kSlots / 10;
+constexpr std::int64_t kReplanLayers = 58;
+constexpr std::int32_t kReplanExperts = 256, kReplanRanks = 8, kReplanSlots = 36;
+constexpr std::int64_t kMaxMoves = kReplanLayers * kReplanRanks * kReplanSlots / 10;
 
 // Drawing tokens takes longer than everything else, so layers share token sets.
 std::vector<RunningLayer> running_layers(const PlacementObjective& objective) {
   constexpr std::uint64_t kDrawn = 3;
   std::vector<TokenSets> sets;
   for (std::uint64_t seed = 0; seed < kDrawn; ++seed) {
-    sets.push_back(clustered_token_sets({.num_experts = kNumExperts,
+    sets.push_back(clustered_token_sets({.num_experts = kReplanExperts,
                                          .top_k = 8,
                                          .num_tokens = 16384,
                                          .num_topics = 32,
@@ -28,10 +28,11 @@ std::vector<RunningLayer> running_layers(const PlacementObjective& objective) {
   }
   std::mt19937_64 rng(1);
   std::vector<RunningLayer> layers;
-  for (std::int64_t layer = 0; layer < kNumLayers; ++layer) {
+  for (std::int64_t layer = 0; layer < kReplanLayers; ++layer) {
     layers.emplace_back(
-        sets[std::size_t(layer) % kDrawn], Cluster{.ranks_per_node = kRanks}, objective,
-        testing::random_placement(kNumExperts, kRanks, kSlots - kNumExperts / kRanks, rng));
+        sets[std::size_t(layer) % kDrawn], Cluster{.ranks_per_node = kReplanRanks}, objective,
+        testing::random_placement(kReplanExperts, kReplanRanks,
+                                  kReplanSlots - kReplanExperts / kReplanRanks, rng));
   }
   return layers;
 }
