@@ -335,6 +335,12 @@ TEST(Engines, SayHowTheirBackendsSendCopies) {
   EXPECT_EQ(mode("torchtitan", "minimal_async_ep"), "per-expert");
   EXPECT_EQ(mode("axolotl", "deep_ep"), "per-node") << "by the name of Axolotl's own option";
   EXPECT_EQ(mode("axolotl", "torch"), "per-rank");
+  EXPECT_EQ(mode("tensorrt-llm", ""), "per-rank");
+  EXPECT_EQ(mode("tensorrt-llm", "nccl_ep"), "per-rank") << "rank-major";
+  EXPECT_EQ(mode("tensorrt-llm", "deepep_low_latency"), "per-expert");
+  EXPECT_EQ(mode("vllm", "nccl_ep"), "per-node") << "in the flat layout";
+  EXPECT_EQ(find_backend(find_engine("megatron"), "flex")->kernels[2].mode, std::nullopt)
+      << "expert-major";
   EXPECT_EQ(mode("vllm", "pplx"), "unknown");
   EXPECT_EQ(mode("eplb", ""), "unknown");
   EXPECT_EQ(find_engine("sglang").replica_rule, ReplicaRule::kLocalFirst);
@@ -360,7 +366,8 @@ TEST(Engines, AreFoundWithTheirBackends) {
             "DeepEP low latency");
   EXPECT_EQ(find_engine_backend("megatron", "").backend->name, "allgather");
   EXPECT_EQ(error_of([] { find_engine_backend("tensorrt-llm", "pp\nlx"); }),
-            "a backend of tensorrt-llm is alltoall, allgather, megamoe; not 'pp\\nlx'");
+            "a backend of tensorrt-llm is alltoall, nccl_ep, deepep, deepep_low_latency, allgather, "
+            "megamoe; not 'pp\\nlx'");
   EXPECT_EQ(
       error_of([] { find_engine_backend("eplb", ""); }),
       "c2r does not know how eplb sends copies: leave the engine out, and give the copy mode");

@@ -64,12 +64,13 @@ inline constexpr ExchangeKernel kMoriInterNodeLowLatency = {
     .is_for_decoding = true,
     .verdict = "every token goes to every node: placement saves only copies inside a node"};
 
+/// It writes a token once to each rank with one of its experts, and reads one sum back from each.
 inline constexpr ExchangeKernel kFlashInferOneSided = {
     .title = "FlashInfer one-sided",
     .mode = CopyMode::kPerRank,
     .source =
         "flashinfer-ai/flashinfer csrc/nv_internal/tensorrt_llm/kernels/communicationKernels/"
-        "moeAlltoAllKernels.cu"};
+        "moeAlltoAllDispatch.cu, moeAlltoAllCombine.cu at 16da4acbf18c"};
 
 /// It lists each token once for each rank with one of its experts.
 inline constexpr ExchangeKernel kFlashInferTwoSided = {
@@ -85,10 +86,18 @@ inline constexpr ExchangeKernel kMegaMoe = {.title = "DeepGEMM Mega MoE",
                                                 "impls/sm100_fp8_fp4_mega_moe.cuh",
                                             .verdict = kFusedVerdict};
 
+/// The layout that its caller asks for decides what is written inside a node: in the flat one a
+/// copy for each rank, in the expert-major one a copy for each expert.
 inline constexpr ExchangeKernel kNcclEpHighThroughput = {
     .title = "NCCL EP high throughput",
     .mode = CopyMode::kPerNode,
-    .source = "NVIDIA/nccl contrib/nccl_ep/device/hybrid_ep.cuh"};
+    .source = "NVIDIA/nccl contrib/nccl_ep/device/hybrid_ep.cuh at 03cc7f218f83"};
+inline constexpr ExchangeKernel kNcclEpHighThroughputExpertMajor = {
+    .title = "NCCL EP high throughput, expert-major",
+    .source = "NVIDIA/nccl contrib/nccl_ep/device/hybrid_ep.cuh at 03cc7f218f83",
+    .verdict =
+        "a token goes to a node once, and there to each of its experts: placement saves "
+        "copies between nodes, and those that stay on their rank"};
 inline constexpr ExchangeKernel kNcclEpExpertMajor = {
     .title = "NCCL EP low latency, expert-major",
     .mode = CopyMode::kPerRank,
@@ -111,9 +120,13 @@ inline constexpr ExchangeKernel kUcclLowLatency = {
     .source = "uccl-project/uccl ep/src/internode_ll.cu",
     .is_for_decoding = true};
 
-inline constexpr ExchangeKernel kHybridEp = {.title = "HybridEP",
-                                             .mode = CopyMode::kPerNode,
-                                             .source = "deepseek-ai/DeepEP, branch hybrid-ep"};
+/// Its fused kernels join the exchange with the sorting of rows by expert, not with products.
+inline constexpr ExchangeKernel kHybridEp = {
+    .title = "HybridEP",
+    .mode = CopyMode::kPerNode,
+    .source =
+        "deepseek-ai/DeepEP, branch hybrid-ep, csrc/hybrid_ep/backend/hybrid_ep_backend.cuh at "
+        "090de8371ad4"};
 
 inline constexpr ExchangeKernel kAllGather = {
     .title = "all-gather", .mode = CopyMode::kAllGather, .source = "collectives of NCCL"};

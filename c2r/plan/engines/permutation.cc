@@ -83,7 +83,8 @@ constexpr ExchangeKernel kMegatronAllToAll[] = {
 constexpr ExchangeKernel kMegatronFlex[] = {
     with_setting(kDeepEpNormal, "with --moe-flex-dispatcher-backend deepep"),
     with_setting(kHybridEp, "with --moe-flex-dispatcher-backend hybridep"),
-    with_setting(kNcclEpHighThroughput, "with --moe-flex-dispatcher-backend ncclep")};
+    // TransformerEngine's ep_backend.cpp asks for the expert-major layout.
+    with_setting(kNcclEpHighThroughputExpertMajor, "with --moe-flex-dispatcher-backend ncclep")};
 
 constexpr Backend kMegatronBackends[] = {
     {"allgather", kMegatronAllGather}, {"alltoall", kMegatronAllToAll}, {"flex", kMegatronFlex}};

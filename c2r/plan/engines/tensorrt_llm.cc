@@ -69,17 +69,25 @@ constexpr PlacementFile kTensorrtLlmFiles[] = {{.name = "tensorrt-llm",
 
 using namespace exchange_kernels;  // NOLINT(google-build-using-namespace)
 
+// It takes the first of these backends that runs on the machine (communication_factory.py at
+// 17d5bd861cdd), or what TRTLLM_FORCE_COMM_METHOD names: NVLINK_ONE_SIDED or NVLINK_TWO_SIDED,
+// which send the same copies, NCCL_EP, DEEPEP, DEEPEPLOWLATENCY and ALLGATHER.
 constexpr ExchangeKernel kTensorrtLlmAllToAll[] = {
     {.title = "NVLink all-to-all",
      .mode = CopyMode::kPerRank,
-     .source = "NVIDIA/TensorRT-LLM kernels/communicationKernels/moeAlltoAllKernels.cu"}};
+     .source = "NVIDIA/TensorRT-LLM cpp/tensorrt_llm/kernels/communicationKernels/"
+               "moeAlltoAllKernels.cu at 439e0799ca96"}};
+constexpr ExchangeKernel kTensorrtLlmNcclEp[] = {kNcclEpRankMajor};
+constexpr ExchangeKernel kTensorrtLlmDeepEp[] = {kDeepEpNormal};
+constexpr ExchangeKernel kTensorrtLlmDeepEpLowLatency[] = {kDeepEpLowLatency};
 constexpr ExchangeKernel kTensorrtLlmAllGather[] = {kAllGather};
 constexpr ExchangeKernel kTensorrtLlmMegaMoe[] = {
     with_setting(kMegaMoe, "with moe_config backend MEGAMOE_DEEPGEMM")};
 
-constexpr Backend kTensorrtLlmBackends[] = {{"alltoall", kTensorrtLlmAllToAll},
-                                            {"allgather", kTensorrtLlmAllGather},
-                                            {"megamoe", kTensorrtLlmMegaMoe}};
+constexpr Backend kTensorrtLlmBackends[] = {
+    {"alltoall", kTensorrtLlmAllToAll},   {"nccl_ep", kTensorrtLlmNcclEp},
+    {"deepep", kTensorrtLlmDeepEp},       {"deepep_low_latency", kTensorrtLlmDeepEpLowLatency},
+    {"allgather", kTensorrtLlmAllGather}, {"megamoe", kTensorrtLlmMegaMoe}};
 
 }  // namespace
 
