@@ -10,7 +10,9 @@
 namespace c2r {
 
 CsvReader::CsvReader(std::string_view text, std::string_view path) : text_(text), path_(path) {
-  C2R_REQUIRE(!text.empty(), kInvalidFile, "{}: is empty, but must begin with a header", path);
+  constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
+  if (text_.starts_with(kByteOrderMark)) text_.remove_prefix(kByteOrderMark.size());
+  C2R_REQUIRE(!text_.empty(), kInvalidFile, "{}: is empty, but must begin with a header", path);
   read_row();
   header_ = fields_;
 }
@@ -25,8 +27,10 @@ std::size_t CsvReader::column(std::string_view name) const {
 }
 
 bool CsvReader::next() {
-  if (at_ == text_.size()) return false;
-  read_row();
+  do {
+    if (at_ == text_.size()) return false;
+    read_row();
+  } while (header_.size() > 1 && fields_.size() == 1 && fields_[0].empty());  // a blank line
   C2R_REQUIRE(fields_.size() == header_.size(), kInvalidFile,
               "{}: has {} fields, but the header has {}", place(), fields_.size(), header_.size());
   return true;

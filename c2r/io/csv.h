@@ -10,7 +10,7 @@
 namespace c2r {
 
 /// Walks over the rows of a text. The first row is the header and gives the number of fields. The
-/// text and the path must outlive this object.
+/// text and the path must outlive this object. A byte order mark and blank lines are skipped.
 class CsvReader {
  public:
   /// Reads the header.

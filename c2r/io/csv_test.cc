@@ -36,6 +36,15 @@ TEST(CsvReader, ReadsRowsByTheNamesOfTheirColumns) {
   EXPECT_FALSE(csv.next());
 }
 
+TEST(CsvReader, SkipsAByteOrderMarkAndBlankLines) {
+  EXPECT_EQ(rows_of("\xef\xbb\xbf"
+                    "a,b\r\n\r\n1,2\r\n\r\n3,4\r\n\r\n"),
+            (Rows{{"1", "2"}, {"3", "4"}}));
+  CsvReader csv("\xef\xbb\xbfname,b\n", "a.csv");
+  EXPECT_EQ(csv.column("name"), 0u);
+  EXPECT_EQ(error_of_csv("\xef\xbb\xbf"), "a.csv: is empty, but must begin with a header");
+}
+
 TEST(CsvReader, UnquotesFields) {
   EXPECT_EQ(rows_of("a,b\n\"say \"\"hi\"\"\",\"x,\r\ny\"\n"), (Rows{{"say \"hi\"", "x,\r\ny"}}));
   EXPECT_EQ(rows_of("a,b\n\"\",\"\"\"\"\n"), (Rows{{"", "\""}}));
@@ -60,7 +69,7 @@ TEST(CsvReader, CountsTheLinesInsideQuotes) {
 TEST(CsvReader, NamesTheLineOfABrokenRow) {
   EXPECT_EQ(error_of_csv(""), "a.csv: is empty, but must begin with a header");
   EXPECT_EQ(error_of_csv("a,b\n1,2\n3\n"), "a.csv:3: has 1 fields, but the header has 2");
-  EXPECT_EQ(error_of_csv("a,b\n\n"), "a.csv:2: has 1 fields, but the header has 2");
+  EXPECT_EQ(error_of_csv("a,b\n\n3\n"), "a.csv:3: has 1 fields, but the header has 2");
   EXPECT_EQ(error_of_csv("a,b\n1,x\"y\"\n"), "a.csv:2: field 2 has a quote in its middle");
   EXPECT_EQ(error_of_csv("a,b\n\"1\"x,2\n"), "a.csv:2: field 1 goes on after its closing quote");
   EXPECT_EQ(error_of_csv("a,b\n1,\"x\n\n"),

@@ -109,7 +109,6 @@ def broken_csv(write):
     write("csv/empty", "")
     write("csv/field_missing", "a,b\n1,2\n3\n")
     write("csv/field_too_many", "a,b\n1,2,3\n")
-    write("csv/empty_line", "a,b\n\n1,2\n")
     write("csv/quote_in_the_middle", 'a,b\n1,x"y\n')
     write("csv/quote_open", 'a,b\n1,"x\n')
     write("csv/text_after_quote", 'a,b\n"1"x,2\n')
@@ -129,4 +128,5 @@ def write_well_formed(write):
     write("npy/2", npy(version=(2, 0)))
     write("npy/compressed.npy.xz", lzma.compress(npy()))
     write("json/1", '{"a": [1, -2.5e3, "x\\u00e9", true, null, {}]}')
+    write("csv/blank_lines", "\xef\xbb\xbfa,b\r\n\r\n1,2\r\n\r\n".encode("latin-1"))
     write("csv/1", 'a,b\n1,"x ""y"",\r\nz"\r\n,\n')
