@@ -83,6 +83,12 @@ bool path_exists(const std::filesystem::path& path) {
   return exists;
 }
 
+std::optional<FileIdentity> file_identity(const std::filesystem::path& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0) return std::nullopt;
+  return FileIdentity{.device = status.st_dev, .number = status.st_ino};
+}
+
 std::filesystem::path temporary_file_path(const std::filesystem::path& path) {
   static std::atomic<int> count = 0;  // two threads may write one path; the last rename wins
   const std::string end = fmt::format(".{}.{}.tmp", ::getpid(), ++count);

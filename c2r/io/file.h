@@ -1,9 +1,11 @@
 // Whole files: mapped, read into memory, or written so that no reader sees a half-written file.
 #pragma once
 
+#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -15,6 +17,16 @@ namespace c2r {
 /// @throws Error(kInvalidFile) if the system cannot tell: a name is too long, links lead in a
 ///         circle, or a folder may not be searched
 bool path_exists(const std::filesystem::path& path);
+
+/// What a file or folder is, whatever path leads to it: its device, and its number there.
+struct FileIdentity {
+  std::uint64_t device = 0, number = 0;
+  auto operator<=>(const FileIdentity&) const = default;
+};
+
+/// @returns the identity of what is at `path`, where links are followed; nothing if that cannot be
+///          looked up
+std::optional<FileIdentity> file_identity(const std::filesystem::path& path);
 
 /// @returns the name of a hidden temporary file in the folder of `path`, another one at each call.
 ///          A killed process with the same process id may have left a file of that name.

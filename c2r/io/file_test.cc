@@ -54,6 +54,22 @@ TEST(PathExists, SaysWhyItCannotTell) {
             fmt::format("cannot look up '{}': File name too long", long_name));
 }
 
+TEST(FileIdentity, IsThatOfTheFileByWhateverName) {
+  const auto path = path_in_empty_folder("file.txt");
+  EXPECT_EQ(file_identity(path), std::nullopt);
+  write_text_file(path, "text");
+  const auto folder = path.parent_path();
+  std::filesystem::create_symlink("file.txt", folder / "link");
+  std::filesystem::create_hard_link(path, folder / "hard");
+  write_text_file(folder / "copy", "text");
+  ASSERT_TRUE(file_identity(path).has_value());
+  for (const auto& same : {folder / "." / "file.txt", folder / "link", folder / "hard"}) {
+    EXPECT_EQ(file_identity(same), file_identity(path)) << same;
+  }
+  EXPECT_NE(file_identity(folder / "copy"), file_identity(path));
+  EXPECT_NE(file_identity(folder), file_identity(path));
+}
+
 TEST(AtomicFile, AppearsWhenCommitted) {
   const auto path = path_in_empty_folder("file.txt");
   AtomicFile file(path);
