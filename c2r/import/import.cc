@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <functional>
+#include <map>
+#include <set>
 
 #include "c2r/core/enum_names.h"
 #include "c2r/core/error.h"
@@ -158,9 +160,47 @@ std::vector<std::filesystem::path> files_of_folder(const ImportFormat& format,
   return files;
 }
 
+// Leaves out a file that was found before: by another name, through a link, in its folder, or as
+// what was compressed. It would be counted twice.
+std::vector<std::filesystem::path> each_file_once(const ImportRequest& request,
+                                                  const std::vector<std::filesystem::path>& files) {
+  std::map<FileIdentity, std::filesystem::path> paths;  // where each is found first
+  for (const auto& file : files) {
+    if (const auto identity = file_identity(file)) paths.emplace(*identity, file);
+  }
+  // Null for what is none of the files, and for what cannot be looked up, which is said when it is
+  // opened.
+  const auto first_path = [&](const std::filesystem::path& path) -> const std::filesystem::path* {
+    const auto identity = file_identity(path);
+    if (!identity) return nullptr;
+    const auto found = paths.find(*identity);
+    return found == paths.end() ? nullptr : &found->second;
+  };
+  std::set<const std::filesystem::path*> seen;
+  std::vector<std::filesystem::path> once;
+  for (const auto& file : files) {
+    const auto* const first = first_path(file);
+    const auto plain = without_compression(file);
+    const auto* const decompressed = plain == file ? nullptr : first_path(plain);
+    if (first != nullptr && !seen.insert(first).second) {
+      add_note(request, fmt::format("left out: {}, which is the same file as {}", file.string(),
+                                    first->string()));
+    } else if (decompressed != nullptr) {
+      add_note(request, fmt::format("left out: {}, for {} is there as well", file.string(),
+                                    decompressed->string()));
+    } else {
+      once.push_back(file);
+    }
+  }
+  return once;
+}
+
 // The request with the files of each folder in its place, if the format reads files.
 ImportRequest with_files_of_folders(const ImportFormat& format, ImportRequest request) {
-  if (format.endings.empty()) return request;
+  if (format.endings.empty()) {
+    request.inputs = each_file_once(request, request.inputs);
+    return request;
+  }
   std::vector<std::filesystem::path> files;
   for (const auto& input : request.inputs) {
     std::error_code ignored;  // what cannot be looked up is said when it is opened
@@ -171,7 +211,7 @@ ImportRequest with_files_of_folders(const ImportFormat& format, ImportRequest re
       files.push_back(input);
     }
   }
-  request.inputs = std::move(files);
+  request.inputs = each_file_once(request, files);
   return request;
 }
 

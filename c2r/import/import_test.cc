@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "c2r/import/testing_internal.h"
+#include "c2r/io/file.h"
 
 namespace c2r {
 namespace {
@@ -175,6 +176,50 @@ TEST(Import, ChecksTheRequest) {
   request.num_experts = 8;
   request.weights = "weights.npy";
   EXPECT_EQ(error_of_import("vllm", request), "weights and sequences are for the npy format only");
+}
+
+TEST(Import, CountsAFileOnceByWhateverNamesItIsFound) {
+  const auto folder = testing::temporary_path("responses");
+  std::filesystem::remove_all(folder);
+  std::filesystem::create_directories(folder);
+  const auto first = folder / "a.json", second = folder / "b.json";
+  write_text_file(first, "[[[0,1]]]");
+  write_text_file(second, "[[[2,3]]]");
+  write_text_file(folder / "b.json.gz", "not read");
+  std::filesystem::create_symlink("a.json", folder / "link.json");
+  std::filesystem::create_hard_link(first, folder / "hard.json");
+  std::vector<std::string> notes;
+  auto request = request_for({folder / "." / "a.json", folder, second});
+  request.notes = &notes;
+  EXPECT_EQ(import_as("vllm", request).num_tokens, 2);
+  EXPECT_EQ(ids_of(Trace(request.output), 0), "0 1 2 3");
+  const auto same = [&](const std::string& name, const std::filesystem::path& as) {
+    return fmt::format("left out: {}, which is the same file as {}", (folder / name).string(),
+                       as.string());
+  };
+  const auto given = folder / "." / "a.json";
+  EXPECT_EQ(notes, (std::vector<std::string>{same("a.json", given),
+                                             fmt::format("left out: {}.gz, for {} is there as well",
+                                                         second.string(), second.string()),
+                                             same("hard.json", given), same("link.json", given),
+                                             same("b.json", second)}));
+}
+
+// All formats that take several inputs go through one place.
+TEST(Import, CountsAFileOnceInEveryFormat) {
+  const auto loads = text_file("loads.json", R"({"logical_count":[[2,1,1]]})");
+  const auto table = text_file("counts.csv", "layer,expert,count\n0,0,2\n0,1,1\n0,2,1\n");
+  for (const auto& [format, path] : {std::pair("sglang-loads", loads), {"table-loads", table}}) {
+    std::vector<std::string> notes;
+    const auto statistics =
+        import_statistics({.format = format, .inputs = {path, path}, .top_k = 2, .notes = &notes});
+    EXPECT_EQ(statistics.num_tokens, Starts{2}) << format;
+    EXPECT_EQ(notes, std::vector<std::string>{"left out: " + path.string() +
+                                              ", which is the same file as " + path.string()});
+  }
+  const auto step = std::filesystem::path(C2R_SOURCE_DIR) / "tests" / "golden" / "torch" / "flame";
+  auto request = request_for({step, step / "."});
+  EXPECT_EQ(import_as("flame-moe", request).num_tokens, 5);
 }
 
 TEST(Import, HoldsLaterFilesToTheShapeOfTheFirst) {
