@@ -92,6 +92,38 @@ def save_flame(folder):
             torch.save((scores.half(), indices), path)
 
 
+def odd_recordings(records):
+    """The recording of rank 0 with its ids as other kinds of tensors, by name."""
+    lengths = [one["topk_ids_of_layer"].shape[1] for one in records]
+    shared = torch.cat([one["topk_ids_of_layer"] for one in records], 1).split(lengths, 1)
+    kinds = {
+        "strided": lambda ids, at: ids.permute(2, 0, 1).contiguous().permute(1, 2, 0),
+        "shared": lambda ids, at: shared[at],
+        "int64": lambda ids, at: ids.long(),
+        "float": lambda ids, at: ids.float(),
+        "bfloat16": lambda ids, at: ids.bfloat16(),
+        "bool": lambda ids, at: ids >= 0,
+        "complex": lambda ids, at: ids.to(torch.complex64),
+        "quantized": lambda ids, at: torch.quantize_per_tensor(ids.float(), 1, 0, torch.qint32),
+        "sparse": lambda ids, at: ids.to_sparse(),
+        "meta": lambda ids, at: ids.to("meta"),
+        "negated": lambda ids, at: torch._neg_view(ids),
+        "expanded": lambda ids, at: ids[:, :1, :1].expand(LAYERS, 99, 99),
+    }
+    return {name: [{**one, "topk_ids_of_layer": kind(one["topk_ids_of_layer"], at)} for at, one in enumerate(records)]
+            for name, kind in kinds.items()}
+
+
+def save_odd(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, records in odd_recordings(records_of(0)[:2]).items():
+        torch.save(dict(records=records, last_physical_to_logical_map=MAP), folder / f"{name}.pt")
+    torch.save({"logical_count": logical_count().float()}, folder / "counts_of_floats.pt")
+    # As if the tensors had been on a GPU.
+    torch.serialization.register_package(0, lambda storage: "cuda:0", lambda storage, location: None)
+    torch.save(dict(records=records_of(0)[:2], last_physical_to_logical_map=MAP), folder / "cuda.pt")
+
+
 def main():
     FOLDER.mkdir(parents=True, exist_ok=True)
     for rank in (0, 1):
@@ -107,6 +139,7 @@ def main():
     # Not contiguous, and with elements in front of it in its storage.
     torch.save({"physical_to_logical_map": torch.cat([MAP[:1], MAP]).t().contiguous().t()[1:]}, FOLDER / "view.pt")
     save_flame(FOLDER / "flame")
+    save_odd(FOLDER / "odd")
     torch.save({"w": torch.zeros(2)}, FOLDER / "old.pt", _use_new_zipfile_serialization=False)
     for layer in range(1, LAYERS):
         print(layer, "rank 0:", [experts_of(layer, t, 0, 1) for t in (0, 1, 2)], experts_of(layer, 0, 0, 2),

@@ -55,14 +55,16 @@ CollaborationStatistics statistics_of_loads(const ImportRequest& request,
   return statistics;
 }
 
-std::int64_t count_of(const Json& value, std::string_view place) {
+std::int64_t count_of(double value, std::string_view place) {
   constexpr double kMaxWholeFloat = 9007199254740992;  // 2^53, up to which floats are exact
+  C2R_REQUIRE(value == std::floor(value) && std::abs(value) <= kMaxWholeFloat, kInvalidFile,
+              "{}: a count is {}, but must be a whole number of at most 2^53", place, value);
+  return static_cast<std::int64_t>(value);
+}
+
+std::int64_t count_of(const Json& value, std::string_view place) {
   if (!value.is_number_float()) return json_integer(value, 0, INT64_MAX, "a count", place);
-  const double count = json_number(value, 0, "a count", place);
-  C2R_REQUIRE(count == std::floor(count) && count <= kMaxWholeFloat, kInvalidFile,
-              "{}: a count is {}, but must be a whole number of at most 2^53", place,
-              shown_value(value));
-  return static_cast<std::int64_t>(count);
+  return count_of(json_number(value, 0, "a count", place), place);
 }
 
 void require_layers(const ImportRequest& request, const CollaborationStatistics& statistics) {

@@ -30,6 +30,10 @@ CollaborationStatistics statistics_of_loads(const ImportRequest& request,
                                             const std::map<std::int32_t, Loads>& layers,
                                             TraceHeader header, const std::string& path);
 
+/// A count that is written as a whole float.
+/// @throws Error(kInvalidFile) if it is no whole number of at most 2^53 without its sign
+std::int64_t count_of(double value, std::string_view place);
+
 /// A count in JSON, which may be written as a whole float, as 4.0.
 /// @throws Error(kInvalidFile) if it is negative or no whole number of at most 2^53
 std::int64_t count_of(const Json& value, std::string_view place);

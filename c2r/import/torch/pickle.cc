@@ -234,6 +234,10 @@ class PickleMachine {
     const std::string_view module = line(), name = line();
     const auto* const row = std::ranges::find_if(
         kGlobals, [&](const GlobalRow& r) { return r.module == module && r.name == name; });
+    const auto* const refused = std::ranges::find_if(
+        kRefusedNames, [&](const RefusedName& r) { return r.module == module && r.name == name; });
+    C2R_REQUIRE(refused == std::end(kRefusedNames), kUnsupported, "{}: holds {}", here(),
+                refused->what);
     C2R_REQUIRE(row != std::end(kGlobals), kInvalidFile,
                 "{}: names {}.{}, but only tensors, numbers, strings, lists, tuples and dicts are "
                 "read; nothing was executed",
@@ -294,6 +298,13 @@ class PickleMachine {
     }
     for (const Value& stride : container(arguments[3], Kind::kTuple)) {
       tensor.strides.push_back(integer(stride));
+    }
+    for (const Value& more : std::span(arguments).subspan(has_dtype ? 7 : 6)) {
+      if (more.kind == Kind::kNone) continue;
+      C2R_REQUIRE(container(more, Kind::kDict).empty(), kUnsupported,
+                  "{}: holds a tensor whose elements are to be negated or conjugated when they are "
+                  "read: save it with .resolve_neg() or .resolve_conj()",
+                  here());
     }
     const auto dtype = has_dtype ? global(arguments[6]).dtype : tensor.storage.dtype;
     C2R_REQUIRE(dtype.has_value() && has_dtype == !tensor.storage.dtype.has_value(), kInvalidFile,
@@ -380,36 +391,6 @@ class PickleMachine {
 };
 
 }  // namespace
-
-std::string_view kind_text(Kind kind) {
-  switch (kind) {
-    case Kind::kNone:
-      return "None";
-    case Kind::kBool:
-      return "a bool";
-    case Kind::kInteger:
-      return "an integer";
-    case Kind::kBigInteger:
-      return "an integer of more than 64 bits";
-    case Kind::kFloat:
-      return "a float";
-    case Kind::kString:
-      return "a string";
-    case Kind::kList:
-      return "a list";
-    case Kind::kTuple:
-      return "a tuple";
-    case Kind::kDict:
-      return "a dict";
-    case Kind::kTensor:
-      return "a tensor";
-    case Kind::kGlobal:
-      return "a name";
-    case Kind::kStorage:
-      return "a storage";
-  }
-  return "?";
-}
 
 Objects read_pickle(std::span<const std::byte> pickle, std::string_view place) {
   return PickleMachine(pickle, place).run();

@@ -38,4 +38,27 @@ inline constexpr GlobalRow kGlobals[] = {
     {"torch", "uint64", Global::kDtype, Dtype::kU64},
 };
 
+/// Names of tensors that are not read, with what they are and what can be done.
+struct RefusedName {
+  std::string_view module, name, what;
+};
+
+inline constexpr RefusedName kRefusedNames[] = {
+    {"torch._utils", "_rebuild_sparse_tensor", "a sparse tensor: save it with .to_dense()"},
+    {"torch._utils", "_rebuild_sparse_csr_tensor", "a sparse tensor: save it with .to_dense()"},
+    {"torch._utils", "_rebuild_qtensor", "a quantized tensor: save it with .int_repr()"},
+    {"torch._utils", "_rebuild_meta_tensor_no_storage",
+     "a tensor on the device meta, which has no elements"},
+    {"torch._utils", "_rebuild_nested_tensor", "a nested tensor: save it with .to_padded_tensor()"},
+    {"torch._utils", "_rebuild_parameter", "a parameter of a model: save its .data"},
+    {"torch._utils", "_rebuild_device_tensor_from_numpy",
+     "a tensor on a device of its own: save it with .cpu()"},
+    {"torch._tensor", "_rebuild_from_type_v2",
+     "a tensor with attributes, or of a class of its own: save it with .detach().clone()"},
+    {"torch", "ComplexFloatStorage", "a tensor of complex numbers"},
+    {"torch", "ComplexDoubleStorage", "a tensor of complex numbers"},
+    {"numpy.core.multiarray", "_reconstruct", "an array of NumPy: save it with numpy.save()"},
+    {"numpy._core.multiarray", "_reconstruct", "an array of NumPy: save it with numpy.save()"},
+};
+
 }  // namespace c2r::torch

@@ -112,11 +112,62 @@ TEST(ImportSglangLoads, AreTheSameFromEveryMode) {
     EXPECT_EQ(sum.coactivation, stat.coactivation) << mode;
     EXPECT_EQ(sum.num_tokens, stat.num_tokens) << mode;
   }
-  // A rank's file twice, as from two recordings, counts twice.
-  EXPECT_EQ(loads_of({"stat.pt", "stat.pt"}).num_tokens, (Starts{14, 14, 14}));
+  EXPECT_EQ(loads_of({"odd/counts_of_floats.pt"}).coactivation, stat.coactivation);
   EXPECT_EQ(error_of([&] { loads_of({"per_pass_1.pt"}); }),
             torch_fixture("per_pass_1.pt").string() +
                 ": files of 1 ranks up to 1 are given, so a rank's file is missing");
+}
+
+// Two recordings may have the same content, but hardly with many tokens.
+TEST(ImportSglangRecorder, CountsTheContentOfTwoFilesOfARankTwiceAndSaysSo) {
+  const auto copy = testing::temporary_path("copy.pt");
+  std::filesystem::copy_file(torch_fixture("per_token_0.pt"), copy,
+                             std::filesystem::copy_options::overwrite_existing);
+  std::vector<std::string> notes;
+  auto request = request_of_fixtures({"per_token_0.pt"}, notes);
+  request.inputs.push_back(copy);
+  EXPECT_EQ(import_as("sglang-recorder", request).num_tokens, 8);
+  EXPECT_EQ(notes.at(0), "counted twice: two files of rank 0 recorded the same tokens");
+}
+
+TEST(ImportSglangRecorder, ReadsTensorsHoweverTheyAreStored) {
+  std::vector<std::string> notes;
+  const auto ids_in = [&](const std::string& name) {
+    const auto request = request_of_fixtures({name}, notes);
+    (void)import_as("sglang-recorder", request);
+    return ids_of(Trace(request.output), 0) + "|" + ids_of(Trace(request.output), 2);
+  };
+  const std::string expected = ids_in("per_token_0.pt");
+  for (const char* name : {"strided", "shared", "int64", "cuda"}) {
+    EXPECT_EQ(ids_in(fmt::format("odd/{}.pt", name)), expected) << name;
+  }
+}
+
+TEST(ImportSglangRecorder, SaysWhyItDoesNotReadATensor) {
+  const auto error = [](const std::string& name) {
+    std::vector<std::string> notes;
+    const auto request = request_of_fixtures({fmt::format("odd/{}.pt", name)}, notes);
+    return testing::error_of_import("sglang-recorder", request);
+  };
+  const std::string integers = ", but must be integers of 3 dimensions, the first one 4 layers";
+  EXPECT_EQ(error("float"), ": record 0, topk_ids_of_layer is F32 [4, 5, 8]" + integers);
+  EXPECT_EQ(error("bfloat16"), ": record 0, topk_ids_of_layer is BF16 [4, 5, 8]" + integers);
+  EXPECT_EQ(error("bool"), ": record 0, topk_ids_of_layer is BOOL [4, 5, 8]" + integers);
+  EXPECT_EQ(error("expanded"),
+            ": record 0, topk_ids_of_layer: has the shape [4, 99, 99], but its storage only 640 "
+            "bytes; save it with .contiguous() if it was expanded");
+  const auto has = [&](const std::string& name, std::string_view reason) {
+    const std::string message = error(name);
+    EXPECT_TRUE(message.starts_with(", data.pkl at byte ") && message.ends_with(reason))
+        << name << message;
+  };
+  has("complex", ": holds a tensor of complex numbers");
+  has("quantized", ": holds a quantized tensor: save it with .int_repr()");
+  has("sparse", ": holds a sparse tensor: save it with .to_dense()");
+  has("meta", ": holds a tensor on the device meta, which has no elements");
+  has("negated",
+      ": holds a tensor whose elements are to be negated or conjugated when they are read: save it "
+      "with .resolve_neg() or .resolve_conj()");
 }
 
 TEST(ImportFlameMoe, ReadsScoresAndOneSequenceForEachName) {

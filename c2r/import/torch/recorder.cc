@@ -86,7 +86,12 @@ TensorData RecorderFile::tensor(std::int64_t i, std::string_view key, std::size_
 
 bool SameTokens::seen(std::uint64_t content, std::int64_t rank) {
   const auto [found, is_new] = rank_of_content_.emplace(content, rank);
-  if (is_new || found->second == rank) return false;
+  if (is_new) return false;
+  if (found->second == rank) {
+    add_note(request_,
+             fmt::format("counted twice: two files of rank {} recorded the same tokens", rank));
+    return false;
+  }
   add_note(request_, fmt::format("left out: the file of rank {}, which recorded the same tokens as "
                                  "rank {}",
                                  rank, found->second));

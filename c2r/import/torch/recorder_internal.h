@@ -72,7 +72,8 @@ class SameTokens {
   explicit SameTokens(const ImportRequest& request) : request_(request) {}
 
   /// @param content of all that a file of `rank` recorded
-  /// @returns whether a file of another rank had the same content; then adds a note
+  /// Adds a note if another file had the same content.
+  /// @returns whether that was one of another rank, so that this one is to be left out
   bool seen(std::uint64_t content, std::int64_t rank);
 
  private:

@@ -36,16 +36,19 @@ void add_logical_count(const TorchFile& file, std::vector<Loads>& loads) {
       file.tensor(file.at(file.root(), "logical_count", "the dump"), "logical_count");
   const NpyView& array = tensor.array();
   const auto& shape = array.shape;
-  C2R_REQUIRE(is_integer(array.dtype) && (shape.size() == 2 || shape.size() == 3), kInvalidFile,
-              "{}: logical_count is {} {}, but must be integers [num_steps, num_layers, "
-              "num_experts]",
+  const bool is_float = array.dtype == Dtype::kF32 || array.dtype == Dtype::kF64;
+  C2R_REQUIRE((is_integer(array.dtype) || is_float) && (shape.size() == 2 || shape.size() == 3),
+              kInvalidFile,
+              "{}: logical_count is {} {}, but must be integers, or whole floats of 32 or 64 bits, "
+              "[num_steps, num_layers, num_experts]",
               file.path(), dtype_name(array.dtype), shape_text(shape));
   const std::int64_t num_layers = shape[shape.size() - 2], num_experts = shape.back();
   set_shape(num_layers, num_experts, file.path(), loads);
   for (std::int64_t i = 0; i < array.num_elements(); ++i) {
     const auto layer = static_cast<std::size_t>(i / num_experts % num_layers);
-    counts::add(integer_at(array, i), loads[layer][static_cast<std::size_t>(i % num_experts)],
-                file.path());
+    const std::int64_t count =
+        is_float ? counts::count_of(double_at(array, i), file.path()) : integer_at(array, i);
+    counts::add(count, loads[layer][static_cast<std::size_t>(i % num_experts)], file.path());
   }
 }
 

@@ -55,7 +55,7 @@ def pickle_tensor(tensor, storages):
     storages.append(tensor.data)
     storage = ("storage", op_global("torch", fields["kind"]), key, fields["location"], fields["numel"])
     arguments = (Raw(pickle(storage, storages) + b"Q"), fields["offset"], fields["shape"], fields["strides"], False,
-                 Raw(op_global("collections", "OrderedDict") + b")R"))
+                 Raw(op_global("collections", "OrderedDict") + b")R"), *fields.get("more", ()))
     return op_global("torch._utils", "_rebuild_tensor_v2") + pickle(arguments, storages) + b"R"
 
 
@@ -165,6 +165,9 @@ def broken_pickles(write):
     program("size_without_tuple", b"\x80\x02ctorch\nSize\n)R.")
     program("tensor_of_nothing", b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.")
     program("ends_without_stop", b"\x80\x02}")
+    program("sparse_tensor", b"\x80\x02ctorch._utils\n_rebuild_sparse_tensor\n.")
+    program("quantized_tensor", b"\x80\x02ctorch._utils\n_rebuild_qtensor\n.")
+    program("complex_storage", b"\x80\x02ctorch\nComplexFloatStorage\n.")
 
 
 def broken_tensors(write):
@@ -183,6 +186,7 @@ def broken_tensors(write):
     tensor("extents_overflow", [1], (2**32, 2**32), strides=(0, 0))
     tensor("extent_negative", [1], (-1,))
     tensor("extent_without_stride", [1], (1,), strides=())
+    tensor("negated", [1], (1,), more=({"neg": True},))
 
 
 def broken_recordings(write):
@@ -199,6 +203,9 @@ def broken_recordings(write):
     write(name + "layers_differ", dump(recorded(IDS[:18], (3, 2, 3))))
     write(name + "no_column", dump(recorded([], (4, 2, 0))))
     write(name + "ids_of_2_dimensions", dump(recorded(IDS, (4, 6))))
+    for kind, code, storage in (("floats", "f", "FloatStorage"), ("bfloat16", "H", "BFloat16Storage"),
+                                ("bools", "B", "BoolStorage")):
+        write(name + f"ids_of_{kind}", dump(recorded(topk_ids_of_layer=Tensor([0] * 24, (4, 2, 3), code, storage))))
     write(name + "input_ids_differ", dump(recorded(input_ids=[5])))
     write(name + "slot_out_of_range", dump(recorded(IDS[:-1] + [4])))
     write(name + "slot_below_minus_1", dump(recorded(IDS[:-1] + [-2])))
@@ -215,7 +222,9 @@ def broken_recordings(write):
         [("a/data.pkl", shared), ("a/data/0", struct.pack("<24i", *IDS)), ("a/data/1", b"\0" * 64),
          ("a/data/2", struct.pack("<16i", *MAP))]))
     write("sglang_loads/torch_counts_of_floats",
-          torch_file({"logical_count": Tensor([1.0], (1, 1), "f", "FloatStorage")}))
+          torch_file({"logical_count": Tensor([0.5], (1, 1), "f", "FloatStorage")}))
+    write("sglang_loads/torch_counts_of_bfloat16",
+          torch_file({"logical_count": Tensor([0x3f80], (1, 1), "H", "BFloat16Storage")}))
     write("sglang_loads/torch_count_negative", torch_file({"logical_count": Tensor([-1, 1], (1, 2))}))
     write("sglang_loads/torch_no_layers", torch_file({"logical_count": Tensor([], (0, 2))}))
     write("sglang_loads/torch_rank_missing", dump(per_pass(rank=1)))
@@ -223,6 +232,7 @@ def broken_recordings(write):
     write("import_flame-moe/no_layers/notes.txt", "")
     write("import_flame-moe/one_tensor/2/a.pt", torch_file(slots()))
     write("import_flame-moe/id_out_of_range/2/a.pt", capture(ids=[0, 1, 2, 4]))
+    write("import_flame-moe/indices_of_floats/2/a.pt", torch_file((Tensor([0.5] * 4, (2, 2), "f", "FloatStorage"),) * 2))
     write("sglang_placement/torch_list", torch_file([1]))
     write("sglang_placement/torch_loads", torch_file({"logical_count": slots()}))
     write("sglang_placement/torch_key_unknown", torch_file({"physical_to_logical_map": slots(), "x": 1}))
@@ -258,6 +268,8 @@ def write_well_formed(write):
     write("import_sglang-recorder/draft_and_idle", dump(
         recorded(), recorded(gatherer_key="draft"), recorded([], (4, 0, 3), input_ids=[], extend_seq_lens=None)))
     write("sglang_loads/torch_stat", torch_file({"rank": 0, "logical_count": Tensor([0, 0, 1, 1], (1, 2, 2))}))
+    write("sglang_loads/torch_floats",
+          torch_file({"logical_count": Tensor([0, 0, 1, 1], (2, 2), "d", "DoubleStorage")}))
     write("sglang_loads/torch_per_pass", dump(per_pass()))
     write("sglang_loads/torch_per_token", dump())
     write("sglang_placement/torch_map", torch_file({"physical_to_logical_map": slots()}))
