@@ -35,7 +35,10 @@ void read_lines(std::string_view text, const std::string& path, const ReadJson& 
 }  // namespace
 
 bool is_list_of_objects(const Json& array) {
-  return array[0].is_object();
+  const auto& values = array.get_ref<const Json::array_t&>();
+  const auto found =
+      std::ranges::find_if(values, [](const Json& value) { return !value.is_null(); });
+  return found == values.end() || found->is_object();
 }
 
 void for_each_json(const ImportRequest& request,

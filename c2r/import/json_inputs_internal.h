@@ -21,7 +21,8 @@ void for_each_json(const ImportRequest& request,
                    const std::function<bool(const Json& array)>& is_list,
                    const std::function<void(const Json& json, const std::string& place)>& read);
 
-/// @returns whether the first value in the array is an object
+/// @returns whether the first value in the array that is not null is an object: a list of responses
+///          may have null for requests that failed
 bool is_list_of_objects(const Json& array);
 
 }  // namespace c2r

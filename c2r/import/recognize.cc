@@ -109,7 +109,9 @@ RecognizedInput recognize_json(const Json& json) {
   const Json* value = &json;
   std::size_t depth = 0;
   while (value->is_array() && !value->empty() && depth < 4) {
-    value = &(*value)[0];
+    const auto& array = value->get_ref<const Json::array_t&>();
+    const auto found = std::ranges::find_if(array, [](const Json& one) { return !one.is_null(); });
+    value = found == array.end() ? &array[0] : &*found;  // requests that failed may be null
     ++depth;
   }
   if (value->is_object() && depth <= 2) return recognize_object(*value);
@@ -257,6 +259,8 @@ bool is_binary(std::string_view text) {
 }
 
 RecognizedInput recognize_text(std::string_view text, const std::string& place) {
+  constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
+  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
   const std::size_t begin = text.find_first_not_of(" \t\r\n");
   if (begin == std::string_view::npos) return unknown("an empty file");
   const std::string_view line = text.substr(begin, text.find('\n', begin) - begin);

@@ -37,6 +37,9 @@ TEST(RecognizeInput, KnowsTextsByTheirKeys) {
   EXPECT_EQ(format_of_text(R"([[{"0":null,"1":[[0]]}],[{"0":null,"1":[[1]]}]])"),
             "orders-in-chaos");
   EXPECT_EQ(format_of_text(R"({"choices":[]})"), "vllm");
+  EXPECT_EQ(format_of_text(R"([null,{"meta_info":{}}])"), "sglang") << "of a request that failed";
+  EXPECT_EQ(format_of_text("\xef\xbb\xbf{\"choices\":[]}"), "vllm") << "with a byte order mark";
+  EXPECT_EQ(format_of_text("\xef\xbb\xbflayer,expert,count\r\n"), "table-loads");
   EXPECT_EQ(format_of_text(R"([[[0,1]]])"), "vllm");
   EXPECT_EQ(format_of_text("{\"step\":0,\"top_indices\":[[0]]}\n{\"step\":1,\"cut"), "megatron");
   EXPECT_EQ(format_of_text(R"([{"0":null,"1":[[3]]}])"), "orders-in-chaos");

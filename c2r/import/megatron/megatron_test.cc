@@ -47,6 +47,14 @@ TEST(ImportMegatron, ConcatenatesStepsAndRanks) {
   EXPECT_EQ(starts_of(trace), (Starts{0, 3}));
 }
 
+TEST(ImportMegatron, SkipsBlankLinesAndTakesLineEndsOfWindows) {
+  std::string text = "\xef\xbb\xbf";
+  for (const char c : kMegatron) text += c == '\n' ? std::string("\r\n\r\n") : std::string(1, c);
+  const auto request = request_for({text_file("trace.jsonl", text)});
+  EXPECT_EQ(import_as("megatron", request).num_tokens, 3);
+  EXPECT_EQ(ids_of(Trace(request.output), 0), "0 1 2 3 7 0");
+}
+
 TEST(ImportMegatron, JoinsPipelineStagesWhoseLayersAreNumberedThrough) {
   constexpr std::string_view kRecord =
       R"({{"step":0,"stage":"pre_dispatch","block":"decoder","layer":{},"rank":0,"num_tokens":1,"topk":1,"top_indices":[[{}]]}})";

@@ -103,9 +103,11 @@ PassedOver for_each_record(
   for (std::size_t begin = 0; begin < text.size();) {
     const std::size_t end = std::min(text.find('\n', begin), text.size());
     const std::string place = fmt::format("{}:{}", path.string(), ++line);
-    const auto json = json_of_line(std::string_view(text).substr(begin, end - begin), place,
-                                   end == text.size(), builder.request().drop_incomplete);
+    const std::string_view record_text = std::string_view(text).substr(begin, end - begin);
     begin = end + 1;
+    if (record_text.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    const auto json =
+        json_of_line(record_text, place, end == text.size(), builder.request().drop_incomplete);
     if (!json) {
       passed.is_cut_off = true;
       continue;

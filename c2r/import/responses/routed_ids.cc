@@ -32,6 +32,7 @@ bool is_dense(const RoutedIds& ids, std::int64_t layer) {
 }  // namespace
 
 void RoutedIdsImporter::add(const RoutedIds& ids, const std::string& place) {
+  if (ids.num_rows() == 0) return leave_out(fmt::format("{}: has no tokens to import", place));
   bool has_ids = false;
   for (std::int64_t row = 0; row < ids.num_rows() && !has_ids; ++row) {
     has_ids = !is_without_ids(ids, row);

@@ -83,7 +83,9 @@ class SglangImporter {
   void add_response(const Json& response, const std::string& place) {
     const Json* const choices = json_find(response, "choices");
     if (choices == nullptr || response.contains("meta_info")) {
-      return add_info(json_at(response, "meta_info", place), place);
+      const Json* const info = json_find(response, "meta_info");
+      if (info != nullptr) return add_info(*info, place);
+      return importer_.leave_out(fmt::format("{}: has no meta_info, as responses have", place));
     }
     const auto& array = json_array(*choices, "choices", place);
     const Json usage = usage_as_info(response, array.size());
@@ -94,6 +96,10 @@ class SglangImporter {
       is_found = true;
       add_info(merged(usage, *ext),
                array.size() == 1 ? place : fmt::format("{}, choice {}", place, i));
+    }
+    for (std::size_t i = 0; i < array.size() && is_found; ++i) {
+      if (json_find(array[i], "sgl_ext") != nullptr) continue;
+      importer_.leave_out(fmt::format("{}, choice {}: has no sgl_ext", place, i));
     }
     for (const char* key : {"sglext", "nvext"}) {  // the latter behind Dynamo
       const Json* const ext = json_find(response, key);

@@ -95,7 +95,9 @@ class VllmImporter {
     const std::int64_t num_prompt_rows = ids.top_k == 0 ? 0 : ids.num_rows();
     // The position of the first row, which only an object of packed integers says.
     const std::int64_t start = generated == nullptr ? 0 : append_tokens(*generated, place, ids);
-    if (ids.top_k == 0) return;
+    if (ids.top_k == 0) {
+      return importer_.leave_out(fmt::format("{}: has no tokens to import", place));
+    }
     if (prompt != nullptr || usage.prompt == 0) {
       ids.num_prompt_rows = num_prompt_rows;
     } else if (usage.prompt && usage.completion) {
@@ -126,6 +128,7 @@ class VllmImporter {
     TraceBuilder& builder = importer_.builder();
     if (json.is_object()) return append_packed(json, place, builder, ids);
     if (json.is_string()) {  // base64 of the bytes of a .npy file
+      if (json.get_ref<const std::string&>().empty()) return 0;
       const auto bytes = decode_base64(json.get_ref<const std::string&>(), place);
       append_array(parse_npy(bytes, place), place, builder, ids);
       return 0;

@@ -37,7 +37,7 @@ using ReadRow = std::function<void(std::span<const std::int64_t> row, const std:
 
 bool is_csv(const std::filesystem::path& path) {
   const std::string text = read_text_file(path);
-  const std::size_t begin = std::min(text.find_first_not_of(" \t\r\n"), text.size());
+  const std::size_t begin = std::min(text.find_first_not_of(" \t\r\n\xef\xbb\xbf"), text.size());
   return begin == text.size() || (text[begin] != '{' && text[begin] != '[');
 }
 

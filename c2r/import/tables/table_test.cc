@@ -70,7 +70,9 @@ TEST(ImportTable, SaysWhatIsWrong) {
 
 TEST(ImportTable, TakesWholeNumbersThatAreWrittenAsFloats) {
   import_as("table", request_for({text_file("a.csv", "layer,token,expert\n0.0,0.,1.0\n0,0,2.00\n"),
-                                  text_file("b.json", R"([{"layer":0.0,"token":7.0,"expert":3e0},
+                                  text_file("b.json",
+                                            "\xef\xbb\xbf"
+                                            R"([{"layer":0.0,"token":7.0,"expert":3e0},
                                                           {"layer":0,"token":7,"expert":4}])")}));
   EXPECT_EQ(ids_of(Trace(testing::temporary_path("out.safetensors")), 0), "1 2 3 4");
   EXPECT_EQ(error_of_text("table", "layer,token,expert\n0,0,1.5\n"),
