@@ -67,7 +67,7 @@ LayerImbalance layer_imbalance(std::span<const double> imbalance,
 }
 
 std::string imbalance_text(const LayerImbalance& met) {
-  return fmt::format("imbalance {:.3f} (worst layer {:.3f})", met.mean, met.worst);
+  return fmt::format("rank imbalance {:.3f} (worst layer {:.3f})", met.mean, met.worst);
 }
 
 std::optional<double> max_imbalance_of(const Plan& plan) {

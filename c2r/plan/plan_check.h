@@ -28,7 +28,7 @@ struct LayerImbalance {
 LayerImbalance layer_imbalance(std::span<const double> imbalance,
                                std::optional<double> max_imbalance);
 
-/// @returns "imbalance 1.092 (worst layer 1.149)"
+/// @returns "rank imbalance 1.092 (worst layer 1.149)"
 std::string imbalance_text(const LayerImbalance& met);
 
 /// @returns the bound on the imbalance of each layer that the plan was made with, from its

@@ -85,9 +85,10 @@ TEST(PlanCheck, TheLeastTimeIsTheBestWhereTimesArePredicted) {
                                             kTwoRanks, objective_for(kTwoRanks), std::nullopt);
   EXPECT_EQ(check.better, "contiguous");
   EXPECT_EQ(warning_text(check, plan, kIndices),
-            "contiguous is better than the plan on the reported tokens: 1.600 copies, imbalance "
-            "1.200 (worst layer 1.200), 1.8 ms; the plan: 1.500 copies, imbalance 1.000 (worst "
-            "layer 1.000), 2 ms; fit on tokens of all that is to be served, or with a lower bound");
+            "contiguous is better than the plan on the reported tokens: 1.600 copies, rank "
+            "imbalance 1.200 (worst layer 1.200), 1.8 ms; the plan: 1.500 copies, rank imbalance "
+            "1.000 (worst layer 1.000), 2 ms; fit on tokens of all that is to be served, or with a "
+            "lower bound");
 }
 
 TEST(PlanCheck, FewerCopiesCountOnlyWithinTheBoundOrTheBalanceOfThePlan) {

@@ -91,8 +91,8 @@ TEST(PlanMoves, PayAfterTheTokensThatSaveAsManyBytesOrSeconds) {
   EXPECT_DOUBLE_EQ(*moves.tokens_to_pay, 2e6 / 120);
   EXPECT_EQ(moves_text(moves, planned),
             "2 of 8 slots get another expert (25.0 %); the running plan: 1.300 copies a token, "
-            "imbalance 1.125 (worst layer 1.250); the new one: 1.300, imbalance 1.125 (worst layer "
-            "1.250)\n"
+            "rank imbalance 1.125 (worst layer 1.250); the new one: 1.300, rank imbalance 1.125 "
+            "(worst layer 1.250)\n"
             "loading these experts takes 2 MB on the wire; a step of 8192 tokens saves 0.983 MB on "
             "the wire: the moves pay after 2.035 steps\n");
   Prediction timed = planned, timed_before = before;

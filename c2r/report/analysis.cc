@@ -26,7 +26,7 @@ Json layer_json(const Analysis& analysis, std::size_t layer) {
   Json json = {{"layer_index", analysis.statistics.header.layer_indices[layer]},
                {"num_tokens", analysis.statistics.num_tokens[layer]},
                {"num_choices", m.num_choices},
-               {"imbalance", m.imbalance},
+               {"expert_imbalance", m.imbalance},
                {"busiest_share", m.busiest_share},
                {"busiest_expert", m.busiest_expert},
                {"num_unused_experts", m.num_unused_experts},
@@ -61,8 +61,8 @@ std::vector<std::string> cells(const std::string& name, double imbalance, double
 // What the columns mean.
 std::string legend(const Analysis& analysis) {
   std::string text = fmt::format(
-      "imbalance: the load of the busiest expert over the mean; a plan's imbalance is that of "
-      "ranks\n"
+      "expert imbalance: the load of the busiest expert over the mean; a plan has a rank "
+      "imbalance\n"
       "busiest: the share of all choices that fall on one expert\n"
       "collaborators: with how many of the {} other experts an expert effectively works; 90 %: how "
       "many make up 90 % of its pairs\n"
@@ -87,8 +87,8 @@ Json analysis_json(const Analysis& analysis) {
                {"num_experts", header.num_experts},
                {"top_k", header.top_k},
                {"num_layers", header.num_layers()},
-               {"mean_imbalance", m.mean_imbalance},
-               {"max_imbalance", m.max_imbalance},
+               {"mean_expert_imbalance", m.mean_imbalance},
+               {"max_expert_imbalance", m.max_imbalance},
                {"mean_busiest_share", m.mean_busiest_share},
                {"collaborators", collaborators_json(m.collaborators)}};
   json["fan_out"] = Json::object();
@@ -106,7 +106,7 @@ std::string analysis_table(const Analysis& analysis) {
   const ModelMetrics& m = analysis.metrics;
   const TraceHeader& header = analysis.statistics.header;
   std::vector<std::vector<std::string>> rows = {
-      {"layer", "imbalance", "busiest", "collaborators", "90 %", "specialization"}};
+      {"layer", "expert imbalance", "busiest", "collaborators", "90 %", "specialization"}};
   for (const FanOutOfSplit& split : analysis.fan_out) {
     rows[0].push_back(fmt::format("over {}", split.ep_size));
   }

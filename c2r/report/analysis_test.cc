@@ -33,10 +33,10 @@ Analysis example() {
 // exp(H(0)) = 2^1.5 = 2.83, specialization 1 - 1.5 ln 2 / ln 3 = 0.054; 1 and 1 for the others.
 TEST(AnalysisTable, HasALineForEachLayerAndTheMeans) {
   EXPECT_EQ(analysis_table(example()),
-            "layer  imbalance  busiest  collaborators  90 %  specialization  over 2\n"
-            "1           2.00   50.0 %            1.5   1.5           0.763   1.500\n"
-            "5           1.00    0.0 %              -     -               -   0.000\n"
-            "mean        1.50   25.0 %            1.5   1.5           0.763   0.750\n");
+            "layer  expert imbalance  busiest  collaborators  90 %  specialization  over 2\n"
+            "1                  2.00   50.0 %            1.5   1.5           0.763   1.500\n"
+            "5                  1.00    0.0 %              -     -               -   0.000\n"
+            "mean               1.50   25.0 %            1.5   1.5           0.763   0.750\n");
 }
 
 TEST(AnalysisJson, NamesEveryNumber) {
@@ -46,15 +46,16 @@ TEST(AnalysisJson, NamesEveryNumber) {
     for (const char* key : left_out) object.erase(key);
     return json_text(object);
   };
-  EXPECT_EQ(head(json, {"collaborators", "layers"}),
-            R"({"model":"example","num_experts":4,"top_k":2,"num_layers":2,"mean_imbalance":1.5,)"
-            R"("max_imbalance":2.0,"mean_busiest_share":0.25,"fan_out":{"2":0.75}})");
+  EXPECT_EQ(
+      head(json, {"collaborators", "layers"}),
+      R"({"model":"example","num_experts":4,"top_k":2,"num_layers":2,)"
+      R"("mean_expert_imbalance":1.5,"max_expert_imbalance":2.0,"mean_busiest_share":0.25,"fan_out":{"2":0.75}})");
   EXPECT_EQ(
       head(layers[0], {"collaborators", "experts"}),
-      R"({"layer_index":1,"num_tokens":40,"num_choices":80,"imbalance":2.0,)"
+      R"({"layer_index":1,"num_tokens":40,"num_choices":80,"expert_imbalance":2.0,)"
       R"("busiest_share":0.5,"busiest_expert":0,"num_unused_experts":0,"fan_out":{"2":1.5}})");
   EXPECT_EQ(head(layers[1], {"experts"}),
-            R"({"layer_index":5,"num_tokens":0,"num_choices":0,"imbalance":1.0,)"
+            R"({"layer_index":5,"num_tokens":0,"num_choices":0,"expert_imbalance":1.0,)"
             R"("busiest_share":0.0,"busiest_expert":0,"num_unused_experts":4,)"
             R"("collaborators":null,"fan_out":{"2":0.0}})");
   EXPECT_EQ(json_text(layers[1]["experts"][0]), R"({"load":0,"collaborators":null})");
@@ -73,8 +74,8 @@ TEST(AnalysisText, NamesTheModelAndDrawsTheLayersThatAreAskedFor) {
   const Analysis analysis = example();
   const std::string table = analysis_table(analysis);
   const std::string columns =
-      "\nimbalance: the load of the busiest expert over the mean; a plan's imbalance is\n"
-      "that of ranks\n"
+      "\nexpert imbalance: the load of the busiest expert over the mean; a plan has a\n"
+      "rank imbalance\n"
       "busiest: the share of all choices that fall on one expert\n"
       "collaborators: with how many of the 3 other experts an expert effectively works;\n"
       "90 %: how many make up 90 % of its pairs\n"

@@ -34,7 +34,7 @@ Json homes_json(const HomesComparison& comparison) {
   for (const HomesRow& row : comparison.rows) {
     rows.push_back({{"homes", row.name},
                     {"wire_copies_per_token", row.prediction.wire_copies_per_token},
-                    {"imbalance", row.imbalance},
+                    {"home_imbalance", row.imbalance},
                     {"window_imbalance", row.window_imbalance}});
   }
   return {{"num_tokens", comparison.num_tokens},

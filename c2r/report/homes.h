@@ -12,7 +12,7 @@ namespace c2r {
 std::string homes_table(const HomesComparison& comparison);
 
 /// @returns {"num_tokens", "window", "rows": [{"homes", "wire_copies_per_token": of each layer,
-///          "imbalance", "window_imbalance"}]}
+///          "home_imbalance", "window_imbalance"}]}
 Json homes_json(const HomesComparison& comparison);
 
 }  // namespace c2r

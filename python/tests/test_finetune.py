@@ -161,7 +161,7 @@ def test_the_meter_counts_by_definition():
         balance.append(NUM_EXPERTS * sum(load[e] / sum(load) * probability[e].item() for e in range(NUM_EXPERTS)))
     found = meter.take()
     assert found["copies_per_token"] == pytest.approx(sum(copies) / 3)
-    assert found["imbalance"] == pytest.approx(sum(imbalance) / 3)
+    assert found["expert_imbalance"] == pytest.approx(sum(imbalance) / 3)
     assert found["balance_loss"] == pytest.approx(sum(balance) / 3, rel=1e-5)
     assert meter.take() == {}
     model.eval()(input_ids=ids)
@@ -184,7 +184,7 @@ def test_a_model_learns_and_every_choice_obeys(family, recipe, tmp_path):
     log = trainer.read_log(tmp_path / "out" / "log.jsonl")
     assert [record["step"] for record in log] == list(range(1, 13))
     assert log[-1]["loss"] < log[0]["loss"] - 0.3
-    assert all(1 <= record["copies_per_token"] <= TOP_K and record["imbalance"] >= 1 for record in log)
+    assert all(1 <= record["copies_per_token"] <= TOP_K and record["expert_imbalance"] >= 1 for record in log)
     assert seen
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["top_t"] == TOP_T
@@ -377,7 +377,7 @@ def test_a_spread_model_has_the_losses_of_one_process(tmp_path):
     logs = [trainer.read_log(tmp_path / name / "log.jsonl") for name in ("spread", "alone")]
     for spread, alone in zip(*logs, strict=True):
         assert spread["loss"] == pytest.approx(alone["loss"], rel=1e-4)
-        assert spread["imbalance"] == pytest.approx(alone["imbalance"], rel=0.02)
+        assert spread["expert_imbalance"] == pytest.approx(alone["expert_imbalance"], rel=0.02)
     weights = [load_file(tmp_path / name / "model.safetensors") for name in ("spread", "alone")]
     assert weights[0].keys() == weights[1].keys()
     begun = load_file(start / "model.safetensors")

@@ -80,7 +80,7 @@ class Engines(CommandLine):
         (self.folder / "counts.json").write_text(json.dumps({"logical_count": loads}))
         self.succeed("import", "--from", "sglang-loads", "counts.json", "--top-k", "2", "-o", "loads.st")
         text = self.succeed("plan", "loads.st", "--cluster", "1x2", "-o", "even.json")
-        self.assertIn("on the fitted loads, an imbalance of 1.0000; no placement of these slots can be below 1.0000", unwrapped(text))
+        self.assertIn("on the fitted loads, a rank imbalance of 1.0000; no placement of these slots can be below 1.0000", unwrapped(text))
         self.assertIn("method balance", text)
         predictions = json.loads((self.folder / "even.json").read_text())["predictions"]
         self.assertEqual([p["placement"] for p in predictions], ["contiguous", "placement"])

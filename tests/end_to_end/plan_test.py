@@ -167,7 +167,7 @@ class Plans(CommandLine):
         self.make_trace()
         for words, said in (
                 (("--minimize", "imbalance", "--max-copies", "1.6", "--cluster", "1x2"),
-                 "an imbalance of 1.0"),
+                 "a rank imbalance of 1.0"),
                 (("--imbalance-weight", "2", "--cluster", "1x2"), "copies + 2 x (imbalance - 1)"),
                 (("--bound-on", "unseen", "--cluster", "1x2"), "copies per token of 1."),
                 ((*fast, "cluster.json"), "us predicted")):
@@ -304,7 +304,7 @@ class Plans(CommandLine):
     def test_a_bound_that_contiguous_experts_miss_is_said_to_cost_copies(self):
         text = unwrapped(self.make_plan("--fit", "even"))
         self.assertRegex(text, r"the bound of 1.1 on imbalance costs copies: on the fitted tokens "
-                               r"1\.\d+, where contiguous experts make 1\.\d+ with an imbalance of "
+                               r"1\.\d+, where contiguous experts make 1\.\d+ with a rank imbalance of "
                                r"up to 1\.\d+, which --max-imbalance 1\.\d+ allows ")
         bound = re.search("which --max-imbalance ([0-9.]+) allows", text)[1]
         self.assertNotIn("contiguous", self.make_plan("--fit", "even", "--max-imbalance", bound))

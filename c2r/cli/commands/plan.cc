@@ -51,7 +51,7 @@ std::string value_text(const PlacementObjective& objective, double value) {
     case Goal::kTime:
       return fmt::format("{:.1f} us predicted", 1e6 * value);
     case Goal::kImbalance:
-      return fmt::format("an imbalance of {:.4f}", value);
+      return fmt::format("a rank imbalance of {:.4f}", value);
     case Goal::kCopies:
       break;
   }
@@ -146,7 +146,7 @@ std::string contiguous_text(const SearchReport& search) {
   return fmt::format(
       "the bound of {:.4g} on imbalance costs copies: on the fitted tokens {:.4f}, where "
       "contiguous "
-      "experts make {:.4f} with an imbalance of up to {:.4f}, which --max-imbalance {:.2f} "
+      "experts make {:.4f} with a rank imbalance of up to {:.4f}, which --max-imbalance {:.2f} "
       "allows\n",
       *bound, planned, copies, imbalance, std::ceil(100 * imbalance) / 100);
 }
@@ -219,7 +219,7 @@ std::string engine_text(const PlanOptions& options, const Plan& plan) {
 // How even the balancer made the fitted loads, and how even they can be.
 std::string balance_text(const BalanceReport& balance) {
   return fmt::format(
-      "on the fitted loads, an imbalance of {:.4f}; no placement of these slots can be below "
+      "on the fitted loads, a rank imbalance of {:.4f}; no placement of these slots can be below "
       "{:.4f}\n",
       balance.imbalance, balance.imbalance_bound);
 }

@@ -27,7 +27,7 @@ data (--data; *.jsonl with one example a line or *.json with an array, also as .
   {"instruction": ..., "output": ...}        also with "input"
   {"messages": [{"role": ..., "content": ...}, ...]}, {"conversations": [...]} as of ShareGPT or LIMA
 a run that was killed goes on from its last checkpoint when the same command is given again, with the same losses.
--o gets the model, the tokenizer, log.jsonl (loss, balance, imbalance, copies per token) and finetune.json (settings).
+-o gets the model, the tokenizer, log.jsonl (loss, balance, expert imbalance, copies per token) and finetune.json (settings).
 examples:
   c2r profile MODEL --text text.txt -o trace.safetensors
   c2r plan trace.safetensors --cluster 1x4 --top-t 30 -o plan.json

@@ -61,7 +61,7 @@ class RoutingMeter:
         """Means over layers since the last call; collective where ranks train together.
 
         balance_loss: num_experts * sum over e of (share of choices of e) * (mean probability of e); 1 is balanced
-        imbalance: choices of the busiest expert / mean over experts
+        expert_imbalance: choices of the busiest expert / mean over experts
         copies_per_token: distinct ranks of a token's experts, with placements only
         """
         if any(sums is None for sums in self._sums):
@@ -76,7 +76,7 @@ class RoutingMeter:
         share = chosen / chosen.sum(1, keepdim=True)
         found = {
             "balance_loss": float((num_experts * (share * probability / num_tokens.unsqueeze(1)).sum(1)).mean()),
-            "imbalance": float((share.amax(1) * num_experts).mean()),
+            "expert_imbalance": float((share.amax(1) * num_experts).mean()),
         }
         if self._ranks is not None:
             found["copies_per_token"] = float((copies / num_tokens).mean())

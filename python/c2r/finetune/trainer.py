@@ -75,7 +75,7 @@ class LogCallback(transformers.TrainerCallback):
             file.write(json.dumps(record) + "\n")
         now = time.monotonic()
         shown = "".join(f"  {name} {logs[key]:.3f}" for name, key in
-                        (("balance", "balance_loss"), ("imbalance", "imbalance"), ("copies/token", "copies_per_token"))
+                        (("balance", "balance_loss"), ("expert imbalance", "expert_imbalance"), ("copies/token", "copies_per_token"))
                         if key in logs)  # fmt: skip
         print(f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  lr {logs['learning_rate']:.2e}"
               f"{shown}  {now - self._said:.1f} s", file=sys.stderr, flush=True)  # fmt: skip
