@@ -208,6 +208,22 @@ TEST(ReadPlacements, LeavesOutWhatVllmAscendAlwaysHas) {
                        "one"}));
 }
 
+// What eplb.rebalance_experts() returns for 4 experts in 6 slots, as lists.
+TEST(ReadPlacements, ComparesTheThreeResultsOfEplb) {
+  constexpr std::string_view kResults =
+      R"({"physical_to_logical_map": [[0,3,1,1,2,0],[0,1,2,2,3,1]],
+          "logical_to_physical_map": [[[0,5],[2,3],[4,-1],[1,-1]],[[0,-1],[1,5],[2,3],[4,-1]]],
+          "logical_count": [[2,2,1,1],[1,2,2,1]]})";
+  const auto placements = read("eplb", kResults, kShape, "f");
+  ASSERT_EQ(placements.size(), 2u);
+  EXPECT_EQ(placements[0], make_placement(4, {{0, 3, 1}, {1, 2, 0}}));
+  EXPECT_EQ(placements[1], make_placement(4, {{0, 1, 2}, {2, 3, 1}}));
+  std::string changed(kResults);
+  changed.replace(changed.find("[0,5]"), 5, "[0,4]");
+  EXPECT_EQ(error_of([&] { read("eplb", changed, kShape, "f"); }),
+            "f: row 0: the inverse maps put expert 0 into slots 0 4, but the map into 0 5");
+}
+
 TEST(ReadPlacements, SaysWhatIsWrongWithVllmsRecord) {
   const auto error = [](std::string_view head, std::string_view map) {
     const auto text = fmt::format(
@@ -365,9 +381,10 @@ TEST(Engines, AreFoundWithTheirBackends) {
   EXPECT_EQ(find_engine_backend("sglang", "deepep").backend->kernels[1].title,
             "DeepEP low latency");
   EXPECT_EQ(find_engine_backend("megatron", "").backend->name, "allgather");
-  EXPECT_EQ(error_of([] { find_engine_backend("tensorrt-llm", "pp\nlx"); }),
-            "a backend of tensorrt-llm is alltoall, nccl_ep, deepep, deepep_low_latency, allgather, "
-            "megamoe; not 'pp\\nlx'");
+  EXPECT_EQ(
+      error_of([] { find_engine_backend("tensorrt-llm", "pp\nlx"); }),
+      "a backend of tensorrt-llm is alltoall, nccl_ep, deepep, deepep_low_latency, allgather, "
+      "megamoe; not 'pp\\nlx'");
   EXPECT_EQ(
       error_of([] { find_engine_backend("eplb", ""); }),
       "c2r does not know how eplb sends copies: leave the engine out, and give the copy mode");

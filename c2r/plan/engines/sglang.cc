@@ -106,7 +106,7 @@ constexpr ExchangeKernel kSglangFuseEp[] = {
 constexpr ExchangeKernel kSglangFlashInfer[] = {
     read_in(kFlashInferOneSided,
             "sgl-project/sglang srt/layers/moe/token_dispatcher/flashinfer.py "
-            "and moeAlltoAllKernels.cu of FlashInfer")};
+            "and moeAlltoAllDispatch.cu of FlashInfer at 16da4acbf18c")};
 constexpr ExchangeKernel kSglangMegaMoe[] = {kMegaMoe};
 constexpr ExchangeKernel kSglangFlashInferMegaMoe[] = {
     {.title = "FlashInfer Mega MoE",
