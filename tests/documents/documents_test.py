@@ -61,6 +61,29 @@ def indented_commands(text):
             yield words
 
 
+def table_rows(text, header):
+    """The cells of each row of the table that begins with this header."""
+    table = text[text.index(header):].split("\n\n")[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def test_sources():
+    """The text of each test, by its name: Suite.Name, or FILE::NAME of an unittest."""
+    sources = {}
+    for path in ROOT.glob("c2r/**/*_test.cc"):
+        for suite, name, body in re.findall(r"^TEST\((\w+), (\w+)\) (.*?)^}", path.read_text(), re.M | re.S):
+            sources[f"{suite}.{name}"] = body
+    for path in ROOT.glob("tests/end_to_end/*_test.py"):
+        for name, body in re.findall(r"^    def (test_\w+)(.*?)(?=^    def |\Z)", path.read_text(), re.M | re.S):
+            sources[f"{path.name}::{name}"] = body
+    return sources
+
+
+def imports_by(format_name, source):
+    """Whether a test's file names the format, or the engine's file that it is made of."""
+    return f'"{format_name}"' in source or f'"{format_name.removesuffix("-placement")}"' in source
+
+
 def expand(pattern):
     match = re.search(r"\{([^}]*)\}", pattern)
     if not match:
@@ -109,6 +132,27 @@ class Documents(unittest.TestCase):
                     num_commands += 1
                     self.check_words(words)
         self.assertGreater(num_commands, 10)
+
+    def test_name_a_test_of_every_format_that_is_read(self):
+        """docs/formats.md has a row for each format, and each row a test that imports by a format of the row."""
+        usage = subprocess.run([C2R, "help", "import"], text=True, capture_output=True, timeout=60, check=True).stdout
+        formats = set(re.findall(r"^  ([a-z][a-z0-9-]*) {2,}\S", usage[usage.index("Formats that"):], re.M))
+        tests = test_sources()
+        named = set()
+        for row in table_rows((ROOT / "docs" / "formats.md").read_text(), "| engine | version read |"):
+            with self.subTest(row=row[0]):
+                self.assertIn(row[6], ("source", "own code"))
+                of_row = set(re.findall(r"`([a-z0-9-]+)`", row[4])) & formats
+                self.assertTrue(of_row, "names no format")
+                named |= of_row
+                of_tests = re.findall(r"`([A-Za-z0-9_.:]+)`", row[7])
+                self.assertTrue(of_tests, "names no test")
+                missing = [test for test in of_tests if test not in tests]
+                self.assertEqual(missing, [])
+                for one in of_row:
+                    self.assertTrue(any(imports_by(one, tests[test]) for test in of_tests),
+                                    f"none of its tests imports by {one}")
+        self.assertEqual(named, formats - {"permutation-placement"})  # c2r's own file
 
     def check_words(self, words):
         for word in words:

@@ -6,6 +6,7 @@ import random
 import struct
 import subprocess
 import unittest
+import zipfile
 
 import small_model
 from command_line import C2R, IMPORT, CommandLine
@@ -36,6 +37,27 @@ class Results(CommandLine):
             self.assertEqual([2 * e["load"] for e in one["experts"]],
                              [e["load"] for e in two["experts"]])
             self.assertEqual(one["fan_out"], two["fan_out"])
+
+    def test_arrays_of_an_npz_file_are_layers(self):
+        def array(values):  # [tokens, 2] of int16, as numpy.savez() has it
+            header = f"{{'descr': '<i2', 'fortran_order': False, 'shape': ({len(values) // 2}, 2), }}".ljust(117) + "\n"
+            return b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header.encode() + struct.pack(
+                f"<{len(values)}h", *values)
+
+        layers = {"L3_idx": [0, 1, 2, 3, 7, 6], "L10_idx": [5, 4, 3, 2, 1, 0]}
+        for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # savez(), savez_compressed()
+            with self.subTest(compression=compression):
+                with zipfile.ZipFile(self.folder / "ids.npz", "w", compression) as archive:
+                    for name, values in layers.items():
+                        archive.writestr(name + ".npy", array(values))
+                self.succeed("import", "--from", "npy", "ids.npz", "--num-experts", "8", "-o", "t.safetensors")
+                with (self.folder / "t.safetensors").open("rb") as file:
+                    (size,) = struct.unpack("<Q", file.read(8))
+                    header, data = json.loads(file.read(size)), file.read()
+                self.assertEqual(json.loads(header["__metadata__"]["layer_indices"]), [3, 10])
+                for at, values in enumerate(layers.values()):
+                    begin, end = header[f"layers.{at}.topk_idx"]["data_offsets"]
+                    self.assertEqual(list(data[begin:end]), values)
 
     def test_people_see_the_two_groups(self):
         self.make_trace()
