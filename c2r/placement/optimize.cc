@@ -3,6 +3,7 @@
 #include "c2r/placement/optimize.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <mutex>
 #include <utility>
@@ -130,6 +131,10 @@ OptimizedPlacement solve(const TokenSets& sets, const Cluster& cluster,
   return result;
 }
 
+// More than a short search takes on some tens of ranks. On a thousand it ends that search, where
+// its first round alone takes longer.
+constexpr std::chrono::milliseconds kSketchTime{100};
+
 // A search that a limit ends early in its heat, or before it began, is behind even a short one.
 OptimizedPlacement solve_or_sketch(const TokenSets& sets, const Cluster& cluster,
                                    const PlacementObjective& objective,
@@ -141,7 +146,8 @@ OptimizedPlacement solve_or_sketch(const TokenSets& sets, const Cluster& cluster
   OptimizeOptions brief = options;
   brief.effort = std::min(options.effort, 0.02);
   brief.max_columns = 0;
-  auto sketched = solve(sets, cluster, objective, brief, {});
+  auto sketched = solve(sets, cluster, objective, brief,
+                        {.deadline = std::chrono::steady_clock::now() + kSketchTime});
   sketched.is_cut_short = !sketched.is_proved_optimal;
   return has_begun && searched.quality() <= sketched.quality() ? searched : sketched;
 }

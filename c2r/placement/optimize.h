@@ -68,7 +68,8 @@ OptimizedPlacement mend_placement(const TokenSets& sets, const Cluster& cluster,
                                   const ServedLoads& served);
 
 /// Optimizes all layers. The result does not depend on num_threads. A layer whose search `seconds`
-/// or `stop` ended, or that was not begun by then, is at least searched with an effort of 0.02.
+/// or `stop` ended, or that was not begun by then, is at least searched with an effort of 0.02, for
+/// up to 0.1 s, or until its first round is done.
 /// @param load_layer is called once for each layer, from several threads
 /// @returns [num_layers]
 /// @throws as optimize_placement(), and what `load_layer` throws
