@@ -86,7 +86,7 @@ bool path_exists(const std::filesystem::path& path) {
 std::optional<FileIdentity> file_identity(const std::filesystem::path& path) {
   struct stat status {};
   if (::stat(path.c_str(), &status) != 0) return std::nullopt;
-  return FileIdentity{.device = status.st_dev, .number = status.st_ino};
+  return FileIdentity{status.st_dev, status.st_ino};
 }
 
 std::filesystem::path temporary_file_path(const std::filesystem::path& path) {

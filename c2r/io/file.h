@@ -1,7 +1,6 @@
 // Whole files: mapped, read into memory, or written so that no reader sees a half-written file.
 #pragma once
 
-#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -9,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace c2r {
@@ -19,10 +19,7 @@ namespace c2r {
 bool path_exists(const std::filesystem::path& path);
 
 /// What a file or folder is, whatever path leads to it: its device, and its number there.
-struct FileIdentity {
-  std::uint64_t device = 0, number = 0;
-  auto operator<=>(const FileIdentity&) const = default;
-};
+using FileIdentity = std::pair<std::uint64_t, std::uint64_t>;
 
 /// @returns the identity of what is at `path`, where links are followed; nothing if that cannot be
 ///          looked up

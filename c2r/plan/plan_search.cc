@@ -183,8 +183,9 @@ class PlanSearch {
     const TrafficModel traffic = traffic_of_predictions(request_);
     OptimizeOptions how = optimizer_options();
     how.num_threads = 1;
-    how.seconds = seconds_left(
-        double((std::ssize(missed) + request_.num_threads - 1) / request_.num_threads));
+    const std::int64_t num_rounds =
+        (std::ssize(missed) + request_.num_threads - 1) / request_.num_threads;
+    how.seconds = seconds_left(double(num_rounds));
     parallel_for(std::ssize(missed), request_.num_threads, [&](std::int64_t m, int) {
       const std::int64_t layer = at(missed, m);
       at(layers, layer) =

@@ -122,7 +122,7 @@ std::string kernel_amount(const Json& copies) {
 std::string resampled_sentence(const Json& report, const Change& change) {
   const auto interval = internal::resampled_interval(report, "saved_copies");
   if (change.has_time || !interval) return ".";
-  const std::string over = fmt::format(" ({} over resampled sequences).", interval_text(*interval));
+  std::string over = fmt::format(" ({} over resampled sequences).", interval_text(*interval));
   if (!internal::has_two_kinds_of_links(report)) return over;
   return fmt::format(". Where a copy between nodes counts as {:.3g} within a node, it is {}{}",
                      node_copy_weight(internal::cluster_of(report)), change_text(change.link_cost),
