@@ -23,9 +23,7 @@ struct RepairedPlacement {
 /// @param slots every expert at least once, none empty. [ep_size, slots_per_rank]
 /// @param loads of the experts. [num_experts]
 /// @throws Error(kInvalidArgument) if a rank has more slots than there are experts, or the slots
-/// are
-///         not those of the cluster's ranks
-///
+///         are not those of the cluster's ranks
 /// Cost: O(num_slots * slots_per_rank), and as much for each repaired slot.
 RepairedPlacement repair_repeats(const Matrix<ExpertId>& slots, std::span<const double> loads,
                                  const Cluster& cluster);

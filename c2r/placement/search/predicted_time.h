@@ -8,9 +8,7 @@ namespace c2r {
 
 /// @param objective of kTime
 /// @returns predict_layer_time() of all tokens under default_traffic() in the objective's copy
-/// mode,
-///          with replicas as `state` chooses them
-///
+///          mode, with replicas as `state` chooses them
 /// Cost: one pass over the sets.
 double predicted_s(const SetIndex& index, const Cluster& cluster, const ReplicaState& state,
                    const PlacementObjective& objective);
