@@ -25,8 +25,7 @@ struct TimeRequest {
 std::optional<CopyFormat> copy_format_of(const TimeRequest& request);
 
 /// @returns how times are predicted; nothing without `intermediate`. Weights are read if the
-/// cluster
-///          has memory_bytes_per_s
+///          cluster has memory_bytes_per_s
 /// @throws Error(kInvalidArgument) if a number is negative, or if times are asked for without
 ///         `hidden` or the cluster's device_flop_per_s
 std::optional<LayerTimeOptions> layer_time_of(const TimeRequest& request, const Cluster& cluster);

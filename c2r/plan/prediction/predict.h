@@ -97,8 +97,7 @@ WaterfallStep predict_constrained(std::string name, const ConstrainedTokens& con
 /// unknown; replicas serve equal shares of their expert's load.
 /// @throws as predict() and reach_from_pairs()
 /// @throws Error(kInvalidArgument) if a plan is for another model, or for Homes::kSignature if it
-/// has
-///         no signature, the tokens are no trace, or constrained tokens are given
+///         has no signature, the tokens are no trace, or constrained tokens are given
 std::vector<WaterfallStep> predict_waterfall(const Plan& plan, const RoutedTokens& tokens,
                                              const ConstrainedTokens* constrained,
                                              const PredictRequest& request, int num_threads,
