@@ -187,6 +187,8 @@ def test_paper_is_light_though_the_screen_is_dark(open_page):
     corner = "canvas => Array.from(canvas.getContext('2d').getImageData(1, 1, 1, 1).data)"
     assert sum(page.eval_on_selector("#heat-map", corner)[:3]) < 150  # the diagonal, which is empty
     page.emulate_media(media="print", color_scheme="dark")
+    # The page draws again when the browser tells it of the medium, which is with its next frame.
+    page.wait_for_function(f"() => ({corner})(document.querySelector('#heat-map'))[0] == 255", timeout=10_000)
     assert sum(page.eval_on_selector("#heat-map", corner)[:3]) == 3 * 255
     ink, back = page.evaluate(
         "[getComputedStyle(document.querySelector('.answer')).color, getComputedStyle(document.querySelector('.answer')).backgroundColor]"
