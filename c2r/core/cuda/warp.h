@@ -100,6 +100,20 @@ struct DeviceWarp {
 #endif
   }
 };
+
+/// Kernels of one warp for each item, in blocks of one dimension.
+inline constexpr int kWarpsOfBlock = 4;
+inline constexpr int kThreadsOfBlock = kWarpsOfBlock * kWarpLanes;
+
+/// @returns the blocks that `num_items` take
+inline unsigned num_blocks_of_warps(std::int64_t num_items) {
+  return static_cast<unsigned>((num_items + kWarpsOfBlock - 1) / kWarpsOfBlock);
+}
+
+/// @returns the item of the calling thread's warp, which may be behind the last one
+__device__ inline std::int64_t item_of_warp() {
+  return static_cast<std::int64_t>(blockIdx.x) * kWarpsOfBlock + threadIdx.x / kWarpLanes;
+}
 #endif
 
 }  // namespace c2r

@@ -17,13 +17,10 @@ __global__ void __launch_bounds__(256) row_kernel(const Kernel kernel) {
                                             .step = static_cast<std::int64_t>(blockDim.x)});
 }
 
-constexpr int kWarpsOfBlock = 4;
-
 template <class Kernel, int kVector>
-__global__ void __launch_bounds__(kWarpsOfBlock* kWarpLanes)
+__global__ void __launch_bounds__(kThreadsOfBlock)
     row_kernel_of_warps(const Kernel kernel, std::int64_t num_rows) {
-  const std::int64_t row =
-      static_cast<std::int64_t>(blockIdx.x) * kWarpsOfBlock + threadIdx.x / kWarpLanes;
+  const std::int64_t row = item_of_warp();
   if (row < num_rows) kernel.template run_in_warp<kVector>(DeviceWarp{}, row);
 }
 
@@ -31,9 +28,8 @@ template <int kVector, class Kernel>
 void launch_row_kernel(const Kernel& body, cudaStream_t stream) {
   const std::int64_t num_rows = body.num_blocks();
   if constexpr (kRunsInWarps<Kernel>) {
-    const auto grid = static_cast<unsigned>((num_rows + kWarpsOfBlock - 1) / kWarpsOfBlock);
     row_kernel_of_warps<Kernel, kVector>
-        <<<grid, kWarpsOfBlock * kWarpLanes, 0, stream>>>(body, num_rows);
+        <<<num_blocks_of_warps(num_rows), kThreadsOfBlock, 0, stream>>>(body, num_rows);
   } else {
     const auto block = static_cast<unsigned>(num_threads(body.hidden(), kVector == kRowVector));
     row_kernel<Kernel, kVector><<<static_cast<unsigned>(num_rows), block, 0, stream>>>(body);

@@ -28,6 +28,7 @@
 #include "c2r/core/cuda/host_device.h"
 #include "c2r/core/cuda/row_values.h"
 #include "c2r/core/cuda/warp.h"
+#include "c2r/core/cuda/weigh_row.h"
 #include "c2r/core/element.h"
 
 namespace c2r {
@@ -207,27 +208,9 @@ struct WeighRows {
   template <int kVector, class Warp>
   C2R_HOST_DEVICE void run_in_warp(const Warp& warp, std::int64_t block) const {
     const std::int64_t row = first + block;
-    const std::byte* const output = f32_row(outputs, row, row_hidden);
     std::byte* const gradient = f32_row(gradients, row, row_hidden);
-    const float weight = weights[row];
-    typename Warp::template Lanes<float> sums;
-    warp.each([&](int lane) {
-      float sum = 0;
-      for (std::int64_t c = std::int64_t{lane} * kRowVector; c < row_hidden;
-           c += std::int64_t{kWarpLanes} * kRowVector) {
-        for (std::int64_t v = c; v < c + kRowVector && v < row_hidden; v += kVector) {
-          const auto out = load_values<kVector>(output, ElementType::kF32, v);
-          auto values = load_values<kVector>(gradient, ElementType::kF32, v);
-          for (int i = 0; i < kVector; ++i) {
-            sum += out.v[i] * values.v[i];
-            values.v[i] = weight * values.v[i];
-          }
-          store_values(gradient, ElementType::kF32, v, values);
-        }
-      }
-      sums[lane] = sum;
-    });
-    const float product = warp.sum_of_neighbours(sums, kWarpLanes);
+    const float product = weigh_row<kVector>(warp, f32_row(outputs, row, row_hidden), gradient,
+                                             weights[row], ElementType::kF32, row_hidden, gradient);
     warp.each([&](int lane) {
       if (lane == 0) products[row] = product;
     });

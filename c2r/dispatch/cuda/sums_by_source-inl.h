@@ -15,7 +15,7 @@
 
 #include "c2r/core/cuda/host_device.h"
 #include "c2r/core/cuda/row_values.h"
-#include "c2r/core/cuda/warp.h"
+#include "c2r/core/cuda/weigh_row.h"
 #include "c2r/core/element.h"
 
 namespace c2r {
@@ -72,27 +72,10 @@ struct SumBySourceGradients {
   C2R_HOST_DEVICE void run_in_warp(const Warp& warp, std::int64_t row) const {
     const std::int64_t row_bytes = width * element_bytes(type);
     const std::byte* const dsum = dsums + index[row] * row_bytes;
-    const float weight = weights[row];
-    typename Warp::template Lanes<float> products;
+    const float product = weigh_row<kVector>(warp, rows + row * row_bytes, dsum, weights[row], type,
+                                             width, drows + row * row_bytes);
     warp.each([&](int lane) {
-      float product = 0;
-      for (std::int64_t c = std::int64_t{lane} * kRowVector; c < width;
-           c += std::int64_t{kWarpLanes} * kRowVector) {
-        for (std::int64_t v = c; v < c + kRowVector && v < width; v += kVector) {
-          const auto values = load_values<kVector>(rows + row * row_bytes, type, v);
-          auto gradient = load_values<kVector>(dsum, type, v);
-          for (int i = 0; i < kVector; ++i) {
-            product += gradient.v[i] * values.v[i];
-            gradient.v[i] = weight * gradient.v[i];
-          }
-          store_values(drows + row * row_bytes, type, v, gradient);
-        }
-      }
-      products[lane] = product;
-    });
-    const float sum = warp.sum_of_neighbours(products, kWarpLanes);
-    warp.each([&](int lane) {
-      if (lane == 0) dweights[row] = sum;
+      if (lane == 0) dweights[row] = product;
     });
   }
 };

@@ -12,29 +12,20 @@
 namespace c2r {
 namespace {
 
-constexpr int kWarpsOfBlock = 4;
-
-// The token of the calling thread's warp.
-__device__ std::int64_t token_of_warp() {
-  return static_cast<std::int64_t>(blockIdx.x) * kWarpsOfBlock + threadIdx.x / kWarpLanes;
-}
-
-__global__ void __launch_bounds__(kWarpsOfBlock* kWarpLanes)
-    select_kernel(const SelectTokens task) {
-  const std::int64_t token = token_of_warp();
+__global__ void __launch_bounds__(kThreadsOfBlock) select_kernel(const SelectTokens task) {
+  const std::int64_t token = item_of_warp();
   if (token < task.num_tokens) select_token(DeviceWarp{}, task, token);
 }
 
-__global__ void __launch_bounds__(kWarpsOfBlock* kWarpLanes)
+__global__ void __launch_bounds__(kThreadsOfBlock)
     select_backward_kernel(const SelectGradients task) {
-  const std::int64_t token = token_of_warp();
+  const std::int64_t token = item_of_warp();
   if (token < task.num_tokens) add_select_gradients(DeviceWarp{}, task, token);
 }
 
 template <class Task>
 void launch_for_tokens(void (*kernel)(Task), const Task& task, DeviceStream& stream) {
-  const std::int64_t num_blocks = (task.num_tokens + kWarpsOfBlock - 1) / kWarpsOfBlock;
-  kernel<<<static_cast<unsigned>(num_blocks), kWarpsOfBlock * kWarpLanes, 0,
+  kernel<<<num_blocks_of_warps(task.num_tokens), kThreadsOfBlock, 0,
            static_cast<cudaStream_t>(stream.native())>>>(task);
   check_cuda(cudaGetLastError(), "the launch of a routing kernel");
 }

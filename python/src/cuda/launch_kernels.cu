@@ -13,22 +13,15 @@
 namespace c2r::python {
 namespace {
 
-constexpr int kWarpsOfBlock = 4;
-
-__device__ std::int64_t row_of_warp() {
-  return static_cast<std::int64_t>(blockIdx.x) * kWarpsOfBlock + threadIdx.x / kWarpLanes;
-}
-
-__global__ void __launch_bounds__(kWarpsOfBlock* kWarpLanes)
-    choose_kernel(const ChooseExperts kernel) {
-  const std::int64_t token = row_of_warp();
+__global__ void __launch_bounds__(kThreadsOfBlock) choose_kernel(const ChooseExperts kernel) {
+  const std::int64_t token = item_of_warp();
   if (token < kernel.num_tokens) kernel.run_in_warp(DeviceWarp{}, token);
 }
 
 template <int kVector>
-__global__ void __launch_bounds__(kWarpsOfBlock* kWarpLanes)
+__global__ void __launch_bounds__(kThreadsOfBlock)
     gradients_kernel(const SumBySourceGradients kernel) {
-  const std::int64_t row = row_of_warp();
+  const std::int64_t row = item_of_warp();
   if (row < kernel.num_rows) kernel.run_in_warp<kVector>(DeviceWarp{}, row);
 }
 
@@ -38,19 +31,14 @@ __global__ void __launch_bounds__(256) sum_kernel(const SumBySource kernel) {
                                    .step = static_cast<std::int64_t>(blockDim.x)});
 }
 
-unsigned blocks_of_warps(std::int64_t num_warps) {
-  return static_cast<unsigned>((num_warps + kWarpsOfBlock - 1) / kWarpsOfBlock);
-}
-
 void launch(const ChooseExperts& kernel, cudaStream_t stream) {
-  choose_kernel<<<blocks_of_warps(kernel.num_tokens), kWarpsOfBlock * kWarpLanes, 0, stream>>>(
-      kernel);
+  choose_kernel<<<num_blocks_of_warps(kernel.num_tokens), kThreadsOfBlock, 0, stream>>>(kernel);
 }
 
 template <int kVector>
 void launch_with_vectors(const SumBySourceGradients& kernel, cudaStream_t stream) {
   gradients_kernel<kVector>
-      <<<blocks_of_warps(kernel.num_rows), kWarpsOfBlock * kWarpLanes, 0, stream>>>(kernel);
+      <<<num_blocks_of_warps(kernel.num_rows), kThreadsOfBlock, 0, stream>>>(kernel);
 }
 
 template <int kVector>
