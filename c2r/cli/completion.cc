@@ -87,10 +87,7 @@ CLI::Validator offered(const std::vector<std::string>& values) {
 
 CLI::Validator offered_parts() {
   std::vector<std::string> names;
-  for (const SequencePart part : {SequencePart::kAll, SequencePart::kEven, SequencePart::kOdd,
-                                  SequencePart::kFirstHalf, SequencePart::kSecondHalf}) {
-    names.emplace_back(name_of(part));
-  }
+  for (const SequencePart part : kSequenceParts) names.emplace_back(name_of(part));
   return offered(names);
 }
 

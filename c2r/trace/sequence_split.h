@@ -23,6 +23,10 @@ struct TokenRange {
 /// plan does after the traffic has changed.
 enum class SequencePart { kAll, kEven, kOdd, kFirstHalf, kSecondHalf };
 
+inline constexpr std::array kSequenceParts = {SequencePart::kAll, SequencePart::kEven,
+                                              SequencePart::kOdd, SequencePart::kFirstHalf,
+                                              SequencePart::kSecondHalf};
+
 /// @returns "all", "even", "odd", "first-half" or "second-half"
 std::string_view name_of(SequencePart part);
 

@@ -36,8 +36,7 @@ std::optional<SequencePart> part_in(std::string_view input, std::string_view nam
   if (input == name) return SequencePart::kAll;
   if (!input.starts_with(name) || !input.substr(name.size()).starts_with(", ")) return {};
   const std::string_view word = input.substr(name.size() + 2);
-  for (const SequencePart part : {SequencePart::kAll, SequencePart::kEven, SequencePart::kOdd,
-                                  SequencePart::kFirstHalf, SequencePart::kSecondHalf}) {
+  for (const SequencePart part : kSequenceParts) {
     if (word == name_of(part)) return part;
   }
   return {};
