@@ -1,7 +1,10 @@
 // Predicts a made plan and what engines do without it, and compares.
 #include <algorithm>
 #include <iterator>
+#include <optional>
+#include <span>
 #include <utility>
+#include <vector>
 
 #include "c2r/core/error.h"
 #include "c2r/plan/engines/engine_traffic.h"
@@ -100,11 +103,13 @@ std::vector<Placement> by_eplb(const PlanTokens& tokens, const PlanRequest& requ
 }
 
 // Predicts what engines do without the plan, with its slots, and compares.
+// @param eplb of by_eplb()
 PlanCheck check_made(const PlanTokens& tokens, const PlanRequest& request, Progress& progress,
-                     const SearchReport& search, const Plan& plan) {
+                     const SearchReport& search, std::span<const Placement> eplb,
+                     const Plan& plan) {
   std::vector<Prediction> baselines = {contiguous_prediction(plan)};
   baselines[0].placement = "contiguous";
-  if (const auto eplb = by_eplb(tokens, request); !eplb.empty()) {
+  if (!eplb.empty()) {
     baselines.push_back(predict_step("eplb", tokens.reported, eplb,
                                      predict_request_of(tokens, request), request.num_threads,
                                      progress)
@@ -134,17 +139,22 @@ void count_plan(const PlanTokens& tokens, const PlanRequest& request, TimeLeft& 
   if (request.from && !plan.predictions.empty()) {
     left.run("when moves pay", [&] { made.moves = count_moves(tokens, request, progress, plan); });
   }
+  std::optional<std::vector<Placement>> eplb;
+  const auto placed_by_eplb = [&]() -> const std::vector<Placement>& {
+    if (!eplb) eplb = by_eplb(tokens, request);
+    return *eplb;
+  };
   if (made.search && !plan.predictions.empty()) {
     left.run("the comparison with contiguous experts and EPLB", [&] {
       made.search->contiguous = compare_with_contiguous(tokens, *made.search, plan);
-      made.check = check_made(tokens, request, progress, *made.search, plan);
+      made.check = check_made(tokens, request, progress, *made.search, placed_by_eplb(), plan);
     });
   }
   if (!tokens.scenarios.empty()) {
     left.run("the scenarios", [&] {
-      made.scenarios = predict_scenarios(
-          tokens.fitted, tokens.scenarios, placements_of(plan), by_eplb(tokens, request),
-          predict_request_of(tokens, request), request.num_threads, progress);
+      made.scenarios =
+          predict_scenarios(tokens.fitted, tokens.scenarios, placements_of(plan), placed_by_eplb(),
+                            predict_request_of(tokens, request), request.num_threads, progress);
     });
   }
   if (plan.homes) {

@@ -4,13 +4,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <random>
 #include <utility>
 
 #include "c2r/core/at.h"
 #include "c2r/core/error.h"
 #include "c2r/core/matrix.h"
+#include "c2r/core/parse_integer.h"
 #include "c2r/core/rng.h"
 #include "c2r/plan/homes/fit_homes.h"
 #include "c2r/trace/trace_chunks.h"
@@ -27,11 +27,12 @@ constexpr std::uint64_t kClusterSeed = 1;
 std::vector<TokenRange> common_tokens(std::span<const TokenRange> a,
                                       std::span<const TokenRange> b) {
   std::vector<TokenRange> common;
-  for (const TokenRange& of_a : a) {
-    for (const TokenRange& of_b : b) {
-      const TokenRange both{std::max(of_a.begin, of_b.begin), std::min(of_a.end, of_b.end)};
-      if (both.begin < both.end) common.push_back(both);
-    }
+  auto of_a = a.begin();
+  auto of_b = b.begin();
+  while (of_a != a.end() && of_b != b.end()) {
+    const TokenRange both{std::max(of_a->begin, of_b->begin), std::min(of_a->end, of_b->end)};
+    if (both.begin < both.end) common.push_back(both);
+    of_a->end < of_b->end ? ++of_a : ++of_b;
   }
   return common;
 }
@@ -191,13 +192,6 @@ std::vector<Scenario> scenarios_by_groups(std::span<const TokenRange> sequences,
   return scenarios;
 }
 
-// @returns the number, or 0 if the text is none
-std::int64_t number_in_text(std::string_view text) {
-  std::int64_t number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  return error == std::errc() && end == text.data() + text.size() ? number : 0;
-}
-
 std::vector<Scenario> scenarios_by_text(const Trace& trace, std::span<const TokenRange> fitted,
                                         std::span<const TokenRange> traces, std::string_view text) {
   if (text == "traces") {
@@ -212,7 +206,7 @@ std::vector<Scenario> scenarios_by_text(const Trace& trace, std::span<const Toke
   const std::string_view digits = is_clusters ? text.substr(kClusters.size()) : text;
   const bool is_number = !digits.empty() && digits.find_first_not_of("0123456789") == digits.npos;
   if (!is_number && !is_clusters) return scenarios_by_parts(trace, fitted, text);
-  const std::int64_t num_groups = number_in_text(digits);
+  const std::int64_t num_groups = parse_integer(digits).value_or(0);
   auto sequences = sequences_in(trace, fitted);
   std::erase_if(sequences, [](const TokenRange& s) { return s.begin == s.end; });
   C2R_REQUIRE(2 <= num_groups && num_groups <= std::min(kMaxScenarios, std::ssize(sequences)),
