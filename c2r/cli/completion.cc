@@ -87,6 +87,7 @@ CLI::Validator offered(const std::vector<std::string>& values) {
 
 CLI::Validator offered_parts() {
   std::vector<std::string> names;
+  names.reserve(kSequenceParts.size());
   for (const SequencePart part : kSequenceParts) names.emplace_back(name_of(part));
   return offered(names);
 }
