@@ -5,6 +5,7 @@ A template comes with a model and is code: the sandbox lets it neither call Pyth
 
 import json
 import pathlib
+import re
 import typing
 from datetime import datetime
 
@@ -21,7 +22,7 @@ def messages_of(text: str) -> list[dict]:
 
     :raises ChatError: if the text begins as such an array but is not one
     """
-    if not text.lstrip().startswith("[{"):
+    if not re.match(r"\s*\[\s*\{", text):
         return [{"role": "user", "content": text}]
     try:
         messages = json.loads(text)
@@ -48,11 +49,15 @@ def _read(path: pathlib.Path) -> dict:
 def _template(folder: pathlib.Path, config: dict) -> str:
     """chat_template.jinja if there is one, as in transformers, else the template of tokenizer_config.json."""
     file = folder / "chat_template.jinja"
-    if file.exists():
-        return file.read_text(encoding="utf-8")
+    if file.is_file():
+        try:
+            return file.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise ChatError(f"{file}: {error}") from None
     template = config.get("chat_template")
     if isinstance(template, list):  # several, by name
-        template = {one["name"]: one["template"] for one in template}.get("default")
+        named = [one for one in template if isinstance(one, dict) and one.get("name") == "default"]
+        template = named[-1].get("template") if named else None
     if not isinstance(template, str):
         raise ChatError(
             f"{folder}: has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json)"
@@ -64,7 +69,7 @@ def _special_tokens(folder: pathlib.Path, config: dict) -> dict:
     """The texts of the special tokens; tokenizer_config.json comes before the older special_tokens_map.json."""
     tokens = _read(folder / "special_tokens_map.json") | {k: v for k, v in config.items() if v is not None}
     texts = {name: tokens[name] for name in _SPECIAL_TOKENS if tokens.get(name) is not None}
-    return {name: text["content"] if isinstance(text, dict) else text for name, text in texts.items()}
+    return {name: text.get("content") if isinstance(text, dict) else text for name, text in texts.items()}
 
 
 def _environment():
@@ -109,11 +114,10 @@ def render(folder: str | pathlib.Path, messages: list[dict]) -> str:
     folder = pathlib.Path(folder)
     config = _read(folder / "tokenizer_config.json")
     source, environment = _template(folder, config), _environment()
-    from jinja2.exceptions import TemplateError
 
     try:
         return environment.from_string(source).render(
             messages=messages, tools=None, documents=None, add_generation_prompt=True, **_special_tokens(folder, config)
         )
-    except TemplateError as error:
-        raise ChatError(f"{folder}: the chat template fails: {error}") from None
+    except Exception as error:  # noqa: BLE001, a template is a program, and may fail as one does
+        raise ChatError(f"{folder}: the chat template fails: {str(error) or type(error).__name__}") from None

@@ -97,9 +97,49 @@ def test_a_template_cannot_reach_python(folder):
             _chat.render(folder, CHATS["one"])
 
 
+@pytest.mark.parametrize(
+    "template",
+    ["{{ 1 / 0 }}", "{{ 'a' + 1 }}", "{{ messages[0].content % 1 }}{{ {}['x']() }}", "{% for i in range(10**9) %}x{% endfor %}",
+     "{{ raise_exception('') }}", "{% if %}"],
+)  # fmt: skip
+def test_a_template_that_fails_is_one_error(folder, template):
+    write_template(folder, template, is_file=True)
+    with pytest.raises(_chat.ChatError, match="the chat template fails: ."):
+        _chat.render(folder, CHATS["one"])
+
+
+def test_odd_templates_are_one_error(folder):
+    write_template(folder, "", is_file=True)
+    (folder / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(_chat.ChatError, match="chat_template.jinja: .*utf-8"):
+        _chat.render(folder, CHATS["one"])
+    default = {"name": "default", "template": CHATML}
+    for several in (["x"], [{"template": "x"}], [{"name": "tool_use", "template": "x"}], [{"name": "default"}], 5, {}):
+        write_template(folder, several, is_file=False)
+        with pytest.raises(_chat.ChatError, match="has no chat template"):
+            _chat.render(folder, CHATS["one"])
+    write_template(folder, [{"name": "tool_use", "template": "x"}, default], is_file=False)
+    assert _chat.render(folder, CHATS["one"]).endswith("<|im_start|>assistant\n")
+
+
+@pytest.mark.skipif(not PROGRAM.exists(), reason="the program comes with the installed package: pip install .")
+def test_what_fails_is_said_in_one_harmless_line(folder):
+    for template, says in (
+        (r"{{ raise_exception('\x1b[2J\n') }}", r"the chat template fails: \x1b[2J\n"),
+        ("{{ 'a' * 300000 }}", "cannot start the program: "),
+        (r"{{ '\x00' }}", "cannot start the program: "),
+    ):
+        write_template(folder, template, is_file=True)
+        command = [sys.executable, "-m", "c2r", "generate", folder, "--chat", "x"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1), done.stderr
+        assert says in done.stderr and "\x1b" not in done.stderr
+
+
 def test_messages_are_an_array_or_one_text():
     assert _chat.messages_of("[1] is a list") == [{"role": "user", "content": "[1] is a list"}]
     assert _chat.messages_of(json.dumps(CHATS["three"])) == CHATS["three"]
+    assert _chat.messages_of("\n" + json.dumps(CHATS["three"], indent=2)) == CHATS["three"]
     with pytest.raises(_chat.ChatError, match="not JSON"):
         _chat.messages_of('[{"role": "user"')
     with pytest.raises(_chat.ChatError, match="role and content"):
