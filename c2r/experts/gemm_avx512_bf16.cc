@@ -50,11 +50,29 @@ C2R_AVX512_BF16 inline __m128 add_lanes(__m512 a, __m512 b, __m512 c, __m512 d) 
   return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
 }
 
+// Rows of weights that are fetched into the second-level cache while a panel is multiplied, because
+// the next tile needs them: a row of weights is about as long as a page, and hardware prefetchers
+// stop at the end of a page. Each panel fetches a part, so that memory is read all the time.
+struct RowsAhead {
+  const std::byte* begin;
+  std::int64_t num_rows;
+};
+
+// Panel `panel` of `num_panels` fetches its share of the tile of outputs from `next` on.
+RowsAhead rows_ahead(const RowsView& weight, std::int64_t next, std::int64_t panel,
+                     std::int64_t num_panels) {
+  const std::int64_t num_rows = std::min(kTileOutputs, weight.rows() - next);
+  const std::int64_t share = (num_rows + num_panels - 1) / num_panels;
+  const std::int64_t first = std::min(panel * share, num_rows);
+  if (first == num_rows) return {nullptr, 0};
+  return {weight.row(next + first), std::min(share, num_rows - first)};
+}
+
 // Multiplies one panel of kRows packed rows by kOutputs outputs, from output `first` of the block
 // on.
 template <int kRows, int kOutputs>
 C2R_AVX512_BF16 void multiply_tile(const GemmBlock& block, const std::byte* x, std::int64_t first,
-                                   float* out) {
+                                   RowsAhead ahead, float* out) {
   constexpr std::int64_t kStepBytes = 64;
   const std::int64_t num_inputs = block.weight.cols();
   const std::int64_t stride_bytes = block.weight.stride() * 2;
@@ -66,6 +84,11 @@ C2R_AVX512_BF16 void multiply_tile(const GemmBlock& block, const std::byte* x, s
   for (int i = 0; i < kSums; ++i) sums[i] = _mm512_setzero_ps();
 
   for (std::int64_t step = 0; step < num_inputs / kLanes; ++step) {
+    for (std::int64_t n = 0; n < ahead.num_rows; ++n) {
+      constexpr int kForReading = 0, kIntoSecondLevel = 2;
+      __builtin_prefetch(ahead.begin + n * stride_bytes + step * kStepBytes, kForReading,
+                         kIntoSecondLevel);
+    }
     __m512bh inputs[kRows];
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) inputs[r] = load(x + r * kStepBytes);
@@ -108,21 +131,24 @@ C2R_AVX512_BF16 void multiply_tile(const GemmBlock& block, const std::byte* x, s
 template <int kOutputs>
 C2R_AVX512_BF16 void multiply_panels(const GemmBlock& block, std::int64_t first) {
   const std::int64_t row_bytes = packed_row_bytes(block.weight.cols());
-  for (std::int64_t row = 0; row < block.num_rows; row += kPanelRows) {
+  const std::int64_t num_panels = (block.num_rows + kPanelRows - 1) / kPanelRows;
+  for (std::int64_t panel = 0; panel < num_panels; ++panel) {
+    const std::int64_t row = panel * kPanelRows;
     const std::byte* const x = block.x + row * row_bytes;
     float* const out = block.out + row * block.out_stride + first;
+    const RowsAhead ahead = rows_ahead(block.weight, first + kOutputs, panel, num_panels);
     switch (std::min(kPanelRows, block.num_rows - row)) {
       case 1:
-        multiply_tile<1, kOutputs>(block, x, first, out);
+        multiply_tile<1, kOutputs>(block, x, first, ahead, out);
         break;
       case 2:
-        multiply_tile<2, kOutputs>(block, x, first, out);
+        multiply_tile<2, kOutputs>(block, x, first, ahead, out);
         break;
       case 3:
-        multiply_tile<3, kOutputs>(block, x, first, out);
+        multiply_tile<3, kOutputs>(block, x, first, ahead, out);
         break;
       default:
-        multiply_tile<4, kOutputs>(block, x, first, out);
+        multiply_tile<4, kOutputs>(block, x, first, ahead, out);
     }
   }
 }
