@@ -98,6 +98,17 @@ TEST_F(Profile, CutsLongTextsIntoWindowsThatDoNotSeeEachOther) {
   EXPECT_EQ(read_file(cut), read_file(separate));
 }
 
+TEST_F(Profile, RecordsTokenIdsIfItIsAskedTo) {
+  const auto path = testing::temporary_path("trace.safetensors");
+  Engine engine = this->engine();
+  (void)profile(engine, once({all()}), {.output = path, .window = 30}, progress_);
+  EXPECT_FALSE(Trace(path).has_token_ids());
+  (void)profile(engine, once({all()}), {.output = path, .window = 30, .records_token_ids = true},
+                progress_);
+  const Trace trace(path);
+  EXPECT_EQ(trace.token_ids(0, trace.num_tokens()), all());
+}
+
 TEST_F(Profile, RefusesWhatTheModelCannotRun) {
   const auto path = testing::temporary_path("trace.safetensors");
   Engine engine = this->engine();

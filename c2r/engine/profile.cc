@@ -14,10 +14,11 @@
 namespace c2r {
 namespace {
 
-// What the tokens of one window chose. [num_moe_layers, num_tokens, top_k]
+// What the tokens of one window chose.
 struct WindowChoices {
-  std::vector<ExpertId> topk_idx;
-  std::vector<float> topk_weights;
+  std::vector<ExpertId> topk_idx;   // [num_moe_layers, num_tokens, top_k]
+  std::vector<float> topk_weights;  // the same
+  std::vector<TokenId> token_ids;   // [num_tokens]
 };
 
 WindowChoices choices_of(Engine& engine, const std::vector<TokenId>& window) {
@@ -25,7 +26,7 @@ WindowChoices choices_of(Engine& engine, const std::vector<TokenId>& window) {
   const auto layer_size = window.size() * static_cast<std::size_t>(config.top_k);
   const auto num_layers = static_cast<std::size_t>(config.num_moe_layers());
   WindowChoices choices{std::vector<ExpertId>(num_layers * layer_size),
-                        std::vector<float>(num_layers * layer_size)};
+                        std::vector<float>(num_layers * layer_size), window};
   if (!window.empty()) {
     std::vector<std::size_t> ends;  // of each layer
     for (std::size_t layer = 0; layer < num_layers; ++layer) ends.push_back(layer * layer_size);
@@ -51,14 +52,17 @@ std::vector<WindowChoices> gather_choices(Transport* transport, WindowChoices mi
   }
   auto topk_idx = gather<ExpertId>(*transport, mine.topk_idx, "choices");
   auto topk_weights = gather<float>(*transport, mine.topk_weights, "weights of choices");
+  auto token_ids = gather<TokenId>(*transport, mine.token_ids, "token ids");
   for (std::size_t rank = 0; rank < topk_idx.size(); ++rank) {
-    all.push_back({std::move(topk_idx[rank]), std::move(topk_weights[rank])});
+    all.push_back(
+        {std::move(topk_idx[rank]), std::move(topk_weights[rank]), std::move(token_ids[rank])});
   }
   return all;
 }
 
 // Appends one window. @returns its number of tokens
-std::int64_t append(const WindowChoices& choices, const TraceHeader& header, TraceWriter& writer) {
+std::int64_t append(const WindowChoices& choices, const TraceHeader& header, bool records_token_ids,
+                    TraceWriter& writer) {
   const auto layer_size = choices.topk_idx.size() / static_cast<std::size_t>(header.num_layers());
   if (layer_size == 0) return 0;
   writer.start_sequence();
@@ -67,6 +71,7 @@ std::int64_t append(const WindowChoices& choices, const TraceHeader& header, Tra
     writer.append(layer, std::span(choices.topk_idx).subspan(begin, layer_size),
                   std::span(choices.topk_weights).subspan(begin, layer_size), "the model");
   }
+  if (records_token_ids) writer.append_token_ids(choices.token_ids, "the model");
   return static_cast<std::int64_t>(layer_size) / header.top_k;
 }
 
@@ -101,7 +106,7 @@ ProfileResult profile(Engine& engine, const NextSequence& next, const ProfileReq
   while (const auto item = distribute(engine.transport(), next_item)) {
     for (const WindowChoices& choices :
          gather_choices(engine.transport(), choices_of(engine, tokens_of(*item)))) {
-      const std::int64_t num_tokens = append(choices, header, *writer);
+      const std::int64_t num_tokens = append(choices, header, request.records_token_ids, *writer);
       result.num_tokens += num_tokens;
       result.num_sequences += num_tokens > 0 ? 1 : 0;
     }

@@ -18,6 +18,7 @@ struct ProfileRequest {
   std::string model_name;        // for its header
   std::int64_t window = 1024;    // longer sequences are cut into windows of so many tokens
   std::optional<std::int64_t> max_tokens;  // stop once so many are recorded
+  bool records_token_ids = false;          // the trace then contains the text
 };
 
 struct ProfileResult {

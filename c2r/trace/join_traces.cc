@@ -22,6 +22,18 @@ void check_same_model(const Trace& first, const Trace& other) {
               other.path(), first.path());
 }
 
+// The token ids of all traces; none if one trace lacks them.
+std::vector<TokenId> joined_token_ids(std::span<const Trace> traces) {
+  std::vector<TokenId> joined;
+  for (const Trace& trace : traces) {
+    if (trace.num_tokens() == 0) continue;
+    if (!trace.has_token_ids()) return {};
+    const auto ids = trace.token_ids(0, trace.num_tokens());
+    joined.insert(joined.end(), ids.begin(), ids.end());
+  }
+  return joined;
+}
+
 }  // namespace
 
 JoinedTraces join_traces(std::span<const Trace> traces) {
@@ -47,7 +59,8 @@ JoinedTraces join_traces(std::span<const Trace> traces) {
     }
   }
   const std::vector<MatrixView<const ExpertId>> views(layers.begin(), layers.end());
-  return {.trace = Trace(header, views, starts, name), .parts = std::move(parts)};
+  return {.trace = Trace(header, views, starts, name, joined_token_ids(traces)),
+          .parts = std::move(parts)};
 }
 
 }  // namespace c2r

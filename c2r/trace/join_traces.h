@@ -15,7 +15,8 @@ struct JoinedTraces {
 };
 
 /// @param traces at least one
-/// @returns the tokens of all traces, one trace after the other, without weights and logits
+/// @returns the tokens of all traces, one trace after the other, without weights and logits, and
+///          with token ids if all of them have them
 /// @throws Error(kInvalidArgument) if there is none, or naming the trace, if they are of other
 ///         experts, top_k or layers than the first
 /// @throws Error(kInvalidFile) if a trace holds an invalid choice

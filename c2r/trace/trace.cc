@@ -1,4 +1,4 @@
-// The trace file: checked when it is opened and where it is read, and written layer by layer.
+// The trace file: checked when it is opened and where it is read.
 #include "c2r/trace/trace.h"
 
 #include <algorithm>
@@ -10,27 +10,21 @@
 #include "c2r/core/error.h"
 #include "c2r/io/safetensors.h"
 #include "c2r/routing/routing.h"
-#include "c2r/trace/spill_file_internal.h"
 #include "c2r/trace/trace_metadata.h"
+#include "c2r/trace/trace_tensors_internal.h"
 
 namespace c2r {
+
+using internal::check_appended;
+using internal::check_token_ids;
+using internal::idx_name;
+using internal::is_stored_in_u8;
+using internal::kTokenIdsName;
+using internal::logits_name;
+using internal::stored_ids;
+using internal::weights_name;
+
 namespace {
-
-// 255 is the mark for "none", so 8 bits hold the ids of at most 255 experts.
-bool is_stored_in_u8(std::int32_t num_experts) {
-  return num_experts <= 255;
-}
-
-std::string idx_name(std::int64_t layer) {
-  return fmt::format("layers.{}.topk_idx", layer);
-}
-std::string weights_name(std::int64_t layer) {
-  return fmt::format("layers.{}.topk_weights", layer);
-}
-
-std::string logits_name(std::int64_t layer) {
-  return fmt::format("layers.{}.logits", layer);
-}
 
 template <class Stored>
 void decode(std::span<const Stored> stored, std::span<ExpertId> ids) {
@@ -52,43 +46,6 @@ void check_stored(MatrixView<const ExpertId> topk_idx, std::int32_t num_experts,
             invalid->expert);
 }
 
-// Refuses what is to be written; `place` says where the caller has it from.
-void check_appended(MatrixView<const ExpertId> topk_idx, std::int32_t num_experts,
-                    std::string_view place) {
-  const auto invalid = find_invalid_choice(topk_idx, num_experts);
-  if (!invalid) return;
-  C2R_REQUIRE(invalid->first_column, kInvalidFile,
-              "{}, token {}: expert {} is not in [0, {}], the range of {} experts", place,
-              invalid->token, invalid->expert, num_experts - 1, num_experts);
-  C2R_THROW(kInvalidFile, "{}, token {}: names expert {} twice", place, invalid->token,
-            invalid->expert);
-}
-
-template <class Stored>
-std::vector<Stored> stored_ids(std::span<const ExpertId> ids) {
-  std::vector<Stored> converted(ids.size());
-  // kNoExpert, -1, becomes the type's largest value.
-  std::ranges::transform(ids, converted.begin(),
-                         [](ExpertId id) { return static_cast<Stored>(id); });
-  return converted;
-}
-
-template <class Stored>
-void append_ids(std::span<const ExpertId> ids, SpilledTensor& tensor, SpillFile& spill) {
-  const auto converted = stored_ids<Stored>(ids);
-  tensor.append(std::as_bytes(std::span(converted)), spill);
-}
-
-std::vector<Half> halves_of(std::span<const float> values) {
-  std::vector<Half> halves(values.size());
-  from_f32(values, ElementType::kF16, std::as_writable_bytes(std::span(halves)).data());
-  return halves;
-}
-
-void append_halves(std::span<const Half> halves, SpilledTensor& tensor, SpillFile& spill) {
-  tensor.append(std::as_bytes(halves), spill);
-}
-
 // @returns rows [first_row, first_row + rows) of a tensor of f16 [.., cols]
 Matrix<float> read_halves(std::span<const Half> tensor, std::int64_t first_row, std::int64_t rows,
                           std::int64_t cols) {
@@ -96,10 +53,6 @@ Matrix<float> read_halves(std::span<const Half> tensor, std::int64_t first_row, 
   const auto part = tensor.subspan(static_cast<std::size_t>(first_row * cols), out.all().size());
   to_f32(std::as_bytes(part).data(), ElementType::kF16, out.all());
   return out;
-}
-
-bool is_infinite_or_nan(Half half) {
-  return (static_cast<std::uint16_t>(half) & 0x7c00u) == 0x7c00u;
 }
 
 }  // namespace
@@ -110,6 +63,7 @@ struct Trace::Storage {
   // Without a file: the ids of each layer in one of the two types. [num_layers][num_tokens x top_k]
   std::vector<std::vector<std::uint8_t>> u8 = {};
   std::vector<std::vector<std::uint16_t>> u16 = {};
+  std::vector<TokenId> token_ids = {};  // [num_tokens], or empty
 };
 
 Trace::Trace(const std::filesystem::path& path)
@@ -132,6 +86,9 @@ Trace::Trace(const std::filesystem::path& path)
                 file.path(), weights_name(layer));
     if (has_logits_) (void)file.elements<Half>(logits_name(layer), logits_shape);
   }
+  has_token_ids_ = file.has(kTokenIdsName);
+  const std::int64_t ids_shape[] = {num_tokens_};
+  if (has_token_ids_) (void)file.elements<std::int32_t>(kTokenIdsName, ids_shape);
 
   if (num_tokens_ > 0) sequence_starts_ = {0};
   if (!file.has("sequence_starts")) return;
@@ -152,7 +109,8 @@ void Trace::set_sequence_starts(std::span<const std::int64_t> starts, ErrorCode 
 }
 
 Trace::Trace(TraceHeader header, std::span<const MatrixView<const ExpertId>> topk_idx,
-             std::span<const std::int64_t> sequence_starts, std::string name)
+             std::span<const std::int64_t> sequence_starts, std::string name,
+             std::span<const TokenId> token_ids)
     : storage_(new Storage{.name = std::move(name), .file = std::nullopt}),
       header_(std::move(header)) {
   try {
@@ -174,6 +132,7 @@ Trace::Trace(TraceHeader header, std::span<const MatrixView<const ExpertId>> top
         storage_->u16.push_back(stored_ids<std::uint16_t>(all));
       }
     }
+    set_token_ids(token_ids);
   } catch (const Error& e) {
     C2R_THROW(kInvalidArgument, "{}", e.what());
   }
@@ -181,6 +140,15 @@ Trace::Trace(TraceHeader header, std::span<const MatrixView<const ExpertId>> top
   if (!sequence_starts.empty()) {
     set_sequence_starts(sequence_starts, ErrorCode::kInvalidArgument);
   }
+}
+
+void Trace::set_token_ids(std::span<const TokenId> ids) {
+  if (ids.empty()) return;
+  C2R_REQUIRE(std::ssize(ids) == num_tokens_, kInvalidFile,
+              "{}: there are {} token ids, but {} tokens", path(), ids.size(), num_tokens_);
+  check_token_ids(ids, path(), 0);
+  storage_->token_ids.assign(ids.begin(), ids.end());
+  has_token_ids_ = true;
 }
 
 Trace::Trace(Trace&&) noexcept = default;
@@ -254,132 +222,21 @@ Matrix<float> Trace::logits(std::int64_t layer, std::int64_t begin, std::int64_t
   return out;
 }
 
-struct TraceWriter::State {
-  std::filesystem::path path;
-  TraceHeader header;
-  bool has_weights = false;
-  SpillFile spill;
-  std::vector<SpilledTensor> idx = {}, weights = {};  // [num_layers]; weights only if has_weights
-  std::vector<SpilledTensor> logits = {};             // [num_layers]
-  std::vector<std::int64_t> num_tokens = {};          // [num_layers]
-  std::vector<std::int64_t> num_logits = {};          // [num_layers], tokens that have them
-
-  bool has_logits() const {
-    return std::ranges::any_of(num_logits, [](std::int64_t n) { return n > 0; });
+std::vector<TokenId> Trace::token_ids(std::int64_t begin, std::int64_t end) const {
+  C2R_REQUIRE(has_token_ids_, kInvalidArgument, "{}: holds no token ids", path());
+  check_tokens(0, begin, end);
+  const auto first = static_cast<std::size_t>(begin), count = static_cast<std::size_t>(end - begin);
+  if (is_in_memory()) {
+    const auto part = std::span(storage_->token_ids).subspan(first, count);
+    return {part.begin(), part.end()};
   }
-  void check_layer(std::int64_t layer, std::string_view place) const {
-    C2R_REQUIRE(0 <= layer && layer < header.num_layers(), kInvalidArgument,
-                "{}: layer {} is not in [0, {}], the layers of the trace", place, layer,
-                header.num_layers() - 1);
-  }
-  std::vector<std::int64_t> sequence_starts = {};
-};
-
-TraceWriter::TraceWriter(const std::filesystem::path& path, TraceHeader header, bool has_weights)
-    : state_(new State{.path = path,
-                       .header = std::move(header),
-                       .has_weights = has_weights,
-                       .spill = SpillFile(path)}) {
-  check_header(state_->header, path.string());
-  const auto num_layers = static_cast<std::size_t>(state_->header.num_layers());
-  state_->idx.resize(num_layers);
-  if (has_weights) state_->weights.resize(num_layers);
-  state_->logits.resize(num_layers);
-  state_->num_tokens.resize(num_layers);
-  state_->num_logits.resize(num_layers);
-}
-
-TraceWriter::~TraceWriter() = default;
-
-void TraceWriter::append(std::int64_t layer, std::span<const ExpertId> topk_idx,
-                         std::span<const float> topk_weights, std::string_view place) {
-  const TraceHeader& header = state_->header;
-  const std::int64_t num_choices = std::ssize(topk_idx), top_k = header.top_k;
-  state_->check_layer(layer, place);
-  C2R_REQUIRE(num_choices % top_k == 0, kInvalidArgument,
-              "{}: {} choices do not divide into tokens of top-{}", place, num_choices, top_k);
-  const std::int64_t num_weights = state_->has_weights ? num_choices : 0;
-  C2R_REQUIRE(std::ssize(topk_weights) == num_weights, kInvalidArgument,
-              "{}: there are {} weights of {} choices, but the trace needs {}", place,
-              topk_weights.size(), num_choices, num_weights);
-  check_appended({topk_idx.data(), num_choices / top_k, top_k}, header.num_experts, place);
-  const auto at = static_cast<std::size_t>(layer);
-  if (is_stored_in_u8(header.num_experts)) {
-    append_ids<std::uint8_t>(topk_idx, state_->idx[at], state_->spill);
-  } else {
-    append_ids<std::uint16_t>(topk_idx, state_->idx[at], state_->spill);
-  }
-  if (state_->has_weights) {
-    append_halves(halves_of(topk_weights), state_->weights[at], state_->spill);
-  }
-  state_->num_tokens[at] += num_choices / top_k;
-}
-
-void TraceWriter::append_logits(std::int64_t layer, std::span<const float> logits,
-                                std::string_view place) {
-  const std::int64_t num_experts = state_->header.num_experts;
-  state_->check_layer(layer, place);
-  C2R_REQUIRE(std::ssize(logits) % num_experts == 0, kInvalidArgument,
-              "{}: {} logits do not divide into tokens of {} experts", place, logits.size(),
-              num_experts);
-  const auto halves = halves_of(logits);
-  const std::int64_t bad = std::ranges::find_if(halves, is_infinite_or_nan) - halves.begin();
-  C2R_REQUIRE(bad == std::ssize(halves), kInvalidFile,
-              "{}, token {}: the logit of expert {} is {}, but must be a number that f16 can hold",
-              place, bad / num_experts, bad % num_experts, logits[static_cast<std::size_t>(bad)]);
-  const auto at = static_cast<std::size_t>(layer);
-  append_halves(halves, state_->logits[at], state_->spill);
-  state_->num_logits[at] += std::ssize(logits) / num_experts;
-}
-
-std::int64_t TraceWriter::num_tokens() const {
-  return state_->num_tokens[0];
-}
-
-void TraceWriter::start_sequence() {
-  auto& starts = state_->sequence_starts;
-  const std::int64_t next = state_->num_tokens[0];
-  if (starts.empty() || starts.back() < next) starts.push_back(next);
-}
-
-void TraceWriter::finish() {
-  State& state = *state_;
-  const std::int64_t num_tokens = state.num_tokens[0];
-  for (std::size_t layer = 0; layer < state.num_tokens.size(); ++layer) {
-    C2R_REQUIRE(state.num_tokens[layer] == num_tokens, kInvalidFile,
-                "{}: layer {} has {} tokens, but layer 0 has {}", state.path.string(), layer,
-                state.num_tokens[layer], num_tokens);
-    C2R_REQUIRE(!state.has_logits() || state.num_logits[layer] == num_tokens, kInvalidFile,
-                "{}: layer {} has logits of {} tokens, but there are {} tokens",
-                state.path.string(), layer, state.num_logits[layer], num_tokens);
-  }
-  auto& starts = state.sequence_starts;
-  if (num_tokens > 0 && (starts.empty() || starts.front() != 0)) starts.insert(starts.begin(), 0);
-  if (!starts.empty() && starts.back() == num_tokens) starts.pop_back();  // an empty sequence
-
-  const bool u8 = is_stored_in_u8(state.header.num_experts);
-  std::vector<TensorToWrite> tensors;
-  tensors.push_back(tensor_of<std::int64_t>("sequence_starts", {std::ssize(starts)}, starts));
-  for (std::size_t layer = 0; layer < state.idx.size(); ++layer) {
-    const std::vector<std::int64_t> shape = {num_tokens, state.header.top_k};
-    const auto spilled = [&](std::string name, Dtype dtype, const SpilledTensor& tensor) {
-      tensors.push_back({std::move(name), dtype, shape, [&state, &tensor](AtomicFile& file) {
-                           tensor.copy_to(file, state.spill);
-                         }});
-    };
-    spilled(idx_name(static_cast<std::int64_t>(layer)), u8 ? Dtype::kU8 : Dtype::kU16,
-            state.idx[layer]);
-    if (state.has_weights) {
-      spilled(weights_name(static_cast<std::int64_t>(layer)), Dtype::kF16, state.weights[layer]);
-    }
-    if (state.has_logits()) {
-      spilled(logits_name(static_cast<std::int64_t>(layer)), Dtype::kF16, state.logits[layer]);
-      tensors.back().shape[1] = state.header.num_experts;
-    }
-  }
-  const auto version = state.has_logits() ? kTraceVersionWithLogits : kFirstVersion;
-  write_safetensors(state.path, std::move(tensors),
-                    trace_metadata(state.header, kTraceFormat, version));
+  const std::int64_t shape[] = {num_tokens_};
+  const auto stored = storage_->file->elements<std::int32_t>(kTokenIdsName, shape);
+  std::vector<TokenId> ids;
+  ids.reserve(count);
+  for (const std::int32_t id : stored.subspan(first, count)) ids.push_back(TokenId{id});
+  check_token_ids(ids, path(), begin);
+  return ids;
 }
 
 }  // namespace c2r

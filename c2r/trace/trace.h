@@ -6,6 +6,7 @@
 //   layers.{i}.logits        F16 [num_tokens, num_experts], optional, for all layers or none; the
 //                            file then has version 2
 //   sequence_starts          I64 [num_sequences], optional: row of each sequence's first token
+//   token_ids                I32 [num_tokens], optional: what the tokens are, at least 0
 // and the metadata of TraceHeader. Ids are logical: an expert keeps its id wherever it is placed.
 #pragma once
 
@@ -58,12 +59,16 @@ class Trace {
   /// @param sequence_starts row of each sequence's first token, ascending from 0; empty: all tokens
   ///        are one sequence
   /// @param name what path() returns: plans and messages call the tokens so
+  /// @param token_ids what the tokens are, [num_tokens]; empty: not known
   /// @throws Error(kInvalidArgument) if the header is not valid, shapes differ from it, a choice is
-  ///         out of range or names an expert twice in a token, or sequence_starts do not ascend
+  ///         out of range or names an expert twice in a token, sequence_starts do not ascend, or
+  ///         token ids are of another number or negative
   ///
-  /// Cost: one pass over the arrays; memory of 1 byte a choice, 2 with more than 255 experts.
+  /// Cost: one pass over the arrays; memory of 1 byte a choice, 2 with more than 255 experts, and 4
+  /// a token id.
   Trace(TraceHeader header, std::span<const MatrixView<const ExpertId>> topk_idx,
-        std::span<const std::int64_t> sequence_starts = {}, std::string name = "memory");
+        std::span<const std::int64_t> sequence_starts = {}, std::string name = "memory",
+        std::span<const TokenId> token_ids = {});
 
   Trace(Trace&&) noexcept;
   Trace& operator=(Trace&&) noexcept;
@@ -76,6 +81,7 @@ class Trace {
   std::int64_t num_tokens() const { return num_tokens_; }
   bool has_weights() const { return has_weights_; }
   bool has_logits() const { return has_logits_; }
+  bool has_token_ids() const { return has_token_ids_; }
   /// @returns the row of each sequence's first token; {0} if the file does not say, {} without
   /// tokens
   std::span<const std::int64_t> sequence_starts() const { return sequence_starts_; }
@@ -99,7 +105,13 @@ class Trace {
   /// @throws Error(kInvalidFile), naming file, layer, token and expert, if one is not finite
   Matrix<float> logits(std::int64_t layer, std::int64_t begin, std::int64_t end) const;
 
+  /// What tokens [begin, end) are, in the vocabulary of the model.
+  /// @throws Error(kInvalidArgument) if there is no such token, or unless has_token_ids()
+  /// @throws Error(kInvalidFile), naming file and token, if an id is negative
+  std::vector<TokenId> token_ids(std::int64_t begin, std::int64_t end) const;
+
  private:
+  void set_token_ids(std::span<const TokenId> ids);
   void check_tokens(std::int64_t layer, std::int64_t begin, std::int64_t end) const;
   void set_sequence_starts(std::span<const std::int64_t> starts, ErrorCode code);
 
@@ -107,7 +119,7 @@ class Trace {
   std::unique_ptr<Storage> storage_;
   TraceHeader header_;
   std::int64_t num_tokens_ = 0;
-  bool has_weights_ = false, has_logits_ = false;
+  bool has_weights_ = false, has_logits_ = false, has_token_ids_ = false;
   std::vector<std::int64_t> sequence_starts_;
 };
 
@@ -141,6 +153,11 @@ class TraceWriter {
   /// @throws Error(kInvalidFile) if f16 cannot hold a logit, or the disk is full
   void append_logits(std::int64_t layer, std::span<const float> logits, std::string_view place);
 
+  /// Appends what tokens are. A trace has the ids of all its tokens or of none.
+  /// @param place as in append()
+  /// @throws Error(kInvalidFile) if an id is negative, or the disk is full
+  void append_token_ids(std::span<const TokenId> ids, std::string_view place);
+
   /// @returns the tokens that were appended to layer 0 so far
   std::int64_t num_tokens() const;
 
@@ -148,8 +165,8 @@ class TraceWriter {
   void start_sequence();
 
   /// Joins the layers and makes the file visible.
-  /// @throws Error(kInvalidFile) if the layers have different numbers of tokens, or logits of other
-  ///         numbers, or on a full disk
+  /// @throws Error(kInvalidFile) if the layers have different numbers of tokens, or logits or token
+  ///         ids of other numbers, or on a full disk
   void finish();
 
  private:

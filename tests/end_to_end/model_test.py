@@ -115,6 +115,12 @@ class Models(CommandLine):
         self.succeed("plan", "profile.safetensors", "--cluster", "1x2", "-o", "plan.json")
         self.succeed("inspect", "tiny_model", "--plan", "plan.json")
 
+    def test_a_profile_has_token_ids_if_asked_to(self):
+        for words, has_token_ids in (((), False), (("--token-ids",), True)):
+            self.succeed("profile", "tiny_model", "--tokens", "tokens.jsonl", "-o", "t.safetensors", *words)
+            found = json.loads(self.succeed("inspect", "t.safetensors", "--json"))
+            self.assertEqual(found["has_token_ids"], has_token_ids)
+
     def test_a_permuted_checkpoint_says_the_same(self):
         self.succeed("profile", "tiny_model", "--tokens", "tokens.jsonl", "-o", "tiny.safetensors")
         self.succeed("plan", "tiny.safetensors", "--cluster", "1x2", "-o", "plan.json")

@@ -46,6 +46,7 @@ FileDescription describe_trace(const std::string& path) {
   trace_of.facts["num_tokens"] = trace.num_tokens();
   trace_of.facts["num_sequences"] = trace.sequence_starts().size();
   trace_of.facts["has_weights"] = trace.has_weights();
+  trace_of.facts["has_token_ids"] = trace.has_token_ids();
   trace_of.notes = {"c2r analyze measures it; c2r plan places experts by it"};
   return trace_of;
 }

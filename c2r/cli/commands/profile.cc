@@ -21,6 +21,7 @@ struct ProfileOptions {
   SequenceFiles files;
   std::string output, name;
   std::int64_t window = ProfileRequest{}.window, max_tokens = 0;
+  bool records_token_ids = false;
 };
 
 std::vector<std::string> inputs_of(const ProfileOptions& options) {
@@ -37,7 +38,8 @@ Work prepare_profile(const ProfileOptions& options, OpenModel& open) {
           options.name.empty()
               ? std::filesystem::path(options.model.model).lexically_normal().filename().string()
               : options.name,
-      .window = std::min(options.window, open.model.config().max_positions)};
+      .window = std::min(options.window, open.model.config().max_positions),
+      .records_token_ids = options.records_token_ids};
   if (options.max_tokens > 0) request.max_tokens = options.max_tokens;
   check_request(request, open.model.config());
   if (open.is_first_rank()) check_output(options.output, inputs_of(options));
@@ -73,6 +75,8 @@ void add_profile(CLI::App& app) {
       ->add_option("--model-name", options->name,
                    "the name of the model in the trace; default is the name of its folder")
       ->type_name("NAME");
+  command->add_flag("--token-ids", options->records_token_ids,
+                    "also record the token ids; the trace then contains the text");
   command->footer(
       "Example:\n"
       "  c2r profile model --text text.txt -o profile.safetensors");

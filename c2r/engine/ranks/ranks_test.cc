@@ -98,8 +98,10 @@ TEST_P(Ranks, WriteTheTraceOfOneProcessByteForByte) {
   for (const char* family : {"llama_moe", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe"}) {
     const Model model(folder(family));
     const auto sequences = some_sequences(model.config());
-    const ProfileRequest one{
-        .output = testing::temporary_path("one"), .window = 16, .max_tokens = 79};
+    const ProfileRequest one{.output = testing::temporary_path("one"),
+                             .window = 16,
+                             .max_tokens = 79,
+                             .records_token_ids = true};
     Engine engine(model, kEngine);
     (void)profile(engine, one_by_one(sequences), one, progress);
     ProfileRequest many = one;
