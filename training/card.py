@@ -121,10 +121,11 @@ def last_common_evaluation(log: list[dict], control: list[dict]) -> tuple[dict, 
 
 def routing(record: dict) -> str:
     """A row for each layer, and a note of the record on where they come from, if there is one."""
-    columns = ("imbalance", "least_load", "specialization", "unused_experts")
+    imbalance = record.get("expert_imbalance", record.get("imbalance"))  # the name in older logs
+    columns = (imbalance, record["least_load"], record["specialization"])
     rows = [
-        [str(layer), *(f"{record[c][layer]:.3f}" for c in columns[:3]), str(record["unused_experts"][layer])]
-        for layer in range(len(record["imbalance"]))
+        [str(layer), *(f"{column[layer]:.3f}" for column in columns), str(record["unused_experts"][layer])]
+        for layer in range(len(imbalance))
     ]
     found = table(["layer", "max/mean load", "min/mean load", "specialization", "unused experts"], rows)
     return f"{found}\n\nc2r's docs/metrics.md defines the columns. {record.get('routing_note', '')}".rstrip()

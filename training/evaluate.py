@@ -34,7 +34,7 @@ def add_coactivation(counts: Tensor, topk_idx: Tensor) -> None:
 
 
 def routing_statistics(coactivation: Tensor) -> dict[str, list[float]]:
-    """Imbalance, specialization and unused experts of each layer, as docs/metrics.md defines them.
+    """Expert imbalance, specialization and unused experts of each layer, as docs/metrics.md defines them.
 
     coactivation [num_layers, num_experts, num_experts].
     """
@@ -44,7 +44,7 @@ def routing_statistics(coactivation: Tensor) -> dict[str, list[float]]:
     entropy = -torch.special.xlogy(share, share).sum(-1)
     specialization = (1 - entropy / math.log(coactivation.shape[1] - 1)).nanmean(-1)
     return {
-        "imbalance": (load.max(-1).values / load.mean(-1)).tolist(),
+        "expert_imbalance": (load.max(-1).values / load.mean(-1)).tolist(),
         "least_load": (load.min(-1).values / load.mean(-1)).tolist(),
         "specialization": specialization.tolist(),
         "unused_experts": (load == 0).sum(-1).tolist(),

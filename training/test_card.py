@@ -14,9 +14,11 @@ def test_the_curve_has_means_of_both_losses_since_the_place_before():
 
 
 def test_routing_says_where_it_comes_from_if_not_from_the_run():
-    record = {"imbalance": [1.5], "least_load": [0.5], "specialization": [0.25], "unused_experts": [1]}
+    record = {"expert_imbalance": [1.5], "least_load": [0.5], "specialization": [0.25], "unused_experts": [1]}
     assert routing(record).endswith("| 0 | 1.500 | 0.500 | 0.250 | 1 |\n\nc2r's docs/metrics.md defines the columns.")
     assert routing(record | {"routing_note": "Recomputed."}).endswith("defines the columns. Recomputed.")
+    record["imbalance"] = record.pop("expert_imbalance")
+    assert "| 0 | 1.500 | 0.500 | 0.250 | 1 |" in routing(record), "logs of before have another name"
 
 
 def test_pieces_of_a_run_are_named_in_order_and_once():

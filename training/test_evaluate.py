@@ -50,7 +50,7 @@ def test_routing_statistics_of_a_worked_example():
     # Four tokens: {0, 1}, {0, 1}, {0, 2}, {1, 2}; expert 3 is never chosen and left out of the specialization.
     counts = torch.tensor([[[3, 2, 1, 0], [2, 3, 1, 0], [1, 1, 2, 0], [0, 0, 0, 0]]])
     found = routing_statistics(counts)
-    assert found["imbalance"] == [1.5] and found["least_load"] == [0.0] and found["unused_experts"] == [1]
+    assert found["expert_imbalance"] == [1.5] and found["least_load"] == [0.0] and found["unused_experts"] == [1]
     two_to_one = -(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3)) / math.log(3)
     even = math.log(2) / math.log(3)
     assert found["specialization"] == [pytest.approx(1 - (2 * two_to_one + even) / 3)]
