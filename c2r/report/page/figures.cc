@@ -98,10 +98,11 @@ Figure waterfall(const Json& report) {
   const Json& steps = report.at("steps");
   const bool has_bytes = steps[0].contains("wire_bytes_per_token");
   const bool has_time = !steps[0].at("predicted_layer_time_s").empty();
-  Figure figure{.name = "waterfall",
-                .title = "What each step saves",
-                .caption = waterfall_caption(report),
-                .table = {{"step", "copies a token", "on the wire", "between nodes", "imbalance"}}};
+  Figure figure{
+      .name = "waterfall",
+      .title = "What each step saves",
+      .caption = waterfall_caption(report),
+      .table = {{"step", "copies a token", "on the wire", "between nodes", "rank imbalance"}}};
   if (has_bytes) figure.table[0].emplace_back("kB a token and layer");
   if (has_time) figure.table[0].emplace_back("predicted ms a layer");
   for (const Json& step : steps) {
@@ -152,15 +153,15 @@ Svg layer_bars(const std::vector<std::string>& names, const Numbers& before, con
 
 Figure layers(const Json& report) {
   const Json &before = step_before(report), &after = step_after(report);
-  Figure figure{
-      .name = "layers",
-      .title = "Layer by layer",
-      .caption =
-          "Copies on the wire, and imbalance of ranks (the busiest rank's choices "
-          "over the mean), before and under the plan. The dashed line is the "
-          "bound that the plan was made for. Grey is before, blue is under the "
-          "plan.",
-      .table = {{"layer", "copies before", "copies after", "imbalance before", "imbalance after"}}};
+  Figure figure{.name = "layers",
+                .title = "Layer by layer",
+                .caption =
+                    "Copies on the wire, and imbalance of ranks (the busiest rank's choices "
+                    "over the mean), before and under the plan. The dashed line is the "
+                    "bound that the plan was made for. Grey is before, blue is under the "
+                    "plan.",
+                .table = {{"layer", "copies before", "copies after", "rank imbalance before",
+                           "rank imbalance after"}}};
   const std::vector<std::string> names = layer_names_of(report);
   const Numbers copies_before = column(before, "wire_copies_per_token"),
                 copies_after = column(after, "wire_copies_per_token"),
@@ -173,7 +174,7 @@ Figure layers(const Json& report) {
   const Json& bound = report.at("plan").at("max_imbalance");
   figure.pictures.push_back(
       layer_bars(names, copies_before, copies_after, "copies on the wire", 0));
-  figure.pictures.push_back(layer_bars(names, imbalance_before, imbalance_after, "imbalance",
+  figure.pictures.push_back(layer_bars(names, imbalance_before, imbalance_after, "rank imbalance",
                                        bound.is_null() ? 0 : bound.get<double>()));
   return figure;
 }
@@ -271,8 +272,8 @@ Figure drift(const Json& report) {
                     "in ten parts of the trace, in its order; grey is before, blue is under the "
                     "plan. Where the lines of copies or of times meet, the plan does not fit the "
                     "traffic.",
-                .table = {{"part", "tokens", "copies before", "copies after", "imbalance before",
-                           "imbalance after"}}};
+                .table = {{"part", "tokens", "copies before", "copies after",
+                           "rank imbalance before", "rank imbalance after"}}};
   const Numbers copies_before = column_of_parts(parts, "before"),
                 copies_after = column_of_parts(parts, "after"),
                 imbalance_before = column_of_parts(parts, "imbalance_before"),
@@ -284,7 +285,7 @@ Figure drift(const Json& report) {
                             number(imbalance_before[p]), number(imbalance_after[p])});
   }
   figure.pictures = {lines_over_parts(copies_before, copies_after, "copies on the wire"),
-                     lines_over_parts(imbalance_before, imbalance_after, "imbalance")};
+                     lines_over_parts(imbalance_before, imbalance_after, "rank imbalance")};
   if (!parts.empty() && parts[0].contains("time_before_s")) add_times(parts, figure);
   return figure;
 }
@@ -310,7 +311,7 @@ Figure front(const Json& report) {
                     "engines place them; round-robin and random: in turn and shuffled; eplb: "
                     "DeepSeek's balancer of loads; affinity and grace: experts grouped by "
                     "collaboration (C2R, GRACE-MoE).",
-                .table = {{"placement", "copies on the wire", "imbalance"}}};
+                .table = {{"placement", "copies on the wire", "rank imbalance"}}};
   std::vector<std::pair<double, double>> values;
   double least_x = 1e300, most_x = 0, most_y = 1;
   for (const Json& entry : placements) {
@@ -319,18 +320,18 @@ Figure front(const Json& report) {
     most_x = std::max(most_x, values.back().first);
     most_y = std::max(most_y, values.back().second);
   }
-  Axes axes(720, 320, "Copies on the wire against imbalance", {.bottom = 40});
+  Axes axes(720, 320, "Copies on the wire against rank imbalance", {.bottom = 40});
   const double margin = std::max(0.08 * (most_x - least_x), 1e-3);
   axes.set_x(least_x - margin, most_x + 3 * margin);
   axes.set_y(1, 1.05 * most_y);
-  axes.draw_y_grid("imbalance");
+  axes.draw_y_grid("rank imbalance");
   axes.draw_x_labels("copies on the wire");
   std::vector<std::pair<double, double>> labels;
   for (std::size_t p = 0; p < placements.size(); ++p) {
     const auto name = placements[p].at("placement").get<std::string>();
     const auto [x, y] = values[p];
     axes.svg().circle(axes.x(x), axes.y(y), 5, "after",
-                      fmt::format("{}: {} copies, imbalance {}", name, number(x), number(y)));
+                      fmt::format("{}: {} copies, rank imbalance {}", name, number(x), number(y)));
     const std::pair<double, double> label = free_place(axes.x(x) + 8, axes.y(y) + 4, labels);
     axes.svg().text(label.first, label.second, "start", name);
     labels.push_back(label);

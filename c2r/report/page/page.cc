@@ -96,7 +96,7 @@ std::string tiles(const Json& report) {
   html += copies_tile(after, "under this plan");
   html += tile(
       fmt::format("{:.3f} → {:.3f}", mean_of(before, "imbalance"), mean_of(after, "imbalance")),
-      "imbalance, before → under this plan");
+      "rank imbalance, before → under this plan");
   return html + "</div>\n";
 }
 

@@ -150,6 +150,9 @@ TEST(ReportFigures, TableRowsAreThoseOfTheData) {
             (std::vector<std::string>{"7", "1.000", "0.500", "1.000", "1.300"}));
   for (const Figure& figure : figures) {
     for (const auto& row : figure.table) EXPECT_EQ(row.size(), figure.table[0].size());
+    for (const std::string& column : figure.table[0]) {
+      EXPECT_FALSE(column.starts_with("imbalance")) << "of ranks or of experts?";
+    }
     EXPECT_FALSE(figure.pictures.empty());
   }
 }
@@ -213,7 +216,7 @@ TEST(FigureSvg, HasAllPicturesOfAFigureBelowEachOther) {
   const std::string layers = figure_svg(report, "layers");
   EXPECT_NE(layers.find("viewBox=\"0 0 960 440\""), std::string::npos);  // two of 220 pixels
   for (const char* mark :
-       {"layer 7, after: 0.500 copies on the wire", "layer 7, after: 1.300 imb", "<style>"}) {
+       {"layer 7, after: 0.500 copies on the wire", "layer 7, after: 1.300 rank imb", "<style>"}) {
     EXPECT_NE(layers.find(mark), std::string::npos) << mark;
   }
   EXPECT_EQ(testing::error_of([&] { (void)figure_svg(report, "front"); }),
