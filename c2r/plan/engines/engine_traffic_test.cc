@@ -102,5 +102,24 @@ TEST(EngineTraffic, IsTheBaseOfTheWaterfall) {
   EXPECT_EQ(steps[1].prediction.wire_copies_per_token, std::vector<double>{1.5});
 }
 
+TEST(Engines, SayHowAscendsEnginesSendCopies) {
+  const auto kernel = [](std::string_view engine, std::string_view backend, bool decodes) {
+    EngineBackend use = find_engine_backend(engine, backend);
+    use.decodes = decodes;
+    return kernel_of(use);
+  };
+  EXPECT_EQ(kernel("vllm-ascend", "", true).title, "MC2");
+  EXPECT_EQ(kernel("vllm-ascend", "mc2", true).mode, CopyMode::kPerExpert);
+  EXPECT_EQ(kernel("vllm-ascend", "alltoall", false).mode, CopyMode::kPerExpert);
+  EXPECT_EQ(kernel("vllm-ascend", "allgather", false).mode, CopyMode::kAllGather);
+  EXPECT_EQ(find_engine_backend("vllm-ascend", "mc2").backend->kernels[1].mode, std::nullopt)
+      << "by servers, then by expert";
+  EXPECT_EQ(kernel("vllm-ascend", "fused_mc2", false).verdict,
+            "the exchange is hidden under the experts' products: placement saves no time here");
+  EXPECT_EQ(kernel("omni-infer", "", false).title, "all-to-all");
+  EXPECT_EQ(kernel("omni-infer", "", true).title, "MC2");
+  EXPECT_EQ(kernel("omni-infer", "allgather", false).mode, CopyMode::kAllGather);
+}
+
 }  // namespace
 }  // namespace c2r

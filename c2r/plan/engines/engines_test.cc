@@ -85,6 +85,8 @@ TEST(ReadPlacements, TakesOmniInfersPatternInAscendingOrder) {
   const MapShape shape = {.num_experts = 3, .ep_size = 2, .layer_indices = {5}};
   EXPECT_EQ(read("omni-infer", npy("|u1", "2, 1, 3", {1, 0, 1, 1, 1, 0}), shape, "f")[0],
             make_placement(3, {{0, 2}, {0, 1}}));
+  const auto big = npy(">i2", "2, 1, 3", {0, 1, 0, 0, 0, 1, 0, 1, 0, 1, 0, 0});
+  EXPECT_EQ(read("omni-infer", big, shape, "f")[0], make_placement(3, {{0, 2}, {0, 1}}));
 }
 
 TEST(ReadPlacements, SaysWhatIsWrongWithSglangsMap) {

@@ -8,6 +8,9 @@ namespace c2r::exchange_kernels {
 
 inline constexpr std::string_view kFusedVerdict =
     "the exchange is hidden under the experts' products: placement saves no time here";
+inline constexpr std::string_view kOncePerNodeVerdict =
+    "a token goes to a node once, and there to each of its experts: placement saves copies between "
+    "nodes, and those that stay on their rank";
 
 /// DeepEP's kernels of its first version. On one node the normal kernels send one copy for each
 /// rank, which mode per-node does there, too.
@@ -95,9 +98,7 @@ inline constexpr ExchangeKernel kNcclEpHighThroughput = {
 inline constexpr ExchangeKernel kNcclEpHighThroughputExpertMajor = {
     .title = "NCCL EP high throughput, expert-major",
     .source = "NVIDIA/nccl contrib/nccl_ep/device/hybrid_ep.cuh at 03cc7f218f83",
-    .verdict =
-        "a token goes to a node once, and there to each of its experts: placement saves "
-        "copies between nodes, and those that stay on their rank"};
+    .verdict = kOncePerNodeVerdict};
 inline constexpr ExchangeKernel kNcclEpExpertMajor = {
     .title = "NCCL EP low latency, expert-major",
     .mode = CopyMode::kPerRank,
@@ -127,6 +128,24 @@ inline constexpr ExchangeKernel kHybridEp = {
     .source =
         "deepseek-ai/DeepEP, branch hybrid-ep, csrc/hybrid_ep/backend/hybrid_ep_backend.cuh at "
         "090de8371ad4"};
+
+/// The operators npu_moe_distribute_dispatch and _combine for Ascend: a row for each token and
+/// expert, written into a window of the expert's rank.
+inline constexpr ExchangeKernel kMc2 = {
+    .title = "MC2",
+    .mode = CopyMode::kPerExpert,
+    .source =
+        "CANN ops-transformer mc2/moe_distribute_dispatch_v2/op_kernel/"
+        "moe_distribute_dispatch_v2.h, SendToMoeExpert, at bfbbec839121",
+    .is_for_decoding = true};
+/// The same by servers, which Ascend A2 can be told to do.
+inline constexpr ExchangeKernel kMc2Hierarchical = {
+    .title = "MC2 hierarchical",
+    .source =
+        "CANN ops-transformer mc2/moe_distribute_dispatch/op_kernel/"
+        "moe_distribute_dispatch_a2_layered.h, Win2Ipc, at bfbbec839121",
+    .is_for_decoding = true,
+    .verdict = kOncePerNodeVerdict};
 
 inline constexpr ExchangeKernel kAllGather = {
     .title = "all-gather", .mode = CopyMode::kAllGather, .source = "collectives of NCCL"};

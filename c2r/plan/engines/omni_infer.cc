@@ -8,6 +8,7 @@
 #include "c2r/core/error.h"
 #include "c2r/io/npy.h"
 #include "c2r/plan/engines/engine_rows_internal.h"
+#include "c2r/plan/engines/exchange_kernels_internal.h"
 #include "c2r/plan/engines/placement_files_internal.h"
 
 namespace c2r {
@@ -70,7 +71,9 @@ std::vector<std::int64_t> slots_of_pattern(const NpyView& array, std::int64_t l,
 
 std::vector<Placement> read_pattern(std::string_view bytes, const MapShape& shape,
                                     std::string_view place, std::vector<std::string>& /*notes*/) {
-  const NpyView array = parse_npy(std::as_bytes(std::span(bytes)), place);
+  const auto file_bytes = std::as_bytes(std::span(bytes));
+  const NpyFile file(std::string(place), {file_bytes.begin(), file_bytes.end()});
+  const NpyView& array = file.array();
   const std::vector<std::int64_t> expected = {shape.ep_size, shape.num_layers(), shape.num_experts};
   C2R_REQUIRE(is_integer(array.dtype) && array.shape == expected, kInvalidFile,
               "{}: the array is {} {}, but must be integers {}: ranks, MoE layers, experts", place,
@@ -99,10 +102,29 @@ constexpr PlacementFile kOmniInferFiles[] = {{.name = "omni-infer",
                                               .keeps_slot_order = false,
                                               .has_slots_by_layer = true}};
 
+using namespace exchange_kernels;  // NOLINT(google-build-using-namespace)
+
+constexpr ExchangeKernel kOmniInferDispatchCombine[] = {
+    with_setting(read_in(kTorchAllToAll,
+                         "omni-infer omni/models/common/layers/moe/fused_moe/fused_moe.py, "
+                         "moe_infer_fusion, at c8bc2bbbaa10"),
+                 "with prefill_dispatch_combine"),
+    with_setting(read_in(kMc2,
+                         "omni-infer omni/models/common/layers/moe/deepseek_moe.py, "
+                         "_forward_decode_dispatch_combine, at c8bc2bbbaa10, and CANN "
+                         "ops-transformer moe_distribute_dispatch_v2.h at bfbbec839121"),
+                 "while it decodes")};
+constexpr ExchangeKernel kOmniInferAllGather[] = {kAllGather};
+constexpr Backend kOmniInferBackends[] = {{"dispatch_combine", kOmniInferDispatchCombine},
+                                          {"allgather", kOmniInferAllGather}};
+
 }  // namespace
 
 EngineRow engine_rows::omni_infer() {
-  return {.name = "omni-infer", .title = "omni-infer", .files = kOmniInferFiles};
+  return {.name = "omni-infer",
+          .title = "omni-infer",
+          .files = kOmniInferFiles,
+          .backends = kOmniInferBackends};
 }
 
 }  // namespace c2r

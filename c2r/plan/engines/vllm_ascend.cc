@@ -8,6 +8,7 @@
 #include "c2r/core/error.h"
 #include "c2r/io/json.h"
 #include "c2r/plan/engines/engine_rows_internal.h"
+#include "c2r/plan/engines/exchange_kernels_internal.h"
 #include "c2r/plan/engines/placement_files_internal.h"
 
 namespace c2r {
@@ -139,10 +140,41 @@ constexpr PlacementFile kVllmAscendFiles[] = {{.name = "vllm-ascend",
                                                .read = read_vllm_ascend_map,
                                                .cautions = kVllmAscendCautions}};
 
+using namespace exchange_kernels;  // NOLINT(google-build-using-namespace)
+
+// vLLM-Ascend chooses by device and batch (select_moe_comm_method): A2 takes mc2 on 16 ranks or
+// more for at most 512 tokens a rank, else allgather; A3 takes mc2 for as many tokens, else
+// alltoall.
+constexpr ExchangeKernel kVllmAscendMc2[] = {
+    read_in(kMc2,
+            "vllm-project/vllm-ascend vllm_ascend/ops/fused_moe/token_dispatcher.py, "
+            "TokenDispatcherWithMC2, at 182b75ea84ff, and CANN ops-transformer "
+            "moe_distribute_dispatch_v2.h, SendToMoeExpert, at bfbbec839121"),
+    with_setting(kMc2Hierarchical, "on A2 with enable_mc2_hierarchy_comm")};
+constexpr ExchangeKernel kVllmAscendAllToAll[] = {
+    read_in(kTorchAllToAll,
+            "vllm-project/vllm-ascend vllm_ascend/ops/fused_moe/token_dispatcher.py, "
+            "TokenDispatcherWithAll2AllV, at 182b75ea84ff")};
+constexpr ExchangeKernel kVllmAscendAllGather[] = {kAllGather};
+constexpr ExchangeKernel kVllmAscendFused[] = {
+    {.title = "dispatch_ffn_combine",
+     .source = "vllm-project/vllm-ascend csrc/mc2/dispatch_ffn_combine/op_kernel/"
+               "dispatch_ffn_combine_kernel.hpp at 182b75ea84ff",
+     .setting = "on A3 with enable_fused_mc2",
+     .verdict = kFusedVerdict}};
+
+constexpr Backend kVllmAscendBackends[] = {{"mc2", kVllmAscendMc2},
+                                           {"alltoall", kVllmAscendAllToAll},
+                                           {"allgather", kVllmAscendAllGather},
+                                           {"fused_mc2", kVllmAscendFused}};
+
 }  // namespace
 
 EngineRow engine_rows::vllm_ascend() {
-  return {.name = "vllm-ascend", .title = "vLLM-Ascend", .files = kVllmAscendFiles};
+  return {.name = "vllm-ascend",
+          .title = "vLLM-Ascend",
+          .files = kVllmAscendFiles,
+          .backends = kVllmAscendBackends};
 }
 
 }  // namespace c2r
