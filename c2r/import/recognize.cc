@@ -3,6 +3,7 @@
 #include "c2r/import/recognize.h"
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <set>
 #include <vector>
@@ -152,12 +153,25 @@ bool is_pattern(const NpyView& array) {
   return true;
 }
 
+bool is_whole(const NpyView& array) {
+  for (std::int64_t i = 0; i < array.num_elements(); ++i) {
+    const double value = double_at(array, i);
+    if (value != std::trunc(value)) return false;
+  }
+  return true;
+}
+
 RecognizedInput recognize_npy(std::span<const std::byte> bytes, std::string_view place) {
-  const NpyView array = parse_npy(bytes, place);
+  const NpyFile file(std::string(place), {bytes.begin(), bytes.end()});
+  const NpyView& array = file.array();
   const auto& shape = array.shape;
   const std::string what =
       fmt::format("an array of {} {}", dtype_name(array.dtype), shape_text(shape));
-  if (!is_integer(array.dtype) || shape.size() != 3) return unknown(what);
+  if (shape.size() != 3 || array.dtype == Dtype::kBool) return unknown(what);
+  if (!is_integer(array.dtype)) {
+    if (shape[2] > kMaxTopK || !is_whole(array)) return unknown(what);
+    return {"npy", what + " of whole numbers, thus ids [tokens, layers, top_k]"};
+  }
   const bool has_pairs = begins_with_pairs(array);
   if (shape[2] <= kMaxTopK && !has_pairs && !is_pattern(array)) {
     return {"npy", what + ", thus ids [tokens, layers, top_k]"};

@@ -21,9 +21,10 @@ std::string format_of_text(std::string_view text) {
   return "? " + recognized.what;
 }
 
-std::string array_of_bytes(std::string_view shape, std::size_t size) {
+std::string array_of_bytes(std::string_view shape, std::size_t size,
+                           std::string_view dtype = "|u1") {
   const std::string header =
-      fmt::format("{{'descr': '|u1', 'fortran_order': False, 'shape': {}, }}\n", shape);
+      fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': {}, }}\n", dtype, shape);
   return std::string("\x93NUMPY\1\0", 8) + static_cast<char>(header.size()) + '\0' + header +
          std::string(size, '\0');
 }
@@ -71,6 +72,22 @@ TEST(RecognizeInput, KnowsArraysByTheirShapes) {
   EXPECT_EQ(format_of_text(pattern), "omni-infer-placement");
   pattern[pattern.size() - 2] = '\0';
   EXPECT_EQ(format_of_text(pattern), "npy") << "no rank holds expert 2";
+}
+
+TEST(RecognizeInput, KnowsIdsInFloatsAndInBigEndianArrays) {
+  EXPECT_EQ(format_of_text(array_of_bytes("(2, 3, 8)", 192, ">i4")), "npy");
+  EXPECT_EQ(format_of_text(array_of_bytes("(1, 64, 64)", 8192, ">u2")), "coactivation");
+  const auto one_of = [](std::string_view dtype, std::string_view last) {
+    std::string array = array_of_bytes("(1, 1, 2)", 2 * last.size(), dtype);
+    array.replace(array.size() - last.size(), last.size(), last);
+    return format_of_text(array);
+  };
+  EXPECT_EQ(one_of("<f2", {"\0\x3c", 2}), "npy") << "0 and 1";
+  EXPECT_EQ(one_of(">f4", {"\xbf\x80\0\0", 4}), "npy") << "0 and -1";
+  EXPECT_EQ(one_of("<f2", {"\0\x38", 2}), "? an array of F16 [1, 1, 2]") << "0 and 0.5: weights";
+  EXPECT_EQ(one_of("<f2", {"\0\x7e", 2}), "? an array of F16 [1, 1, 2]") << "NaN";
+  EXPECT_EQ(format_of_text(array_of_bytes("(1, 1, 64)", 256, "<f4")),
+            "? an array of F32 [1, 1, 64]");
 }
 
 TEST(RecognizeInput, KnowsTorchFilesAndFolders) {

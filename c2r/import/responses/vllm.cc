@@ -129,8 +129,8 @@ class VllmImporter {
     if (json.is_object()) return append_packed(json, place, builder, ids);
     if (json.is_string()) {  // base64 of the bytes of a .npy file
       if (json.get_ref<const std::string&>().empty()) return 0;
-      const auto bytes = decode_base64(json.get_ref<const std::string&>(), place);
-      append_array(parse_npy(bytes, place), place, builder, ids);
+      const NpyFile file(place, decode_base64(json.get_ref<const std::string&>(), place));
+      append_array(file.array(), place, builder, ids);
       return 0;
     }
     const auto& tokens = json_array(json, "the list of tokens", place);

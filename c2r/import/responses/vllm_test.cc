@@ -111,11 +111,12 @@ TEST(ImportVllm, LeavesCachedTokensAndTheOtherPhaseOut) {
 
 // Of 3 tokens, 2 layers, top-1, as newer versions return them.
 TEST(ImportVllm, ReadsBase64OfAnArray) {
-  for (const std::string_view dtype : {"|u1", "<u2"}) {
+  for (const std::string_view dtype : {"|u1", "<u2", ">u2"}) {
     std::string bytes = fmt::format(
         "\x93NUMPY\x01{}{:c}{}{{'descr': '{}', 'fortran_order': False, 'shape': (3, 2, 1), }}\n",
         '\0', 63, '\0', dtype);
     for (const char id : {'\0', '\3', '\0', '\5', '\0', '\7'}) {
+      if (dtype == ">u2") bytes += '\0';
       bytes += id;
       if (dtype == "<u2") bytes += '\0';
     }
