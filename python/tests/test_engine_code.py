@@ -70,7 +70,7 @@ def test_maps_of_sglangs_eplb_are_read_and_written_back_as_they_are(tmp_path, mo
     with pytest.warns(UserWarning, match="are wasted"):
         of_three = c2r.import_file(tmp_path / "eplb.json", "eplb-placement", **shape)
     assert all(np.array_equal(*pair) for pair in zip(of_three.slots(), plan.slots(), strict=True))
-    with pytest.warns(UserWarning, match="written as they were found"):
+    with pytest.warns(UserWarning, match="written as the plan has them"):
         plan.export("sglang", tmp_path / "back.json", num_hidden_layers=6)
     assert json.loads((tmp_path / "back.json").read_text())["physical_to_logical_map"] == maps.tolist()
 

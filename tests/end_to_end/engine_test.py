@@ -132,7 +132,7 @@ class Engines(CommandLine):
         self.make_plan()
         done = self.run_c2r("export", "plan.json", "--to", "vllm-49572", "-o", "map.json")
         self.assertEqual(done.returncode, 0)
-        self.assertIn("warning: with the default backend", done.stderr)
+        self.assertIn("warning: vLLM sends every token to every rank with the default backend", done.stderr)
 
     def test_how_to_load_an_export_is_said_as_it_would_be_typed(self):
         self.make_plan("--redundant-slots", "1")
@@ -149,7 +149,7 @@ class Engines(CommandLine):
         self.make_plan("--redundant-slots", "1")
         done = self.run_c2r("export", "plan.json", "--to", "sglang", "-o", "map.json")
         self.assertIn("warning: the plan's predictions assume the replica rule fewest-ranks, but "
-                      "sglang chooses as local-first does", done.stderr)
+                      "SGLang chooses as local-first does", done.stderr)
 
 
 if __name__ == "__main__":

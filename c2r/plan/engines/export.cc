@@ -22,24 +22,24 @@ std::string unknown_backend(const ExportTarget& target, std::string_view name) {
   return fmt::format(
       "c2r does not know how {} sends copies with backend '{}', and so whether placement saves "
       "any{}",
-      target.file.name, shown(name), known);
+      target.engine.title, shown(name), known);
 }
 
 // @param use how the user runs the engine: "with backend deepep in --deepep-mode low_latency"
 std::optional<std::string> kernel_warning(const ExchangeKernel& kernel, std::string_view use,
-                                          std::string_view target) {
-  if (!kernel.verdict.empty()) return fmt::format("{}, {}: {}", use, target, kernel.verdict);
+                                          std::string_view engine) {
+  if (!kernel.verdict.empty()) return fmt::format("{}, {}: {}", engine, use, kernel.verdict);
   if (kernel.mode == CopyMode::kAllGather) {
     return fmt::format(
-        "{}, {} sends every token to every rank: placement changes the balance of load, but not a "
+        "{} sends every token to every rank {}: placement changes the balance of load, but not a "
         "byte of traffic",
-        use, target);
+        engine, use);
   }
   if (kernel.mode != CopyMode::kPerExpert) return std::nullopt;
   return fmt::format(
-      "{}, {} sends one copy for every chosen expert: placement changes only which of them stay on "
+      "{} sends one copy for every chosen expert {}: placement changes only which of them stay on "
       "their rank or node",
-      use, target);
+      engine, use);
 }
 
 std::vector<std::string> transport_warnings(const ExportTarget& target,
@@ -47,14 +47,13 @@ std::vector<std::string> transport_warnings(const ExportTarget& target,
   const Backend* const backend = find_backend(target.engine, options.backend);
   if (backend == nullptr && options.backend.empty()) return {};
   if (backend == nullptr) return {unknown_backend(target, options.backend)};
-  const std::string name = options.backend.empty()
-                               ? "with the default backend"
-                               : fmt::format("with backend {}", options.backend);
+  const std::string name = fmt::format(
+      "with {}backend {}", options.backend.empty() ? "the default " : "", backend->name);
   std::vector<std::string> warnings;
   for (const ExchangeKernel& kernel : backend->kernels) {
     const std::string use =
         kernel.setting.empty() ? name : fmt::format("{} {}", name, kernel.setting);
-    auto warning = kernel_warning(kernel, use, target.file.name);
+    auto warning = kernel_warning(kernel, use, target.engine.title);
     if (warning) warnings.push_back(std::move(*warning));
   }
   return warnings;
@@ -65,7 +64,7 @@ std::optional<std::string> constraint_warning(const ExportTarget& target, const 
   return fmt::format(
       "the plan constrains routing to {} collaborators of an expert, which {} cannot be told: it "
       "routes without the constraint",
-      *plan.top_t, target.file.name);
+      *plan.top_t, target.engine.title);
 }
 
 std::optional<std::string> replica_warning(const ExportTarget& target, const Plan& plan) {
@@ -77,7 +76,7 @@ std::optional<std::string> replica_warning(const ExportTarget& target, const Pla
   return fmt::format(
       "the plan's predictions assume the replica rule {}, but {} chooses as {} does: see what that "
       "gives with c2r simulate --replica-rule {}",
-      name_of(predicted), target.file.name, name_of(*rule), name_of(*rule));
+      name_of(predicted), target.engine.title, name_of(*rule), name_of(*rule));
 }
 
 // @returns the warning for a file whose number of rows was guessed
@@ -135,8 +134,9 @@ Export export_plan(const ExportTarget& target, const Plan& plan, const ExportOpt
   check_slots_of_layers(target, plan);
   const auto wasted = wasted_slots_text(plan);
   C2R_REQUIRE(!wasted || target.file.keeps_slot_order, kUnsupported,
-              "{}, which {}'s file cannot say: import the placement with --repair", *wasted,
-              target.file.name);
+              "{}, which {}'s file cannot say: import the placement with --repair, or plan by "
+              "another method than balance",
+              *wasted, target.file.name);
   Export result{.bytes = target.file.write(plan, options)};
   validate_export(target, result.bytes, plan, fmt::format("the {} file", target.file.name));
   for (const std::string_view caution : target.file.cautions) {
@@ -147,7 +147,7 @@ Export export_plan(const ExportTarget& target, const Plan& plan, const ExportOpt
   }
   if (wasted) {
     result.warnings.push_back(fmt::format(
-        "{}; they were written as they were found: c2r import --repair fills them", *wasted));
+        "{}; they were written as the plan has them: c2r import --repair fills them", *wasted));
   }
   std::ranges::move(transport_warnings(target, options), std::back_inserter(result.warnings));
   for (auto warning : {constraint_warning(target, plan), replica_warning(target, plan)}) {

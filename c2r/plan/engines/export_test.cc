@@ -139,13 +139,13 @@ TEST(Export, WritesWastedSlotsAsTheyWereFound) {
   }
   EXPECT_EQ(export_plan(find_export_target("tensorrt-llm"), plan, {}).warnings[0],
             "1 slots in 1 of 2 layers are wasted: their rank holds the expert in another slot, too "
-            "(the first is slot 2 of rank 0 in layer 1); they were written as they were found: c2r "
-            "import --repair fills them");
+            "(the first is slot 2 of rank 0 in layer 1); they were written as the plan has them: "
+            "c2r import --repair fills them");
   EXPECT_EQ(
       error_of([&] { exported("omni-infer", plan); }),
       "1 slots in 1 of 2 layers are wasted: their rank holds the expert in another slot, too "
       "(the first is slot 2 of rank 0 in layer 1), which omni-infer's file cannot say: import "
-      "the placement with --repair");
+      "the placement with --repair, or plan by another method than balance");
 }
 
 // Experts 0 and 1 change places in what was written: every validator must notice.
@@ -186,31 +186,36 @@ TEST(Export, WarnsWherePlacementMovesNoByte) {
       "default: give it more than you run\n";
   EXPECT_EQ(warnings("vllm-49572", ""),
             cautions +
-                "with the default backend, vllm-49572 sends every token to every rank: placement "
-                "changes the balance of load, but not a byte of traffic\n");
+                "vLLM sends every token to every rank with the default backend "
+                "allgather_reducescatter: placement changes the balance of load, but not a byte of "
+                "traffic\n");
   EXPECT_EQ(warnings("vllm-49572", "deepep_low_latency"),
             cautions +
-                "with backend deepep_low_latency, vllm-49572 sends one copy for every chosen "
-                "expert: placement changes only which of them stay on their rank or node\n");
+                "vLLM sends one copy for every chosen expert with backend deepep_low_latency: "
+                "placement changes only which of them stay on their rank or node\n");
   EXPECT_EQ(warnings("vllm-49572", "deepep_high_throughput"), cautions);
   EXPECT_EQ(warnings("vllm-49572", "pplx"),
             cautions +
-                "c2r does not know how vllm-49572 sends copies with backend 'pplx', and so whether "
+                "c2r does not know how vLLM sends copies with backend 'pplx', and so whether "
                 "placement saves any; it knows allgather_reducescatter, deepep_high_throughput, "
                 "deepep_low_latency, deepep_v2, nixl_ep, mori_high_throughput, mori_low_latency, "
                 "flashinfer_nvlink_one_sided, flashinfer_nvlink_two_sided, nccl_ep, uccl\n");
   EXPECT_NE(warnings("sglang", "none").find("not a byte of traffic"), std::string::npos);
   EXPECT_EQ(warnings("sglang", "deepep").find("not a byte of traffic"), std::string::npos);
   EXPECT_NE(warnings("sglang", "deepep")
-                .find("in --deepep-mode low_latency, or auto while it "
-                      "decodes, sglang sends one copy for every chosen"),
+                .find("SGLang sends one copy for every chosen expert with backend deepep in "
+                      "--deepep-mode low_latency, or auto while it decodes: "),
             std::string::npos);
   EXPECT_EQ(warnings("tensorrt-llm", ""), "");
   EXPECT_NE(warnings("sglang", "megamoe")
-                .find("with backend megamoe, sglang: the exchange is hidden under the experts' "
+                .find("SGLang, with backend megamoe: the exchange is hidden under the experts' "
                       "products: placement saves no time here"),
             std::string::npos);
   EXPECT_EQ(find_backend(find_engine("sglang"), "naive"), nullptr);
+  EXPECT_NE(warnings("permutation", "")
+                .find("Megatron-Core sends every token to every rank with the default backend "
+                      "allgather: "),
+            std::string::npos);
 }
 
 TEST(Export, WarnsWhereTheEngineChoosesOtherReplicasThanPredicted) {
@@ -224,9 +229,9 @@ TEST(Export, WarnsWhereTheEngineChoosesOtherReplicasThanPredicted) {
     return warnings.empty() ? "" : warnings.back();
   };
   EXPECT_EQ(last_warning("tensorrt-llm"),
-            "the plan's predictions assume the replica rule fewest-ranks, but tensorrt-llm chooses "
+            "the plan's predictions assume the replica rule fewest-ranks, but TensorRT-LLM chooses "
             "as random does: see what that gives with c2r simulate --replica-rule random");
-  EXPECT_NE(last_warning("sglang").find("sglang chooses as local-first does"), std::string::npos);
+  EXPECT_NE(last_warning("sglang").find("SGLang chooses as local-first does"), std::string::npos);
   EXPECT_EQ(last_warning("eplb"), "") << "we do not know who reads it";
   plan.predictions[0].replica_rule = ReplicaRule::kRandom;
   EXPECT_EQ(last_warning("tensorrt-llm"), "");
@@ -241,7 +246,7 @@ TEST(Export, WarnsThatTheConstraintStaysBehind) {
   EXPECT_EQ(
       export_plan(find_export_target("tensorrt-llm"), small_plan(), {}).warnings,
       (std::vector<std::string>{"the plan constrains routing to 1 collaborators of an expert, "
-                                "which tensorrt-llm cannot be told: it routes without the "
+                                "which TensorRT-LLM cannot be told: it routes without the "
                                 "constraint"}));
 }
 
