@@ -67,6 +67,9 @@ void add_baselines(const Comparing& with, Comparison& comparison) {
            .slots_per_rank = with.least_slots_per_rank() + request.redundant_slots_per_rank,
            .seed = request.seed},
           with.progress, &comparison.notes);
+      for (Placement& placement : entry.placements) {
+        if (!with.fit.has_loads_only()) empty_wasted_slots(placement.slots);
+      }
     } catch (const Error& e) {
       if (e.code() != ErrorCode::kUnsupported) throw;
       comparison.left_out.emplace_back(e.what());
@@ -94,8 +97,10 @@ std::vector<std::vector<OptimizedPlacement>> layer_fronts(const Comparing& with,
                                 .redundant_slots_per_rank = request.redundant_slots_per_rank},
                                *request.num_front_points);
     for (const ComparisonEntry& entry : comparison.entries) {
-      if (entry.kind != "baseline") continue;
-      points.push_back(measure_placement(sets, with.cluster(), objective, entry.placements[layer]));
+      const Placement& placement = entry.placements[layer];
+      const bool has_empty_slots = std::ranges::count(placement.slots.all(), kNoExpert) > 0;
+      if (entry.kind != "baseline" || has_empty_slots) continue;
+      points.push_back(measure_placement(sets, with.cluster(), objective, placement));
     }
     fronts[layer] = without_dominated(std::move(points));
     const std::int64_t done = ++num_done;
@@ -171,7 +176,7 @@ void add_plans(std::span<const NamedPlan> plans, const Comparing& with, Comparis
                                   .fitted_on = std::move(fitted.name),
                                   .is_fitted = fitted.is_reported,
                                   .is_by_name = fitted.is_by_name,
-                                  .placements = placements_of(plan)});
+                                  .placements = placements_for(with.on, plan)});
   }
 }
 

@@ -170,8 +170,10 @@ SearchReport report_of(internal::FoundPlacements found, const PlanGoal& goal) {
 std::optional<HomeSignature> align_homes(const PlanTokens& tokens, const PlanRequest& request,
                                          Progress& progress, std::vector<Placement>& placements) {
   if (!request.home_tokens) return std::nullopt;
-  FittedHomes fitted = fit_homes(tokens.fitted, placements, request.cluster, *request.home_tokens,
-                                 request.num_threads, progress);
+  std::vector<Placement> without_repeats = placements;
+  for (Placement& placement : without_repeats) empty_wasted_slots(placement.slots);
+  FittedHomes fitted = fit_homes(tokens.fitted, without_repeats, request.cluster,
+                                 *request.home_tokens, request.num_threads, progress);
   for (std::size_t layer = 0; layer < placements.size(); ++layer) {
     placements[layer] = relabelled(placements[layer], fitted.label_of[layer]);
   }

@@ -194,8 +194,10 @@ Plan plan_of(const TraceHeader& header, const Cluster& cluster, std::vector<Plac
             .cluster = cluster,
             .provenance = std::move(provenance)};
   for (std::size_t layer = 0; layer < placements.size(); ++layer) {
-    plan.layers.push_back(
-        {.layer_index = header.layer_indices[layer], .placement = std::move(placements[layer])});
+    auto wasted = empty_wasted_slots(placements[layer].slots);
+    plan.layers.push_back({.layer_index = header.layer_indices[layer],
+                           .placement = std::move(placements[layer]),
+                           .wasted_slots = std::move(wasted)});
   }
   return plan;
 }

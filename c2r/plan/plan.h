@@ -60,7 +60,7 @@ inline constexpr std::int32_t kPlanVersion = 3;
 struct PlanLayer {
   std::int32_t layer_index = 0;  // the model's own index: dense layers count
   Placement placement;
-  // The empty slots of the placement, by rank and slot. Only placements of other programs have any.
+  // The empty slots, by rank and slot: of placements of other programs, and of the method balance.
   std::vector<WastedSlot> wasted_slots = {};
   Matrix<ExpertId> collaborators;  // [num_experts, T], best first; [0, 0] without Plan::top_t
 
@@ -170,7 +170,7 @@ struct Plan {
 };
 
 /// @param placements [num_layers]
-/// @returns a plan for the model of the header, without lists and predictions
+/// @returns a plan for the header's model, without lists and predictions. Repeats become wasted.
 Plan plan_of(const TraceHeader& header, const Cluster& cluster, std::vector<Placement> placements,
              Provenance provenance);
 

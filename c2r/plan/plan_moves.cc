@@ -24,6 +24,7 @@ std::int64_t most_moved_to_a_rank(const Plan& running, const Plan& made) {
     const Placement& after = made.layers[layer].placement;
     for (std::int64_t rank = 0; rank < after.ep_size(); ++rank) {
       for (const ExpertId e : after.slots.row(rank)) {
+        if (e == kNoExpert) continue;
         at(moved, rank) += std::ranges::count(before.slots.row(rank), e) == 0 ? 1 : 0;
       }
     }

@@ -70,6 +70,35 @@ class Engines(CommandLine):
             self.assertAlmostEqual(jain, sum(loads) ** 2 / len(loads) / sum(x * x for x in loads))
             self.assertEqual(layer["jain_index"], jain)
 
+    def test_a_slot_that_is_better_wasted_is_said_and_exported(self):
+        # DeepSeek's algorithm puts expert 0 twice on rank 1, where it serves 2/3 of its load; no placement with an
+        # expert once on a rank is as even.
+        (self.folder / "counts.json").write_text(json.dumps({"logical_count": [[896, 48, 313, 72]]}))
+        self.succeed("import", "--from", "sglang-loads", "counts.json", "--top-k", "1", "-o", "loads.st")
+        done = self.run_c2r("plan", "loads.st", "--cluster", "1x2", "--redundant-slots", "1", "-o", "even.json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("warning: balance: 1 slots in 1 of 1 layers hold an expert that another slot of their rank holds",
+                      unwrapped(done.stderr))
+        plan = json.loads((self.folder / "even.json").read_text())
+        even = (896 * 2 / 3 + 72) * 2 / (896 + 48 + 313 + 72)
+        self.assertAlmostEqual(plan["predictions"][1]["imbalance"][0], even)
+        self.assertEqual(len(plan["layers"][0]["wasted_slots"]), 1)
+        self.assertIn("rank imbalance of 1.0073", unwrapped(done.stdout))
+        compared = json.loads(self.succeed("compare", "loads.st", "even.json", "--baselines", "eplb,balance",
+                                           "--redundant-slots", "1", "--json"))
+        self.assertLess(even, compared["placements"][0]["imbalance"][0])
+        for entry in compared["placements"][1:]:
+            self.assertAlmostEqual(entry["imbalance"][0], even)
+        exported = self.run_c2r("export", "even.json", "--to", "eplb", "-o", "map.json")
+        self.assertIn("warning: 1 slots in 1 of 1 layers are wasted", exported.stderr)
+        self.succeed("import", "--from", "eplb-placement", "map.json", "--cluster", "1x2", "--num-experts", "4",
+                     "--top-k", "1", "--layers", "0", "-o", "back.json")
+        simulated = json.loads(self.succeed("simulate", "back.json", "loads.st", "--json"))["steps"][-1]
+        self.assertAlmostEqual(simulated["imbalance"][0], even)
+        refused = self.run_c2r("export", "even.json", "--to", "omni-infer", "-o", "m.npy")
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("which omni-infer's file cannot say", refused.stderr)
+
     def test_counts_alone_are_enough_to_plan(self):
         self.make_trace()
         self.succeed("analyze", "trace.safetensors", "-o", "pairs.st")

@@ -1,13 +1,16 @@
 // The balancer: starts from EPLB's placement and from a greedy one, and improves them by moves.
 //
-// Outline. A state is a placement with the load of every rank, where an expert's replicas share its
-// load. Each step looks at the busiest rank and takes the best of
+// Outline. A state is a placement with the load of every rank, where an expert's slots share its
+// load, also two slots of one rank, as DeepSeek counts. Each step looks at the busiest rank and
+// takes the best of
 //   a swap     of one of its slots with a slot of another rank,
 //   a replica  of one of its experts in the slot of another rank whose expert has several, and
 //   an expert  that it lacks in one of its own slots whose expert has several,
 // if the largest load of the ranks that change becomes smaller than the busiest's. It ends when no
-// move does that. Where EPLB puts an expert twice on a rank, one start has its placement repaired,
-// and another has the second slot empty until the moves are done. The most even result is kept.
+// move does that. Moves never put an expert on a rank that holds it. Where EPLB does, one start has
+// its placement repaired, one has it as it is, and one has the second slot empty until the moves
+// are done; then the slot gets the best expert, which may be one that its rank holds. The most even
+// result is kept, and of equal ones one that holds no expert twice on a rank.
 #include "c2r/placement/baselines/balance.h"
 
 #include <algorithm>
@@ -49,21 +52,23 @@ class BalanceState {
     while (improve_once()) {
     }
   }
-  // Puts into each empty slot the expert after which the ranks that change are the most even.
+  // Puts into each empty slot the expert after which the ranks that change are the most even, which
+  // may be one that the rank holds.
   void fill() {
     for (std::int64_t rank = 0; rank < placement_.slots.rows(); ++rank) {
       for (std::int64_t position = 0; position < placement_.slots.cols(); ++position) {
         if (placement_.slots(rank, position) != kNoExpert) continue;
         std::optional<Move> best;
         for (std::int32_t e = 0; e < placement_.num_experts; ++e) {
-          if (holds(rank, ExpertId{e})) continue;
           consider_change({.rank = rank, .other = position, .gets = ExpertId{e}}, best);
         }
         if (best) apply(*best, rank);
       }
     }
   }
-  double largest() const { return std::ranges::max(rank_load_); }
+  bool is_more_even_than(const BalanceState& other) const {
+    return std::ranges::max(rank_load_) < std::ranges::max(other.rank_load_) - least_gain_;
+  }
   const Placement& placement() const { return placement_; }
 
  private:
@@ -75,10 +80,10 @@ class BalanceState {
   };
 
   double share(ExpertId e) const { return at(loads_, e) / at(num_replicas_, e); }
-  bool holds(std::int64_t rank, ExpertId e) const {
-    const auto row = placement_.slots.row(rank);
-    return std::ranges::find(row, e) != row.end();
+  std::int64_t count(std::int64_t rank, ExpertId e) const {
+    return std::ranges::count(placement_.slots.row(rank), e);
   }
+  bool holds(std::int64_t rank, ExpertId e) const { return count(rank, e) > 0; }
 
   bool improve_once() {
     const std::int64_t busiest = std::ranges::max_element(rank_load_) - rank_load_.begin();
@@ -133,15 +138,12 @@ class BalanceState {
     const double loses_then = frees ? 0 : at(loads_, loses) / (at(num_replicas_, loses) - 1);
     double largest = 0;
     for (std::int64_t r = 0; r < placement_.slots.rows(); ++r) {
-      const bool has_gets = holds(r, gets), has_loses = !frees && holds(r, loses);
-      if (r != rank && !has_gets && !has_loses) continue;
-      double load = at(rank_load_, r);
-      if (r == rank) {
-        load += gets_then - loses_now;
-      } else {
-        if (has_gets) load += gets_then - gets_now;
-        if (has_loses) load += loses_then - loses_now;
-      }
+      const std::int64_t num_gets = count(r, gets), num_loses = frees ? 0 : count(r, loses);
+      if (r != rank && num_gets == 0 && num_loses == 0) continue;
+      const std::int64_t num_kept = r == rank && !frees ? num_loses - 1 : num_loses;
+      double load = at(rank_load_, r) + static_cast<double>(num_gets) * (gets_then - gets_now) +
+                    static_cast<double>(num_kept) * (loses_then - loses_now);
+      if (r == rank) load += gets_then - loses_now;
       largest = std::max(largest, load);
     }
     return largest;
@@ -206,23 +208,6 @@ std::optional<Placement> place_greedily(const BaselineProblem& problem,
   return placement_of_ranks(problem.num_experts(), held);
 }
 
-// EPLB's placement with the second slot of an expert on a rank empty; nothing if there is none.
-std::optional<Placement> eplb_without_repeats(const BaselineProblem& problem) {
-  Placement placement{.num_experts = problem.num_experts(),
-                      .slots = internal::slots_of_eplb(problem)};
-  bool has_repeats = false;
-  for (std::int64_t rank = 0; rank < placement.slots.rows(); ++rank) {
-    const auto row = placement.slots.row(rank);
-    for (std::size_t position = 1; position < row.size(); ++position) {
-      if (std::ranges::count(row.first(position), row[position]) == 0) continue;
-      row[position] = kNoExpert;
-      has_repeats = true;
-    }
-  }
-  if (!has_repeats) return std::nullopt;
-  return placement;
-}
-
 }  // namespace
 
 Placement internal::place_balance(const BaselineProblem& problem) {
@@ -235,10 +220,15 @@ Placement internal::place_balance(const BaselineProblem& problem) {
     other.improve();
     other.fill();
     other.improve();
-    if (other.largest() < best.largest()) best = std::move(other);
+    if (other.is_more_even_than(best)) best = std::move(other);
   };
   if (auto greedy = place_greedily(problem, loads)) try_start(std::move(*greedy));
-  if (auto without_repeats = eplb_without_repeats(problem)) try_start(std::move(*without_repeats));
+  const Placement eplb{.num_experts = problem.num_experts(), .slots = slots_of_eplb(problem)};
+  Placement without_repeats = eplb;
+  if (empty_repeats(without_repeats.slots) > 0) {
+    try_start(std::move(without_repeats));
+    try_start(eplb);
+  }
   return best.placement();
 }
 

@@ -12,8 +12,8 @@
 namespace c2r {
 
 /// @param loads [num_experts], choices of each expert
-/// @returns the load of the busiest rank over the mean of the ranks, where the replicas of an
-///          expert serve equal shares; 1 without any load
+/// @returns the load of the busiest rank over the mean of the ranks, where the slots of an expert
+///          serve equal shares, also two slots of one rank; 1 without any load
 /// @throws Error(kInvalidArgument) if the placement is of another number of experts
 double imbalance_of_loads(const Placement& placement, std::span<const std::int64_t> loads);
 

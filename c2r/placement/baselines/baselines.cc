@@ -112,7 +112,7 @@ constexpr internal::Baseline kBaselines[] = {
     {"round-robin", always, place_round_robin},
     {"random", always, place_random},
     {"eplb", needs_eplb_to_divide, internal::place_eplb},
-    {"balance", needs_eplb_to_divide, internal::place_balance},
+    {"balance", needs_eplb_to_divide, internal::place_balance, /*may_repeat=*/true},
     {"affinity", needs_pairs_and_no_replicas, place_affinity},
     {"grace", needs_pairs, internal::place_grace},
     {"exhaustive", needs_few_partitions, internal::place_exhaustive},
@@ -123,6 +123,16 @@ constexpr auto kNames = [] {
   std::ranges::transform(kBaselines, names.begin(), &internal::Baseline::name);
   return names;
 }();
+
+// How many slots of how many layers have something in common.
+struct SlotsOfLayers {
+  std::int64_t num_slots = 0, num_layers = 0;
+
+  void add(std::int64_t num_slots_of_layer) {
+    num_slots += num_slots_of_layer;
+    num_layers += num_slots_of_layer > 0 ? 1 : 0;
+  }
+};
 
 void check_problem(const BaselineProblem& problem) {
   check_cluster(problem.cluster);
@@ -155,7 +165,14 @@ Placement place_baseline(std::string_view name, const BaselineProblem& problem) 
   const std::string reason = found->why_not(problem);
   C2R_REQUIRE(reason.empty(), kUnsupported, "{} cannot place this layer: {}", name, reason);
   Placement placement = found->place(problem);
-  check_placement(placement);
+  if (!found->may_repeat) {
+    check_placement(placement);
+    return placement;
+  }
+  Placement without_repeats = placement;
+  const std::int64_t num_repeats = empty_repeats(without_repeats.slots);
+  C2R_ASSERT(num_repeats == std::ranges::count(without_repeats.slots.all(), kNoExpert));
+  check_slots(without_repeats);
   return placement;
 }
 
@@ -164,22 +181,29 @@ std::vector<Placement> place_layers(std::string_view name,
                                     BaselineProblem problem, Progress& progress,
                                     std::vector<std::string>* notes) {
   std::vector<Placement> placements;
-  std::int64_t num_slots = 0, num_layers = 0;  // that EPLB left to be repaired
+  SlotsOfLayers repaired, repeated;
   for (const CollaborationMatrix& layer : counts) {
     problem.counts = layer;
     placements.push_back(place_baseline(name, problem));
+    Matrix<ExpertId> slots = placements.back().slots;
+    repeated.add(empty_repeats(slots));
     if (notes != nullptr && name == "eplb") {
-      const std::int64_t num_repaired = internal::repaired_eplb(problem).num_repaired;
-      num_slots += num_repaired;
-      num_layers += num_repaired > 0 ? 1 : 0;
+      repaired.add(internal::repaired_eplb(problem).num_repaired);
     }
     progress.update(std::ssize(placements), std::ssize(counts));
   }
-  if (num_slots > 0) {
+  if (notes == nullptr) return placements;
+  if (repaired.num_slots > 0) {
     notes->push_back(
         fmt::format("eplb: repaired {} slots in {} of {} layers, in which EPLB puts an expert on "
                     "its rank for the second time",
-                    num_slots, num_layers, counts.size()));
+                    repaired.num_slots, repaired.num_layers, counts.size()));
+  }
+  if (repeated.num_slots > 0) {
+    notes->push_back(fmt::format(
+        "{}: {} slots in {} of {} layers hold an expert that another slot of their rank "
+        "holds, because every other expert that was tried makes ranks less even",
+        name, repeated.num_slots, repeated.num_layers, counts.size()));
   }
   return placements;
 }

@@ -43,8 +43,8 @@ inline constexpr double kMaxPartitions = 1e7;
 ///   eplb         DeepSeek's EPLB (eplb.h) on the loads alone. EPLB may put two replicas of an
 ///                expert on one rank, of which the second is repaired (repair.h).
 ///   balance      EPLB's and a greedy placement, improved by swaps and by other replicas, while the
-///                busiest rank gets less (balance.h). It looks at loads alone, and neither at nodes
-///                nor at groups.
+///                busiest rank gets less (balance.h). It looks at loads alone, not at nodes or
+///                groups. Two slots of a rank may hold an expert, where others are less even.
 ///   affinity     Balanced spectral grouping of the pair counts (spectral.h), one group for each
 ///                rank, as Occult (ICML 2025) and C2R (NAACL 2025) co-locate collaborators. It
 ///                makes no replicas and does not look at nodes; groups are numbered by their lowest
@@ -68,7 +68,8 @@ inline constexpr double kMaxPartitions = 1e7;
 std::span<const std::string_view> baseline_names();
 
 /// Places with the baseline called `name`.
-/// @returns a valid placement, the same for the same problem
+/// @returns a valid placement, the same for the same problem; of balance, an expert may be twice on
+/// a rank
 /// @throws Error(kInvalidArgument) if there is no such baseline (the error lists them), or if the
 ///         problem is not valid: the slots cannot hold every expert once, or a rank has more slots
 ///         than there are experts
@@ -77,8 +78,8 @@ Placement place_baseline(std::string_view name, const BaselineProblem& problem);
 
 /// Places every layer by itself.
 /// @param counts [num_layers], of which `problem.counts` is set in turn
-/// @param notes gets a sentence if EPLB's own result was repaired, with the number of slots and
-///              layers; may be null
+/// @param notes gets a sentence if EPLB's own result was repaired or an expert is twice on a rank,
+///              with the number of slots and layers; may be null
 /// @returns [num_layers]
 /// @throws as place_baseline()
 std::vector<Placement> place_layers(std::string_view name,

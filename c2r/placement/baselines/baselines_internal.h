@@ -14,6 +14,7 @@ struct Baseline {
   // Empty if the baseline can place `problem`, else the reason.
   std::string (*why_not)(const BaselineProblem& problem);
   Placement (*place)(const BaselineProblem& problem);
+  bool may_repeat = false;  // an expert on one rank
 };
 
 /// @returns the baselines in the order of baseline_names()

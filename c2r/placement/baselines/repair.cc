@@ -91,6 +91,19 @@ class Repair {
 
 }  // namespace
 
+std::int64_t empty_repeats(Matrix<ExpertId>& slots) {
+  std::int64_t num_emptied = 0;
+  for (std::int64_t rank = 0; rank < slots.rows(); ++rank) {
+    const auto row = slots.row(rank);
+    for (auto slot = row.begin(); slot != row.end(); ++slot) {
+      if (*slot == kNoExpert || std::find(row.begin(), slot, *slot) == slot) continue;
+      *slot = kNoExpert;
+      ++num_emptied;
+    }
+  }
+  return num_emptied;
+}
+
 RepairedPlacement repair_repeats(const Matrix<ExpertId>& slots, std::span<const double> loads,
                                  const Cluster& cluster) {
   C2R_REQUIRE(slots.rows() == cluster.ep_size(), kInvalidArgument,

@@ -11,6 +11,11 @@
 
 namespace c2r {
 
+/// Empties each slot whose expert an earlier slot of its rank holds.
+/// @param slots [ep_size, slots_per_rank]
+/// @returns how many slots that were
+std::int64_t empty_repeats(Matrix<ExpertId>& slots);
+
 struct RepairedPlacement {
   Placement placement;
   std::int64_t num_repaired = 0;  // slots whose expert an earlier slot of the same rank held

@@ -43,7 +43,7 @@ void keep_slots(std::span<const ExpertId> before, std::span<ExpertId> slots) {
     slots[slot] = before[slot];
   }
   for (std::size_t slot = 0; slot < slots.size(); ++slot) {
-    if (is_kept[slot]) std::erase(others, slots[slot]);
+    if (is_kept[slot]) others.erase(std::ranges::find(others, slots[slot]));
   }
   auto next = others.begin();
   for (std::size_t slot = 0; slot < slots.size(); ++slot) {

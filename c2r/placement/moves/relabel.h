@@ -33,7 +33,7 @@ std::int64_t num_moved_experts(const Placement& from, const Placement& to);
 
 /// @returns `to` with its ranks relabelled, within and between nodes, so that the fewest experts
 ///          move, and with every expert that stays on a rank in the slot that it has in `from`, as
-///          far as `to` has this slot
+///          far as `to` has this slot; a rank of `to` may hold an expert twice
 /// @throws Error(kInvalidArgument) as num_moved_experts(), or if the cluster has other ranks
 ///
 /// Cost: best_labels(), and O(ep_size^2 x slots).

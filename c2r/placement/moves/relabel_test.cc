@@ -113,6 +113,12 @@ TEST(Relabelling, KeepsAnExpertThatStaysInItsSlot) {
             testing::make_placement(6, {{4, 1, 2}, {3, 0, 5}}));
   EXPECT_EQ(num_moved_experts(from, to), 4);
   EXPECT_EQ(with_fewest_moves(from, from, flat(2)), from);
+  const std::vector<std::vector<std::int32_t>> twice = {{5, 3, 3}, {2, 4, 1}, {0, 1, 2}},
+                                               kept = {{0, 1, 2}, {3, 3, 5}, {1, 4, 2}};
+  const Placement three = testing::make_placement(6, {{0, 1, 2}, {3, 4, 5}, {1, 4, 0}});
+  EXPECT_EQ(with_fewest_moves(three, placement_of_ranks(6, twice), flat(3)),
+            placement_of_ranks(6, kept))
+      << "an expert that a rank holds twice stays once";
 }
 
 TEST(Relabelling, RefusesOtherRanksAndLabels) {

@@ -81,7 +81,7 @@ PlanMoves count_moves(const PlanTokens& tokens, const PlanRequest& request, Prog
     expert_bytes = 3.0 * 2 * double(goal.hidden) * double(goal.intermediate);  // gated, in bf16
   }
   Prediction before =
-      predict_step("running", tokens.reported, placements_of(request.from->plan),
+      predict_step("running", tokens.reported, placements_for(tokens.reported, request.from->plan),
                    predict_request_of(tokens, request), request.num_threads, progress)
           .prediction;
   return moves_of(request.from->plan, plan, std::move(before), plan.predictions.back(), goal.hidden,

@@ -36,6 +36,16 @@ std::vector<Placement> placements_of(const Plan& plan) {
   return placements;
 }
 
+std::vector<Placement> placements_for(const RoutedTokens& tokens, const Plan& plan) {
+  std::vector<Placement> placements = placements_of(plan);
+  if (!tokens.has_loads_only()) return placements;
+  for (std::size_t layer = 0; layer < placements.size(); ++layer) {
+    placements[layer].slots =
+        with_wasted_slots(plan.layers[layer].placement, plan.layers[layer].wasted_slots);
+  }
+  return placements;
+}
+
 std::vector<Placement> contiguous_placements(const TraceHeader& header, const Cluster& cluster) {
   const CollaborationMatrix no_counts(header.num_experts, header.num_experts);
   const std::int32_t ep_size = cluster.ep_size();
@@ -210,7 +220,7 @@ std::vector<WaterfallStep> predict_waterfall(const Plan& plan, const RoutedToken
     C2R_REQUIRE(constrained == nullptr, kInvalidArgument,
                 "{} holds loads only, which do not say what a constraint saves", tokens.name);
     steps.push_back(step_of_loads("contiguous", tokens, contiguous, request));
-    steps.push_back(step_of_loads("placement", tokens, placements_of(plan), request));
+    steps.push_back(step_of_loads("placement", tokens, placements_for(tokens, plan), request));
     return steps;
   }
   const auto reach = reach_of(tokens, contiguous, request.traffic, num_threads, progress);

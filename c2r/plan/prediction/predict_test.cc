@@ -234,6 +234,28 @@ TEST(PredictWaterfall, KnowsTheImbalanceOfLoadsAndNoCopies) {
             "s, loads holds loads only: without copies no time can be predicted");
 }
 
+// Engines choose among slots, so two of three slots of an expert on one rank serve two thirds of
+// it.
+TEST(PredictWaterfall, CountsAShareForEachSlotWhereOnlyLoadsAreKnown) {
+  const TraceHeader header{.model = "m", .num_experts = 3, .top_k = 1, .layer_indices = {1}};
+  CollaborationStatistics statistics = empty_statistics(header, /*has_pairs=*/false);
+  statistics.num_tokens = {10};
+  for (std::int64_t e = 0; e < 3; ++e) {
+    statistics.coactivation[0](e, e) = std::vector<std::int64_t>{6, 1, 3}[std::size_t(e)];
+  }
+  const std::vector<std::vector<std::int32_t>> twice = {{0, 0, 1}, {0, 2, 1}};
+  const Plan plan = plan_of(header, {.ranks_per_node = 2}, {placement_of_ranks(3, twice)}, {});
+  EXPECT_EQ(plan.layers[0].wasted_slots,
+            (std::vector<WastedSlot>{{.rank = RankId{0}, .slot = 1, .expert = ExpertId{0}}}));
+  check_plan(plan);
+  NoProgress progress;
+  const RoutedTokens tokens = routed_tokens_of(statistics, "s");
+  const auto steps = predict_waterfall(plan, tokens, nullptr,
+                                       {.traffic = default_traffic(plan.cluster)}, 1, progress);
+  EXPECT_DOUBLE_EQ(steps[1].prediction.imbalance[0], (2 + 3 + 0.5) / 5);
+  EXPECT_EQ(placements_for(RoutedTokens{}, plan), placements_of(plan)) << "of a trace: empty";
+}
+
 TEST(PredictWaterfall, RefusesAPlanForAnotherModel) {
   const Trace trace = crossing_pairs();
   NoProgress progress;
