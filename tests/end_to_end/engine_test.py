@@ -19,6 +19,10 @@ class Engines(CommandLine):
         use = ["--engine", "sglang", "--backend", "deepep"]
         text = self.succeed("plan", "trace.safetensors", "--cluster", "2x2", "-o", "plan.json", *use)
         self.assertRegex(text, r"SGLang, DeepEP normal: [0-9.]+ -> [0-9.]+ copies on the wire a token and layer, ")
+        for method in ("optimize", "eplb"):
+            text = self.succeed("plan", "trace.safetensors", "--cluster", "2x2", "-o", "kb.json", *use, "--hidden", "1000",
+                                "--method", method)
+            self.assertRegex(text, r"SGLang, DeepEP normal: [0-9.]+ -> [0-9.]+ kB a token and layer, ")
         words = ["simulate", "plan.json", "trace.safetensors", *use, "--hidden", "1000"]
         simulated = json.loads(self.succeed(*words, "--json"))
         self.assertEqual(simulated["base"], "SGLang, DeepEP normal")

@@ -190,10 +190,12 @@ std::string engine_text_of(const PlanOptions& options, const Plan& plan,
   const EngineBackend engine = *engine_of(options.engine, options.backend, options.phase);
   TrafficModel traffic = for_engine(engine, {default_traffic(plan.cluster)}).traffic;
   if (tokens.statistics != nullptr) traffic.replica_rule = ReplicaRule::kLocalFirst;
+  std::optional<CopyFormat> format;
+  if (options.goal.hidden > 0) format = CopyFormat{.hidden = options.goal.hidden};
   ProgressLine progress("counting");
   return engine_traffic_text(predict_engine_traffic(engine, placements_of(plan), tokens, traffic,
                                                     options.num_threads, progress),
-                             std::nullopt, std::nullopt);
+                             format, std::nullopt);
 }
 
 // @returns what the engine of --engine sends on the reported tokens; empty without it

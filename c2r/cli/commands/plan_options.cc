@@ -147,7 +147,8 @@ void add_time_options(CLI::App& command, GoalOptions& options) {
   command
       .add_option(
           "--hidden", options.hidden,
-          "values of a token, which is sent in bf16: to predict times, and for --minimize time")
+          "values of a token, which is sent in bf16: with --engine for kB, and with --intermediate "
+          "to predict times, and for --minimize time")
       ->check(in_range(1, 1 << 20))
       ->type_name("N");
   command
@@ -206,12 +207,13 @@ void refuse_search_options(const CLI::App& command, const std::string& method) {
        {"--minimize", "--max-imbalance", "--bound-on", "--max-copies", "--imbalance-weight",
         "--hidden", "--intermediate", "--overlap", "--batch-tokens", "--effort", "--prove",
         "--seconds", "--scenarios"}) {
+    if (std::string_view(name) == "--hidden" && command.count("--engine") > 0) continue;  // for kB
     C2R_REQUIRE(command.count(name) == 0, kInvalidArgument,
                 "{} is for --method optimize; {} does not use it", name, method);
   }
 }
 
-void check_goal(const GoalOptions& options) {
+void check_goal(const GoalOptions& options, bool has_engine) {
   C2R_REQUIRE(options.imbalance_weight == 0 || options.minimize == "copies", kInvalidArgument,
               "--imbalance-weight adds to the copies, so it needs --minimize copies");
   C2R_REQUIRE(!options.max_copies || options.minimize == "imbalance", kInvalidArgument,
@@ -219,9 +221,11 @@ void check_goal(const GoalOptions& options) {
   const bool is_time = options.minimize == "time";
   C2R_REQUIRE(!is_time || (options.hidden > 0 && options.intermediate > 0), kInvalidArgument,
               "--minimize time needs --hidden and --intermediate");
-  C2R_REQUIRE((options.hidden > 0) == (options.intermediate > 0), kInvalidArgument,
+  const bool is_for_kilobytes = has_engine && options.intermediate == 0;
+  C2R_REQUIRE((options.hidden > 0) == (options.intermediate > 0) || is_for_kilobytes,
+              kInvalidArgument,
               "a time is predicted of --hidden and --intermediate, but one of them is missing");
-  C2R_REQUIRE(options.batch_tokens == 0 || options.hidden > 0, kInvalidArgument,
+  C2R_REQUIRE(options.batch_tokens == 0 || options.intermediate > 0, kInvalidArgument,
               "--batch-tokens is for predicted times, which need --hidden and --intermediate");
   (void)parse_overlap(options.overlap);  // a wrong name is an error of other goals, too
   const bool is_unseen = options.bound_on == "unseen";
@@ -276,7 +280,7 @@ void check_plan_options(const CLI::App& command, const PlanOptions& options) {
   if (!searches) refuse_search_options(command, options.method);
   C2R_REQUIRE(options.num_groups == 0 || searches || options.method == "eplb", kInvalidArgument,
               "--num-groups is for the methods optimize and eplb, not {}", options.method);
-  if (searches) check_goal(options.goal);
+  if (searches) check_goal(options.goal, !options.engine.empty());
   C2R_REQUIRE(!options.from.empty() || (!options.max_moves && !options.move_cost), kInvalidArgument,
               "--max-moves and --move-cost need --from");
   C2R_REQUIRE(options.from.empty() || options.homes == "uniform", kInvalidArgument,
