@@ -120,6 +120,22 @@ class Builder final : public nlohmann::json_sax<Json> {
   std::vector<std::unordered_set<std::string>> keys_;  // of the open objects
 };
 
+// Escapes the control characters U+0080 to U+009F, which are two bytes each, in valid UTF-8: some
+// terminals obey them, as they obey the escape character.
+std::string with_escaped_c1(std::string text) {
+  constexpr char kFirstByte = '\xc2';
+  std::string escaped;
+  std::size_t end = 0;  // of what is in `escaped`
+  for (std::size_t at = text.find(kFirstByte); at != text.npos;
+       at = text.find(kFirstByte, at + 2)) {
+    const auto second = static_cast<unsigned char>(text[at + 1]);
+    if (second >= 0xa0) continue;
+    escaped += text.substr(end, at - end) + fmt::format("\\u{:04x}", second);
+    end = at + 2;
+  }
+  return end == 0 ? text : escaped + text.substr(end);
+}
+
 }  // namespace
 
 std::string shown_value(const Json& value) {
@@ -137,7 +153,7 @@ Json read_json_file(const std::filesystem::path& path) {
 }
 
 std::string json_text(const Json& value, int indent) {
-  return value.dump(indent, ' ', false, Json::error_handler_t::replace);
+  return with_escaped_c1(value.dump(indent, ' ', false, Json::error_handler_t::replace));
 }
 
 const Json& json_at(const Json& object, std::string_view key, std::string_view place) {

@@ -24,7 +24,8 @@ Json parse_json(std::string_view text, std::string_view place);
 Json read_json_file(const std::filesystem::path& path);
 
 /// @param indent spaces for each level; -1: all on one line
-/// @returns `value` as text. Invalid UTF-8, which a file name may contain, becomes U+FFFD.
+/// @returns `value` as text. Invalid UTF-8, which a file name may contain, becomes U+FFFD; control
+///          characters are escaped, so that they cannot control a terminal.
 std::string json_text(const Json& value, int indent = -1);
 
 /// @returns `value` for a message, shortened and escaped as by shown()

@@ -104,6 +104,16 @@ TEST(JsonArrayAndString, NameTheKindTheyWant) {
 }
 
 // Files of 13 and 99 MB would take a gigabyte and five.
+TEST(JsonText, EscapesWhatCouldControlATerminal) {
+  const Json value = {
+      "a\xc2\x9b"
+      "2J\xc2\x80\xc2\x9f",
+      "\x1b[2J", "\xc2\xa0\xc3\xa9"};
+  EXPECT_EQ(json_text(value), "[\"a\\u009b2J\\u0080\\u009f\",\"\\u001b[2J\",\"\xc2\xa0\xc3\xa9\"]");
+  EXPECT_EQ(parse_json(json_text(value), "x"), value);
+  EXPECT_EQ(json_text("\xff\xc2"), "\"\xef\xbf\xbd\xef\xbf\xbd\"");
+}
+
 TEST(Json, LimitsWhatTakesMuchMoreMemoryThanText) {
   const auto error = [](const char* element) {
     std::string text = "[";
