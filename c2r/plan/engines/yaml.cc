@@ -3,6 +3,8 @@
 #include <yaml-cpp/exceptions.h>
 #include <yaml-cpp/parser.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <optional>
 #include <sstream>
 #include <string>
@@ -12,6 +14,7 @@
 #include "c2r/core/error.h"
 #include "c2r/core/parse_integer.h"
 #include "c2r/core/shown.h"
+#include "c2r/io/memory.h"
 #include "c2r/plan/engines/yaml_internal.h"
 #include "c2r/routing/routing.h"
 
@@ -106,9 +109,26 @@ class JsonBuilder final : public YAML::EventHandler {
   std::vector<Open> open_;
 };
 
+// Before it tells of the first value, yaml-cpp keeps the tokens of a whole line, up to 280 bytes
+// for each of these characters.
+void check_marks(std::string_view text, std::string_view place, std::int64_t max_marks) {
+  constexpr std::string_view kMarks = "[{,:-\n";
+  constexpr std::int64_t kBytesOfMark = 280;
+  const std::int64_t num_marks =
+      std::ranges::count_if(text, [&](char c) { return kMarks.find(c) != kMarks.npos; });
+  C2R_REQUIRE(num_marks <= max_marks, kInvalidFile,
+              "{}: yaml has more than {} brackets, commas, colons, dashes and lines", place,
+              max_marks);
+  C2R_REQUIRE(available_bytes().value_or(INT64_MAX) >= kBytesOfMark * num_marks, kInvalidFile,
+              "{}: the memory that is free does not suffice for its {} brackets, commas, colons, "
+              "dashes and lines",
+              place, num_marks);
+}
+
 }  // namespace
 
-Json parse_yaml(std::string_view text, std::string_view place) {
+Json parse_yaml(std::string_view text, std::string_view place, std::int64_t max_marks) {
+  check_marks(text, place, max_marks);
   std::istringstream stream{std::string(text)};
   JsonBuilder builder(place);
   try {
