@@ -150,7 +150,7 @@ int parse_and_run(CLI::App& app, int argc, const char* const* argv) {
   } catch (const CLI::RuntimeError& e) {  // the message was printed already
     return e.get_exit_code();
   } catch (const CLI::ParseError& e) {
-    std::cerr << printable(usage_message(app, e)) << "\n";
+    if (prints_for_all_ranks()) std::cerr << printable(usage_message(app, e)) << "\n";
     return kUsage;
   } catch (const Error& e) {
     std::cerr << printable(prefix(app) + e.what()) << "\n";

@@ -3,9 +3,11 @@
 
 #include <CLI/Error.hpp>
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <iostream>
 #include <optional>
+#include <thread>
 
 #include "c2r/cli/app.h"
 #include "c2r/cli/printable.h"
@@ -29,6 +31,11 @@ std::optional<std::int32_t> num_launched() {
   }
   if (std::getenv("PMIX_RANK") != nullptr) return 0;  // Slurm with PMIx
   return std::nullopt;
+}
+
+[[noreturn]] void refuse_on_all_ranks(const std::string& message) {
+  if (prints_for_all_ranks()) std::cerr << message + "\n";
+  throw CLI::RuntimeError(kUsage);
 }
 
 #ifdef C2R_HAVE_MPI
@@ -89,26 +96,31 @@ bool is_under_mpirun() {
   return num_launched().has_value();
 }
 
+bool prints_for_all_ranks() {
+  for (const char* rank : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"}) {
+    const char* const value = std::getenv(rank);
+    if (value == nullptr) continue;
+    if (std::atoi(value) == 0) return true;
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    return false;
+  }
+  return true;
+}
+
 void refuse_ranks(const std::string& command) {
   const auto launched = num_launched();
   if (!launched || *launched <= 1) return;
-  bool is_first = true;  // unless the launcher says otherwise
-  for (const char* rank : {"OMPI_COMM_WORLD_RANK", "PMI_RANK"}) {
-    if (const char* value = std::getenv(rank)) is_first = std::atoi(value) == 0;
-  }
-  if (is_first) {
-    std::cerr << fmt::format(
-        "c2r {}: runs in one process, but mpirun has started {}; start it without mpirun\n",
-        command, *launched);
-  }
-  throw CLI::RuntimeError(kUsage);
+  refuse_on_all_ranks(
+      fmt::format("c2r {}: runs in one process, but mpirun has started {}; start it without mpirun",
+                  command, *launched));
 }
 
 void run_ranks(const RankOptions& options, const std::function<void(Transport&)>& body) {
   if (const auto launched = num_launched()) {
-    C2R_REQUIRE(options.num_ranks == 0 || *launched == 0 || options.num_ranks == *launched,
-                kInvalidArgument, "--ranks is {}, but mpirun has started {} processes",
-                options.num_ranks, *launched);
+    if (options.num_ranks != 0 && *launched != 0 && options.num_ranks != *launched) {
+      refuse_on_all_ranks(fmt::format("c2r: --ranks is {}, but mpirun has started {} processes",
+                                      options.num_ranks, *launched));
+    }
     return run_launched(*launched, options, body);
   }
   run_in_process(std::max(options.num_ranks, 1), body, std::chrono::seconds(options.timeout_s));

@@ -28,6 +28,12 @@ void add_chunks_option(CLI::App& command, std::optional<std::int32_t>& num_chunk
 /// @returns whether mpirun or srun has started this process
 bool is_under_mpirun();
 
+/// For messages that every process of a launcher would print, before ranks can talk to each other.
+/// @returns whether this process is to print it: rank 0, and each process if the launcher does not
+///          number them. The others first wait for a second, because a launcher ends all processes
+///          as soon as one has failed.
+bool prints_for_all_ranks();
+
 /// For commands without ranks: each process would do the same work and write the same file.
 /// @throws CLI::RuntimeError, after one line on standard error, if mpirun has started this program
 ///         several times
@@ -38,7 +44,7 @@ void refuse_ranks(const std::string& command);
 ///
 /// Under mpirun, a body that throws ends all ranks with exit status 1, after a line on standard
 /// error that names the rank. Otherwise the first failure is rethrown.
-/// @throws Error(kInvalidArgument) if --ranks contradicts mpirun
+/// @throws CLI::RuntimeError, after one line on standard error, if --ranks contradicts mpirun
 /// @throws Error(kUnsupported) if this program and mpirun are of different MPIs
 void run_ranks(const RankOptions& options, const std::function<void(Transport&)>& body);
 

@@ -85,6 +85,16 @@ class Inspect(CommandLine):
         (self.folder / "cluster.json").write_text('{"num_nodes": 2, "ranks_per_node": 4}')
         self.assertEqual(self.inspect("cluster.json")["ranks_per_node"], 4)
 
+    def test_files_of_a_model_lead_to_its_folder(self):
+        (self.folder / "folder").mkdir()
+        (self.folder / "folder/config.json").write_text('{"model_type": "\\u009b2Jmixtral", "architectures": []}')
+        config = self.inspect("folder/config.json")
+        self.assertEqual(config["model_type"], "\x9b2Jmixtral")
+        self.assertEqual(config["notes"], ["c2r inspect folder says whether c2r runs the model of this folder"])
+        self.assertNotIn("\x9b", self.succeed("inspect", "folder/config.json", "--json"))
+        (self.folder / "model.safetensors.index.json").write_text('{"metadata": {}, "weight_map": {"a": "b"}}')
+        self.assertEqual(self.inspect("model.safetensors.index.json")["num_tensors"], 1)
+
     def test_files_of_others_are_recognized(self):
         found = self.inspect("expert_ids.npy")
         self.assertEqual(found["format"], "npy")

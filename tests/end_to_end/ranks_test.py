@@ -242,6 +242,12 @@ class Ranks(CommandLine):
         self.fails_on(2, 2, "c2r inspect: runs in one process, but mpirun has started 2; start it without mpirun",
                       "inspect", "tiny_model")
 
+    def test_a_wrong_command_line_is_said_once(self):
+        score = ["score", "tiny_model", "--tokens", "tokens.jsonl"]
+        self.fails_on(4, 2, "c2r score: unknown option '--colour'", *score, "--colour")
+        self.fails_on(4, 2, "c2r score: --timeout: Value 0 not in range 1 to 86400", *score, "--timeout", "0")
+        self.fails_on(4, 2, "c2r: --ranks is 2, but mpirun has started 4 processes", *score, "--ranks", "2")
+
     def test_commands_below_bench_take_ranks(self):
         done = self.run_ranks(2, "bench", "exchange", "olmoe", "--tokens", "4", "--rounds", "1")
         self.assertEqual(done.returncode, 0, done.stderr)

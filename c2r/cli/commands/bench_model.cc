@@ -38,7 +38,7 @@ void print_model_json(const BenchModelOptions& options,
                               {"flop", phase.flop},
                               {"weight_bytes", phase.weight_bytes}});
   }
-  std::cout << json.dump(1) << "\n";
+  std::cout << json_text(json, 1) << "\n";
 }
 
 void print_model_table(const std::vector<ModelBenchPhase>& phases) {

@@ -172,6 +172,22 @@ std::optional<FileDescription> describe_printed(const Json& json) {
   return std::nullopt;
 }
 
+// A config.json, or the index of a checkpoint's files.
+FileDescription describe_part_of_model(const Json& json, const std::string& path) {
+  const bool is_config = json_find(json, "model_type") != nullptr;
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  FileDescription part{
+      .what = is_config ? "the configuration of a model" : "the index of a model's weights",
+      .notes = {fmt::format("c2r inspect {} says whether c2r runs the model of this folder",
+                            folder.empty() ? "." : folder.string())}};
+  if (is_config) {
+    part.facts["model_type"] = json["model_type"];
+  } else if (json["weight_map"].is_object()) {
+    part.facts["num_tensors"] = json["weight_map"].size();
+  }
+  return part;
+}
+
 // A JSON file of c2r, or of a cluster or its hardware; nothing if it is neither.
 std::optional<FileDescription> describe_json(const Json& json, const std::string& path) {
   const auto has = [&](const char* key) { return json_find(json, key) != nullptr; };
@@ -186,6 +202,7 @@ std::optional<FileDescription> describe_json(const Json& json, const std::string
     (void)read_hardware(path);
     return FileDescription{.what = "hardware, for --hardware", .facts = json};
   }
+  if (has("model_type") || has("weight_map")) return describe_part_of_model(json, path);
   if (has("variants") && has("problem")) {
     Json facts = read_layer_bench(path);
     const std::string what = facts["what"];
