@@ -2,6 +2,7 @@
 // test the first values are right and a later one is not.
 #include <gtest/gtest.h>
 
+#include <map>
 #include <numeric>
 #include <vector>
 
@@ -46,6 +47,40 @@ TEST(InMemory, CountersRefuseAChoiceThatIsNone) {
   EXPECT_EQ(error_of([&] { builder.add(tokens); }),
             "token 1 names expert -2 in column 1, but there are 4 experts, and -1 for none");
   EXPECT_EQ(builder.finish().num_tokens, 0);
+}
+
+TEST(InMemory, SetsAreCountedInEachScenario) {
+  std::mt19937_64 rng(5);
+  TokenSetBuilder builder(6, 3, 3), whole(6, 3);
+  std::map<std::vector<ExpertId>, std::vector<std::int64_t>> counts;
+  const auto set_of = [](std::span<const ExpertId> choices) {
+    std::vector<ExpertId> set(choices.begin(), choices.end());
+    std::erase(set, kNoExpert);
+    std::ranges::sort(set);
+    return set;
+  };
+  for (std::int64_t batch = 0; batch < 40; ++batch) {
+    Matrix<ExpertId> tokens(7, 3);
+    for (std::int64_t t = 0; t < tokens.rows(); ++t) {
+      std::ranges::copy(testing::random_choices(6, 3, rng), tokens.row(t).begin());
+      auto& in = counts[set_of(tokens.row(t))];
+      in.resize(3);
+      ++in[std::size_t(batch % 3)];
+    }
+    builder.add(tokens, batch % 3);
+    whole.add(tokens);
+  }
+  counts.erase(std::vector<ExpertId>());
+  TokenSets sets = builder.finish();
+  ASSERT_EQ(sets.num_sets(), std::ssize(counts));
+  ASSERT_EQ(sets.multiplicity_in.cols(), 3);
+  for (std::int64_t set = 0; set < sets.num_sets(); ++set) {
+    const auto in = sets.multiplicity_in.row(set);
+    EXPECT_TRUE(std::ranges::equal(in, counts[set_of(sets.experts.row(set))])) << set;
+  }
+  sets.multiplicity_in = {};
+  EXPECT_EQ(sets, whole.finish());
+  EXPECT_EQ(error_of([] { TokenSetBuilder(6, 3, -1); }), "there cannot be -1 scenarios");
 }
 
 TEST(InMemory, CountersRefuseAHomeThatIsNone) {

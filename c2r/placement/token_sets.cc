@@ -2,6 +2,7 @@
 #include "c2r/placement/token_sets.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "c2r/core/at.h"
 #include "c2r/core/error.h"
@@ -76,8 +77,14 @@ void check_token_sets(const TokenSets& sets) {
   check_scenarios(sets);
 }
 
-TokenSetBuilder::TokenSetBuilder(std::int32_t num_experts, std::int32_t top_k)
-    : num_experts_(num_experts), top_k_(top_k), table_(1024, -1) {
+TokenSetBuilder::TokenSetBuilder(std::int32_t num_experts, std::int32_t top_k,
+                                 std::int64_t num_scenarios)
+    : num_experts_(num_experts),
+      top_k_(top_k),
+      has_scenarios_(num_scenarios > 0),
+      num_counts_(std::max<std::int64_t>(num_scenarios, 1)),
+      table_(1024, -1) {
+  C2R_REQUIRE(num_scenarios >= 0, kInvalidArgument, "there cannot be {} scenarios", num_scenarios);
   C2R_REQUIRE(1 <= top_k && top_k <= num_experts && top_k <= kMaxTopK && num_experts <= kMaxExperts,
               kInvalidArgument,
               "token sets need 1 <= top_k <= num_experts, top_k up to {} and num_experts up to {}, "
@@ -85,7 +92,8 @@ TokenSetBuilder::TokenSetBuilder(std::int32_t num_experts, std::int32_t top_k)
               kMaxTopK, kMaxExperts, top_k, num_experts);
 }
 
-void TokenSetBuilder::add(MatrixView<const ExpertId> topk_idx) {
+void TokenSetBuilder::add(MatrixView<const ExpertId> topk_idx, std::int64_t scenario) {
+  C2R_ASSERT(0 <= scenario && scenario < num_counts_);
   check_topk_idx(topk_idx, num_experts_, top_k_);
   std::vector<std::uint16_t> key(static_cast<std::size_t>(top_k_));
   for (std::int64_t t = 0; t < topk_idx.rows(); ++t) {
@@ -100,7 +108,7 @@ void TokenSetBuilder::add(MatrixView<const ExpertId> topk_idx) {
     }
     if (size == 0) continue;
     std::fill(key.begin() + static_cast<std::ptrdiff_t>(size), key.end(), kNoKey);
-    ++at(multiplicity_, find_or_insert(key));
+    ++at(multiplicity_, find_or_insert(key) * num_counts_ + scenario);
   }
 }
 
@@ -111,11 +119,11 @@ std::int64_t TokenSetBuilder::find_or_insert(std::span<const std::uint16_t> key)
     const auto known = keys_.begin() + std::int64_t{table_[at]} * top_k_;
     if (std::equal(key.begin(), key.end(), known)) return table_[at];
   }
-  const std::int64_t set = std::ssize(multiplicity_);
+  const std::int64_t set = num_sets();
   table_[at] = static_cast<std::int32_t>(set);
   keys_.insert(keys_.end(), key.begin(), key.end());
-  multiplicity_.push_back(0);
-  if (multiplicity_.size() * 2 > table_.size()) grow();
+  multiplicity_.insert(multiplicity_.end(), static_cast<std::size_t>(num_counts_), 0);
+  if (num_sets() * 2 > std::ssize(table_)) grow();
   return set;
 }
 
@@ -123,42 +131,59 @@ void TokenSetBuilder::grow() {
   table_.assign(table_.size() * 2, -1);
   const std::size_t mask = table_.size() - 1;
   const auto width = static_cast<std::size_t>(top_k_);
-  for (std::size_t set = 0; set < multiplicity_.size(); ++set) {
+  for (std::size_t set = 0; set < static_cast<std::size_t>(num_sets()); ++set) {
     std::size_t at = hash_of(std::span(keys_).subspan(set * width, width)) & mask;
     while (table_[at] >= 0) at = (at + 1) & mask;
     table_[at] = static_cast<std::int32_t>(set);
   }
 }
 
-TokenSets TokenSetBuilder::finish() const {
+std::span<const std::uint16_t> TokenSetBuilder::key_of(std::int64_t set) const {
   const auto width = static_cast<std::size_t>(top_k_);
-  const auto key = [&](std::int32_t set) {
-    return std::span(keys_).subspan(static_cast<std::size_t>(set) * width, width);
-  };
+  return std::span(keys_).subspan(static_cast<std::size_t>(set) * width, width);
+}
+
+std::span<const std::int64_t> TokenSetBuilder::counts_of(std::int64_t set) const {
+  const auto width = static_cast<std::size_t>(num_counts_);
+  return std::span(multiplicity_).subspan(static_cast<std::size_t>(set) * width, width);
+}
+
+std::vector<std::int64_t> TokenSetBuilder::sets_in_order() const {
   // Few keys begin with the same four experts, which compare as one number.
-  using Order = std::pair<std::uint64_t, std::int32_t>;
+  using Order = std::pair<std::uint64_t, std::int64_t>;
   std::vector<Order> order;
-  order.reserve(multiplicity_.size());
-  for (std::int32_t set = 0; set < std::ssize(multiplicity_); ++set) {
+  order.reserve(static_cast<std::size_t>(num_sets()));
+  for (std::int64_t set = 0; set < num_sets(); ++set) {
+    const auto key = key_of(set);
     std::uint64_t beginning = 0;
-    for (std::size_t i = 0; i < 4; ++i) beginning = beginning << 16 | (i < width ? key(set)[i] : 0);
+    for (std::size_t i = 0; i < 4; ++i) beginning = beginning << 16 | (i < key.size() ? key[i] : 0);
     order.emplace_back(beginning, set);
   }
   std::ranges::sort(order, [&](const Order& a, const Order& b) {
     if (a.first != b.first) return a.first < b.first;
-    return std::ranges::lexicographical_compare(key(a.second), key(b.second));
+    return std::ranges::lexicographical_compare(key_of(a.second), key_of(b.second));
   });
+  std::vector<std::int64_t> sets(order.size());
+  std::ranges::transform(order, sets.begin(), &Order::second);
+  return sets;
+}
+
+TokenSets TokenSetBuilder::finish() const {
   TokenSets sets{.num_experts = num_experts_,
                  .num_tokens = num_tokens_,
-                 .experts = {std::ssize(order), top_k_, kNoExpert}};
-  sets.multiplicity.reserve(order.size());
-  for (std::int64_t row = 0; row < std::ssize(order); ++row) {
-    const std::int32_t set = at(order, row).second;
+                 .experts = {num_sets(), top_k_, kNoExpert}};
+  sets.multiplicity.reserve(static_cast<std::size_t>(num_sets()));
+  if (has_scenarios_) sets.multiplicity_in = {num_sets(), num_counts_};
+  std::int64_t row = 0;
+  for (const std::int64_t set : sets_in_order()) {
     auto out = sets.experts.row(row).begin();
-    for (const std::uint16_t e : key(set)) {
+    for (const std::uint16_t e : key_of(set)) {
       if (e != kNoKey) *out++ = ExpertId{e};
     }
-    sets.multiplicity.push_back(at(multiplicity_, set));
+    const auto counts = counts_of(set);
+    sets.multiplicity.push_back(std::accumulate(counts.begin(), counts.end(), std::int64_t{0}));
+    if (has_scenarios_) std::ranges::copy(counts, sets.multiplicity_in.row(row).begin());
+    ++row;
   }
   return sets;
 }
@@ -174,23 +199,14 @@ TokenSets collect_token_sets(const Trace& trace, std::int64_t layer,
 
 TokenSets collect_token_sets(const Trace& trace, std::int64_t layer,
                              std::span<const std::vector<TokenRange>> scenarios) {
-  TokenSetBuilder together(trace.header().num_experts, trace.header().top_k);
-  std::vector<TokenSets> apart;
-  for (const auto& ranges : scenarios) {
-    for (const TokenRange& piece : pieces_of(ranges)) {
-      together.add(trace.topk_idx(layer, piece.begin, piece.end));
-    }
-    apart.push_back(collect_token_sets(trace, layer, ranges));
-  }
-  TokenSets sets = together.finish();
-  sets.multiplicity_in = {sets.num_sets(), std::ssize(apart)};
-  for (std::size_t scenario = 0; scenario < apart.size(); ++scenario) {
-    std::int64_t row = 0;  // all sets are in the same order
-    for (std::int64_t set = 0; set < apart[scenario].num_sets(); ++set, ++row) {
-      while (!std::ranges::equal(sets.experts.row(row), apart[scenario].experts.row(set))) ++row;
-      sets.multiplicity_in(row, std::int64_t(scenario)) = at(apart[scenario].multiplicity, set);
+  const TraceHeader& header = trace.header();
+  TokenSetBuilder builder(header.num_experts, header.top_k, std::ssize(scenarios));
+  for (std::size_t scenario = 0; scenario < scenarios.size(); ++scenario) {
+    for (const TokenRange& piece : pieces_of(scenarios[scenario])) {
+      builder.add(trace.topk_idx(layer, piece.begin, piece.end), std::int64_t(scenario));
     }
   }
+  TokenSets sets = builder.finish();
   check_scenarios(sets);
   return sets;
 }

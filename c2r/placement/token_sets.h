@@ -41,15 +41,16 @@ void check_token_sets(const TokenSets& sets);
 class TokenSetBuilder {
  public:
   /// @throws Error(kInvalidArgument) unless 1 <= `top_k` <= `num_experts`, with at most kMaxTopK
-  ///         choices and kMaxExperts experts (routing.h)
-  TokenSetBuilder(std::int32_t num_experts, std::int32_t top_k);
+  ///         choices and kMaxExperts experts (routing.h), or if there are fewer than 0 scenarios
+  TokenSetBuilder(std::int32_t num_experts, std::int32_t top_k, std::int64_t num_scenarios = 0);
 
   /// Adds tokens.
   /// @param topk_idx [num_tokens, top_k]; kNoExpert is skipped
+  /// @param scenario of the tokens, if there are scenarios
   /// @throws Error(kInvalidArgument) as check_topk_idx(); then nothing has been added
   ///
   /// Cost: one hash look-up a token; memory grows with the number of distinct sets.
-  void add(MatrixView<const ExpertId> topk_idx);
+  void add(MatrixView<const ExpertId> topk_idx, std::int64_t scenario = 0);
 
   /// @returns the sets of all tokens added so far, in ascending order
   TokenSets finish() const;
@@ -58,10 +59,17 @@ class TokenSetBuilder {
   std::int64_t find_or_insert(std::span<const std::uint16_t> key);
   void grow();
 
+  std::int64_t num_sets() const { return std::ssize(multiplicity_) / num_counts_; }
+  std::span<const std::uint16_t> key_of(std::int64_t set) const;
+  std::span<const std::int64_t> counts_of(std::int64_t set) const;
+  std::vector<std::int64_t> sets_in_order() const;
+
   std::int32_t num_experts_ = 0, top_k_ = 0;
+  bool has_scenarios_ = false;
+  std::int64_t num_counts_ = 1;  // of a set: one for each scenario, or one of all tokens
   std::int64_t num_tokens_ = 0;
   std::vector<std::uint16_t> keys_;         // [num_sets, top_k_], as they were met
-  std::vector<std::int64_t> multiplicity_;  // [num_sets]
+  std::vector<std::int64_t> multiplicity_;  // [num_sets, num_counts_]
   std::vector<std::int32_t> table_;         // open addressing: a set, or -1; a power of two long
 };
 
