@@ -22,6 +22,10 @@
 
 namespace c2r {
 
+namespace internal {
+struct RunningState;
+}
+
 /// A placement after one more exchange.
 struct ReplanStep {
   std::int32_t slot_a = 0,
@@ -54,12 +58,12 @@ class RunningLayer {
   /// @param max_moves the most experts that may move
   /// @returns steps of falling energy, until no exchange lowers it or the next one moves too many
   ///
-  /// Cost: O(slots^2) for all slots and the sets of two slots, for each step.
+  /// Cost: O(slots^2) for all slots; then, for each step, O(slots^2 / ep_size) and the sets of two
+  /// slots. Where the largest load has a price or copies a bound, O(slots^2) for each step.
   std::vector<ReplanStep> steps(std::int64_t max_moves) const;
 
  private:
-  struct State;
-  std::unique_ptr<State> state_;
+  std::unique_ptr<internal::RunningState> state_;
 };
 
 /// Shares the moves among the layers: each time those steps of one layer are made that lower the

@@ -37,9 +37,15 @@ class PartitionLevel {
 
   /// @returns the change of cost() if two items of different groups change places
   std::int64_t swap_delta(std::int32_t a, std::int32_t b) const {
-    const std::int64_t group_a = group_of(a), group_b = group_of(b);
-    return alone_(a, group_b) - alone_(a, group_a) + alone_with_(b, a) +  //
-           alone_(b, group_a) - alone_(b, group_b) + alone_with_(a, b);
+    return move_delta(a, group_of(b)) + move_delta(b, group_of(a)) + together_delta(a, b);
+  }
+  /// @returns the change of cost() if `item` alone moves to another group
+  std::int64_t move_delta(std::int32_t item, std::int32_t to) const {
+    return alone_(item, to) - alone_(item, group_of(item));
+  }
+  /// @returns what swap_delta() is more than both moves
+  std::int64_t together_delta(std::int32_t a, std::int32_t b) const {
+    return alone_with_(a, b) + alone_with_(b, a);
   }
   /// Cost: O(top_k) for each set of the two.
   void swap(std::int32_t a, std::int32_t b);
