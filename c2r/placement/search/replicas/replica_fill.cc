@@ -10,13 +10,14 @@
 //        gain(e, r) = rank_cost x rank_gain(e, r) + node_cost x node_gain(e, node of r)
 //                   + load_penalty x (excess(first host of e) + excess(r), before less after)
 //      where the tokens that save a rank or a node move from the first host to r, and excess(r) =
-//      max(0, load(r) - max_load). Replicas go to nodes without one first.
+//      max(0, load(r) - max_load). Replicas go to nodes without one first. On a thousand ranks most
+//      gains are 0 and equal: these slots go to the experts with the most load for each replica.
 //   3. Move these tokens to the replica; update the gains from their sets alone. Repeat from 2
-//      until no slot is empty.
+//      until no slot is empty. While no token moves, no gain changes: the best rank of an expert is
+//      kept until it is full.
 #include "c2r/placement/search/replicas/replica_fill.h"
 
 #include <algorithm>
-#include <limits>
 #include <span>
 #include <utility>
 #include <vector>
@@ -41,7 +42,8 @@ class ReplicaFill {
         rank_gain_(index.num_experts(), cluster.ep_size()),
         node_gain_(index.num_experts(), cluster.num_nodes),
         num_on_rank_(loads_.size()),
-        num_on_node_(static_cast<std::size_t>(cluster.num_nodes)) {
+        num_on_node_(static_cast<std::size_t>(cluster.num_nodes)),
+        best_of_(hosts_.size()) {
     for (std::size_t rank = 0; rank < experts_of_rank_.size(); ++rank) {
       node_of_rank_.push_back(cluster.node_of(RankId{static_cast<std::int32_t>(rank)}));
       for (const std::int32_t e : experts_of_rank_[rank]) {
@@ -58,12 +60,16 @@ class ReplicaFill {
 
   Placement run(std::int32_t slots_per_rank) {
     const auto capacity = static_cast<std::size_t>(slots_per_rank);
+    for (std::int32_t rank = 0; rank < cluster_.ep_size(); ++rank) {
+      if (at(experts_of_rank_, rank).size() < capacity) open_ranks_.push_back(rank);
+    }
     for (;;) {
-      const auto [best_expert, best_rank] = best_addition(capacity);
+      const auto [best_expert, best_rank] = best_addition();
       if (best_expert >= 0) {
-        add(best_expert, best_rank);
+        add(best_expert, best_rank, capacity);
       } else if (!is_fixed_to_nodes_ && !must_share_nodes_) {
         must_share_nodes_ = true;  // the other nodes are full
+        std::ranges::fill(best_of_, BestRank{});
       } else {
         break;
       }
@@ -76,7 +82,18 @@ class ReplicaFill {
     return placement_of_ranks(index_.num_experts(), experts_of_rank_);
   }
 
+  std::int64_t num_judged() const { return num_judged_; }
+
  private:
+  // The rank with an empty slot where one more replica of an expert gains most; -1: it may go to
+  // none.
+  struct BestRank {
+    std::int32_t rank = -1;
+    double gain = 0;
+    bool is_known = false;
+    bool may_have_gains = true;  // else all gains of the expert are 0
+  };
+
   std::int32_t* ranks_of(std::int64_t set) { return &served_by_[at(offsets_, set)]; }
   std::int32_t node_of(std::int32_t rank) const { return at(node_of_rank_, rank); }
 
@@ -100,24 +117,49 @@ class ReplicaFill {
   double excess(std::int32_t rank, std::int64_t change) const {
     return std::max(0.0, static_cast<double>(at(loads_, rank) + change) - energy_.max_load);
   }
+  bool is_gainful(std::int32_t expert, std::int32_t rank) const {
+    return rank_gain_(expert, rank) != 0 || node_gain_(expert, node_of(rank)) != 0;
+  }
+
+  // Of equal gains, the lowest rank.
+  BestRank best_rank_of(std::int32_t expert, bool may_have_gains) {
+    BestRank best{.is_known = true, .may_have_gains = false};
+    for (const std::int32_t rank : open_ranks_) {
+      ++num_judged_;
+      const bool has_gain = may_have_gains && is_gainful(expert, rank);
+      best.may_have_gains |= has_gain;
+      if (best.rank >= 0 && !has_gain && best.gain >= 0) {
+        if (!may_have_gains) break;
+        continue;
+      }
+      const double gain = has_gain ? gain_of(expert, rank) : 0;
+      if ((best.rank >= 0 && gain <= best.gain) || !is_allowed(expert, rank)) continue;
+      best.rank = rank, best.gain = gain;
+    }
+    return best;
+  }
+
+  // Whether `a` has more load for each of its replicas.
+  bool is_busier(std::int32_t a, std::int32_t b) const {
+    return index_.load(a) * std::ssize(at(hosts_, b)) > index_.load(b) * std::ssize(at(hosts_, a));
+  }
+
   // The expert and the rank with an empty slot whose gain is largest; of equals, those of the
-  // lowest rank, then the lowest expert. -1 if nothing is allowed.
-  std::pair<std::int32_t, std::int32_t> best_addition(std::size_t capacity) const {
-    std::int32_t best_expert = -1, best_rank = -1;
-    double best_gain = -std::numeric_limits<double>::infinity();
+  // lowest rank, then the expert with the most load for each replica, then the lowest expert. -1 if
+  // nothing is allowed.
+  std::pair<std::int32_t, std::int32_t> best_addition() {
+    std::int32_t best_expert = -1;
+    BestRank best;
     for (std::int32_t e = 0; e < index_.num_experts(); ++e) {
-      // The most that a replica can take from the excess of its first host.
-      const double relief = energy_.load_penalty * excess(at(hosts_, e)[0], 0);
-      for (std::int32_t rank = 0; rank < cluster_.ep_size(); ++rank) {
-        if (copies_saved(e, rank) + relief < best_gain) continue;
-        if (at(experts_of_rank_, rank).size() == capacity) continue;
-        const double gain = gain_of(e, rank);
-        if (gain < best_gain || (gain == best_gain && rank >= best_rank)) continue;
-        if (!is_allowed(e, rank)) continue;
-        best_expert = e, best_rank = rank, best_gain = gain;
+      BestRank& known = at(best_of_, e);
+      if (!known.is_known) known = best_rank_of(e, known.may_have_gains);
+      if (known.rank < 0) continue;
+      const std::pair key{-known.gain, known.rank}, best_key{-best.gain, best.rank};
+      if (best_expert < 0 || key < best_key || (key == best_key && is_busier(e, best_expert))) {
+        best_expert = e, best = known;
       }
     }
-    return {best_expert, best_rank};
+    return {best_expert, best.rank};
   }
 
   // gain(e, r) of the outline. At least as many tokens move as the larger of both gains.
@@ -172,9 +214,22 @@ class ReplicaFill {
   }
 
   // Adds the replica; tokens that visit one rank or one node less with it move to it.
-  void add(std::int32_t expert, std::int32_t rank) {
+  void add(std::int32_t expert, std::int32_t rank, std::size_t capacity) {
     at(experts_of_rank_, rank).push_back(expert);
     at(hosts_, expert).push_back(rank);
+    const bool is_full = at(experts_of_rank_, rank).size() == capacity;
+    if (is_full) std::erase(open_ranks_, rank);
+    if (move_tokens(expert, rank)) {
+      std::ranges::fill(best_of_, BestRank{});
+      return;
+    }
+    at(best_of_, expert).is_known = false;
+    for (BestRank& known : best_of_) known.is_known &= !(is_full && known.rank == rank);
+  }
+
+  // @returns whether a token moved
+  bool move_tokens(std::int32_t expert, std::int32_t rank) {
+    bool has_moved = false;
     index_.for_each_set_of(expert, [&](std::int32_t set) {
       const auto experts = index_.experts(set);
       const std::span ranks(ranks_of(set), experts.size());
@@ -186,7 +241,9 @@ class ReplicaFill {
       count(set, 1);
       at(loads_, from) -= index_.weight(set);
       at(loads_, rank) += index_.weight(set);
+      has_moved = true;
     });
+    return has_moved;
   }
 
   const SetIndex& index_;
@@ -204,6 +261,9 @@ class ReplicaFill {
   // Scratch of count(): the choices of a set on each rank and node, else 0, and where they are.
   std::vector<std::int32_t> num_on_rank_, num_on_node_;  // [ep_size], [num_nodes]
   std::vector<std::int32_t> visited_ranks_, visited_nodes_;
+  std::vector<BestRank> best_of_;         // of each expert
+  std::vector<std::int32_t> open_ranks_;  // with an empty slot, ascending
+  std::int64_t num_judged_ = 0;
 };
 
 }  // namespace
@@ -211,9 +271,12 @@ class ReplicaFill {
 Placement fill_with_replicas(const SetIndex& index, const Cluster& cluster,
                              const SearchEnergy& energy, bool is_fixed_to_nodes,
                              std::int32_t slots_per_rank,
-                             std::vector<std::vector<std::int32_t>> experts_of_rank) {
-  return ReplicaFill(index, cluster, energy, is_fixed_to_nodes, std::move(experts_of_rank))
-      .run(slots_per_rank);
+                             std::vector<std::vector<std::int32_t>> experts_of_rank,
+                             std::int64_t* num_judged) {
+  ReplicaFill fill(index, cluster, energy, is_fixed_to_nodes, std::move(experts_of_rank));
+  Placement filled = fill.run(slots_per_rank);
+  if (num_judged != nullptr) *num_judged = fill.num_judged();
+  return filled;
 }
 
 }  // namespace c2r
