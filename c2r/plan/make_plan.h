@@ -105,7 +105,7 @@ struct PlanRequest {
   PlanGoal goal;
   double effort = 1;  // as in OptimizeOptions
   // For the search, which ends after kSearchShare of it with the best so far, and all that is
-  // counted afterwards: what is not done by then, or two seconds after the search, is left out.
+  // counted afterwards: what is not done by then, or one second after the search, is left out.
   std::optional<double> seconds;
   bool proves = false;  // proves optima where a rank has up to 2e7 possible contents
 };
@@ -114,7 +114,7 @@ struct PlanRequest {
 /// out.
 struct PlanHooks {
   Progress* progress = nullptr;  // of the steps, each with units of its own
-  // If set, the search ends as if its time were over, and what is counted after it two seconds
+  // If set, the search ends as if its time were over, and what is counted after it one second
   // later; if set after the search, what is still to be counted is left out.
   const std::atomic<bool>* stop = nullptr;
   // Called before the search begins, and for what was repaired in the result of a baseline.

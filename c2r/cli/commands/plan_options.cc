@@ -196,7 +196,7 @@ void add_search_options(CLI::App& command, PlanOptions& options) {
   command
       .add_option("--seconds", options.seconds,
                   "take the best placement found in four fifths of S seconds; what is not counted "
-                  "after S seconds, and two seconds after the search, is left out")
+                  "after S seconds, and one second after the search, is left out")
       ->check(number_in(1e-3, 1e9))
       ->type_name("S");
 }

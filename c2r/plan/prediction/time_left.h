@@ -19,14 +19,14 @@ class LimitedProgress final : public Progress {
  public:
   using Clock = std::chrono::steady_clock;
 
-  /// For what is counted after a search. It has until `seconds` after `started`, and two seconds in
-  /// any case. If the user stopped the search, it has two seconds; else it ends when the user stops
+  /// For what is counted after a search. It has until `seconds` after `started`, and one second in
+  /// any case. If the user stopped the search, it has one second; else it ends when the user stops
   /// it.
   /// @param shown must outlive this object, and so must `stop`, which may be null
   LimitedProgress(Progress& shown, Clock::time_point started, std::optional<double> seconds,
                   const std::atomic<bool>* stop)
       : shown_(shown) {
-    constexpr double kLeastSeconds = 2, kMostSeconds = 1e9;
+    constexpr double kLeastSeconds = 1, kMostSeconds = 1e9;
     const bool was_stopped = stop != nullptr && *stop;
     if (!was_stopped) stop_ = stop;
     if (!was_stopped && !seconds) return;
@@ -38,6 +38,7 @@ class LimitedProgress final : public Progress {
 
   void begin(std::string_view step) override { shown_.begin(step); }
   void update(std::int64_t done, std::int64_t total) override { shown_.update(done, total); }
+  std::optional<Clock::time_point> deadline() const { return deadline_; }
   bool is_stopped() const override {
     return (stop_ != nullptr && *stop_) || (deadline_ && Clock::now() >= *deadline_);
   }

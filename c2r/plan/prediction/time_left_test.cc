@@ -19,6 +19,10 @@ TEST(TimeLeft, EndsAfterTheSecondsAndWhenTheUserStops) {
   EXPECT_FALSE(LimitedProgress(shown, now, std::nullopt, nullptr).is_stopped());
   EXPECT_FALSE(LimitedProgress(shown, now - seconds(100), 200, &stop).is_stopped());
   EXPECT_FALSE(LimitedProgress(shown, now - seconds(100), 50, &stop).is_stopped()) << "grace";
+  // A search that used up its time leaves one second more.
+  const LimitedProgress late(shown, now - seconds(100), 50, &stop);
+  ASSERT_TRUE(late.deadline());
+  EXPECT_LE(*late.deadline(), LimitedProgress::Clock::now() + seconds(1));
   const LimitedProgress asked(shown, now, std::nullopt, &stop);
   stop = true;
   EXPECT_TRUE(asked.is_stopped());
