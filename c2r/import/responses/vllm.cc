@@ -65,6 +65,7 @@ class VllmImporter {
     C2R_REQUIRE(alone == nullptr, kInvalidFile, "{}: has both routed_experts and choices", place);
     const auto& array = json_array(*choices, "choices", place);
     const Usage usage = usage_of(json, array.size(), place);
+    if (array.empty()) return add_sequence(prompt, nullptr, usage, place);
     for (std::size_t i = 0; i < array.size(); ++i) {
       const std::string where = fmt::format("{}, choice {}", place, i);
       const Json* const generated = json_find(array[i], "routed_experts");

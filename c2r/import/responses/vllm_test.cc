@@ -188,10 +188,12 @@ TEST(ImportVllm, CountsEmptyResponsesAndNullInAList) {
   std::vector<std::string> notes;
   auto request = request_for({text_file("a.json", R"([null,
       {"choices":[{"routed_experts":[]}]}, {"choices":[{"routed_experts":[[[1]]]}]}, null,
-      {"routed_experts":""}])")});
+      {"routed_experts":""}, {"choices":[]}])")});
   request.notes = &notes;
   EXPECT_EQ(import_as("vllm", request).num_tokens, 1);
-  EXPECT_EQ(notes, (std::vector<std::string>{"left out: 4 responses without ids"}));
+  EXPECT_EQ(notes, (std::vector<std::string>{"left out: 5 responses without ids"}));
+  request.inputs = {text_file("b.json", R"({"choices":[],"prompt_routed_experts":[[[1]],[[2]]]})")};
+  EXPECT_EQ(import_as("vllm", request).num_tokens, 2) << "the prompt's";
 }
 
 TEST(ImportVllm, SaysWhatIsMissing) {
