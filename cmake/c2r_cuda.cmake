@@ -78,6 +78,7 @@ else()
 endif()
 add_library(c2r_cuda STATIC EXCLUDE_FROM_ALL ${sources} ${objects})
 c2r_flags(c2r_cuda)
+c2r_harden(c2r_cuda)  # not the kernels, which nvcc compiles by its own command
 target_include_directories(c2r_cuda SYSTEM PRIVATE ${C2R_CUDA_INCLUDE} $<$<BOOL:${C2R_NCCL_INCLUDE}>:${C2R_NCCL_INCLUDE}>)
 target_link_libraries(c2r_cuda PUBLIC c2r_dispatch c2r_experts c2r_routing ${C2R_cublas_LIBRARY} ${C2R_cudart_LIBRARY}
   $<$<BOOL:${C2R_nccl_LIBRARY}>:${C2R_nccl_LIBRARY}>)
@@ -88,6 +89,7 @@ if(C2R_cudart_static_LIBRARY)
   find_package(Threads REQUIRED)
   add_library(c2r_cuda_operators STATIC EXCLUDE_FROM_ALL c2r/core/cuda/cuda_stream.cc ${operator_objects})
   c2r_flags(c2r_cuda_operators)
+  c2r_harden(c2r_cuda_operators)
   target_include_directories(c2r_cuda_operators SYSTEM PRIVATE ${C2R_CUDA_INCLUDE})
   target_link_libraries(c2r_cuda_operators PUBLIC c2r_core ${C2R_cudart_static_LIBRARY} Threads::Threads
     ${CMAKE_DL_LIBS} rt)

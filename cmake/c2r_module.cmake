@@ -129,6 +129,7 @@ function(c2r_add_module name)
   add_library(c2r::${name} ALIAS c2r_${name})
   set_target_properties(c2r_${name} PROPERTIES EXPORT_NAME ${name})
   c2r_flags(c2r_${name})
+  c2r_harden(c2r_${name})
   list(TRANSFORM ARG_DEPS PREPEND c2r_)
   list(TRANSFORM ARG_TEST_DEPS PREPEND c2r_)
   target_link_libraries(c2r_${name} PUBLIC ${ARG_DEPS} ${ARG_LIBS}
@@ -163,6 +164,7 @@ function(c2r_add_module name)
   if(benches AND NOT C2R_SANITIZE)
     add_executable(${name}_bench ${benches})
     c2r_flags(${name}_bench)
+    c2r_harden(${name}_bench)  # measures the library as it is delivered
     target_compile_definitions(${name}_bench PRIVATE C2R_DATA_DIR="${C2R_DATA_DIR}")
     target_link_libraries(${name}_bench PRIVATE c2r_${name} benchmark::benchmark_main)
     # One short round, so that no benchmark rots: it verifies its result before it measures.

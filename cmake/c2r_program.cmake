@@ -5,10 +5,9 @@ function(c2r_program name main)
   cmake_parse_arguments(ARG "" "" "DEPS" ${ARGN})
   add_executable(${name} ${main})
   c2r_flags(${name})
+  c2r_harden(${name})
   list(TRANSFORM ARG_DEPS PREPEND c2r_)
   target_link_libraries(${name} PRIVATE ${ARG_DEPS})
-  # Addresses of functions are looked up at the start and then read-only: `c2r --version` takes 8 ms as before.
-  target_link_options(${name} PRIVATE LINKER:-z,relro,-z,now)
 endfunction()
 
 # Nothing in commands is hot, and CLI11's headers are slow to compile: per file 9 s with -O3, 6 s with

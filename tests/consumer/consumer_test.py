@@ -111,6 +111,12 @@ class Consumer(unittest.TestCase):
                       "libpcre2-dev), or name in C2R_MODULES only the modules that you need", out)
         self.configure(ROOT, "part", "-DC2R_MODULES=dispatch", *options)
 
+    def test_how_c2r_is_hardened_is_no_flag_of_others(self):
+        told = [path for pattern in ("*.cmake", "*.pc") for path in PREFIX.rglob(pattern)]
+        self.assertGreater(len(told), 20)
+        for path in told:
+            self.assertNotRegex(path.read_text(), "FORTIFY|stack-protector|GLIBCXX_ASSERTIONS|relro", path)
+
     def test_the_program_is_installed(self):
         self.assertIn("c2r 0.", self.run_command(PREFIX / "bin" / "c2r", "--version"))
 
