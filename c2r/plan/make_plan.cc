@@ -17,6 +17,7 @@
 #include "c2r/placement/moves/relabel.h"
 #include "c2r/plan/content_hash.h"
 #include "c2r/plan/homes/fit_homes.h"
+#include "c2r/plan/homes/token_homes.h"
 #include "c2r/plan/plan_search_internal.h"
 #include "c2r/plan/prediction/count_plan_internal.h"
 #include "c2r/plan/prediction/time_left.h"
@@ -177,6 +178,10 @@ std::optional<HomeSignature> align_homes(const PlanTokens& tokens, const PlanReq
   for (std::size_t layer = 0; layer < placements.size(); ++layer) {
     placements[layer] = relabelled(placements[layer], fitted.label_of[layer]);
   }
+  if (request.has_token_weights) {
+    fitted.signature.token_weights =
+        fit_token_weights(tokens.fitted, placements, request.cluster, progress);
+  }
   return std::move(fitted.signature);
 }
 
@@ -225,6 +230,9 @@ MadePlan make_plan_of(const PlanTokens& tokens, const PlanRequest& request,
               "{}: loads do not say which experts are chosen together, so copies, collaborators "
               "and what an engine sends are unknown: take the method balance or eplb, or a trace",
               tokens.fitted.name);
+  C2R_REQUIRE(!request.has_token_weights || request.home_tokens, kInvalidArgument,
+              "token weights are a part of the signature of homes, which is not asked for");
+  if (request.has_token_weights) check_has_token_ids(tokens.fitted);
   NoProgress silent;
   Progress& progress = hooks.progress != nullptr ? *hooks.progress : silent;
   const auto pairs = pairs_to_list(tokens, request, hooks);

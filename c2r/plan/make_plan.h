@@ -91,6 +91,9 @@ struct PlanRequest {
   // Aligns the labels of ranks over layers and adds a signature that looks at so many tokens of a
   // sequence (homes/fit_homes.h). Only for traces; not with `from`, which decides the labels.
   std::optional<std::int64_t> home_tokens;
+  // With home_tokens: the signature has token weights, too (homes/token_homes.h). Only for traces
+  // with token ids.
+  bool has_token_weights = false;
   // The plan that runs: the new one gets the labels of ranks and slots with which the fewest
   // experts move. With max_moves, which is for the method optimize, the placements that run are
   // changed by replan() instead of being searched anew.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <utility>
 
 #include "c2r/collaboration/metrics.h"
@@ -77,6 +78,22 @@ bool is_content_hash(std::string_view text) {
   return text.size() == 16 && text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
 }
 
+void check_token_weights(const Plan& plan, const TokenWeights& token_weights) {
+  const auto& [ids, weights, of_others] = token_weights;
+  C2R_REQUIRE(std::ranges::adjacent_find(ids, std::greater_equal{}) == ids.end() &&
+                  (ids.empty() || ids.front() >= TokenId{0}),
+              kInvalidArgument, "the ids of the token weights must ascend from 0 or more");
+  C2R_REQUIRE(weights.rows() == std::ssize(ids) && weights.cols() == plan.cluster.ep_size() &&
+                  std::ssize(of_others) == plan.cluster.ep_size(),
+              kInvalidArgument,
+              "there are {} x {} token weights and {} of other ids, but {} ids and {} ranks",
+              weights.rows(), weights.cols(), of_others.size(), ids.size(), plan.cluster.ep_size());
+  const auto is_finite = [](double weight) { return std::isfinite(weight); };
+  C2R_REQUIRE(
+      std::ranges::all_of(weights.all(), is_finite) && std::ranges::all_of(of_others, is_finite),
+      kInvalidArgument, "a token weight is not finite");
+}
+
 void check_signature(const Plan& plan, const HomeSignature& signature) {
   C2R_REQUIRE(std::ranges::count(plan.layers, signature.layer_index, &PlanLayer::layer_index) == 1,
               kInvalidArgument, "the signature is of layer {}, which the plan does not have",
@@ -92,6 +109,7 @@ void check_signature(const Plan& plan, const HomeSignature& signature) {
     C2R_REQUIRE(std::isfinite(weight), kInvalidArgument,
                 "the signature has the weight {}, but weights are finite", weight);
   }
+  if (signature.token_weights) check_token_weights(plan, *signature.token_weights);
 }
 
 void check_homes(const Plan& plan, const PlanHomes& homes) {

@@ -18,7 +18,11 @@
 //    "homes": {                                     optional; one of its keys or both
 //      "sequences": [{"trace_hash": "0123456789abcdef", "ranks": [...]}],       [num_sequences]
 //      "signature": {"layer_index": 0, "num_tokens": 64,
-//                    "weights": [[...], ...]}},     [ep_size][num_experts]
+//                    "weights": [[...], ...],       [ep_size][num_experts]
+//                    "token_weights": {             optional
+//                      "ids": [...],                [num_ids], ascending
+//                      "weights": [[...], ...],     [num_ids][ep_size]
+//                      "of_others": [...]}}},       [ep_size]
 //    "predictions": [{"placement": "plan", "trace": "...", "num_tokens": 1000,
 //                     "copy_mode": "per-rank", "replica_rule": "local-first", "homes": "uniform",
 //                     "is_exact": true,
@@ -96,11 +100,23 @@ struct SequenceHomes {
   bool operator==(const SequenceHomes&) const = default;
 };
 
-/// Assigns home ranks to sequences by the experts that their first tokens choose: home_of().
+/// What token ids say of the home of a sequence, before any of its tokens runs: token_scores().
+struct TokenWeights {
+  std::vector<TokenId> ids;       // [num_ids], ascending
+  Matrix<double> weights;         // [num_ids, ep_size], of a token of the id for the rank
+  std::vector<double> of_others;  // [ep_size], of a token of any other id
+
+  bool operator==(const TokenWeights&) const = default;
+};
+
+/// Assigns home ranks to sequences: by the ids of their tokens, if it has token weights; else, and
+/// where experts are known from an earlier turn, by the experts that their first tokens choose:
+/// home_of().
 struct HomeSignature {
   std::int32_t layer_index = 0;  // of the layer of the plan whose choices are counted
   std::int64_t num_tokens = 0;   // of a sequence, from its beginning; at least 1
   Matrix<double> weights;        // [ep_size, num_experts], of a choice of the expert for the rank
+  std::optional<TokenWeights> token_weights = {};
 
   bool operator==(const HomeSignature&) const = default;
 };

@@ -7,6 +7,7 @@
 #include "c2r/core/shown.h"
 #include "c2r/io/json.h"
 #include "c2r/io/matrix_json.h"
+#include "c2r/plan/homes/homes_json_internal.h"
 #include "c2r/plan/plan.h"
 #include "c2r/routing/routing.h"
 
@@ -14,22 +15,6 @@ namespace c2r {
 namespace {
 
 constexpr std::string_view kPlanFormat = "c2r-plan";
-
-Json homes_to_json(const PlanHomes& homes) {
-  Json json = Json::object();
-  for (const auto& [hash, ranks] : homes.sequences) {
-    Json ids = Json::array();
-    for (const RankId rank : ranks) ids.push_back(static_cast<std::int32_t>(rank));
-    json["sequences"].push_back({{"trace_hash", hash}, {"ranks", std::move(ids)}});
-  }
-  if (!homes.signature) return json;
-  const auto& [layer_index, num_tokens, weights] = *homes.signature;
-  Json rows = Json::array();
-  for (std::int64_t r = 0; r < weights.rows(); ++r) rows.push_back(weights.row(r));
-  json["signature"] = {
-      {"layer_index", layer_index}, {"num_tokens", num_tokens}, {"weights", std::move(rows)}};
-  return json;
-}
 
 Json layer_to_json(const PlanLayer& layer) {
   Json json = {{"layer_index", layer.layer_index},
@@ -247,43 +232,6 @@ struct Reader {
     return input;
   }
 
-  std::optional<PlanHomes> homes(const Json& json, std::int32_t num_experts) const {
-    json_check_keys(json, {"sequences", "signature"}, "homes", place);
-    PlanHomes homes;
-    if (json.contains("sequences")) {
-      for (const Json& sequences : array(json, "sequences")) {
-        json_check_keys(sequences, {"trace_hash", "ranks"}, "homes of sequences", place);
-        homes.sequences.push_back({.trace_hash = text(sequences, "trace_hash")});
-        for (const Json& rank : array(sequences, "ranks")) {
-          homes.sequences.back().ranks.push_back(RankId{static_cast<std::int32_t>(
-              json_integer(rank, 0, kMaxRanks - 1, "a rank of homes", place))});
-        }
-      }
-    }
-    if (json.contains("signature")) homes.signature = signature(json["signature"], num_experts);
-    return homes;
-  }
-
-  HomeSignature signature(const Json& json, std::int32_t num_experts) const {
-    json_check_keys(json, {"layer_index", "num_tokens", "weights"}, "a signature", place);
-    HomeSignature signature{.layer_index = int32(json, "layer_index", 0),
-                            .num_tokens = count(json, "num_tokens")};
-    const auto& rows = array(json, "weights");
-    for (const Json& row : rows) {  // before memory is asked for
-      C2R_REQUIRE(std::ssize(json_array(row, "weights", place)) == num_experts, kInvalidFile,
-                  "{}: the signature's weights have a row of {}, but there are {} experts", place,
-                  row.size(), num_experts);
-    }
-    signature.weights = {std::ssize(rows), num_experts};
-    auto out = signature.weights.all().begin();
-    for (const Json& row : rows) {
-      for (const Json& weight : row) {
-        *out++ = json_number(weight, std::numeric_limits<double>::lowest(), "a weight", place);
-      }
-    }
-    return signature;
-  }
-
   std::vector<PlanOption> options(const Json& json) const {
     C2R_REQUIRE(json.is_object(), kInvalidFile, "{}: options must be an object", place);
     std::vector<PlanOption> options;
@@ -344,7 +292,9 @@ Plan plan_from_json(const Json& json, const Reader& reader) {
     plan.layers.push_back(reader.layer(layer, plan.num_experts));
   }
   if (reader.version < 3) check_same_t(plan, reader);
-  if (json.contains("homes")) plan.homes = reader.homes(json["homes"], plan.num_experts);
+  if (json.contains("homes")) {
+    plan.homes = internal::homes_from_json(json["homes"], plan.num_experts, reader.place);
+  }
   for (const Json& prediction : reader.array(json, "predictions")) {
     plan.predictions.push_back(reader.prediction(prediction));
   }
@@ -366,7 +316,7 @@ std::string plan_to_text(const Plan& plan) {
   json["cluster"] = cluster_to_json(plan.cluster);
   json["layers"] = Json::array();
   for (const PlanLayer& layer : plan.layers) json["layers"].push_back(layer_to_json(layer));
-  if (plan.homes) json["homes"] = homes_to_json(*plan.homes);
+  if (plan.homes) json["homes"] = internal::homes_to_json(*plan.homes);
   json["predictions"] = Json::array();
   for (const Prediction& p : plan.predictions) json["predictions"].push_back(prediction_to_json(p));
   json["provenance"] = provenance_to_json(plan.provenance);

@@ -56,7 +56,12 @@ constexpr std::string_view kFullText = R"({
     "signature": {
       "layer_index": 3,
       "num_tokens": 2,
-      "weights": [[1.0,1.0,0.0,0.0],[0.0,0.0,1.0,0.5]]
+      "weights": [[1.0,1.0,0.0,0.0],[0.0,0.0,1.0,0.5]],
+      "token_weights": {
+        "ids": [5,9],
+        "weights": [[0.5,-0.5],[0.0,0.25]],
+        "of_others": [0.0,-0.25]
+      }
     }
   },
   "predictions": [
@@ -256,13 +261,28 @@ TEST(Plan, SaysWhatIsWrongWithHomes) {
                 "p: the signature looks at 0 tokens, but must look at 1 or more"},
            Case{"\"num_tokens\": 2", "\"tokens\": 2",
                 "p: a signature has the unknown key \"tokens\"; the known ones are layer_index, "
-                "num_tokens, weights"},
+                "num_tokens, weights, token_weights"},
            Case{"[[1.0,1.0,0.0,0.0],", "[[1.0,1.0,0.0],",
                 "p: the signature's weights have a row of 3, but there are 4 experts"},
            Case{"[[1.0,1.0,0.0,0.0],", "[",
                 "p: the signature has 1 x 4 weights, but the plan has 2 ranks and 4 experts"},
            Case{"[[1.0,1.0,0.0,0.0],", "[[1.0,\"x\",0.0,0.0],",
                 "p: a weight is \"x\", but must be a number of at least -1.7976931348623157e+308"},
+           Case{"\"of_others\"", "\"others\"",
+                "p: token weights has the unknown key \"others\"; the known ones are ids, weights, "
+                "of_others"},
+           Case{"[5,9]", "[5,5]", "p: the ids of the token weights must ascend from 0 or more"},
+           Case{"[5,9]", "[9,5]", "p: the ids of the token weights must ascend from 0 or more"},
+           Case{"[5,9]", "[-5,9]",
+                "p: an id of a token is -5, but must be an integer in [0, 2147483647]"},
+           Case{"[5,9]", "[5,9,12]",
+                "p: there are 2 x 2 token weights and 2 of other ids, but 3 ids and 2 ranks"},
+           Case{"[0.5,-0.5]", "[0.5]", "p: the token weights have a row of 1, but of_others has 2"},
+           Case{"[0.5,-0.5]", "[0.5,null]",
+                "p: a weight is null, but must be a number of at least -1.7976931348623157e+308"},
+           Case{"[[0.5,-0.5],[0.0,0.25]],\n        \"of_others\": [0.0,-0.25]",
+                "[[0.5],[0.0]],\n        \"of_others\": [0.0]",
+                "p: there are 2 x 1 token weights and 1 of other ids, but 2 ids and 2 ranks"},
        }) {
     std::string text(kFullText);
     ASSERT_NE(text.find(from), std::string::npos) << from;
@@ -278,6 +298,12 @@ TEST(Plan, SaysWhatIsWrongWithHomes) {
   plan.homes->signature->weights(1, 3) = std::numeric_limits<double>::infinity();
   EXPECT_EQ(error_of([&] { plan_to_text(plan); }),
             "the signature has the weight inf, but weights are finite");
+  plan = full_plan();
+  plan.homes->signature->token_weights->of_others[1] = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_EQ(error_of([&] { plan_to_text(plan); }), "a token weight is not finite");
+  plan.homes->signature->token_weights->of_others = {0};
+  EXPECT_EQ(error_of([&] { plan_to_text(plan); }),
+            "there are 2 x 2 token weights and 1 of other ids, but 2 ids and 2 ranks");
 }
 
 // Weights of full_plan(): rank 0 has experts 0 and 1, rank 1 has 2 and, half, 3.

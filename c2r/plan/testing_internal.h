@@ -46,6 +46,15 @@ inline Plan small_plan() {
                          .ended_by = "interrupt"}};
 }
 
+/// Weights of the ids 5 and 9 for two ranks.
+inline TokenWeights small_token_weights() {
+  TokenWeights weights{.ids = {TokenId{5}, TokenId{9}}, .weights = {2, 2}, .of_others = {0, -0.25}};
+  weights.weights(0, 0) = 0.5;
+  weights.weights(0, 1) = -0.5;
+  weights.weights(1, 1) = 0.25;
+  return weights;
+}
+
 /// small_plan() with what version 3 brought: layers with different T and slots, homes, two input
 /// traces, and a prediction whose copies are unknown.
 inline Plan full_plan() {
@@ -62,7 +71,10 @@ inline Plan full_plan() {
   weights(1, 3) = 0.5;
   plan.homes = {
       .sequences = {{.trace_hash = "0123456789abcdef", .ranks = {RankId{0}, RankId{1}, RankId{1}}}},
-      .signature = HomeSignature{.layer_index = 3, .num_tokens = 2, .weights = std::move(weights)}};
+      .signature = HomeSignature{.layer_index = 3,
+                                 .num_tokens = 2,
+                                 .weights = std::move(weights),
+                                 .token_weights = small_token_weights()}};
   plan.predictions.push_back({.placement = "placement",
                               .trace = "u.safetensors",
                               .num_tokens = 4,

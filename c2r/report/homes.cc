@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "c2r/report/predictions.h"
@@ -20,13 +21,19 @@ std::string homes_table(const HomesComparison& comparison) {
                     fmt::format("{:.3f}", row.imbalance),
                     fmt::format("{:.3f}", row.window_imbalance)});
   }
+  const bool has_ids = std::ranges::any_of(
+      comparison.rows, [](const HomesRow& row) { return row.name == "all token ids"; });
   return render_table(rows) +
          fmt::format(
              "prefix: by the first {} tokens of a sequence, which run on the ranks in turn; "
-             "earlier turn: by as many that are known before; all tokens: as if all were known\n"
+             "earlier turn: by as many that are known before; {}all tokens: as if all were known\n"
              "busiest home: its tokens over the mean, of all sequences, and in the worst window "
              "of {} that run together\n",
-             comparison.num_tokens, comparison.window);
+             comparison.num_tokens,
+             has_ids ? "first token ids: by what as many tokens are; all token ids: by what all "
+                       "tokens are, before any of them runs; "
+                     : "",
+             comparison.window);
 }
 
 Json homes_json(const HomesComparison& comparison) {

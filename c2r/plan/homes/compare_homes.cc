@@ -6,6 +6,7 @@
 #include "c2r/core/error.h"
 #include "c2r/plan/homes/assign_homes.h"
 #include "c2r/plan/homes/fit_homes.h"
+#include "c2r/plan/homes/token_homes.h"
 
 namespace c2r {
 
@@ -38,6 +39,10 @@ HomesComparison compare_homes(const Plan& plan, const RoutedTokens& tokens,
   };
   add("prefix", assign_homes(signature, tokens, PrefixRuns::kInTurn, window));
   add("earlier turn", assign_homes(signature, tokens, PrefixRuns::kAtHome, window));
+  if (const auto& by_ids = signature.token_weights) {
+    add("first token ids", assign_homes_by_ids(*by_ids, tokens, signature.num_tokens, window));
+    add("all token ids", followed_homes(signature, tokens, window));
+  }
   const auto visits = visited_shares(*tokens.trace, sequences_in(*tokens.trace, tokens.ranges),
                                      placements, plan.cluster, num_threads);
   add("all tokens", assign_homes(visits, tokens, 0, window));

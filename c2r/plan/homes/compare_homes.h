@@ -15,7 +15,8 @@ namespace c2r {
 /// One way to choose homes.
 struct HomesRow {
   // "uniform"; "prefix", whose own tokens run on the ranks in turn; "earlier turn", where the
-  // experts of the prefix are known before; "all tokens", an oracle that knows every visit.
+  // experts of the prefix are known before; if the signature has token weights, "first token ids",
+  // by the ids of the prefix, and "all token ids"; "all tokens", an oracle that knows every visit.
   std::string name;
   Prediction prediction;        // of all layers
   double imbalance = 1;         // tokens of a home over the mean
@@ -33,9 +34,10 @@ struct HomesComparison {
 /// @param plan with a signature
 /// @param tokens a part of a trace
 /// @param window as in assign_homes()
-/// @throws Error(kInvalidArgument) if the plan has no signature, or the tokens are no trace
+/// @throws Error(kInvalidArgument) if the plan has no signature, or the tokens are no trace, or
+///         have no ids that the signature needs
 ///
-/// Cost: reach_of(), and three times count_reach_of_homes().
+/// Cost: reach_of(), and three times count_reach_of_homes(), five times with token weights.
 HomesComparison compare_homes(const Plan& plan, const RoutedTokens& tokens,
                               const PredictRequest& request, std::int64_t window, int num_threads,
                               Progress& progress);

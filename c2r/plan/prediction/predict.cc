@@ -10,6 +10,7 @@
 #include "c2r/placement/baselines/baselines.h"
 #include "c2r/plan/homes/assign_homes.h"
 #include "c2r/plan/homes/compare_homes.h"
+#include "c2r/plan/homes/token_homes.h"
 
 namespace c2r {
 
@@ -131,9 +132,9 @@ std::vector<WaterfallStep> waterfall_with_homes(const Plan& plan, const RoutedTo
   PredictRequest uniform = request;
   uniform.traffic.homes = Homes::kUniform;
   auto steps = predict_waterfall(plan, tokens, nullptr, uniform, num_threads, progress);
-  steps.push_back(predict_homes(
-      "homes", tokens, assign_homes(signature, tokens, PrefixRuns::kInTurn, request.home_window),
-      placements_of(plan), uniform, num_threads, progress));
+  steps.push_back(predict_homes("homes", tokens,
+                                followed_homes(signature, tokens, request.home_window),
+                                placements_of(plan), uniform, num_threads, progress));
   return steps;
 }
 
