@@ -54,6 +54,9 @@ void Engine::follow_homes(const HomeSignature& signature) {
               "the signature is of layer {} with {} experts, for {} ranks, which the model on {} "
               "ranks does not have",
               signature.layer_index, signature.weights.cols(), signature.weights.rows(), ep_size);
+  C2R_REQUIRE(!signature.token_weights || std::ssize(signature.token_weights->of_others) == ep_size,
+              kInvalidArgument, "the signature has token weights for {} ranks, but there are {}",
+              signature.token_weights->of_others.size(), ep_size);
   home_signature_ = signature;
   home_layer_ = found - layers.begin();
 }

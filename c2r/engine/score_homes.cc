@@ -1,4 +1,5 @@
-// Scores requests at homes that a plan's signature chooses by the experts of their first tokens.
+// Scores requests at homes that a plan's signature chooses by the experts of their first tokens, or
+// by the ids of all their tokens. Then no token runs before its home is known: prefixes are empty.
 //
 // Outline of score_window():
 //   1. run_prefixes(): requests go to the ranks in turn; each runs the first tokens of its requests
@@ -16,6 +17,7 @@
 #include "c2r/core/error.h"
 #include "c2r/engine/score_internal.h"
 #include "c2r/plan/homes/assign_homes.h"
+#include "c2r/plan/homes/token_homes.h"
 #include "c2r/transport/collectives.h"
 
 namespace c2r::internal {
@@ -44,7 +46,8 @@ std::int64_t num_run_of(std::int64_t item_size) {
   return item_size - 2;
 }
 std::int64_t num_prefix_of(const Engine& engine, std::int64_t item_size) {
-  return std::min(engine.home_signature()->num_tokens, num_run_of(item_size));
+  const HomeSignature& signature = *engine.home_signature();
+  return signature.token_weights ? 0 : std::min(signature.num_tokens, num_run_of(item_size));
 }
 
 // Runs tokens [begin, end) of a request and scores what they predict.
@@ -67,6 +70,11 @@ struct Prefixes {
   std::vector<double> home_scores;  // [num_sequences, ep_size]
   PartScores part;
   bool has_ended = false;  // there was no request at all
+
+  void add(WorkItem item, std::span<const double> scores, std::vector<std::byte> cache) {
+    home_scores.insert(home_scores.end(), scores.begin(), scores.end());
+    sequences.push_back({std::move(item), std::move(cache)});
+  }
 };
 
 void run_prefix(Engine& engine, WorkItem item, Prefixes& prefixes) {
@@ -81,9 +89,16 @@ void run_prefix(Engine& engine, WorkItem item, Prefixes& prefixes) {
              chosen.insert(chosen.end(), choices.begin(), choices.end());
            });
   const MatrixView<const ExpertId> topk_idx(chosen.data(), num_tokens, engine.config().top_k);
-  const auto scores = sequence_scores(*engine.home_signature(), topk_idx);
-  prefixes.home_scores.insert(prefixes.home_scores.end(), scores.begin(), scores.end());
-  prefixes.sequences.push_back({std::move(item), cache.save()});
+  prefixes.add(std::move(item), sequence_scores(*engine.home_signature(), topk_idx), cache.save());
+}
+
+// With token weights nothing runs before the home is known.
+void add_unrun(const TokenWeights& weights, WorkItem item, Prefixes& prefixes) {
+  const ScoreRequest request = request_of(item);
+  const auto num_run = static_cast<std::size_t>(num_run_of(std::ssize(item)));
+  prefixes.part.scores.emplace_back();
+  prefixes.add(std::move(item), token_scores(weights, std::span(request.tokens).first(num_run)),
+               {});
 }
 
 Prefixes run_prefixes(Engine& engine, const std::function<std::optional<WorkItem>()>& next) {
@@ -94,7 +109,12 @@ Prefixes run_prefixes(Engine& engine, const std::function<std::optional<WorkItem
       prefixes.has_ended = round == 0;
       break;
     }
-    if (!item->empty()) run_prefix(engine, *std::move(item), prefixes);
+    const auto& token_weights = engine.home_signature()->token_weights;
+    if (!item->empty() && token_weights) {
+      add_unrun(*token_weights, *std::move(item), prefixes);
+    } else if (!item->empty()) {
+      run_prefix(engine, *std::move(item), prefixes);
+    }
     engine.finish_passes();
   }
   return prefixes;

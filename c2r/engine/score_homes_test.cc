@@ -9,6 +9,7 @@
 #include "c2r/engine/score.h"
 #include "c2r/placement/testing_internal.h"
 #include "c2r/plan/homes/assign_homes.h"
+#include "c2r/plan/homes/token_homes.h"
 #include "c2r/transport/in_process.h"
 
 namespace c2r {
@@ -21,6 +22,7 @@ struct HomesCase {
   Cluster cluster;
   CopyMode mode = CopyMode::kPerRank;
   std::int64_t num_prefix_tokens = 4;
+  bool is_by_ids = false;
 };
 
 class ScoreHomes : public ::testing::TestWithParam<HomesCase> {
@@ -41,6 +43,7 @@ class ScoreHomes : public ::testing::TestWithParam<HomesCase> {
                   .num_tokens = GetParam().num_prefix_tokens,
                   .weights = {ep_size, config.num_experts}};
     for (double& weight : signature_.weights.all()) weight = double(uniform_below(100, rng));
+    if (GetParam().is_by_ids) signature_.token_weights = random_token_weights(rng);
     // More than one window, requests without scored tokens, and prefixes longer than a sequence.
     for (std::int64_t r = 0; r < kSequencesPerRank * ep_size + 7; ++r) {
       ScoreRequest& request = requests_.emplace_back();
@@ -51,6 +54,18 @@ class ScoreHomes : public ::testing::TestWithParam<HomesCase> {
       }
       request.first_scored = (length + 1) / 2;
     }
+  }
+
+  // Of every second id.
+  TokenWeights random_token_weights(std::mt19937_64& rng) const {
+    const std::int32_t ep_size = GetParam().cluster.ep_size();
+    const std::int32_t num_ids = static_cast<std::int32_t>(model_.config().vocab_size) / 2;
+    TokenWeights weights{.ids = {},
+                         .weights = {num_ids, ep_size},
+                         .of_others = std::vector<double>(std::size_t(ep_size), 50)};
+    for (std::int32_t k = 0; k < num_ids; ++k) weights.ids.push_back(TokenId{2 * k});
+    for (double& weight : weights.weights.all()) weight = double(uniform_below(100, rng));
+    return weights;
   }
 
   std::function<std::optional<ScoreRequest>()> one_by_one() const {
@@ -99,14 +114,14 @@ Trace trace_of_runs(const Model& model, std::span<const ScoreRequest> requests) 
         const auto& tokens = requests[next++].tokens;
         return std::vector<TokenId>(tokens.begin(), tokens.end() - 1);
       },
-      {.output = path, .window = 16}, progress);
+      {.output = path, .window = 16, .records_token_ids = true}, progress);
   return Trace(path);
 }
 
 Matrix<std::int64_t> row_bytes_of_homes(const Trace& trace, const HomeSignature& signature,
                                         const ExpertParallelOptions& how, std::int64_t hidden) {
   const RoutedTokens tokens = routed_tokens_of(trace, SequencePart::kAll);
-  const auto homes = assign_homes(signature, tokens, PrefixRuns::kInTurn, 0);
+  const auto homes = followed_homes(signature, tokens, 0);
   NoProgress progress;
   const std::int32_t ep_size = how.dispatch.traffic.cluster.ep_size();
   Matrix<std::int64_t> bytes(ep_size, ep_size);
@@ -160,7 +175,10 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(HomesCase{{.ranks_per_node = 3}, CopyMode::kPerExpert, 4},
                       HomesCase{{.ranks_per_node = 2}, CopyMode::kPerRank, 1},
                       HomesCase{{.num_nodes = 2, .ranks_per_node = 2}, CopyMode::kPerNode, 3},
-                      HomesCase{{.ranks_per_node = 2}, CopyMode::kPerExpert, 100}));
+                      HomesCase{{.ranks_per_node = 2}, CopyMode::kPerExpert, 100},
+                      HomesCase{{.ranks_per_node = 3}, CopyMode::kPerExpert, 4, true},
+                      HomesCase{
+                          {.num_nodes = 2, .ranks_per_node = 2}, CopyMode::kPerNode, 4, true}));
 
 TEST(FollowHomes, RefusesTheSignatureOfAnotherModel) {
   const Model model(std::filesystem::path(C2R_SOURCE_DIR) / "tests" / "golden" / "models" /
@@ -171,6 +189,14 @@ TEST(FollowHomes, RefusesTheSignatureOfAnotherModel) {
             }),
             "the signature is of layer 99 with 3 experts, for 1 ranks, which the model on 1 ranks "
             "does not have");
+  const ModelConfig& config = model.config();
+  EXPECT_EQ(testing::error_of([&] {
+              engine.follow_homes({.layer_index = config.moe_layers[0],
+                                   .num_tokens = 1,
+                                   .weights = {1, config.num_experts},
+                                   .token_weights = TokenWeights{.of_others = {0, 0}}});
+            }),
+            "the signature has token weights for 2 ranks, but there are 1");
 }
 
 }  // namespace

@@ -96,6 +96,11 @@ std::uint64_t hash_of_signature(const Plan* plan) {
   hash.add(signature.layer_index);
   hash.add(signature.num_tokens);
   for (const double weight : signature.weights.all()) hash.add(std::bit_cast<std::int64_t>(weight));
+  if (const auto& of_ids = signature.token_weights) {
+    for (const TokenId id : of_ids->ids) hash.add(id);
+    for (const double weight : of_ids->weights.all()) hash.add(std::bit_cast<std::int64_t>(weight));
+    for (const double weight : of_ids->of_others) hash.add(std::bit_cast<std::int64_t>(weight));
+  }
   return hash.value();
 }
 
