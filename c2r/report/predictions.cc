@@ -35,8 +35,8 @@ std::string tokens_lines(std::span<const Prediction> steps) {
   for (const Prediction& step : steps.subspan(of_plan + 1)) {
     text +=
         step.placement == "homes"
-            ? "homes: the plan's signature chooses the rank of a sequence by its first tokens, "
-              "which run on the ranks in turn\n"
+            ? "homes: the plan's signature chooses the rank of a sequence: by token ids if it has "
+              "their weights, else by its first tokens, which run on the ranks in turn\n"
             : fmt::format("{}: on {} tokens of {}\n", step.placement, step.num_tokens, step.trace);
   }
   if (!plan.has_copies()) {

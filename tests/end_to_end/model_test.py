@@ -121,6 +121,25 @@ class Models(CommandLine):
             found = json.loads(self.succeed("inspect", "t.safetensors", "--json"))
             self.assertEqual(found["has_token_ids"], has_token_ids)
 
+    def test_homes_are_chosen_by_token_ids(self):
+        self.succeed("profile", "tiny_model", "--tokens", "tokens.jsonl", "--window", "8", "--token-ids", "-o",
+                     "ids.safetensors")
+        make = ["plan", "ids.safetensors", "--cluster", "1x2", "-o", "plan.json"]
+        by_ids = ["--homes", "signature", "--home-by", "token-ids"]
+        rows = r"\nuniform .*\nprefix .*\nearlier turn .*\nfirst token ids .*\nall token ids .*\nall tokens "
+        self.assertRegex(self.succeed(*make, *by_ids), rows)
+        simulate = ["simulate", "plan.json", "ids.safetensors", "--homes", "signature"]
+        simulated = json.loads(self.succeed(*simulate, "--json"))
+        row = simulated["homes"]["rows"][4]
+        self.assertEqual((row["homes"], row["wire_copies_per_token"]),
+                         ("all token ids", simulated["steps"][-1]["wire_copies_per_token"]))
+        self.fails_with(2, "c2r plan: --home-by is for --homes signature", *make, *by_ids[2:])
+        self.succeed("profile", "tiny_model", "--tokens", "tokens.jsonl", "-o", "ids.safetensors")
+        message = ("homes by token ids need a trace with them, but ids.safetensors has none; `c2r profile "
+                   "--token-ids` records them")
+        self.fails_with(2, f"c2r plan: {message}", *make, *by_ids)
+        self.fails_with(2, f"c2r simulate: {message.replace(' has', ', all has')}", *simulate)
+
     def test_a_permuted_checkpoint_says_the_same(self):
         self.succeed("profile", "tiny_model", "--tokens", "tokens.jsonl", "-o", "tiny.safetensors")
         self.succeed("plan", "tiny.safetensors", "--cluster", "1x2", "-o", "plan.json")

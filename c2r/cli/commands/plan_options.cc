@@ -94,6 +94,14 @@ void add_homes(CLI::App& command, PlanOptions& options) {
       ->check(in_range(1, INT64_C(1) << 40))
       ->capture_default_str()
       ->type_name("N");
+  command
+      .add_option("--home-by", options.home_by,
+                  "with --homes signature: experts: a home is chosen by the experts of the first "
+                  "tokens; token-ids: also write weights of token ids, by which it is chosen "
+                  "before any token runs; for traces with token ids (c2r profile --token-ids)")
+      ->check(one_of({"experts", "token-ids"}))
+      ->capture_default_str()
+      ->type_name("WHAT");
 }
 
 void add_running_options(CLI::App& command, PlanOptions& options) {
@@ -287,6 +295,8 @@ void check_plan_options(const CLI::App& command, const PlanOptions& options) {
               "--homes signature numbers the ranks, and so does --from: only one of them can");
   C2R_REQUIRE(options.homes == "signature" || command.count("--home-tokens") == 0, kInvalidArgument,
               "--home-tokens is for --homes signature");
+  C2R_REQUIRE(options.homes == "signature" || command.count("--home-by") == 0, kInvalidArgument,
+              "--home-by is for --homes signature");
   std::vector<std::string> inputs = options.traces;
   inputs.push_back(options.cluster);
   check_output(options.output, inputs);
@@ -307,6 +317,7 @@ PlanRequest plan_request_of(const PlanOptions& options, const Cluster& cluster) 
   if (options.num_groups > 0) request.num_groups = options.num_groups;
   if (options.top_t > 0) request.top_t = options.top_t;
   if (options.homes == "signature") request.home_tokens = options.home_tokens;
+  request.has_token_weights = options.home_by == "token-ids";
   if (!options.from.empty()) {
     request.from = RunningPlan{.plan = read_plan(options.from),
                                .name = options.from,

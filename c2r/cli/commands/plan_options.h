@@ -26,6 +26,7 @@ struct PlanOptions {
   std::optional<std::int64_t> max_moves;
   std::string homes = "uniform";
   std::int64_t home_tokens = kSignatureTokens;
+  std::string home_by = "experts";
   std::optional<double> move_cost;
   std::int32_t top_t = 0, redundant_slots = 0, num_groups = 0;
   std::string engine, backend, phase = "prefill", hardware;
