@@ -56,7 +56,9 @@ LONG_TESTS = "^ManyTokens[.]"
 # sanitizers); then searches and commands on much data, whose code other tests run on less.
 # `make check-long` runs the last group with AddressSanitizer as well.
 NOT_WITH_SANITIZERS = ["layers", "documents", "install", "consumer", "examples", "command_line.ranks"]
-SLOW_SEARCHES = ["OptimizeOnRealData.*", "FrozenProblems.*", "SearchRounds.AreNeverWorse.*", "PartitionStages.ReachOnSamples.*"]
+SLOW_SEARCHES = [
+    "OptimizeOnRealData.*", "FrozenProblems.*", "SearchRounds.AreNeverWorse.*", "PartitionStages.ReachOnSamples.*",
+    "MendPlacement.RelievesTheBusyRank.*", "Scenarios.AreBoundedByTheSearch.*"]
 SLOW_TESTS = [
     *SLOW_SEARCHES, "DispatchOnRealData.*", "Goals.BalanceWithinABound.*", "Sample.DrawsWithTopPAsIf.*",
     "(dispatch.over_mpi|transport_mpi.conformance)_[34]", "command_line.(plan|program|model|engine|compare)"]

@@ -145,7 +145,7 @@ std::vector<std::int64_t> unusual_loads(std::int32_t num_experts, unsigned seed,
 // Few experts for many slots, where DeepSeek's algorithm puts an expert on a rank twice.
 TEST(Balance, IsNeverLessEvenThanDeepSeeksAlgorithmOnUnusualLoads) {
   std::int64_t num_repeats = 0;
-  for (unsigned seed = 0; seed < 1500; ++seed) {
+  for (unsigned seed = 0; seed < 500; ++seed) {
     std::mt19937_64 rng(seed);
     const Cluster cluster{.ranks_per_node = std::int32_t(1 + uniform_below(12, rng))};
     const std::int32_t of_rank[] = {1, 2, 3, 4, 5, 8};
