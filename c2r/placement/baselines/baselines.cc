@@ -185,10 +185,10 @@ std::vector<Placement> place_layers(std::string_view name,
   for (const CollaborationMatrix& layer : counts) {
     problem.counts = layer;
     placements.push_back(place_baseline(name, problem));
-    Matrix<ExpertId> slots = placements.back().slots;
-    repeated.add(empty_repeats(slots));
-    if (notes != nullptr && name == "eplb") {
-      repaired.add(internal::repaired_eplb(problem).num_repaired);
+    if (notes != nullptr) {
+      Matrix<ExpertId> slots = placements.back().slots;
+      repeated.add(empty_repeats(slots));
+      if (name == "eplb") repaired.add(internal::repaired_eplb(problem).num_repaired);
     }
     progress.update(std::ssize(placements), std::ssize(counts));
   }

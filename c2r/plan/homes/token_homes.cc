@@ -16,8 +16,8 @@
 namespace c2r {
 namespace {
 
-constexpr double kWeightSteps =
-    1e5;  // weights are multiples of its inverse: few digits in the file
+// Weights are multiples of its inverse, so that a file has few digits of each.
+constexpr double kWeightSteps = 1e5;
 
 // The fitted tokens by their ids.
 struct IdSums {

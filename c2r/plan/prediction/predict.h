@@ -119,9 +119,8 @@ double wire_bytes_per_token(const Prediction& prediction, const CopyFormat& form
 /// @returns the placements of the plan. [num_layers]
 std::vector<Placement> placements_of(const Plan& plan);
 
-/// @returns the same for predictions on these tokens. Of loads alone it is told how many slots
-/// serve
-///          an expert, as engines do that choose among slots: wasted ones hold their experts.
+/// @returns the same for predictions on these tokens: where only loads are known, wasted slots hold
+///          their experts and serve a share, as in engines that choose among slots
 std::vector<Placement> placements_for(const RoutedTokens& tokens, const Plan& plan);
 
 /// @returns contiguous placements with as few slots as hold all experts. [num_layers]
