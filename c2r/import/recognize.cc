@@ -6,6 +6,7 @@
 #include <cmath>
 #include <optional>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "c2r/core/error.h"
@@ -161,8 +162,8 @@ bool is_whole(const NpyView& array) {
   return true;
 }
 
-RecognizedInput recognize_npy(std::span<const std::byte> bytes, std::string_view place) {
-  const NpyFile file(std::string(place), {bytes.begin(), bytes.end()});
+RecognizedInput recognize_npy(std::vector<std::byte> bytes, std::string_view place) {
+  const NpyFile file(std::string(place), std::move(bytes));
   const NpyView& array = file.array();
   const auto& shape = array.shape;
   const std::string what =
@@ -299,9 +300,9 @@ RecognizedInput recognize_text(std::string_view text, const std::string& place) 
 RecognizedInput recognize_input(const std::filesystem::path& path) {
   if (std::filesystem::is_directory(path)) return recognize_folder(path);
   if (torch::is_zip(path)) return recognize_zip(path);
-  const std::vector<std::byte> bytes = read_file(path);
+  std::vector<std::byte> bytes = read_file(path);
   const std::string_view text{reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-  if (text.starts_with("\x93NUMPY")) return recognize_npy(bytes, path.string());
+  if (text.starts_with("\x93NUMPY")) return recognize_npy(std::move(bytes), path.string());
   if (text.size() > 9 && text[8] == '{' && text.substr(1, 7).find('\0') != text.npos) {
     return unknown("a safetensors file, such as c2r's own, which need no import");
   }
