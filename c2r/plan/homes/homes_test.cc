@@ -2,13 +2,13 @@
 #include <gtest/gtest.h>
 
 #include <numeric>
-#include <set>
 
 #include "c2r/core/rng.h"
 #include "c2r/core/testing.h"
 #include "c2r/placement/moves/relabel.h"
 #include "c2r/plan/homes/assign_homes.h"
 #include "c2r/plan/homes/fit_homes.h"
+#include "c2r/plan/homes/testing_internal.h"
 #include "c2r/plan/make_plan.h"
 #include "c2r/plan/prediction/predict.h"
 #include "c2r/plan/testing_internal.h"
@@ -196,25 +196,6 @@ TEST(Homes, LabelsForHomesKeepMoreVisitsAtHomeThanAlignedOnes) {
   EXPECT_LE(chosen_sum, best_sum);
 }
 
-// Copies that leave their home rank, by the definition.
-double counted_wire(const Trace& trace, const AssignedHomes& homes, const Plan& plan) {
-  double copies = 0, num_tokens = 0;
-  for (std::size_t layer = 0; layer < plan.layers.size(); ++layer) {
-    const auto ranks = rank_of(plan.layers[layer].placement);
-    for (std::size_t s = 0; s < homes.sequences.size(); ++s) {
-      const auto [begin, end] = homes.sequences[s];
-      const auto topk_idx = trace.topk_idx(std::int64_t(layer), begin, end);
-      for (std::int64_t t = 0; t < topk_idx.rows(); ++t, ++num_tokens) {
-        std::set<RankId> reached;
-        for (const ExpertId e : topk_idx.row(t)) reached.insert(ranks[index(e)]);
-        reached.erase(t < homes.num_prefix_tokens ? homes.first[s] : homes.chosen[s]);
-        copies += double(reached.size());
-      }
-    }
-  }
-  return copies / num_tokens;
-}
-
 TEST(Homes, APlanWithASignatureSavesCopiesOnSequencesThatItHasNotSeen) {
   const Trace trace = topical_trace(2, 200);
   PlanRequest request{.cluster = {.ranks_per_node = 4}};
@@ -241,7 +222,7 @@ TEST(Homes, APlanWithASignatureSavesCopiesOnSequencesThatItHasNotSeen) {
   for (const auto& [prefix, row] :
        {std::pair(PrefixRuns::kInTurn, 1u), {PrefixRuns::kAtHome, 2u}}) {
     const auto homes = assign_homes(*made.plan.homes->signature, odd, prefix, 0);
-    EXPECT_NEAR(wire[row], counted_wire(trace, homes, made.plan), 1e-12);
+    EXPECT_NEAR(wire[row], testing::counted_wire(trace, homes, made.plan), 1e-12);
   }
   EXPECT_EQ(parse_plan(plan_to_text(made.plan), "p"), made.plan);
 }
@@ -265,7 +246,7 @@ TEST(Homes, AreTheLastStepOfAWaterfall) {
   EXPECT_EQ(steps.back().volumes[0].denominator, 1);
   const auto homes = assign_homes(*plan.homes->signature, tokens, PrefixRuns::kInTurn, 16);
   EXPECT_NEAR(mean_over_layers(steps.back().prediction.wire_copies_per_token),
-              counted_wire(trace, homes, plan), 1e-12);
+              testing::counted_wire(trace, homes, plan), 1e-12);
   Plan without = plan;
   without.homes.reset();
   EXPECT_EQ(

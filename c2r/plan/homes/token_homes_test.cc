@@ -10,6 +10,7 @@
 
 #include "c2r/core/rng.h"
 #include "c2r/core/testing.h"
+#include "c2r/plan/homes/testing_internal.h"
 #include "c2r/plan/make_plan.h"
 #include "c2r/plan/prediction/predict.h"
 
@@ -190,25 +191,6 @@ TEST(TokenScores, AreTheMeanOfTheWeights) {
   EXPECT_EQ(scores({}), (std::vector<double>{0, 0}));
 }
 
-// Copies that leave their home rank, by the definition.
-double wire_of_homes(const Trace& trace, const AssignedHomes& homes, const Plan& plan) {
-  double copies = 0, num_tokens = 0;
-  for (std::size_t layer = 0; layer < plan.layers.size(); ++layer) {
-    const auto ranks = rank_of(plan.layers[layer].placement);
-    for (std::size_t s = 0; s < homes.sequences.size(); ++s) {
-      const auto [begin, end] = homes.sequences[s];
-      const auto topk_idx = trace.topk_idx(std::int64_t(layer), begin, end);
-      for (std::int64_t t = 0; t < topk_idx.rows(); ++t, ++num_tokens) {
-        std::set<RankId> reached;
-        for (const ExpertId e : topk_idx.row(t)) reached.insert(ranks[index(e)]);
-        reached.erase(homes.chosen[s]);
-        copies += double(reached.size());
-      }
-    }
-  }
-  return copies / num_tokens;
-}
-
 PlanRequest request_by_ids() {
   return {.cluster = kFourRanks, .home_tokens = 4, .has_token_weights = true};
 }
@@ -229,9 +211,11 @@ TEST(HomesByIds, SaveCopiesOnSequencesThatWereNotFitted) {
   const auto& weights = *made.plan.homes->signature->token_weights;
   const auto odd = routed_tokens_of(trace, SequencePart::kOdd);
   EXPECT_NEAR(wire["first token ids"],
-              wire_of_homes(trace, assign_homes_by_ids(weights, odd, 4, 0), made.plan), 1e-12);
+              testing::counted_wire(trace, assign_homes_by_ids(weights, odd, 4, 0), made.plan),
+              1e-12);
   EXPECT_NEAR(wire["all token ids"],
-              wire_of_homes(trace, assign_homes_by_ids(weights, odd, 100, 0), made.plan), 1e-12);
+              testing::counted_wire(trace, assign_homes_by_ids(weights, odd, 100, 0), made.plan),
+              1e-12);
   EXPECT_EQ(parse_plan(plan_to_text(made.plan), "p"), made.plan);
 }
 
@@ -248,7 +232,7 @@ TEST(HomesByIds, AreWhatASignatureWithTokenWeightsFollows) {
   EXPECT_EQ(homes.first, homes.chosen);
   EXPECT_LE(homes.window_imbalance, 1.3);
   EXPECT_NEAR(mean_over_layers(steps.back().prediction.wire_copies_per_token),
-              wire_of_homes(trace, homes, plan), 1e-12);
+              testing::counted_wire(trace, homes, plan), 1e-12);
 }
 
 TEST(HomesByIds, NeedTokenIds) {
