@@ -59,6 +59,18 @@ CoverSize ReplicaState::size_of(std::span<const std::uint16_t> ranks) const {
   return size;
 }
 
+void ReplicaState::keep_tables() {
+  if (tables_) return;
+  tables_.emplace(cluster_, placement_, index_->num_scenarios());
+  for (std::int64_t set = 0; set < index_->num_sets(); ++set) add_to_tables(set, 1);
+}
+
+void ReplicaState::add_to_tables(std::int64_t set, std::int64_t sign) {
+  if (!tables_) return;
+  tables_->add(index_->experts(set), ranks_of(set), index_->weight(set),
+               index_->scenario_weights(set), sign);
+}
+
 // Adds (or, with sign -1, takes away) what a set costs as it is served now.
 void ReplicaState::count(std::int64_t set, std::int64_t sign) {
   const std::int64_t weight = sign * index_->weight(set);
@@ -67,6 +79,7 @@ void ReplicaState::count(std::int64_t set, std::int64_t sign) {
   rank_copies_ += size.ranks * weight;
   node_copies_ += size.nodes * weight;
   at(sizes_, set) = size;
+  add_to_tables(set, sign);
 }
 
 void ReplicaState::add_loads(std::int64_t set, std::int64_t sign) {
@@ -88,6 +101,7 @@ void ReplicaState::settle_loads() {
   std::ranges::fill(loads_, 0);
   std::ranges::fill(scenario_loads_, 0);
   rank_copies_ = node_copies_ = 0;
+  if (tables_) tables_->clear();
   std::vector<std::int64_t> with_choice;
   for (std::int64_t set = 0; set < index_->num_sets(); ++set) {
     if (serve(set)) with_choice.push_back(set);
@@ -95,8 +109,10 @@ void ReplicaState::settle_loads() {
   }
   for (const std::int64_t set : with_choice) {  // the loads matter to them, but not to their copies
     add_loads(set, -1);
+    add_to_tables(set, -1);
     serve(set);
     add_loads(set, 1);
+    add_to_tables(set, 1);
   }
 }
 
@@ -148,6 +164,10 @@ std::int32_t ReplicaState::place(const Change& change) {
   ExpertId& slot = placement_.slots(change.rank, change.slot);
   const auto old = static_cast<std::int32_t>(slot);
   slot = ExpertId{change.expert};
+  if (tables_) {
+    const auto slots_per_rank = static_cast<std::int32_t>(placement_.slots_per_rank());
+    tables_->place(change.expert, change.rank * slots_per_rank + change.slot);
+  }
   std::erase(at(hosts_, old), static_cast<std::uint16_t>(change.rank));
   auto& hosts = at(hosts_, change.expert);
   hosts.insert(std::ranges::upper_bound(hosts, change.rank),

@@ -16,6 +16,7 @@
 #include "c2r/placement/cost/cover.h"
 #include "c2r/placement/cost/cover_size.h"
 #include "c2r/placement/placement.h"
+#include "c2r/placement/search/replicas/served_tables.h"
 #include "c2r/placement/search/set_index.h"
 
 namespace c2r {
@@ -38,6 +39,13 @@ class ReplicaState {
   }
   /// @returns the rank that serves each expert of a set. [<= top_k]
   std::span<const std::uint16_t> ranks_of(std::int64_t set) const;
+
+  /// From now on keeps the tables by which changes are estimated (served_tables.h).
+  void keep_tables();
+  /// @returns the tables; only after keep_tables()
+  const ServedTables& tables() const { return *tables_; }
+  /// @returns the ranks that host `expert`, ascending
+  std::span<const std::uint16_t> hosts_of(std::int32_t expert) const { return at(hosts_, expert); }
 
   /// Slot `slot` of `rank` is to hold `expert`. A swap is two changes at once.
   struct Change {
@@ -84,6 +92,7 @@ class ReplicaState {
   std::int32_t place(const Change& change);  // returns the expert that was there
   CoverSize size_of(std::span<const std::uint16_t> ranks) const;
   void add_loads(std::int64_t set, std::int64_t sign);
+  void add_to_tables(std::int64_t set, std::int64_t sign);
   void count(std::int64_t set, std::int64_t sign);
   bool serve(std::int64_t set);  // whether the loads may have mattered
   void visit_sets_of(std::int32_t expert);
@@ -101,6 +110,8 @@ class ReplicaState {
   CoverSolver solver_;
   std::optional<CoverCounter> counter_;
   std::vector<CoverSize> sizes_;  // [num_sets], as served now
+
+  std::optional<ServedTables> tables_;
 
   // What undo() needs.
   std::vector<Change> undone_;
