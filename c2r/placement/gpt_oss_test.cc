@@ -96,28 +96,28 @@ TEST(OptimizeOnRealData, KeepsWhatItReachesOnGptOss) {
     const Reached bar = kIsSlow ? problem.layers_0_8_16 : problem.all_layers;
     const Reached reached = fit_and_measure(trace, {.ranks_per_node = problem.ep_size},
                                             {.max_imbalance = problem.max_imbalance}, 0, layers);
-    EXPECT_LE(reached.copies, bar.copies);
+    EXPECT_LE(reached.copy_cost, bar.copy_cost);
     EXPECT_LE(reached.imbalance, bar.imbalance);
   }
 }
 
-// Layers 0, 8 and 16 with one redundant slot a rank, within 1.1. The search has 2.378 copies
-// at 1.143 on 8 ranks and 2.565 at 1.128 on 2 nodes of 4; without the annealing of replicas it
-// has 2.499 and 2.649.
+// Layers 0, 8 and 16 with one redundant slot a rank, within 1.1. On 8 ranks, the search has a copy
+// cost of 2.314 at 1.121, and 2.499 without the annealing of replicas. On 2 nodes of 4 ranks, where
+// a copy between nodes weighs most, it has 12.836 at 1.107.
 TEST(OptimizeOnRealData, KeepsWhatReplicasReachOnGptOss) {
   const auto ids = real_data("traces/gpt-oss-20b/expert_ids_u8.npy.xz");
   C2R_SKIP_WITHOUT(ids);
   const Trace trace = import_gpt_oss(ids);
   const std::pair<Cluster, Reached> cases[] = {
-      {{.ranks_per_node = 8}, {2.41, 1.20}},
-      {{.num_nodes = 2, .ranks_per_node = 4}, {2.60, 1.15}},
+      {{.ranks_per_node = 8}, {.imbalance = 1.15, .copy_cost = 2.34}},
+      {{.num_nodes = 2, .ranks_per_node = 4}, {.imbalance = 1.15, .copy_cost = 12.97}},
   };
   for (const auto& [cluster, bar] : cases) {
     SCOPED_TRACE(::testing::Message() << cluster.num_nodes << " nodes");
     PlacementObjective objective = objective_for(cluster);
     objective.max_imbalance = 1.1;
     const Reached reached = fit_and_measure(trace, cluster, objective, 1, {0, 8, 16});
-    EXPECT_LE(reached.copies, bar.copies);
+    EXPECT_LE(reached.copy_cost, bar.copy_cost);
     EXPECT_LE(reached.imbalance, bar.imbalance);
   }
 }

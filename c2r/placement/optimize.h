@@ -8,7 +8,8 @@
 //
 // Search: annealing over swaps that are judged in O(1) (partition_level.h), hot on a sample where
 // tokens are many and then on all (partition_stages.h), then replicas by gain, then annealing of
-// the whole (replica_search.h) or, where slots are too many, of where they are (slot_search.h).
+// the whole, whose changes are estimated in O(1) (replica_stages.h, served_tables.h), or, where
+// slots are too many, of where they are (slot_search.h).
 // docs/placement.md describes the steps in order.
 #pragma once
 
@@ -35,12 +36,11 @@ namespace c2r {
 ///         are experts, effort or seconds are not above 0, or kTime lacks layer_time or is given
 ///         max_copy_cost
 ///
-/// Cost: about effort x (0.1 s, with replicas 0.9 s) for 32 experts and 100,000 tokens, some
+/// Cost: about effort x (0.1 s, with replicas 0.7 s) for 32 experts and 100,000 tokens, some
 /// 0.7 s for 256 experts on 64 ranks with replicas; plus the proof, see
 /// max_columns; kTime and kImbalance within max_copy_cost twice that. Per thread memory of some 50
-/// bytes a choice of a distinct set and, for slots = num_experts or, with replicas where tokens are
-/// too many to anneal them, the slots of all ranks, slots x (slots + ep_size) x 8 bytes, on several
-/// nodes twice.
+/// bytes a choice of a distinct set and, for slots = num_experts or, with replicas, the slots of
+/// all ranks, slots x (slots + ep_size) x 8 bytes, on several nodes twice.
 OptimizedPlacement optimize_placement(const TokenSets& sets, const Cluster& cluster,
                                       const PlacementObjective& objective,
                                       const OptimizeOptions& options);
@@ -51,8 +51,7 @@ OptimizedPlacement optimize_placement(const TokenSets& sets, const Cluster& clus
 /// search, for the placement of the round before, and aims at the load that this placement shows to
 /// be needed. So only the ranks that are too busy are relieved. A lower bound for every rank was
 /// tried instead and costs copies on all ranks: on gpt-oss-20b, 8 ranks of 5 slots, bound 1.05,
-/// 2.843 copies a token, and 2.523 after mending. Where slots are so many that the work does not
-/// try each pair of them (hundreds), little changes.
+/// 2.843 copies a token, and 2.523 after mending. Above 1024 slots only their places change.
 /// @param sets without scenarios
 /// @param objective of the goal copies, with max_imbalance
 /// @param found with slots as the options say

@@ -10,8 +10,8 @@
 //         ways are tried, nodes first and then ranks, or all at once; the better one stays.
 //      c. finish_by_columns(): without redundant slots and where columns are few, find the optimum.
 //      d. filled(): give redundant slots to replicas, greedily (replica_fill.h).
-//      e. with_replicas(): anneal slots and replicas together (replica_search.h), hot on a sample
-//         of the sets where all are too many, then on all.
+//      e. with_replicas(): anneal slots and replicas together (replica_stages.h) or, where there
+//         are too many slots for that, move slots alone (replica_search.h).
 //      f. measure_state(): count the result anew, with its bounds.
 // Steps b and e share the effort by partition_work(), replica_work() and slot_work().
 #include "c2r/placement/search/layer_search.h"
@@ -34,6 +34,7 @@
 #include "c2r/placement/search/partition_stages.h"
 #include "c2r/placement/search/replicas/replica_fill.h"
 #include "c2r/placement/search/replicas/replica_search.h"
+#include "c2r/placement/search/replicas/replica_stages.h"
 #include "c2r/placement/search/replicas/replica_state.h"
 #include "c2r/placement/search/set_index.h"
 
@@ -83,7 +84,13 @@ class LayerSearch {
                           const ServedLoads& served) {
     effort_ = options_.effort;
     seed_ = options_.seed;
-    const ReplicaEffort effort{.work = mend_work(), .seed = seed_, .is_warm = true};
+    const ReplicaEffort effort{.work = mend_work(),
+                               .seed = seed_,
+                               .anneals = num_slots() <= kMostTabledSlots,
+                               .start_temperature = 0.006,
+                               .later_temperature = 0.006,
+                               .end_temperature = 0.002,
+                               .num_rounds = 4};
     ReplicaState start(index_, problem_.cluster, found, is_fixed_to_nodes());
     OptimizedPlacement result = measured(
         objective, search_replicas(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(),
@@ -94,6 +101,10 @@ class LayerSearch {
   }
 
  private:
+  static constexpr double kReplicaWork = 1.5e7;  // for an effort of 1
+  // A table of all pairs of so many slots takes 8 MB.
+  static constexpr std::int64_t kMostTabledSlots = 1024;
+
   static void sort_slots(OptimizedPlacement& result) {
     for (std::int64_t rank = 0; rank < result.placement.ep_size(); ++rank) {
       std::ranges::sort(result.placement.slots.row(rank));
@@ -134,45 +145,24 @@ class LayerSearch {
     return with_replicas(std::move(state));
   }
 
-  double sets_per_expert() const { return num_set_choices() / sets_.num_experts; }
-  // The sets of an expert in a sample on which half of the work tries every pair of slots five
-  // times. A try counts the sets of two experts.
-  double sampled_per_expert() const {
-    constexpr double kTriesPerPair = 5;
-    const double slots = slots_per_rank_ * problem_.cluster.ep_size();
-    return static_cast<double>(replica_work()) / 2 / (kTriesPerPair * slots * slots) / 2;
+  std::int64_t num_slots() const {
+    return std::int64_t{slots_per_rank_} * problem_.cluster.ep_size();
   }
-  // Whether slots cannot be annealed together with their replicas: a smaller sample misleads.
+  // Whether slots cannot be annealed together with their replicas. More rounds do not change that,
+  // so that more effort costs time in proportion.
   bool has_too_many_slots() const {
-    constexpr double kFewestSetsPerExpert = 32;
-    return has_redundant_slots() && sampled_per_expert() < kFewestSetsPerExpert;
+    const double work = kReplicaWork * std::min(effort_, 1.0);
+    return has_redundant_slots() && !can_anneal_slots(num_slots(), work);
   }
 
-  // Anneals on all sets if they are few enough; else hot on a sample and cold on all. Where the
-  // slots are too many even for a sample, anneals where the slots are.
   ReplicaState with_replicas(ReplicaState state) {
-    if (sampled_per_expert() >= sets_per_expert()) {
-      return searched(index_, {.work = replica_work(), .seed = seed_}, std::move(state));
-    }
     if (has_too_many_slots()) {
-      return searched(index_, {.work = slot_work(), .seed = seed_}, std::move(state));
+      const ReplicaEffort effort{.work = slot_work(), .seed = seed_, .anneals = false};
+      return search_replicas(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(), effort,
+                             limits_, std::move(state));
     }
-    const double share = sampled_per_expert() / sets_per_expert();
-    const auto work = static_cast<double>(replica_work());
-    const SetIndex drawn =
-        index_.sample(std::int64_t(share * static_cast<double>(index_.num_sets())), seed_);
-    const ReplicaState hot =
-        searched(drawn, {.work = std::int64_t(work / 2), .seed = seed_},
-                 ReplicaState(drawn, problem_.cluster, state.placement(), is_fixed_to_nodes()));
-    ReplicaState start(index_, problem_.cluster, hot.placement(), is_fixed_to_nodes());
-    const double cold_work = work / 2 + static_cast<double>(effort_times(2 * num_set_choices()));
-    return searched(index_, {.work = std::int64_t(cold_work), .seed = seed_, .is_warm = true},
-                    std::move(start));
-  }
-
-  ReplicaState searched(const SetIndex& index, const ReplicaEffort& effort, ReplicaState start) {
-    return search_replicas(index, problem_.cluster, problem_.energy, is_fixed_to_nodes(), effort,
-                           limits_, std::move(start));
+    return anneal_in_stages(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(),
+                            static_cast<double>(replica_work()), seed_, limits_, std::move(state));
   }
 
   OptimizedPlacement measured(const PlacementObjective& objective,
@@ -276,14 +266,13 @@ class LayerSearch {
   // More experts need more work, but no more than 4 times as much (measured). The search over
   // columns needs a start only, hence less; so does that of replicas.
   std::int64_t partition_work() const {
-    const double work = has_redundant_slots() ? 4e6 : 7e6;
+    const double work = has_redundant_slots() ? 2e6 : 7e6;
     const double growth =
         has_redundant_slots() ? 1.0 : std::clamp(problem_.num_items / 32.0, 1.0, 4.0);
     return work_for(takes_columns() ? 1e6 : growth * work, problem_.num_items);
   }
   std::int64_t replica_work() const {
-    // On gpt-oss-20b on 2 nodes, 10^7 leaves 1.6 % more copies.
-    return work_for(has_node_level() ? 4e7 : 1e7, slots_per_rank_ * problem_.cluster.ep_size());
+    return work_for(kReplicaWork, static_cast<std::int32_t>(num_slots()));
   }
   // Half of what the placement took that is mended.
   std::int64_t mend_work() const {

@@ -1,19 +1,17 @@
 // Annealing of a placement with replicas, in rounds that approach the bound on the largest load.
 //
 // Outline of ReplicaSearch::run():
-//   1. If every pair of slots can be tried a few times within the effort (can_anneal()), anneal():
-//      draw a slot; with one chance in four, if its expert has another replica, give it to a random
-//      expert; else exchange it with the slot of another rank. The change of the energy
+//   1. anneal(): draw a slot. If its expert has another replica, mostly give it to a random expert;
+//      else exchange it with the slot of another rank. The change of the energy
 //        E = value(cost, loads) + violation(cost, loads)        (search_energy.h)
-//      is bounded from below by the copies alone, which cover_size.h counts; only a change that
-//      passes this test serves its tokens anew. Accept it if the growth of E is at most
-//      -temperature x log(u), u uniform in (0, 1). Then polish(): sweep over the ranks and give the
-//      slot of a replica to one of the four experts with the largest gains_on() the rank, as long
-//      as E falls. A start that was annealed on a sample of the sets (is_warm) is annealed at low
-//      temperatures in any case.
-//   2. Else place_slots(): anneal where the slots are (slot_search.h); after a round that exceeded
-//      the bound, give a replica's slot to an expert of the busiest rank first
-//      (replicate_busiest()).
+//      is estimated in constant time as if every token stayed with the slots that serve it
+//      (change_estimate.h). Only a change that this accepts serves its tokens anew, which are the
+//      sets of two experts, and is accepted if E grows by at most -temperature x log(u), u uniform
+//      in (0, 1). Then polish(): sweep over the ranks and give the slot of a replica to one of the
+//      four experts with the largest gains_on() the rank, as long as E falls.
+//   2. Where the effort does not anneal, place_slots() instead: anneal where the slots are
+//      (slot_search.h); after a round that exceeded the bound, give a replica's slot to an expert
+//      of the busiest rank first (replicate_busiest()).
 //   3. With a bound on the load or a weight on imbalance, approach_bound() repeats 1 or 2: loads
 //      are exact only after all tokens have been served anew, so each round aims at the bound that
 //      the round before would have met. The best settled placement of all rounds is returned.
@@ -34,6 +32,7 @@
 #include "c2r/core/at.h"
 #include "c2r/core/error.h"
 #include "c2r/placement/search/fast_random.h"
+#include "c2r/placement/search/replicas/change_estimate.h"
 #include "c2r/placement/search/replicas/slot_search.h"
 
 namespace c2r {
@@ -46,6 +45,11 @@ constexpr std::int64_t kWorkToCount = 1, kWorkToServe = 8;
 // above the first aim; a lower aim costs copies.
 constexpr int kMostRounds = 16;
 constexpr double kFirstAim = 0.98;
+
+// How often a slot of a replicated expert is given to another expert rather than exchanged.
+constexpr double kChangeShare = 0.9;
+// Tries for each pair of slots without an accepted one, after which an annealing is frozen.
+constexpr double kPatience = 10;
 
 class ReplicaSearch {
  public:
@@ -66,21 +70,23 @@ class ReplicaSearch {
       sets_per_expert_ += std::ssize(index.sets_of(e));
     }
     sets_per_expert_ /= index.num_experts();
+    if (effort.anneals) state_.keep_tables();
     keep_if_best();
   }
 
   ReplicaState run() {
     const bool has_bound = asked_.max_load < std::numeric_limits<double>::infinity();
-    if (!can_anneal()) {
+    if (!effort_.anneals) {
       approach_bound(kMostRounds, [&](int round) { place_slots(round); });
     } else if (has_bound || asked_.imbalance_scale > 0) {
-      const int num_rounds = has_bound ? 4 : 1;
+      const int num_rounds = has_bound ? effort_.num_rounds : 1;
       approach_bound(num_rounds, [&](int round) {
-        anneal_and_polish(effort_.work * round / num_rounds, start_temperature(round));
+        anneal_and_polish(effort_.work * round / num_rounds,
+                          round == 1 ? effort_.start_temperature : effort_.later_temperature);
         return_to_best();
       });
     } else {  // copies alone are minimized: they do not depend on settled loads
-      anneal_and_polish(effort_.work, start_temperature(1));
+      anneal_and_polish(effort_.work, effort_.start_temperature);
       return_to_best();
     }
     return std::move(state_);
@@ -112,14 +118,6 @@ class ReplicaSearch {
     }
   }
 
-  // Whether the work is enough to try every pair of slots a few times.
-  bool can_anneal() const {
-    if (effort_.is_warm) return true;
-    const std::int64_t num_slots = std::ssize(state_.placement().slots.all());
-    const std::int64_t sets_per_move = std::max<std::int64_t>(1, 2 * sets_per_expert_);
-    return effort_.work / (kWorkToCount * sets_per_move) > num_slots * num_slots;
-  }
-
   // Settled loads differ from those that a search tracks, to either side. So a bound is approached
   // in rounds; each searches against the bound that the round before would have just met. `search`
   // and approach_bound() leave a state with settled loads, approach_bound() the best one.
@@ -127,7 +125,7 @@ class ReplicaSearch {
     ReplicaState best = state_;
     count_served_loads();
     auto best_quality = settled_quality();
-    if (!can_anneal()) aim_at(kFirstAim * asked_.max_load);
+    if (!effort_.anneals) aim_at(kFirstAim * asked_.max_load);
     for (int round = 1; round <= num_rounds && !limits_.reached(); ++round) {
       best_ = {};
       keep_if_best();
@@ -135,7 +133,7 @@ class ReplicaSearch {
       count_served_loads();
       const auto quality = settled_quality();
       if (quality < best_quality) best = state_, best_quality = quality;
-      if (!can_anneal() && best_quality.violation == 0) break;
+      if (!effort_.anneals && best_quality.violation == 0) break;
       const double ratio =
           static_cast<double>(std::ranges::max(expected_loads())) / asked_.max_load;
       aim_at(energy_.max_load * std::clamp(0.998 / ratio, 0.97, 1.03));
@@ -148,11 +146,9 @@ class ReplicaSearch {
     energy_.max_load = std::max(max_load, (asked_.mean_load + asked_.max_load) / 2);
   }
 
-  void return_to_best() { state_ = ReplicaState(index_, cluster_, best_, is_fixed_to_nodes_); }
-
-  double start_temperature(int round) const {
-    if (effort_.is_warm) return 0.006;
-    return round == 1 ? 0.04 : 0.012;
+  void return_to_best() {
+    state_ = ReplicaState(index_, cluster_, best_, is_fixed_to_nodes_);
+    if (effort_.anneals) state_.keep_tables();
   }
 
   // Works until work_ reaches `work_until`.
@@ -240,33 +236,55 @@ class ReplicaSearch {
   }
 
   void anneal(std::int64_t work_until, double start_temperature) {
-    constexpr double kEndTemperature = 0.002;
-    const auto& slots = state_.placement().slots;
-    const auto ep_size = static_cast<std::int32_t>(slots.rows());
-    const auto slots_per_rank = static_cast<std::int32_t>(slots.cols());
     const double scale = static_cast<double>(index_.num_choices()) / index_.num_experts() *
                          std::max(energy_.rank_cost, energy_.node_cost);
-    const double fall = std::log(kEndTemperature / start_temperature);
-    const std::int64_t begin = work_;
-    for (; work_ < work_until && !limits_.reached(); ++work_) {
-      const double progress =
-          static_cast<double>(work_ - begin) / static_cast<double>(work_until - begin);
-      const double temperature = scale * start_temperature * std::exp(fall * progress);
-      const Change a{random_.below(ep_size), random_.below(slots_per_rank)};
-      const double threshold = -temperature * std::log(random_.unit());
-      const auto expert_a = static_cast<std::int32_t>(slots(a.rank, a.slot));
-      if (state_.num_replicas(expert_a) > 1 && random_.below(4) == 0) {
-        const std::array change{Change{a.rank, a.slot, random_.below(index_.num_experts())}};
-        try_changes(change, threshold);
-        continue;
+    const double fall = std::log(effort_.end_temperature / start_temperature);
+    const double num_slots = static_cast<double>(state_.placement().slots.all().size());
+    const auto patience = static_cast<std::int64_t>(kPatience * num_slots * num_slots);
+    const std::int64_t begin = work_, all = work_until - begin;
+    double temperature = 0;
+    std::int64_t next_check = work_, num_idle = 0;
+    for (; work_ < work_until && num_idle < patience; ++work_) {
+      if (work_ >= next_check) {
+        if (limits_.reached()) break;
+        const double progress = static_cast<double>(work_ - begin) / static_cast<double>(all);
+        temperature = scale * start_temperature * std::exp(fall * progress);
+        energy_.load_penalty = asked_.load_penalty * std::pow(effort_.start_penalty, 1 - progress);
+        next_check = work_ + std::clamp<std::int64_t>(all / 512, 1, 4096);
       }
-      const Change b{random_.below(ep_size), random_.below(slots_per_rank)};
-      if (a.rank == b.rank) continue;
-      const auto expert_b = static_cast<std::int32_t>(slots(b.rank, b.slot));
-      const std::array swap{Change{a.rank, a.slot, expert_b}, Change{b.rank, b.slot, expert_a}};
-      try_changes(swap, threshold);
+      num_idle = try_random(temperature) ? 0 : num_idle + 1;
     }
+    energy_.load_penalty = asked_.load_penalty;
     return_to_best();
+  }
+
+  // Tries a random change or swap; returns whether it was kept.
+  bool try_random(double temperature) {
+    // One draw in 10^10 accepts a growth of 24 temperatures. The estimate is rather above the truth
+    // than below, so a change that it puts a little too high is tried.
+    constexpr double kHopeless = 24, kSlack = 1;
+    const auto slots = state_.placement().slots.all();
+    const auto slots_per_rank = static_cast<std::int32_t>(state_.placement().slots_per_rank());
+    const std::int32_t a = random_.below(static_cast<std::int32_t>(slots.size()));
+    const auto expert_a = static_cast<std::int32_t>(slots[std::size_t(a)]);
+    const Change place_a{a / slots_per_rank, a % slots_per_rank, expert_a};
+    std::array<Change, 2> changes{place_a, place_a};
+    const bool is_swap = state_.num_replicas(expert_a) == 1 || random_.unit() >= kChangeShare;
+    double estimate = 0;
+    if (is_swap) {
+      const std::int32_t b = random_.below(static_cast<std::int32_t>(slots.size()));
+      changes[0].expert = static_cast<std::int32_t>(slots[std::size_t(b)]);
+      changes[1] = {b / slots_per_rank, b % slots_per_rank, expert_a};
+      if (changes[0].rank == changes[1].rank) return false;
+      estimate = estimate_.of_swap(energy_, expected_loads(), a, b);
+    } else {
+      changes[0].expert = random_.below(index_.num_experts());
+      estimate = estimate_.of_change(energy_, expected_loads(), a, changes[0].expert);
+    }
+    if (estimate > kHopeless * temperature) return false;
+    const double threshold = -temperature * std::log(random_.unit());
+    if (estimate > threshold + kSlack * temperature) return false;
+    return try_changes(std::span(changes).first(is_swap ? 2 : 1), threshold);
   }
 
   // Sweeps over the ranks until nothing improves: each replica against the best candidates.
@@ -312,6 +330,7 @@ class ReplicaSearch {
   const SearchLimits& limits_;
   const ServedLoads* served_;
   ReplicaState state_;
+  ChangeEstimate estimate_{state_};
   std::vector<std::int64_t> shift_;     // [ep_size], of expected_loads(); empty without served_
   std::vector<std::int64_t> expected_;  // [ep_size], scratch
   FastRandom random_;

@@ -14,13 +14,18 @@ namespace c2r {
 struct ReplicaEffort {
   std::int64_t work = 0;  // in units of PartitionEffort
   std::uint64_t seed = 0;
-  // The start was annealed on a sample of the sets: anneals it at low temperatures, even if the
-  // work is too little to try every pair of slots.
-  bool is_warm = false;
+  // Else only moves slots, which is for more slots than the work can anneal (slot_search.h).
+  bool anneals = true;
+  // In units of the mean load of an expert times the cost of a copy. The first round begins at the
+  // first, later ones at the second.
+  double start_temperature = 0.1, later_temperature = 0.1, end_temperature = 0.004;
+  // The load penalty rises to its full height from this part of it.
+  double start_penalty = 1;
+  // That approach a bound on the load, see replica_search.cc.
+  int num_rounds = 1;
 };
 
-/// Improves a placement with replicas by annealing or, where that is too slow for the effort, by
-/// annealing where its slots are (slot_search.h).
+/// Improves a placement with replicas by annealing.
 /// @param start with settled loads
 /// @param served judges the bound on the load instead of the settled loads; null: these do
 /// @returns the best placement met, with settled loads
