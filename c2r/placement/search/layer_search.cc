@@ -162,7 +162,7 @@ class LayerSearch {
                              limits_, std::move(state));
     }
     return anneal_in_stages(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(),
-                            static_cast<double>(replica_work()), seed_, limits_, std::move(state));
+                            static_cast<double>(replica_work()), seed_, limits_, state);
   }
 
   OptimizedPlacement measured(const PlacementObjective& objective,

@@ -205,10 +205,15 @@ class ReplicaSearch {
            energy_.cost_penalty * std::max(0.0, cost - energy_.max_cost);
   }
 
+  // By the energy with the full penalty: a start within the bound is not better than all that
+  // exceeds it a little and that later rounds bring within.
   void keep_if_best() {
-    const Quality met = energy_.quality(cost(), expected_loads());
-    if (best_.num_experts > 0 && met >= best_quality_) return;
-    best_quality_ = met;
+    SearchEnergy judge = energy_;
+    judge.load_penalty = asked_.load_penalty;
+    const auto loads = expected_loads();
+    const double met = judge.value(cost(), loads) + judge.violation(cost(), loads);
+    if (best_.num_experts > 0 && met >= best_energy_) return;
+    best_energy_ = met;
     best_ = state_.placement();
   }
 
@@ -336,7 +341,7 @@ class ReplicaSearch {
   FastRandom random_;
   std::int64_t sets_per_expert_ = 0;  // on average
   std::int64_t work_ = 0;
-  Quality best_quality_;
+  double best_energy_ = 0;
   Placement best_;
 };
 

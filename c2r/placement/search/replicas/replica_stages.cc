@@ -41,7 +41,8 @@ bool can_anneal_slots(std::int64_t num_slots, double work) {
 
 ReplicaState anneal_in_stages(const SetIndex& index, const Cluster& cluster,
                               const SearchEnergy& energy, bool is_fixed_to_nodes, double work,
-                              std::uint64_t seed, const SearchLimits& limits, ReplicaState start) {
+                              std::uint64_t seed, const SearchLimits& limits,
+                              const ReplicaState& start) {
   const std::int64_t num_slots = std::ssize(start.placement().slots.all());
   const auto all_sets = static_cast<double>(index.num_sets());
   double of_experts = 0;  // choices of sets
@@ -53,7 +54,7 @@ ReplicaState anneal_in_stages(const SetIndex& index, const Cluster& cluster,
     return search_replicas(sets, cluster, energy, is_fixed_to_nodes, effort, limits,
                            std::move(from));
   };
-  const auto on_sample = [&](double num_sets, const ReplicaEffort& effort, Placement from) {
+  const auto on_sample = [&](double num_sets, const ReplicaEffort& effort, const Placement& from) {
     const SetIndex drawn = index.sample(static_cast<std::int64_t>(num_sets), seed);
     ReplicaState state(drawn, cluster, from, is_fixed_to_nodes);
     return search(drawn, effort, std::move(state)).placement();

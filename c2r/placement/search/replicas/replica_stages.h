@@ -22,6 +22,7 @@ bool can_anneal_slots(std::int64_t num_slots, double work);
 /// Cost: `work`, and some passes over the sets, which serve tokens.
 ReplicaState anneal_in_stages(const SetIndex& index, const Cluster& cluster,
                               const SearchEnergy& energy, bool is_fixed_to_nodes, double work,
-                              std::uint64_t seed, const SearchLimits& limits, ReplicaState start);
+                              std::uint64_t seed, const SearchLimits& limits,
+                              const ReplicaState& start);
 
 }  // namespace c2r
