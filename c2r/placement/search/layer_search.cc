@@ -285,13 +285,7 @@ class LayerSearch {
            problem_.energy.copy_scale == 1 &&
            num_columns(sets_.num_experts, slots_per_rank_) <= options_.max_columns;
   }
-  double num_set_choices() const {
-    double count = 0;
-    for (std::int64_t set = 0; set < index_.num_sets(); ++set) {
-      count += static_cast<double>(index_.experts(set).size());
-    }
-    return count;
-  }
+  double num_set_choices() const { return static_cast<double>(index_.num_set_choices()); }
 
   // Tries nodes first and all ranks at once, where there are nodes; the better one is returned.
   std::vector<std::int32_t> best_partition(const std::vector<std::int32_t>& start) {

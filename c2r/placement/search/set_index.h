@@ -28,8 +28,9 @@ class SetIndex {
 
   std::int32_t num_experts() const { return num_experts_; }
   std::int64_t num_sets() const { return std::ssize(weights_); }
-  std::int64_t total_weight() const { return total_weight_; }  // tokens with a choice
-  std::int64_t num_choices() const { return num_choices_; }    // (token, expert) pairs
+  std::int64_t total_weight() const { return total_weight_; }            // tokens with a choice
+  std::int64_t num_choices() const { return num_choices_; }              // (token, expert) pairs
+  std::int64_t num_set_choices() const { return std::ssize(set_ids_); }  // (set, expert) pairs
   std::int64_t weight(std::int64_t set) const { return at(weights_, set); }
 
   /// @returns the experts of a set, ascending. [<= top_k]

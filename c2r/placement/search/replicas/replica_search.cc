@@ -66,10 +66,7 @@ class ReplicaSearch {
         served_(served),
         state_(std::move(start)),
         random_(effort.seed) {
-    for (std::int32_t e = 0; e < index.num_experts(); ++e) {
-      sets_per_expert_ += std::ssize(index.sets_of(e));
-    }
-    sets_per_expert_ /= index.num_experts();
+    sets_per_expert_ = index.num_set_choices() / index.num_experts();
     if (effort.anneals) state_.keep_tables();
     keep_if_best();
   }

@@ -45,11 +45,8 @@ ReplicaState anneal_in_stages(const SetIndex& index, const Cluster& cluster,
                               const ReplicaState& start) {
   const std::int64_t num_slots = std::ssize(start.placement().slots.all());
   const auto all_sets = static_cast<double>(index.num_sets());
-  double of_experts = 0;  // choices of sets
-  for (std::int32_t e = 0; e < index.num_experts(); ++e) {
-    of_experts += static_cast<double>(index.sets_of(e).size());
-  }
-  const double share = hot_sets_of_expert(num_slots, work) * index.num_experts() / of_experts;
+  const double share = hot_sets_of_expert(num_slots, work) * index.num_experts() /
+                       static_cast<double>(index.num_set_choices());
   const auto search = [&](const SetIndex& sets, const ReplicaEffort& effort, ReplicaState from) {
     return search_replicas(sets, cluster, energy, is_fixed_to_nodes, effort, limits,
                            std::move(from));

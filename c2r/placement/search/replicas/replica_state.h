@@ -54,9 +54,7 @@ class ReplicaState {
   /// @returns whether each expert would still have a host, at most one slot on a rank, and replicas
   ///          on as many nodes as possible, or on no fewer than now
   bool is_allowed(std::span<const Change> changes) const;
-  struct Copies {
-    std::int64_t rank = 0, node = 0;
-  };
+  using Copies = ServedTables::Copies;
   /// Counts without making the changes. Cost: a tenth of apply().
   /// @returns the copies after allowed changes; nothing if the cluster is too large for
   /// cover_size.h
