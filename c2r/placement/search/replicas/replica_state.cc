@@ -73,8 +73,12 @@ void ReplicaState::add_to_tables(std::int64_t set, std::int64_t sign) {
 
 // Adds (or, with sign -1, takes away) what a set costs as it is served now.
 void ReplicaState::count(std::int64_t set, std::int64_t sign) {
-  const std::int64_t weight = sign * index_->weight(set);
   add_loads(set, sign);
+  count_copies(set, sign);
+}
+
+void ReplicaState::count_copies(std::int64_t set, std::int64_t sign) {
+  const std::int64_t weight = sign * index_->weight(set);
   const CoverSize size = size_of(ranks_of(set));
   rank_copies_ += size.ranks * weight;
   node_copies_ += size.nodes * weight;
@@ -205,17 +209,27 @@ std::optional<ReplicaState::Copies> ReplicaState::copies_after(std::span<const C
   return copies;
 }
 
-void ReplicaState::visit_sets_of(std::int32_t expert) {
+// Serves the sets of an expert anew that this apply() has not visited. Returns how many.
+std::int64_t ReplicaState::visit_sets_of(std::int32_t expert) {
+  std::int64_t num_visited = 0;
   for (const std::int32_t set : index_->sets_of(expert)) {
     if (at(visited_in_, set) == num_applied_) continue;
     at(visited_in_, set) = num_applied_;
-    const auto ranks = ranks_of(set);
-    saved_.push_back({set, static_cast<std::uint32_t>(saved_ranks_.size())});
-    saved_ranks_.insert(saved_ranks_.end(), ranks.begin(), ranks.end());
-    count(set, -1);
-    serve(set);
-    count(set, 1);
+    ++num_visited;
+    const auto ranks = mutable_ranks_of(set);
+    anew_.resize(ranks.size());
+    add_loads(set, -1);
+    solver_.solve(index_->experts(set), loads_, anew_);
+    if (!std::ranges::equal(anew_, ranks)) {
+      saved_.push_back({set, static_cast<std::uint32_t>(saved_ranks_.size())});
+      saved_ranks_.insert(saved_ranks_.end(), ranks.begin(), ranks.end());
+      count_copies(set, -1);
+      std::ranges::copy(anew_, ranks.begin());
+      count_copies(set, 1);
+    }
+    add_loads(set, 1);
   }
+  return num_visited;
 }
 
 std::int64_t ReplicaState::apply(std::span<const Change> changes) {
@@ -225,11 +239,12 @@ std::int64_t ReplicaState::apply(std::span<const Change> changes) {
   for (const Change& change : changes) {
     undone_.push_back({change.rank, change.slot, place(change)});
   }
+  std::int64_t num_visited = 0;
   for (const Change& change : changes) {
-    visit_sets_of(change.expert);
-    if (changes.size() == 1) visit_sets_of(undone_[0].expert);
+    num_visited += visit_sets_of(change.expert);
+    if (changes.size() == 1) num_visited += visit_sets_of(undone_[0].expert);
   }
-  return std::ssize(saved_);
+  return num_visited;
 }
 
 void ReplicaState::undo() {

@@ -92,8 +92,9 @@ class ReplicaState {
   void add_loads(std::int64_t set, std::int64_t sign);
   void add_to_tables(std::int64_t set, std::int64_t sign);
   void count(std::int64_t set, std::int64_t sign);
+  void count_copies(std::int64_t set, std::int64_t sign);
   bool serve(std::int64_t set);  // whether the loads may have mattered
-  void visit_sets_of(std::int32_t expert);
+  std::int64_t visit_sets_of(std::int32_t expert);
 
   const SetIndex* index_;
   Cluster cluster_;
@@ -115,6 +116,7 @@ class ReplicaState {
   std::vector<Change> undone_;
   std::vector<Saved> saved_;
   std::vector<std::uint16_t> saved_ranks_;
+  std::vector<std::uint16_t> anew_;        // [<= top_k], scratch
   std::vector<std::uint32_t> visited_in_;  // [num_sets], the apply() that last visited the set
   std::uint32_t num_applied_ = 0;
 };
