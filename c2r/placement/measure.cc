@@ -5,6 +5,7 @@
 #include "c2r/placement/search/copy_bounds.h"
 #include "c2r/placement/search/measure_state.h"
 #include "c2r/placement/search/replicas/replica_state.h"
+#include "c2r/placement/search/search_energy.h"
 #include "c2r/placement/search/set_index.h"
 
 namespace c2r {
@@ -14,6 +15,24 @@ PlacementObjective objective_for(const Cluster& cluster) {
   return {.rank_copy_cost = 1,
           .node_copy_cost =
               cluster.intra_node.bandwidth_bytes_per_s / cluster.inter_node.bandwidth_bytes_per_s};
+}
+
+void set_imbalance(double imbalance, const PlacementObjective& objective,
+                   OptimizedPlacement& measured) {
+  const double weight = objective.goal == Goal::kImbalance ? 1
+                        : objective.goal == Goal::kCopies  ? objective.imbalance_weight
+                                                           : 0;
+  measured.value += weight * (imbalance - measured.imbalance);
+  measured.imbalance = imbalance;
+  if (!objective.max_imbalance) return;
+  const double excess = imbalance - *objective.max_imbalance;
+  const bool is_over = excess > kRounding * *objective.max_imbalance;
+  const bool is_affordable =
+      !objective.max_copy_cost || measured.copy_cost <= *objective.max_copy_cost * (1 + kRounding);
+  measured.meets_bounds = !is_over && is_affordable;
+  // In the same unit for all layers that are compared; a miss of max_copy_cost keeps its own.
+  if (measured.meets_bounds || is_affordable) measured.violation = is_over ? excess : 0;
+  measured.is_proved_optimal = measured.is_proved_optimal && measured.meets_bounds;
 }
 
 OptimizedPlacement measure_placement(const TokenSets& sets, const Cluster& cluster,

@@ -62,8 +62,14 @@ struct OptimizedPlacement {
 
 /// The (token, expert) choices that each rank serves when the tokens come in another order than in
 /// the search: with replicas, loads depend on it. Called with a placement for the same tokens.
-/// @returns [ep_size], whose sum is the number of choices
+/// @returns [ep_size], whose sum is the number of choices; empty if there is no time to count
 using ServedLoads = std::function<std::vector<double>(const Placement&)>;
+
+/// Takes the imbalance of a measured placement from loads that were counted elsewhere, and what
+/// follows from it for `objective`. `violation` becomes the excess of the imbalance over its bound;
+/// that of the copy cost keeps its unit.
+void set_imbalance(double imbalance, const PlacementObjective& objective,
+                   OptimizedPlacement& measured);
 
 /// @returns what `placement` costs on `sets`, copy_cost_bound and meets_bounds included
 /// @throws Error(kInvalidArgument) if the sets, the cluster or the placement are not valid or not

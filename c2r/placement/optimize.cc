@@ -117,16 +117,22 @@ OptimizedPlacement balanced_placement(const TokenSets& sets, const Cluster& clus
 
 OptimizedPlacement solve(const TokenSets& sets, const Cluster& cluster,
                          const PlacementObjective& objective, const OptimizeOptions& options,
-                         const SearchLimits& limits) {
+                         const SearchLimits& limits, const ServedLoads& served) {
   check_token_sets(sets);
   check_cluster(cluster);
+  C2R_REQUIRE(
+      !served || (objective.goal == Goal::kCopies && objective.max_imbalance &&
+                  !objective.max_copy_cost && sets.multiplicity_in.cols() <= 1),
+      kInvalidArgument,
+      "loads in another order of the tokens are for few copies within a bound on imbalance, "
+      "without scenarios");
   const bool is_time = objective.goal == Goal::kTime;
   C2R_REQUIRE(!is_time || (objective.layer_time && !objective.max_copy_cost), kInvalidArgument,
               "minimizing the predicted time needs layer_time and takes no max_copy_cost");
   const bool is_balance = objective.goal == Goal::kImbalance && objective.max_copy_cost;
   auto result = is_time      ? fastest_placement(sets, cluster, objective, options, limits)
                 : is_balance ? balanced_placement(sets, cluster, objective, options, limits)
-                             : search_layer(sets, cluster, objective, options, limits);
+                             : search_layer(sets, cluster, objective, options, limits, served);
   result.is_cut_short = limits.reached() && !result.is_proved_optimal;  // in any of its searches
   return result;
 }
@@ -138,16 +144,17 @@ constexpr std::chrono::milliseconds kSketchTime{100};
 // A search that a limit ends early in its heat, or before it began, is behind even a short one.
 OptimizedPlacement solve_or_sketch(const TokenSets& sets, const Cluster& cluster,
                                    const PlacementObjective& objective,
-                                   const OptimizeOptions& options, const SearchLimits& limits) {
+                                   const OptimizeOptions& options, const SearchLimits& limits,
+                                   const ServedLoads& served) {
   const bool has_begun = !limits.reached();
   OptimizedPlacement searched;
-  if (has_begun) searched = solve(sets, cluster, objective, options, limits);
+  if (has_begun) searched = solve(sets, cluster, objective, options, limits, served);
   if (has_begun && !searched.is_cut_short) return searched;
   OptimizeOptions brief = options;
   brief.effort = std::min(options.effort, 0.02);
   brief.max_columns = 0;
   auto sketched = solve(sets, cluster, objective, brief,
-                        {.deadline = std::chrono::steady_clock::now() + kSketchTime});
+                        {.deadline = std::chrono::steady_clock::now() + kSketchTime}, served);
   sketched.is_cut_short = !sketched.is_proved_optimal;
   return has_begun && searched.quality() <= sketched.quality() ? searched : sketched;
 }
@@ -156,33 +163,14 @@ OptimizedPlacement solve_or_sketch(const TokenSets& sets, const Cluster& cluster
 
 OptimizedPlacement optimize_placement(const TokenSets& sets, const Cluster& cluster,
                                       const PlacementObjective& objective,
-                                      const OptimizeOptions& options) {
-  return solve(sets, cluster, objective, options, limits_for(options));
-}
-
-OptimizedPlacement mend_placement(const TokenSets& sets, const Cluster& cluster,
-                                  const PlacementObjective& objective,
-                                  const OptimizeOptions& options, const Placement& found,
-                                  const ServedLoads& served) {
-  check_token_sets(sets);
-  check_cluster(cluster);
-  check_placement(found);
-  C2R_REQUIRE(objective.goal == Goal::kCopies && objective.max_imbalance &&
-                  sets.multiplicity_in.cols() <= 1,
-              kInvalidArgument,
-              "mending is for few copies within a bound on imbalance, without scenarios");
-  C2R_REQUIRE(found.num_experts == sets.num_experts && found.ep_size() == cluster.ep_size(),
-              kInvalidArgument,
-              "the placement is for {} experts on {} ranks, but the tokens choose among {} and the "
-              "cluster has {} ranks",
-              found.num_experts, found.ep_size(), sets.num_experts, cluster.ep_size());
-  return mend_layer(sets, cluster, objective, options, limits_for(options), found, served);
+                                      const OptimizeOptions& options, const ServedLoads& served) {
+  return solve(sets, cluster, objective, options, limits_for(options), served);
 }
 
 std::vector<OptimizedPlacement> optimize_placements(
     std::int64_t num_layers, const std::function<TokenSets(std::int64_t layer)>& load_layer,
     const Cluster& cluster, const PlacementObjective& objective, const OptimizeOptions& options,
-    Progress& progress) {
+    Progress& progress, const LayerServedLoads& served) {
   std::vector<OptimizedPlacement> results(static_cast<std::size_t>(num_layers));
   const SearchLimits all = limits_for(options);
   std::mutex mutex;
@@ -193,7 +181,10 @@ std::vector<OptimizedPlacement> optimize_placements(
       return all.share_of_one(std::chrono::steady_clock::now(), num_layers - num_started++,
                               options.num_threads);
     }();
-    at(results, layer) = solve_or_sketch(load_layer(layer), cluster, objective, options, limits);
+    ServedLoads of_layer;
+    if (served) of_layer = [&](const Placement& placement) { return served(layer, placement); };
+    at(results, layer) =
+        solve_or_sketch(load_layer(layer), cluster, objective, options, limits, of_layer);
     const std::lock_guard lock(mutex);
     progress.update(++num_done, num_layers);
   });

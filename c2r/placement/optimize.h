@@ -30,41 +30,38 @@ namespace c2r {
 /// ranks beyond one for each expert are redundant and hold replicas; the replicas of an expert are
 /// on different nodes as far as these have redundant slots.
 ///
+/// With replicas, loads depend on the order in which tokens are served, and the search has an order
+/// of its own. With `served`, the imbalance of the result and whether it meets its bound are by
+/// what `served` counts. A placement that it puts above the bound is annealed on at low
+/// temperatures, in four rounds. A round adds to the load of each rank what `served` counted there
+/// more than the search, for the placement of the round before, and aims at the load that this
+/// placement shows to be needed. So only the ranks that are too busy are relieved. A lower bound
+/// for every rank was tried instead and costs copies on all ranks: on gpt-oss-20b, 8 ranks of 5
+/// slots, bound 1.05, 2.843 copies a token, and 2.523 with these rounds.
+///
+/// @param served only for few copies within max_imbalance, without max_copy_cost or scenarios
 /// @returns the best placement found, which depends on the arguments alone unless `seconds` or
 ///          `stop` ends the search
 /// @throws Error(kInvalidArgument) if the groups cannot be kept, a rank has more slots than there
-///         are experts, effort or seconds are not above 0, or kTime lacks layer_time or is given
-///         max_copy_cost
+///         are experts, effort or seconds are not above 0, kTime lacks layer_time or is given
+///         max_copy_cost, or `served` is not for the objective or returns another number of loads
+///         than there are ranks; and what `served` throws
 ///
 /// Cost: about effort x (0.1 s, with replicas 0.7 s) for 32 experts and 100,000 tokens, some
 /// 0.7 s for 256 experts on 64 ranks with replicas; plus the proof, see
-/// max_columns; kTime and kImbalance within max_copy_cost twice that. Per thread memory of some 50
-/// bytes a choice of a distinct set and, for slots = num_experts or, with replicas, the slots of
-/// all ranks, slots x (slots + ep_size) x 8 bytes, on several nodes twice.
+/// max_columns; kTime and kImbalance within max_copy_cost twice that. `served` is called once for
+/// each repeated search of an effort; where the bound is then exceeded, five times more and for
+/// half as much annealing again. Per thread memory of some 50 bytes a choice of a distinct set and,
+/// for slots = num_experts or, with replicas, the slots of all ranks, slots x (slots + ep_size) x 8
+/// bytes, on several nodes twice.
 OptimizedPlacement optimize_placement(const TokenSets& sets, const Cluster& cluster,
                                       const PlacementObjective& objective,
-                                      const OptimizeOptions& options);
+                                      const OptimizeOptions& options,
+                                      const ServedLoads& served = {});
 
-/// Mends a placement with replicas that keeps the bound on imbalance by the search's loads, but not
-/// by those that `served` counts in another order of the tokens. Anneals it on at low temperatures,
-/// in four rounds. A round adds to the load of each rank what `served` counted there more than the
-/// search, for the placement of the round before, and aims at the load that this placement shows to
-/// be needed. So only the ranks that are too busy are relieved. A lower bound for every rank was
-/// tried instead and costs copies on all ranks: on gpt-oss-20b, 8 ranks of 5 slots, bound 1.05,
-/// 2.843 copies a token, and 2.523 after mending. Above 1024 slots only their places change.
-/// @param sets without scenarios
-/// @param objective of the goal copies, with max_imbalance
-/// @param found with slots as the options say
-/// @returns the best placement by what `served` counts, `found` among them; `imbalance` and what
-///          follows from it are the search's own, as optimize_placement() returns them
-/// @throws Error(kInvalidArgument) as optimize_placement(), if an argument is not as above, or if
-///         `served` returns another number of loads than there are ranks; and what `served` throws
-///
-/// Cost: half the annealing of replicas in optimize_placement(); `served` is called five times.
-OptimizedPlacement mend_placement(const TokenSets& sets, const Cluster& cluster,
-                                  const PlacementObjective& objective,
-                                  const OptimizeOptions& options, const Placement& found,
-                                  const ServedLoads& served);
+/// The loads by which the placements of a layer are judged; called from several threads.
+using LayerServedLoads =
+    std::function<std::vector<double>(std::int64_t layer, const Placement& placement)>;
 
 /// Optimizes all layers. The result does not depend on num_threads. A layer whose search `seconds`
 /// or `stop` ended, or that was not begun by then, is at least searched with an effort of 0.02, for
@@ -75,7 +72,7 @@ OptimizedPlacement mend_placement(const TokenSets& sets, const Cluster& cluster,
 std::vector<OptimizedPlacement> optimize_placements(
     std::int64_t num_layers, const std::function<TokenSets(std::int64_t layer)>& load_layer,
     const Cluster& cluster, const PlacementObjective& objective, const OptimizeOptions& options,
-    Progress& progress);
+    Progress& progress, const LayerServedLoads& served = {});
 
 /// Finds placements from the fewest copies to the best balance: the bound on the imbalance is
 /// lowered in `num_points` steps from what the fewest copies give to the least reachable.

@@ -11,7 +11,8 @@ struct OptimizeOptions {
   std::uint64_t seed = 0;
   // Multiplies the moves tried. 1 takes some 0.1 s a layer for 32 experts and 100,000 tokens. Above
   // 0; infinity searches until `seconds` or `stop` ends it. From 1 on, a search repeats those of
-  // less effort first and keeps the best; between powers of two it does as much as at the lower.
+  // less effort first and keeps the best. Without redundant slots, it does as much between powers
+  // of two as at the lower one.
   double effort = 1;
   std::optional<double> seconds;            // for all layers; a cut-off, then the best so far; > 0
   const std::atomic<bool>* stop = nullptr;  // set by another thread: as if the time were up

@@ -24,7 +24,6 @@ namespace {
 // The most columns that PlanRequest::proves lists.
 constexpr double kProvingColumns = 2e7;
 
-constexpr double kSameImbalance = 1e-9;  // as rounding may exceed a bound
 // A bound for unseen tokens leaves at least so much of the room above 1: what is estimated below
 // that comes from too few sequences, and costs copies without evening other tokens.
 constexpr double kLeastUnseenShare = 0.25;
@@ -33,24 +32,6 @@ constexpr double kLeastUnseenShare = 0.25;
 TrafficModel traffic_of_predictions(const PlanRequest& request) {
   const PredictRequest predicted{.traffic = default_traffic(request.cluster)};
   return request.engine ? for_engine(*request.engine, predicted).traffic : predicted.traffic;
-}
-
-// Takes the imbalance of a layer from where its tokens were counted, and what follows from it.
-void set_imbalance(double met, const PlacementObjective& objective, OptimizedPlacement& layer) {
-  const double weight = objective.goal == Goal::kImbalance ? 1
-                        : objective.goal == Goal::kCopies  ? objective.imbalance_weight
-                                                           : 0;
-  layer.value += weight * (met - layer.imbalance);
-  layer.imbalance = met;
-  if (!objective.max_imbalance) return;
-  const double excess = met - *objective.max_imbalance;
-  const bool is_over = excess > kSameImbalance * *objective.max_imbalance;
-  const bool is_affordable = !objective.max_copy_cost ||
-                             layer.copy_cost <= *objective.max_copy_cost * (1 + kSameImbalance);
-  layer.meets_bounds = !is_over && is_affordable;
-  // In the same unit for all layers that are compared; a miss of max_copy_cost keeps its own.
-  if (layer.meets_bounds || is_affordable) layer.violation = is_over ? excess : 0;
-  layer.is_proved_optimal = layer.is_proved_optimal && layer.meets_bounds;
 }
 
 // The search serves token sets in an order of its own; a runtime, and with it every prediction,
@@ -74,11 +55,19 @@ void judge_in_order(const RoutedTokens& tokens, const PlanRequest& request,
   }
 }
 
-// The load of each rank, for a search that is to be judged as above.
+// The load of each rank, for a search that is to be judged as above; none if the progress is
+// stopped.
 std::vector<double> loads_in_order(const RoutedTokens& tokens, std::int64_t layer,
                                    const Placement& placement, const TrafficModel& traffic,
                                    const Progress& progress) {
-  const Reach reach = reach_of_layer(tokens, layer, placement, traffic, progress);
+  Reach reach;
+  try {
+    progress.throw_if_stopped();
+    reach = reach_of_layer(tokens, layer, placement, traffic, progress);
+  } catch (const Error& e) {
+    if (e.code() == ErrorCode::kTimeout) return {};
+    throw;
+  }
   std::vector<double> loads;
   for (const std::int64_t choices : rank_choices(reach)) {
     loads.push_back(double(choices) / double(reach.denominator));
@@ -95,46 +84,35 @@ class PlanSearch {
         progress_(progress),
         started_(std::chrono::steady_clock::now()) {}
 
-  // Judges by the order of the tokens, mends the layers that this puts above the bound, and keeps
-  // the better placement of each. Scenarios are judged by the search's own order.
+  // Judges by the order of the tokens. Scenarios are judged by the search's own order.
   // @returns false if no time was left to judge
-  bool mend(const RoutedTokens& tokens, const PlacementObjective& objective,
-            std::vector<OptimizedPlacement>& layers) {
+  bool judge(const RoutedTokens& tokens, const PlacementObjective& objective,
+             std::vector<OptimizedPlacement>& layers) {
     if (!tokens.scenarios.empty()) return true;
     NoProgress silent;
     LimitedProgress limited(silent, started_, request_.seconds, hooks_.stop);
     TimeLeft left(limited);
     left.run("judging", [&] { judge_in_order(tokens, request_, objective, limited, layers); });
-    if (!left.left_out().empty()) return false;
-    if (!can_mend(objective)) return true;
-    std::vector<std::int64_t> missed;
-    for (std::size_t layer = 0; layer < layers.size(); ++layer) {
-      if (!layers[layer].meets_bounds && has_replicas(layers[layer].placement)) {
-        missed.push_back(std::int64_t(layer));
-      }
-    }
-    if (missed.empty()) return true;
-    std::vector<OptimizedPlacement> mended = layers;
-    left.run("mending", [&] {
-      mend_layers(tokens, objective, limited, missed, mended);
-      judge_in_order(tokens, request_, objective, limited, mended);
-      for (const std::int64_t layer : missed) {
-        if (at(mended, layer).quality() < at(layers, layer).quality()) {
-          at(layers, layer) = at(mended, layer);
-        }
-      }
-    });
-    is_cut_short_ |= !left.left_out().empty();
-    return true;
+    return left.left_out().empty();
   }
 
   std::vector<OptimizedPlacement> optimize(const RoutedTokens& tokens,
                                            const PlacementObjective& objective) {
     progress_.begin("placing experts");
+    const OptimizeOptions how = optimizer_options();
+    const TrafficModel traffic = traffic_of_predictions(request_);
+    NoProgress silent;
+    LimitedProgress limited(silent, LimitedProgress::Clock::now(), how.seconds, hooks_.stop);
+    LayerServedLoads served;
+    if (judges_in_search(tokens, objective)) {
+      served = [&](std::int64_t layer, const Placement& placement) {
+        return loads_in_order(tokens, layer, placement, traffic, limited);
+      };
+    }
     auto layers = optimize_placements(
         tokens.header().num_layers(),
         [&](std::int64_t layer) { return token_sets_of(tokens, layer); }, request_.cluster,
-        objective, optimizer_options(), progress_);
+        objective, how, progress_, served);
     is_cut_short_ |= std::ranges::any_of(layers, &OptimizedPlacement::is_cut_short);
     return layers;
   }
@@ -177,38 +155,12 @@ class PlanSearch {
   }
 
  private:
-  void mend_layers(const RoutedTokens& tokens, const PlacementObjective& objective,
-                   const Progress& limited, std::span<const std::int64_t> missed,
-                   std::vector<OptimizedPlacement>& layers) {
-    const TrafficModel traffic = traffic_of_predictions(request_);
-    OptimizeOptions how = optimizer_options();
-    how.num_threads = 1;
-    const std::int64_t num_rounds =
-        (std::ssize(missed) + request_.num_threads - 1) / request_.num_threads;
-    how.seconds = seconds_left(double(num_rounds));
-    parallel_for(std::ssize(missed), request_.num_threads, [&](std::int64_t m, int) {
-      const std::int64_t layer = at(missed, m);
-      at(layers, layer) =
-          mend_placement(token_sets_of(tokens, layer), request_.cluster, objective, how,
-                         at(layers, layer).placement, [&](const Placement& placement) {
-                           return loads_in_order(tokens, layer, placement, traffic, limited);
-                         });
-    });
-    for (const std::int64_t layer : missed) is_cut_short_ |= at(layers, layer).is_cut_short;
-  }
-
-  // The search's rule must be that of the predictions, and there must be time.
-  bool can_mend(const PlacementObjective& objective) const {
-    return objective.max_imbalance && !objective.max_copy_cost && objective.goal == Goal::kCopies &&
-           !is_cut_short_ &&
+  // The order of the tokens matters to replicas, and the search's rule must be that of the
+  // predictions.
+  bool judges_in_search(const RoutedTokens& tokens, const PlacementObjective& objective) const {
+    return tokens.scenarios.empty() && objective.goal == Goal::kCopies && objective.max_imbalance &&
+           !objective.max_copy_cost &&
            traffic_of_predictions(request_).replica_rule == ReplicaRule::kFewestRanks;
-  }
-
-  // @returns the part of the time that is left, for one of several searches after each other
-  std::optional<double> seconds_left(double num_searches) const {
-    if (!request_.seconds) return std::nullopt;
-    const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - started_;
-    return std::max(1e-3, (kSearchShare * *request_.seconds - spent.count()) / num_searches);
   }
 
   OptimizeOptions optimizer_options() const {
@@ -359,7 +311,7 @@ FoundPlacements search_placements(const RoutedTokens& tokens, const PlanRequest&
     found.objective.max_imbalance = search.bound_for_unseen(tokens, found.objective);
   }
   found.layers = search.optimize(tokens, found.objective);
-  found.is_judged = search.mend(tokens, found.objective, found.layers);
+  found.is_judged = search.judge(tokens, found.objective, found.layers);
   found.ended_by = search.ended_by();
   return found;
 }

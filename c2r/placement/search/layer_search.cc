@@ -2,8 +2,8 @@
 //
 // Outline of LayerSearch::run():
 //   1. Index the token sets; fix ranks to nodes where groups of experts must stay together.
-//   2. Search in rounds of the efforts 1, 1, 2, 4, 8, ... and keep the best: a search with more
-//      effort begins with the rounds of one with less, so it is never worse. Each round:
+//   2. Search in rounds of growing effort and keep the best: a search with more effort begins with
+//      the rounds of one with less, so it is never worse. Each round:
 //      a. Start with contiguous experts. With more groups than nodes, first place groups on nodes,
 //         as a problem of its own whose experts are the groups.
 //      b. best_partition(): anneal one slot an expert (partition_stages.h). On several nodes both
@@ -41,10 +41,18 @@
 namespace c2r {
 namespace {
 
+std::vector<double> checked_loads(const ServedLoads& served, const Placement& placement) {
+  std::vector<double> loads = served(placement);
+  C2R_REQUIRE(loads.empty() || std::ssize(loads) == placement.ep_size(), kInvalidArgument,
+              "loads of {} ranks were counted, but there are {}", loads.size(),
+              placement.ep_size());
+  return loads;
+}
+
 class LayerSearch {
  public:
   LayerSearch(const TokenSets& sets, const Cluster& cluster, const PlacementObjective& objective,
-              const OptimizeOptions& options, const SearchLimits& limits)
+              const OptimizeOptions& options, const SearchLimits& limits, const ServedLoads& served)
       : sets_(sets),
         options_(options),
         limits_(limits),
@@ -63,6 +71,8 @@ class LayerSearch {
                 .energy = energy_for(index_, sets.num_tokens, cluster, objective),
                 .domain_of_rank = std::vector<std::int32_t>(std::size_t(ep_size))};
     if (options.num_groups) fix_groups();
+    if (served)
+      served_ = [&](const Placement& placement) { return checked_loads(served, placement); };
   }
 
   OptimizedPlacement run(const PlacementObjective& objective) {
@@ -76,27 +86,6 @@ class LayerSearch {
     result.is_proved_optimal |= is_proved_ && result.meets_bounds;
     result.is_proved_infeasible |= is_infeasible_ && !result.meets_bounds;
     result.is_cut_short = limits_.reached() && !result.is_proved_optimal;
-    return result;
-  }
-
-  // Anneals on at low temperatures, judged by the loads of `served`.
-  OptimizedPlacement mend(const PlacementObjective& objective, const Placement& found,
-                          const ServedLoads& served) {
-    effort_ = options_.effort;
-    seed_ = options_.seed;
-    const ReplicaEffort effort{.work = mend_work(),
-                               .seed = seed_,
-                               .anneals = num_slots() <= kMostTabledSlots,
-                               .start_temperature = 0.006,
-                               .later_temperature = 0.006,
-                               .end_temperature = 0.002,
-                               .num_rounds = 4};
-    ReplicaState start(index_, problem_.cluster, found, is_fixed_to_nodes());
-    OptimizedPlacement result = measured(
-        objective, search_replicas(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(),
-                                   effort, limits_, std::move(start), &served));
-    sort_slots(result);
-    result.is_cut_short = limits_.reached();
     return result;
   }
 
@@ -118,8 +107,12 @@ class LayerSearch {
     for (int round = 0; round == 0 || spent + round_effort(round) <= options_.effort; ++round) {
       effort_ = round_effort(round);
       seed_ = round == 0 ? options_.seed : mix_bits(options_.seed + std::uint64_t(round));
-      const ReplicaState state = search(objective, round);
-      OptimizedPlacement met = measured(objective, state);
+      OptimizedPlacement met = judged(objective, search(objective, round));
+      if (met.violation > 0 && served_ && has_replicas(met.placement) && !limits_.reached()) {
+        ReplicaState found(index_, problem_.cluster, met.placement, is_fixed_to_nodes());
+        OptimizedPlacement mended = judged(objective, annealed_on(std::move(found), 4));
+        if (mended.quality() < met.quality()) met = std::move(mended);
+      }
       const bool is_final = is_proved_ || !can_improve(met);
       if (round == 0 || met.quality() < best.quality()) best = std::move(met);
       if (is_final || limits_.reached()) break;
@@ -127,8 +120,11 @@ class LayerSearch {
     }
     return best;
   }
+  // What replicas find varies more from seed to seed than with the work (docs/placement.md), so
+  // four rounds have the same effort.
   double round_effort(int round) const {
-    return round == 0 ? std::min(options_.effort, 1.0) : std::ldexp(1, round - 1);
+    const int num_doublings = has_redundant_slots() ? round / 4 : std::max(0, round - 1);
+    return round == 0 ? std::min(options_.effort, 1.0) : std::ldexp(1, num_doublings);
   }
 
   // Returns a state whose loads are settled.
@@ -158,8 +154,9 @@ class LayerSearch {
   ReplicaState with_replicas(ReplicaState state) {
     if (has_too_many_slots()) {
       const ReplicaEffort effort{.work = slot_work(), .seed = seed_, .anneals = false};
-      return search_replicas(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(), effort,
-                             limits_, std::move(state));
+      state = search_replicas(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(),
+                              effort, limits_, std::move(state), served_ ? &served_ : nullptr);
+      return num_slots() <= kMostTabledSlots ? annealed_on(std::move(state), 2) : state;
     }
     return anneal_in_stages(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(),
                             static_cast<double>(replica_work()), seed_, limits_, state);
@@ -177,6 +174,31 @@ class LayerSearch {
     const bool is_balanced = problem_.energy.imbalance_scale == 0 ||
                              met.imbalance <= met.imbalance_bound * (1 + kRounding);
     return !(met.meets_bounds && has_least_copies && is_balanced);
+  }
+
+  // Measured, and judged by the loads of served_ if there is one.
+  OptimizedPlacement judged(const PlacementObjective& objective, const ReplicaState& state) const {
+    OptimizedPlacement met = measured(objective, state);
+    if (!served_ || index_is_empty()) return met;
+    std::vector<double> loads;
+    if (has_replicas(met.placement)) loads = served_(met.placement);
+    const double imbalance =
+        loads.empty() ? met.imbalance : std::ranges::max(loads) / problem_.energy.mean_load;
+    set_imbalance(imbalance, objective, met);
+    return met;
+  }
+
+  // Anneals on at low temperatures, with the bound judged by the loads of served_ if there is one.
+  ReplicaState annealed_on(ReplicaState found, int num_rounds) {
+    const ReplicaEffort effort{.work = work_of_round() * num_rounds,
+                               .seed = seed_,
+                               .anneals = num_slots() <= kMostTabledSlots,
+                               .start_temperature = 0.006,
+                               .later_temperature = 0.006,
+                               .end_temperature = 0.002,
+                               .num_rounds = num_rounds};
+    return search_replicas(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(), effort,
+                           limits_, std::move(found), served_ ? &served_ : nullptr);
   }
 
   bool index_is_empty() const { return index_.num_choices() == 0; }
@@ -274,9 +296,9 @@ class LayerSearch {
   std::int64_t replica_work() const {
     return work_for(kReplicaWork, static_cast<std::int32_t>(num_slots()));
   }
-  // Half of what the placement took that is mended.
-  std::int64_t mend_work() const {
-    return replica_work() / 2 + effort_times(2 * num_set_choices());
+  // Of annealed_on(): four rounds take half as much as the annealing before.
+  std::int64_t work_of_round() const {
+    return replica_work() / 8 + effort_times(num_set_choices() / 2);
   }
   std::int64_t slot_work() const { return effort_times(2e6 + 2 * num_set_choices()); }
   bool takes_columns() const {
@@ -350,6 +372,7 @@ class LayerSearch {
   PartitionStages stages_;
   double effort_ = 1;       // of this round
   std::uint64_t seed_ = 0;  // of this round
+  ServedLoads served_;      // may be empty
   bool is_proved_ = false, is_infeasible_ = false;
   std::optional<double> columns_bound_;  // of the copy cost per token
 };
@@ -358,15 +381,8 @@ class LayerSearch {
 
 OptimizedPlacement search_layer(const TokenSets& sets, const Cluster& cluster,
                                 const PlacementObjective& objective, const OptimizeOptions& options,
-                                const SearchLimits& limits) {
-  return LayerSearch(sets, cluster, objective, options, limits).run(objective);
-}
-
-OptimizedPlacement mend_layer(const TokenSets& sets, const Cluster& cluster,
-                              const PlacementObjective& objective, const OptimizeOptions& options,
-                              const SearchLimits& limits, const Placement& found,
-                              const ServedLoads& served) {
-  return LayerSearch(sets, cluster, objective, options, limits).mend(objective, found, served);
+                                const SearchLimits& limits, const ServedLoads& served) {
+  return LayerSearch(sets, cluster, objective, options, limits, served).run(objective);
 }
 
 }  // namespace c2r

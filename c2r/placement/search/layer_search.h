@@ -11,17 +11,11 @@ namespace c2r {
 
 /// Optimizes for any goal but kTime.
 /// @param limits end the search; options.seconds and options.stop are ignored
+/// @param served as in optimize_placement(); without it placements are judged by the search's order
 /// @returns as optimize_placement()
 /// @throws as optimize_placement()
 OptimizedPlacement search_layer(const TokenSets& sets, const Cluster& cluster,
                                 const PlacementObjective& objective, const OptimizeOptions& options,
-                                const SearchLimits& limits);
-
-/// As mend_placement().
-/// @param limits as above
-OptimizedPlacement mend_layer(const TokenSets& sets, const Cluster& cluster,
-                              const PlacementObjective& objective, const OptimizeOptions& options,
-                              const SearchLimits& limits, const Placement& found,
-                              const ServedLoads& served);
+                                const SearchLimits& limits, const ServedLoads& served = {});
 
 }  // namespace c2r

@@ -30,7 +30,6 @@
 #include <utility>
 
 #include "c2r/core/at.h"
-#include "c2r/core/error.h"
 #include "c2r/placement/search/fast_random.h"
 #include "c2r/placement/search/replicas/change_estimate.h"
 #include "c2r/placement/search/replicas/slot_search.h"
@@ -104,12 +103,11 @@ class ReplicaSearch {
   }
   // Called with settled loads.
   void count_served_loads() {
-    if (served_ == nullptr) return;
-    shift_.clear();
+    if (served_ == nullptr || counted_ == state_.placement()) return;
     const std::vector<double> served = (*served_)(state_.placement());
-    C2R_REQUIRE(served.size() == state_.loads().size(), kInvalidArgument,
-                "loads of {} ranks were counted, but there are {}", served.size(),
-                state_.loads().size());
+    if (served.empty()) return;
+    counted_ = state_.placement();
+    shift_.clear();
     for (std::size_t rank = 0; rank < served.size(); ++rank) {
       shift_.push_back(std::llround(served[rank]) - state_.loads()[rank]);
     }
@@ -334,6 +332,7 @@ class ReplicaSearch {
   ReplicaState state_;
   ChangeEstimate estimate_{state_};
   std::vector<std::int64_t> shift_;     // [ep_size], of expected_loads(); empty without served_
+  Placement counted_;                   // that shift_ is of
   std::vector<std::int64_t> expected_;  // [ep_size], scratch
   FastRandom random_;
   std::int64_t sets_per_expert_ = 0;  // on average
