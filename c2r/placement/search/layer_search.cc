@@ -19,7 +19,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <map>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -29,6 +28,7 @@
 #include "c2r/core/rng.h"
 #include "c2r/placement/search/column_search.h"
 #include "c2r/placement/search/copy_bounds.h"
+#include "c2r/placement/search/first_ranks.h"
 #include "c2r/placement/search/measure_state.h"
 #include "c2r/placement/search/partition_search.h"
 #include "c2r/placement/search/partition_stages.h"
@@ -129,7 +129,7 @@ class LayerSearch {
 
   // Returns a state whose loads are settled.
   ReplicaState search(const PlacementObjective& objective, int round) {
-    std::vector<std::int32_t> rank_of = first_assignment();
+    std::vector<std::int32_t> rank_of = first_ranks(sets_, problem_.cluster, options_, limits_);
     if (!index_is_empty()) rank_of = best_partition(rank_of);
     // Columns depend on the start too little to be listed in every round.
     if (round == 0 && !index_is_empty() && takes_columns() && !limits_.reached())
@@ -222,57 +222,6 @@ class LayerSearch {
     for (std::int32_t rank = 0; rank < cluster.ep_size(); ++rank) {
       at(problem_.domain_of_rank, rank) = cluster.node_of(RankId{rank});
     }
-  }
-
-  // Contiguous experts; with more groups than nodes, groups that are chosen together share a node.
-  std::vector<std::int32_t> first_assignment() const {
-    const std::int32_t base = problem_.num_items / problem_.cluster.ep_size();
-    std::vector<std::int32_t> rank_of(std::size_t(problem_.num_items));
-    for (std::int32_t item = 0; item < problem_.num_items; ++item) {
-      at(rank_of, item) = item / base;
-    }
-    if (!options_.num_groups || *options_.num_groups == problem_.cluster.num_nodes) return rank_of;
-    const std::int32_t group_size = sets_.num_experts / *options_.num_groups;
-    std::vector<std::int32_t> next_item(std::size_t(problem_.cluster.num_nodes));
-    const auto node_of_group = nodes_of_groups(group_size);
-    const std::int32_t node_items = base * problem_.cluster.ranks_per_node;
-    for (std::int32_t e = 0; e < sets_.num_experts; ++e) {
-      const std::int32_t node = at(node_of_group, e / group_size);
-      const std::int32_t place = node * node_items + at(next_item, node)++;
-      at(rank_of, e) = place / base;
-    }
-    return rank_of;
-  }
-
-  // Places the groups: they are the experts of a problem whose ranks are the nodes. It has few
-  // distinct sets.
-  std::vector<std::int32_t> nodes_of_groups(std::int32_t group_size) const {
-    const std::int32_t num_groups = *options_.num_groups;
-    std::map<std::vector<ExpertId>, std::int64_t> tokens_of;
-    std::vector<ExpertId> key;
-    for (std::int64_t set = 0; set < sets_.num_sets(); ++set) {
-      key.clear();
-      for (const std::uint16_t e : index_.experts(set)) {
-        const ExpertId group{e / group_size};
-        if (key.empty() || key.back() != group) key.push_back(group);
-      }
-      tokens_of[key] += at(sets_.multiplicity, set);
-    }
-    TokenSets groups{.num_experts = num_groups,
-                     .num_tokens = sets_.num_tokens,
-                     .experts = {std::ssize(tokens_of), sets_.top_k(), kNoExpert}};
-    for (const auto& [experts, num_tokens] : tokens_of) {
-      std::ranges::copy(experts, groups.experts.row(std::ssize(groups.multiplicity)).begin());
-      groups.multiplicity.push_back(num_tokens);
-    }
-    const Cluster nodes_as_ranks{.num_nodes = 1, .ranks_per_node = problem_.cluster.num_nodes};
-    const Placement placement =
-        search_layer(groups, nodes_as_ranks, {}, {.seed = options_.seed, .effort = options_.effort},
-                     limits_)
-            .placement;
-    std::vector<std::int32_t> nodes;
-    for (const RankId node : rank_of(placement)) nodes.push_back(static_cast<std::int32_t>(node));
-    return nodes;
   }
 
   // Caps the work, so that an infinite effort fits an integer: 10^15 takes longer than a month.
