@@ -42,13 +42,13 @@ TEST(MakePlan, MendsLayersThatTheOrderOfTokensPutsAboveTheBound) {
     PlanRequest request{.cluster = {.ranks_per_node = 4},
                         .redundant_slots_per_rank = 1,
                         .seed = seed,
-                        .effort = 0.1};
+                        .effort = 0.4};
     request.goal.max_imbalance = kBound;
     const MadePlan made = make_plan(trace, request);
     const std::vector<TokenRange> all = {{0, trace.num_tokens()}};
     const auto found = optimize_placement(
         collect_token_sets(trace, 0, all), request.cluster, objective_of(request),
-        {.seed = seed, .effort = 0.1, .redundant_slots_per_rank = 1});
+        {.seed = seed, .effort = 0.4, .redundant_slots_per_rank = 1});
     NoProgress progress;
     const Prediction before = predict(trace, all, std::vector{found.placement},
                                       {.traffic = default_traffic(request.cluster)}, 1, progress);

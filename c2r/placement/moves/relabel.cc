@@ -123,4 +123,19 @@ Placement with_fewest_moves(const Placement& from, const Placement& to, const Cl
   return result;
 }
 
+std::vector<std::int32_t> differing_slots(const Placement& placement, const Placement& other,
+                                          const Cluster& cluster) {
+  C2R_REQUIRE(placement.slots_per_rank() == other.slots_per_rank(), kInvalidArgument,
+              "placements of {} and {} slots a rank cannot be compared slot by slot",
+              placement.slots_per_rank(), other.slots_per_rank());
+  const Placement alike = with_fewest_moves(placement, other, cluster);
+  std::vector<std::int32_t> slots;
+  for (std::size_t slot = 0; slot < placement.slots.all().size(); ++slot) {
+    if (placement.slots.all()[slot] != alike.slots.all()[slot]) {
+      slots.push_back(static_cast<std::int32_t>(slot));
+    }
+  }
+  return slots;
+}
+
 }  // namespace c2r

@@ -39,4 +39,10 @@ std::int64_t num_moved_experts(const Placement& from, const Placement& to);
 /// Cost: best_labels(), and O(ep_size^2 x slots).
 Placement with_fewest_moves(const Placement& from, const Placement& to, const Cluster& cluster);
 
+/// @returns the slots, numbered rank by rank and ascending, that hold another expert in `placement`
+///          than in with_fewest_moves(placement, other, cluster): what the two do not agree on
+/// @throws Error(kInvalidArgument) as with_fewest_moves(), or if they have other numbers of slots
+std::vector<std::int32_t> differing_slots(const Placement& placement, const Placement& other,
+                                          const Cluster& cluster);
+
 }  // namespace c2r

@@ -121,6 +121,17 @@ TEST(Relabelling, KeepsAnExpertThatStaysInItsSlot) {
       << "an expert that a rank holds twice stays once";
 }
 
+TEST(Relabelling, FindsTheSlotsThatPlacementsDoNotAgreeOn) {
+  const Placement one = testing::make_placement(6, {{0, 1, 2}, {3, 4, 5}});
+  const Placement other = testing::make_placement(6, {{5, 3, 0}, {2, 4, 1}});
+  // The ranks of the other are exchanged: 4 1 2 and 3 0 5.
+  EXPECT_EQ(differing_slots(one, other, flat(2)), (std::vector<std::int32_t>{0, 4}));
+  EXPECT_TRUE(differing_slots(one, one, flat(2)).empty());
+  const Placement more = testing::make_placement(6, {{0, 1, 2, 3}, {3, 4, 5, 0}});
+  EXPECT_EQ(error_of([&] { differing_slots(one, more, flat(2)); }),
+            "placements of 3 and 4 slots a rank cannot be compared slot by slot");
+}
+
 TEST(Relabelling, RefusesOtherRanksAndLabels) {
   const Placement two = testing::make_placement(4, {{0, 1}, {2, 3}});
   const Placement four = testing::make_placement(4, {{0}, {1}, {2}, {3}});

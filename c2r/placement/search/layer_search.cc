@@ -2,9 +2,11 @@
 //
 // Outline of LayerSearch::run():
 //   1. Index the token sets; fix ranks to nodes where groups of experts must stay together.
-//   2. Search in rounds of growing effort and keep the best: a search with more effort begins with
-//      the rounds of one with less, so it is never worse. Each round:
-//      a. Start with contiguous experts. With more groups than nodes, first place groups on nodes,
+//   2. Search in rounds and keep the best: a search with more effort begins with the rounds of one
+//      with less, so it is never worse. Without redundant slots the effort of rounds grows.
+//      Annealed replicas are combined: two results make one, two of these one more, and so on. Each
+//      round: a. Start with contiguous experts. With more groups than nodes, first place groups on
+//      nodes,
 //         as a problem of its own whose experts are the groups.
 //      b. best_partition(): anneal one slot an expert (partition_stages.h). On several nodes both
 //         ways are tried, nodes first and then ranks, or all at once; the better one stays.
@@ -13,6 +15,7 @@
 //      e. with_replicas(): anneal slots and replicas together (replica_stages.h) or, where there
 //         are too many slots for that, move slots alone (replica_search.h).
 //      f. measure_state(): count the result anew, with its bounds.
+//      g. combine(): with the result of the round before, where replicas are annealed.
 // Steps b and e share the effort by partition_work(), replica_work() and slot_work().
 #include "c2r/placement/search/layer_search.h"
 
@@ -26,6 +29,7 @@
 #include "c2r/core/at.h"
 #include "c2r/core/error.h"
 #include "c2r/core/rng.h"
+#include "c2r/placement/moves/relabel.h"
 #include "c2r/placement/search/column_search.h"
 #include "c2r/placement/search/copy_bounds.h"
 #include "c2r/placement/search/first_ranks.h"
@@ -72,7 +76,7 @@ class LayerSearch {
                 .domain_of_rank = std::vector<std::int32_t>(std::size_t(ep_size))};
     if (options.num_groups) fix_groups();
     if (served)
-      served_ = [&](const Placement& placement) { return checked_loads(served, placement); };
+      served_ = [this, &served](const Placement& placement) { return loads_of(served, placement); };
   }
 
   OptimizedPlacement run(const PlacementObjective& objective) {
@@ -90,7 +94,9 @@ class LayerSearch {
   }
 
  private:
-  static constexpr double kReplicaWork = 1.5e7;  // for an effort of 1
+  static constexpr double kWorkOfSlot = 45e3;  // of one start of replicas
+  static constexpr double kCombiningWork = 2;  // of two starts that agree on nothing, in starts
+  static constexpr double kMostAnnealedSlots = 256;
   // A table of all pairs of so many slots takes 8 MB.
   static constexpr std::int64_t kMostTabledSlots = 1024;
 
@@ -103,28 +109,73 @@ class LayerSearch {
   // The best placement of all rounds that the effort pays for.
   OptimizedPlacement search_rounds(const PlacementObjective& objective) {
     OptimizedPlacement best;
+    std::vector<Found> found;  // of descending level
     double spent = 0;
     for (int round = 0; round == 0 || spent + round_effort(round) <= options_.effort; ++round) {
       effort_ = round_effort(round);
-      seed_ = round == 0 ? options_.seed : mix_bits(options_.seed + std::uint64_t(round));
-      OptimizedPlacement met = judged(objective, search(objective, round));
-      if (met.violation > 0 && served_ && has_replicas(met.placement) && !limits_.reached()) {
-        ReplicaState found(index_, problem_.cluster, met.placement, is_fixed_to_nodes());
-        OptimizedPlacement mended = judged(objective, annealed_on(std::move(found), 4));
-        if (mended.quality() < met.quality()) met = std::move(mended);
+      seed_ = next_seed();
+      Found met{judged(objective, search(objective, round))};
+      if (round == 0 || best.violation > 0) mend(objective, met.placement);
+      if (round == 0 || met.placement.quality() < best.quality()) best = met.placement;
+      while (combines() && !found.empty() && found.back().level == met.level) {
+        combine(objective, found.back().placement, met);
+        found.pop_back();
+        if (met.placement.quality() < best.quality()) best = met.placement;
       }
-      const bool is_final = is_proved_ || !can_improve(met);
-      if (round == 0 || met.quality() < best.quality()) best = std::move(met);
-      if (is_final || limits_.reached()) break;
-      spent += effort_;
+      found.push_back(std::move(met));
+      if (is_proved_ || !can_improve(best) || limits_.reached()) break;
+      spent += round_effort(round);
     }
     return best;
   }
-  // What replicas find varies more from seed to seed than with the work (docs/placement.md), so
-  // four rounds have the same effort.
+  // A placement that 2^level starts have led to.
+  struct Found {
+    OptimizedPlacement placement;
+    int level = 0;
+  };
+  // More slots need more starts, and more work for each (measured).
+  int num_starts() const { return num_slots() <= 48 ? 4 : 8; }
+  bool combines() const { return has_redundant_slots() && !has_too_many_slots(); }
+  std::uint64_t next_seed() {
+    const auto n = static_cast<std::uint64_t>(num_seeds_++);
+    return n == 0 ? options_.seed : mix_bits(options_.seed + n);
+  }
+
+  // What a search with replicas finds varies more from seed to seed than with its work
+  // (docs/placement.md): rounds have the same effort, and those of too many slots grow slowly.
   double round_effort(int round) const {
+    if (combines()) return std::min(options_.effort, 1.0 / num_starts());
     const int num_doublings = has_redundant_slots() ? round / 4 : std::max(0, round - 1);
     return round == 0 ? std::min(options_.effort, 1.0) : std::ldexp(1, num_doublings);
+  }
+
+  // Anneals on from a placement above a bound by the loads of served_.
+  void mend(const PlacementObjective& objective, OptimizedPlacement& met) {
+    if (met.violation == 0 || !served_ || !has_replicas(met.placement) || limits_.reached()) return;
+    ReplicaState state(index_, problem_.cluster, met.placement, is_fixed_to_nodes());
+    OptimizedPlacement mended = judged(objective, annealed_on(std::move(state), 4));
+    if (mended.quality() < met.quality()) met = std::move(mended);
+  }
+
+  // Makes one placement of two, whose slots that both agree on stay: those of the better one are
+  // kept and the others annealed. (Evolutionary partitioners do the same: Sanders and Schulz,
+  // Distributed Evolutionary Graph Partitioning, ALENEX 2012.)
+  void combine(const PlacementObjective& objective, const OptimizedPlacement& other, Found& met) {
+    const bool is_better = met.placement.quality() < other.quality();
+    OptimizedPlacement better = is_better ? met.placement : other;
+    const Placement& worse = is_better ? other.placement : met.placement.placement;
+    const auto movable = differing_slots(better.placement, worse, problem_.cluster);
+    met = {std::move(better), met.level + 1};
+    if (movable.size() < 2) return;
+    const double share = static_cast<double>(movable.size()) / static_cast<double>(num_slots());
+    const ReplicaEffort effort{.work = static_cast<std::int64_t>(
+                                   kCombiningWork * share * static_cast<double>(replica_work())),
+                               .seed = next_seed(),
+                               .movable = movable};
+    const ReplicaState state(index_, problem_.cluster, met.placement.placement,
+                             is_fixed_to_nodes());
+    OptimizedPlacement combined = judged(objective, annealed_replicas(effort, state));
+    if (combined.quality() < met.placement.quality()) met.placement = std::move(combined);
   }
 
   // Returns a state whose loads are settled.
@@ -144,23 +195,26 @@ class LayerSearch {
   std::int64_t num_slots() const {
     return std::int64_t{slots_per_rank_} * problem_.cluster.ep_size();
   }
-  // Whether slots cannot be annealed together with their replicas. More rounds do not change that,
-  // so that more effort costs time in proportion.
+  // Whether the effort does not pay for annealing slots together with their replicas.
   bool has_too_many_slots() const {
-    const double work = kReplicaWork * std::min(effort_, 1.0);
-    return has_redundant_slots() && !can_anneal_slots(num_slots(), work);
+    const double share = std::min(1.0, options_.effort * num_starts());
+    return has_redundant_slots() && static_cast<double>(num_slots()) > share * kMostAnnealedSlots;
   }
 
   ReplicaState with_replicas(ReplicaState state) {
     if (has_too_many_slots()) {
       const ReplicaEffort effort{.work = slot_work(), .seed = seed_, .anneals = false};
       state = search_replicas(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(),
-                              effort, limits_, std::move(state), served_ ? &served_ : nullptr);
+                              effort, limits_, std::move(state), served_if_any());
       return num_slots() <= kMostTabledSlots ? annealed_on(std::move(state), 2) : state;
     }
-    return anneal_in_stages(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(),
-                            static_cast<double>(replica_work()), seed_, limits_, state);
+    return annealed_replicas({.work = replica_work(), .seed = seed_}, state);
   }
+  ReplicaState annealed_replicas(const ReplicaEffort& effort, const ReplicaState& state) const {
+    return anneal_in_stages(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(), effort,
+                            limits_, state, served_if_any());
+  }
+  const ServedLoads* served_if_any() const { return served_ ? &served_ : nullptr; }
 
   OptimizedPlacement measured(const PlacementObjective& objective,
                               const ReplicaState& state) const {
@@ -198,7 +252,17 @@ class LayerSearch {
                                .end_temperature = 0.002,
                                .num_rounds = num_rounds};
     return search_replicas(index_, problem_.cluster, problem_.energy, is_fixed_to_nodes(), effort,
-                           limits_, std::move(found), served_ ? &served_ : nullptr);
+                           limits_, std::move(found), served_if_any());
+  }
+
+  // Of a placement that was judged lately, as it was counted then.
+  std::vector<double> loads_of(const ServedLoads& served, const Placement& placement) {
+    constexpr std::size_t kMostKnown = 8;
+    const auto known = std::ranges::find(served_before_, placement, &Served::first);
+    if (known != served_before_.end()) return known->second;
+    if (served_before_.size() == kMostKnown) served_before_.erase(served_before_.begin());
+    served_before_.emplace_back(placement, checked_loads(served, placement));
+    return served_before_.back().second;
   }
 
   bool index_is_empty() const { return index_.num_choices() == 0; }
@@ -243,7 +307,8 @@ class LayerSearch {
     return work_for(takes_columns() ? 1e6 : growth * work, problem_.num_items);
   }
   std::int64_t replica_work() const {
-    return work_for(kReplicaWork, static_cast<std::int32_t>(num_slots()));
+    const auto num_slots = static_cast<std::int32_t>(this->num_slots());
+    return work_for((combines() ? num_starts() : 1) * kWorkOfSlot * num_slots, num_slots);
   }
   // Of annealed_on(): four rounds take half as much as the annealing before.
   std::int64_t work_of_round() const {
@@ -319,9 +384,12 @@ class LayerSearch {
   std::int32_t slots_per_rank_ = 0;
   PartitionProblem problem_;
   PartitionStages stages_;
-  double effort_ = 1;       // of this round
+  double effort_ = 1;  // of this round
+  int num_seeds_ = 0;
   std::uint64_t seed_ = 0;  // of this round
-  ServedLoads served_;      // may be empty
+  using Served = std::pair<Placement, std::vector<double>>;
+  ServedLoads served_;                 // may be empty
+  std::vector<Served> served_before_;  // the last of them
   bool is_proved_ = false, is_infeasible_ = false;
   std::optional<double> columns_bound_;  // of the copy cost per token
 };

@@ -239,7 +239,7 @@ class ReplicaSearch {
     const double scale = static_cast<double>(index_.num_choices()) / index_.num_experts() *
                          std::max(energy_.rank_cost, energy_.node_cost);
     const double fall = std::log(effort_.end_temperature / start_temperature);
-    const double num_slots = static_cast<double>(state_.placement().slots.all().size());
+    const auto num_slots = static_cast<double>(num_movable());
     const auto patience = static_cast<std::int64_t>(kPatience * num_slots * num_slots);
     const std::int64_t begin = work_, all = work_until - begin;
     double temperature = 0;
@@ -255,7 +255,15 @@ class ReplicaSearch {
       num_idle = try_random(temperature) ? 0 : num_idle + 1;
     }
     energy_.load_penalty = asked_.load_penalty;
-    return_to_best();
+    if (state_.placement() != best_) return_to_best();
+  }
+
+  std::size_t num_movable() const {
+    return effort_.movable.empty() ? state_.placement().slots.all().size() : effort_.movable.size();
+  }
+  std::int32_t random_slot() {
+    const std::int32_t i = random_.below(static_cast<std::int32_t>(num_movable()));
+    return effort_.movable.empty() ? i : effort_.movable[std::size_t(i)];
   }
 
   // Tries a random change or swap; returns whether it was kept.
@@ -265,14 +273,14 @@ class ReplicaSearch {
     constexpr double kHopeless = 24, kSlack = 1;
     const auto slots = state_.placement().slots.all();
     const auto slots_per_rank = static_cast<std::int32_t>(state_.placement().slots_per_rank());
-    const std::int32_t a = random_.below(static_cast<std::int32_t>(slots.size()));
+    const std::int32_t a = random_slot();
     const auto expert_a = static_cast<std::int32_t>(slots[std::size_t(a)]);
     const Change place_a{a / slots_per_rank, a % slots_per_rank, expert_a};
     std::array<Change, 2> changes{place_a, place_a};
     const bool is_swap = state_.num_replicas(expert_a) == 1 || random_.unit() >= kChangeShare;
     double estimate = 0;
     if (is_swap) {
-      const std::int32_t b = random_.below(static_cast<std::int32_t>(slots.size()));
+      const std::int32_t b = random_slot();
       changes[0].expert = static_cast<std::int32_t>(slots[std::size_t(b)]);
       changes[1] = {b / slots_per_rank, b % slots_per_rank, expert_a};
       if (changes[0].rank == changes[1].rank) return false;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "c2r/placement/cluster.h"
 #include "c2r/placement/measure.h"
@@ -23,6 +24,8 @@ struct ReplicaEffort {
   double start_penalty = 1;
   // That approach a bound on the load, see replica_search.cc.
   int num_rounds = 1;
+  // The slots that anneal, numbered rank by rank; empty: all. The others change by polish() alone.
+  std::span<const std::int32_t> movable = {};
 };
 
 /// Improves a placement with replicas by annealing.
