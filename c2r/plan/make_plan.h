@@ -95,8 +95,9 @@ struct PlanRequest {
   // with token ids.
   bool has_token_weights = false;
   // The plan that runs: the new one gets the labels of ranks and slots with which the fewest
-  // experts move. With max_moves, which is for the method optimize, the placements that run are
-  // changed by replan() instead of being searched anew.
+  // experts move, and the method optimize keeps a layer that it does not improve, if the slots are
+  // as many, none is wasted and there are no groups. With max_moves, which is for the method
+  // optimize, the placements that run are changed by replan() instead of being searched anew.
   std::optional<RunningPlan> from;
   int num_threads = 1;
   // Only for the method optimize:

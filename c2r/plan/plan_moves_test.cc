@@ -30,6 +30,24 @@ Trace moving_trace(unsigned seed) {
                starts);
 }
 
+// Tokens of four subjects, which mostly choose every fourth of 16 experts.
+Trace trace_of_subjects() {
+  std::mt19937_64 rng(1);
+  Matrix<ExpertId> tokens(600, 3);
+  for (std::int64_t t = 0; t < tokens.rows(); ++t) {
+    const auto row = tokens.row(t);
+    for (std::size_t chosen = 0; chosen < row.size();) {
+      const auto expert = std::int32_t(uniform_below(16, rng));
+      const bool is_wanted = expert % 4 == t % 4 || uniform_below(4, rng) == 0;
+      if (is_wanted && std::ranges::count(row.first(chosen), ExpertId{expert}) == 0) {
+        row[chosen++] = ExpertId{expert};
+      }
+    }
+  }
+  const MatrixView<const ExpertId> view = tokens;
+  return Trace({.num_experts = 16, .top_k = 3, .layer_indices = {0}}, std::span(&view, 1));
+}
+
 TEST(PlanMoves, AFullReplanIsTheNewPlanWithOtherLabels) {
   const Trace trace = moving_trace(1);
   const PlanRequest request{.cluster = {.ranks_per_node = 4}};
@@ -53,6 +71,24 @@ TEST(PlanMoves, AFullReplanIsTheNewPlanWithOtherLabels) {
   // A plan that runs already takes no move.
   again.from->plan = fresh;
   EXPECT_EQ(make_plan(trace, again).moves->num_moved, 0);
+}
+
+TEST(PlanMoves, LayersThatTheSearchDoesNotImproveStayAsTheyRun) {
+  const Trace trace = trace_of_subjects();
+  PlanRequest request{.cluster = {.ranks_per_node = 4}, .redundant_slots_per_rank = 1};
+  request.goal.max_imbalance = 1.2;
+  const Plan running = make_plan(trace, request).plan;
+  request.effort = 1e-6;
+  const Plan fresh = make_plan(trace, request).plan;
+  EXPECT_GT(mean_over_layers(fresh.predictions.back().copies_per_token),
+            mean_over_layers(running.predictions.back().copies_per_token))
+      << "the case is not in this test";
+  request.from = RunningPlan{.plan = running, .name = "old.json"};
+  const MadePlan made = make_plan(trace, request);
+  EXPECT_EQ(made.plan.layers, running.layers);
+  EXPECT_EQ(made.moves->num_moved, 0);
+  EXPECT_EQ(made.plan.predictions.back().copies_per_token,
+            running.predictions.back().copies_per_token);
 }
 
 TEST(PlanMoves, ABoundOnMovesIsKept) {

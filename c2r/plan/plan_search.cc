@@ -75,6 +75,39 @@ std::vector<double> loads_in_order(const RoutedTokens& tokens, std::int64_t laye
   return loads;
 }
 
+// Keeps the running placement of each layer whose search has found nothing better.
+// @throws Error(kTimeout) if the progress is stopped
+void keep_running(const RoutedTokens& tokens, const PlanRequest& request,
+                  const PlacementObjective& objective, Progress& progress,
+                  std::vector<OptimizedPlacement>& layers) {
+  std::vector<OptimizedPlacement> running(layers.size());
+  parallel_for(std::ssize(layers), request.num_threads, [&](std::int64_t l, int) {
+    progress.throw_if_stopped();
+    const auto layer = std::size_t(l);
+    running[layer] = measure_placement(token_sets_of(tokens, l), request.cluster, objective,
+                                       at(request.from->plan.layers, l).placement);
+  });
+  if (tokens.scenarios.empty()) judge_in_order(tokens, request, objective, progress, running);
+  for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+    if (layers[layer].quality() < running[layer].quality()) continue;
+    running[layer].copy_cost_bound = layers[layer].copy_cost_bound;
+    running[layer].value_bound = layers[layer].value_bound;
+    running[layer].is_proved_optimal = layers[layer].is_proved_optimal;
+    running[layer].is_proved_infeasible = layers[layer].is_proved_infeasible;
+    running[layer].is_cut_short = layers[layer].is_cut_short;
+    layers[layer] = std::move(running[layer]);
+  }
+}
+
+// Whether a layer of the new plan may stay as it runs.
+bool can_keep_running(const PlanRequest& request, const TraceHeader& header) {
+  return request.from && !request.num_groups &&
+         std::ranges::all_of(request.from->plan.layers, [&](const PlanLayer& layer) {
+           return layer.wasted_slots.empty() &&
+                  layer.placement.slots_per_rank() == slots_per_rank_of(request, header);
+         });
+}
+
 // Several searches with the same options, one after another.
 class PlanSearch {
  public:
@@ -88,11 +121,14 @@ class PlanSearch {
   // @returns false if no time was left to judge
   bool judge(const RoutedTokens& tokens, const PlacementObjective& objective,
              std::vector<OptimizedPlacement>& layers) {
-    if (!tokens.scenarios.empty()) return true;
     NoProgress silent;
     LimitedProgress limited(silent, started_, request_.seconds, hooks_.stop);
     TimeLeft left(limited);
-    left.run("judging", [&] { judge_in_order(tokens, request_, objective, limited, layers); });
+    left.run("judging", [&] {
+      if (tokens.scenarios.empty()) judge_in_order(tokens, request_, objective, limited, layers);
+      if (can_keep_running(request_, tokens.header()))
+        keep_running(tokens, request_, objective, limited, layers);
+    });
     return left.left_out().empty();
   }
 

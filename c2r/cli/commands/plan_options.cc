@@ -109,7 +109,8 @@ void add_running_options(CLI::App& command, PlanOptions& options) {
       .add_option(
           "--from", options.from,
           "the plan that runs now: ranks and slots of the new one are numbered so that the fewest "
-          "experts move; also print after how many steps the moves pay")
+          "experts move, and layers for which nothing better is found stay; also print after how "
+          "many steps the moves pay")
       ->type_name("PLAN");
   command
       .add_option(
