@@ -88,9 +88,11 @@ OptimizedPlacement fastest_placement(const TokenSets& sets, const Cluster& clust
 OptimizedPlacement balanced_placement(const TokenSets& sets, const Cluster& cluster,
                                       const PlacementObjective& objective,
                                       const OptimizeOptions& options, const SearchLimits& limits) {
-  constexpr int kSteps = 6;  // of a sixth of the effort: together as much as the first search
+  constexpr int kSteps = 6;
   OptimizeOptions coarse = options;
-  coarse.effort /= kSteps;
+  // Together as much as the first search. With replicas, a search with less effort needs more
+  // copies than one with all of it, so that none would be affordable.
+  if (options.redundant_slots_per_rank == 0) coarse.effort /= kSteps;
   coarse.max_columns = 0;  // optima within these bounds need no proof
   PlacementObjective asked = objective;
   asked.goal = Goal::kCopies;
