@@ -4,19 +4,19 @@
 //   1. Index the token sets; fix ranks to nodes where groups of experts must stay together.
 //   2. Search in rounds and keep the best: a search with more effort begins with the rounds of one
 //      with less, so it is never worse. Without redundant slots the effort of rounds grows.
-//      Annealed replicas are combined: two results make one, two of these one more, and so on. Each
-//      round: a. Start with contiguous experts. With more groups than nodes, first place groups on
-//      nodes,
-//         as a problem of its own whose experts are the groups.
-//      b. best_partition(): anneal one slot an expert (partition_stages.h). On several nodes both
+//      Annealed replicas are combined: two results make one, two of these one more, and so on.
+//
+//      Each round begins with contiguous experts. With more groups than nodes, groups are placed on
+//      nodes first, as a problem of its own whose experts are the groups (first_ranks.h).
+//      a. best_partition(): anneal one slot an expert (partition_stages.h). On several nodes both
 //         ways are tried, nodes first and then ranks, or all at once; the better one stays.
-//      c. finish_by_columns(): without redundant slots and where columns are few, find the optimum.
-//      d. filled(): give redundant slots to replicas, greedily (replica_fill.h).
-//      e. with_replicas(): anneal slots and replicas together (replica_stages.h) or, where there
+//      b. finish_by_columns(): without redundant slots and where columns are few, find the optimum.
+//      c. filled(): give redundant slots to replicas, greedily (replica_fill.h).
+//      d. with_replicas(): anneal slots and replicas together (replica_stages.h) or, where there
 //         are too many slots for that, move slots alone (replica_search.h).
-//      f. measure_state(): count the result anew, with its bounds.
-//      g. combine(): with the result of the round before, where replicas are annealed.
-// Steps b and e share the effort by partition_work(), replica_work() and slot_work().
+//      e. measure_state(): count the result anew, with its bounds.
+//      f. combine(): with the result of the round before, where replicas are annealed.
+// Steps a and d share the effort by partition_work(), replica_work() and slot_work().
 #include "c2r/placement/search/layer_search.h"
 
 #include <algorithm>
@@ -108,13 +108,14 @@ class LayerSearch {
 
   // The best placement of all rounds that the effort pays for.
   OptimizedPlacement search_rounds(const PlacementObjective& objective) {
+    const auto first = first_ranks(sets_, problem_.cluster, options_, limits_);
     OptimizedPlacement best;
     std::vector<Found> found;  // of descending level
     double spent = 0;
     for (int round = 0; round == 0 || spent + round_effort(round) <= options_.effort; ++round) {
       effort_ = round_effort(round);
       seed_ = next_seed();
-      Found met{judged(objective, search(objective, round))};
+      Found met{judged(objective, search(objective, first, round))};
       if (round == 0 || best.violation > 0) mend(objective, met.placement);
       if (round == 0 || met.placement.quality() < best.quality()) best = met.placement;
       while (combines() && !found.empty() && found.back().level == met.level) {
@@ -179,8 +180,9 @@ class LayerSearch {
   }
 
   // Returns a state whose loads are settled.
-  ReplicaState search(const PlacementObjective& objective, int round) {
-    std::vector<std::int32_t> rank_of = first_ranks(sets_, problem_.cluster, options_, limits_);
+  ReplicaState search(const PlacementObjective& objective, const std::vector<std::int32_t>& first,
+                      int round) {
+    std::vector<std::int32_t> rank_of = first;
     if (!index_is_empty()) rank_of = best_partition(rank_of);
     // Columns depend on the start too little to be listed in every round.
     if (round == 0 && !index_is_empty() && takes_columns() && !limits_.reached())
